@@ -1,0 +1,58 @@
+"""One tree of errors; what stands at the leaves decides the exit code.
+
+    RlspError
+    +-- UserError        exit 2: the user can mend it; one line says what, where and what to do. No traceback.
+    |   +-- ConfigError  a setting is unknown, of the wrong type or impossible
+    |   +-- DataError    a file of prompts, a model directory or a tokenizer cannot be used
+    |   +-- SystemError_ the machine says no: port in use, disk full, library missing
+    +-- DivergedError    exit 3: the run cannot succeed (NaN loss, a verifier that always errs); says stage and since when
+    +-- MessageError     a peer sent something that is not of the protocol
+    +-- WeightsError     weights that arrived are not the weights that were published
+    +-- EngineError      an inference engine died or cannot do what was asked
+
+Any other exception is a bug: traceback, exit 1.
+"""
+
+from __future__ import annotations
+
+
+class RlspError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(RlspError, ValueError):
+    """Something the user can mend."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting is unknown, of the wrong type, or impossible together with another."""
+
+
+class DataError(UserError):
+    """A data file, a model directory or a tokenizer cannot be used."""
+
+
+class SystemError_(UserError):
+    """The machine refuses: port in use, disk full, a missing library."""
+
+
+class DivergedError(RlspError):
+    """The run cannot succeed any more."""
+
+    exit_code = 3
+
+
+class MessageError(RlspError, ValueError):
+    """A peer sent bytes that are not of the protocol."""
+
+
+class WeightsError(RlspError):
+    """The weights that arrived are not the weights that were published."""
+
+
+class EngineError(RlspError):
+    """An inference engine died, or was asked for something it cannot do."""
