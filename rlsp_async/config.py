@@ -2,8 +2,8 @@
 
     cfg = load("launch/configs/ops_cpu.toml", ["seed=3", "stages.rlsp.steps=40"])
 
-Sections: model, task, sampling, replay, sampler, verifier, learner, stages.NAME (in order), evaluation. The string below a field says
-what it means and its unit. Settings that only one task or one algorithm has are decoded by that module's own
+Sections: model, task, sampling, replay, sampler, verifier, learner, stages.NAME (in order), evaluation. The string
+below a field says what it means and its unit. Settings of one task or one algorithm are decoded by its own module's
 `Config` and live in `task.options` and `stages.NAME.algorithm.options`.
 """
 
@@ -20,7 +20,6 @@ import msgspec
 
 from rlsp_async.errors import ConfigError
 
-
 T = TypeVar("T")
 
 
@@ -33,7 +32,7 @@ def _require(ok: bool, text: str) -> None:
         raise ValueError(text)
 
 
-class ScratchModel(Section, kw_only=True):
+class ScratchModel(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A Llama-shaped model with random weights, for runs that start from nothing."""
 
     hidden: int = 64
@@ -49,7 +48,7 @@ class ScratchModel(Section, kw_only=True):
         _require(min(self.hidden, self.layers, self.heads, self.head_dim, self.intermediate) > 0, "sizes are positive")
 
 
-class Model(Section, kw_only=True):
+class Model(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which model is trained."""
 
     path: str = ""
@@ -59,7 +58,7 @@ class Model(Section, kw_only=True):
     """Of the learner's weights and the sampler's."""
 
 
-class Task(Section, kw_only=True):
+class Task(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where prompts, reference answers and demonstrations come from."""
 
     name: str = "ops"
@@ -70,7 +69,7 @@ class Task(Section, kw_only=True):
     """A module of rlsp_async.verifying, or dotted. Empty: the one the task names."""
 
 
-class Sampling(Section, kw_only=True):
+class Sampling(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How rollouts are drawn."""
 
     temperature: float = 1.0
@@ -84,7 +83,7 @@ class Sampling(Section, kw_only=True):
         _require(self.rollouts >= 1, "rollouts must be at least 1")
 
 
-class Replay(Section, kw_only=True):
+class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The hub: its address, its journal and its patience."""
 
     address: str = "tcp://127.0.0.1:0"
@@ -110,7 +109,7 @@ class Replay(Section, kw_only=True):
         _require(self.timeout_s > 2 * self.heartbeat_s, "timeout_s must be above twice heartbeat_s")
 
 
-class Sampler(Section, kw_only=True):
+class Sampler(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Inference."""
 
     count: int = 1
@@ -129,7 +128,7 @@ class Sampler(Section, kw_only=True):
     """Largest difference of the probe's log-probs after loading weights. 0: 1e-3 for float32, 0.5 for bfloat16."""
 
 
-class Verifier(Section, kw_only=True):
+class Verifier(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Checking answers."""
 
     count: int = 1
@@ -143,7 +142,7 @@ class Verifier(Section, kw_only=True):
     """Address space of a worker process; more is verdict `error`."""
 
 
-class Learner(Section, kw_only=True):
+class Learner(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Training."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -161,10 +160,10 @@ class Learner(Section, kw_only=True):
 
     def __post_init__(self) -> None:
         _require(self.keep_checkpoints >= 2, "keep_checkpoints must be at least 2: one may be damaged")
-        _require(self.keep_weights >= 2, "keep_weights must be at least 2: a sampler may still be loading the older one")
+        _require(self.keep_weights >= 2, "keep_weights must be at least 2: a sampler may still be loading one")
 
 
-class Optimizer(Section, kw_only=True):
+class Optimizer(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How gradients become steps."""
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -182,7 +181,7 @@ class Optimizer(Section, kw_only=True):
     """Cosine ends at this share of lr."""
 
 
-class Reward(Section, kw_only=True):
+class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """R = alpha * correct + (1 - alpha) * R_explore (RLSP, Eq. 1), composed at the learner from stored parts."""
 
     alpha: float = 0.8
@@ -199,7 +198,7 @@ class Reward(Section, kw_only=True):
         _require(self.alpha_end == -1.0 or 0.0 <= self.alpha_end <= 1.0, "alpha_end must lie in 0..1, or be -1")
 
 
-class Algorithm(Section, kw_only=True):
+class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loss."""
 
     name: str = "grpo"
@@ -210,7 +209,7 @@ class Algorithm(Section, kw_only=True):
     """Decoded by that module's `Config`."""
 
 
-class Stage(Section, kw_only=True):
+class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which groups a stage trains on, with which algorithm, until when."""
 
     source: Literal["rollouts", "demonstrations"] = "rollouts"
@@ -251,7 +250,7 @@ class Stage(Section, kw_only=True):
         return (self.target_lag + 1) * self.groups_per_step
 
 
-class Evaluation(Section, kw_only=True):
+class Evaluation(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Held-out prompts, sampled like rollouts and never trained on."""
 
     prompts: int = 256
@@ -264,7 +263,7 @@ class Evaluation(Section, kw_only=True):
     """Stages after whose last step an evaluation runs."""
 
 
-class RunConfig(Section, kw_only=True):
+class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run."""
 
     name: str
@@ -320,7 +319,7 @@ def convert(table: dict[str, Any], kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{where}: {_explain(str(e), kind)}") from None
+        raise ConfigError(f"{where}: {_explain(str(e), kind, table)}") from None
 
 
 def to_toml(cfg: RunConfig) -> str:
@@ -363,10 +362,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _explain(message: str, kind: type[Any]) -> str:
+def _explain(message: str, kind: type[Any], table: dict[str, Any]) -> str:
     """msgspec's sentence, with the path spelt as in TOML and the nearest known name for an unknown key."""
     what, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".").replace("[...]", ".*")
+    path = path.rstrip("`").lstrip(".").replace("[...]", "." + _guilty(table))
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if not unknown:
         return f"{path}: {what}" if path else what
@@ -378,10 +377,23 @@ def _explain(message: str, kind: type[Any]) -> str:
     return f"unknown key {full!r}; {hint}"
 
 
+def _guilty(table: dict[str, Any]) -> str:
+    """The stage that does not convert: msgspec's path says only that it is one of them."""
+    for name, stage in table.get("stages", {}).items():
+        try:
+            msgspec.convert(stage, Stage)
+        except msgspec.ValidationError:
+            return str(name)
+    return "*"
+
+
 def _descend(kind: type[Any], path: str) -> type[Section] | None:
+    """The section at a dotted path; a stage's own name is passed over."""
     at: type[Any] | None = kind
     for name in filter(None, path.split(".")):
-        if name == "*" or at is None:
+        if at is None:
+            break
+        if at is Stage and name not in {f.encode_name for f in msgspec.structs.fields(Stage)}:
             continue
         types = {f.encode_name: f.type for f in msgspec.structs.fields(at)}
         at = _section_of(types[name]) if name in types else None

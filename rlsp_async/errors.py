@@ -4,8 +4,8 @@
     +-- UserError        exit 2: the user can mend it; one line says what, where and what to do. No traceback.
     |   +-- ConfigError  a setting is unknown, of the wrong type or impossible
     |   +-- DataError    a file of prompts, a model directory or a tokenizer cannot be used
-    |   +-- SystemError_ the machine says no: port in use, disk full, library missing
-    +-- DivergedError    exit 3: the run cannot succeed (NaN loss, a verifier that always errs); says stage and since when
+    |   +-- MachineError the machine says no: port in use, disk full, library missing
+    +-- DivergedError    exit 3: the run cannot succeed (NaN loss, a verifier that always errs); names the stage
     +-- MessageError     a peer sent something that is not of the protocol
     +-- WeightsError     weights that arrived are not the weights that were published
     +-- EngineError      an inference engine died or cannot do what was asked
@@ -36,7 +36,7 @@ class DataError(UserError):
     """A data file, a model directory or a tokenizer cannot be used."""
 
 
-class SystemError_(UserError):
+class MachineError(UserError):
     """The machine refuses: port in use, disk full, a missing library."""
 
 

@@ -34,7 +34,7 @@ class Noun(msgspec.Struct, frozen=True, kw_only=True):
 # --- nouns ---------------------------------------------------------------------------------------------------------
 
 
-class Prompt(Noun, kw_only=True):
+class Prompt(Noun, frozen=True, kw_only=True):
     """One question. Example: Prompt(prompt_id="ops/train/17", task="ops", text="1 1 3 4 -> 7 <think>", answer="7")."""
 
     prompt_id: str
@@ -60,7 +60,7 @@ class Prompt(Noun, kw_only=True):
     """Probability with which that selection drew it, relative to uniform (1.0)."""
 
 
-class Sampling(Noun, kw_only=True):
+class Sampling(Noun, frozen=True, kw_only=True):
     """How rollouts are drawn. Behaviour log-probs are those of the distribution at this temperature."""
 
     temperature: float = 1.0
@@ -70,7 +70,7 @@ class Sampling(Noun, kw_only=True):
     seed: int = 0
 
 
-class Rollout(Noun, kw_only=True):
+class Rollout(Noun, frozen=True, kw_only=True):
     """One completion of T tokens (the end-of-sequence token included when the model produced it)."""
 
     index: int
@@ -98,7 +98,7 @@ class Rollout(Noun, kw_only=True):
     """Wall seconds from submission to the last token."""
 
 
-class RolloutGroup(Noun, kw_only=True):
+class RolloutGroup(Noun, frozen=True, kw_only=True):
     """The G rollouts of one prompt: the unit that is leased, journalled, verified and trained as a whole."""
 
     group_id: int
@@ -112,7 +112,7 @@ class RolloutGroup(Noun, kw_only=True):
     stage: str = ""
 
 
-class Verdict(Noun, kw_only=True):
+class Verdict(Noun, frozen=True, kw_only=True):
     """What a verifier says of one rollout. Only correct, wrong and unparsable are verdicts on the *answer*;
     timeout and error are verdicts on the *verifier* and never become reward."""
 
@@ -133,14 +133,14 @@ class Verdict(Noun, kw_only=True):
         return self.status in ("correct", "wrong", "unparsable")
 
 
-class VerifiedGroup(Noun, kw_only=True):
+class VerifiedGroup(Noun, frozen=True, kw_only=True):
     """A group with one verdict a rollout; `verdicts` is empty for demonstrations, which nobody verifies."""
 
     group: RolloutGroup
     verdicts: list[Verdict] = []
 
 
-class Batch(Noun, kw_only=True):
+class Batch(Noun, frozen=True, kw_only=True):
     """The groups of one optimizer step, in the order of the manifest. Step s makes version s."""
 
     stage: str
@@ -152,14 +152,14 @@ class Batch(Noun, kw_only=True):
     """1-based step within the stage."""
 
 
-class Probe(Noun, kw_only=True):
+class Probe(Noun, frozen=True, kw_only=True):
     """A fixed sequence and the log-probs (temperature 1) that the published weights give it: [N] ids, [N-1] floats."""
 
     ids: IntColumn
     logprobs: FloatColumn
 
 
-class WeightsRef(Noun, kw_only=True):
+class WeightsRef(Noun, frozen=True, kw_only=True):
     """Where the weights of a version are, and how to know that they arrived. Example: version=1001,
     uri="file:///dev/shm/rlsp-demo/v001001.safetensors", digest="sha256:ab12..."."""
 
@@ -172,7 +172,7 @@ class WeightsRef(Noun, kw_only=True):
     """Of the learner that made it."""
 
 
-class StepReport(Noun, kw_only=True):
+class StepReport(Noun, frozen=True, kw_only=True):
     """What the learner says after a step: figures, and the weights if this step was published."""
 
     step: int
@@ -182,7 +182,7 @@ class StepReport(Noun, kw_only=True):
     """Newest step whose checkpoint is complete on disk."""
 
 
-class VerdictSet(Noun, kw_only=True):
+class VerdictSet(Noun, frozen=True, kw_only=True):
     """Verdicts of one group, in rollout order."""
 
     group_id: int
@@ -192,7 +192,7 @@ class VerdictSet(Noun, kw_only=True):
 # --- work ----------------------------------------------------------------------------------------------------------
 
 
-class SampleJob(Noun, kw_only=True, tag="sample"):
+class SampleJob(Noun, frozen=True, kw_only=True, tag="sample"):
     """Sample `sampling.rollouts` completions of one prompt."""
 
     group_id: int
@@ -202,7 +202,7 @@ class SampleJob(Noun, kw_only=True, tag="sample"):
     stage: str = ""
 
 
-class VerifyItem(Noun, kw_only=True):
+class VerifyItem(Noun, frozen=True, kw_only=True):
     """One response to be judged."""
 
     prompt: str
@@ -210,7 +210,7 @@ class VerifyItem(Noun, kw_only=True):
     answer: str
 
 
-class VerifyJob(Noun, kw_only=True, tag="verify"):
+class VerifyJob(Noun, frozen=True, kw_only=True, tag="verify"):
     """Judge every response of one group."""
 
     group_id: int
@@ -218,7 +218,7 @@ class VerifyJob(Noun, kw_only=True, tag="verify"):
     items: list[VerifyItem]
 
 
-class TrainJob(Noun, kw_only=True, tag="train"):
+class TrainJob(Noun, frozen=True, kw_only=True, tag="train"):
     """Train one batch; a repeat of a step that is already in the weights is answered, not trained again."""
 
     batch: Batch
@@ -230,7 +230,7 @@ Job = SampleJob | VerifyJob | TrainJob
 # --- worker -> hub -------------------------------------------------------------------------------------------------
 
 
-class Hello(Noun, kw_only=True, tag="hello"):
+class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
     """First message of a connection, and again after every reconnect."""
 
     run: str
@@ -250,7 +250,7 @@ class Hello(Noun, kw_only=True, tag="hello"):
     """For people: engine, device, host, pid."""
 
 
-class Ping(Noun, kw_only=True, tag="ping"):
+class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
     """Application heartbeat, sent by the event loop that does the work."""
 
     state: str = "working"
@@ -263,7 +263,7 @@ class Ping(Noun, kw_only=True, tag="ping"):
     """Figures since the last ping, e.g. {"tokens": 5120}."""
 
 
-class Done(Noun, kw_only=True, tag="done"):
+class Done(Noun, frozen=True, kw_only=True, tag="done"):
     """Result of a lease. Sent again after a reconnect until the Ack arrives."""
 
     lease: int
@@ -272,7 +272,7 @@ class Done(Noun, kw_only=True, tag="done"):
     steps: list[StepReport] = []
 
 
-class Failed(Noun, kw_only=True, tag="failed"):
+class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
     """A lease that could not be worked: `infrastructure` is tried elsewhere, `data` counts against the group."""
 
     lease: int
@@ -280,7 +280,7 @@ class Failed(Noun, kw_only=True, tag="failed"):
     error: str
 
 
-class Loaded(Noun, kw_only=True, tag="loaded"):
+class Loaded(Noun, frozen=True, kw_only=True, tag="loaded"):
     """A sampler serves this version: digest right, probe within tolerance."""
 
     version: int
@@ -289,14 +289,14 @@ class Loaded(Noun, kw_only=True, tag="loaded"):
     """Largest absolute difference of the probe's log-probs."""
 
 
-class Rejected(Noun, kw_only=True, tag="rejected"):
+class Rejected(Noun, frozen=True, kw_only=True, tag="rejected"):
     """A sampler refuses a version and serves nothing until a good one comes."""
 
     version: int
     reason: str
 
 
-class Bye(Noun, kw_only=True, tag="bye"):
+class Bye(Noun, frozen=True, kw_only=True, tag="bye"):
     """Drained: it holds no lease and goes."""
 
     reason: str = ""
@@ -308,7 +308,7 @@ FromWorker = Hello | Ping | Done | Failed | Loaded | Rejected | Bye
 # --- hub -> worker -------------------------------------------------------------------------------------------------
 
 
-class Welcome(Noun, kw_only=True, tag="welcome"):
+class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
     """Answer to Hello. A worker drops the leases that are not in `leases`."""
 
     run: str
@@ -320,7 +320,7 @@ class Welcome(Noun, kw_only=True, tag="welcome"):
     leases: list[int] = []
 
 
-class Work(Noun, kw_only=True, tag="work"):
+class Work(Noun, frozen=True, kw_only=True, tag="work"):
     """A lease. Without a Done or Ping from the worker for `deadline_s` it is taken back."""
 
     lease: int
@@ -328,38 +328,38 @@ class Work(Noun, kw_only=True, tag="work"):
     job: Job
 
 
-class Ack(Noun, kw_only=True, tag="ack"):
+class Ack(Noun, frozen=True, kw_only=True, tag="ack"):
     """The result of this lease is committed; the worker forgets it."""
 
     lease: int
 
 
-class Revoke(Noun, kw_only=True, tag="revoke"):
+class Revoke(Noun, frozen=True, kw_only=True, tag="revoke"):
     """The lease is void: stop working on it, send nothing for it."""
 
     lease: int
     reason: str
 
 
-class NewWeights(Noun, kw_only=True, tag="weights"):
+class NewWeights(Noun, frozen=True, kw_only=True, tag="weights"):
     """A version is out."""
 
     weights: WeightsRef
 
 
-class Drain(Noun, kw_only=True, tag="drain"):
+class Drain(Noun, frozen=True, kw_only=True, tag="drain"):
     """Finish or return what you hold, say Bye, leave with exit code 0."""
 
     reason: str
 
 
-class Refuse(Noun, kw_only=True, tag="refuse"):
+class Refuse(Noun, frozen=True, kw_only=True, tag="refuse"):
     """This connection is not wanted (wrong run, protocol or role); the worker stops with this sentence."""
 
     reason: str
 
 
-class WorkerStatus(Noun, kw_only=True):
+class WorkerStatus(Noun, frozen=True, kw_only=True):
     """One worker as the hub sees it."""
 
     worker: str
@@ -373,7 +373,7 @@ class WorkerStatus(Noun, kw_only=True):
     silent_s: float
 
 
-class Status(Noun, kw_only=True, tag="status"):
+class Status(Noun, frozen=True, kw_only=True, tag="status"):
     """What an observer sees, once a second."""
 
     run: str
