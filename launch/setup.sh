@@ -18,7 +18,7 @@ torch_cpu_index=https://download.pytorch.org/whl/cpu
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1 PIP_NO_INPUT=1
 
 say() { printf 'setup: %s\n' "$*"; }
-fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
+fail() { printf 'setup: error: %s\n' "$*" >&2; exit 2; }
 
 usable() {  # Python $1 starts, is 3.11 to 3.13 and can make a venv; a pyenv shim may exist without its Python
     "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
