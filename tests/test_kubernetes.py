@@ -93,7 +93,8 @@ def test_the_configured_run_is_accepted(tmp_path):
 
 def test_one_workload_a_service_and_state_only_where_it_belongs():
     kinds = {role: workload["kind"] for role, workload in fleet().items()}
-    assert kinds == {"replay": "StatefulSet", "learner": "StatefulSet", "sampler": "Deployment", "verifier": "Deployment"}
+    assert kinds == {"replay": "StatefulSet", "learner": "StatefulSet",
+                     "sampler": "Deployment", "verifier": "Deployment"}
     for role in ("replay", "learner"):
         spec = fleet()[role]["spec"]
         assert spec["replicas"] == 1
