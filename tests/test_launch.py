@@ -113,6 +113,17 @@ def test_gpu_takes_the_extra_instead(box):
     assert box.called() == [f"pip install -e {box.root}[vllm,test]"]
 
 
+@pytest.mark.parametrize(("answer", "device"), [("echo 'GPU 0: NVIDIA H200'", "gpu"), ("echo none; exit 9", "cpu")])
+def test_nvidia_smi_decides(box, tmp_path, answer, device):
+    tool = tmp_path / "tools/nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/bash\n{answer}\n")
+    tool.chmod(0o755)
+    done = box("setup.sh", RLSP_DEVICE="", PATH=f"{tool.parent}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert ("[vllm,test]" in box.called()[0]) == (device == "gpu")
+
+
 def test_no_python_is_one_clear_line(box):
     done = box("setup.sh", RLSP_PYTHON="/bin/false")
     assert done.returncode == 2

@@ -43,6 +43,7 @@ ROWS = {
     "rlsp_async.columns": Row(1, CLOCK_AND_IO | TORCH),
     "rlsp_async.messages": Row(2, CLOCK_AND_IO | TORCH),
     "rlsp_async.config": Row(2, CLOCK_AND_IO | TORCH),
+    "rlsp_async.modules": Row(2, CLOCK_AND_IO | TORCH),
     # 3: pure logic; time is an argument
     "rlsp_async.algos": Row(3, CLOCK_AND_IO | WORDS),
     "rlsp_async.rewards": Row(3, CLOCK_AND_IO | WORDS),
@@ -53,6 +54,7 @@ ROWS = {
     # 4: shells; the world is let in here
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
+    "rlsp_async.logs": Row(4, TORCH),
     "rlsp_async.observe": Row(4),
     "rlsp_async.weights": Row(4),
     "rlsp_async.wire": Row(4, TORCH),
@@ -60,9 +62,14 @@ ROWS = {
     "rlsp_async.verifying": Row(4),
     "rlsp_async.learning": Row(4),
     "rlsp_async.replay.journal": Row(4, TORCH),
+    "rlsp_async.replay.demonstrations": Row(4),
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them
     "rlsp_async.service": Row(5, TORCH),
+    "rlsp_async.observe.watch": Row(6),
+    "rlsp_async.check": Row(6),
+    "rlsp_async.prepare": Row(6),
+    "rlsp_async.supervise": Row(6),
     "rlsp_async.run": Row(6),
     "rlsp_async.cli": Row(6),
     "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py

@@ -106,12 +106,13 @@ def _inner(kind: str, groups: dict[str, Group]) -> str | None:
 
 
 def _options(folder: str) -> Iterator[str]:
-    for path in sorted((PACKAGE / folder).glob("*.py")):
-        config = read_groups(path.read_text(encoding="utf-8")).get("Config")
-        if config and config.settings:
-            yield f"### `{path.stem}`"
-            yield config.text
-            yield _table(config.settings)
+    """What all modules of a folder share (`...Config` in its base.py), then the `Config` of each."""
+    for path in sorted((PACKAGE / folder).glob("*.py"), key=lambda path: (path.stem != "base", path.stem)):
+        for name, group in read_groups(path.read_text(encoding="utf-8")).items():
+            if name.endswith("Config") and group.settings:
+                yield "### All of them" if path.stem == "base" else f"### `{path.stem}`"
+                yield group.text
+                yield _table(group.settings)
 
 
 def _table(settings: list[Setting]) -> str:
