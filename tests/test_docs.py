@@ -36,7 +36,7 @@ def commands(page: Path) -> list[str]:
     blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL))
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     lines = [line.partition(" # ")[0].strip() for line in [*blocks.splitlines(), *inline]]
-    return [line for line in lines if re.match(r"rlsp [a-z]+ \S", line)]
+    return [line for line in lines if re.match(r"rlsp [a-z]+ +\S", line)]
 
 
 def code_blocks() -> list[tuple[str, str]]:
