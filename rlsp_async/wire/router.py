@@ -24,7 +24,7 @@ import zmq
 from rlsp_async.errors import MachineError, MessageError
 from rlsp_async.messages import Bye, FromHub, FromWorker, Hello, Ping, Pong
 from rlsp_async.wire.codec import decode_from_worker, encode
-from rlsp_async.wire.keys import Keys
+from rlsp_async.wire.keys import Keys, require_private
 from rlsp_async.wire.sockets import Context, Limits, Socket, router
 
 T = TypeVar("T")
@@ -58,10 +58,10 @@ class Router:
 
     async def bind(self, address: str) -> str:
         """Listens; returns the real address (port 0 becomes the port that was free). Raises MachineError."""
-        context = Context()
-        self._context = context
-        self._socket = router(context, address, self._limits, self._keys)
+        require_private(address, self._keys)
+        self._context = Context()
         try:
+            self._socket = router(self._context, self._limits, self._keys)
             self._socket.bind(address)
         except zmq.ZMQError as e:
             self.close()
@@ -101,7 +101,7 @@ class Router:
         if self._socket is not None:
             self._socket.close(linger=round(CLOSE_S * 1000))
         if self._context is not None:
-            self._context.term()
+            self._context.destroy(linger=0)
         self._socket = self._context = None
 
     async def __aenter__(self) -> Router:

@@ -94,7 +94,7 @@ def sums(directory: Path) -> dict[str, str]:
 
 
 def _files() -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
     for name, (frame, meaning) in vectors().items():
         files |= {f"{name}.msgpack": frame, f"{name}.json": meaning}
     return files

@@ -10,7 +10,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from rlsp_async.wire.keys import Keys, guard_dealer, guard_router, require_private
+from rlsp_async.wire.keys import Keys, guard_dealer, guard_router
 
 Context = zmq.asyncio.Context
 Socket = zmq.asyncio.Socket
@@ -43,9 +43,8 @@ def dealer(context: Context, identity: bytes, queue: int, limits: Limits, keys: 
     return socket
 
 
-def router(context: Context, address: str, limits: Limits, keys: Keys | None) -> Socket:
-    """The hub's socket, not yet bound. Raises MachineError for an address that others can reach without keys."""
-    require_private(address, keys)
+def router(context: Context, limits: Limits, keys: Keys | None) -> Socket:
+    """The hub's socket, not yet bound."""
     socket = context.socket(zmq.ROUTER)
     _common(socket, limits, ROUTER_QUEUE)
     # Without MANDATORY a ROUTER drops, in silence, what it cannot deliver.

@@ -295,3 +295,8 @@ async def test_metrics_and_the_learners_step_are_asked_for_anew():
         assert hub.all(Ping)[0].metrics == {"tokens": 5.0}
         hub.say(Ack(lease=99))  # of a lease it never had: nothing happens
         await stop(hub, running)
+
+
+async def test_an_address_that_is_none_ends_the_worker_with_one_clear_sentence():
+    with pytest.raises(MachineError, match=r"the hub's address 'tcp://nowhere' cannot be used"):
+        await link_to("tcp://nowhere").run()
