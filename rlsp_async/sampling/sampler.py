@@ -87,7 +87,7 @@ class Sampler:
         return self._meter.take() | {"restarts": float(self._num_restarts)}
 
     async def sample(self, job: SampleJob) -> RolloutGroup:
-        """Samples the job's group. Raises DataError (prompt does not fit) or EngineError (engine dead, version refused)."""
+        """Samples the job's group. Raises DataError (prompt too long) or EngineError (engine dead, version refused)."""
         prompt_ids = self._codec.encode(job.prompt)
         settings = self._settings(job, len(prompt_ids))
         await self._ready()
@@ -123,12 +123,13 @@ class Sampler:
             error = largest_error(ref.probe, await self._engine.score(ints(ref.probe.ids).tolist()))
             if error > self._tolerance:
                 raise WeightsError(f"version {ref.version}: the probe's log-probs are off by {error:.3g}, tolerance "
-                                   f"{self._tolerance:.3g}; the {self._engine.name} engine does not compute with these weights")
+                                   f"{self._tolerance:.3g}; the {self._engine.name} engine computes with other weights")
         except WeightsError as e:
             self._refuse(str(e))
             raise
         self._newest, self._newest_error, self._refused = ref, error, ""
-        log.info("weights loaded", version=ref.version, probe_error=error, seconds=round(self._meter.now() - started, 3))
+        seconds = round(self._meter.now() - started, 3)
+        log.info("weights loaded", version=ref.version, probe_error=error, seconds=seconds)
         return error
 
     def _refuse(self, reason: str) -> None:
@@ -160,7 +161,7 @@ class Sampler:
 
     async def _restart(self) -> None:
         if self._num_restarts >= RESTARTS:
-            raise DivergedError(f"{self.worker}: the {self._engine.name} engine died {RESTARTS + 1} times; its log says why")
+            raise DivergedError(f"{self.worker}: the {self._engine.name} engine died {RESTARTS + 1} times, see its log")
         self._num_restarts += 1
         log.warning("engine restarts", worker=self.worker, restart=self._num_restarts, of=RESTARTS)
         await self._engine.close()

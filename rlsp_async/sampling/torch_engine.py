@@ -7,6 +7,7 @@ takes what was posted: new rows, a swap of the weights, a score. So a token's ve
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import queue
 import threading
 from collections import deque
@@ -87,10 +88,10 @@ class TorchEngine:
     async def generate(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> Completion:
         """One completion, by `Engine.generate`. Raises DataError when the prompt fills the window."""
         if len(prompt_ids) >= self.window or not prompt_ids:
-            raise DataError(f"a prompt of {len(prompt_ids)} tokens leaves no room in a window of {self.window}, or is empty")
+            raise DataError(f"a prompt of {len(prompt_ids)} tokens is empty or fills the window of {self.window}")
         room = self.window - len(prompt_ids)
         if settings.max_new_tokens > room:
-            settings = GenerateSettings(max_new_tokens=room, temperature=settings.temperature, stop_ids=settings.stop_ids)
+            settings = dataclasses.replace(settings, max_new_tokens=room)
         row = Row(tuple(prompt_ids), settings, ticket=asyncio.get_running_loop().create_future())
         self._post(row)
         await row.ticket
@@ -126,6 +127,8 @@ class TorchEngine:
         if self._errored:
             raise EngineError("the torch engine is dead or was never started")
         self._mailbox.put(item)
+        if self._errored:  # the thread may have emptied the mailbox for the last time just before
+            raise EngineError("the torch engine died")
 
     # --- in the thread ---------------------------------------------------------------------------------------------
 
@@ -137,7 +140,7 @@ class TorchEngine:
         try:
             while self._take_mail():
                 self._turn()
-        except Exception as e:  # noqa: BLE001  translated: every caller gets it as EngineError
+        except Exception as e:  # translated: every caller gets it as EngineError
             log.exception("torch engine died")
             reason = f"the torch engine died: {type(e).__name__}: {e}"
         self._errored = True
@@ -171,7 +174,7 @@ class TorchEngine:
             new = [self._waiting.popleft() for _ in range(num)]
             rows.admit([row for row in new if not row.ticket.cancelled()])
         if rows.live and (done := rows.step()):
-            self._in_loop(lambda: [_resolve(row.ticket) for row in done])
+            self._in_loop(lambda: _resolve_all(done))
 
     def _do(self, call: _Call) -> None:
         try:
@@ -206,7 +209,7 @@ class TorchEngine:
                 break
             if not isinstance(item, _Stop):
                 futures.append(item.ticket if isinstance(item, Row) else item.future)
-        self._in_loop(lambda: [_reject(future, EngineError(reason)) for future in futures])
+        self._in_loop(lambda: _reject_all(futures, reason))
 
     def _in_loop(self, work: Callable[[], Any]) -> None:
         assert self._loop is not None
@@ -222,6 +225,16 @@ def _resolve(future: asyncio.Future[Any], result: Any = None) -> None:
 def _reject(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _resolve_all(rows: Sequence[Row]) -> None:
+    for row in rows:
+        _resolve(row.ticket)
+
+
+def _reject_all(futures: Sequence[asyncio.Future[Any]], reason: str) -> None:
+    for future in futures:
+        _reject(future, EngineError(reason))
 
 
 def _completion(row: Row) -> Completion:

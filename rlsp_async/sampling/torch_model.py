@@ -94,7 +94,8 @@ class TorchModel:
 
     def _qkv(self, layer: int, x_BTE: Tensor, cos_BTD: Tensor, sin_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads, kv_heads = self.num_heads, self.num_kv_heads
-        qkv = self._linear(x_BTE, f"{layer}.qkv").unflatten(-1, (heads + 2 * kv_heads, self.head_dim))
+        qkv = self._linear(x_BTE, f"{layer}.qkv")
+        qkv = qkv.view(*x_BTE.shape[:2], heads + 2 * kv_heads, self.head_dim)
         qk, v = qkv[:, :, : heads + kv_heads], qkv[:, :, heads + kv_heads :]
         if f"{layer}.q_norm" in self._weights:
             qk = torch.cat((self._norm(qk[:, :, :heads], f"{layer}.q_norm"),
@@ -145,7 +146,8 @@ def _check_family(config: Any, model_dir: Path) -> None:
         (f"rope type {rope!r}", rope not in ROPE_TYPES), ("a sliding window", bool(sliding)),
         (f"activation {config.hidden_act!r}", config.hidden_act != "silu")) if is_odd]
     if odd:
-        raise DataError(f"{model_dir}: the torch engine does not compute {', '.join(odd)}; set sampler.engine = \"vllm\"")
+        raise DataError(f"{model_dir}: the torch engine does not compute {', '.join(odd)}; "
+                        "set sampler.engine = \"vllm\"")
 
 
 def _rope_tables(config: Any, window: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:

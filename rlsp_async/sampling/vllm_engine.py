@@ -159,8 +159,8 @@ class VllmEngine:
         prompt = TokensPrompt(prompt_token_ids=list(ids), cache_salt=self._salt)
         final = None
         try:
-            async for final in llm.generate(prompt, params, f"r{next(self._request_ids)}"):
-                pass
+            async for output in llm.generate(prompt, params, f"r{next(self._request_ids)}"):
+                final = output
         except VLLMValidationError as e:
             raise DataError(f"vLLM refuses a request of {len(ids)} tokens: {e}") from e
         except (EngineDeadError, EngineGenerateError) as e:

@@ -4,9 +4,10 @@ vLLM imports this module in the worker (`worker_extension_cls`) before it loads 
 
 On the CPU vLLM packs linear weights for its kernels and drops the originals; a reload then leaves a tied head that
 computes with its old packed copy, silently. Here linears stay plain on the CPU: weights are copied in place and a tied
-head stays tied. Packing the head anew after each
-reload works too; measured on one core of an EPYC (tokens per CPU-second, pause of an update): 0.2 M parameters plain
-8.0k, 30 ms, packed 6.7k, 48 ms; 10 M plain 1.81k, 63 ms, packed 1.88k, 97 ms. On a GPU nothing is packed and vLLM's own layer-wise reload does the work.
+head stays tied. (The other remedy, to pack the head anew after each reload, is slower where it matters. Tokens per
+CPU-second and pause of an update with 64 running requests, one core of an EPYC: 0.2 M parameters plain 8.0k, 30 ms,
+packed 6.7k, 48 ms; 10 M plain 1.81k, 63 ms, packed 1.88k, 97 ms.) On a GPU nothing is packed, and vLLM's own layer-wise
+reload does the work.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ def keep_linears_plain() -> None:
 
 
 @dataclass
-class FileInit(WeightTransferInitInfo):
+class FileInit(WeightTransferInitInfo):  # type: ignore[misc]
     """Nothing to agree on beforehand."""
 
 
 @dataclass
-class FileUpdate(WeightTransferUpdateInfo):
+class FileUpdate(WeightTransferUpdateInfo):  # type: ignore[misc]
     """One safetensors file with every tensor of the model under its checkpoint name."""
 
     path: str = ""
 
 
-class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):
+class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):  # type: ignore[misc]
     """vLLM's weight update, fed from a file. Start, update and finish run while generation is paused."""
 
     init_info_cls = FileInit

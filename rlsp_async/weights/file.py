@@ -44,15 +44,16 @@ class FileTransport:
         temporary = self.directory / f".v{version:06d}.{os.getpid()}.tmp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata={"format": "pt", "version": str(version)})
+            # One entry: safetensors writes several in random order, and equal weights would differ in their digest.
+            save_file(tensors, temporary, metadata={"format": "pt"})
             digest, num_bytes = file_digest(temporary), temporary.stat().st_size
             _replace(temporary, where)
         except (OSError, SafetensorError) as e:
             temporary.unlink(missing_ok=True)
             raise MachineError(f"version {version} cannot be written to {self.directory}: {e}; free some space "
                                "or set learner.weights_dir") from e
-        uri = where.resolve().as_uri()
-        return WeightsRef(version=version, uri=uri, digest=digest, num_bytes=num_bytes, probe=probe, incarnation=incarnation)
+        return WeightsRef(version=version, uri=where.resolve().as_uri(), digest=digest, num_bytes=num_bytes,
+                          probe=probe, incarnation=incarnation)
 
     def fetch(self, ref: WeightsRef) -> Path:
         """The path of the version's file. Raises WeightsError when it is gone or its size or digest differ."""

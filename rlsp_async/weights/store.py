@@ -41,13 +41,15 @@ class WeightTransport(Protocol):
         ...
 
 
-def publish(named_tensors: NamedTensors, directory: Path, version: int, probe: Probe, incarnation: int = 0) -> WeightsRef:
+def publish(
+    named_tensors: NamedTensors, directory: Path, version: int, probe: Probe, incarnation: int = 0
+) -> WeightsRef:
     """Writes a version into `directory`, atomically. Raises MachineError when the disk says no."""
     return FileTransport(directory).publish(named_tensors, version, probe, incarnation)
 
 
 def fetch(ref: WeightsRef) -> Path:
-    """The local file of a version, its size and digest checked. Raises WeightsError with the version and both digests."""
+    """The local file of a version, size and digest checked. Raises WeightsError with the version and both digests."""
     return transport_for(ref).fetch(ref)
 
 
