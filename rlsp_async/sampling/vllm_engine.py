@@ -11,8 +11,10 @@ Only `vllm_*.py` import vllm.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,7 @@ import numpy as np
 
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import DataError, EngineError, MachineError, UserError
+from rlsp_async.errors import DataError, EngineError, MachineError
 from rlsp_async.sampling.engine import Completion, GenerateSettings, has_cuda
 from rlsp_async.sampling.model_info import read_model_info
 from rlsp_async.sampling.vllm_settings import engine_arguments, set_environment
@@ -92,7 +94,7 @@ class VllmEngine:
         params = SamplingParams(
             max_tokens=min(settings.max_new_tokens, self.window - len(prompt_ids)), temperature=settings.temperature,
             logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY,
-            stop_token_ids=list(settings.stop_ids),
+            stop_token_ids=list(settings.stop_ids), ignore_eos=True,  # the stop ids alone decide
         )
         output = (await self._request(prompt_ids, params)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
@@ -146,6 +148,8 @@ class VllmEngine:
             if llm is not None:
                 await _stop_output_handler(llm)
                 await loop.run_in_executor(self._thread, llm.shutdown)
+                del llm
+                gc.collect()  # its __del__ must not run in the interpreter's last breath
             self._thread.shutdown(wait=False)
             self._thread = None
 
@@ -181,25 +185,31 @@ class VllmEngine:
         """Blocking, in the engine's thread. Raises MachineError when vLLM cannot start here."""
         set_environment(self._cpu, self._threads)
         try:
-            import torch
-            from vllm.config.weight_transfer import WeightTransferConfig
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.v1.engine.async_llm import AsyncLLM
+            with warnings.catch_warnings():  # deprecations inside vLLM, nothing that a user could mend
+                warnings.simplefilter("ignore")
+                return self._make_llm()
         except ImportError as e:
             raise MachineError(f"vllm cannot be imported: {e}; run ./launch/setup.sh") from e
-        if self._cpu:
-            torch.set_num_threads(self._threads)
-        try:
-            arguments = AsyncEngineArgs(**self._arguments, worker_extension_cls=EXTENSION,
-                                        weight_transfer_config=WeightTransferConfig(backend=BACKEND))
-            config = arguments.create_engine_config()
-            if self._cpu:  # vLLM has just set "spawn"; a forked child inherits the imports
-                os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
-        except UserError:
-            raise
         except Exception as e:
             raise EngineError(f"vLLM does not start with {self._arguments['model']}: {e}") from e
+
+    def _make_llm(self) -> Any:
+        import torch
+        from vllm.config.weight_transfer import WeightTransferConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        if self._cpu:
+            import torch._dynamo  # reads TORCH_COMPILE_DISABLE once, perhaps before it was set
+
+            torch._dynamo.config.disable = True
+            torch.set_num_threads(self._threads)
+        arguments = AsyncEngineArgs(**self._arguments, worker_extension_cls=EXTENSION,
+                                    weight_transfer_config=WeightTransferConfig(backend=BACKEND))
+        config = arguments.create_engine_config()
+        if self._cpu:  # vLLM has just set "spawn"; a forked child inherits the imports
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
 
 async def _stop_output_handler(llm: Any) -> None:

@@ -7,6 +7,7 @@ GPU: vLLM's own defaults (CUDA graphs, asynchronous scheduling), one process a G
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL
 def set_environment(cpu: bool, threads: int) -> None:
     """Sets what vLLM reads from the environment. Call before the first import of vllm."""
     os.environ.update(_QUIET)
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # "Triton not available", on every CPU
     if cpu:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # allows the "uni" executor: no third, spinning process
         os.environ["TORCH_COMPILE_DISABLE"] = "1"  # else the first log-probs compile C++ for seconds
