@@ -13,7 +13,7 @@ _MAX_LOG_RATIO = 20.0
 
 
 def ratio(logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
-    """exp(logp - other) where the mask is set, 1 elsewhere. Masked NaN and infinity reach neither it nor its gradient."""
+    """exp(logp - other) where the mask is set, 1 elsewhere; what is masked reaches neither it nor its gradient."""
     return log_ratio(logp, other, mask).exp()
 
 
@@ -34,7 +34,7 @@ def clipped_surrogate(rho: Tensor, adv: Tensor, low: float, high: float) -> Tens
 
 
 def truncated_weight(new: Tensor, behaviour: Tensor, cap: float, mask: Tensor) -> Tensor:
-    """min(exp(new - behaviour), cap), without gradient: truncated importance weight. Ratios (.3, 3), cap 2 -> (.3, 2)."""
+    """min(exp(new - behaviour), cap), without gradient. Ratios (.3, 3), cap 2 -> (.3, 2)."""
     return ratio(new.detach(), behaviour, mask).clamp(max=cap)
 
 

@@ -118,7 +118,7 @@ def _dense(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Spans, scaling:
 def _blocks(x_THD: Tensor, packing: Spans) -> list[Tensor]:
     """Each block as [B, H, L, D]."""
     flat_PHD: Tensor = _Pad.apply(x_THD, packing)  # type: ignore[no-untyped-call]
-    parts = flat_PHD.split([batch * longest for batch, longest in packing.shapes])
+    parts = torch.split(flat_PHD, [batch * longest for batch, longest in packing.shapes])
     return [part.view(*shape, *x_THD.shape[1:]).transpose(1, 2)
             for part, shape in zip(parts, packing.shapes, strict=True)]
 

@@ -70,7 +70,7 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return torch.device(next(self.model.parameters()).device)
 
     def outputs(self, batch: PackedBatch, temperature: float, with_values: bool = True) -> Outputs:
         """Runs the model over one packed row."""
@@ -97,7 +97,7 @@ class Policy(nn.Module):
             return _chunk(head, hidden_RE, target_R, temperature)
         # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
         parts = [checkpoint(_chunk, head, h, t, temperature, use_reentrant=False)
-                 for h, t in zip(hidden_RE.split(size), target_R.split(size), strict=True)]
+                 for h, t in zip(torch.split(hidden_RE, size), torch.split(target_R, size), strict=True)]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -19,12 +19,14 @@ def len_inv(length_B: Reals, scale: float) -> Reals:
 
 def len_inv_sqrt(length_B: Reals, scale: float) -> Reals:
     """-C / sqrt(|o|)."""
-    return -scale / np.sqrt(length_B)
+    reward_B: Reals = -scale / np.sqrt(length_B)
+    return reward_B
 
 
 def len_exp(length_B: Reals, scale: float) -> Reals:
     """-C exp(-sqrt(|o|)), in [-C, 0)."""
-    return -scale * np.exp(-np.sqrt(length_B))
+    reward_B: Reals = -scale * np.exp(-np.sqrt(length_B))
+    return reward_B
 
 
 def steps(num_steps_B: Reals, scale: float) -> Reals:
