@@ -153,7 +153,10 @@ def _shares(length_S: pack.Longs, members: pack.Longs, aggregation: str) -> Any:
 def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollouts, adv: Advantages) -> Tokens:
     device = out.logp_R.device
     at = torch.from_numpy(batch.flat_R)
-    pick = lambda x_N: None if x_N is None else x_N[at].to(device)  # noqa: E731
+
+    def pick(x_N: Tensor | None) -> Tensor | None:
+        return None if x_N is None else x_N[at].to(device)
+
     old = pick(rollouts.old_N)
     return Tokens(logp=out.logp_R, behaviour=rollouts.behaviour_N[at].to(device), adv=adv.adv_N[at].to(device),
                   mask=rollouts.mask_N[at].to(device), share=torch.from_numpy(share_R).to(device),
