@@ -17,7 +17,7 @@ def test_options_go_on_top_of_the_preset():
 
 
 def test_a_dotted_name_is_a_module():
-    assert base.load_algorithm(config.Algorithm(name="rlsp_async.algos.sft"))[0].NEEDS == frozenset()
+    assert frozenset() == base.load_algorithm(config.Algorithm(name="rlsp_async.algos.sft"))[0].NEEDS
 
 
 @pytest.mark.parametrize(("section", "said"), [
