@@ -1,7 +1,7 @@
 """Which prompt is issued next: every prompt of a finite set once a pass, in an order of its own each pass.
 
-    pick(seed=0, size=3, cursor=4) -> Pick(index=..., visit=1)      the 5th prompt of a set of 3 is a second visit
-    pick(seed=0, size=None, cursor=4) -> Pick(index=4, visit=0)     an endless set counts up
+    pick(seed=0, size=3, cursor=4) -> Pick(place=..., visit=1)      the 5th prompt of a set of 3 is a second visit
+    pick(seed=0, size=None, cursor=4) -> Pick(place=4, visit=0)     an endless set counts up
 
 A pure function of (seed, size, cursor): the journal keeps one number and a restart goes on where it was.
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 class Pick(NamedTuple):
     """Position in the split, and how often it had been issued before."""
 
-    index: int
+    place: int
     visit: int
 
 

@@ -219,7 +219,7 @@ def count_tokens(group: RolloutGroup) -> int:
 def check_whole(group: RolloutGroup) -> None:
     """A group is trained whole or not at all. Raises DataError that says what is missing."""
     if [rollout.index for rollout in group.rollouts] != list(range(group.sampling.rollouts)):
-        raise DataError(f"group {group.group_id} has {len(group.rollouts)} rollouts, not 0..{group.sampling.rollouts - 1}")
+        raise DataError(f"group {group.group_id} has {len(group.rollouts)} rollouts of {group.sampling.rollouts}")
     for rollout in group.rollouts:
         lengths = {len(rollout.token_ids), len(rollout.logprobs), len(rollout.versions)}
         if len(lengths) != 1 or len(rollout.token_ids) % 4:
