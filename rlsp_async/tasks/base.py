@@ -1,0 +1,98 @@
+"""What a task is: prompts with reference answers, and (if it has them) demonstrations.
+
+A task is a module that offers `Config` (a `rlsp_async.config.Section`) and `load(cfg, seed) -> Task`. The run names it:
+`task.name = "ops"` is `rlsp_async.tasks.ops`; a name with a dot is a module of your own.
+
+    task = load_task(cfg.task, cfg.seed)
+    task.prompt("train", 17)        # Prompt(prompt_id="ops/train/17", text="1 1 3 4 -> 7 <think>", answer="7")
+
+Everything is a pure function of (seed, split, index): a prompt is made again, never stored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from rlsp_async import config
+from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.messages import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Split = Literal["train", "test"]
+
+_NO_TASKS = ("base", "rows", "words")  # modules of this package that are no tasks
+
+
+class Task(Protocol):
+    """Prompts by index. Example: `task.size("test") == 1319`, `task.prompt("test", 0).answer == "18"`."""
+
+    name: str
+    verifier: str
+    """The module of rlsp_async.verifying that reads this task's answers, unless the run names another."""
+
+    def size(self, split: Split) -> int | None:
+        """Distinct prompts of a split; None: endless."""
+        ...
+
+    def prompt(self, split: Split, index: int) -> Prompt:
+        """The prompt at `index`. Raises DataError when the split is shorter."""
+        ...
+
+    def demonstration(self, index: int) -> tuple[Prompt, str]:
+        """A training prompt and a response to imitate. Raises DataError when the task has none."""
+        ...
+
+    def tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """The tokenizer of a model built from nothing; None: the task needs a model that brings its own."""
+        ...
+
+
+def load_task(section: config.Task, seed: int) -> Task:
+    """The task that a run names. Raises ConfigError (unknown task, wrong option) or DataError (unusable file)."""
+    module = find_module(section.name, "rlsp_async.tasks", "task.name", ("Config", "load"), _NO_TASKS)
+    options = _options(section, module.Config)
+    task: Task = module.load(options, seed)
+    return task
+
+
+def find_module(name: str, package: str, key: str, needs: tuple[str, ...], hidden: tuple[str, ...] = ()) -> Any:
+    """The module that the setting `key` names: one of `package`, or, with a dot, one of the user's own.
+
+    Raises ConfigError with the nearest name when there is none, or when it lacks one of `needs`.
+    """
+    known = [m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__) if m.name not in hidden]
+    if "." not in name and name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a dotted module of your own"
+        raise ConfigError(f"{key}: unknown name {name!r}; {hint}")
+    full = name if "." in name else f"{package}.{name}"
+    try:
+        module = importlib.import_module(full)
+    except ModuleNotFoundError as e:
+        if e.name is None or not (full == e.name or full.startswith(e.name + ".")):
+            raise  # the user's module is there and needs something else: the traceback says what
+        raise ConfigError(f"{key}: no module {full!r}; is its directory on PYTHONPATH?") from None
+    for attribute in needs:
+        if not hasattr(module, attribute):
+            raise ConfigError(f"{key}: module {full!r} offers no {attribute!r}")
+    return module
+
+
+def no_demonstration(name: str) -> DataError:
+    """The error of a task that has no demonstrations."""
+    return DataError(f"task {name!r} has no demonstrations: take source = \"demonstrations\" out of the stages")
+
+
+def _options(section: config.Task, kind: type[Any]) -> Any:
+    """`task.options` as the module's Config; the error names `task.options.KEY`."""
+    inner = msgspec.defstruct("_Options", [("options", kind)], bases=(config.Section,), frozen=True, kw_only=True)
+    outer = msgspec.defstruct("_Task", [("task", inner)], bases=(config.Section,), frozen=True, kw_only=True)
+    table = {"task": {"options": section.options}}
+    return config.convert(table, outer, f"task {section.name!r}").task.options  # type: ignore[attr-defined]

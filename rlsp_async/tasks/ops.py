@@ -1,0 +1,176 @@
+"""The operator puzzle: numbers in a fixed order and a target; which of + - * between them gives it?
+
+    prompt         1 1 3 4 -> 7 <think>
+    demonstration  1 + 1 2 + 3 5 + 4 9 ?= 7 x 1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> * * +
+
+The value is taken from left to right and no prefix leaves 0..limit. One attempt is `n0 (op n r)... ?= target x|ok`:
+the target is written again before the verdict, without which the verdict is learned badly. The answer is the row of
+operators after `</think>`.
+
+Demonstrations come from an imperfect teacher, so that reinforcement learning has something to find: it tries the legal
+rows in random order, gives up with probability `p_stop` after each failure (or at `max_attempts`) and then answers with
+any legal row. With the defaults 50.6 % of them are right, after 4.0 attempts and 57 tokens on average.
+
+A problem is held out when the md5 of its text says so (`heldout_share`); training draws never meet those.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import random
+from typing import TYPE_CHECKING
+
+from rlsp_async.config import Section
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Prompt
+from rlsp_async.tasks.base import Split
+from rlsp_async.tasks.words import word_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Numbers = tuple[int, ...]
+Leaf = tuple[str, int, str]
+"""Operators, value, and the way there: ("+ *", 12, "1 + 2 3 * 4 12")."""
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The size of the puzzles and the patience of the teacher."""
+
+    k: int = 4
+    """Numbers in a problem."""
+    largest: int = 6
+    """Numbers are drawn from 1..largest."""
+    limit: int = 40
+    """Every running value, the target too, lies in 0..limit."""
+    p_stop: float = 0.15
+    """Chance that the teacher gives up after a failed attempt."""
+    max_attempts: int = 14
+    heldout_share: float = 0.1
+    """Share of all problems that only the test split sees."""
+
+    def __post_init__(self) -> None:
+        if not (2 <= self.k <= 5 and 1 <= self.largest <= 9):
+            raise ValueError("k must lie in 2..5 and largest in 1..9")
+        if not self.largest <= self.limit <= 99:
+            raise ValueError("limit must lie in largest..99: the tokenizer has the numbers 0..99")
+        if not (0.0 <= self.p_stop <= 1.0 and self.max_attempts >= 1 and 0.0 < self.heldout_share < 1.0):
+            raise ValueError("p_stop must lie in 0..1, max_attempts be at least 1, heldout_share lie between 0 and 1")
+
+
+class Ops:
+    """The task. Endless training split, finite test split of distinct problems."""
+
+    name = "ops"
+    verifier = "ops"
+
+    def __init__(self, cfg: Config, seed: int) -> None:
+        self._cfg = cfg
+        self._seed = seed
+        self._leaves = functools.lru_cache(maxsize=8192)(functools.partial(legal_leaves, limit=cfg.limit))
+        self._heldout: list[str] | None = None
+
+    def size(self, split: Split) -> int | None:
+        """None for "train"; the number of held-out problems for "test"."""
+        return None if split == "train" else len(self._tests())
+
+    def prompt(self, split: Split, index: int) -> Prompt:
+        """Prompt number `index` of a split. Raises DataError beyond the end of "test"."""
+        if split == "train":
+            numbers, target, _ = self._draw(index)
+            return self._as_prompt(split, index, problem_text(numbers, target))
+        tests = self._tests()
+        if index >= len(tests):
+            raise DataError(f"ops: test prompt {index} asked for, there are {len(tests)}; lower evaluation.prompts")
+        return self._as_prompt(split, index, tests[index])
+
+    def demonstration(self, index: int) -> tuple[Prompt, str]:
+        """Training prompt `index` and the teacher's response to it."""
+        numbers, target, rng = self._draw(index)
+        response = teach(self._leaves(numbers), target, rng, self._cfg.p_stop, self._cfg.max_attempts)
+        return self._as_prompt("train", index, problem_text(numbers, target)), response
+
+    def tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """The word-level tokenizer of 124 tokens."""
+        return word_tokenizer()
+
+    def _as_prompt(self, split: Split, index: int, problem: str) -> Prompt:
+        return Prompt(prompt_id=f"ops/{split}/{index}", task="ops", text=f"{problem} <think>",
+                      answer=problem.rpartition(" ")[2], index=index, source="ops generator")
+
+    def _draw(self, index: int) -> tuple[Numbers, int, random.Random]:
+        """A problem that is not held out: random numbers, and the value of a random legal row as the target."""
+        cfg = self._cfg
+        rng = random.Random(f"ops/{self._seed}/{index}")
+        while True:
+            numbers = tuple(int(rng.random() * cfg.largest) + 1 for _ in range(cfg.k))
+            leaves = self._leaves(numbers)
+            if not leaves:
+                continue
+            target = leaves[int(rng.random() * len(leaves))][1]
+            if not is_heldout(problem_text(numbers, target), cfg.heldout_share):
+                return numbers, target, rng
+
+    def _tests(self) -> list[str]:
+        """All held-out problems in an order that the seed shuffles; made on first use."""
+        if self._heldout is None:
+            found = sorted(heldout_problems(self._cfg))
+            random.Random(f"ops/test/{self._seed}").shuffle(found)
+            self._heldout = found
+        return self._heldout
+
+
+def load(cfg: Config, seed: int) -> Ops:
+    """The task with these options."""
+    return Ops(cfg, seed)
+
+
+def legal_leaves(numbers: Numbers, limit: int) -> list[Leaf]:
+    """Every row of operators whose running values stay in 0..limit."""
+    leaves: list[Leaf] = [("", numbers[0], str(numbers[0]))]
+    for n in numbers[1:]:
+        grown = ((row, op, apply(op, value, n), way) for row, value, way in leaves for op in "+-*")
+        leaves = [(f"{row} {op}", value, f"{way} {op} {n} {value}") for row, op, value, way in grown
+                  if 0 <= value <= limit]
+    return [(row[1:], value, way) for row, value, way in leaves]
+
+
+def apply(op: str, a: int, b: int) -> int:
+    """a op b, for + - and *."""
+    return a + b if op == "+" else a - b if op == "-" else a * b
+
+
+def problem_text(numbers: Numbers, target: int) -> str:
+    """"1 1 3 4 -> 7"."""
+    return f"{' '.join(map(str, numbers))} -> {target}"
+
+
+def is_heldout(problem: str, share: float) -> bool:
+    """Whether a problem belongs to the test split: its md5 as a fraction of 1 lies below `share`."""
+    digest = hashlib.md5(problem.encode(), usedforsecurity=False).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def heldout_problems(cfg: Config) -> set[str]:
+    """Every held-out problem there is."""
+    found: set[str] = set()
+    for numbers in itertools.product(range(1, cfg.largest + 1), repeat=cfg.k):
+        targets = {value for _, value, _ in legal_leaves(numbers, cfg.limit)}
+        found.update(p for p in (problem_text(numbers, t) for t in targets) if is_heldout(p, cfg.heldout_share))
+    return found
+
+
+def teach(leaves: list[Leaf], target: int, rng: random.Random, p_stop: float, max_attempts: int) -> str:
+    """The teacher's response: attempts, then `</think>`, then operators."""
+    untried, attempts = list(leaves), []
+    while True:
+        row, value, way = untried.pop(int(rng.random() * len(untried)))
+        attempts.append(f"{way} ?= {target} {'ok' if value == target else 'x'}")
+        if value == target:
+            break
+        if len(attempts) >= max_attempts or rng.random() < p_stop:
+            row = leaves[int(rng.random() * len(leaves))][0]
+            break
+    return f"{' '.join(attempts)} </think> {row}"

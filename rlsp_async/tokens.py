@@ -1,0 +1,99 @@
+"""Text to token ids and back, with the run's own tokenizer; the one place where a chat template is applied.
+
+    tokenizer = load_tokenizer(run / "model")
+    prompt_ids = encode_prompt(tokenizer, prompt)        # [P] int32; begins as the tokenizer wants it
+    response_ids = encode_response(tokenizer, text)      # [T] int32, end-of-sequence at the end
+
+Local files only, no code from the model's directory. A tokenizer without a padding token is given its end-of-sequence
+token for it: nothing here pads, and whoever does masks by length, never by id.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlsp_async.columns import Ids
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face directory.
+
+    Raises DataError when the directory or its tokenizer files are missing or damaged, or it has no end token.
+    """
+    where = Path(directory)
+    if not where.is_dir():
+        raise DataError(f"{where}: no such model directory")
+    if not any((where / name).is_file() for name in _FILES):
+        raise DataError(f"{where}: no tokenizer files (tokenizer.json); save the model's tokenizer beside its weights")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(where), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as e:
+        raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from None
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{where}: its tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    result: PreTrainedTokenizerBase = tokenizer
+    return result
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
+    """[P] ids of what the model sees: the chat template around `text` when `prompt.chat`, else `text` itself.
+
+    Raises DataError when a chat template is asked for and missing or broken, or nothing remains to be encoded.
+    """
+    ids = _chat_ids(tokenizer, prompt) if prompt.chat else tokenizer(prompt.text)["input_ids"]
+    if not len(ids):
+        raise DataError(f"prompt {prompt.prompt_id}: empty after tokenization")
+    return np.asarray(ids, dtype=np.int32)
+
+
+def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
+    """[T] ids of a response without beginning-of-sequence and with one end-of-sequence token at the end."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return np.asarray([*ids, end_token(tokenizer)], dtype=np.int32)
+
+
+def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Any) -> str:
+    """Text of response ids (a list or an array), special tokens left out."""
+    text = tokenizer.decode(np.asarray(ids, dtype=np.int64).tolist(), skip_special_tokens=True)
+    return str(text)
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The end-of-sequence id. Raises DataError when there is none."""
+    if tokenizer.eos_token_id is None:
+        raise DataError("the tokenizer has no end-of-sequence token")
+    return int(tokenizer.eos_token_id)
+
+
+def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    if not tokenizer.chat_template:
+        raise DataError(f"prompt {prompt.prompt_id}: chat = true, but the tokenizer has no chat template; "
+                        "set task.options.chat = false or use an instruction-tuned model")
+    messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    messages.append({"role": "user", "content": prompt.text})
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as e:
+        raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
