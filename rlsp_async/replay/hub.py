@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
-    PROTOCOL,
     Ack,
     Bye,
     Done,
@@ -29,15 +28,14 @@ from rlsp_async.messages import (
     NewWeights,
     Ping,
     Pong,
-    Refuse,
     Rejected,
     Revoke,
     RolloutGroup,
     TrainJob,
     VerifiedGroup,
-    Welcome,
     Work,
 )
+from rlsp_async.replay.arrivals import arrive, gone, take_back
 from rlsp_async.replay.crew import KIND_OF, Lease, Worker
 from rlsp_async.replay.evaluations import finish_evaluation
 from rlsp_async.replay.heads import Loaded as LoadedJournal
@@ -46,7 +44,7 @@ from rlsp_async.replay.sampling_work import accept_group, admit_demonstrations, 
 from rlsp_async.replay.setbacks import charge, fail_run, lose_lease, requeue_step
 from rlsp_async.replay.state import Effects, HubState, Prompts
 from rlsp_async.replay.status import status
-from rlsp_async.replay.train_work import accept_report, learner_came, next_train_job
+from rlsp_async.replay.train_work import accept_report, next_train_job
 from rlsp_async.replay.verify_work import accept_verdicts, next_verify_job
 from rlsp_async.replay.watchdog import watch
 
@@ -66,7 +64,7 @@ class Hub:
         """A worker said something."""
         out = Effects()
         if isinstance(message, Hello):
-            self._hello(out, peer, message, now)
+            arrive(self.state, out, peer, message, now)
             return self._settle(out, now)
         worker = self.state.crew.peers.get(peer)
         if worker is None:
@@ -75,7 +73,7 @@ class Hub:
         worker.seen_s = now
         match message:
             case Ping():
-                self._ping(out, worker, message)
+                _ping(worker, message)
             case Done():
                 self._done(out, worker, message, now)
             case Failed():
@@ -85,7 +83,7 @@ class Hub:
             case Rejected():
                 self._rejected(out, worker, message, now)
             case Bye():
-                self._gone(out, worker, f"said goodbye {message.reason}".strip(), now)
+                gone(self.state, out, worker, f"said goodbye {message.reason}".strip(), now)
         return self._settle(out, now)
 
     def tick(self, now: float) -> Effects:
@@ -93,9 +91,9 @@ class Hub:
         out = Effects()
         state, cfg = self.state, self.state.cfg.replay
         for worker in state.crew.silent(now, cfg.timeout_s):
-            self._gone(out, worker, f"was silent for {now - worker.seen_s:.1f} s", now)
+            gone(self.state, out, worker, f"was silent for {now - worker.seen_s:.1f} s", now)
         for lease in state.crew.expired(now, cfg.lease_s):
-            self._take_back(out, lease, now)
+            take_back(self.state, out, lease, now)
         watch(state, out, now)
         self._settle(out, now)
         if now - state.status_s >= STATUS_S:
@@ -115,6 +113,14 @@ class Hub:
         self.state.wanted.discard(step)
         return self._settle(out, now)
 
+    def stop(self, reason: str, now: float) -> Effects:
+        """Somebody stops the run: workers finish or return what they hold; the journal can be taken up again."""
+        out = Effects()
+        if not self.state.ending:
+            self.state.stopped = True
+            self._drain(out, reason, now)
+        return self._settle(out, now)
+
     # --- what the shell asks -------------------------------------------------------------------------------------
 
     def demonstrations_wanted(self) -> int:
@@ -124,76 +130,10 @@ class Hub:
 
     @property
     def is_over(self) -> bool:
-        """Finished or failed: the shell stops when what it holds is sent."""
-        return self.state.ending in ("finished", "failed")
-
-    # --- coming and going ----------------------------------------------------------------------------------------
-
-    def _hello(self, out: Effects, peer: bytes, hello: Hello, now: float) -> None:
-        refusal = self._refusal(hello)
-        if refusal:
-            out.sends.append((peer, Refuse(reason=refusal)))
-            return
-        crew = self.state.crew
-        old = crew.workers.get(hello.worker)
-        if old is not None and old.incarnation < hello.incarnation:
-            out.sends.append((old.peer, Refuse(reason=f"a newer {hello.worker} has taken over")))
-            self._gone(out, old, "was replaced by a newer start", now)
-        worker = crew.join(hello, peer, now)
-        for lease in [lease for number, lease in worker.leases.items() if number not in hello.leases]:
-            self._take_back(out, lease, now)  # the Work never arrived, or it was forgotten
-        self._welcome(out, worker, hello, now)
-
-    def _refusal(self, hello: Hello) -> str:
-        state = self.state
-        if hello.run != state.cfg.name:
-            return f"this hub serves run {state.cfg.name!r}, not {hello.run!r}"
-        if hello.proto != PROTOCOL:
-            return f"this hub speaks protocol {PROTOCOL}, {hello.worker} speaks {hello.proto}: install the same version"
-        if hello.role != "observer" and hello.credit < 1:
-            return f"{hello.worker} offers a credit of {hello.credit}; it must be at least 1"
-        old = state.crew.workers.get(hello.worker)
-        if old is not None and old.role != hello.role:
-            return f"the name {hello.worker!r} is taken by a {old.role}"
-        if old is not None and old.incarnation > hello.incarnation:
-            return f"a newer {hello.worker} is at work"
-        learner = state.crew.learner()
-        if hello.role == "learner" and learner is not None and learner.name != hello.worker:
-            return f"{learner.name} is the learner of this run"
-        return ""
-
-    def _welcome(self, out: Effects, worker: Worker, hello: Hello, now: float) -> None:
-        state = self.state
-        cfg = state.cfg.replay
-        out.sends.append((worker.peer, Welcome(
-            run=state.cfg.name, incarnation=state.incarnation, heartbeat_s=cfg.heartbeat_s, timeout_s=cfg.timeout_s,
-            weights=state.weights, leases=sorted(worker.leases))))
-        if worker.role == "sampler" and state.weights is None:
-            worker.version = 0  # it serves the model that the run began with
-        if worker.role == "learner":
-            learner_came(state, out, hello, now)
-        if worker.role == "observer":
-            out.sends.append((worker.peer, status(state, now)))
-        elif state.ending:
-            out.sends.append((worker.peer, Drain(reason=state.message or "the run is complete")))
-
-    def _gone(self, out: Effects, worker: Worker, why: str, now: float) -> None:
-        for lease in self.state.crew.leave(worker):
-            lose_lease(self.state, out, lease, why, now)
-
-    def _take_back(self, out: Effects, lease: Lease, now: float) -> None:
-        if self.state.crew.release(lease.lease) is None:
-            return
-        worker = self.state.crew.workers[lease.worker]
-        out.sends.append((worker.peer, Revoke(lease=lease.lease, reason="the lease was taken back")))
-        lose_lease(self.state, out, lease, "its lease ran out", now)
+        """Finished, stopped or failed: the shell stops when what it holds is sent."""
+        return self.state.over
 
     # --- results -------------------------------------------------------------------------------------------------
-
-    def _ping(self, out: Effects, worker: Worker, ping: Ping) -> None:
-        worker.state = ping.state
-        worker.windows.append((ping.busy_s, ping.window_s))
-        out.sends.append((worker.peer, Pong()))
 
     def _done(self, out: Effects, worker: Worker, done: Done, now: float) -> None:
         state = self.state
@@ -288,11 +228,20 @@ class Hub:
         state = self.state
         workers = [worker for worker in state.crew.workers.values() if worker.role != "observer"]
         if state.phase is None and not state.ending:
-            state.ending, state.ending_since_s, state.message = "draining", now, "the run is complete"
-            out.sends.extend((worker.peer, Drain(reason=state.message)) for worker in workers)
+            self._drain(out, "the run is complete", now)
         if state.ending == "draining" and (not workers or now - state.ending_since_s > DRAIN_S):
-            state.ending = "finished"
+            state.ending = "draining" if state.stopped else "finished"
+            state.over = True
+        if state.ending == "failed":
+            state.over = True
+        if state.over:
             self._tell_observers(out, now)
+
+    def _drain(self, out: Effects, reason: str, now: float) -> None:
+        state = self.state
+        state.ending, state.ending_since_s, state.message = "draining", now, reason
+        out.sends.extend((worker.peer, Drain(reason=reason)) for worker in state.crew.workers.values()
+                         if worker.role != "observer")
 
     def _hand_out(self, out: Effects, now: float) -> None:
         """One lease a worker and round, the least busy first, until nobody takes one."""
@@ -327,3 +276,9 @@ class Hub:
         if observers:
             report = status(self.state, now)
             out.sends.extend((worker.peer, report) for worker in observers)
+
+
+def _ping(worker: Worker, ping: Ping) -> None:
+    """The router has answered it already."""
+    worker.state = ping.state
+    worker.windows.append((ping.busy_s, ping.window_s))

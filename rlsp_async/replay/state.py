@@ -80,6 +80,9 @@ class HubState:
         self.train_failures = 0
         self.num_duplicates = 0
         self.ending: Ending = ""
+        self.stopped = False
+        """Somebody stopped the run before it was complete."""
+        self.over = False
         self.ending_since_s = now
         self.message = ""
         self.last_error = ""
