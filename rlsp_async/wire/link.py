@@ -130,7 +130,7 @@ class WorkerLink:
                 await self._converse(address)
             now = time.monotonic()
             left_s = self._answered_at + self.settings.give_up_s - now
-            if self._over or now >= self._deadline:
+            if self._over or now >= self._deadline or (self._stop.is_set() and not self._jobs.book.held()):
                 return
             if left_s <= 0:
                 self._fatal = MachineError(_nobody_there(address, now - self._answered_at))
