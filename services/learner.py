@@ -9,7 +9,8 @@ async def main(cfg: RunConfig, service: Service) -> None:
 
     learner = Learner(cfg, model_dir=cfg.directory / "model", run_dir=cfg.directory)
     try:
-        await service.work(in_thread(learner.train, name="learner"), credit=1, step=lambda: learner.step)
+        await service.work(in_thread(learner.train, name="learner"), credit=1, metrics=learner.metrics,
+                           step=lambda: learner.step)
     finally:
         learner.on_stop()
 

@@ -10,7 +10,7 @@ async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.wire.router import Router
 
     server = ReplayServer(cfg)
-    service.on_drain(server.drain)
+    service.on_drain(server.stop)
     await server.run(lambda: Router(limits_of(cfg)))
 
 

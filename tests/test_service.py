@@ -13,7 +13,7 @@ import pytest
 
 from rlsp_async import config, service
 from rlsp_async.errors import ConfigError, DataError, DivergedError, MachineError
-from rlsp_async.messages import Bye, Hello
+from rlsp_async.messages import Bye, Hello, Ping
 from tests.wire.hub import Hub
 
 ROOT = service.Path(__file__).parents[1]
@@ -95,7 +95,7 @@ async def test_a_service_finds_the_hub_by_its_file_and_drains_on_sigterm(write, 
         process = start("await service.work(None, info={'engine': 'none'}, credit=3)", write(), "--worker", "s-7")
         (tmp_path / "t").mkdir(exist_ok=True)
         (tmp_path / "t" / "hub.json").write_text(json.dumps({"address": hub.address, "pid": 1, "incarnation": 1}))
-        await hub.until(lambda: hub.peers, bound_s=15)
+        await hub.until(lambda: len(hub.all(Ping)) >= 2, bound_s=15)
         process.send_signal(signal.SIGTERM)
         assert await finished(process) == (0, "")
         await hub.until(lambda: hub.all(Bye))

@@ -48,9 +48,7 @@ from rlsp_async.wire.sockets import Limits
 
 HUB = "hub"
 LEAVE_S = 1.0
-"""For the last words, until ZeroMQ has taken them."""
-LINGER_S = 0.2
-"""For the last words, until the hub has them."""
+"""How long a worker that has said Bye waits for the hub's answer."""
 
 log = structlog.get_logger("wire")
 
@@ -94,7 +92,7 @@ class WorkerLink:
         self._welcomed = False
         self._hello_at, self._answered_at = 0.0, 0.0
         self._num_sessions = 0
-        self._stop = asyncio.Event()
+        self._stop, self._heard_bye = asyncio.Event(), asyncio.Event()
         self._reason, self._deadline = "", float("inf")
         self._fatal: BaseException | None = None
         self._over = False
@@ -132,7 +130,7 @@ class WorkerLink:
                 await self._converse(address)
             now = time.monotonic()
             left_s = self._answered_at + self.settings.give_up_s - now
-            if self._over or now >= self._deadline:
+            if self._over or now >= self._deadline or (self._stop.is_set() and not self._jobs.book.held()):
                 return
             if left_s <= 0:
                 self._fatal = MachineError(_nobody_there(address, now - self._answered_at))
@@ -158,7 +156,7 @@ class WorkerLink:
         self._session = session
         self._live.heard(HUB, time.monotonic())
         self._hello()
-        running = [session.read(self._on), session.write(), self._beat(session), self._leave(session),
+        running = [session.read(self._on), session.write(), self._beat(session), self._leave(),
                    session.lost.wait()]
         tasks = [asyncio.ensure_future(one) for one in running]
         try:
@@ -169,7 +167,7 @@ class WorkerLink:
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-            session.close(linger_s=LINGER_S if self._over else 0.0)
+            session.close()
         for error in ended:
             if isinstance(error, Exception):
                 raise error
@@ -184,7 +182,7 @@ class WorkerLink:
                 return
             self._ping(now)
 
-    async def _leave(self, session: Session) -> None:
+    async def _leave(self) -> None:
         """Waits for a stop, then for the leases and their Acks up to the deadline; returns the rest, says Bye."""
         await self._stop.wait()
         self._ping(time.monotonic())
@@ -192,7 +190,10 @@ class WorkerLink:
         self._jobs.give_back(f"{self.settings.worker} left: {self._reason}")
         self._post(Bye(reason=self._reason))
         self._over = True
-        await session.flush(LEAVE_S)
+        # Closing a socket that is still being written to makes the hub's ZeroMQ drop what it has not read yet.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._heard_bye.wait()
 
     # --- what the hub says -----------------------------------------------------------------------------------------
 
@@ -208,6 +209,8 @@ class WorkerLink:
                 self._jobs.void(lease)
             case Welcome():
                 self._welcome(message)
+            case Pong(known=False) if self._over:
+                self._heard_bye.set()
             case Pong(known=False) if time.monotonic() - self._hello_at >= self._limits.heartbeat_s / 2:
                 self._hello()
             case NewWeights(weights=ref) if self._loader:

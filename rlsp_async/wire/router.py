@@ -126,13 +126,13 @@ class Router:
         if isinstance(message, Hello):
             self._greet(peer)
         known = peer in self._peers
-        if isinstance(message, Ping):
-            self.send(peer, Pong(known=known))
+        if isinstance(message, Bye):
+            self._peers.pop(peer, None)
+        if isinstance(message, Ping | Bye):
+            self.send(peer, Pong(known=peer in self._peers))
         if not known:
             self.counts.strangers += 1
             return None
-        if isinstance(message, Bye):
-            self._peers.pop(peer, None)
         return peer, message
 
     def _greet(self, peer: bytes) -> None:

@@ -65,23 +65,13 @@ class Session:
         while True:
             frame = await self._outbox.get()
             await self._open().send(frame)
-            self._outbox.task_done()
-
-    async def flush(self, bound_s: float) -> bool:
-        """Waits until the outbox is with ZeroMQ. False when that takes longer."""
-        try:
-            async with asyncio.timeout(bound_s):
-                await self._outbox.join()
-        except TimeoutError:
-            return False
-        return True
 
     def _open(self) -> Socket:
         assert self._socket is not None
         return self._socket
 
-    def close(self, linger_s: float = 0.0) -> None:
-        """Ends the connection; waits at most `linger_s` for what ZeroMQ still holds. Idempotent."""
+    def close(self) -> None:
+        """Ends the connection at once; what ZeroMQ still holds is dropped. Idempotent."""
         if self._socket is not None:
-            self._socket.close(linger=round(linger_s * 1000))
+            self._socket.close(linger=0)
         self._context.destroy(linger=0)

@@ -285,6 +285,15 @@ async def test_a_drain_that_takes_too_long_gives_its_leases_back():
     assert any(ping.state == "draining" for ping in hub.all(Ping))
 
 
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", None])
+async def test_a_drain_without_a_hub_and_without_leases_takes_no_time(address):
+    link = link_to(lambda: address, drain_s=30, give_up_s=60)
+    running = asyncio.create_task(link.run())
+    await asyncio.sleep(0.1)
+    link.drain("SIGTERM")
+    assert await asyncio.wait_for(running, 2) == "SIGTERM"
+
+
 async def test_metrics_and_the_learners_step_are_asked_for_anew():
     steps = iter([3, 4])
     async with Hub() as hub:

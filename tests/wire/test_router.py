@@ -74,7 +74,11 @@ async def test_a_stranger_is_asked_for_its_hello_and_heard_after_it():
             await socket.send(frame)
         assert await heard(router, 2) == [Hello(run="r", role="sampler", worker="s", credit=1), Ping()]
         assert router.counts.strangers == 2
-        assert [decode_from_hub(await socket.recv()) for _ in range(2)] == [Pong(known=False), Pong(known=True)]
+        pongs = [decode_from_hub(await socket.recv()) for _ in range(3)]
+        assert pongs == [Pong(known=False), Pong(known=False), Pong(known=True)]
+        await socket.send(encode(Bye()))
+        assert await heard(router, 1) == [Bye()]
+        assert decode_from_hub(await socket.recv()) == Pong(known=False)
 
 
 async def test_one_await_takes_what_has_arrived_up_to_the_drain():
