@@ -73,8 +73,8 @@ class VllmEngine:
         self._version, self._half_loaded = 0, False
         self._new_salt()
         loop = asyncio.get_running_loop()
-        self._llm = await loop.run_in_executor(self._thread, self._make)
         try:
+            await loop.run_in_executor(self._thread, self._make)
             from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
@@ -181,19 +181,19 @@ class VllmEngine:
     def _new_salt(self) -> None:
         self._salt = f"load-{next(self._salts)}"
 
-    def _make(self) -> Any:
+    def _make(self) -> None:
         """Blocking, in the engine's thread. Raises MachineError when vLLM cannot start here."""
         set_environment(self._cpu, self._threads)
         try:
             with warnings.catch_warnings():  # deprecations inside vLLM, nothing that a user could mend
                 warnings.simplefilter("ignore")
-                return self._make_llm()
+                self._make_llm()
         except ImportError as e:
             raise MachineError(f"vllm cannot be imported: {e}; run ./launch/setup.sh") from e
         except Exception as e:
             raise EngineError(f"vLLM does not start with {self._arguments['model']}: {e}") from e
 
-    def _make_llm(self) -> Any:
+    def _make_llm(self) -> None:
         import torch
         from vllm.config.weight_transfer import WeightTransferConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -209,7 +209,8 @@ class VllmEngine:
         config = arguments.create_engine_config()
         if self._cpu:  # vLLM has just set "spawn"; a forked child inherits the imports
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        # Not returned: an import error that a library keeps would keep these frames, and the engine in them, alive.
+        self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
 
 async def _stop_output_handler(llm: Any) -> None:
