@@ -49,7 +49,7 @@ def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resum
     reference = None
     if "reference" in algorithm.needs(options):
         path = run_dir / "reference" / f"{name}.safetensors"
-        if True:
+        if not resumed:
             _write(path, policy)
         reference = _read(path, policy)
     num_updates = section.steps * section.epochs * section.minibatches
