@@ -98,10 +98,11 @@ class Learner:
         saves = batch.last_of_stage or batch.step % self.cfg.learner.checkpoint_every == 0
         self._report = StepReport(step=batch.step, metrics=metrics, weights=weights,
                                   checkpoint=batch.step if saves else self._checkpoint)
-        if saves:
-            self._save(current, self._report)
+        # Before the checkpoint: a learner killed between the two trains the step again and exports again.
         if batch.last_of_stage and batch.stage == list(self.cfg.stages)[-1]:
             export_hf(self.policy.model, self.model_dir, self.run_dir / "final")
+        if saves:
+            self._save(current, self._report)
         return self._report
 
     def _repeat(self) -> StepReport:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rlsp_async import config
 from rlsp_async.errors import DivergedError
+from rlsp_async.learning.muon import make_muon
 from rlsp_async.learning.policy import Policy
 
 Named = list[tuple[str, nn.Parameter]]
@@ -43,8 +44,7 @@ class Updater:
         self._policy, self._critic = [n for n, _ in trained], [n for n, _ in critic]
         self._optimizers: dict[str, tuple[torch.optim.Optimizer, float, list[str]]] = {}
         if matrices:
-            muon = torch.optim.Muon(self._masters(matrices), lr=cfg.muon_lr, weight_decay=cfg.weight_decay,
-                                    adjust_lr_fn="original")
+            muon = make_muon(self._masters(matrices), cfg.muon_lr, cfg.weight_decay)
             self._optimizers["muon"] = (muon, cfg.muon_lr, matrices)
         self._add_adamw("adamw", rest, cfg.lr)
         self._add_adamw("critic", self._critic, critic_lr or cfg.lr)

@@ -28,11 +28,20 @@ def test_only_the_newest_stay(tmp_path):
     assert [p.name for p in checkpoint.complete(tmp_path)] == ["step-00000010", "step-00000002"]
 
 
-@pytest.mark.parametrize("damage", ["tensors.safetensors", "state.json", "DONE"])
-def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, damage):
+def cut(content):
+    return content[:-9]
+
+
+def flip_a_bit(content):
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+
+
+@pytest.mark.parametrize(("damage", "harm"), [("tensors.safetensors", cut), ("tensors.safetensors", flip_a_bit),
+                                              ("state.json", cut), ("state.json", flip_a_bit), ("DONE", cut)])
+def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, damage, harm):
     save(tmp_path, 1)
     broken = save(tmp_path, 2) / damage
-    broken.write_bytes(broken.read_bytes()[:-9])
+    broken.write_bytes(harm(broken.read_bytes()))
     with structlog.testing.capture_logs() as lines:
         assert checkpoint.load_newest(tmp_path).step == 1
     assert [line["event"] for line in lines] == ["checkpoint_damaged"]
