@@ -27,10 +27,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rlsp_async import config
+from rlsp_async.cards import assign, visible
 from rlsp_async.check import refuse, settings
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.messages import Status
 from rlsp_async.observe import estimate
+from rlsp_async.observe.report import load_report, write_report, write_status
 from rlsp_async.observe.show import show_run
 from rlsp_async.observe.words import bytes_text
 from rlsp_async.supervise import End, Service, Supervisor, command, environment
@@ -74,8 +77,6 @@ def is_run(directory: Path) -> bool:
 
 def is_finished(directory: Path) -> bool:
     """Whether a report of the whole run was written."""
-    from rlsp_async.observe.report import load_report
-
     report = load_report(directory)
     return report is not None and report.finished
 
@@ -171,31 +172,43 @@ def services(cfg: RunConfig) -> list[Service]:
     run_config, logs = cfg.directory / "config.toml", cfg.directory / "logs"
     wanted = [("replay", 1, 1), ("learner", 1, cfg.learner.threads),
               ("sampler", cfg.sampler.count, cfg.sampler.threads), ("verifier", cfg.verifier.count, 1)]
+    cards = assign(visible(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
     return [Service(name=f"{role}-{i}", role=role, command=command(role, run_config, f"{role}-{i}"),
-                    log=logs / f"{role}-{i}.out", threads=threads)
+                    log=logs / f"{role}-{i}.out", threads=threads, cards=cards.get(f"{role}-{i}", ""))
             for role, count, threads in wanted for i in range(count)]
 
 
 async def supervised(cfg: RunConfig) -> End:
     """Starts, shows, ends everything; `End.code` 0 means that the run is finished."""
+    from rlsp_async.logs import open_log
     from rlsp_async.observe.terminal import View
     from rlsp_async.observe.watch import watch
 
-    view = View(cfg)
-    supervisor = Supervisor(services(cfg), view.say)
-    stop = _Stop(supervisor, view.say)
+    with open_log(cfg.directory / "logs" / "supervisor.jsonl", role="supervisor", worker="supervisor"):
+        view = View(cfg)
+        supervisor = Supervisor(services(cfg), view.say)
+
+        def seen(status: Status) -> None:
+            supervisor.ending = status.phase in ("draining", "finished", "failed")
+            view.update(status)
+
+        _on_signals(_Stop(supervisor, view.say))
+        tasks = [asyncio.create_task(watch(cfg, seen), name="watch"), asyncio.create_task(view.keep_showing(), name="show")]
+        try:
+            return await supervisor.run()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            view.close()
+            if view.status is not None:
+                write_status(cfg.directory, view.status)
+
+
+def _on_signals(stop: _Stop) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.asked, number)
-    watching = asyncio.create_task(watch(cfg, view.update), name="watch")
-    showing = asyncio.create_task(view.keep_showing(), name="show")
-    try:
-        return await supervisor.run()
-    finally:
-        for task in (watching, showing):
-            task.cancel()
-        await asyncio.gather(watching, showing, return_exceptions=True)
-        view.close()
 
 
 class _Stop:
@@ -222,10 +235,11 @@ class _Stop:
 
 def conclude(cfg: RunConfig, end: End) -> int:
     """Report, table, clean-up; or the reason why not. Returns the exit code."""
-    from rlsp_async.observe.report import write_report
+    from rlsp_async.weights.place import clean
 
     write_report(cfg.directory, finished=end.code == 0)
     if end.code == 0:
+        clean(cfg)
         return show_run(cfg.directory)
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
@@ -239,4 +253,5 @@ def _tail(log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
+    begins = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
+    return "\n".join(f"  {line}" for line in lines[max(begins[-1] - 1 if begins else 0, len(lines) - TAIL_LINES):])

@@ -24,6 +24,8 @@ import msgspec
 PARENT_VARIABLE = "RLSP_SUPERVISOR_PID"
 FINAL_CODES = (2, 3)
 KILL_S = 10.0
+NO_HUB_S = 8.0
+"""To drain without a hub: nothing can be handed back any more, only a checkpoint written."""
 LEFT_S = 5.0
 """A worker that leaves in peace was told to by the hub, whose own end follows within this time."""
 ORDER = (("learner",), ("sampler", "verifier"), ("replay",))
@@ -38,6 +40,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     log: Path
     threads: int = 1
+    cards: str = ""
+    """CUDA_VISIBLE_DEVICES; empty: as the supervisor has it."""
 
 
 class Budget:
@@ -71,6 +75,8 @@ class Supervisor:
         self._services, self._say, self._new_budget = services, say, budget
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = False
+        self.ending = False
+        """The hub drains: a worker that leaves now is not missed."""
         self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
 
     async def run(self, drain_s: float = 45.0) -> End:
@@ -114,7 +120,7 @@ class Supervisor:
             sweep(process.pid)  # what it started and did not take with it
             if self._stopping:
                 return
-            if self._is_final(service, code) or (code == 0 and await self._over_within(LEFT_S)):
+            if self._is_final(service, code) or (code == 0 and await self._over_within(LEFT_S)) or self.ending:
                 return
             pause_s = budget.died(time.monotonic() - began)
             if pause_s is None:
@@ -142,7 +148,7 @@ class Supervisor:
         with open(service.log, "ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *service.command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                env=environment(service.threads, os.environ), start_new_session=True)
+                env=environment(service.threads, os.environ, service.cards), start_new_session=True)
         self._processes[service.name] = process
         return process
 
@@ -154,6 +160,8 @@ class Supervisor:
 
     async def _stop(self, drain_s: float) -> None:
         """SIGTERM rank by rank, each with its time; then SIGKILL. `kill` cuts every one of these waits short."""
+        if not self.alive(("replay",)):
+            drain_s = min(drain_s, NO_HUB_S)
         for roles in ORDER:
             for process in self.alive(roles):
                 with contextlib.suppress(ProcessLookupError):
@@ -192,7 +200,7 @@ def last_words(log: Path, prefix: str = "rlsp") -> str:
     return (said or lines or [""])[-1].partition(": ")[2] if said else (lines or [""])[-1]
 
 
-def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
+def environment(threads: int, base: Mapping[str, str], cards: str = "") -> dict[str, str]:
     """What a service sees: its threads, no network for model hubs, the supervisor it must not outlive."""
     package = str(Path(__file__).resolve().parent.parent)
     paths = [package, *filter(None, base.get("PYTHONPATH", "").split(os.pathsep))]
@@ -205,6 +213,7 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         PARENT_VARIABLE: str(os.getpid()),
+        **({"CUDA_VISIBLE_DEVICES": cards} if cards else {}),
     }
 
 

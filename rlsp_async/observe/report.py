@@ -66,7 +66,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     idle: dict[str, dict[str, float]] = {}
     """Idle share of each worker, by stage."""
     lags: dict[str, int] = {}
-    """Trained rollouts by lag (as text: JSON keys), where the metrics carry lag_N counts."""
+    """Trained rollouts by lag (as text: JSON keys)."""
     versions: int = 0
     """Newest version."""
     digest: str = ""
@@ -93,7 +93,7 @@ def build_report(directory: Path, *, finished: bool = False) -> Report:
         seed=cfg.seed, stages=[_stage(cfg, name, rows, windows) for name in cfg.stages], evaluations=evaluations,
         tokens=status.tokens if status else account, groups=status.counts if status else {},
         idle={name: idle_shares(spans, *window) for name, window in windows.items()},
-        lags=lag_histogram(rows), versions=max((int(row["step"]) for row in rows), default=0),
+        lags=lag_histogram([row for row in rows if cfg.stages[str(row["stage"])].source == "rollouts"]), versions=max((int(row["step"]) for row in rows), default=0),
         digest=final_digest(directory / "final"), message=status.message if status else "",
         examples=pick_examples([rollout_row(row) for row in read_jsonl(directory / "rollouts.jsonl")]))
 
@@ -160,23 +160,24 @@ def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[
     rewards = [float(row["reward"]) for row in mine if _number(row, "reward") is not None]
     tenth = max(1, len(rewards) // 10)
     start, end = windows.get(name, (0.0, 0.0))
+    lagged = mine if stage.source == "rollouts" else []
     return StageSummary(
         name=name, steps=len(mine), planned_steps=stage.steps, seconds=end - start,
         rollouts=sum(int(row.get("num_rollouts", per_step)) for row in mine),
         tokens=sum(int(row.get("tokens", 0)) for row in mine),
         first_version=int(mine[0]["step"]) if mine else 0, last_version=int(mine[-1]["step"]) if mine else 0,
-        lag_mean=_mean([v for row in mine if (v := _number(row, "lag_mean")) is not None]),
-        lag_max=max((v for row in mine if (v := _number(row, "lag_max")) is not None), default=None),
+        lag_mean=_mean([v for row in lagged if (v := _number(row, "lag_mean")) is not None]),
+        lag_max=max((v for row in lagged if (v := _number(row, "lag_max")) is not None), default=None),
         reward_first=_mean(rewards[:tenth]), reward_last=_mean(rewards[-tenth:]))
 
 
 def lag_histogram(rows: list[Row]) -> dict[str, int]:
-    """Sums the counts lag_0, lag_1, ... of the steps; where there are none, steps by their rounded mean lag."""
+    """Sums the counts lag_0, lag_1, ... of the steps; where there are none, a step's rollouts by its rounded mean lag."""
     counts: Counter[int] = Counter()
     for row in rows:
         named = {int(k[4:]): int(v) for k, v in row.items() if k.startswith("lag_") and k[4:].isdigit()}
         if not named and (mean := _number(row, "lag_mean")) is not None:
-            named = {round(mean): 1}
+            named = {round(mean): int(row.get("num_rollouts", 1))}
         counts.update(named)
     return {str(lag): counts[lag] for lag in sorted(counts)}
 

@@ -140,7 +140,8 @@ class View:
     def __init__(self, cfg: RunConfig, out: TextIO | None = None) -> None:
         self._console = Console(file=out or sys.stdout, highlight=False)
         self._name = cfg.name
-        self._status: Status | None = None
+        self.status: Status | None = None
+        """The newest."""
         self._shown_phase = ("", "")
         self._began = time.monotonic()
         self._live: Live | None = None
@@ -150,7 +151,7 @@ class View:
 
     def update(self, status: Status) -> None:
         """Keeps the newest; in a log, a new stage or phase is said at once."""
-        self._status = status
+        self.status = status
         if not self._live and self._shown_phase != (status.stage, status.phase):
             self._line()
 
@@ -169,19 +170,19 @@ class View:
         if self._live:
             self._live.stop()
             self._live = None
-            if self._status:
-                self._console.print(panel(self._status))
-        elif self._status and self._shown_phase != (self._status.stage, self._status.phase):
+            if self.status:
+                self._console.print(panel(self.status))
+        elif self.status and self._shown_phase != (self.status.stage, self.status.phase):
             self._line()
 
     def _live_frame(self) -> None:
         if self._live:
-            self._live.update(panel(self._status) if self._status else Text(self._waiting()), refresh=True)
+            self._live.update(panel(self.status) if self.status else Text(self._waiting()), refresh=True)
 
     def _line(self) -> None:
-        text = plain_line(self._status) if self._status else self._waiting()
-        if self._status:
-            self._shown_phase = (self._status.stage, self._status.phase)
+        text = plain_line(self.status) if self.status else self._waiting()
+        if self.status:
+            self._shown_phase = (self.status.stage, self.status.phase)
         self._console.print(text, markup=False, soft_wrap=True)
 
     def _waiting(self) -> str:
