@@ -63,11 +63,13 @@ ROWS = {
     "rlsp_async.learning": Row(4),
     "rlsp_async.replay.journal": Row(4, TORCH),
     "rlsp_async.replay.demonstrations": Row(4),
+    "rlsp_async.replay.recorder": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them
     "rlsp_async.service": Row(5, TORCH),
     "rlsp_async.observe.watch": Row(6),
     "rlsp_async.check": Row(6),
+    "rlsp_async.evaluate": Row(6),
     "rlsp_async.prepare": Row(6),
     "rlsp_async.supervise": Row(6),
     "rlsp_async.run": Row(6),
