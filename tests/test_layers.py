@@ -67,6 +67,7 @@ ROWS = {
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them
     "rlsp_async.service": Row(5, TORCH),
+    "rlsp_async.observe.show": Row(6),
     "rlsp_async.observe.watch": Row(6),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
