@@ -110,7 +110,7 @@ async def test_a_lease_that_the_hub_keeps_is_worked_on_across_a_reconnect_and_an
     second = Hub(keep={2})
     await second.start(address)
     await second.until(lambda: second.peers)
-    gate.set()
+    gate.set()  # both end now, perhaps before the Welcome has arrived: only the one that it names is said
     await second.until(lambda: second.all(Done))
     await stop(second, running)
     await second.stop()
