@@ -115,7 +115,7 @@ async def test_a_second_signal_cancels_what_does_not_drain_even_beside_a_stuck_t
         print('READY', flush=True)
         await asyncio.sleep(600)
         """
-    process = start("import rlsp_async.service as s; s.EXIT_S = 0.3\n" + textwrap.dedent(body), write())
+    process = start(body, write())
     for expected in ("READY", "DRAIN"):
         assert await asyncio.to_thread(process.stdout.readline) == f"{expected}\n"
         process.send_signal(signal.SIGINT)

@@ -1,7 +1,8 @@
 """Runs the handler for each lease: one task a lease, never more than the credit, one answer each.
 
-Knows no connection: what it says goes through `say` and is lost when there is none. A Done is not lost, it stays in the
-book until its Ack; a lost Failed shows in the next Hello, which does not name the lease.
+Knows no connection: what it says goes through `say` and is lost when there is none; a lost Failed shows in the next
+Hello, which does not name the lease. A Done goes through `say_done`, which drops it when the hub has not said Welcome:
+it stays in the book until its Ack and is said again when a Welcome names its lease.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ class Jobs:
     """Consumes Work, produces Done and Failed as frames for `say`; `end` is told of an error nobody can work with."""
 
     def __init__(self, credit: int, handler: Handler | None, max_bytes: int, say: Callable[[bytes], None],
-                 end: Callable[[BaseException], None]) -> None:
+                 say_done: Callable[[bytes], None], end: Callable[[BaseException], None]) -> None:
         self.book = LeaseBook(credit if handler else 0)
         self.busy = BusyMeter(time.monotonic())
-        self._handler, self._max_bytes, self._say, self._end = handler, max_bytes, say, end
+        self._handler, self._max_bytes = handler, max_bytes
+        self._say, self._say_done, self._end = say, say_done, end
         self._tasks: dict[int, asyncio.Task[Done]] = {}
         self._changed = asyncio.Event()
 
@@ -48,7 +50,7 @@ class Jobs:
             case "over":
                 self.refuse(lease, f"above the credit of {self.book.credit}")
             case "finished":
-                self._say(self.book.unacked[lease])
+                self._say_done(self.book.unacked[lease])
             case "running":
                 log.info("lease repeated", lease=lease)
 
@@ -68,7 +70,7 @@ class Jobs:
         for lease in self.book.reconcile(kept):
             self.void(lease)
         for frame in self.book.unacked.values():
-            self._say(frame)
+            self._say_done(frame)
 
     def give_back(self, why: str) -> None:
         """Ends every running lease with a Failed."""
@@ -129,7 +131,7 @@ class Jobs:
             self._failed(done.lease, "data", e)
         else:
             if self.book.finish(done.lease, frame):
-                self._say(frame)
+                self._say_done(frame)
 
     def _failed(self, lease: int, kind: Literal["infrastructure", "data"], error: BaseException) -> None:
         if self.book.fail(lease):

@@ -85,7 +85,8 @@ class WorkerLink:
         self._address, self._keys = address, keys
         self._metrics, self._step, self._on_status = metrics or dict, step or (lambda: -1), on_status
         self._limits = settings.limits
-        self._jobs = Jobs(settings.credit, handler, self._limits.max_message_bytes, self._say, self._end)
+        self._jobs = Jobs(settings.credit, handler, self._limits.max_message_bytes,
+                          self._say, self._say_done, self._end)
         self._loader = Loader(on_weights, self._post) if on_weights else None
         self._live = Liveness(self._limits.timeout_s)
         self._session: Session | None = None
@@ -278,6 +279,11 @@ class WorkerLink:
         """Into the outbox if there is a connection; what must not be lost is in the book, and Hello tells the rest."""
         if self._session:
             self._session.post(frame)
+
+    def _say_done(self, frame: bytes) -> None:
+        """Before its Welcome a hub may not know the lease any more; the Welcome brings the Done up again."""
+        if self._welcomed:
+            self._say(frame)
 
 
 async def _idle() -> None:

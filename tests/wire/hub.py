@@ -47,17 +47,23 @@ class Hub:
         self.heard: list[FromWorker] = []
         self.address = ""
         self._changed = asyncio.Condition()
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None]
 
     async def start(self, address: str = "tcp://127.0.0.1:0") -> str:
         self.address = await self.router.bind(address)
-        self._task = asyncio.create_task(self._serve())
+        self.resume()
         return self.address
 
+    def resume(self) -> None:
+        self._task = asyncio.create_task(self._serve())
+
+    async def freeze(self) -> None:
+        """The application stops; the port stays bound and ZeroMQ's thread alive."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self.freeze()
         self.router.close()
 
     async def __aenter__(self) -> Hub:

@@ -110,7 +110,7 @@ async def test_a_lease_that_the_hub_keeps_is_worked_on_across_a_reconnect_and_an
     second = Hub(keep={2})
     await second.start(address)
     await second.until(lambda: second.peers)
-    gate.set()
+    gate.set()  # both end now, perhaps before the Welcome has arrived: only the one that it names is said
     await second.until(lambda: second.all(Done))
     await stop(second, running)
     await second.stop()
@@ -144,7 +144,7 @@ async def test_a_silent_hub_is_left_and_found_again_at_another_address():
         running = asyncio.create_task(link_to(lambda: addresses[-1]).run())
         await deaf.until(lambda: deaf.peers)
         addresses.append(other.address)
-        deaf._task.cancel()  # it stays bound, and its I/O thread alive: only the application is silent
+        await deaf.freeze()
         start = time.monotonic()
         await other.until(lambda: other.peers)
         assert LIMITS.timeout_s * 0.5 < time.monotonic() - start < LIMITS.timeout_s + 1.5
@@ -283,6 +283,20 @@ async def test_a_drain_that_takes_too_long_gives_its_leases_back():
         await hub.until(lambda: hub.all(Bye))
     assert [failed.lease for failed in hub.all(Failed)] == [2, 1]
     assert any(ping.state == "draining" for ping in hub.all(Ping))
+
+
+async def test_a_leaving_worker_waits_until_the_hub_has_read_its_last_words():
+    async with Hub() as hub:
+        link = link_to(hub.address)
+        running = asyncio.create_task(link.run())
+        await hub.until(lambda: hub.all(Ping))
+        await hub.freeze()
+        link.drain("SIGTERM")
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        hub.resume()
+        assert await asyncio.wait_for(running, 0.6) == "SIGTERM"
+        assert hub.all(Bye)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", None])
