@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rlsp_async.columns import pack_floats, pack_ints
@@ -151,6 +152,15 @@ class Bench:
             case _ if message.__class__.__name__ == "Drain":
                 self.say(peer, Bye())
         return True
+
+    def until(self, done: Callable[[], object], *peers: bytes) -> None:
+        """Round robin among these peers until something is so."""
+        for _ in range(300):
+            if done():
+                return
+            for peer in peers:
+                self.step(peer)
+        raise AssertionError("it never comes to that")
 
     def run(self, *peers: bytes, most: int = 5000) -> None:
         """Round robin until nobody has anything to do."""

@@ -79,9 +79,7 @@ def test_capacity_bounds_what_is_issued():
 
 def test_synchronous_sampling_waits_for_the_new_version_to_be_loaded():
     bench = crewed(stage={"target_lag": 0})
-    while not jobs(bench.inbox[b"l"], TrainJob):
-        bench.step(b"s")
-        bench.step(b"v")
+    bench.until(lambda: jobs(bench.inbox[b"l"], TrainJob), b"s", b"v")
     bench.inbox[b"s"].clear()
     [work] = [m for m in bench.inbox[b"l"] if isinstance(m, Work)]
     bench.say(b"l", answer(work))
@@ -93,7 +91,9 @@ def test_synchronous_sampling_waits_for_the_new_version_to_be_loaded():
 def test_manifest_is_recorded_in_the_event_that_sends_the_batch():
     bench = crewed()
     effects = None
-    while effects is None or not any(isinstance(m, Work) and isinstance(m.job, TrainJob) for _, m in effects.sends):
+    for _ in range(50):
+        if effects and any(isinstance(m, Work) and isinstance(m.job, TrainJob) for _, m in effects.sends):
+            break
         bench.step(b"s")
         work = next((m for m in bench.inbox[b"v"] if isinstance(m, Work)), None)
         if work:
@@ -173,8 +173,7 @@ def test_reconnect_keeps_the_leases_that_both_know():
     bench = crewed()
     first, second = bench.got(b"s", Work)[:2]
     sent = bench.say(b"s9", hello("sampler", leases=[first.lease]))
-    assert sent[0].leases == [first.lease] or first.lease in sent[0].leases
-    assert Revoke(lease=second.lease, reason="the lease was taken back") in sent
+    assert sent[0].leases == [first.lease]
     again = [job.group_id for job in jobs(sent, SampleJob)]
     assert again == [second.job.group_id]
 
@@ -269,9 +268,7 @@ def test_lag_counts_from_the_oldest_token():
 def test_groups_left_at_the_end_of_a_stage_are_dropped_and_revoked():
     stages = {"a": Stage(steps=1, groups_per_step=2, max_uses=2), "b": Stage(steps=1, groups_per_step=2)}
     bench = crewed(stages=stages)
-    while not jobs(bench.inbox[b"l"], TrainJob):
-        bench.step(b"s")
-        bench.step(b"v")
+    bench.until(lambda: jobs(bench.inbox[b"l"], TrainJob), b"s", b"v")
     bench.step(b"l")
     bench.step(b"l")
     state = bench.hub.state
@@ -310,10 +307,7 @@ def test_evaluation_before_and_after_at_one_version_each():
 
 def test_evaluation_waits_for_the_final_version_to_be_loaded():
     bench = crewed(evaluation=Evaluation(prompts=4, rollouts=2, after=["rlsp"]))
-    while bench.hub.state.step < 3:
-        bench.step(b"s")
-        bench.step(b"v")
-        bench.step(b"l")
+    bench.until(lambda: bench.hub.state.step == 3, b"s", b"v", b"l")
     assert bench.hub.state.phase.kind == "evaluate"
     assert not [m for m in bench.got(b"s", Work) if m.job.purpose == "evaluate"]
     bench.run(b"s", b"v", b"l")
@@ -322,9 +316,7 @@ def test_evaluation_waits_for_the_final_version_to_be_loaded():
 
 def test_last_step_of_a_stage_must_publish():
     bench = crewed(stages={"a": Stage(steps=1, groups_per_step=2)})
-    while not jobs(bench.inbox[b"l"], TrainJob):
-        bench.step(b"s")
-        bench.step(b"v")
+    bench.until(lambda: jobs(bench.inbox[b"l"], TrainJob), b"s", b"v")
     work = bench.got(b"l", Work)[0]
     bench.say(b"l", Done(lease=work.lease, steps=[report_of(work.job, publish=False)]))
     assert bench.hub.state.ending == "failed"
@@ -334,7 +326,9 @@ def test_last_step_of_a_stage_must_publish():
 def trained_bench(checkpoint: int) -> Bench:
     """Two of three steps reported, with this newest checkpoint."""
     bench = crewed()
-    while bench.hub.state.step < 2:
+    for _ in range(300):
+        if bench.hub.state.step >= 2:
+            break
         bench.step(b"s")
         bench.step(b"v")
         for work in [m for m in bench.inbox[b"l"] if isinstance(m, Work)]:
