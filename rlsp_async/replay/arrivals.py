@@ -27,7 +27,8 @@ def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float)
         gone(state, out, old, "was replaced by a newer start", now)
     worker = crew.join(hello, peer, now)
     for lease in [lease for number, lease in worker.leases.items() if number not in hello.leases]:
-        take_back(state, out, lease, now)  # the Work never arrived, or it was forgotten
+        crew.release(lease.lease)  # its Work never arrived, or was forgotten; the Welcome says that it is void
+        lose_lease(state, out, lease, "was forgotten in a reconnect", now)
     _welcome(state, out, worker, hello, now)
 
 

@@ -12,7 +12,7 @@ FILES: tuple[File, ...] = ("metrics", "rollouts", "timeline", "evaluations")
 
 
 class Recorder:
-    """Blocking; lines are written after the commit that they tell of, so a crash loses a line at most, never adds one."""
+    """Blocking. A line is written after the commit that it tells of: a crash may lose it, never invents it."""
 
     def __init__(self, directory: Path) -> None:
         self._writers = {name: JsonlWriter(directory / f"{name}.jsonl") for name in FILES}

@@ -145,11 +145,15 @@ class ReplayServer:
     # --- serving -------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(loop(), name=loop.__name__) for loop in (self._receive, self._tick, self._feed)]
-            await self._over.wait()
-            for task in tasks:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                loops = (self._receive, self._tick, self._feed)
+                tasks = [group.create_task(loop(), name=loop.__name__) for loop in loops]
+                await self._over.wait()
+                for task in tasks:
+                    task.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the first to fail cancelled the others
         await asyncio.sleep(FAREWELL_S)
 
     async def _receive(self) -> None:

@@ -138,7 +138,7 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
     if not same:
         state.cursors["learner"] = hello.incarnation
         out.records.append(Cursor(name="learner", value=hello.incarnation))
-    start = state.step + 1 if same else min(hello.step, state.step) + 1
+    start = state.step + 1 if same else min(max(hello.step, 0), state.step) + 1
     if hello.step > state.last_manifest:
         fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
                  f"{state.last_manifest}: they belong to different runs, or the journal lost its end", now)
