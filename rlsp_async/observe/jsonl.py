@@ -1,0 +1,98 @@
+"""JSON lines: one object a line, appended as things happen, readable while the run goes on.
+
+    writer = JsonlWriter(run / "metrics.jsonl")
+    writer.write({"kind": "step", "step": 3, "reward": 0.41})
+    for row in read_jsonl(run / "metrics.jsonl"): ...
+
+A process that is killed can leave half a line at the end. The reader skips it; the writer removes it before it
+appends, so a line that stands in the middle of a file is always whole.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rlsp_async.errors import DataError, MachineError
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+
+
+class JsonlWriter:
+    """Appends objects to a file, each with one `write` call to the system: a line is there as soon as it is written.
+
+    One writer a file. Raises MachineError when the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_file():
+                _cut_torn_tail(path)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
+        except OSError as e:
+            raise MachineError(f"{path}: cannot be written: {e.strerror}") from None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends one line. NaN and infinities become null; numpy values are written as numbers."""
+        rest = memoryview(orjson.dumps(row, option=_OPTIONS))
+        try:
+            while rest:  # a disk that is nearly full takes a part, then says so
+                rest = rest[self._file.write(rest):]
+        except OSError as e:
+            raise MachineError(f"{self.path}: cannot be written: {e.strerror}") from None
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._file.close()
+
+    def __enter__(self) -> JsonlWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Every whole line as an object; [] for a missing file.
+
+    A last line without its newline is left out: its writer is in the middle of it, or was killed there.
+    Raises DataError, with file and line, when a line inside is no JSON object.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = raw.split(b"\n")[:-1]
+    return [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as e:
+        raise DataError(f"{path}, line {number}: no valid JSON: {e}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: a JSON object is expected, not {type(row).__name__}")
+    return row
+
+
+def _cut_torn_tail(path: Path, block_bytes: int = 65536) -> None:
+    """Cuts what follows the last newline, so that the next line does not continue half of an older one."""
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        keep = end
+        while keep > 0:
+            start = max(0, keep - block_bytes)
+            file.seek(start)
+            at = file.read(keep - start).rfind(b"\n")
+            if at >= 0:
+                keep = start + at + 1
+                break
+            keep = start
+        if keep < end:
+            file.truncate(keep)

@@ -1,0 +1,161 @@
+"""What the commands print: the results of a run, demonstrations, tasks, an evaluation. One table each.
+
+A terminal gets colours, a pipe plain text; `--json` gives the same facts to programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import msgspec
+
+from rlsp_async.config import Task, load
+from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.observe.report import Report, build_report, load_report, write_report
+from rlsp_async.observe.words import count_text, figure_name, figure_text, seconds_text
+
+if TYPE_CHECKING:
+    from rlsp_async.tasks import base
+
+
+def show_run(directory: Path, note: str = "", out: TextIO | None = None) -> int:
+    """The table of results of a run whose report is written, and where the curves are."""
+    report = load_report(directory)
+    if report is None:
+        raise DataError(f"{directory}: no report.json; `rlsp report {directory}` makes it")
+    _print_report(report, out or sys.stdout)
+    if note:
+        print(f"{directory}: {note}", file=out or sys.stdout)
+    return 0
+
+
+def show_report(directory: Path, *, as_json: bool, out: TextIO | None = None) -> int:
+    """`rlsp report RUN`: read anew from the run's files, so it also works while the run goes on. Raises DataError."""
+    out = out or sys.stdout
+    old = load_report(directory) if (directory / "report.json").is_file() else None
+    report = build_report(directory, finished=old is not None and old.finished)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(report)).decode(), file=out)
+        return 0
+    write_report(directory, finished=report.finished)
+    _print_report(report, out)
+    return 0
+
+
+def _print_report(report: Report, out: TextIO) -> None:
+    state = "" if report.finished else ", not finished"
+    print(f"\nrun {report.run}: {seconds_text(report.seconds)}, seed {report.seed}{state}\n", file=out)
+    if report.evaluations:
+        _table(*evaluation_table(report), out)
+    _table(*stage_table(report), out)
+    if report.tokens:
+        print("tokens   " + "   ".join(f"{name.replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()), file=out)
+    if report.lags:
+        print("lag      " + "   ".join(f"{lag}: {n}" for lag, n in report.lags.items()), file=out)
+    if report.digest:
+        print(f"model    {report.directory}/final   {report.digest[:23]}...", file=out)
+    print(f"report   {report.directory}/report.html\n", file=out)
+
+
+def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Held-out figures, one row an evaluation, 95 % intervals in brackets."""
+    names = list(dict.fromkeys(name for e in report.evaluations for name in e.figures))
+    shown = [n for n in names if not n.startswith("pass_at_") or n in ("pass_at_1", f"pass_at_{report.evaluations[0].k}")]
+    head = ["held-out", "version", *[figure_name(name) for name in shown]]
+    return head, [[f"{e.when} {e.stage}", str(e.version), *[figure_text(n, e.figure(n)) for n in shown]]
+                  for e in report.evaluations]
+
+
+def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """One row a stage."""
+    head = ["stage", "steps", "versions", "rollouts", "tokens", "time", "lag", "reward", "idle"]
+    rows = []
+    for s in report.stages:
+        lag = "-" if s.lag_mean is None else f"{s.lag_mean:.2f} (max {s.lag_max:.0f})"
+        reward = "-" if s.reward_first is None else f"{s.reward_first:.2f} -> {s.reward_last:.2f}"
+        idle = ", ".join(f"{name} {100 * share:.0f} %" for name, share in report.idle.get(s.name, {}).items())
+        rows.append([s.name, f"{s.steps}/{s.planned_steps}", f"{s.first_version}-{s.last_version}", count_text(s.rollouts),
+                     count_text(s.tokens), seconds_text(s.seconds), lag, reward, idle])
+    return head, rows
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
+    """Columns as wide as they need; the last one is never cut."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    for number, line in enumerate((head, *rows)):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)
+        if number == 0:
+            print("  ".join("-" * width for width in widths), file=out)
+    print(file=out)
+
+
+# --- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def task_of(text: str) -> tuple[Task, int]:
+    """The task section and the seed that a name, or a config file, stands for."""
+    if text.endswith(".toml"):
+        cfg = load(text)
+        return cfg.task, cfg.seed
+    return Task(name=text), 0
+
+
+def show_demonstrations(text: str, num: int, out: TextIO | None = None) -> int:
+    """`rlsp demos TASK`: prompt, response and reference answer of the first demonstrations, or prompts if it has none."""
+    from rlsp_async.tasks.base import load_task
+
+    if num < 1:
+        raise ConfigError(f"-n {num}: at least 1")
+    out = out or sys.stdout
+    section, seed = task_of(text)
+    task = load_task(section, seed)
+    for index in range(num):
+        _demonstration(task, index, out)
+    return 0
+
+
+def _demonstration(task: base.Task, index: int, out: TextIO) -> None:
+    try:
+        prompt, response = task.demonstration(index)
+    except DataError as e:
+        if index:
+            raise
+        print(f"({e})\n", file=out)
+        prompt, response = task.prompt("train", index), ""
+    print(f"--- {prompt.prompt_id}", file=out)
+    print(f"prompt:    {prompt.text}", file=out)
+    if response:
+        print(f"response:  {response}", file=out)
+    print(f"reference: {prompt.answer}\n", file=out)
+
+
+def show_tasks(out: TextIO | None = None) -> int:
+    """`rlsp tasks`: what ships, with the first line of each module."""
+    from rlsp_async.modules import find_module, known_names
+
+    needs = ("Config", "load")
+    for name in known_names("rlsp_async.tasks", needs):
+        module = find_module(name, "rlsp_async.tasks", "task", needs)
+        print(f"{name:<14} {(module.__doc__ or '').strip().splitlines()[0]}", file=out or sys.stdout)
+    return 0
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def show_evaluation(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
+    """`rlsp eval MODEL --task T`: the table, or with --json one object."""
+    from rlsp_async.evaluate import evaluate
+
+    section, _ = task_of(arguments.task)
+    if arguments.n < 1 or arguments.prompts < 1:
+        raise ConfigError("-n and --prompts must be at least 1")
+    result = evaluate(Path(arguments.model), section, rollouts=arguments.n, prompts=arguments.prompts,
+                      engine=arguments.engine, max_new_tokens=arguments.max_new_tokens,
+                      temperature=arguments.temperature, seed=arguments.seed)
+    print(msgspec.json.encode(result).decode() if arguments.json else result, file=out or sys.stdout)
+    return 0

@@ -1,0 +1,104 @@
+"""What must be true before a run begins, and the run directory it begins with.
+
+    python -m rlsp_async.prepare RUN < config.toml
+
+`rlsp run` starts this as a process of its own: it loads transformers and torch to try the tokenizer and to build the
+model, and takes that memory with it when it ends. RUN is built beside its place and renamed: whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from rlsp_async import config
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import ConfigError, MachineError, UserError
+
+VERIFIER_NEEDS = ("VERSION", "score")
+
+
+def check_modules(cfg: RunConfig) -> None:
+    """The verifier and the algorithms exist and take their options. Raises ConfigError that names the setting.
+
+    Imports the algorithms' modules, and torch with them; no model is loaded.
+    """
+    from rlsp_async.algos.base import load_algorithm
+    from rlsp_async.tasks.base import find_module, load_task
+
+    verifier = cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier
+    find_module(verifier, "rlsp_async.verifying", "task.verifier", VERIFIER_NEEDS)
+    for name, stage in cfg.stages.items():
+        try:
+            load_algorithm(stage.algorithm)
+        except ConfigError as e:
+            raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+
+
+def check_data(cfg: RunConfig) -> int:
+    """Prompts, held-out prompts and demonstrations can be read; returns how many held-out prompts there are.
+
+    Raises DataError or ConfigError. -1: endless.
+    """
+    from rlsp_async.tasks.base import load_task
+
+    task = load_task(cfg.task, cfg.seed)
+    size = task.size("test")
+    if any(stage.source == "rollouts" for stage in cfg.stages.values()):
+        task.prompt("train", 0)
+    if cfg.evaluation.prompts and (cfg.evaluation.before or cfg.evaluation.after):
+        if size is not None and size < cfg.evaluation.prompts:
+            raise ConfigError(f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "
+                              f"held-out prompts; set it to {size} or less")
+        task.prompt("test", cfg.evaluation.prompts - 1)
+    if any(stage.source == "demonstrations" for stage in cfg.stages.values()):
+        task.demonstration(0)
+    return -1 if size is None else size
+
+
+def check_window(cfg: RunConfig, model: Path) -> int:
+    """Prompts fit into the model with room for an answer; returns the longest of the first prompts, in tokens."""
+    from rlsp_async.model import check_window as longest_prompt
+    from rlsp_async.tasks.base import load_task
+    from rlsp_async.tokens import load_tokenizer
+
+    return longest_prompt(cfg, load_task(cfg.task, cfg.seed), load_tokenizer(model))
+
+
+def prepare(cfg: RunConfig, directory: Path) -> None:
+    """Checks everything, then writes RUN (config.toml, model/, logs/) whole. Raises UserError and leaves nothing."""
+    from rlsp_async.model import prepare_model
+
+    check_modules(cfg)
+    check_data(cfg)
+    made = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        prepare_model(cfg, made / "model")
+        check_window(cfg, made / "model")
+        (made / "logs").mkdir()
+        (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
+        made.chmod(0o755)
+        os.rename(made, directory)
+    except OSError as e:
+        raise MachineError(f"{directory}: cannot be written: {e.strerror or e}") from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def main() -> int:
+    """Settings on stdin, the directory to make as the only argument. Exit code 2 with one line on stderr."""
+    try:
+        table = tomllib.loads(sys.stdin.read())
+        prepare(config.convert(table, RunConfig, "settings"), Path(sys.argv[1]))
+    except UserError as e:
+        print(f"rlsp: {e}", file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,257 @@
+"""`rlsp run CONFIG`: check, prepare RUN, start the services, watch them, write the report.
+
+    new run        everything is checked before anything is written; then RUN appears whole (prepare.py)
+    interrupted    the same command continues it: the hub from its journal, the learner from its checkpoint
+    finished       the same command shows the result again and trains nothing
+
+Nobody else may run in the same RUN meanwhile (a lock, released by the kernel when the supervisor dies).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from rlsp_async import config
+from rlsp_async.cards import assign, visible
+from rlsp_async.check import refuse, settings
+from rlsp_async.config import RunConfig, load
+from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.messages import Status
+from rlsp_async.observe import estimate
+from rlsp_async.observe.report import load_report, write_report, write_status
+from rlsp_async.observe.show import show_run
+from rlsp_async.observe.words import bytes_text
+from rlsp_async.supervise import End, Service, Supervisor, command, environment
+
+TAIL_LINES = 25
+
+
+def run(path: str, overrides: list[str]) -> int:
+    """Trains, or continues, or shows; returns the exit code. Raises UserError before anything is written."""
+    cfg = resolve(load(path, overrides))
+    directory = cfg.directory
+    if is_run(directory):
+        require_same(cfg, directory)
+        if is_finished(directory):
+            return show_run(directory, "finished already; another one: name=..., or remove the directory")
+    check_machine(cfg)
+    if not is_run(directory):
+        prepare(cfg)
+    with locked(directory):
+        end = asyncio.run(supervised(cfg))
+        return conclude(cfg, end)
+
+
+def resolve(cfg: RunConfig) -> RunConfig:
+    """Paths made absolute: the services read RUN/config.toml, from wherever they start."""
+    path = cfg.model.path
+    if path and (Path(path).expanduser().exists() or os.sep in path):
+        path = str(Path(path).expanduser().resolve())
+    return msgspec.structs.replace(cfg, runs_dir=str(Path(cfg.runs_dir).expanduser().resolve()),
+                                   model=msgspec.structs.replace(cfg.model, path=path))
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a run was prepared here. Raises ConfigError for a directory with something else in it."""
+    if (directory / "config.toml").is_file():
+        return True
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigError(f"{directory} is there and is no run (it has no config.toml); choose another name=...")
+    return False
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a report of the whole run was written."""
+    report = load_report(directory)
+    return report is not None and report.finished
+
+
+def require_same(cfg: RunConfig, directory: Path) -> None:
+    """Raises ConfigError that names the settings in which `cfg` differs from the run that is there."""
+    text = (directory / "config.toml").read_text(encoding="utf-8")
+    old = settings(config.convert(tomllib.loads(text), RunConfig, str(directory / "config.toml")))
+    new = settings(cfg)
+    changed = [key for key in {**old, **new} if key != "runs_dir" and old.get(key) != new.get(key)]
+    if changed:
+        what = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r} now" for key in changed[:4])
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ConfigError(f"{directory} holds a run with other settings: {what}{more}; "
+                          "choose another name=..., or remove the directory")
+
+
+# --- before anything is written ------------------------------------------------------------------------------------
+
+
+def check_machine(cfg: RunConfig) -> None:
+    """Settings that cannot work, a missing model, a port in use, a full disk: raises UserError."""
+    shape = estimate.model_shape(cfg)
+    if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
+        raise DataError(f"model.path: {cfg.model.path}: no such model directory; give a local Hugging Face directory "
+                        "(config.json, *.safetensors, tokenizer.json)")
+    refuse(cfg, shape)
+    check_port(cfg.replay.address)
+    if shape is not None:
+        check_disk(cfg, shape)
+
+
+def check_port(address: str) -> None:
+    """Raises MachineError when somebody listens there already, ConfigError when it is no address to listen on."""
+    url = urlsplit(address)
+    try:
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port = None, None
+    if url.scheme != "tcp" or not host or port is None:
+        raise ConfigError(f"replay.address = {address!r}: write it like tcp://127.0.0.1:5555 (port 0: any free port)")
+    if not port:
+        return
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as e:
+            raise MachineError(f"replay.address = {address!r} cannot be used: {e.strerror}; "
+                               "choose another port, or 0 for any free one") from None
+
+
+def check_disk(cfg: RunConfig, shape: estimate.Shape) -> None:
+    """Raises MachineError when RUN would not fit, or cannot be written at all."""
+    runs = Path(cfg.runs_dir)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise MachineError(f"runs_dir = {cfg.runs_dir!r} cannot be made: {e.strerror}") from None
+    if not os.access(runs, os.W_OK):
+        raise MachineError(f"runs_dir = {cfg.runs_dir!r} cannot be written")
+    free, needed = shutil.disk_usage(runs).free, estimate.disk_bytes(cfg, shape)
+    if free < needed:
+        raise MachineError(f"{runs} has {bytes_text(free)} free, the run may need {bytes_text(needed)}; free some, or set "
+                           "runs_dir, learner.keep_checkpoints or learner.keep_weights")
+
+
+def prepare(cfg: RunConfig) -> None:
+    """RUN with its model, by a process of its own, which says itself what is wrong. Raises SystemExit with its code."""
+    print(f"preparing {cfg.directory}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "rlsp_async.prepare", str(cfg.directory)], check=False,
+                          input=config.to_toml(cfg).encode(), env=environment(1, os.environ))
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Holds RUN for this process. Raises MachineError when another `rlsp run` has it."""
+    with open(directory / "supervisor.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise MachineError(f"{directory} is being run by another `rlsp run`; stop that one first") from None
+        yield
+
+
+# --- while it runs -------------------------------------------------------------------------------------------------
+
+
+def services(cfg: RunConfig) -> list[Service]:
+    """Every process of the run: hub, learner, samplers, verifiers."""
+    run_config, logs = cfg.directory / "config.toml", cfg.directory / "logs"
+    wanted = [("replay", 1, 1), ("learner", 1, cfg.learner.threads),
+              ("sampler", cfg.sampler.count, cfg.sampler.threads), ("verifier", cfg.verifier.count, 1)]
+    cards = assign(visible(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
+    return [Service(name=f"{role}-{i}", role=role, command=command(role, run_config, f"{role}-{i}"),
+                    log=logs / f"{role}-{i}.out", threads=threads, cards=cards.get(f"{role}-{i}", ""))
+            for role, count, threads in wanted for i in range(count)]
+
+
+async def supervised(cfg: RunConfig) -> End:
+    """Starts, shows, ends everything; `End.code` 0 means that the run is finished."""
+    from rlsp_async.logs import open_log
+    from rlsp_async.observe.terminal import View
+    from rlsp_async.observe.watch import watch
+
+    with open_log(cfg.directory / "logs" / "supervisor.jsonl", role="supervisor", worker="supervisor"):
+        view = View(cfg)
+        supervisor = Supervisor(services(cfg), view.say)
+
+        def seen(status: Status) -> None:
+            supervisor.ending = status.phase in ("draining", "finished", "failed")
+            view.update(status)
+
+        _on_signals(_Stop(supervisor, view.say))
+        tasks = [asyncio.create_task(watch(cfg, seen), name="watch"), asyncio.create_task(view.keep_showing(), name="show")]
+        try:
+            return await supervisor.run()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            view.close()
+            if view.status is not None:
+                write_status(cfg.directory, view.status)
+
+
+def _on_signals(stop: _Stop) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.asked, number)
+
+
+class _Stop:
+    """First signal: drain. Second: kill."""
+
+    def __init__(self, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+        self._supervisor, self._say = supervisor, say
+        self._asked_at = 0.0
+
+    def asked(self, number: int) -> None:
+        """A signal arrived."""
+        if self._asked_at:
+            self._say("stopping at once")
+            self._supervisor.kill()
+            return
+        self._asked_at = time.monotonic()
+        code = 130 if number == signal.SIGINT else 128 + number
+        self._say("stopping: the services finish what they hold (Ctrl-C again: at once)")
+        self._supervisor.finish(code, "stopped; the same command continues it")
+
+
+# --- afterwards ----------------------------------------------------------------------------------------------------
+
+
+def conclude(cfg: RunConfig, end: End) -> int:
+    """Report, table, clean-up; or the reason why not. Returns the exit code."""
+    from rlsp_async.weights.place import clean
+
+    write_report(cfg.directory, finished=end.code == 0)
+    if end.code == 0:
+        clean(cfg)
+        return show_run(cfg.directory)
+    if end.code == 1:
+        print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
+    print(f"rlsp: {end.reason}", file=sys.stderr)
+    return end.code
+
+
+def _tail(log: Path) -> str:
+    """The last lines of a service's output, where its traceback is."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    begins = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
+    return "\n".join(f"  {line}" for line in lines[max(begins[-1] - 1 if begins else 0, len(lines) - TAIL_LINES):])
