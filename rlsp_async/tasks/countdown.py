@@ -56,16 +56,16 @@ def _read(cfg: Config, path: str, shipped: str) -> list[jsonl.Item]:
     where = Path(path).expanduser() if path else Path(str(resources.files("rlsp_async").joinpath("data", shipped)))
     items: list[jsonl.Item] = []
     for line, row in read_rows(where):
-        items.append(_item(cfg, row, f"{where}:{line}"))
+        items.append(_item(cfg, row, f"{where}:{line}", f"{where.name}:{line}"))
         if len(items) == cfg.limit:
             break
     return items
 
 
-def _item(cfg: Config, row: Row, where: str) -> jsonl.Item:
+def _item(cfg: Config, row: Row, where: str, source: str) -> jsonl.Item:
     numbers, target = row.get("numbers"), row.get("target")
     if not isinstance(numbers, list) or not numbers or not all(type(n) is int and n >= 0 for n in [*numbers, target]):
         raise DataError(f"{where}: needs `numbers` (a list of whole numbers) and `target` (a whole number)")
     text = cfg.template.replace("{numbers}", str(numbers)).replace("{target}", str(target))
     answer = f"{' '.join(map(str, numbers))} -> {target}"
-    return jsonl.Item(prompt=text, answer=answer, response="", source=where)
+    return jsonl.Item(prompt=text, answer=answer, response="", source=source)

@@ -131,7 +131,7 @@ def read_file(cfg: Config, path: Path) -> list[Item]:
         where = f"{path}:{line}"
         response = text_field(row, cfg.response_field, where) if cfg.response_field else ""
         items.append(Item(prompt=text_field(row, cfg.prompt_field, where), response=response,
-                          answer=text_field(row, cfg.answer_field, where), source=where))
+                          answer=text_field(row, cfg.answer_field, where), source=f"{path.name}:{line}"))
         if len(items) == cfg.limit:
             break
     return items

@@ -3,7 +3,8 @@
     verdicts = await checker.check(items)     # always one verdict an item
 
 An item that is not answered within the deadline is `timeout`; one during which the process dies is `error`; the
-items after it go to a fresh process. The deadline counts from the answer before, so a slow batch is no fault of its last item.
+items after it go to a fresh process. The deadline counts from the answer before, so a slow batch is no fault of its
+last item.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 The expression is read by the small parser below, in exact fractions; it never reaches an interpreter. Anything but
 whole numbers, + - * / (also written with times and division signs) and brackets is unparsable.
 
-    sum := product (("+" | "-") product)*      product := atom (("*" | "/") atom)*      atom := number | "(" sum ")"
+    sum := product (("+" | "-") product)*     product := atom (("*" | "/") atom)*     atom := number | "-" atom | "(" sum ")"
 """
 
 from __future__ import annotations
@@ -106,10 +106,13 @@ def _atom(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
     if token.isdigit():
         used.append(int(token))
         return Fraction(used[-1])
-    if token != "(":
+    if token not in ("(", "-"):
         raise Unreadable(f"unexpected {token!r}" if token else "cut off")
     if depth >= MAX_DEPTH:
-        raise Unreadable("brackets nested too deeply")
+        raise Unreadable("nested too deeply")
+    if token == "-":
+        negated = _atom(tokens, used, depth + 1)
+        return None if negated is None else -negated
     value = _sum(tokens, used, depth + 1)
     if tokens.take() != ")":
         raise Unreadable("a bracket is not closed")

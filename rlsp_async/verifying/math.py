@@ -20,7 +20,7 @@ from rlsp_async.verifying.verifier import judged, unparsable
 
 VERSION = "1"
 
-_NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|[\s$*]|\\text\s?\{([^{}]*)\}")
+_NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:
@@ -38,7 +38,7 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
 
 
 def tidy(text: str) -> str:
-    """Text without blanks, sizes, dollar signs and text commands, and without a full stop at the end."""
+    """Text without idle blanks, sizes, dollar signs and text commands, and without a full stop at the end."""
     return _NOISE.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac").rstrip(".")
 
 

@@ -21,12 +21,13 @@ _VALUE = re.compile(
 )
 _FRAC = re.compile(r"\\[dt]?frac\s?(?:\{\s?([-+]?\d+)\s?\}\s?\{\s?(\d+)\s?\}|(\d)(\d))")
 _DROP = re.compile(
-    r"(?<=,)\\!\s?|\\(?:[,;!: ]|left|right|displaystyle|quad)|[*_`~]|\\?\$|[\u20ac\u00a3\u00a5]|US\$|\u00a0"
+    r"(?<=,)\\!\s?|\\(?:[,;!: ]|left|right|displaystyle|quad)|[~]|\\?\$|[\u20ac\u00a3\u00a5]|US\$|\u00a0"
 )
+_MARK = re.compile(r"(?<![\w*])(\*{1,2}|_{1,2}|`)([^*_`]+)\1(?![\w*])")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname)\s?\{([^{}]*)\}")
 _UNIT = re.compile(
     r"\s?(?:\\?%|\^?\\circ|\u00b0|per\s?cent)?\s?"
-    r"((?:(?:[A-Za-z][A-Za-z.'/-]+|an?(?=\s))\s?){0,5})(?:\^?\{?[23]\}?)?\s?"
+    r"(?:((?:(?:[A-Za-z][A-Za-z.'/-]+|an?(?=\s))\s?){1,5})(?:\^?\{?[23]\}?)?)?\s?"
 )
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _MATHS = frozenset({"pi", "sqrt", "log", "ln", "sin", "cos", "tan", "exp", "or", "and", "to", "mod", "plus", "minus",
@@ -37,7 +38,7 @@ def read_number(text: str) -> Fraction | None:
     """The value of a plain number with an optional unit; None for anything else."""
     if len(text) > MAX_CHARS:
         return None
-    tidy = _FRAC.sub(r" \1\3/\2\4", _TEXT.sub(r" \1 ", _DROP.sub("", text)).replace("{,}", ","))
+    tidy = _FRAC.sub(r" \1\3/\2\4", _TEXT.sub(r" \1 ", _MARK.sub(r"\2", _DROP.sub("", text))).replace("{,}", ","))
     tidy = " ".join(tidy.split()).removeprefix("= ").rstrip(".")
     match = _VALUE.match(tidy)
     if match is None:
@@ -67,7 +68,7 @@ def _scale(rest: str) -> int | None:
     unit = _UNIT.fullmatch(rest)
     if unit is None:
         return None
-    words = unit[1].casefold().split()
+    words = (unit[1] or "").casefold().split()
     if _MATHS.intersection(words):
         return None
     return _SCALES.get(words[0], 1) if words else 1

@@ -3,9 +3,10 @@
     pool (service) --control socket--> nursery --fork--> checker, checker, ...
          \\________ one channel a checker: VerifyItem in, Verdict out ________/
 
-`python -m rlsp_async.verifying.nursery`. A fork costs milliseconds where a fresh interpreter with sympy costs a second. Nothing here is asynchronous or threaded.
-The nursery ends when its control socket closes, that is when the service closes it or dies; checkers die with the
-nursery (PR_SET_PDEATHSIG) or when their channel closes. Frames are a length (4 bytes, little-endian) and msgpack.
+`python -m rlsp_async.verifying.nursery`. A fork costs milliseconds where a fresh interpreter with sympy costs a second.
+Nothing here is asynchronous or threaded. The nursery ends when its control socket closes, that is when the service
+closes it or dies; checkers die with the nursery (PR_SET_PDEATHSIG) or when their channel closes. Frames are a length
+(4 bytes, little-endian) and msgpack.
 """
 
 from __future__ import annotations

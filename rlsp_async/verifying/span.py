@@ -1,8 +1,8 @@
 """Where in a response the answer stands. Pure text work in linear time; no parser has seen the response before this.
 
 Only what follows the last `</think>` counts (the whole response when there is none). In it, the first of these that
-is present, the last occurrence of each: `<answer>...</answer>`, `\\boxed{...}`, `#### ...`, "the answer is ...", and, when
-`numbers` is asked for, the last number.
+is present, the last occurrence of each: `<answer>...</answer>`, `\\boxed{...}`, `#### ...`, "the answer is ...", and,
+when `numbers` is asked for, the last number.
 """
 
 from __future__ import annotations
