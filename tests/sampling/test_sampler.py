@@ -35,7 +35,7 @@ class FakeCodec:
 
 def make_ref(directory: Path, version: int) -> WeightsRef:
     """Published weights whose probe the scripted engine matches."""
-    return publish([("w", torch.ones(2) * version)], directory, version, make_probe(PROBE_IDS, [-1.0, -1.0]))
+    return publish([("w", torch.ones(2) * version)], directory, version, make_probe(PROBE_IDS, [-0.25, -3.5]))
 
 
 def make_sampler(config: Any, **engine: Any) -> tuple[Sampler, ScriptedEngine]:
@@ -179,6 +179,37 @@ async def test_after_a_restart_pruned_weights_serve_nothing_until_the_next_come(
             await sampler.sample(job)
         await sampler.load(make_ref(tmp_path, 9))
         assert ints((await sampler.sample(job)).rollouts[0].versions)[0] == 9
+
+
+async def test_an_engine_that_dies_of_a_version_twice_refuses_it(
+    make_config: Any, job: SampleJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, engine = make_sampler(make_config())
+
+    async def dies(path: Path, version: int) -> None:
+        engine.kill()
+        raise EngineError("half loaded")
+
+    async with sampler:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "load_weights", dies)
+            with pytest.raises(WeightsError, match="version 5.*twice"):
+                await sampler.load(make_ref(tmp_path, 5))
+        with pytest.raises(EngineError, match="serves nothing"):
+            await sampler.sample(job)
+        await sampler.load(make_ref(tmp_path, 6))
+        await sampler.sample(job)
+
+
+async def test_a_cancelled_group_leaves_nothing_in_flight(make_config: Any, job: SampleJob) -> None:
+    sampler, _ = make_sampler(make_config(), latency_s=5.0)
+    async with sampler:
+        running = asyncio.create_task(sampler.sample(job))
+        await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert sampler._in_flight == set()
 
 
 def test_seeds_differ_between_workers_and_runs_and_are_stable() -> None:

@@ -144,6 +144,18 @@ async def test_weights_change_in_flight_and_the_tied_head_with_them(
     np.testing.assert_allclose(fresh.logprobs, wanted, atol=1e-3)
 
 
+async def test_a_prompt_seen_before_a_swap_is_computed_anew(
+    engine: VllmEngine, sampler: Sampler, models: list[Path], tmp_path: Path
+) -> None:
+    prompt, settings = [1, *range(3, 103)], GenerateSettings(max_new_tokens=20)
+    for version, model in ((17, models[1]), (21, models[2])):  # three full blocks of the prefix cache
+        await sampler.load(make_ref(model, tmp_path, version))
+        await engine.generate(prompt, settings)
+        completion = await engine.generate(prompt, settings)
+        wanted = reference(model, [*prompt, *completion.token_ids.tolist()])[len(prompt) - 1:]
+        np.testing.assert_allclose(completion.logprobs, wanted, atol=1e-3)
+
+
 def check_both_sides(completion: Completion, models: list[Path]) -> None:
     """Old tokens have the old model's log-probs exactly up to the swap; from there on they have not."""
     versions = completion.versions.tolist()
