@@ -73,10 +73,10 @@ async def test_length_is_cut_to_the_window_and_a_prompt_that_fills_it_is_bad_dat
 
 
 async def test_versions_change_in_flight_and_metrics_count(make_config: Any, job: SampleJob, tmp_path: Path) -> None:
-    sampler, engine = make_sampler(make_config(), script=lambda ids: [7] * 6, latency_s=0.06)
+    sampler, engine = make_sampler(make_config(), script=lambda ids: [7] * 6, latency_s=0.4)
     async with sampler:
         running = asyncio.create_task(sampler.sample(job))
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.1)
         assert await sampler.load(make_ref(tmp_path, 5)) == 0.0
         assert await sampler.load(make_ref(tmp_path, 5)) == 0.0
         group = await running
@@ -86,7 +86,7 @@ async def test_versions_change_in_flight_and_metrics_count(make_config: Any, job
     assert versions == sorted(versions)
     assert set(versions) == {0, 5}
     assert (figures["tokens"], figures["rollouts"], figures["groups"]) == (18, 3, 1)
-    assert 0.05 < figures["busy_s"] < 1.0
+    assert 0.3 < figures["busy_s"] < 5.0
     assert sampler.metrics()["tokens"] == 0
 
 
@@ -193,7 +193,7 @@ async def test_an_engine_that_dies_of_a_version_twice_refuses_it(
     async with sampler:
         with monkeypatch.context() as patch:
             patch.setattr(engine, "load_weights", dies)
-            with pytest.raises(WeightsError, match="version 5.*twice"):
+            with pytest.raises(WeightsError, match=r"version 5.*twice"):
                 await sampler.load(make_ref(tmp_path, 5))
         with pytest.raises(EngineError, match="serves nothing"):
             await sampler.sample(job)
