@@ -31,6 +31,7 @@ from rlsp_async.sampling.codec import Codec, TokenizerCodec
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings, choose_engine, make_engine
 from rlsp_async.sampling.meter import Meter
 from rlsp_async.sampling.model_info import read_model_info
+from rlsp_async.sampling.scripted import ScriptedEngine
 from rlsp_async.weights import store
 from rlsp_async.weights.probe import largest_error, tolerance
 
@@ -51,6 +52,7 @@ class Sampler:
         self.worker = worker
         self._cfg = cfg
         self._model_dir = model_dir
+        self._why_engine = "given"
         self._engine = engine or self._chosen_engine()
         self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids)
         self._tolerance = tolerance(cfg.sampler.probe_tolerance, cfg.model.dtype)
@@ -80,7 +82,7 @@ class Sampler:
     @property
     def info(self) -> dict[str, str]:
         """For people, in `Hello.info`."""
-        return {"engine": self._engine.name, "window": str(self._engine.window)}
+        return {"engine": self._engine.name, "engine_reason": self._why_engine, "window": str(self._engine.window)}
 
     def metrics(self) -> dict[str, float]:
         """Since the last call: tokens, rollouts, groups, seconds busy, seconds loading, restarts."""
@@ -105,7 +107,10 @@ class Sampler:
                             sampling=job.sampling, rollouts=rollouts, purpose=job.purpose, stage=job.stage)
 
     async def load(self, ref: WeightsRef) -> float:
-        """Serves a version, or raises WeightsError and serves nothing. Returns the probe's largest error."""
+        """Serves a version, or raises WeightsError and serves nothing. Returns the probe's largest error.
+
+        An engine that dies over it is started again and tried once more; then the version is refused.
+        """
         async with self._changing:
             newest = self._newest
             if newest and (newest.version, newest.digest) == (ref.version, ref.digest) and self._is_well():
@@ -113,13 +118,27 @@ class Sampler:
             if self._engine.errored:
                 await self._restart()
             with self._meter.loading():
-                return await self._load(ref)
+                try:
+                    return await self._load(ref)
+                except EngineError as e:
+                    log.warning("engine died while it loaded weights", version=ref.version, error=str(e))
+                    return await self._load_after_death(ref)
+
+    async def _load_after_death(self, ref: WeightsRef) -> float:
+        await self._restart()
+        try:
+            return await self._load(ref)
+        except EngineError as e:
+            self._refuse(f"version {ref.version}: the {self._engine.name} engine died of it twice: {e}")
+            raise WeightsError(self._refused) from e
 
     async def _load(self, ref: WeightsRef) -> float:
         started = self._meter.now()
         try:
             path = await asyncio.to_thread(store.fetch, ref)
             await self._engine.load_weights(path, ref.version)
+            if isinstance(self._engine, ScriptedEngine):
+                self._engine.expect(ref.probe)
             error = largest_error(ref.probe, await self._engine.score(ints(ref.probe.ids).tolist()))
             if error > self._tolerance:
                 raise WeightsError(f"version {ref.version}: the probe's log-probs are off by {error:.3g}, tolerance "
@@ -203,8 +222,8 @@ class Sampler:
                                 temperature=job.sampling.temperature, stop_ids=self._codec.stop_ids)
 
     def _chosen_engine(self) -> Engine:
-        name, reason = choose_engine(self._cfg, self._model_dir)
-        log.info("engine chosen", engine=name, reason=reason)
+        name, self._why_engine = choose_engine(self._cfg, self._model_dir)
+        log.info("engine chosen", engine=name, reason=self._why_engine)
         return make_engine(name, self._cfg, self._model_dir, engine_seed(self._cfg.seed, self.worker))
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlsp_async.columns import Floats
+from rlsp_async.columns import Floats, floats, ints
 from rlsp_async.errors import EngineError
+from rlsp_async.messages import Probe
 from rlsp_async.sampling.engine import Completion, GenerateSettings
 
 Script = Callable[[Sequence[int]], Sequence[int]]
@@ -38,8 +39,7 @@ class ScriptedEngine:
         self.fail_next = False
         self.num_starts = 0
         self.loaded: list[tuple[Path, int]] = []
-        self.probe_scores: dict[tuple[int, ...], Floats] = {}
-        """What `score` answers for known ids; -1 per token for any others."""
+        self._probe_scores: dict[tuple[int, ...], Floats] = {}
         self._script = script
         self._random = random.Random(seed)
         self._vocab, self._length = vocab, length
@@ -77,9 +77,14 @@ class ScriptedEngine:
         self.loaded.append((path, version))
         self._version = version
 
+    def expect(self, probe: Probe) -> None:
+        """There is no model to compute a probe with: from now on its own values are the scores of its ids."""
+        self._probe_scores[tuple(ints(probe.ids).tolist())] = floats(probe.logprobs)
+
     async def score(self, ids: Sequence[int]) -> Floats:
+        """What is expected of these ids, -1 per token for unknown ones; plus `wrong_by`."""
         self._check()
-        known = self.probe_scores.get(tuple(ids))
+        known = self._probe_scores.get(tuple(ids))
         scores = np.full(len(ids) - 1, -1.0, dtype=np.float32) if known is None else known
         return scores + np.float32(self.wrong_by)
 

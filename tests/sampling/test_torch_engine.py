@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,14 +51,19 @@ async def test_score_is_at_temperature_one(make_model: Any, make_config: Any, re
 
 
 async def test_a_swap_in_flight_changes_version_and_distribution_from_one_token_on(
-    make_model: Any, make_config: Any, reference: Any
+    make_model: Any, make_config: Any, reference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = make_model(seed=0), make_model(seed=1)
     engine = TorchEngine(make_config(), old, seed=1)
     await engine.start()
-    running = [asyncio.create_task(engine.generate([1, 7], GenerateSettings(max_new_tokens=60))) for _ in range(8)]
-    await asyncio.sleep(0.01)
-    await engine.load_weights(new / "model.safetensors", 17)
+    halted, go_on = hold_at_step(monkeypatch, 20)
+    settings = GenerateSettings(max_new_tokens=60)
+    running = [asyncio.create_task(engine.generate([1, 7], settings)) for _ in range(8)]
+    assert await asyncio.to_thread(halted.wait, 10)
+    loading = asyncio.create_task(engine.load_weights(new / "model.safetensors", 17))
+    await asyncio.sleep(0)  # it is in the mailbox now
+    go_on.set()
+    await loading
     assert engine.version == 17
     done = await asyncio.gather(*running)
     fresh = await engine.generate([1, 7, 8], GenerateSettings(max_new_tokens=9))
@@ -65,14 +72,28 @@ async def test_a_swap_in_flight_changes_version_and_distribution_from_one_token_
     assert fresh.versions.tolist() == [17] * 9
     np.testing.assert_allclose(fresh.logprobs, reference(new, [1, 7, 8, *fresh.token_ids.tolist()])[2:], atol=1e-4)
     np.testing.assert_allclose(scores, reference(new, [1, 7, 8, 9]), atol=1e-4)
+    assert max(completion.versions.tolist().count(0) for completion in done) == 20
     for completion in done:
         versions = completion.versions.tolist()
-        assert versions == sorted(versions)
-        assert set(versions) == {0, 17}
         before = versions.count(0)
+        assert versions == [0] * before + [17] * (60 - before)
         of_old = reference(old, [1, 7, *completion.token_ids.tolist()])[1:]
         np.testing.assert_allclose(completion.logprobs[:before], of_old[:before], atol=1e-4)
         assert abs(completion.logprobs[before] - of_old[before]) > 1e-3
+
+
+def hold_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> tuple[threading.Event, threading.Event]:
+    """The engine stops in its `step`-th decode step, sets the first event and goes on at the second."""
+    halted, go_on, count = threading.Event(), threading.Event(), itertools.count(1)
+
+    def held(logp: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if next(count) == step:
+            halted.set()
+            assert go_on.wait(10)
+        return draw(logp, generator)
+
+    monkeypatch.setattr(torch_rows, "draw", held)
+    return halted, go_on
 
 
 async def test_stops_at_a_stop_id_and_is_cut_at_the_window(make_model: Any, make_config: Any) -> None:
@@ -135,9 +156,13 @@ async def test_a_death_and_a_close_fail_what_runs_and_a_cancelled_caller_frees_i
     assert engine.errored
     await engine.close()
     await engine.start()
+    halted, go_on = hold_at_step(monkeypatch, 5)
     running = asyncio.create_task(engine.generate([1], GenerateSettings(max_new_tokens=60)))
+    assert await asyncio.to_thread(halted.wait, 10)
+    closing = asyncio.create_task(engine.close())
     await asyncio.sleep(0)
-    await engine.close()
+    go_on.set()
+    await closing
     with pytest.raises(EngineError, match="closed"):
         await running
 

@@ -45,7 +45,7 @@ def make_model(directory: Path, seed: int) -> Path:
     """A tied Llama with head size 32 (what vLLM needs on a CPU) and peaked distributions."""
     torch.manual_seed(seed)
     config = LlamaConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
-                         intermediate_size=96, vocab_size=VOCAB, max_position_embeddings=256, tie_word_embeddings=True,
+                         intermediate_size=96, vocab_size=VOCAB, max_position_embeddings=512, tie_word_embeddings=True,
                          bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.15)
     LlamaForCausalLM(config).save_pretrained(directory)
     return directory
@@ -69,7 +69,7 @@ def make_ref(model: Path, directory: Path, version: int, probed: Path | None = N
 class WordCodec:
     """One id a word."""
 
-    stop_ids = (2,)
+    stop_ids = ()
 
     def encode(self, prompt: Prompt) -> list[int]:
         return [int(word) for word in prompt.text.split()]
@@ -80,7 +80,7 @@ class WordCodec:
 
 def make_job(text: str, rollouts: int = 4) -> SampleJob:
     prompt = Prompt(prompt_id="t/1", task="t", text=text, answer="")
-    return SampleJob(group_id=1, prompt=prompt, sampling=Sampling(rollouts=rollouts, max_new_tokens=200))
+    return SampleJob(group_id=1, prompt=prompt, sampling=Sampling(rollouts=rollouts, max_new_tokens=400))
 
 
 @pytest.fixture(scope="module")
@@ -118,21 +118,22 @@ async def test_logprobs_are_those_of_the_hf_model_at_the_temperature(engine: Vll
 
 
 async def test_prompts_that_fill_the_window_are_bad_data(engine: VllmEngine, sampler: Sampler) -> None:
-    assert engine.window == 256
-    with pytest.raises(DataError, match="256"):
-        await engine.generate([5] * 256, GenerateSettings(max_new_tokens=1))
-    with pytest.raises(DataError, match="'t/1' has 300 tokens"):
-        await sampler.sample(make_job("7 " * 300))
-    assert len((await engine.generate([5] * 250, GenerateSettings(max_new_tokens=50))).token_ids) == 6
+    assert engine.window == 512
+    with pytest.raises(DataError, match="512"):
+        await engine.generate([5] * 512, GenerateSettings(max_new_tokens=1))
+    with pytest.raises(DataError, match="'t/1' has 600 tokens"):
+        await sampler.sample(make_job("7 " * 600))
+    assert len((await engine.generate([5] * 506, GenerateSettings(max_new_tokens=50))).token_ids) == 6
 
 
 async def test_weights_change_in_flight_and_the_tied_head_with_them(
     engine: VllmEngine, sampler: Sampler, models: list[Path], tmp_path: Path
 ) -> None:
-    settings = GenerateSettings(max_new_tokens=200)
+    ref = make_ref(models[1], tmp_path, 17)
+    settings = GenerateSettings(max_new_tokens=400)
     running = [asyncio.create_task(engine.generate([1, 5, 6], settings)) for _ in range(48)]
-    await asyncio.sleep(0.4)
-    assert await sampler.load(make_ref(models[1], tmp_path, 17)) < 1e-3
+    await engine.generate([1, 5, 6], GenerateSettings(max_new_tokens=30))
+    assert await sampler.load(ref) < 1e-3
     assert engine.version == 17
     done = await asyncio.gather(*running)
     assert {completion.finish for completion in done} == {"length"}
@@ -144,11 +145,23 @@ async def test_weights_change_in_flight_and_the_tied_head_with_them(
     np.testing.assert_allclose(fresh.logprobs, wanted, atol=1e-3)
 
 
+async def test_a_prompt_seen_before_a_swap_is_computed_anew(
+    engine: VllmEngine, sampler: Sampler, models: list[Path], tmp_path: Path
+) -> None:
+    prompt, settings = [1, *range(3, 103)], GenerateSettings(max_new_tokens=20)
+    for version, model in ((17, models[1]), (21, models[2])):  # three full blocks of the prefix cache
+        await sampler.load(make_ref(model, tmp_path, version))
+        await engine.generate(prompt, settings)
+        completion = await engine.generate(prompt, settings)
+        wanted = reference(model, [*prompt, *completion.token_ids.tolist()])[len(prompt) - 1:]
+        np.testing.assert_allclose(completion.logprobs, wanted, atol=1e-3)
+
+
 def check_both_sides(completion: Completion, models: list[Path]) -> None:
     """Old tokens have the old model's log-probs exactly up to the swap; from there on they have not."""
     versions = completion.versions.tolist()
     swap = versions.index(17)
-    assert versions == [0] * swap + [17] * (200 - swap)
+    assert versions == [0] * swap + [17] * (400 - swap)
     ids = [1, 5, 6, *completion.token_ids.tolist()]
     old = reference(models[0], ids)[2:]
     np.testing.assert_allclose(completion.logprobs[:swap], old[:swap], atol=1e-3)
@@ -158,10 +171,11 @@ def check_both_sides(completion: Completion, models: list[Path]) -> None:
 async def test_wrong_weights_are_refused_and_good_ones_served_again(
     engine: VllmEngine, sampler: Sampler, models: list[Path], tmp_path: Path
 ) -> None:
+    wrong = make_ref(models[2], tmp_path, 18, probed=models[1])
     running = asyncio.create_task(sampler.sample(make_job("1 5 6")))
     await asyncio.sleep(0.05)
     with pytest.raises(WeightsError, match="version 18"):
-        await sampler.load(make_ref(models[2], tmp_path, 18, probed=models[1]))
+        await sampler.load(wrong)
     with pytest.raises(EngineError, match="void"):
         await running
     with pytest.raises(EngineError, match="serves nothing"):
