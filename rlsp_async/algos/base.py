@@ -57,7 +57,7 @@ class Rollouts:
     mask_N: Tensor
     """bool; False: the token's columns may hold anything and must not matter."""
     old_N: Tensor | None = None
-    """Log-prob under the learner at the beginning of the step."""
+    """Log-prob under the learner at the beginning of the step; here only beside "reference" or "values"."""
     reference_N: Tensor | None = None
     """Log-prob under the policy with which the stage began."""
     values_N: Tensor | None = None

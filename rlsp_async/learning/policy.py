@@ -134,8 +134,10 @@ def load_model(directory: Path, dtype: str = "float32", device: str | torch.devi
     (sliding windows, capped logits).
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     attention.register()
+    logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True,
                                                      attn_implementation=attention.NAME)

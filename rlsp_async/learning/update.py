@@ -56,6 +56,7 @@ def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan
     adv = parts.algorithm.advantages(parts.cfg, rollouts)
     metrics = {**adv.stats, **_batch_metrics(rollouts, adv)}
     kept = np.flatnonzero(adv.keep_B.numpy())
+    rollouts = _with_old(parts, sequences, rollouts, kept, plan)
     totals: Stats = {}
     figures: dict[str, float] = {"loss": 0.0}
     num_updates = num_tokens = 0
@@ -82,30 +83,41 @@ def minibatches(kept: pack.Longs, group_S: pack.Longs, num: int, seed: tuple[int
 
 
 def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan) -> Rollouts:
-    """Everything the algorithm asks for, made with the weights as they are before the step."""
+    """What advantages are made of, with the weights as they are before the step. `old` is made here only when the
+    critic or the reference ask for a pass anyway."""
     needs = parts.algorithm.needs(parts.cfg)
+    everyone = np.arange(len(sequences.responses))
     behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
     rollouts = Rollouts(reward_B=reward_S, group_B=torch.from_numpy(sequences.group_S),
                         length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
                         mask_N=torch.isfinite(behaviour_N))
-    # A single update begins with the very weights that would make `old`, so its own log-probs serve.
-    if needs and not (needs == {"old"} and plan.epochs * plan.minibatches == 1):
-        old_N, values_N = score(parts.policy, sequences, plan, "values" in needs)
+    if needs & {"values", "reference"}:
+        old_N, values_N = score(parts.policy, sequences, everyone, plan, "values" in needs)
         rollouts = replace(rollouts, old_N=old_N, values_N=values_N)
     if "reference" in needs:
         if parts.reference is None:
             raise ConfigError(f"{plan.where}: the algorithm needs a reference policy and there is none")
-        rollouts = replace(rollouts, reference_N=score(parts.reference, sequences, plan, False)[0])
+        rollouts = replace(rollouts, reference_N=score(parts.reference, sequences, everyone, plan)[0])
     return rollouts
 
 
+def _with_old(parts: Learning, sequences: pack.Sequences, rollouts: Rollouts, kept: pack.Longs, plan: Plan) -> Rollouts:
+    """Adds `old` for the kept sequences if it is asked for and not there. A single update begins with the very weights
+    that would make it, so its own log-probs serve."""
+    missing = "old" in parts.algorithm.needs(parts.cfg) and rollouts.old_N is None
+    if not missing or not len(kept) or plan.epochs * plan.minibatches == 1:
+        return rollouts
+    return replace(rollouts, old_N=score(parts.policy, sequences, kept, plan)[0])
+
+
 @torch.no_grad()
-def score(policy: Policy, sequences: pack.Sequences, plan: Plan, with_values: bool) -> tuple[Tensor, Tensor | None]:
-    """Log-probs [N] and values [N] of every response token, without gradient."""
+def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
+          with_values: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Log-probs [N] and values [N] of the members' response tokens, without gradient; 0 for other sequences."""
     num = len(sequences.behaviour_N)
     logp_N, values_N = torch.zeros(num), torch.zeros(num) if with_values else None
-    for members in _micro_batches(sequences, np.arange(len(sequences.responses)), plan):
-        batch = pack.build(sequences, members)
+    for numbers in _micro_batches(sequences, members, plan):
+        batch = pack.build(sequences, numbers)
         out = policy.outputs(batch, plan.temperature, with_values)
         logp_N[batch.flat_R] = out.logp_R.cpu()
         if values_N is not None and out.values_R is not None:

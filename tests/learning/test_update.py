@@ -42,11 +42,13 @@ def test_the_size_of_micro_batches_changes_nothing(model_dir, name, options):
 def test_a_single_update_of_grpo_needs_no_pass_for_old_log_probs(model_dir, monkeypatch):
     calls = []
     real = update.score
-    monkeypatch.setattr(update, "score", lambda *a: calls.append(1) or real(*a))
+    monkeypatch.setattr(update, "score", lambda *a: calls.append(len(a[2])) or real(*a))
     single = update.run(learning(model_dir, "grpo"), *data(), plan())
     assert calls == []
-    update.run(learning(model_dir, "grpo"), *data(), plan(minibatches=2))
-    assert calls == [1]
+    sequences, reward = data()
+    reward[sequences.group_S == 0] = 1.0
+    update.run(learning(model_dir, "grpo"), sequences, reward, plan(minibatches=2))
+    assert calls == [12]  # the group without signal is not scored
     assert single["clip_positive"] == 0.0
 
 
