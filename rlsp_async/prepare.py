@@ -52,8 +52,10 @@ def check_data(cfg: RunConfig) -> int:
         task.prompt("train", 0)
     if cfg.evaluation.prompts and (cfg.evaluation.before or cfg.evaluation.after):
         if size is not None and size < cfg.evaluation.prompts:
-            raise ConfigError(f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "
-                              f"held-out prompts; set it to {size} or less")
+            raise ConfigError(
+                f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "
+                f"held-out prompts; set it to {size} or less"
+            )
         task.prompt("test", cfg.evaluation.prompts - 1)
     if any(stage.source == "demonstrations" for stage in cfg.stages.values()):
         task.demonstration(0)

@@ -4,7 +4,7 @@
                   -> final: 2 the user must mend it, 3 diverged       said once, the run ends with that code
     stop  -> SIGTERM learner -> SIGTERM workers -> SIGTERM hub -> SIGKILL what is left, with its whole process group
 
-Every child leads its own process group, so a Ctrl-C in the terminal reaches only the supervisor and whatever a child leaves
+Every child leads its own process group, so a Ctrl-C in the terminal reaches only the supervisor, and what a child leaves
 behind can be swept. A child asks the kernel to be killed when the supervisor is gone (service.py), whatever killed it.
 """
 
@@ -70,8 +70,9 @@ class End(msgspec.Struct, frozen=True):
 class Supervisor:
     """Starts services, starts them again when they die, knows when the run is over: `end` is set once."""
 
-    def __init__(self, services: list[Service], say: Callable[[str], None],
-                 budget: Callable[[], Budget] = Budget) -> None:
+    def __init__(
+        self, services: list[Service], say: Callable[[str], None], budget: Callable[[], Budget] = Budget
+    ) -> None:
         self._services, self._say, self._new_budget = services, say, budget
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = False
@@ -124,11 +125,17 @@ class Supervisor:
                 return
             pause_s = budget.died(time.monotonic() - began)
             if pause_s is None:
-                self.finish(1, f"{service.name} died {budget.deaths} times in a row, last with {exit_text(code)}; "
-                               f"its output is in {service.log}", service.name)
+                self.finish(
+                    1,
+                    f"{service.name} died {budget.deaths} times in a row, last with {exit_text(code)}; "
+                    f"its output is in {service.log}",
+                    service.name,
+                )
                 return
-            self._say(f"{service.name} ended with {exit_text(code)}; it is started again in {pause_s:g} s "
-                      f"({budget.deaths} of {budget.tries})")
+            self._say(
+                f"{service.name} ended with {exit_text(code)}; it is started again in {pause_s:g} s "
+                f"({budget.deaths} of {budget.tries})"
+            )
             await asyncio.sleep(pause_s)
 
     def _is_final(self, service: Service, code: int) -> bool:
@@ -145,10 +152,16 @@ class Supervisor:
         return bool(done)
 
     async def _start(self, service: Service) -> asyncio.subprocess.Process:
-        with open(service.log, "ab") as log:
+        log = await asyncio.to_thread(open, service.log, "ab")
+        with log:
             process = await asyncio.create_subprocess_exec(
-                *service.command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                env=environment(service.threads, os.environ, service.cards), start_new_session=True)
+                *service.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(service.threads, os.environ, service.cards),
+                start_new_session=True,
+            )
         self._processes[service.name] = process
         return process
 

@@ -6,8 +6,8 @@ A correct answer of L tokens beats a wrong one of the greatest length Lmax when
 
     alpha > (1 - alpha) C (f(L) - f(Lmax))
 
-For f = 1/L (arXiv 2502.06773, Sec. 2.2) that is C < alpha L / ((1 - alpha)(1 - L/Lmax)). The paper's C = 1000 is made for
-answers of thousands of tokens; at 50 to 300 tokens it turns the objective round: long and wrong beats short and right.
+For f = 1/L (arXiv 2502.06773, Sec. 2.2) that is C < alpha L / ((1 - alpha)(1 - L/Lmax)). The paper's C = 1000 is made
+for answers of thousands of tokens; at 50 to 300 tokens it turns the objective round: long and wrong beats short and right.
 The family "steps" lies in [0, 1] and asks only for alpha > 0.5. Clipping is left out: it can only flatten.
 """
 
@@ -54,8 +54,12 @@ def dominance(reward: Reward, shortest_tokens: int, longest_tokens: int) -> Domi
     if reward.explore == "steps":
         safe = 0.0 if alpha > 0.5 else math.inf
         return Dominance(alpha=alpha, shortest_safe_tokens=safe, largest_scale=math.inf, **lengths)
-    return Dominance(alpha=alpha, shortest_safe_tokens=_safe(reward, alpha, longest_tokens),
-                     largest_scale=_scale(reward, alpha, shortest_tokens, longest_tokens), **lengths)
+    return Dominance(
+        alpha=alpha,
+        shortest_safe_tokens=_safe(reward, alpha, longest_tokens),
+        largest_scale=_scale(reward, alpha, shortest_tokens, longest_tokens),
+        **lengths,
+    )
 
 
 def _safe(reward: Reward, alpha: float, longest_tokens: int) -> float:
