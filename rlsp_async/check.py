@@ -16,7 +16,7 @@ from rlsp_async.config import RunConfig, Stage, load
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe import estimate
 from rlsp_async.observe.dominance import Dominance, dominance
-from rlsp_async.observe.settings import settings, toml_text
+from rlsp_async.observe.flat import settings, toml_text
 from rlsp_async.observe.words import bytes_text, count_text, gib_text
 
 DEMONSTRATIONS = 64

@@ -33,8 +33,8 @@ from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.messages import Status
 from rlsp_async.observe import estimate
+from rlsp_async.observe.flat import settings
 from rlsp_async.observe.report import load_report, write_report, write_status
-from rlsp_async.observe.settings import settings
 from rlsp_async.observe.show import show_run
 from rlsp_async.observe.words import bytes_text
 from rlsp_async.supervise import End, Service, Supervisor, command, environment

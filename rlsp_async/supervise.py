@@ -4,7 +4,7 @@
                   -> final: 2 the user must mend it, 3 diverged       said once, the run ends with that code
     stop  -> SIGTERM learner -> SIGTERM workers -> SIGTERM hub -> SIGKILL what is left, with its whole process group
 
-Every child leads its own process group, so a Ctrl-C in the terminal reaches only the supervisor, and what a child leaves
+Every child leads its own process group, so Ctrl-C in the terminal reaches only the supervisor, and what a child leaves
 behind can be swept. A child asks the kernel to be killed when the supervisor is gone (service.py), whatever killed it.
 """
 

@@ -28,7 +28,7 @@ def spans_of(rows: list[dict[str, Any]]) -> list[Span]:
 
 
 def merged(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tuple[float, float]]:
-    """Disjoint intervals in order; closer than `gap_s` they become one: [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
+    """Disjoint intervals; closer than `gap_s` they become one: [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
     joined: list[tuple[float, float]] = []
     for t0, t1 in sorted(intervals):
         if joined and t0 <= joined[-1][1] + gap_s:
