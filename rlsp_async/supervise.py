@@ -24,7 +24,7 @@ import msgspec
 PARENT_VARIABLE = "RLSP_SUPERVISOR_PID"
 FINAL_CODES = (2, 3)
 KILL_S = 10.0
-NO_HUB_S = 8.0
+NO_HUB_S = 5.0
 """To drain without a hub: nothing can be handed back any more, only a checkpoint written."""
 LEFT_S = 5.0
 """A worker that leaves in peace was told to by the hub, whose own end follows within this time."""
@@ -114,14 +114,12 @@ class Supervisor:
     async def _keep(self, service: Service) -> None:
         """One service: start, wait for its end, decide. Ends when the run is over or the service's end is final."""
         budget = self._new_budget()
-        while not self._stopping:
+        while True:
             began = time.monotonic()
             process = await self._start(service)
             code = await process.wait()
             sweep(process.pid)  # what it started and did not take with it
-            if self._stopping:
-                return
-            if self._is_final(service, code) or (code == 0 and await self._over_within(LEFT_S)) or self.ending:
+            if self._stopping or self._is_final(service, code) or await self._left_in_peace(service, code):
                 return
             pause_s = budget.died(time.monotonic() - began)
             if pause_s is None:
@@ -147,9 +145,13 @@ class Supervisor:
             return True
         return False
 
-    async def _over_within(self, bound_s: float) -> bool:
-        done, _ = await asyncio.wait([self.end], timeout=bound_s)
-        return bool(done)
+    async def _left_in_peace(self, service: Service, code: int) -> bool:
+        """A worker that the hub sent away at the end of the run; the end itself follows."""
+        if service.role == "replay":
+            return False
+        if code == 0:
+            await asyncio.wait([self.end], timeout=LEFT_S)
+        return self.ending or self.end.done()
 
     async def _start(self, service: Service) -> asyncio.subprocess.Process:
         log = await asyncio.to_thread(open, service.log, "ab")
@@ -173,15 +175,15 @@ class Supervisor:
 
     async def _stop(self, drain_s: float) -> None:
         """SIGTERM rank by rank, each with its time; then SIGKILL. `kill` cuts every one of these waits short."""
-        if not self.alive(("replay",)):
-            drain_s = min(drain_s, NO_HUB_S)
-        for roles in ORDER:
+        everybody = tuple(role for roles in ORDER for role in roles)
+        ranks, drain_s = (ORDER, drain_s) if self.alive(("replay",)) else ((everybody,), NO_HUB_S)
+        for roles in ranks:
             for process in self.alive(roles):
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGTERM)
             await self._ended(roles, drain_s)
         self.kill()
-        await self._ended(tuple(role for roles in ORDER for role in roles), KILL_S)
+        await self._ended(everybody, KILL_S)
 
     async def _ended(self, roles: tuple[str, ...], bound_s: float) -> None:
         """Waits until these have ended, at most `bound_s`."""

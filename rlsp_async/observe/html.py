@@ -144,18 +144,15 @@ def _parts(rows: list[Row]) -> list[str]:
 
 
 def _chart(title: str, metrics: Sequence[str], rows: list[Row]) -> str:
-    series = [
-        svg.Series(name.removeprefix(PART).replace("_", " "), points)
-        for name in metrics
-        if (
-            points := [
-                (float(row.get("stage_step", row["step"])), float(row[name]))
-                for row in rows
-                if isinstance(row.get(name), int | float)
-            ]
-        )
-    ]
+    series = [svg.Series(name.removeprefix(PART).replace("_", " "), _points(name, rows)) for name in metrics]
+    series = [s for s in series if s.points]
     return svg.line_chart(title, series, x_name="step of the stage") if series else ""
+
+
+def _points(name: str, rows: list[Row]) -> list[tuple[float, float]]:
+    return [
+        (float(r.get("stage_step", r["step"])), float(r[name])) for r in rows if isinstance(r.get(name), int | float)
+    ]
 
 
 def _timelines(report: Report, rows: list[Row], spans: list[Span], cfg: RunConfig) -> str:

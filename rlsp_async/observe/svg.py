@@ -144,8 +144,8 @@ def timeline(title: str, found: dict[str, dict[str, list[tuple[float, float]]]],
         body.append(f'<rect class="rail" x="{LANE_LEFT}" y="{y}" width="{rail}" height="{LANE_HEIGHT}"/>')
         for kind, times in kinds.items():
             body += [_box(kind, max(t0, start), min(t1, end), x_of, y) for t0, t1 in times if t1 > start and t0 < end]
-    kinds = list(dict.fromkeys(kind for lane in found.values() for kind in lane))
-    return _svg(title, body, kinds, width=TIMELINE_WIDTH, height=height, kind=True)
+    legend = list(dict.fromkeys(kind for lane in found.values() for kind in lane))
+    return _svg(title, body, legend, width=TIMELINE_WIDTH, height=height, kind=True)
 
 
 def _box(kind: str, t0: float, t1: float, x_of: Callable[[float], float], y: int) -> str:

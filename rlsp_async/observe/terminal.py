@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -47,7 +47,13 @@ PHASES = {
 
 def panel(status: Status) -> Panel:
     """Everything at a glance."""
-    parts = [_head(status), _bar(status), _figures(status), _groups(status), _workers(status.workers)]
+    parts: list[RenderableType] = [
+        _head(status),
+        _bar(status),
+        _figures(status),
+        _groups(status),
+        _workers(status.workers),
+    ]
     if status.message:
         parts.append(Text(status.message, style="yellow"))
     return Panel(Group(*parts), title=f"[bold]rlsp[/] {status.run}", title_align="left", border_style="dim")
