@@ -6,8 +6,8 @@ A correct answer of L tokens beats a wrong one of the greatest length Lmax when
 
     alpha > (1 - alpha) C (f(L) - f(Lmax))
 
-For f = 1/L (arXiv 2502.06773, Sec. 2.2) that is C < alpha L / ((1 - alpha)(1 - L/Lmax)). The paper's C =
-1000 is made for answers of thousands of tokens; at 50 to 300 tokens it turns the objective round: long and wrong beats short and right.
+For f = 1/L (arXiv 2502.06773, Sec. 2.2) that is C < alpha L / ((1 - alpha)(1 - L/Lmax)). The paper's C = 1000 is
+for answers of thousands of tokens; at 50 to 300 it turns the objective round: long and wrong beats short and right.
 The family "steps" lies in [0, 1] and asks only for alpha > 0.5. Clipping is left out: it can only flatten.
 """
 

@@ -88,8 +88,10 @@ def _figures(row: Row) -> dict[str, Estimate]:
         if isinstance(value, dict) and {"mean", "low", "high"} <= value.keys():
             figures[name] = Estimate(mean=value["mean"], low=value["low"], high=value["high"])
         elif f"{name}_low" in row or name in ("length", "search_steps", "truncated"):
-            low, high = row.get(f"{name}_low", value), row.get(f"{name}_high", value)
-            figures[_long_name(name, row)] = Estimate(mean=value, low=low, high=high)
+            low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+            figures[_long_name(name, row)] = Estimate(
+                mean=value, low=value if low is None else low, high=value if high is None else high
+            )
     return figures
 
 
