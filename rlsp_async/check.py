@@ -153,7 +153,11 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
     tokens = estimate.tokens_per_step(cfg, stage)
     found = [
         Finding("capacity", f"{stage.capacity} groups", "(target_lag + 1) * groups_per_step: more are never alive"),
-        Finding("worst lag", _versions(estimate.worst_lag(stage)), f"dropped as stale above max_lag = {stage.max_lag}"),
+        Finding(
+            "worst lag",
+            _versions(estimate.admitted_lag(stage)),
+            f"one more while a sampler still loads; a group above max_lag = {stage.max_lag} is dropped as stale",
+        ),
         Finding(
             "a step",
             f"{rollouts} rollouts, up to {count_text(tokens)} tokens",

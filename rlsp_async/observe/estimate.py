@@ -131,11 +131,11 @@ def optimizer_updates(stage: Stage) -> int:
     return stage.steps * stage.minibatches * stage.epochs
 
 
-def worst_lag(stage: Stage) -> int:
-    """Versions between the oldest token of a group and the step that trains it, at most.
+def admitted_lag(stage: Stage) -> int:
+    """Versions between the oldest token of a group and the step that trains it, as far as admission decides it.
 
-    Admission lets groups be target_lag versions ahead, a version that is not published makes them one older; what is
-    still older is dropped at max_lag. A group that is used more than once may grow as old as max_lag.
+    Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group that
+    is used more than once may grow as old as max_lag. `max_lag` is the bound that is kept whatever happens.
     """
     if stage.source == "demonstrations":
         return 0

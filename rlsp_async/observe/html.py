@@ -150,9 +150,8 @@ def _chart(title: str, metrics: Sequence[str], rows: list[Row]) -> str:
 
 
 def _points(name: str, rows: list[Row]) -> list[tuple[float, float]]:
-    return [
-        (float(r.get("stage_step", r["step"])), float(r[name])) for r in rows if isinstance(r.get(name), int | float)
-    ]
+    values = [(row.get("stage_step", row["step"]), row.get(name)) for row in rows]
+    return [(float(x), float(y)) for x, y in values if isinstance(x, int | float) and isinstance(y, int | float)]
 
 
 def _timelines(report: Report, rows: list[Row], spans: list[Span], cfg: RunConfig) -> str:
