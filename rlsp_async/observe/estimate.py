@@ -134,8 +134,8 @@ def optimizer_updates(stage: Stage) -> int:
 def admitted_lag(stage: Stage) -> int:
     """Versions between the oldest token of a group and the step that trains it, as far as admission decides it.
 
-    Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group that
-    is used more than once may grow as old as max_lag. `max_lag` is the bound that is kept whatever happens.
+    Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group
+    that is used more than once may grow as old as max_lag. `max_lag` is the bound that is kept whatever happens.
     """
     if stage.source == "demonstrations":
         return 0

@@ -26,7 +26,8 @@ def test_the_papers_scale_breaks_short_answers() -> None:
 
 def test_steps_ask_only_for_alpha_above_a_half() -> None:
     low, high = (dominance(Reward(alpha=a, explore="steps"), 16, 256) for a in (0.5, 0.51))
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     assert (low.holds, high.holds) == (False, True)
 
 
