@@ -13,9 +13,10 @@ from typing import TextIO
 import msgspec
 
 from rlsp_async.config import RunConfig, Stage, load
-from rlsp_async.errors import ConfigError, UserError
+from rlsp_async.errors import ConfigError
 from rlsp_async.observe import estimate
 from rlsp_async.observe.dominance import Dominance, dominance
+from rlsp_async.observe.flat import settings, toml_text
 from rlsp_async.observe.words import bytes_text, count_text, gib_text
 
 DEMONSTRATIONS = 64
@@ -37,18 +38,29 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     shape = estimate.model_shape(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
-    warnings = [] if shape else [f"model.path: {cfg.model.path}: not on this machine; nothing that depends on its size "
-                                 "is estimated, and `rlsp run` refuses to start"]
+    warnings = (
+        []
+        if shape
+        else [
+            f"model.path: {cfg.model.path}: not on this machine; nothing that depends on its size "
+            "is estimated, and `rlsp run` refuses to start"
+        ]
+    )
     _print_findings("the machine", machine(cfg, shape), out)
     for name, stage in cfg.stages.items():
         _print_findings(f"stage {name}", of_stage(cfg, stage), out)
         warnings += stage_warnings(cfg, name, stage)
     _print_findings("the data", _data(cfg, shape), out)
     warnings += general_warnings(cfg)
+    print(file=out)
     for text in warnings:
         print(f"warning: {text}", file=out)
-    print(f"\nrlsp check: {path} can run" + (f" ({len(warnings)} warnings)" if warnings else ""), file=out)
+    print(f"rlsp check: {path} can run{_count(warnings)}", file=out)
     return 0
+
+
+def _count(warnings: list[str]) -> str:
+    return f" ({len(warnings)} warning{'s' if len(warnings) > 1 else ''})" if warnings else ""
 
 
 # --- what cannot work ----------------------------------------------------------------------------------------------
@@ -58,19 +70,28 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
     """Raises ConfigError for settings with which the run would stop, hang or never train."""
     s = cfg.sampling
     if shape and s.max_new_tokens >= shape.context:
-        raise ConfigError(f"sampling.max_new_tokens = {s.max_new_tokens} leaves no room for a prompt in the model's "
-                          f"window of {shape.context} tokens")
+        raise ConfigError(
+            f"sampling.max_new_tokens = {s.max_new_tokens} leaves no room for a prompt in the model's "
+            f"window of {shape.context} tokens"
+        )
     if cfg.replay.lease_s <= 2 * cfg.replay.heartbeat_s:
-        raise ConfigError(f"replay.lease_s = {cfg.replay.lease_s:g} must be above twice replay.heartbeat_s = "
-                          f"{cfg.replay.heartbeat_s:g}: every lease would be taken back before its worker can speak")
+        raise ConfigError(
+            f"replay.lease_s = {cfg.replay.lease_s:g} must be above twice replay.heartbeat_s = "
+            f"{cfg.replay.heartbeat_s:g}: every lease would be taken back before its worker can speak"
+        )
     if cfg.replay.stall_s <= cfg.replay.lease_s:
-        raise ConfigError(f"replay.stall_s = {cfg.replay.stall_s:g} must be above replay.lease_s = "
-                          f"{cfg.replay.lease_s:g}: the run would stop before a lost lease is given to another worker")
-    for key, value in (("sampler.groups_in_flight", cfg.sampler.groups_in_flight),
-                       ("verifier.groups_in_flight", cfg.verifier.groups_in_flight),
-                       ("verifier.processes", cfg.verifier.processes),
-                       ("sampler.max_sequences", cfg.sampler.max_sequences),
-                       ("sampler.threads", cfg.sampler.threads), ("learner.threads", cfg.learner.threads)):
+        raise ConfigError(
+            f"replay.stall_s = {cfg.replay.stall_s:g} must be above replay.lease_s = "
+            f"{cfg.replay.lease_s:g}: the run would stop before a lost lease is given to another worker"
+        )
+    for key, value in (
+        ("sampler.groups_in_flight", cfg.sampler.groups_in_flight),
+        ("verifier.groups_in_flight", cfg.verifier.groups_in_flight),
+        ("verifier.processes", cfg.verifier.processes),
+        ("sampler.max_sequences", cfg.sampler.max_sequences),
+        ("sampler.threads", cfg.sampler.threads),
+        ("learner.threads", cfg.learner.threads),
+    ):
         if value < 1:
             raise ConfigError(f"{key} = {value} must be at least 1: nothing would ever be worked on")
     for name, stage in cfg.stages.items():
@@ -79,12 +100,16 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
 
 def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
     if stage.minibatches > stage.groups_per_step:
-        raise ConfigError(f"stages.{name}.minibatches = {stage.minibatches} is above groups_per_step = "
-                          f"{stage.groups_per_step}: there are not enough groups to share out")
+        raise ConfigError(
+            f"stages.{name}.minibatches = {stage.minibatches} is above groups_per_step = "
+            f"{stage.groups_per_step}: there are not enough groups to share out"
+        )
     limit, largest = cfg.replay.max_message_mb * 1_000_000, estimate.batch_bytes(cfg, stage)
     if largest > limit:
-        raise ConfigError(f"stages.{name}: a batch of {stage.groups_per_step} groups can take {bytes_text(largest)}, above "
-                          f"replay.max_message_mb = {cfg.replay.max_message_mb}; set it to {-(-largest // 1_000_000)}")
+        raise ConfigError(
+            f"stages.{name}: a batch of {stage.groups_per_step} groups can take {bytes_text(largest)}, above "
+            f"replay.max_message_mb = {cfg.replay.max_message_mb}; set it to {-(-largest // 1_000_000)}"
+        )
 
 
 # --- what follows --------------------------------------------------------------------------------------------------
@@ -100,14 +125,23 @@ def machine(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
     vllm = cfg.sampler.engine in ("auto", "vllm")
     return [
         *found,
-        Finding("model", f"{count_text(shape.num_parameters)} parameters",
-                f"{shape.layers} layers, hidden {shape.hidden}, window {shape.context}, {cfg.model.dtype}"),
+        Finding(
+            "model",
+            f"{count_text(shape.num_parameters)} parameters",
+            f"{shape.layers} layers, hidden {shape.hidden}, window {shape.context}, {cfg.model.dtype}",
+        ),
         Finding("memory, learner", gib_text(estimate.learner_gib(cfg, shape)), "estimate: state and one microbatch"),
-        Finding("memory, each sampler", gib_text(estimate.sampler_gib(cfg, shape, vllm=vllm)),
-                "estimate: weights twice while loading, KV cache on the CPU; on a GPU sampler.memory is its share"),
+        Finding(
+            "memory, each sampler",
+            gib_text(estimate.sampler_gib(cfg, shape, vllm=vllm)),
+            "estimate: weights twice while loading, KV cache on the CPU; on a GPU sampler.memory is its share",
+        ),
         Finding("one version", bytes_text(estimate.weight_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
-        Finding("one checkpoint", bytes_text(estimate.checkpoint_bytes(cfg, shape)),
-                f"{cfg.learner.keep_checkpoints} are kept"),
+        Finding(
+            "one checkpoint",
+            bytes_text(estimate.checkpoint_bytes(cfg, shape)),
+            f"{cfg.learner.keep_checkpoints} are kept",
+        ),
         Finding("disk", bytes_text(estimate.disk_bytes(cfg, shape)), "estimate, at its largest"),
     ]
 
@@ -119,13 +153,26 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
     tokens = estimate.tokens_per_step(cfg, stage)
     found = [
         Finding("capacity", f"{stage.capacity} groups", "(target_lag + 1) * groups_per_step: more are never alive"),
-        Finding("worst lag", f"{estimate.worst_lag(stage)} versions", f"dropped as stale above max_lag = {stage.max_lag}"),
-        Finding("a step", f"{rollouts} rollouts, up to {count_text(tokens)} tokens",
-                f"{stage.groups_per_step} groups of {per_group}"),
-        Finding("the stage", f"{count_text(rollouts * stage.steps)} rollouts, up to {count_text(tokens * stage.steps)} tokens",
-                f"{stage.steps} steps"),
-        Finding("optimizer updates", str(estimate.optimizer_updates(stage)),
-                f"{stage.steps} steps x {stage.minibatches} minibatches x {stage.epochs} epochs"),
+        Finding(
+            "worst lag",
+            _versions(estimate.admitted_lag(stage)),
+            f"one more while a sampler still loads; a group above max_lag = {stage.max_lag} is dropped as stale",
+        ),
+        Finding(
+            "a step",
+            f"{rollouts} rollouts, up to {count_text(tokens)} tokens",
+            f"{stage.groups_per_step} groups of {per_group}",
+        ),
+        Finding(
+            "the stage",
+            f"{count_text(rollouts * stage.steps)} rollouts, up to {count_text(tokens * stage.steps)} tokens",
+            f"{stage.steps} steps",
+        ),
+        Finding(
+            "optimizer updates",
+            str(estimate.optimizer_updates(stage)),
+            f"{stage.steps} steps x {stage.minibatches} minibatches x {stage.epochs} epochs",
+        ),
         Finding("buffer", bytes_text(estimate.buffer_bytes(cfg, stage)), "upper bound, in the hub's memory"),
     ]
     return [*found, *_reward(cfg, stage)]
@@ -136,10 +183,15 @@ def _reward(cfg: RunConfig, stage: Stage) -> list[Finding]:
     if condition is None:
         return []
     verdict = "holds" if condition.holds else "is BROKEN"
-    return [Finding("correct beats wrong", f"from {_tokens_text(condition.shortest_safe_tokens)} on",
-                    f"the dominance condition {verdict} for answers of {condition.shortest_tokens} to "
-                    f"{condition.longest_tokens} tokens; reward.scale (C) = {stage.reward.scale:g}, bound C < "
-                    f"{condition.largest_scale:.4g} at alpha = {condition.alpha:g}")]
+    return [
+        Finding(
+            "correct beats wrong",
+            f"from {_tokens_text(condition.shortest_safe_tokens)} on",
+            f"the dominance condition {verdict} for answers of {condition.shortest_tokens} to "
+            f"{condition.longest_tokens} tokens; reward.scale (C) = {stage.reward.scale:g}, bound C < "
+            f"{condition.largest_scale:.4g} at alpha = {condition.alpha:g}",
+        )
+    ]
 
 
 def reward_condition(cfg: RunConfig, stage: Stage) -> Dominance | None:
@@ -148,6 +200,10 @@ def reward_condition(cfg: RunConfig, stage: Stage) -> Dominance | None:
         return None
     longest = cfg.sampling.max_new_tokens
     return dominance(stage.reward, shortest_tokens=max(1, longest // 16), longest_tokens=longest)
+
+
+def _versions(num: int) -> str:
+    return f"{num} version" if num == 1 else f"{num} versions"
 
 
 def _tokens_text(tokens: float) -> str:
@@ -177,16 +233,22 @@ def stage_warnings(cfg: RunConfig, name: str, stage: Stage) -> list[str]:
     texts = []
     condition = reward_condition(cfg, stage)
     if condition and not condition.holds:
-        texts.append(f"stages.{name}.reward: a wrong answer can beat a right one: a correct answer shorter than "
-                     f"{_tokens_text(condition.shortest_safe_tokens)} scores below a wrong one of "
-                     f"{condition.longest_tokens}; lower scale below {condition.largest_scale:.4g} or raise alpha")
+        texts.append(
+            f"stages.{name}.reward: a wrong answer can beat a right one: a correct answer shorter than "
+            f"{_tokens_text(condition.shortest_safe_tokens)} scores below a wrong one of "
+            f"{condition.longest_tokens}; lower scale below {condition.largest_scale:.4g} or raise alpha"
+        )
     lag = stage.target_lag + max(0, stage.publish_every - 1)
     if stage.source == "rollouts" and lag > stage.max_lag:
-        texts.append(f"stages.{name}: groups can be {lag} versions behind (target_lag + publish_every - 1), above max_lag "
-                     f"= {stage.max_lag}: late ones are dropped, their work is lost")
+        texts.append(
+            f"stages.{name}: groups can be {lag} versions behind (target_lag + publish_every - 1), above max_lag "
+            f"= {stage.max_lag}: late ones are dropped, their work is lost"
+        )
     if stage.source == "rollouts" and stage.epochs * stage.minibatches * stage.max_uses > 8:
-        texts.append(f"stages.{name}: a rollout is behind up to {stage.epochs * stage.minibatches * stage.max_uses} updates; "
-                     "without a corrected loss (clipping, tapering) that diverges")
+        texts.append(
+            f"stages.{name}: a rollout is behind up to {stage.epochs * stage.minibatches * stage.max_uses} updates; "
+            "without a corrected loss (clipping, tapering) that diverges"
+        )
     return texts
 
 
@@ -195,17 +257,23 @@ def general_warnings(cfg: RunConfig) -> list[str]:
     texts = []
     rows = cfg.sampler.groups_in_flight * cfg.sampling.rollouts
     if cfg.sampler.count and rows > cfg.sampler.max_sequences:
-        texts.append(f"sampler: {cfg.sampler.groups_in_flight} groups of {cfg.sampling.rollouts} are {rows} rollouts, above "
-                     f"max_sequences = {cfg.sampler.max_sequences}: some wait inside the engine")
+        texts.append(
+            f"sampler: {cfg.sampler.groups_in_flight} groups of {cfg.sampling.rollouts} are {rows} rollouts, above "
+            f"max_sequences = {cfg.sampler.max_sequences}: some wait inside the engine"
+        )
     rollouts = any(stage.source == "rollouts" for stage in cfg.stages.values())
     for role, count in (("sampler", cfg.sampler.count), ("verifier", cfg.verifier.count)):
         if rollouts and not count:
-            texts.append(f"{role}.count = 0: the run waits until a {role} joins from elsewhere, "
-                         f"and stops after replay.stall_s = {cfg.replay.stall_s:g} s")
+            texts.append(
+                f"{role}.count = 0: the run waits until a {role} joins from elsewhere, "
+                f"and stops after replay.stall_s = {cfg.replay.stall_s:g} s"
+            )
     longest = cfg.sampling.max_new_tokens
     if longest > cfg.learner.tokens_per_microbatch:
-        texts.append(f"learner.tokens_per_microbatch = {cfg.learner.tokens_per_microbatch} is below max_new_tokens = "
-                     f"{longest}: a long rollout takes a pass of its own, larger than that")
+        texts.append(
+            f"learner.tokens_per_microbatch = {cfg.learner.tokens_per_microbatch} is below max_new_tokens = "
+            f"{longest}: a long rollout takes a pass of its own, larger than that"
+        )
     return texts
 
 
@@ -215,33 +283,10 @@ def general_warnings(cfg: RunConfig) -> list[str]:
 def _print_settings(cfg: RunConfig, out: TextIO) -> None:
     print("the settings (change one with key=value)\n", file=out)
     for key, value in settings(cfg).items():
-        print(f"  {key} = {_toml(value)}", file=out)
-
-
-def settings(cfg: RunConfig) -> dict[str, object]:
-    """Every setting by its dotted key, defaults included. Example: {"seed": 0, "model.path": "", ...}."""
-    return _flat(msgspec.to_builtins(cfg), "")
-
-
-def _flat(table: dict[str, object], prefix: str) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _toml(value: object) -> str:
-    return msgspec.toml.encode({"v": value}).decode().removeprefix("v = ").strip() if value != {} else "{}"
+        print(f"  {key} = {toml_text(value)}", file=out)
 
 
 def _print_findings(title: str, found: list[Finding], out: TextIO) -> None:
     print(f"\n{title}\n", file=out)
     for finding in found:
         print(f"  {finding.what:<21} {finding.value:<36} {finding.note}".rstrip(), file=out)
-    print(file=out) if title == "the data" else None
-
-
-__all__ = ["Finding", "UserError", "check", "refuse", "settings"]

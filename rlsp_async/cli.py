@@ -72,15 +72,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="rlsp", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="rlsp",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Asynchronous off-policy RL post-training of reasoning models (RLSP): "
-                    "sampling, verifying, remembering and learning as services that never wait for each other.")
+        "sampling, verifying, remembering and learning as services that never wait for each other.",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _with_config(commands, "run", "train: prepare RUNS_DIR/NAME, start the services, watch them, write the report")
     _with_config(commands, "check", "resolved settings and what follows from them; needs no GPU and starts nothing")
     for role, text in ROLES.items():
         _with_config(commands, role, f"one service: {text}").add_argument(
-            "--worker", metavar="NAME", help=f"its name, unique in the run (default: {role}-0)")
+            "--worker", metavar="NAME", help=f"its name, unique in the run (default: {role}-0)"
+        )
     _add_eval(commands)
     report = commands.add_parser("report", help="the results of a run as a table, and RUN/report.html")
     report.add_argument("run", metavar="RUN", help="directory of a run, e.g. runs/ops_cpu")
@@ -92,12 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_config(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str,
-                 text: str) -> argparse.ArgumentParser:
+def _with_config(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text)
     parser.add_argument("config", metavar="CONFIG", help="a TOML file, e.g. launch/configs/ops_cpu.toml")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[],
-                        help="settings that replace those of the file, e.g. seed=3 stages.rlsp.steps=40")
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="settings that replace those of the file, e.g. seed=3 stages.rlsp.steps=40",
+    )
     return parser
 
 
@@ -121,21 +131,27 @@ def _act(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "run":
             from rlsp_async.run import run
+
             return run(arguments.config, arguments.overrides)
         case "check":
             from rlsp_async.check import check
+
             return check(arguments.config, arguments.overrides)
         case "eval":
             from rlsp_async.observe.show import show_evaluation
+
             return show_evaluation(arguments)
         case "report":
             from rlsp_async.observe.show import show_report
+
             return show_report(Path(arguments.run), as_json=arguments.json)
         case "demos":
             from rlsp_async.observe.show import show_demonstrations
+
             return show_demonstrations(arguments.task, arguments.n)
         case "tasks":
             from rlsp_async.observe.show import show_tasks
+
             return show_tasks()
         case role:
             _serve(role, arguments)

@@ -28,7 +28,8 @@ def check_modules(cfg: RunConfig) -> None:
     Imports the algorithms' modules, and torch with them; no model is loaded.
     """
     from rlsp_async.algos.base import load_algorithm
-    from rlsp_async.tasks.base import find_module, load_task
+    from rlsp_async.modules import find_module
+    from rlsp_async.tasks.base import load_task
 
     verifier = cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier
     find_module(verifier, "rlsp_async.verifying", "task.verifier", VERIFIER_NEEDS)
@@ -52,8 +53,10 @@ def check_data(cfg: RunConfig) -> int:
         task.prompt("train", 0)
     if cfg.evaluation.prompts and (cfg.evaluation.before or cfg.evaluation.after):
         if size is not None and size < cfg.evaluation.prompts:
-            raise ConfigError(f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "
-                              f"held-out prompts; set it to {size} or less")
+            raise ConfigError(
+                f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "
+                f"held-out prompts; set it to {size} or less"
+            )
         task.prompt("test", cfg.evaluation.prompts - 1)
     if any(stage.source == "demonstrations" for stage in cfg.stages.values()):
         task.demonstration(0)
@@ -72,6 +75,7 @@ def check_window(cfg: RunConfig, model: Path) -> int:
 def prepare(cfg: RunConfig, directory: Path) -> None:
     """Checks everything, then writes RUN (config.toml, model/, logs/) whole. Raises UserError and leaves nothing."""
     from rlsp_async.model import prepare_model
+    from rlsp_async.weights.place import clean
 
     check_modules(cfg)
     check_data(cfg)
@@ -82,6 +86,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
         (made / "logs").mkdir()
         (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
         made.chmod(0o755)
+        clean(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
         os.rename(made, directory)
     except OSError as e:
         raise MachineError(f"{directory}: cannot be written: {e.strerror or e}") from None

@@ -28,11 +28,12 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.cards import assign, visible
-from rlsp_async.check import refuse, settings
+from rlsp_async.check import refuse
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.messages import Status
 from rlsp_async.observe import estimate
+from rlsp_async.observe.flat import settings
 from rlsp_async.observe.report import load_report, write_report, write_status
 from rlsp_async.observe.show import show_run
 from rlsp_async.observe.words import bytes_text
@@ -62,8 +63,11 @@ def resolve(cfg: RunConfig) -> RunConfig:
     path = cfg.model.path
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = str(Path(path).expanduser().resolve())
-    return msgspec.structs.replace(cfg, runs_dir=str(Path(cfg.runs_dir).expanduser().resolve()),
-                                   model=msgspec.structs.replace(cfg.model, path=path))
+    return msgspec.structs.replace(
+        cfg,
+        runs_dir=str(Path(cfg.runs_dir).expanduser().resolve()),
+        model=msgspec.structs.replace(cfg.model, path=path),
+    )
 
 
 def is_run(directory: Path) -> bool:
@@ -90,8 +94,10 @@ def require_same(cfg: RunConfig, directory: Path) -> None:
     if changed:
         what = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r} now" for key in changed[:4])
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-        raise ConfigError(f"{directory} holds a run with other settings: {what}{more}; "
-                          "choose another name=..., or remove the directory")
+        raise ConfigError(
+            f"{directory} holds a run with other settings: {what}{more}; "
+            "choose another name=..., or remove the directory"
+        )
 
 
 # --- before anything is written ------------------------------------------------------------------------------------
@@ -101,8 +107,10 @@ def check_machine(cfg: RunConfig) -> None:
     """Settings that cannot work, a missing model, a port in use, a full disk: raises UserError."""
     shape = estimate.model_shape(cfg)
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
-        raise DataError(f"model.path: {cfg.model.path}: no such model directory; give a local Hugging Face directory "
-                        "(config.json, *.safetensors, tokenizer.json)")
+        raise DataError(
+            f"model.path: {cfg.model.path}: no such model directory; give a local Hugging Face directory "
+            "(config.json, *.safetensors, tokenizer.json)"
+        )
     refuse(cfg, shape)
     check_port(cfg.replay.address)
     if shape is not None:
@@ -125,8 +133,9 @@ def check_port(address: str) -> None:
         try:
             trial.bind((host, port))
         except OSError as e:
-            raise MachineError(f"replay.address = {address!r} cannot be used: {e.strerror}; "
-                               "choose another port, or 0 for any free one") from None
+            raise MachineError(
+                f"replay.address = {address!r} cannot be used: {e.strerror}; choose another port, or 0 for any free one"
+            ) from None
 
 
 def check_disk(cfg: RunConfig, shape: estimate.Shape) -> None:
@@ -140,15 +149,21 @@ def check_disk(cfg: RunConfig, shape: estimate.Shape) -> None:
         raise MachineError(f"runs_dir = {cfg.runs_dir!r} cannot be written")
     free, needed = shutil.disk_usage(runs).free, estimate.disk_bytes(cfg, shape)
     if free < needed:
-        raise MachineError(f"{runs} has {bytes_text(free)} free, the run may need {bytes_text(needed)}; free some, or set "
-                           "runs_dir, learner.keep_checkpoints or learner.keep_weights")
+        raise MachineError(
+            f"{runs} has {bytes_text(free)} free, the run may need {bytes_text(needed)}; free some, or set "
+            "runs_dir, learner.keep_checkpoints or learner.keep_weights"
+        )
 
 
 def prepare(cfg: RunConfig) -> None:
     """RUN with its model, by a process of its own, which says itself what is wrong. Raises SystemExit with its code."""
     print(f"preparing {cfg.directory}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "rlsp_async.prepare", str(cfg.directory)], check=False,
-                          input=config.to_toml(cfg).encode(), env=environment(1, os.environ))
+    done = subprocess.run(
+        [sys.executable, "-m", "rlsp_async.prepare", str(cfg.directory)],
+        check=False,
+        input=config.to_toml(cfg).encode(),
+        env=environment(1, os.environ),
+    )
     if done.returncode:
         raise SystemExit(done.returncode)
 
@@ -170,12 +185,25 @@ def locked(directory: Path) -> Iterator[None]:
 def services(cfg: RunConfig) -> list[Service]:
     """Every process of the run: hub, learner, samplers, verifiers."""
     run_config, logs = cfg.directory / "config.toml", cfg.directory / "logs"
-    wanted = [("replay", 1, 1), ("learner", 1, cfg.learner.threads),
-              ("sampler", cfg.sampler.count, cfg.sampler.threads), ("verifier", cfg.verifier.count, 1)]
+    wanted = [
+        ("replay", 1, 1),
+        ("learner", 1, cfg.learner.threads),
+        ("sampler", cfg.sampler.count, cfg.sampler.threads),
+        ("verifier", cfg.verifier.count, 1),
+    ]
     cards = assign(visible(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
-    return [Service(name=f"{role}-{i}", role=role, command=command(role, run_config, f"{role}-{i}"),
-                    log=logs / f"{role}-{i}.out", threads=threads, cards=cards.get(f"{role}-{i}", ""))
-            for role, count, threads in wanted for i in range(count)]
+    return [
+        Service(
+            name=f"{role}-{i}",
+            role=role,
+            command=command(role, run_config, f"{role}-{i}"),
+            log=logs / f"{role}-{i}.out",
+            threads=threads,
+            cards=cards.get(f"{role}-{i}", ""),
+        )
+        for role, count, threads in wanted
+        for i in range(count)
+    ]
 
 
 async def supervised(cfg: RunConfig) -> End:
@@ -193,7 +221,10 @@ async def supervised(cfg: RunConfig) -> End:
             view.update(status)
 
         _on_signals(_Stop(supervisor, view.say))
-        tasks = [asyncio.create_task(watch(cfg, seen), name="watch"), asyncio.create_task(view.keep_showing(), name="show")]
+        tasks = [
+            asyncio.create_task(watch(cfg, seen), name="watch"),
+            asyncio.create_task(view.keep_showing(), name="show"),
+        ]
         try:
             return await supervisor.run()
         finally:
@@ -254,4 +285,4 @@ def _tail(log: Path) -> str:
     except FileNotFoundError:
         return ""
     begins = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
-    return "\n".join(f"  {line}" for line in lines[max(begins[-1] - 1 if begins else 0, len(lines) - TAIL_LINES):])
+    return "\n".join(f"  {line}" for line in lines[max(begins[-1] - 1 if begins else 0, len(lines) - TAIL_LINES) :])

@@ -4,7 +4,7 @@
                   -> final: 2 the user must mend it, 3 diverged       said once, the run ends with that code
     stop  -> SIGTERM learner -> SIGTERM workers -> SIGTERM hub -> SIGKILL what is left, with its whole process group
 
-Every child leads its own process group, so a Ctrl-C in the terminal reaches only the supervisor and whatever a child leaves
+Every child leads its own process group, so Ctrl-C in the terminal reaches only the supervisor, and what a child leaves
 behind can be swept. A child asks the kernel to be killed when the supervisor is gone (service.py), whatever killed it.
 """
 
@@ -24,7 +24,7 @@ import msgspec
 PARENT_VARIABLE = "RLSP_SUPERVISOR_PID"
 FINAL_CODES = (2, 3)
 KILL_S = 10.0
-NO_HUB_S = 8.0
+NO_HUB_S = 5.0
 """To drain without a hub: nothing can be handed back any more, only a checkpoint written."""
 LEFT_S = 5.0
 """A worker that leaves in peace was told to by the hub, whose own end follows within this time."""
@@ -70,8 +70,9 @@ class End(msgspec.Struct, frozen=True):
 class Supervisor:
     """Starts services, starts them again when they die, knows when the run is over: `end` is set once."""
 
-    def __init__(self, services: list[Service], say: Callable[[str], None],
-                 budget: Callable[[], Budget] = Budget) -> None:
+    def __init__(
+        self, services: list[Service], say: Callable[[str], None], budget: Callable[[], Budget] = Budget
+    ) -> None:
         self._services, self._say, self._new_budget = services, say, budget
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = False
@@ -113,22 +114,26 @@ class Supervisor:
     async def _keep(self, service: Service) -> None:
         """One service: start, wait for its end, decide. Ends when the run is over or the service's end is final."""
         budget = self._new_budget()
-        while not self._stopping:
+        while True:
             began = time.monotonic()
             process = await self._start(service)
             code = await process.wait()
             sweep(process.pid)  # what it started and did not take with it
-            if self._stopping:
-                return
-            if self._is_final(service, code) or (code == 0 and await self._over_within(LEFT_S)) or self.ending:
+            if self._stopping or self._is_final(service, code) or await self._left_in_peace(service, code):
                 return
             pause_s = budget.died(time.monotonic() - began)
             if pause_s is None:
-                self.finish(1, f"{service.name} died {budget.deaths} times in a row, last with {exit_text(code)}; "
-                               f"its output is in {service.log}", service.name)
+                self.finish(
+                    1,
+                    f"{service.name} died {budget.deaths} times in a row, last with {exit_text(code)}; "
+                    f"its output is in {service.log}",
+                    service.name,
+                )
                 return
-            self._say(f"{service.name} ended with {exit_text(code)}; it is started again in {pause_s:g} s "
-                      f"({budget.deaths} of {budget.tries})")
+            self._say(
+                f"{service.name} ended with {exit_text(code)}; it is started again in {pause_s:g} s "
+                f"({budget.deaths} of {budget.tries})"
+            )
             await asyncio.sleep(pause_s)
 
     def _is_final(self, service: Service, code: int) -> bool:
@@ -140,15 +145,25 @@ class Supervisor:
             return True
         return False
 
-    async def _over_within(self, bound_s: float) -> bool:
-        done, _ = await asyncio.wait([self.end], timeout=bound_s)
-        return bool(done)
+    async def _left_in_peace(self, service: Service, code: int) -> bool:
+        """A worker that the hub sent away at the end of the run; the end itself follows."""
+        if service.role == "replay":
+            return False
+        if code == 0:
+            await asyncio.wait([self.end], timeout=LEFT_S)
+        return self.ending or self.end.done()
 
     async def _start(self, service: Service) -> asyncio.subprocess.Process:
-        with open(service.log, "ab") as log:
+        log = await asyncio.to_thread(open, service.log, "ab")
+        with log:
             process = await asyncio.create_subprocess_exec(
-                *service.command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                env=environment(service.threads, os.environ, service.cards), start_new_session=True)
+                *service.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(service.threads, os.environ, service.cards),
+                start_new_session=True,
+            )
         self._processes[service.name] = process
         return process
 
@@ -160,15 +175,15 @@ class Supervisor:
 
     async def _stop(self, drain_s: float) -> None:
         """SIGTERM rank by rank, each with its time; then SIGKILL. `kill` cuts every one of these waits short."""
-        if not self.alive(("replay",)):
-            drain_s = min(drain_s, NO_HUB_S)
-        for roles in ORDER:
+        everybody = tuple(role for roles in ORDER for role in roles)
+        ranks, drain_s = (ORDER, drain_s) if self.alive(("replay",)) else ((everybody,), NO_HUB_S)
+        for roles in ranks:
             for process in self.alive(roles):
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGTERM)
             await self._ended(roles, drain_s)
         self.kill()
-        await self._ended(tuple(role for roles in ORDER for role in roles), KILL_S)
+        await self._ended(everybody, KILL_S)
 
     async def _ended(self, roles: tuple[str, ...], bound_s: float) -> None:
         """Waits until these have ended, at most `bound_s`."""

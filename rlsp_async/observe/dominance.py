@@ -6,20 +6,21 @@ A correct answer of L tokens beats a wrong one of the greatest length Lmax when
 
     alpha > (1 - alpha) C (f(L) - f(Lmax))
 
-For f = 1/L (arXiv 2502.06773, Sec. 2.2) that is C < alpha L / ((1 - alpha)(1 - L/Lmax)). The paper's C = 1000 is made for
-answers of thousands of tokens; at 50 to 300 tokens it turns the objective round: long and wrong beats short and right.
+For f = 1/L (arXiv 2502.06773, Sec. 2.2) that is C < alpha L / ((1 - alpha)(1 - L/Lmax)). The paper's C = 1000 is
+for answers of thousands of tokens; at 50 to 300 it turns the objective round: long and wrong beats short and right.
 The family "steps" lies in [0, 1] and asks only for alpha > 0.5. Clipping is left out: it can only flatten.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
 from rlsp_async.config import Reward
 
-SHAPES = {
+SHAPES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "len_inv": (lambda length: 1.0 / length, lambda f: 1.0 / f),
     "len_inv_sqrt": (lambda length: length**-0.5, lambda f: f**-2.0),
     "len_exp": (lambda length: math.exp(-math.sqrt(length)), lambda f: math.log(f) ** 2),
@@ -54,8 +55,12 @@ def dominance(reward: Reward, shortest_tokens: int, longest_tokens: int) -> Domi
     if reward.explore == "steps":
         safe = 0.0 if alpha > 0.5 else math.inf
         return Dominance(alpha=alpha, shortest_safe_tokens=safe, largest_scale=math.inf, **lengths)
-    return Dominance(alpha=alpha, shortest_safe_tokens=_safe(reward, alpha, longest_tokens),
-                     largest_scale=_scale(reward, alpha, shortest_tokens, longest_tokens), **lengths)
+    return Dominance(
+        alpha=alpha,
+        shortest_safe_tokens=_safe(reward, alpha, longest_tokens),
+        largest_scale=_scale(reward, alpha, shortest_tokens, longest_tokens),
+        **lengths,
+    )
 
 
 def _safe(reward: Reward, alpha: float, longest_tokens: int) -> float:

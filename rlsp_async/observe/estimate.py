@@ -60,12 +60,29 @@ def model_shape(cfg: RunConfig, *, scratch_vocabulary: int = 128) -> Shape | Non
     """
     scratch = cfg.model.scratch
     if not cfg.model.path:
-        return Shape(vocabulary=scratch_vocabulary, hidden=scratch.hidden, layers=scratch.layers, heads=scratch.heads,
-                     kv_heads=scratch.heads, head_dim=scratch.head_dim, intermediate=scratch.intermediate,
-                     context=scratch.context, tied=True)
+        return Shape(
+            vocabulary=scratch_vocabulary,
+            hidden=scratch.hidden,
+            layers=scratch.layers,
+            heads=scratch.heads,
+            kv_heads=scratch.heads,
+            head_dim=scratch.head_dim,
+            intermediate=scratch.intermediate,
+            context=scratch.context,
+            tied=True,
+        )
     if cfg.model.path == "tiny-qwen2":
-        return Shape(vocabulary=259, hidden=64, layers=3, heads=2, kv_heads=1, head_dim=32, intermediate=192,
-                     context=2048, tied=False)
+        return Shape(
+            vocabulary=259,
+            hidden=64,
+            layers=3,
+            heads=2,
+            kv_heads=1,
+            head_dim=32,
+            intermediate=192,
+            context=2048,
+            tied=False,
+        )
     return read_shape(Path(cfg.model.path).expanduser() / "config.json")
 
 
@@ -83,11 +100,17 @@ def read_shape(file: Path) -> Shape | None:
 def _shape(table: dict[str, Any]) -> Shape:
     heads = int(table["num_attention_heads"])
     hidden = int(table["hidden_size"])
-    return Shape(vocabulary=int(table["vocab_size"]), hidden=hidden, layers=int(table["num_hidden_layers"]),
-                 heads=heads, kv_heads=int(table.get("num_key_value_heads") or heads),
-                 head_dim=int(table.get("head_dim") or hidden // heads),
-                 intermediate=int(table["intermediate_size"]), context=int(table["max_position_embeddings"]),
-                 tied=bool(table.get("tie_word_embeddings", False)))
+    return Shape(
+        vocabulary=int(table["vocab_size"]),
+        hidden=hidden,
+        layers=int(table["num_hidden_layers"]),
+        heads=heads,
+        kv_heads=int(table.get("num_key_value_heads") or heads),
+        head_dim=int(table.get("head_dim") or hidden // heads),
+        intermediate=int(table["intermediate_size"]),
+        context=int(table["max_position_embeddings"]),
+        tied=bool(table.get("tie_word_embeddings", False)),
+    )
 
 
 # --- the line ------------------------------------------------------------------------------------------------------
@@ -108,11 +131,11 @@ def optimizer_updates(stage: Stage) -> int:
     return stage.steps * stage.minibatches * stage.epochs
 
 
-def worst_lag(stage: Stage) -> int:
-    """Versions between the oldest token of a group and the step that trains it, at most.
+def admitted_lag(stage: Stage) -> int:
+    """Versions between the oldest token of a group and the step that trains it, as far as admission decides it.
 
-    Admission lets groups be target_lag versions ahead, a version that is not published makes them one older; what is
-    still older is dropped at max_lag. A group that is used more than once may grow as old as max_lag.
+    Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group
+    that is used more than once may grow as old as max_lag. `max_lag` is the bound that is kept whatever happens.
     """
     if stage.source == "demonstrations":
         return 0
@@ -153,17 +176,18 @@ def disk_bytes(cfg: RunConfig, shape: Shape) -> int:
     """Of the run directory at its largest, weights in shared memory counted as if they lay there too."""
     weights = weight_bytes(cfg, shape)
     journal = sum(buffer_bytes(cfg, s) * 2 for s in cfg.stages.values())
-    return (weights * (cfg.learner.keep_weights + 2)
-            + checkpoint_bytes(cfg, shape) * (cfg.learner.keep_checkpoints + 1) + journal + (64 << 20))
+    return (
+        weights * (cfg.learner.keep_weights + 2)
+        + checkpoint_bytes(cfg, shape) * (cfg.learner.keep_checkpoints + 1)
+        + journal
+        + (64 << 20)
+    )
 
 
 def learner_gib(cfg: RunConfig, shape: Shape) -> float:
     """Weights, gradients, two moments at 4 bytes, and the activations of one microbatch (logits twice)."""
     tokens = cfg.learner.tokens_per_microbatch
-    if cfg.learner.gradient_checkpointing:
-        block = 2 * shape.hidden
-    else:
-        block = 14 * shape.hidden + 4 * shape.intermediate
+    block = 2 * shape.hidden if cfg.learner.gradient_checkpointing else 14 * shape.hidden + 4 * shape.intermediate
     activations = tokens * 4 * (shape.layers * block + 2 * shape.vocabulary)
     return TORCH_GIB + (shape.num_parameters * 16 + activations) / GIB
 
@@ -180,6 +204,10 @@ def num_processes(cfg: RunConfig) -> dict[str, int]:
     """Processes by role; one vLLM engine is two."""
     needs_sampler = cfg.evaluation.prompts > 0 or any(s.source == "rollouts" for s in cfg.stages.values())
     engine = 1 if cfg.sampler.engine in ("torch", "scripted") else 2
-    return {"supervisor": 1, "replay": 1, "learner": 1,
-            "sampler": cfg.sampler.count * engine if needs_sampler else 0,
-            "verifier": cfg.verifier.count * (1 + cfg.verifier.processes) if needs_sampler else 0}
+    return {
+        "supervisor": 1,
+        "replay": 1,
+        "learner": 1,
+        "sampler": cfg.sampler.count * engine if needs_sampler else 0,
+        "verifier": cfg.verifier.count * (1 + cfg.verifier.processes) if needs_sampler else 0,
+    }

@@ -36,22 +36,31 @@ def page(report: Report, directory: Path) -> str:
     spans = spans_of(read_jsonl(directory / "timeline.jsonl"))
     rows = read_steps(directory, spans)
     sections = [
-        _header(report, cfg), _evaluations(report.evaluations), _stages(report), *_curves(rows, cfg),
-        _timelines(report, rows, spans, cfg), _accounts(report), _examples(report.examples),
+        _header(report, cfg),
+        _evaluations(report.evaluations),
+        _stages(report),
+        *_curves(rows, cfg),
+        _timelines(report, rows, spans, cfg),
+        _accounts(report),
+        _examples(report.examples),
         f"<section><h2>Settings</h2><details><summary>{escape(str(directory / 'config.toml'))}</summary><pre>"
         f"{escape((directory / 'config.toml').read_text(encoding='utf-8'))}</pre></details></section>",
     ]
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>rlsp: {escape(report.run)}</title>'
-            f'<meta name="viewport" content="width=device-width"><style>{STYLE.read_text(encoding="utf-8")}</style></head>'
-            f"<body><main>{''.join(sections)}</main></body></html>\n")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>rlsp: {escape(report.run)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE.read_text(encoding="utf-8")}</style></head>'
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
 
 
 def _header(report: Report, cfg: RunConfig) -> str:
     state = "finished" if report.finished else "not finished"
     gain = _gain(report.evaluations)
     model = cfg.model.path or "scratch"
-    facts = (f"task {cfg.task.name} &middot; model {escape(model)} &middot; engine {cfg.sampler.engine} &middot; seed "
-             f"{report.seed} &middot; {seconds_text(report.seconds)} &middot; {report.versions} versions &middot; {state}")
+    facts = (
+        f"task {cfg.task.name} &middot; model {escape(model)} &middot; engine {cfg.sampler.engine} &middot; seed "
+        f"{report.seed} &middot; {seconds_text(report.seconds)} &middot; {report.versions} versions &middot; {state}"
+    )
     return f"<header><h1>{escape(report.run)}</h1><p>{facts}</p>{gain}</header>"
 
 
@@ -63,9 +72,12 @@ def _gain(evaluations: list[Evaluation]) -> str:
     a, b = first.figure("pass_at_1"), last.figure("pass_at_1")
     if a is None or b is None:
         return ""
-    return (f'<p class="headline"><b>{percent_text(a.mean)}</b> &rarr; <b>{percent_text(b.mean)}</b> <span>held-out pass@1, '
-            f"{last.prompts} prompts x {last.rollouts} rollouts, 95 % intervals {interval_text(a)} and {interval_text(b)}"
-            "</span></p>")
+    return (
+        f'<p class="headline"><b>{percent_text(a.mean)}</b> &rarr; <b>{percent_text(b.mean)}</b> <span>'
+        "held-out pass@1, "
+        f"{last.prompts} prompts x {last.rollouts} rollouts, 95 % intervals {interval_text(a)} and {interval_text(b)}"
+        "</span></p>"
+    )
 
 
 def _evaluations(evaluations: list[Evaluation]) -> str:
@@ -73,16 +85,21 @@ def _evaluations(evaluations: list[Evaluation]) -> str:
         return ""
     names = list(dict.fromkeys(name for e in evaluations for name in e.figures))
     head = ["evaluation", "version", *[figure_name(name) for name in names]]
-    rows = [[f"{e.when} {e.stage}", str(e.version), *[figure_text(name, e.figure(name)) for name in names]]
-            for e in evaluations]
+    rows = [
+        [f"{e.when} {e.stage}", str(e.version), *[figure_text(name, e.figure(name)) for name in names]]
+        for e in evaluations
+    ]
     k = evaluations[0].k
     charts = [_dots(evaluations, "pass_at_1"), _dots(evaluations, f"pass_at_{k}") if k > 1 else ""]
     return f"<section><h2>Held-out results</h2>{_table(head, rows)}{_grid(charts)}</section>"
 
 
 def _dots(evaluations: list[Evaluation], name: str) -> str:
-    dots = [svg.Dot(f"{e.when} {e.stage}, v{e.version}", figure.mean, figure.low, figure.high)
-            for e in evaluations if (figure := e.figure(name)) is not None]
+    dots = [
+        svg.Dot(f"{e.when} {e.stage}, v{e.version}", figure.mean, figure.low, figure.high)
+        for e in evaluations
+        if (figure := e.figure(name)) is not None
+    ]
     return svg.dot_chart(f"held-out {figure_name(name)}, 95 % interval", dots)
 
 
@@ -92,9 +109,20 @@ def _stages(report: Report) -> str:
     for s in report.stages:
         reward = "-" if s.reward_first is None else f"{s.reward_first:.3f} to {s.reward_last:.3f}"
         idle = ", ".join(f"{name} {100 * share:.0f} %" for name, share in report.idle.get(s.name, {}).items())
-        rows.append([s.name, f"{s.steps}/{s.planned_steps}", seconds_text(s.seconds), count_text(s.rollouts),
-                     count_text(s.tokens), f"{s.first_version}-{s.last_version}", _figure(s.lag_mean, 2),
-                     _figure(s.lag_max, 0), reward, idle or "-"])
+        rows.append(
+            [
+                s.name,
+                f"{s.steps}/{s.planned_steps}",
+                seconds_text(s.seconds),
+                count_text(s.rollouts),
+                count_text(s.tokens),
+                f"{s.first_version}-{s.last_version}",
+                _figure(s.lag_mean, 2),
+                _figure(s.lag_max, 0),
+                reward,
+                idle or "-",
+            ]
+        )
     return f"<section><h2>Stages</h2>{_table(head, rows)}</section>"
 
 
@@ -116,10 +144,14 @@ def _parts(rows: list[Row]) -> list[str]:
 
 
 def _chart(title: str, metrics: Sequence[str], rows: list[Row]) -> str:
-    series = [svg.Series(name.removeprefix(PART).replace("_", " "), points) for name in metrics
-              if (points := [(float(row.get("stage_step", row["step"])), float(row[name])) for row in rows
-                             if isinstance(row.get(name), int | float)])]
+    series = [svg.Series(name.removeprefix(PART).replace("_", " "), _points(name, rows)) for name in metrics]
+    series = [s for s in series if s.points]
     return svg.line_chart(title, series, x_name="step of the stage") if series else ""
+
+
+def _points(name: str, rows: list[Row]) -> list[tuple[float, float]]:
+    values = [(row.get("stage_step", row["step"]), row.get(name)) for row in rows]
+    return [(float(x), float(y)) for x, y in values if isinstance(x, int | float) and isinstance(y, int | float)]
 
 
 def _timelines(report: Report, rows: list[Row], spans: list[Span], cfg: RunConfig) -> str:
@@ -130,8 +162,10 @@ def _timelines(report: Report, rows: list[Row], spans: list[Span], cfg: RunConfi
     shown = [("the whole run", start, end)]
     windows = stage_windows(cfg, rows, [e.t for e in report.evaluations], spans)
     shown += [(f"stage {name}", *window) for name, window in windows.items() if cfg.stages[name].source == "rollouts"]
-    charts = [svg.timeline(title, lanes([s for s in spans if s.t1 > a and s.t0 < b], (b - a) / 1500), a, b)
-              for title, a, b in shown]
+    charts = [
+        svg.timeline(title, lanes([s for s in spans if s.t1 > a and s.t0 < b], (b - a) / 1500), a, b)
+        for title, a, b in shown
+    ]
     return f'<section><h2>Where the time went</h2><div class="wide">{"".join(charts)}</div></section>'
 
 
@@ -160,8 +194,11 @@ def _card(row: dict[str, Any]) -> str:
     facts = f"{row.get('num_tokens', '?')} tokens, version {row.get('version_min', '?')}"
     if row.get("version_max") != row.get("version_min"):
         facts += f"-{row.get('version_max')}"
-    return (f'<article class="v-{status}"><p><b>{status}</b> <span>{escape(facts)}</span></p>'
-            f"<pre class=\"prompt\">{escape(str(row.get('prompt', '')))}</pre><pre>{escape(str(row.get('text', '')))}</pre></article>")
+    return (
+        f'<article class="v-{status}"><p><b>{status}</b> <span>{escape(facts)}</span></p>'
+        f'<pre class="prompt">{escape(str(row.get("prompt", "")))}</pre>'
+        f"<pre>{escape(str(row.get('text', '')))}</pre></article>"
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

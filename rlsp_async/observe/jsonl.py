@@ -42,7 +42,7 @@ class JsonlWriter:
         rest = memoryview(orjson.dumps(row, option=_OPTIONS))
         try:
             while rest:  # a disk that is nearly full takes a part, then says so
-                rest = rest[self._file.write(rest):]
+                rest = rest[self._file.write(rest) :]
         except OSError as e:
             raise MachineError(f"{self.path}: cannot be written: {e.strerror}") from None
 

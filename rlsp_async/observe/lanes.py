@@ -21,12 +21,14 @@ class Span(NamedTuple):
 
 def spans_of(rows: list[dict[str, Any]]) -> list[Span]:
     """Rows of timeline.jsonl in the order of their beginnings."""
-    return sorted(Span(float(row["t0"]), float(row["t1"]), str(row["worker"]), str(row["kind"]), str(row.get("what", "")))
-                  for row in rows)
+    return sorted(
+        Span(float(row["t0"]), float(row["t1"]), str(row["worker"]), str(row["kind"]), str(row.get("what", "")))
+        for row in rows
+    )
 
 
 def merged(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tuple[float, float]]:
-    """Disjoint intervals in order; those closer than `gap_s` become one. [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
+    """Disjoint intervals; closer than `gap_s` they become one: [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
     joined: list[tuple[float, float]] = []
     for t0, t1 in sorted(intervals):
         if joined and t0 <= joined[-1][1] + gap_s:
@@ -49,8 +51,12 @@ def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]
     if end <= start:
         return {}
     shares = {}
-    for worker in sorted({span.worker for span in spans if span.kind != "evaluate"}, key=lambda name: (_rank(name), name)):
-        times = [(max(s.t0, start), min(s.t1, end)) for s in spans if s.worker == worker and s.t1 > start and s.t0 < end]
+    for worker in sorted(
+        {span.worker for span in spans if span.kind != "evaluate"}, key=lambda name: (_rank(name), name)
+    ):
+        times = [
+            (max(s.t0, start), min(s.t1, end)) for s in spans if s.worker == worker and s.t1 > start and s.t0 < end
+        ]
         shares[worker] = 1.0 - sum(t1 - t0 for t0, t1 in merged(times)) / (end - start)
     return shares
 

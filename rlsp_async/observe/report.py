@@ -3,8 +3,8 @@
     report = build_report(run)          # at any time, also while the run goes on
     write_report(run, finished=True)    # at the end, by `rlsp run`
 
-Reads config.toml, metrics.jsonl, evaluations.jsonl, timeline.jsonl, rollouts.jsonl and status.json (the supervisor's last
-look at the hub: the token account). Times are seconds since the run began.
+Reads config.toml, metrics.jsonl, evaluations.jsonl, timeline.jsonl, rollouts.jsonl and status.json (the supervisor's
+last look at the hub: the token account). Times are seconds since the run began.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -89,13 +88,22 @@ def build_report(directory: Path, *, finished: bool = False) -> Report:
     account = rows[-1].get("account", {}) if rows else {}
     windows = stage_windows(cfg, rows, [e.t for e in evaluations], spans)
     return Report(
-        run=cfg.name, finished=finished, directory=str(directory.resolve()), seconds=_seconds(rows, evaluations, spans, status),
-        seed=cfg.seed, stages=[_stage(cfg, name, rows, windows) for name in cfg.stages], evaluations=evaluations,
-        tokens=status.tokens if status else account, groups=status.counts if status else {},
+        run=cfg.name,
+        finished=finished,
+        directory=str(directory.resolve()),
+        seconds=_seconds(rows, evaluations, spans, status),
+        seed=cfg.seed,
+        stages=[_stage(cfg, name, rows, windows) for name in cfg.stages],
+        evaluations=evaluations,
+        tokens=status.tokens if status else account,
+        groups=status.counts if status else {},
         idle={name: idle_shares(spans, *window) for name, window in windows.items()},
-        lags=lag_histogram([row for row in rows if cfg.stages[str(row["stage"])].source == "rollouts"]), versions=max((int(row["step"]) for row in rows), default=0),
-        digest=final_digest(directory / "final"), message=status.message if status else "",
-        examples=pick_examples([rollout_row(row) for row in read_jsonl(directory / "rollouts.jsonl")]))
+        lags=lag_histogram([row for row in rows if cfg.stages[str(row["stage"])].source == "rollouts"]),
+        versions=max((int(row["step"]) for row in rows), default=0),
+        digest=final_digest(directory / "final"),
+        message=status.message if status else "",
+        examples=pick_examples([rollout_row(row) for row in read_jsonl(directory / "rollouts.jsonl")]),
+    )
 
 
 def read_config(directory: Path) -> RunConfig:
@@ -125,8 +133,11 @@ def write_status(directory: Path, status: Status) -> None:
 
 def read_steps(directory: Path, spans: list[Span]) -> list[Row]:
     """One row a step, in order: a step that was trained again after a crash counts once, the last time."""
-    trained_at = {int(span.what.removeprefix("step ")): span.t1 for span in spans
-                  if span.kind == "train" and span.what.removeprefix("step ").isdigit()}
+    trained_at = {
+        int(span.what.removeprefix("step ")): span.t1
+        for span in spans
+        if span.kind == "train" and span.what.removeprefix("step ").isdigit()
+    }
     rows = [row for row in read_jsonl(directory / "metrics.jsonl") if row.get("kind") == "step"]
     by_step = {int(row["step"]): step_row(row, trained_at) for row in rows}
     return [by_step[step] for step in sorted(by_step)]
@@ -138,9 +149,10 @@ def read_evaluations(directory: Path) -> list[Evaluation]:
     return list({(e.when, e.stage): e for e in found}.values())
 
 
-def stage_windows(cfg: RunConfig, rows: list[Row], others: list[float],
-                  spans: list[Span]) -> dict[str, tuple[float, float]]:
-    """From when to when each stage trained: from the event before its first step (or the first span) to its last step."""
+def stage_windows(
+    cfg: RunConfig, rows: list[Row], others: list[float], spans: list[Span]
+) -> dict[str, tuple[float, float]]:
+    """When each stage trained: from the event before its first step (or the first span) to its last step."""
     events = sorted([float(row["t"]) for row in rows] + others)
     windows = {}
     for name in cfg.stages:
@@ -162,17 +174,23 @@ def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[
     start, end = windows.get(name, (0.0, 0.0))
     lagged = mine if stage.source == "rollouts" else []
     return StageSummary(
-        name=name, steps=len(mine), planned_steps=stage.steps, seconds=end - start,
+        name=name,
+        steps=len(mine),
+        planned_steps=stage.steps,
+        seconds=end - start,
         rollouts=sum(int(row.get("num_rollouts", per_step)) for row in mine),
         tokens=sum(int(row.get("tokens", 0)) for row in mine),
-        first_version=int(mine[0]["step"]) if mine else 0, last_version=int(mine[-1]["step"]) if mine else 0,
+        first_version=int(mine[0]["step"]) if mine else 0,
+        last_version=int(mine[-1]["step"]) if mine else 0,
         lag_mean=_mean([v for row in lagged if (v := _number(row, "lag_mean")) is not None]),
         lag_max=max((v for row in lagged if (v := _number(row, "lag_max")) is not None), default=None),
-        reward_first=_mean(rewards[:tenth]), reward_last=_mean(rewards[-tenth:]))
+        reward_first=_mean(rewards[:tenth]),
+        reward_last=_mean(rewards[-tenth:]),
+    )
 
 
 def lag_histogram(rows: list[Row]) -> dict[str, int]:
-    """Sums the counts lag_0, lag_1, ... of the steps; where there are none, a step's rollouts by its rounded mean lag."""
+    """Sums the counts lag_0, lag_1, ... of the steps; without them, a step's rollouts by its rounded mean lag."""
     counts: Counter[int] = Counter()
     for row in rows:
         named = {int(k[4:]): int(v) for k, v in row.items() if k.startswith("lag_") and k[4:].isdigit()}

@@ -1,8 +1,8 @@
 """The rows of a run's jsonl files in the one form that report and curves read, whoever wrote them.
 
-    step        {"step", "stage", "stage_step", "t", "reward", "part_correct", "lag_mean", ...}      flat, numbers only
-    evaluation  Evaluation(stage, when, version, figures={"pass_at_1": Estimate(...), "pass_at_8": ...})
-    rollout     {"when": step | before | after, "prompt", "text", "status", "num_tokens", "version_min", "version_max"}
+step        {"step", "stage", "stage_step", "t", "reward", "part_correct", "lag_mean", ...}      flat, numbers only
+evaluation  Evaluation(stage, when, version, figures={"pass_at_1": Estimate(...), "pass_at_8": ...})
+rollout     {"when": step | before | after, "prompt", "text", "status", "num_tokens", "version_min", "version_max"}
 """
 
 from __future__ import annotations
@@ -60,16 +60,26 @@ def step_row(row: Row, trained_at: Mapping[int, float]) -> Row:
 
 
 def evaluation_row(row: Row) -> Evaluation:
-    """One row of evaluations.jsonl: figures as {"mean", "low", "high"}, or flat with _low and _high. Raises DataError."""
+    """A row of evaluations.jsonl: figures as {"mean", "low", "high"}, or flat with _low and _high. Raises DataError."""
     try:
-        prompts = int(row.get("num_prompts", row.get("prompts", 0)))
-        total = int(row.get("num_rollouts", 0))
+        prompts = int(_first(row, "num_prompts", "prompts"))
+        total = int(_first(row, "num_rollouts"))
         return Evaluation(
-            stage=str(row["stage"]), when=str(row["when"]), version=int(row["version"]), prompts=prompts,
+            stage=str(row["stage"]),
+            when=str(row["when"]),
+            version=int(row["version"]),
+            prompts=prompts,
             rollouts=int(row["rollouts"]) if "rollouts" in row else total // max(1, prompts),
-            figures=_figures(row), t=float(row.get("t", row.get("seconds", 0.0))))
+            figures=_figures(row),
+            t=_first(row, "t", "seconds"),
+        )
     except (KeyError, TypeError, ValueError) as e:
         raise DataError(f"evaluations.jsonl: a row that cannot be read: {e!r}") from None
+
+
+def _first(row: Row, *names: str) -> float:
+    """The first of these that the row has as a number; 0 when it has none."""
+    return next((float(row[name]) for name in names if isinstance(row.get(name), int | float)), 0.0)
 
 
 def _figures(row: Row) -> dict[str, Estimate]:
@@ -78,15 +88,24 @@ def _figures(row: Row) -> dict[str, Estimate]:
         if isinstance(value, dict) and {"mean", "low", "high"} <= value.keys():
             figures[name] = Estimate(mean=value["mean"], low=value["low"], high=value["high"])
         elif f"{name}_low" in row or name in ("length", "search_steps", "truncated"):
-            low, high = row.get(f"{name}_low", value), row.get(f"{name}_high", value)
-            name = name.replace("pass_at_k", f"pass_at_{row.get('k', 'k')}").replace("length", "response_tokens")
-            figures[name] = Estimate(mean=float(value), low=float(low), high=float(high))
+            low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+            figures[_long_name(name, row)] = Estimate(
+                mean=value, low=value if low is None else low, high=value if high is None else high
+            )
     return figures
+
+
+def _long_name(name: str, row: Row) -> str:
+    return f"pass_at_{row.get('k', 'k')}" if name == "pass_at_k" else name.replace("length", "response_tokens")
 
 
 def rollout_row(row: Row) -> Row:
     """One row of rollouts.jsonl."""
     when = row.get("when") or str(row.get("evaluation", "")).partition(" ")[0] or "step"
-    return {**row, "when": when, "num_tokens": row.get("num_tokens", row.get("tokens")),
-            "version_min": row.get("version_min", row.get("oldest_version")),
-            "version_max": row.get("version_max", row.get("newest_version"))}
+    return {
+        **row,
+        "when": when,
+        "num_tokens": row.get("num_tokens", row.get("tokens")),
+        "version_min": row.get("version_min", row.get("oldest_version")),
+        "version_max": row.get("version_max", row.get("newest_version")),
+    }

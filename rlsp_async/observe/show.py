@@ -53,7 +53,10 @@ def _print_report(report: Report, out: TextIO) -> None:
         _table(*evaluation_table(report), out)
     _table(*stage_table(report), out)
     if report.tokens:
-        print("tokens   " + "   ".join(f"{name.replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()), file=out)
+        print(
+            "tokens   " + "   ".join(f"{name.replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()),
+            file=out,
+        )
     if report.lags:
         print("lag      " + "   ".join(f"{lag}: {n}" for lag, n in report.lags.items()), file=out)
     if report.digest:
@@ -64,10 +67,14 @@ def _print_report(report: Report, out: TextIO) -> None:
 def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Held-out figures, one row an evaluation, 95 % intervals in brackets."""
     names = list(dict.fromkeys(name for e in report.evaluations for name in e.figures))
-    shown = [n for n in names if not n.startswith("pass_at_") or n in ("pass_at_1", f"pass_at_{report.evaluations[0].k}")]
+    shown = [
+        n for n in names if not n.startswith("pass_at_") or n in ("pass_at_1", f"pass_at_{report.evaluations[0].k}")
+    ]
     head = ["held-out", "version", *[figure_name(name) for name in shown]]
-    return head, [[f"{e.when} {e.stage}", str(e.version), *[figure_text(n, e.figure(n)) for n in shown]]
-                  for e in report.evaluations]
+    return head, [
+        [f"{e.when} {e.stage}", str(e.version), *[figure_text(n, e.figure(n)) for n in shown]]
+        for e in report.evaluations
+    ]
 
 
 def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -78,8 +85,19 @@ def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
         lag = "-" if s.lag_mean is None else f"{s.lag_mean:.2f} (max {s.lag_max:.0f})"
         reward = "-" if s.reward_first is None else f"{s.reward_first:.2f} -> {s.reward_last:.2f}"
         idle = ", ".join(f"{name} {100 * share:.0f} %" for name, share in report.idle.get(s.name, {}).items())
-        rows.append([s.name, f"{s.steps}/{s.planned_steps}", f"{s.first_version}-{s.last_version}", count_text(s.rollouts),
-                     count_text(s.tokens), seconds_text(s.seconds), lag, reward, idle])
+        rows.append(
+            [
+                s.name,
+                f"{s.steps}/{s.planned_steps}",
+                f"{s.first_version}-{s.last_version}",
+                count_text(s.rollouts),
+                count_text(s.tokens),
+                seconds_text(s.seconds),
+                lag,
+                reward,
+                idle,
+            ]
+        )
     return head, rows
 
 
@@ -105,7 +123,7 @@ def task_of(text: str) -> tuple[Task, int]:
 
 
 def show_demonstrations(text: str, num: int, out: TextIO | None = None) -> int:
-    """`rlsp demos TASK`: prompt, response and reference answer of the first demonstrations, or prompts if it has none."""
+    """`rlsp demos TASK`: prompt, response and reference answer of the first demonstrations; without any, prompts."""
     from rlsp_async.tasks.base import load_task
 
     if num < 1:
@@ -154,8 +172,15 @@ def show_evaluation(arguments: argparse.Namespace, out: TextIO | None = None) ->
     section, _ = task_of(arguments.task)
     if arguments.n < 1 or arguments.prompts < 1:
         raise ConfigError("-n and --prompts must be at least 1")
-    result = evaluate(Path(arguments.model), section, rollouts=arguments.n, prompts=arguments.prompts,
-                      engine=arguments.engine, max_new_tokens=arguments.max_new_tokens,
-                      temperature=arguments.temperature, seed=arguments.seed)
+    result = evaluate(
+        Path(arguments.model),
+        section,
+        rollouts=arguments.n,
+        prompts=arguments.prompts,
+        engine=arguments.engine,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+    )
     print(msgspec.json.encode(result).decode() if arguments.json else result, file=out or sys.stdout)
     return 0

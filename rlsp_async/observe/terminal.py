@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -29,13 +29,31 @@ SHOWN_PARTS = 6
 PARTS = ("part_", "parts.")
 """Beginnings of a metric's name: the mean of a reward part, e.g. part_correct."""
 
-COLOURS = {"working": "green", "loading": "cyan", "waiting_work": "yellow", "waiting_credit": "yellow", "draining": "magenta"}
-PHASES = {"running": "green", "evaluating": "cyan", "draining": "magenta", "finished": "bold green", "failed": "bold red"}
+COLOURS = {
+    "working": "green",
+    "loading": "cyan",
+    "waiting_work": "yellow",
+    "waiting_credit": "yellow",
+    "draining": "magenta",
+}
+PHASES = {
+    "running": "green",
+    "evaluating": "cyan",
+    "draining": "magenta",
+    "finished": "bold green",
+    "failed": "bold red",
+}
 
 
 def panel(status: Status) -> Panel:
     """Everything at a glance."""
-    parts = [_head(status), _bar(status), _figures(status), _groups(status), _workers(status.workers)]
+    parts: list[RenderableType] = [
+        _head(status),
+        _bar(status),
+        _figures(status),
+        _groups(status),
+        _workers(status.workers),
+    ]
     if status.message:
         parts.append(Text(status.message, style="yellow"))
     return Panel(Group(*parts), title=f"[bold]rlsp[/] {status.run}", title_align="left", border_style="dim")
@@ -57,8 +75,10 @@ def _bar(status: Status) -> Table:
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
     total = max(1, status.stage_steps)
-    grid.add_row(ProgressBar(total=total, completed=min(status.stage_step, total)),
-                 f"step {status.stage_step}/{status.stage_steps}")
+    grid.add_row(
+        ProgressBar(total=total, completed=min(status.stage_step, total)),
+        f"step {status.stage_step}/{status.stage_steps}",
+    )
     return grid
 
 
@@ -75,7 +95,12 @@ def figures(status: Status) -> list[tuple[str, str]]:
     if "lag_mean" in m:
         worst = f" (max {m['lag_max']:.0f})" if "lag_max" in m else ""
         shown.append(("lag", f"{m['lag_mean']:.2f}{worst}"))
-    for name, label in (("loss", "loss"), ("kl_behaviour", "KL"), ("entropy", "entropy"), ("response_tokens", "length")):
+    for name, label in (
+        ("loss", "loss"),
+        ("kl_behaviour", "KL"),
+        ("entropy", "entropy"),
+        ("response_tokens", "length"),
+    ):
         if name in m:
             shown.append((label, f"{m[name]:.3g}"))
     if "tokens_per_s" in m:
@@ -104,22 +129,35 @@ def _groups(status: Status) -> Text:
 
 def _workers(workers: list[WorkerStatus]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name, justify in (("worker", "left"), ("state", "left"), ("idle", "right"), ("leases", "right"), ("version", "right")):
+    for name, justify in (
+        ("worker", "left"),
+        ("state", "left"),
+        ("idle", "right"),
+        ("leases", "right"),
+        ("version", "right"),
+    ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for w in workers:
         if w.role == "observer":
             continue
         state = f"silent {w.silent_s:.0f} s" if w.silent_s > 5 else w.state.replace("_", " ")
         colour = "red" if w.silent_s > 5 else COLOURS.get(w.state, "")
-        table.add_row(w.worker, Text(state, style=colour), _percent(w.idle_share), f"{w.leases}/{w.credit}",
-                      str(w.version) if w.version >= 0 else "-")
+        table.add_row(
+            w.worker,
+            Text(state, style=colour),
+            _percent(w.idle_share),
+            f"{w.leases}/{w.credit}",
+            str(w.version) if w.version >= 0 else "-",
+        )
     return table
 
 
 def plain_line(status: Status) -> str:
-    """The same for a log file: "rlsp [  75 s] rlsp running step 3/16 v1003 | pass@1 31.2 % | ... | idle sampler-0 4 %"."""
-    head = f"[{status.seconds:5.0f} s] {status.stage or 'starting'} {status.phase} step {status.stage_step}/" \
-           f"{status.stage_steps} v{status.version}"
+    """For a log file: "rlsp [  75 s] rlsp running step 3/16 v1003 | pass@1 31.2 % | ... | idle sampler-0 4 %"."""
+    head = (
+        f"[{status.seconds:5.0f} s] {status.stage or 'starting'} {status.phase} step {status.stage_step}/"
+        f"{status.stage_steps} v{status.version}"
+    )
     shown = [f"{name} {value}" for name, value in figures(status)]
     idle = [f"{w.worker} {_percent(w.idle_share)}" for w in status.workers if w.role != "observer"]
     parts = [head, *([" ".join(shown)] if shown else []), *(["idle " + ", ".join(idle)] if idle else [])]

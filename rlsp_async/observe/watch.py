@@ -22,6 +22,7 @@ async def watch(cfg: RunConfig, on_status: Callable[[Status], None]) -> None:
     from rlsp_async.service import hub_address, limits_of
     from rlsp_async.wire.link import LinkSettings, WorkerLink
 
-    who = LinkSettings(run=cfg.name, role="observer", worker=f"observer-{os.getpid()}", give_up_s=PATIENCE_S,
-                       limits=limits_of(cfg))
+    who = LinkSettings(
+        run=cfg.name, role="observer", worker=f"observer-{os.getpid()}", give_up_s=PATIENCE_S, limits=limits_of(cfg)
+    )
     await WorkerLink(who, lambda: hub_address(cfg), on_status=on_status).run()

@@ -51,6 +51,8 @@ def test_line_that_is_no_object_is_named(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_one_sentence() -> None:
-    with (JsonlWriter(Path("/dev/full")) as writer,
-          pytest.raises(MachineError, match="/dev/full: cannot be written: No space left on device")):
+    with (
+        JsonlWriter(Path("/dev/full")) as writer,
+        pytest.raises(MachineError, match="/dev/full: cannot be written: No space left on device"),
+    ):
         writer.write({"step": 1})
