@@ -13,7 +13,7 @@ FROM python:3.11-slim-bookworm AS wheel
 RUN pip install --no-cache-dir --no-deps hatchling==1.33.0 packaging==26.3 pathspec==1.1.1 pluggy==1.6.0 \
     tomlkit==0.15.2 trove-classifiers==2025.9.11.17
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY rlsp_async rlsp_async
 COPY services services
 COPY proto proto

@@ -69,6 +69,7 @@ ROWS = {
     "rlsp_async.service": Row(5, TORCH),
     "rlsp_async.observe.show": Row(6),
     "rlsp_async.observe.watch": Row(6),
+    "rlsp_async.cards": Row(3, TORCH),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
     "rlsp_async.prepare": Row(6),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(240)  # pip and the task's data, on a machine that does other things too
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -53,7 +54,9 @@ def test_everything_a_run_needs_is_inside(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = [f"rlsp_async/_services/{role}.py" for role in ("replay", "sampler", "verifier", "learner")]
     wanted += [f"rlsp_async/_launch/configs/{path.name}" for path in (ROOT / "launch/configs").glob("*.toml")]
-    wanted += ["rlsp_async/_proto/README.md", "rlsp_async-0.1.0.dist-info/licenses/LICENSE", "rlsp_async/cli.py"]
+    wanted += [f"rlsp_async/data/{path.name}" for path in (ROOT / "rlsp_async/data").iterdir()]
+    wanted += [f"rlsp_async-0.1.0.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")]
+    wanted += ["rlsp_async/_proto/README.md", "rlsp_async/observe/report.css"]
     assert set(wanted) <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests/", "docs/"))]
 
