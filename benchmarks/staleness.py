@@ -2,8 +2,8 @@
 
     python benchmarks/staleness.py --smoke --model runs/ops_cpu/stages/sft
 
-Every arm is a whole run of the line (`launch/configs/ops_offpolicy.toml`: hub, sampler, verifier, learner) from the same
-SFT checkpoint with the same number of rollouts; only the loss differs. `--smoke` runs naive REINFORCE (must
+Every arm is a whole run of the line (`launch/configs/ops_offpolicy.toml`: hub, sampler, verifier, learner) from the
+same SFT checkpoint with the same number of rollouts; only the loss differs. `--smoke` runs naive REINFORCE (must
 collapse) against clipped GRPO (must not) with one seed and exits 1 when theory and measurement disagree.
 """
 
@@ -35,7 +35,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "runs" / "ops_cpu" / "stages" / "sft",
                         help="Hugging Face directory that every arm starts from")
-    parser.add_argument("--smoke", action="store_true", help="one seed; exit 1 unless REINFORCE collapses and GRPO does not")
+    parser.add_argument("--smoke", action="store_true", help="exit 1 unless REINFORCE collapses and GRPO does not")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each arm")
     parser.add_argument("--steps", type=int, default=6, help="batches of 256 rollouts")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "staleness", help="where the runs go")
@@ -62,8 +62,8 @@ def _run_arm(arm: str, seed: int, args: argparse.Namespace) -> dict[str, object]
 
 def _table(rows: list[dict[str, object]]) -> str:
     lines = ["arm          seed  rollouts  pass@1 (95 % interval)   length"]
-    lines += [f"{r['arm']:<12} {r['seed']:>4}  {r['rollouts']:>8}  {r['pass_at_1']:.3f} ({r['low']:.3f}..{r['high']:.3f})"
-              f"     {r['length']:>6.1f}" for r in rows]
+    lines += [f"{r['arm']:<12} {r['seed']:>4}  {r['rollouts']:>8}  {r['pass_at_1']:.3f} "
+              f"({r['low']:.3f}..{r['high']:.3f})     {r['length']:>6.1f}" for r in rows]
     return "\n".join(lines)
 
 

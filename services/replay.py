@@ -6,7 +6,6 @@ from rlsp_async.service import Service, limits_of, serve
 
 async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.replay.server import ReplayServer  # after the arguments are read
-
     from rlsp_async.wire.router import Router
 
     server = ReplayServer(cfg)
