@@ -2,7 +2,7 @@
 
     Prompt -> RolloutGroup -> VerifiedGroup -> Batch -> WeightsRef          nouns
     Hello, Ping, Done, Failed, Loaded, Rejected, Bye                        worker -> hub
-    Welcome, Work, Ack, Revoke, NewWeights, Drain, Refuse, Status           hub -> worker
+    Welcome, Pong, Work, Ack, Revoke, NewWeights, Drain, Refuse, Status     hub -> worker
 
 Maps on the wire (never arrays), so fields may be added with a default and are skipped by older readers; no field
 changes its type or meaning. Columns are raw bytes (`columns.py`); T is the number of response tokens, P of prompt
@@ -320,6 +320,13 @@ class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
     leases: list[int] = []
 
 
+class Pong(Noun, frozen=True, kw_only=True, tag="pong"):
+    """Answer to Ping and Bye, given by the loop that runs the hub: the sign by which a worker knows that it lives."""
+
+    known: bool = True
+    """False: this hub has no Hello of this connection. After a Bye: heard, go. Else: restarted, say Hello."""
+
+
 class Work(Noun, frozen=True, kw_only=True, tag="work"):
     """A lease. Without a Done or Ping from the worker for `deadline_s` it is taken back."""
 
@@ -398,4 +405,4 @@ class Status(Noun, frozen=True, kw_only=True, tag="status"):
     """Last thing worth saying, e.g. the reason of a failure."""
 
 
-FromHub = Welcome | Work | Ack | Revoke | NewWeights | Drain | Refuse | Status
+FromHub = Welcome | Pong | Work | Ack | Revoke | NewWeights | Drain | Refuse | Status

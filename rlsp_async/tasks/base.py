@@ -11,23 +11,19 @@ Everything is a pure function of (seed, split, index): a prompt is made again, n
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
 from rlsp_async import config
-from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
+from rlsp_async.modules import find_module
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Split = Literal["train", "test"]
-
-_NO_TASKS = ("base", "rows", "words")  # modules of this package that are no tasks
 
 
 class Task(Protocol):
@@ -56,33 +52,10 @@ class Task(Protocol):
 
 def load_task(section: config.Task, seed: int) -> Task:
     """The task that a run names. Raises ConfigError (unknown task, wrong option) or DataError (unusable file)."""
-    module = find_module(section.name, "rlsp_async.tasks", "task.name", ("Config", "load"), _NO_TASKS)
+    module = find_module(section.name, "rlsp_async.tasks", "task.name", ("Config", "load"))
     options = _options(section, module.Config)
     task: Task = module.load(options, seed)
     return task
-
-
-def find_module(name: str, package: str, key: str, needs: tuple[str, ...], hidden: tuple[str, ...] = ()) -> Any:
-    """The module that the setting `key` names: one of `package`, or, with a dot, one of the user's own.
-
-    Raises ConfigError with the nearest name when there is none, or when it lacks one of `needs`.
-    """
-    known = [m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__) if m.name not in hidden]
-    if "." not in name and name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}, or a dotted module of your own"
-        raise ConfigError(f"{key}: unknown name {name!r}; {hint}")
-    full = name if "." in name else f"{package}.{name}"
-    try:
-        module = importlib.import_module(full)
-    except ModuleNotFoundError as e:
-        if e.name is None or not (full == e.name or full.startswith(e.name + ".")):
-            raise  # the user's module is there and needs something else: the traceback says what
-        raise ConfigError(f"{key}: no module {full!r}; is its directory on PYTHONPATH?") from None
-    for attribute in needs:
-        if not hasattr(module, attribute):
-            raise ConfigError(f"{key}: module {full!r} offers no {attribute!r}")
-    return module
 
 
 def no_demonstration(name: str) -> DataError:

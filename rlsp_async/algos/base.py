@@ -1,0 +1,152 @@
+"""What an algorithm is: a module with `Config`, `PRESETS`, `NEEDS`, `needs`, `advantages` and `token_loss`.
+
+No class, no registry: `[stages.NAME.algorithm] name = "grpo"` names `rlsp_async.algos.grpo`, or a dotted module of
+your own. `tests/algos/test_contract.py` runs the same laws on every module here.
+
+Shapes: B rollouts of a batch, N their response tokens end to end, R response tokens of one micro-batch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal, Protocol, cast
+
+import msgspec
+from torch import Tensor
+
+from rlsp_async import config
+from rlsp_async.errors import ConfigError
+
+Stats = dict[str, Tensor]
+"""Named [sum, count] pairs: micro-batches add up, one division at the end."""
+
+
+class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every algorithm's Config: what the learner itself reads."""
+
+    aggregation: Literal["token_mean", "seq_mean"] = "token_mean"
+    """Mean over all tokens of an update, or mean over rollouts of their token means."""
+    critic: Literal["none", "head", "head_detached", "separate"] = "none"
+    """Value function: none, on the policy's trunk, there without gradient into it, or a model of its own."""
+    critic_lr: float = 0.0
+    """Learning rate of the critic's parameters; 0: the optimizer's lr."""
+    critic_warmup_steps: int = 0
+    """First steps of the stage in which only the critic learns."""
+    reward_form: Literal["eq1", "released"] = "eq1"
+    """RLSP's Eq. 1, or what the released reward server computes (rewards/compose.py)."""
+    normalize_reward: bool = False
+    """Rewards of a batch to mean 0, standard deviation 1, then clipped."""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """A batch as flat columns. Example: reward_B [1, 0], group_B [0, 0], length_B [3, 2], N = 5."""
+
+    reward_B: Tensor
+    group_B: Tensor
+    """int64 [B]; rollouts of one prompt share a number."""
+    length_B: Tensor
+    """int64 [B] response tokens; sums to N."""
+    behaviour_N: Tensor
+    """Log-prob under the policy that sampled the token."""
+    mask_N: Tensor
+    """bool; False: the token's columns may hold anything and must not matter."""
+    old_N: Tensor | None = None
+    """Log-prob under the learner at the beginning of the step; here only beside "reference" or "values"."""
+    reference_N: Tensor | None = None
+    """Log-prob under the policy with which the stage began."""
+    values_N: Tensor | None = None
+    """Critic's values at the beginning of the step."""
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """What `advantages` answers."""
+
+    adv_N: Tensor
+    keep_B: Tensor
+    """bool [B]; False: the rollout is left out of the update and of its counts."""
+    returns_N: Tensor | None = None
+    """Targets of the critic."""
+    stats: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Columns [R] of one micro-batch. `logp` and `values` carry gradient."""
+
+    logp: Tensor
+    behaviour: Tensor
+    adv: Tensor
+    mask: Tensor
+    share: Tensor
+    """Each token's share of the update, so that summed losses of its micro-batches are the update's loss."""
+    old: Tensor | None = None
+    returns: Tensor | None = None
+    values: Tensor | None = None
+    old_values: Tensor | None = None
+
+
+class Algorithm(Protocol):
+    """A module of this shape."""
+
+    Config: type[AlgorithmConfig]
+    PRESETS: dict[str, dict[str, Any]]
+    """Options by name of preset."""
+    NEEDS: frozenset[str]
+    """Columns it may ask for: "old", "reference", "values"."""
+
+    def needs(self, cfg: Any) -> frozenset[str]:
+        """Columns it asks for with these options."""
+
+    def advantages(self, cfg: Any, batch: Rollouts) -> Advantages:
+        """Advantage of every token, over the whole batch."""
+
+    def token_loss(self, cfg: Any, tokens: Tokens) -> tuple[Tensor, Stats]:
+        """Loss summed with `tokens.share`, and summed stats."""
+
+
+def names() -> list[str]:
+    """The algorithms that ship: every module of this package with a `token_loss`."""
+    found = (m.name for m in pkgutil.iter_modules(importlib.import_module("rlsp_async.algos").__path__))
+    return sorted(n for n in found if hasattr(importlib.import_module(f"rlsp_async.algos.{n}"), "token_loss"))
+
+
+def load_algorithm(section: config.Algorithm) -> tuple[Algorithm, AlgorithmConfig]:
+    """The module a run names, and its options: preset first, `options` on top.
+
+    Raises ConfigError with the nearest name for an unknown algorithm, preset or option.
+    """
+    module = _module(section.name)
+    presets: dict[str, dict[str, Any]] = module.PRESETS
+    if section.preset and section.preset not in presets:
+        raise ConfigError(f"algorithm {section.name!r} has no preset {section.preset!r}; "
+                          + _near(section.preset, list(presets)))
+    options = {**presets.get(section.preset, {}), **section.options}
+    cfg = config.convert(options, module.Config, f"options of algorithm {section.name!r}")
+    return cast(Algorithm, module), cfg
+
+
+def _module(name: str) -> ModuleType:
+    dotted = name if "." in name else f"rlsp_async.algos.{name}"
+    try:
+        found = importlib.util.find_spec(dotted)
+    except (ModuleNotFoundError, ValueError):
+        found = None
+    if found is None:
+        raise ConfigError(f"no algorithm {name!r}; {_near(name, names())}")
+    module = importlib.import_module(dotted)
+    missing = [n for n in ("Config", "PRESETS", "NEEDS", "needs", "advantages", "token_loss") if not hasattr(module, n)]
+    if missing:
+        raise ConfigError(f"module {dotted!r} is no algorithm: it lacks {', '.join(missing)}")
+    return module
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known) or 'none'}"

@@ -1,0 +1,110 @@
+"""PPO as RLSP uses it, arXiv:2502.06773 section 2.3, corrected for the policy that sampled.
+
+    r_t   = R [t is last] - kl_coef * (old_t - reference_t)              KL inside the reward, k1, every token
+    A     = GAE(r, V; gamma, lam)                                        whitened over the batch if `whiten`
+    rho_t = exp(logp_t - old_t)                                          clip 0.2
+    w_t   = min(exp(old_t - behaviour_t), weight_cap)                    1 when the batch is on-policy
+    L     = sum_t share_t ( w_t max(-rho_t A_t, -clip(rho_t) A_t)
+                            + value_coef * 0.5 max((V - G)^2, (clip(V, V_old +- value_clip) - G)^2) )
+
+G is A + V ("gae", as OpenRLHF has it) or the reward-to-go ("monte_carlo", as the paper writes it). w_t is decoupled
+PPO's weight, arXiv:2110.00641 and 2505.24298; `weight_cap = 0` leaves it out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rlsp_async.algos import ops
+from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+
+NEEDS = frozenset({"old", "reference", "values"})
+
+_RLSP: dict[str, Any] = {"kl_coef": 0.05, "critic": "separate", "critic_lr": 2e-6, "aggregation": "seq_mean"}
+PRESETS: dict[str, dict[str, Any]] = {
+    # Appendix B: lambda .95, rewards normalised and clipped, values regressed on the reward-to-go.
+    "rlsp_paper": {**_RLSP, "lam": 0.95, "returns": "monte_carlo", "normalize_reward": True},
+    # What the scripts pass: lambda is not passed and defaults to 1, reward normalisation has no effect on a remote
+    # reward, the actor is frozen for 4 steps, targets are A + V, rewards come from the released server.
+    "rlsp_released": {**_RLSP, "lam": 1.0, "returns": "gae", "critic_warmup_steps": 4, "reward_form": "released"},
+    # A model of 0.2 M parameters and groups of 8 rollouts.
+    "rlsp_cpu": {"lam": 1.0, "kl_coef": 0.0, "critic": "head_detached", "critic_lr": 3e-3},
+}
+
+
+class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of PPO."""
+
+    critic: Literal["head", "head_detached", "separate"] = "head"
+    """Value function: on the policy's trunk, there without gradient into it, or a model of its own."""
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    value_clip: float = 0.2
+    """Trust region of the value; 0: none."""
+    value_coef: float = 1.0
+    """Weight of the value loss beside the policy's; its factor 0.5 comes on top."""
+    kl_coef: float = 0.05
+    """Price of KL to the policy with which the stage began; 0: that policy is not kept."""
+    whiten: bool = True
+    """Advantages of a batch to mean 0, standard deviation 1."""
+    returns: Literal["gae", "monte_carlo"] = "gae"
+    """Targets of the value."""
+    weight_cap: float = 5.0
+    """Largest importance weight of old policy over behaviour policy; 0: no weight."""
+
+
+def needs(cfg: Config) -> frozenset[str]:
+    return NEEDS if cfg.kl_coef else NEEDS - {"reference"}
+
+
+def advantages(cfg: Config, batch: Rollouts) -> Advantages:
+    """GAE over every rollout's tokens, whitened over the batch."""
+    assert batch.values_N is not None
+    reward_N = torch.zeros_like(batch.values_N)
+    penalty_mean = 0.0
+    if cfg.kl_coef:
+        assert batch.old_N is not None
+        assert batch.reference_N is not None
+        kl_N = ops.log_ratio(batch.old_N, batch.reference_N, batch.mask_N)
+        reward_N = -cfg.kl_coef * kl_N
+        penalty_mean = cfg.kl_coef * float(kl_N.sum()) / len(batch.length_B)
+    reward_N = reward_N.index_add(0, ops.last_tokens(batch.length_B), batch.reward_B)
+    values_N = ops.guard(batch.values_N, batch.mask_N)
+    adv_N = ops.gae(reward_N, values_N, batch.length_B, cfg.gamma, cfg.lam)
+    returns_N = adv_N + values_N
+    if cfg.returns == "monte_carlo":
+        returns_N = ops.gae(reward_N, torch.zeros_like(values_N), batch.length_B, cfg.gamma, 1.0)
+    stats = {"kl_penalty": penalty_mean}
+    keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
+    return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N, stats)
+
+
+def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    assert tokens.old is not None
+    mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
+    rho = ops.ratio(tokens.logp, tokens.old, mask)
+    policy = ops.clipped_surrogate(rho, adv, cfg.clip, cfg.clip)
+    stats = ops.clip_stats(rho.detach(), adv, mask, cfg.clip, cfg.clip)
+    if cfg.weight_cap:
+        weight = ops.truncated_weight(tokens.old, tokens.behaviour, cfg.weight_cap, mask)
+        policy = weight * policy
+        stats["weight"] = ops.stat(weight, mask)
+    value = _value_loss(cfg, tokens)
+    stats |= {"policy_loss": ops.stat(policy, mask), "value_loss": ops.stat(value, mask)}
+    return (tokens.share * ops.guard(policy + cfg.value_coef * value, mask)).sum(), stats
+
+
+def _value_loss(cfg: Config, tokens: Tokens) -> Tensor:
+    assert tokens.values is not None
+    assert tokens.old_values is not None
+    assert tokens.returns is not None
+    values, old, target = (ops.guard(x, tokens.mask) for x in (tokens.values, tokens.old_values, tokens.returns))
+    loss = (values - target) ** 2
+    if cfg.value_clip:
+        near = old + (values - old).clamp(-cfg.value_clip, cfg.value_clip)
+        loss = torch.maximum(loss, (near - target) ** 2)
+    return 0.5 * loss

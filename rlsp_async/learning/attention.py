@@ -1,0 +1,171 @@
+"""Block-diagonal causal attention for packed rows, known to transformers as "rlsp_packed".
+
+Each token sees the earlier tokens of its own sequence and nothing else. On a CPU (and for float32 on CUDA) the row is
+laid out as right-padded blocks of similar lengths *inside the attention only*, so everything else of the model works
+on T tokens; on CUDA in half precision `torch.nn.attention.varlen` does it without padding.
+
+    spans = Spans.of(cu_seqlens)
+    model(input_ids=ids[None], position_ids=positions[None], packing=spans, use_cache=False)
+
+Shapes: T packed tokens, H heads, K key heads (H a multiple of K), D head size, Q sequences, P padded places,
+B sequences of a block, L its longest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rlsp_async.columns import Ids
+
+NAME = "rlsp_packed"
+_BLOCK_COST_TOKENS = 1024
+"""A further block costs about as much (kernel calls) as so many padded tokens."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """How a packed row falls into blocks of neighbouring sequences, made once for all layers. P padded places."""
+
+    shapes: list[tuple[int, int]]
+    """(B, L) of each block; P is the sum of B * L."""
+    take_P: Tensor
+    """Token at each place; 0 where there is padding."""
+    empty: Tensor
+    """The places that are padding."""
+    back_T: Tensor
+    """Place of each token."""
+    cu_seqlens: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, cu_seqlens: Ids, device: str | torch.device = "cpu") -> Spans:
+        """From cumulative lengths [Q + 1]; longest sequence first gives the fewest padded places."""
+        lengths = [int(n) for n in np.diff(cu_seqlens)]
+        shapes, takes = [], []
+        first = 0
+        for last in cuts(lengths):
+            longest = max(lengths[first:last])
+            shapes.append((last - first, longest))
+            takes.append(_places(cu_seqlens[first:last], np.array(lengths[first:last]), longest))
+            first = last
+        take_P = np.concatenate(takes)
+        arrays = (np.maximum(take_P, 0), np.flatnonzero(take_P < 0), np.flatnonzero(take_P >= 0))
+        take, empty, back = (torch.from_numpy(a.astype(np.int64)).to(device) for a in arrays)
+        return cls(shapes, take, empty, back, torch.from_numpy(cu_seqlens.astype(np.int32)).to(device), max(lengths))
+
+
+def cuts(lengths: list[int]) -> list[int]:
+    """Where to cut Q sequences into blocks so that padding plus the price of a block is least.
+
+    Dynamic programme over at most Q cuts: cost(first..last) = B * L + price. Example: [100] * 20 + [10] * 200 ->
+    [20, 220].
+    """
+    num = len(lengths)
+    best = [0] + [1 << 60] * num
+    previous = [0] * (num + 1)
+    for last in range(1, num + 1):
+        longest = 0
+        for first in range(last - 1, -1, -1):
+            longest = max(longest, lengths[first])
+            cost = best[first] + (last - first) * longest + _BLOCK_COST_TOKENS
+            if cost < best[last]:
+                best[last], previous[last] = cost, first
+    ends = [num]
+    while previous[ends[-1]] > 0:
+        ends.append(previous[ends[-1]])
+    return ends[::-1]
+
+
+def _places(begin_B: Ids, length_B: npt.NDArray[np.int64], longest: int) -> npt.NDArray[np.int64]:
+    """[B * L] token at each place of a block, -1 for padding."""
+    column_L = np.arange(longest)
+    token_BL = np.where(column_L < length_B[:, None], begin_B[:, None] + column_L, -1)
+    return token_BL.reshape(-1)
+
+
+def packed_attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+                     scaling: float | None = None, dropout: float = 0.0, packing: Spans | None = None,
+                     **_: Any) -> tuple[Tensor, None]:
+    """transformers' attention function: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
+    if packing is None:
+        raise ValueError(f"attention {NAME!r} needs packing=Spans.of(cu_seqlens)")
+    q_THD, k_TKD, v_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
+    if q_THD.is_cuda and q_THD.dtype in (torch.float16, torch.bfloat16):
+        return _varlen(q_THD, k_TKD, v_TKD, packing, scaling)[None], None
+    return _dense(q_THD, k_TKD, v_TKD, packing, scaling)[None], None
+
+
+def _dense(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Spans, scaling: float | None) -> Tensor:
+    heads, groups = q_THD.shape[1:], q_THD.shape[1] // k_TKD.shape[1]
+    outs = []
+    for q, k, v in zip(*(_blocks(x, packing) for x in (q_THD, k_TKD, v_TKD)), strict=True):
+        if groups > 1:
+            k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+        out_BHLD = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        outs.append(out_BHLD.transpose(1, 2).reshape(-1, *heads))
+    flat_PHD = outs[0] if len(outs) == 1 else torch.cat(outs)
+    out_THD: Tensor = _Unpad.apply(flat_PHD, packing)  # type: ignore[no-untyped-call]
+    return out_THD
+
+
+def _blocks(x_THD: Tensor, packing: Spans) -> list[Tensor]:
+    """Each block as [B, H, L, D]."""
+    flat_PHD: Tensor = _Pad.apply(x_THD, packing)  # type: ignore[no-untyped-call]
+    parts = torch.split(flat_PHD, [batch * longest for batch, longest in packing.shapes])
+    return [part.view(*shape, *x_THD.shape[1:]).transpose(1, 2)
+            for part, shape in zip(parts, packing.shapes, strict=True)]
+
+
+def _pad(x_T: Tensor, packing: Spans) -> Tensor:
+    return x_T.index_select(0, packing.take_P).index_fill_(0, packing.empty, 0.0)
+
+
+class _Pad(torch.autograd.Function):
+    """[T, ...] -> [P, ...] with zeros at padding. Each token has one place, so the gradient is a plain gather."""
+
+    @staticmethod
+    def forward(ctx: Any, x_T: Tensor, packing: Spans) -> Tensor:
+        ctx.packing = packing
+        return _pad(x_T, packing)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].index_select(0, ctx.packing.back_T), None
+
+
+class _Unpad(torch.autograd.Function):
+    """[P, ...] -> [T, ...]; padding gets gradient 0 (it must: padded queries look at real keys)."""
+
+    @staticmethod
+    def forward(ctx: Any, x_P: Tensor, packing: Spans) -> Tensor:
+        ctx.packing = packing
+        return x_P.index_select(0, packing.back_T)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _pad(grads[0], ctx.packing), None
+
+
+def _varlen(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Spans, scaling: float | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    out = varlen_attn(q_THD.contiguous(), k_TKD.contiguous(), v_TKD.contiguous(), packing.cu_seqlens,
+                      packing.cu_seqlens, packing.longest, packing.longest, scale=scaling, window_size=(-1, 0),
+                      enable_gqa=q_THD.shape[1] != k_TKD.shape[1])
+    if not isinstance(out, Tensor):
+        raise TypeError("varlen_attn gave more than its output")
+    return out
+
+
+def register() -> None:
+    """Makes `attn_implementation="rlsp_packed"` known to transformers; repeating it is harmless."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)

@@ -1,0 +1,175 @@
+"""The learner: batches in, step reports and weights out. Blocking; the service runs it in a thread of its own.
+
+    TrainJob(step s) -> rows -> rewards -> updates -> publish (every so often) -> checkpoint (every so often) -> report
+
+Promises: step s is trained once, on the weights of step s - 1; a repeat of s is answered from memory or checkpoint;
+from one checkpoint and the same batches a CPU makes the same bits. The newest complete checkpoint is where a restart
+begins, and the hub sends the steps after it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import torch
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import MachineError, MessageError
+from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
+from rlsp_async.learning.export import export_hf
+from rlsp_async.learning.policy import Policy, load_model
+from rlsp_async.messages import Batch, StepReport, TrainJob, WeightsRef
+
+log = structlog.get_logger()
+
+
+class Learner:
+    """Trains a run. `publisher` None: weights go to `rlsp_async.weights`."""
+
+    def __init__(self, cfg: RunConfig, model_dir: Path, run_dir: Path, publisher: publish.Publisher | None = None,
+                 incarnation: int = 0) -> None:
+        torch.set_num_threads(cfg.learner.threads)
+        self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
+        self.policy = Policy(load_model(model_dir, cfg.model.dtype, _device(cfg.learner.device),
+                                        cfg.learner.gradient_checkpointing))
+        num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
+        self._publisher = publisher or publish.StorePublisher(cfg, num_bytes, incarnation)
+        self._step, self._checkpoint = 0, 0
+        self._stage: stage.StageState | None = None
+        self._report: StepReport | None = None
+        self._republish = False
+        self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
+        self._restore()
+
+    @property
+    def step(self) -> int:
+        """Newest step in the weights; 0 before the first."""
+        return self._step
+
+    def train(self, job: TrainJob) -> StepReport:
+        """Trains the next step, or answers a repeat of the last one.
+
+        Raises MessageError when the step is neither, DivergedError when loss or gradient is not finite.
+        """
+        batch = job.batch
+        if batch.step == self._step and self._report is not None:
+            return self._repeat()
+        if batch.step != self._step + 1:
+            raise MessageError(f"step {batch.step} cannot follow step {self._step} of these weights")
+        begun_s = time.monotonic()
+        if self._stage is None or self._stage.name != batch.stage:
+            self._stage = stage.begin(self.cfg, batch.stage, self.policy, self.run_dir)
+        metrics = self._train(self._stage, batch)
+        self._step = batch.step
+        seconds = time.monotonic() - begun_s
+        metrics |= {"seconds": seconds, "tokens_per_s": metrics["tokens"] / max(seconds, 1e-9)}
+        self._count(metrics)
+        return self._finish(batch, self._stage, metrics)
+
+    def metrics(self) -> dict[str, float]:
+        """Steps, trained tokens and busy seconds since the last call."""
+        figures, self._busy = self._busy, dict.fromkeys(self._busy, 0.0)
+        return figures
+
+    def on_stop(self) -> None:
+        """Saves the newest step if no checkpoint holds it."""
+        if self._step > self._checkpoint and self._report is not None and self._stage is not None:
+            self._report = msgspec.structs.replace(self._report, checkpoint=self._step)
+            self._save(self._stage, self._report)
+
+    def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
+        section, cfg = current.section, current.cfg
+        data = rows.read(batch)
+        reward_S, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps)
+        plan = update.Plan(section.epochs, section.minibatches, self.cfg.learner.tokens_per_microbatch,
+                           data.temperature, (self.cfg.seed, batch.step), batch.stage_step <= cfg.critic_warmup_steps,
+                           f"stage {batch.stage!r}, step {batch.step}")
+        parts = update.Learning(current.algorithm, cfg, self.policy, current.updater, current.reference)
+        return {**figures, **update.run(parts, data.sequences, torch.from_numpy(reward_S).float(), plan)}
+
+    def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> StepReport:
+        every = current.section.publish_every
+        weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
+        saves = batch.last_of_stage or batch.step % self.cfg.learner.checkpoint_every == 0
+        self._report = StepReport(step=batch.step, metrics=metrics, weights=weights,
+                                  checkpoint=batch.step if saves else self._checkpoint)
+        # Before the checkpoint: a learner killed between the two trains the step again and exports again.
+        if batch.last_of_stage and batch.stage == list(self.cfg.stages)[-1]:
+            export_hf(self.policy.model, self.model_dir, self.run_dir / "final")
+        if saves:
+            self._save(current, self._report)
+        return self._report
+
+    def _repeat(self) -> StepReport:
+        assert self._report is not None
+        if self._republish and self._report.weights is not None:
+            # Published weights may lie in memory and be gone after a reboot; the same weights give the same digest.
+            self._report = msgspec.structs.replace(self._report, weights=self._publish())
+        self._republish = False
+        return self._report
+
+    def _publish(self) -> WeightsRef:
+        model_config = self.policy.model.config
+        ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, model_config.max_position_embeddings)
+        probe = publish.make_probe(self.policy, ids)
+        ref = self._publisher.publish(self.policy.policy_parameters(), self._step, probe)
+        self._publisher.prune()
+        return ref
+
+    def _count(self, metrics: dict[str, float]) -> None:
+        for name, value in (("steps", 1.0), ("tokens", metrics["tokens"]), ("seconds", metrics["seconds"])):
+            self._busy[name] += value
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save(self, current: stage.StageState, report: StepReport) -> None:
+        tensors: dict[str, torch.Tensor] = {f"model/{n}": p for n, p in self.policy.policy_parameters()}
+        tensors |= {f"critic/{n}": p for n, p in self.policy.critic_parameters()}
+        tensors |= {f"optimizer/{n}": t for n, t in current.updater.state().items()}
+        tensors["rng"] = torch.get_rng_state()
+        state = {"stage": current.name, "updates": current.updater.num_done, "config": config_digest(self.cfg),
+                 "report": msgspec.to_builtins(report)}
+        checkpoint.save(self.run_dir / "checkpoints", checkpoint.Checkpoint(self._step, tensors, state),
+                        self.cfg.learner.keep_checkpoints)
+        self._checkpoint = self._step
+
+    def _restore(self) -> None:
+        found = checkpoint.load_newest(self.run_dir / "checkpoints")
+        if found is None:
+            return
+        if found.state["config"] != config_digest(self.cfg):
+            log.warning("settings_changed", step=found.step, note="the checkpoint was made with other settings")
+        self._stage = stage.begin(self.cfg, found.state["stage"], self.policy, self.run_dir, resumed=True)
+        where = f"checkpoint of step {found.step}"
+        stage.copy_into(dict(self.policy.policy_parameters()), _below(found.tensors, "model/"), where)
+        stage.copy_into(dict(self.policy.critic_parameters()), _below(found.tensors, "critic/"), where)
+        self._stage.updater.restore(_below(found.tensors, "optimizer/"), int(found.state["updates"]))
+        torch.set_rng_state(found.tensors["rng"])
+        self._report = msgspec.convert(found.state["report"], StepReport)
+        self._step = self._checkpoint = found.step
+        self._republish = True
+        log.info("resumed", step=found.step, stage=found.state["stage"])
+
+
+def config_digest(cfg: RunConfig) -> str:
+    """SHA-256 of what decides the weights: seed, model, sampling and stages."""
+    table: dict[str, Any] = msgspec.to_builtins(cfg)
+    text = msgspec.json.encode({key: table[key] for key in ("seed", "model", "sampling", "stages")})
+    return hashlib.sha256(text).hexdigest()
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _device(setting: str) -> str:
+    if setting == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise MachineError("learner.device is cuda and this machine has no CUDA device; set it to cpu")
+    return setting

@@ -1,0 +1,162 @@
+"""The model that is trained: log-probs, entropy and values of packed response tokens.
+
+Log-probs are float32, at the temperature the rollouts were drawn with. Only positions that predict a response token
+meet the vocabulary, a chunk at a time, so that 152k entries fit.
+
+Shapes: T packed tokens, R response tokens among them, E hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from rlsp_async.errors import DataError
+from rlsp_async.learning import attention
+from rlsp_async.learning.pack import PackedBatch
+
+Critic = Literal["none", "head", "head_detached", "separate"]
+_CHUNK_VALUES = 1 << 26
+"""Logits that exist at once: 256 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of one micro-batch, aligned with its R response tokens."""
+
+    logp_R: Tensor
+    """Log-prob of each response token at the temperature."""
+    entropy_R: Tensor
+    """Of the distribution it was drawn from; no gradient."""
+    values_R: Tensor | None
+    """Value of the state before each response token; None without a critic."""
+
+
+class Policy(nn.Module):
+    """A causal language model with an optional critic.
+
+    `critic`: "head" is a linear layer on the shared trunk, "head_detached" the same without gradient into the trunk,
+    "separate" a second trunk that starts as a copy of the policy (as RLSP's released code has it). Value heads are
+    float32 and start at zero.
+    """
+
+    def __init__(self, model: Any, critic: Critic = "none") -> None:
+        super().__init__()
+        self.model = model
+        self.critic_kind: Critic = "none"
+        self.value_head: nn.Linear | None = None
+        self.critic: Any = None
+        self.add_critic(critic)
+
+    def add_critic(self, critic: Critic) -> None:
+        """A fresh critic of this kind in place of the present one."""
+        self.critic_kind, self.value_head, self.critic = critic, None, None
+        if critic == "none":
+            return
+        head = nn.Linear(self.model.config.hidden_size, 1, dtype=torch.float32)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.value_head = head.to(self.device)
+        if critic == "separate":
+            self.critic = copy.deepcopy(self.model.get_decoder())
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(next(self.model.parameters()).device)
+
+    def outputs(self, batch: PackedBatch, temperature: float, with_values: bool = True) -> Outputs:
+        """Runs the model over one packed row."""
+        device = self.device
+        ids_T, positions_T, source_R, target_R = (
+            torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R))
+        spans = attention.Spans.of(batch.cu_seqlens, device)
+        hidden_RE = _trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
+        logp_R, entropy_R = self._log_probs(hidden_RE, target_R, temperature)
+        values_R = None
+        if with_values and self.value_head is not None:
+            state_RE = hidden_RE
+            if self.critic is not None:
+                state_RE = _trunk(self.critic, ids_T, positions_T, spans)[source_R]
+            if self.critic_kind == "head_detached":
+                state_RE = state_RE.detach()
+            values_R = self.value_head(state_RE.float()).squeeze(-1)
+        return Outputs(logp_R, entropy_R, values_R)
+
+    def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        head = self.model.get_output_embeddings()
+        size = max(1, _CHUNK_VALUES // head.weight.shape[0])
+        if len(target_R) <= size:
+            return _chunk(head, hidden_RE, target_R, temperature)
+        # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
+        parts = [checkpoint(_chunk, head, h, t, temperature, use_reentrant=False)
+                 for h, t in zip(torch.split(hidden_RE, size), torch.split(target_R, size), strict=True)]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is published: names and parameters of the language model alone, tied ones once."""
+        yield from self.model.named_parameters()
+
+    def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for prefix, module in (("value_head", self.value_head), ("critic", self.critic)):
+            if module is not None:
+                yield from module.named_parameters(prefix)
+
+
+def _trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Spans) -> Tensor:
+    out = decoder(input_ids=ids_T[None], position_ids=positions_T[None], packing=spans, use_cache=False)
+    hidden_TE: Tensor = out.last_hidden_state[0]
+    return hidden_TE
+
+
+def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logits_RV = head(hidden_RE).float()
+    if temperature != 1.0:
+        logits_RV = logits_RV / temperature
+    logp_RV = F.log_softmax(logits_RV, dim=-1)
+    with torch.no_grad():
+        entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
+    return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R
+
+
+def load_model(directory: Path, dtype: str = "float32", device: str | torch.device = "cpu",
+               gradient_checkpointing: bool = False) -> Any:
+    """A Hugging Face causal-LM directory as a model with packed attention.
+
+    Raises DataError when the directory cannot be loaded, or when the model needs something packed rows do not have
+    (sliding windows, capped logits).
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    attention.register()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True,
+                                                     attn_implementation=attention.NAME)
+    except (OSError, ValueError, KeyError) as e:
+        raise DataError(f"{directory}: no causal language model that transformers loads: {e}") from e
+    _check(model.config, directory)
+    model.to(device)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    return model
+
+
+def _check(config: Any, directory: Path) -> None:
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if layers != {"full_attention"}:
+        raise DataError(f"{directory}: layers of type {', '.join(sorted(layers))}; only full attention can be packed")
+    for name in ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale"):
+        if getattr(config, name, None):
+            raise DataError(f"{directory}: {name} is set; the learner would compute other log-probs than the sampler")
+    if getattr(config, "attention_dropout", 0.0):
+        raise DataError(f"{directory}: attention_dropout must be 0")

@@ -1,0 +1,92 @@
+"""What a stage has of its own: algorithm, optimizers, critic and the reference policy it is held to.
+
+The reference is the policy as the stage found it. It is written to RUN/reference/STAGE.safetensors at the stage's first
+step, so that a learner that restarts in mid-stage is held to the same one.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlsp_async import config
+from rlsp_async.algos.base import Algorithm, AlgorithmConfig, load_algorithm
+from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.learning.optim import Updater
+from rlsp_async.learning.policy import Policy
+
+
+@dataclass(frozen=True)
+class StageState:
+    """One stage in training."""
+
+    name: str
+    section: config.Stage
+    algorithm: Algorithm
+    cfg: AlgorithmConfig
+    updater: Updater
+    reference: Policy | None
+
+
+def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resumed: bool = False) -> StageState:
+    """Enters a stage: fresh critic and optimizers, and the reference if the algorithm asks for one.
+
+    `resumed`: the stage had begun before a restart; its reference is read from the disk. The policy's weights and the
+    optimizers' state are then for the caller to restore. Raises ConfigError for a stage that the run does not have.
+    """
+    if name not in cfg.stages:
+        raise ConfigError(f"no stage {name!r} in this run; there is {', '.join(cfg.stages)}")
+    section = cfg.stages[name]
+    algorithm, options = load_algorithm(section.algorithm)
+    policy.add_critic(options.critic)
+    reference = None
+    if "reference" in algorithm.needs(options):
+        path = run_dir / "reference" / f"{name}.safetensors"
+        if not resumed:
+            _write(path, policy)
+        reference = _read(path, policy)
+    num_updates = section.steps * section.epochs * section.minibatches
+    updater = Updater(section.optimizer, policy, options.critic_lr, num_updates)
+    return StageState(name, section, algorithm, options, updater, reference)
+
+
+def _write(path: Path, policy: Policy) -> None:
+    tensors = {n: p.detach().cpu().contiguous() for n, p in policy.policy_parameters()}
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as e:
+        raise MachineError(f"{path}: the reference policy cannot be written: {e}; free some space") from e
+
+
+def _read(path: Path, policy: Policy) -> Policy:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise DataError(f"{path}: the stage's reference policy cannot be read: {e}") from e
+    reference = Policy(copy.deepcopy(policy.model))
+    copy_into(dict(reference.policy_parameters()), tensors, str(path))
+    return reference.requires_grad_(False)
+
+
+@torch.no_grad()
+def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], where: str) -> None:
+    """Copies tensors into parameters by name. Raises DataError unless names and shapes are the same."""
+    if set(parameters) != set(tensors):
+        odd = sorted(set(parameters) ^ set(tensors))
+        raise DataError(f"{where}: not of this model; {len(odd)} names differ, e.g. {odd[0]}")
+    for name, parameter in parameters.items():
+        if parameter.shape != tensors[name].shape:
+            raise DataError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}")
+        parameter.copy_(tensors[name])

@@ -1,0 +1,209 @@
+"""The optimizer updates of one step: epochs x minibatches x micro-batches over one batch of rollouts.
+
+    rollouts -> (old, reference, values: one pass without gradient) -> advantages -> keep
+    each epoch: groups shuffled, cut into minibatches; each minibatch: packed micro-batches, losses add up, one update
+
+Shapes: S sequences of the batch, N response tokens, R response tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsp_async.algos import ops
+from rlsp_async.algos.base import Advantages, Algorithm, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.errors import ConfigError, DivergedError
+from rlsp_async.learning import pack
+from rlsp_async.learning.optim import Updater
+from rlsp_async.learning.policy import Outputs, Policy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a step is cut into updates."""
+
+    epochs: int
+    minibatches: int
+    capacity_tokens: int
+    temperature: float
+    seed: tuple[int, int]
+    """(run's seed, step): the same groups meet in the same order after a restart."""
+    critic_only: bool = False
+    where: str = ""
+    """For errors: stage and step."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """The parts that change together in a step."""
+
+    algorithm: Algorithm
+    cfg: AlgorithmConfig
+    policy: Policy
+    updater: Updater
+    reference: Policy | None = None
+
+
+def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan) -> dict[str, float]:
+    """Trains one batch; returns its metrics. Raises DivergedError when loss or gradient is not finite."""
+    rollouts = _columns(parts, sequences, reward_S, plan)
+    adv = parts.algorithm.advantages(parts.cfg, rollouts)
+    metrics = {**adv.stats, **_batch_metrics(rollouts, adv)}
+    kept = np.flatnonzero(adv.keep_B.numpy())
+    rollouts = _with_old(parts, sequences, rollouts, kept, plan)
+    totals: Stats = {}
+    figures: dict[str, float] = {"loss": 0.0}
+    num_updates = num_tokens = 0
+    for epoch in range(plan.epochs):
+        for members in minibatches(kept, sequences.group_S, plan.minibatches, (*plan.seed, epoch)):
+            loss, stats, tokens = _accumulate(parts, sequences, members, rollouts, adv, plan)
+            figures |= parts.updater.step(plan.where, plan.critic_only) | {"loss": figures["loss"] + loss}
+            totals = _add(totals, stats)
+            num_updates, num_tokens = num_updates + 1, num_tokens + tokens
+    figures["loss"] /= max(1, num_updates)
+    metrics |= {**figures, **_divide(totals), "updates": float(num_updates), "tokens": float(num_tokens)}
+    metrics["kept_fraction"] = len(kept) / len(sequences.responses)
+    return metrics
+
+
+def minibatches(kept: pack.Longs, group_S: pack.Longs, num: int, seed: tuple[int, ...]) -> list[pack.Longs]:
+    """The kept sequences in `num` parts by whole groups, shuffled by the seed; fewer parts when groups are few."""
+    groups = np.unique(group_S[kept])
+    if not len(groups):
+        return []
+    order = np.random.default_rng(seed).permutation(groups)
+    parts = np.array_split(order, min(num, len(order)))
+    return [kept[np.isin(group_S[kept], part)] for part in parts]
+
+
+def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan) -> Rollouts:
+    """What advantages are made of, with the weights as they are before the step. `old` is made here only when the
+    critic or the reference ask for a pass anyway."""
+    needs = parts.algorithm.needs(parts.cfg)
+    everyone = np.arange(len(sequences.responses))
+    behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
+    rollouts = Rollouts(reward_B=reward_S, group_B=torch.from_numpy(sequences.group_S),
+                        length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
+                        mask_N=torch.isfinite(behaviour_N))
+    if needs & {"values", "reference"}:
+        old_N, values_N = score(parts.policy, sequences, everyone, plan, "values" in needs)
+        rollouts = replace(rollouts, old_N=old_N, values_N=values_N)
+    if "reference" in needs:
+        if parts.reference is None:
+            raise ConfigError(f"{plan.where}: the algorithm needs a reference policy and there is none")
+        rollouts = replace(rollouts, reference_N=score(parts.reference, sequences, everyone, plan)[0])
+    return rollouts
+
+
+def _with_old(parts: Learning, sequences: pack.Sequences, rollouts: Rollouts, kept: pack.Longs, plan: Plan) -> Rollouts:
+    """Adds `old` for the kept sequences if it is asked for and not there. A single update begins with the very weights
+    that would make it, so its own log-probs serve."""
+    missing = "old" in parts.algorithm.needs(parts.cfg) and rollouts.old_N is None
+    if not missing or not len(kept) or plan.epochs * plan.minibatches == 1:
+        return rollouts
+    return replace(rollouts, old_N=score(parts.policy, sequences, kept, plan)[0])
+
+
+@torch.no_grad()
+def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
+          with_values: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Log-probs [N] and values [N] of the members' response tokens, without gradient; 0 for other sequences."""
+    num = len(sequences.behaviour_N)
+    logp_N, values_N = torch.zeros(num), torch.zeros(num) if with_values else None
+    for numbers in _micro_batches(sequences, members, plan):
+        batch = pack.build(sequences, numbers)
+        out = policy.outputs(batch, plan.temperature, with_values)
+        logp_N[batch.flat_R] = out.logp_R.cpu()
+        if values_N is not None and out.values_R is not None:
+            values_N[batch.flat_R] = out.values_R.cpu()
+    return logp_N, values_N
+
+
+def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan) -> list[list[int]]:
+    try:
+        bins = pack.plan(sequences.total_S[members], plan.capacity_tokens)
+    except ValueError as e:
+        raise ConfigError(f"{plan.where}: {e}") from None
+    return [[int(members[i]) for i in numbers] for numbers in bins]
+
+
+def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs, rollouts: Rollouts, adv: Advantages,
+                plan: Plan) -> tuple[float, Stats, int]:
+    """Gradients of one update; returns its loss, stats and trained tokens (prompt and response)."""
+    share_S = _shares(sequences.length_S, members, parts.cfg.aggregation)
+    loss_sum, stats, num_tokens = 0.0, Stats(), 0
+    for numbers in _micro_batches(sequences, members, plan):
+        batch = pack.build(sequences, numbers)
+        out = parts.policy.outputs(batch, plan.temperature)
+        share_R = share_S[np.repeat(numbers, sequences.length_S[numbers])]
+        tokens = _tokens(batch, out, share_R, rollouts, adv)
+        loss, more = parts.algorithm.token_loss(parts.cfg, tokens)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_sum += float(loss.detach())
+        stats = _add(stats, {**more, **_policy_stats(tokens, out)})
+        num_tokens += batch.num_tokens
+    if not math.isfinite(loss_sum):
+        raise DivergedError(f"{plan.where}: the loss is {loss_sum}; lower the learning rate")
+    return loss_sum, stats, num_tokens
+
+
+def _shares(length_S: pack.Longs, members: pack.Longs, aggregation: str) -> Any:
+    """[S] the share of one token of each member in the update; 0 for others."""
+    length_M = torch.from_numpy(length_S[members])
+    first = length_M.cumsum(0) - length_M
+    share_S = np.zeros(len(length_S), dtype=np.float32)
+    share_S[members] = ops.shares(length_M, aggregation)[first].numpy()
+    return share_S
+
+
+def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollouts, adv: Advantages) -> Tokens:
+    device = out.logp_R.device
+    at = torch.from_numpy(batch.flat_R)
+
+    def pick(x_N: Tensor | None) -> Tensor | None:
+        return None if x_N is None else x_N[at].to(device)
+
+    old = pick(rollouts.old_N)
+    return Tokens(logp=out.logp_R, behaviour=rollouts.behaviour_N[at].to(device), adv=adv.adv_N[at].to(device),
+                  mask=rollouts.mask_N[at].to(device), share=torch.from_numpy(share_R).to(device),
+                  old=out.logp_R.detach() if old is None else old, returns=pick(adv.returns_N), values=out.values_R,
+                  old_values=pick(rollouts.values_N))
+
+
+def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:
+    """What every algorithm is watched by."""
+    mask, logp = tokens.mask, tokens.logp.detach()
+    weight = ops.ratio(logp, tokens.behaviour, mask)
+    k3 = ops.k3(ops.guard(tokens.behaviour, mask), ops.guard(logp, mask))
+    return {"entropy": ops.stat(out.entropy_R, mask), "kl_behaviour": ops.stat(k3, mask),
+            "_weight": ops.stat(weight, mask), "_weight_square": ops.stat(weight**2, mask)}
+
+
+def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
+    used_N = adv.adv_N[rollouts.mask_N]
+    metrics = {"adv_mean": float(used_N.mean()), "adv_std": float(used_N.std(correction=0)),
+               "adv_max": float(used_N.abs().max()), "response_tokens": float(rollouts.length_B.float().mean()),
+               "masked_fraction": 1.0 - float(rollouts.mask_N.float().mean())}
+    if rollouts.reference_N is not None and rollouts.old_N is not None:
+        metrics["kl_reference"] = float(ops.k3(rollouts.old_N, rollouts.reference_N).mean())
+    if adv.returns_N is not None and rollouts.values_N is not None:
+        spread = float(adv.returns_N.var(correction=0))
+        left = float((adv.returns_N - rollouts.values_N).var(correction=0))
+        metrics["explained_variance"] = 1.0 - left / spread if spread > 0 else 0.0
+    return metrics
+
+
+def _add(total: Stats, more: Stats) -> Stats:
+    return {**total, **{name: total[name] + pair if name in total else pair for name, pair in more.items()}}
+
+
+def _divide(totals: Stats) -> dict[str, float]:
+    means = {name: float(pair[0]) / max(1.0, float(pair[1])) for name, pair in totals.items()}
+    weight, square = means.pop("_weight", 0.0), means.pop("_weight_square", 0.0)
+    return {**means, "ess_fraction": weight**2 / square} if square > 0 else means

@@ -1,0 +1,80 @@
+"""Workers that come, come back and go. Pure.
+
+A worker is one name; each start of it has a higher incarnation and fences off the older one. A reconnect of the same
+start keeps the leases that both sides still know.
+"""
+
+from __future__ import annotations
+
+from rlsp_async.messages import PROTOCOL, Drain, Hello, Refuse, Revoke, Welcome
+from rlsp_async.replay.crew import Lease, Worker
+from rlsp_async.replay.setbacks import lose_lease
+from rlsp_async.replay.state import Effects, HubState
+from rlsp_async.replay.status import status
+from rlsp_async.replay.train_work import learner_came
+
+
+def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float) -> None:
+    """A worker came, or came back; it is refused, or welcomed with what it must know."""
+    refusal = _refusal(state, hello)
+    if refusal:
+        out.sends.append((peer, Refuse(reason=refusal)))
+        return
+    crew = state.crew
+    old = crew.workers.get(hello.worker)
+    if old is not None and old.incarnation < hello.incarnation:
+        out.sends.append((old.peer, Refuse(reason=f"a newer {hello.worker} has taken over")))
+        gone(state, out, old, "was replaced by a newer start", now)
+    worker = crew.join(hello, peer, now)
+    for lease in [lease for number, lease in worker.leases.items() if number not in hello.leases]:
+        crew.release(lease.lease)  # its Work never arrived, or was forgotten; the Welcome says that it is void
+        lose_lease(state, out, lease, "was forgotten in a reconnect", now)
+    _welcome(state, out, worker, hello, now)
+
+
+def _refusal(state: HubState, hello: Hello) -> str:
+    if hello.run != state.cfg.name:
+        return f"this hub serves run {state.cfg.name!r}, not {hello.run!r}"
+    if hello.proto != PROTOCOL:
+        return f"this hub speaks protocol {PROTOCOL}, {hello.worker} speaks {hello.proto}: install the same version"
+    if hello.role != "observer" and hello.credit < 1:
+        return f"{hello.worker} offers a credit of {hello.credit}; it must be at least 1"
+    old = state.crew.workers.get(hello.worker)
+    if old is not None and old.role != hello.role:
+        return f"the name {hello.worker!r} is taken by a {old.role}"
+    if old is not None and old.incarnation > hello.incarnation:
+        return f"a newer {hello.worker} is at work"
+    learner = state.crew.learner()
+    if hello.role == "learner" and learner is not None and learner.name != hello.worker:
+        return f"{learner.name} is the learner of this run"
+    return ""
+
+
+def _welcome(state: HubState, out: Effects, worker: Worker, hello: Hello, now: float) -> None:
+    cfg = state.cfg.replay
+    out.sends.append((worker.peer, Welcome(
+        run=state.cfg.name, incarnation=state.incarnation, heartbeat_s=cfg.heartbeat_s, timeout_s=cfg.timeout_s,
+        weights=state.weights, leases=sorted(worker.leases))))
+    if worker.role == "sampler" and state.weights is None:
+        worker.version = 0  # it serves the model that the run began with
+    if worker.role == "learner":
+        learner_came(state, out, hello, now)
+    if worker.role == "observer":
+        out.sends.append((worker.peer, status(state, now)))
+    elif state.ending:
+        out.sends.append((worker.peer, Drain(reason=state.message or "the run is complete")))
+
+
+def gone(state: HubState, out: Effects, worker: Worker, why: str, now: float) -> None:
+    """A worker left, was silent for too long or was replaced: its leases are given to others."""
+    for lease in state.crew.leave(worker):
+        lose_lease(state, out, lease, why, now)
+
+
+def take_back(state: HubState, out: Effects, lease: Lease, now: float) -> None:
+    """Ends a lease whose worker is here but shows no sign of it."""
+    if state.crew.release(lease.lease) is None:
+        return
+    worker = state.crew.workers[lease.worker]
+    out.sends.append((worker.peer, Revoke(lease=lease.lease, reason="the lease was taken back")))
+    lose_lease(state, out, lease, "its lease ran out", now)

@@ -1,0 +1,137 @@
+"""Workers and the leases they hold. Pure; nothing here survives the hub: after a restart every worker says hello again.
+
+A lease is for one group (sample, verify) or one step (train). The same key is never in two leases.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlsp_async.messages import Hello, Role, WorkerStatus
+
+Kind = Literal["sample", "verify", "train"]
+
+KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
+PINGS_KEPT = 5
+
+
+@dataclass(slots=True)
+class Lease:
+    """One piece of work in one worker's hands."""
+
+    lease: int
+    worker: str
+    kind: Kind
+    key: int
+    """Group id, or step when kind is "train"."""
+    since_s: float
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker that said hello."""
+
+    name: str
+    role: Role
+    peer: bytes
+    incarnation: int
+    credit: int
+    seen_s: float
+    version: int = -1
+    """Sampler: the version it serves; -1 while it serves none."""
+    state: str = "waiting_work"
+    rejections: int = 0
+    """Times it refused the newest version."""
+    leases: dict[int, Lease] = field(default_factory=dict)
+    windows: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=PINGS_KEPT))
+    """(busy_s, window_s) of the last pings."""
+
+    @property
+    def free(self) -> int:
+        """Credit left; none while it drains."""
+        return 0 if self.state == "draining" else self.credit - len(self.leases)
+
+    @property
+    def idle_share(self) -> float:
+        """0..1 over the last pings; 1 before the first."""
+        window_s = sum(window for _, window in self.windows)
+        busy_s = sum(busy for busy, _ in self.windows)
+        return min(1.0, max(0.0, 1.0 - busy_s / window_s)) if window_s > 0 else 1.0
+
+    def status(self, now: float) -> WorkerStatus:
+        """As an observer sees it."""
+        return WorkerStatus(worker=self.name, role=self.role, state=self.state, leases=len(self.leases),
+                            credit=self.credit, idle_share=self.idle_share, version=self.version,
+                            silent_s=max(0.0, now - self.seen_s))
+
+
+class Crew:
+    """All workers by name and by connection, all leases by number and by key."""
+
+    def __init__(self, incarnation: int) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.peers: dict[bytes, Worker] = {}
+        self.leases: dict[int, Lease] = {}
+        self.holders: dict[tuple[Kind, int], Lease] = {}
+        self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of ours
+
+    def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
+        """A new worker, or a known one on a new connection (its leases stay)."""
+        worker = self.workers.get(hello.worker)
+        if worker is None:
+            worker = Worker(hello.worker, hello.role, peer, hello.incarnation, hello.credit, now)
+            self.workers[hello.worker] = worker
+        self.peers.pop(worker.peer, None)
+        self.peers[peer] = worker
+        worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
+        return worker
+
+    def leave(self, worker: Worker) -> list[Lease]:
+        """It is gone; returns the leases that are void now."""
+        self.workers.pop(worker.name, None)
+        self.peers.pop(worker.peer, None)
+        return [lease for lease in list(worker.leases.values()) if self.release(lease.lease)]
+
+    def lease(self, worker: Worker, kind: Kind, key: int, now: float) -> Lease:
+        """Puts a piece of work into a worker's hands. The caller has checked credit and key."""
+        assert worker.free > 0, worker
+        assert (kind, key) not in self.holders, (kind, key)
+        lease = Lease(self._next, worker.name, kind, key, now)
+        self._next += 1
+        self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
+        return lease
+
+    def release(self, number: int) -> Lease | None:
+        """The lease ends, whatever the reason; None when there is no such lease (any more)."""
+        lease = self.leases.pop(number, None)
+        if lease is not None:
+            del self.holders[lease.kind, lease.key]
+            if lease.worker in self.workers:
+                self.workers[lease.worker].leases.pop(number, None)
+        return lease
+
+    def of(self, role: Role) -> list[Worker]:
+        """Workers of a role."""
+        return [worker for worker in self.workers.values() if worker.role == role]
+
+    def learner(self) -> Worker | None:
+        """The learner, when it is there."""
+        return next(iter(self.of("learner")), None)
+
+    def silent(self, now: float, timeout_s: float) -> list[Worker]:
+        """Workers that gave no sign of life for too long."""
+        return [worker for worker in self.workers.values() if now - worker.seen_s > timeout_s]
+
+    def expired(self, now: float, lease_s: float) -> list[Lease]:
+        """Leases whose worker gave no sign of life for so long; any sign extends all leases of a worker."""
+        return [lease for worker in self.workers.values() for lease in worker.leases.values()
+                if now - max(worker.seen_s, lease.since_s) > lease_s]
+
+    def hungry(self, roles: Iterable[Role]) -> list[Worker]:
+        """Workers of these roles with credit left, the least busy first."""
+        wanted = set(roles)
+        free = [w for w in self.workers.values() if w.role in wanted and w.free > 0]
+        return sorted(free, key=lambda w: len(w.leases) / w.credit)

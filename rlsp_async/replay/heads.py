@@ -1,0 +1,152 @@
+"""What the ledger knows of a group without its tokens, and what it writes down: heads and records.
+
+A group's way (verdicts are skipped by demonstrations, training by evaluation groups):
+
+    issued -> sampled -> ready -> training -> trained
+                           ^          |           (max_uses > 1: back to ready)
+                           +----------+
+    from anywhere -> dropped(reason); an evaluation group ends as evaluated instead of trained
+
+Whether a group is leased is not part of its state: leases die with the hub, states do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from rlsp_async.messages import Provenance, Purpose, RolloutGroup, StepReport, Verdict
+
+State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
+Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end"]
+
+DEAD: frozenset[State] = frozenset({"trained", "evaluated", "dropped"})
+FAILURES: frozenset[Reason] = frozenset({"sampler_error", "verifier_error", "quarantined"})
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """One group. Example: Head(group_id=7, stage="rlsp", state="ready", num_tokens=512, oldest=1003)."""
+
+    group_id: int
+    stage: str
+    purpose: Purpose = "train"
+    provenance: Provenance = "rollout"
+    evaluation: str = ""
+    """Key of the evaluation it belongs to, e.g. "before rlsp"; empty for training."""
+    split: str = "train"
+    index: int = 0
+    """Position of its prompt in the split; the prompt of an issued group is made again from it."""
+    visit: int = 0
+    state: State = "issued"
+    reason: Reason = ""
+    """Why it was dropped."""
+    num_tokens: int = 0
+    """Response tokens of all its rollouts."""
+    num_wasted_tokens: int = 0
+    """Response tokens of earlier attempts that were thrown away."""
+    oldest: int = -1
+    """Version that sampled its oldest token; -1 for a demonstration."""
+    newest: int = -1
+    uses: int = 0
+    """Batches it is part of, charged when the manifest is written."""
+    step: int = 0
+    """Newest batch it is part of."""
+    order: int = 0
+    """Place in the ready queue: smaller came first."""
+    lost: int = 0
+    """Leases lost to infrastructure (a worker that died or failed)."""
+    faults: int = 0
+    """Leases that failed because of the group itself, and verdicts that were no verdicts."""
+    issued_s: float = 0.0
+    sampled_s: float = 0.0
+    ready_s: float = 0.0
+    """Seconds of the run."""
+
+
+# --- records: what the journal stores, in the order it is given ------------------------------------------------------
+
+
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """The head of a group as it is now; body and verdicts when they have just come."""
+
+    head: Head
+    body: RolloutGroup | None = None
+    verdicts: list[Verdict] | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The groups of one step, in order. Written before the batch leaves; never changed."""
+
+    step: int
+    stage: str
+    stage_step: int
+    groups: list[int]
+    last_of_stage: bool = False
+
+
+class Stepped(msgspec.Struct, frozen=True, kw_only=True):
+    """The learner reported a step."""
+
+    report: StepReport
+    stage: str
+    forget_to: int = 0
+    """No kept checkpoint needs the bodies of groups that were last trained at this step or before."""
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """The learner made the weights of an old step again (it was restarted): this reference replaces the old one."""
+
+    report: StepReport
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation is complete."""
+
+    key: str
+    result: dict[str, Any]
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+    """A counter that must not start again, e.g. "train": prompts issued; "learner": its incarnation."""
+
+    name: str
+    value: int
+
+
+Record = Put | Manifest | Stepped | Published | Evaluated | Cursor
+
+
+class Total(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead groups of one kind, added up: all that is kept of them in memory."""
+
+    purpose: Purpose
+    provenance: Provenance
+    state: State
+    reason: Reason
+    num_groups: int
+    num_tokens: int
+    num_wasted_tokens: int
+
+
+class Loaded(msgspec.Struct, kw_only=True):
+    """What a journal gives back after a restart."""
+
+    incarnation: int
+    """Of this start of the hub: 1, 2, ..."""
+    created: float = 0.0
+    """Wall time (seconds since 1970) at which the run began."""
+    heads: list[Head] = []
+    """Live groups."""
+    bodies: dict[int, RolloutGroup] = {}
+    verdicts: dict[int, list[Verdict]] = {}
+    totals: list[Total] = []
+    manifests: list[Manifest] = []
+    """Those that a restarted learner may need again, and all that are not reported."""
+    reports: list[StepReport] = []
+    """Newest last: the last step, and the checkpoints that may still be kept."""
+    published: StepReport | None = None
+    """Newest one with weights."""
+    evaluations: dict[str, dict[str, Any]] = {}
+    cursors: dict[str, int] = {}
+    last_group_id: int = 0

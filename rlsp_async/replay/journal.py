@@ -1,0 +1,257 @@
+"""The journal: every record of a run in one SQLite file, committed before anyone hears of it.
+
+    journal = Journal(run / "journal.sqlite", cfg)
+    loaded = journal.load()             what the ledger and the plan start from, after any crash
+    journal.commit(records)             one transaction; returns when it is on disk
+    journal.batch(step)                 the groups of an old step, in the order of its manifest
+
+WAL mode. durability "power": synchronous FULL, every commit is synced; "process": NORMAL, survives kill -9 of the hub
+but may lose its last commits with the machine. Blocking: use it from one thread. A record that is already there
+is not stored again. Errors of the disk are MachineError: nothing that was not committed has been acknowledged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import ConfigError, MachineError
+from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, VerifiedGroup
+from rlsp_async.replay.heads import (
+    DEAD,
+    Cursor,
+    Evaluated,
+    Head,
+    Loaded,
+    Manifest,
+    Published,
+    Put,
+    Record,
+    Stepped,
+    Total,
+)
+
+CHECKPOINTS_LOOKED_BACK = 8
+MAY_DIFFER = ("runs_dir",)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS groups (
+    group_id INTEGER PRIMARY KEY, purpose TEXT NOT NULL, provenance TEXT NOT NULL, stage TEXT NOT NULL,
+    state TEXT NOT NULL, reason TEXT NOT NULL, num_tokens INTEGER NOT NULL, num_wasted_tokens INTEGER NOT NULL,
+    uses INTEGER NOT NULL, step INTEGER NOT NULL, dead INTEGER NOT NULL, head BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS live_groups ON groups (group_id) WHERE dead = 0;
+CREATE TABLE IF NOT EXISTS bodies (group_id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS verdicts (group_id INTEGER PRIMARY KEY, verdicts BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, stage TEXT NOT NULL, manifest BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS steps (
+    step INTEGER PRIMARY KEY, stage TEXT NOT NULL, checkpoint INTEGER NOT NULL, published INTEGER NOT NULL,
+    report BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS evaluations (key TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_PUT = """INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, num_tokens = excluded.num_tokens,
+    num_wasted_tokens = excluded.num_wasted_tokens, uses = excluded.uses, step = excluded.step, dead = excluded.dead,
+    head = excluded.head"""
+
+_encode = msgspec.msgpack.Encoder().encode
+_head = msgspec.msgpack.Decoder(Head).decode
+_body = msgspec.msgpack.Decoder(RolloutGroup).decode
+_verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
+_manifest = msgspec.msgpack.Decoder(Manifest).decode
+_report = msgspec.msgpack.Decoder(StepReport).decode
+_result = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Journal:
+    """One writer. Raises MachineError when the file cannot be used, ConfigError when it is of another run."""
+
+    def __init__(self, path: Path, cfg: RunConfig) -> None:
+        self.path = path
+        self._forgot_to = 0
+        with self._translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if cfg.replay.durability == 'power' else 'NORMAL'}")
+            with self._transaction():
+                for statement in filter(str.strip, SCHEMA.split(";")):
+                    self._db.execute(statement)
+        try:
+            self._check_run(cfg)
+        except ConfigError:
+            self._db.close()
+            raise
+
+    def commit(self, records: Iterable[Record]) -> None:
+        """Stores records in order, all or none."""
+        with self._translated(), self._transaction():
+            for record in records:
+                self._store(record)
+
+    def batch(self, step: int) -> list[VerifiedGroup]:
+        """The groups of one step, in order. Raises MachineError when one of them is not there any more."""
+        with self._translated():
+            row = self._db.execute("SELECT manifest FROM manifests WHERE step = ?", (step,)).fetchone()
+            if row is None:
+                raise MachineError(f"{self.path}: there is no batch of step {step}")
+            return [self._verified(group_id) for group_id in _manifest(row[0]).groups]
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._db.close()
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def _check_run(self, cfg: RunConfig) -> None:
+        """The first start writes down what the run is; every later one must be the same run."""
+        then = dict(self._db.execute("SELECT key, value FROM run").fetchall())
+        now = {"protocol": str(PROTOCOL), **_hashes(cfg)}
+        changed = [key for key, value in now.items() if then.get(key, value) != value]
+        if changed:
+            names = ", ".join(f"[{key.removeprefix('config.')}]" for key in changed)
+            raise ConfigError(f"{self.path} was begun with other settings in {names}: go back to the settings in "
+                              f"{self.path.parent / 'config.toml'}, or give this run another name")
+        with self._translated(), self._transaction():
+            starts = int(then.get("incarnation", 0)) + 1
+            for key, value in {"created": repr(time.time()), **now}.items():
+                self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
+            self._db.execute("INSERT OR REPLACE INTO run VALUES ('incarnation', ?)", (str(starts),))
+
+    def load(self) -> Loaded:
+        """All that survives: live groups with their tokens, totals of the dead, batches, reports, cursors."""
+        with self._translated():
+            run = dict(self._db.execute("SELECT key, value FROM run").fetchall())
+            self._forgot_to = int(run.get("forgot_to", 0))
+            rows = self._db.execute("SELECT head FROM groups WHERE dead = 0").fetchall()
+            query = "SELECT report FROM steps WHERE published = 1 ORDER BY step DESC LIMIT 1"
+            newest = self._db.execute(query).fetchone()
+            results = self._db.execute("SELECT key, result FROM evaluations").fetchall()
+            last = self._db.execute("SELECT max(group_id) FROM groups").fetchone()[0]
+            return Loaded(
+                incarnation=int(run["incarnation"]), created=float(run["created"]),
+                heads=[_head(row[0]) for row in rows],
+                bodies=dict(self._live("bodies", "body", _body)),
+                verdicts=dict(self._live("verdicts", "verdicts", _verdicts)), totals=self._totals(),
+                manifests=self._manifests(), reports=self._reports(),
+                published=_report(newest[0]) if newest else None,
+                evaluations={key: _result(blob) for key, blob in results},
+                cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0)
+
+    def _live(self, table: str, column: str, decode: Any) -> Iterator[tuple[int, Any]]:
+        query = f"SELECT t.group_id, t.{column} FROM groups g JOIN {table} t USING (group_id) WHERE g.dead = 0"
+        return ((group_id, decode(blob)) for group_id, blob in self._db.execute(query))
+
+    def _totals(self) -> list[Total]:
+        query = """SELECT purpose, provenance, state, reason, count(*), sum(num_tokens), sum(num_wasted_tokens)
+                   FROM groups WHERE dead = 1 GROUP BY 1, 2, 3, 4"""
+        return [Total(purpose=row[0], provenance=row[1], state=row[2], reason=row[3], num_groups=row[4],
+                      num_tokens=row[5], num_wasted_tokens=row[6]) for row in self._db.execute(query)]
+
+    def _manifests(self) -> list[Manifest]:
+        query = "SELECT manifest FROM manifests WHERE step > ? ORDER BY step"
+        return [_manifest(row[0]) for row in self._db.execute(query, (self._forgot_to,))]
+
+    def _reports(self) -> list[StepReport]:
+        """One for each of the newest checkpoints, then the newest of all."""
+        query = f"""SELECT report, max(step) FROM steps GROUP BY checkpoint ORDER BY max(step) DESC
+                    LIMIT {CHECKPOINTS_LOOKED_BACK}"""
+        return [_report(row[0]) for row in self._db.execute(query)][::-1]
+
+    # --- storing -------------------------------------------------------------------------------------------------
+
+    def _store(self, record: Record) -> None:
+        match record:
+            case Put():
+                self._put(record)
+            case Manifest():
+                self._db.execute("INSERT OR IGNORE INTO manifests VALUES (?, ?, ?)",
+                                 (record.step, record.stage, _encode(record)))
+            case Stepped():
+                self._step(record.report, record.stage)
+                self._forget(record.forget_to)
+            case Published(report=report):
+                query = "UPDATE steps SET published = 1, report = ? WHERE step = ?"
+                self._db.execute(query, (_encode(report), report.step))
+            case Evaluated(key=key, result=result):
+                self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
+            case Cursor(name=name, value=value):
+                self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
+
+    def _put(self, record: Put) -> None:
+        head = record.head
+        self._db.execute(_PUT, (
+            head.group_id, head.purpose, head.provenance, head.stage, head.state, head.reason, head.num_tokens,
+            head.num_wasted_tokens, head.uses, head.step, head.state in DEAD, _encode(head)))
+        if record.body is not None:
+            self._db.execute("INSERT OR IGNORE INTO bodies VALUES (?, ?)", (head.group_id, _encode(record.body)))
+        if record.verdicts is not None:
+            self._db.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (head.group_id, _encode(record.verdicts)))
+        if head.state in ("dropped", "evaluated"):
+            self._delete_bodies([head.group_id])
+
+    def _step(self, report: StepReport, stage: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?)", (
+            report.step, stage, report.checkpoint, report.weights is not None, _encode(report)))
+
+    def _forget(self, step: int) -> None:
+        """Deletes the tokens of groups that no kept checkpoint needs; their heads stay."""
+        if step <= self._forgot_to:
+            return
+        old = self._db.execute("SELECT manifest FROM manifests WHERE step > ? AND step <= ?", (self._forgot_to, step))
+        for manifest in [_manifest(row[0]) for row in old]:
+            marks = ",".join("?" * len(manifest.groups))
+            query = f"SELECT group_id FROM groups WHERE dead = 1 AND step <= ? AND group_id IN ({marks})"
+            dead = self._db.execute(query, (step, *manifest.groups)).fetchall()
+            self._delete_bodies([row[0] for row in dead])
+        self._forgot_to = step
+        self._db.execute("INSERT OR REPLACE INTO run VALUES ('forgot_to', ?)", (str(step),))
+
+    def _delete_bodies(self, group_ids: list[int]) -> None:
+        for table in ("bodies", "verdicts"):
+            self._db.executemany(f"DELETE FROM {table} WHERE group_id = ?", [(group_id,) for group_id in group_ids])
+
+    def _verified(self, group_id: int) -> VerifiedGroup:
+        body = self._db.execute("SELECT body FROM bodies WHERE group_id = ?", (group_id,)).fetchone()
+        if body is None:
+            raise MachineError(f"{self.path}: the tokens of group {group_id} are not there any more")
+        verdicts = self._db.execute("SELECT verdicts FROM verdicts WHERE group_id = ?", (group_id,)).fetchone()
+        return VerifiedGroup(group=_body(body[0]), verdicts=_verdicts(verdicts[0]) if verdicts else [])
+
+    # --- the disk ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:  # SQLite itself rolls back when the disk is full
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as e:
+            raise MachineError(f"{self.path}: the journal cannot be used: {e}; nothing that is not in it was "
+                               "acknowledged, so make room or mend the disk and start the run again") from None
+
+
+def _hashes(cfg: RunConfig) -> dict[str, str]:
+    """One hash a section, so that the section which differs can be named."""
+    sections = msgspec.to_builtins(cfg)
+    return {f"config.{name}": hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+            for name, value in sections.items() if name not in MAY_DIFFER}

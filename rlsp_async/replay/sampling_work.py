@@ -1,0 +1,158 @@
+"""Sampler work: which prompt is issued to whom, and what becomes of the rollouts. Demonstrations are admitted here too.
+
+Pure. A slot is born when a prompt is issued, which happens when a sampler has credit for it, not earlier.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling
+from rlsp_async.prompts.uniform import pick
+from rlsp_async.replay.crew import Worker
+from rlsp_async.replay.heads import Cursor, Head
+from rlsp_async.replay.ledger import count_tokens
+from rlsp_async.replay.select import is_stale, num_to_admit
+from rlsp_async.replay.setbacks import charge, drop, void
+from rlsp_async.replay.state import Effects, HubState
+
+_MIX = 0x9E3779B97F4A7C15  # odd: neighbouring group ids get seeds far apart
+
+
+def next_sample_job(state: HubState, out: Effects, worker: Worker, now: float) -> SampleJob | None:
+    """A group that is issued again, or a new prompt if a slot is free; None when this sampler gets nothing now."""
+    if state.phase is None or not may_sample(state, worker):
+        return None
+    group_id = state.pop_for(state.to_sample, worker, "issued")
+    if group_id is not None:
+        return _job(state, state.ledger.heads[group_id])
+    head = _new_head(state, out, now)
+    if head is None:
+        return None
+    out.records.append(state.ledger.issue(head))
+    return _job(state, head)
+
+
+def may_sample(state: HubState, worker: Worker) -> bool:
+    """Evaluation wants the one published version; training bears `target_lag` versions less."""
+    if worker.version < 0:
+        return False
+    if state.stage is None:
+        return worker.version == state.version
+    return state.stage.source == "rollouts" and worker.version >= state.version - state.stage.target_lag
+
+
+def room(state: HubState) -> int:
+    """Training groups that may be issued or admitted now; 0 outside of training."""
+    stage, phase = state.stage, state.phase
+    if stage is None or phase is None or state.ending:
+        return 0
+    needed = (state.plan.last_step[phase.stage] - state.last_manifest) * stage.groups_per_step
+    return num_to_admit(state.ledger.alive, stage.capacity, state.ledger.waiting,
+                        needed if stage.max_uses == 1 else None)
+
+
+def num_evaluation_prompts(state: HubState) -> int:
+    """Held-out prompts of one evaluation."""
+    size = state.task.size("test")
+    return state.cfg.evaluation.prompts if size is None else min(size, state.cfg.evaluation.prompts)
+
+
+def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float) -> None:
+    """Rollouts came. The first whole result of a group wins, whoever brings it; others are counted as duplicates."""
+    head = state.ledger.heads.get(group.group_id)
+    if head is None or head.state != "issued":
+        state.num_duplicates += 1
+        return
+    void(state, out, "sample", group.group_id, "another worker was first")
+    if any(rollout.finish == "abort" for rollout in group.rollouts):
+        out.records.append(state.ledger.waste(group.group_id, count_tokens(group)))
+        charge(state, out, group.group_id, "sample", "lost", "its rollouts were aborted", now)
+        return
+    try:
+        _check_answer(state, head, group)
+        record = state.ledger.sampled(group, now)
+    except DataError as e:
+        charge(state, out, group.group_id, "sample", "faults", str(e), now)
+        return
+    out.records.append(record)
+    state.avoid.pop(group.group_id, None)
+    stage = state.stage
+    if stage is not None and is_stale(record.head, state.step + 1, stage.max_lag):
+        drop(state, out, group.group_id, "stale", now)
+    else:
+        state.to_verify.append(group.group_id)
+    state.moved(f"group {group.group_id} was sampled", now)
+
+
+def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, RolloutGroup]], now: float) -> int:
+    """Admits (cursor, group) in order while there is room; returns how many. Group ids are given here."""
+    phase = state.phase
+    num = 0
+    for cursor, group in groups[: room(state)]:
+        if phase is None or cursor != state.cursors.get("demonstrations", 0):
+            break
+        group = _numbered(group, state.next_group_id(), phase.stage)
+        head = Head(group_id=group.group_id, stage=phase.stage, provenance="demonstration", index=group.prompt.index,
+                    visit=group.prompt.visit, issued_s=now)
+        out.records.append(state.ledger.demonstrated(head, group, now))
+        _count_up(state, out, "demonstrations")
+        num += 1
+    if num:
+        state.moved(f"{num} demonstrations were admitted", now)
+    return num
+
+
+def _numbered(group: RolloutGroup, group_id: int, stage: str) -> RolloutGroup:
+    return msgspec.structs.replace(group, group_id=group_id, stage=stage)
+
+
+def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
+    assert state.phase is not None
+    if state.phase.kind == "evaluate":
+        key = state.phase.key
+        index = state.cursors.get(key, 0)
+        if index >= num_evaluation_prompts(state):
+            return None
+        _count_up(state, out, key)
+        return Head(group_id=state.next_group_id(), stage=state.phase.stage, purpose="evaluate", evaluation=key,
+                    split="test", index=index, issued_s=now)
+    if room(state) < 1:
+        return None
+    index, visit = pick(state.cfg.seed, state.task.size("train"), state.cursors.get("train", 0))
+    _count_up(state, out, "train")
+    return Head(group_id=state.next_group_id(), stage=state.phase.stage, index=index, visit=visit, issued_s=now)
+
+
+def _count_up(state: HubState, out: Effects, name: str) -> None:
+    state.cursors[name] = state.cursors.get(name, 0) + 1
+    out.records.append(Cursor(name=name, value=state.cursors[name]))
+
+
+def _job(state: HubState, head: Head) -> SampleJob:
+    return SampleJob(group_id=head.group_id, prompt=prompt_of(state, head), sampling=sampling_of(state, head),
+                     purpose=head.purpose, stage=head.stage)
+
+
+def prompt_of(state: HubState, head: Head) -> Prompt:
+    """The prompt of an issued group, made again from its place in the split."""
+    split: Literal["train", "test"] = "test" if head.split == "test" else "train"
+    prompt = state.task.prompt(split, head.index)
+    return msgspec.structs.replace(prompt, index=head.index, visit=head.visit)
+
+
+def sampling_of(state: HubState, head: Head) -> Sampling:
+    """How its rollouts are drawn: a seed of its own for each group, the same when it is issued again."""
+    cfg = state.cfg
+    rollouts = cfg.evaluation.rollouts if head.purpose == "evaluate" else cfg.sampling.rollouts
+    return Sampling(temperature=cfg.sampling.temperature, max_new_tokens=cfg.sampling.max_new_tokens, rollouts=rollouts,
+                    seed=((cfg.seed << 32) + head.group_id) * _MIX % 2**31)
+
+
+def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
+    expected = sampling_of(state, head).rollouts
+    if len(group.rollouts) != expected:
+        raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")

@@ -1,0 +1,55 @@
+"""Which groups train: selection, removal, reuse and rate, four numbers and functions over heads.
+
+lag = (s - 1) - version of the group's OLDEST token, for the batch of step s, time in the queue included; 0 for a
+demonstration. There is no free lunch in selection: `fifo` trains what was ready first, `freshest` what is least
+off-policy, and starves the rest until it is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from rlsp_async.replay.heads import Head
+
+
+def lag(head: Head, step: int) -> int:
+    """Versions between the oldest token of a group and the weights that step `step` starts from."""
+    return 0 if head.provenance == "demonstration" else step - 1 - head.oldest
+
+
+def is_stale(head: Head, step: int, max_lag: int) -> bool:
+    """Removal: too old for the batch of `step`."""
+    return lag(head, step) > max_lag
+
+
+def select(ready: Iterable[Head], step: int, num: int, max_lag: int,
+           selection: Literal["fifo", "freshest"]) -> list[Head] | None:
+    """Selection: the `num` groups of the batch of `step`, in training order; None when too few are fresh enough."""
+    fresh = [head for head in ready if not is_stale(head, step, max_lag)]
+    if len(fresh) < num:
+        return None
+    return sorted(fresh, key=_fifo if selection == "fifo" else _freshest)[:num]
+
+
+def returns(head: Head, step: int, max_lag: int, max_uses: int) -> bool:
+    """Reuse: whether a group that was just trained goes back to ready, to be trained at `step` or later."""
+    return head.uses < max_uses and not is_stale(head, step, max_lag)
+
+
+def num_to_admit(alive: int, capacity: int, waiting: int, needed: int | None) -> int:
+    """Rate: slots that may be filled now.
+
+    alive <= capacity is the slot law; `waiting` groups are on their way to a batch and `needed` groups are still to be
+    trained in this stage (None: unknown, because groups are used more than once).
+    """
+    room = capacity - alive
+    return max(0, room if needed is None else min(room, needed - waiting))
+
+
+def _fifo(head: Head) -> tuple[int, int]:
+    return head.order, head.group_id
+
+
+def _freshest(head: Head) -> tuple[int, int, int]:
+    return -head.oldest, head.order, head.group_id

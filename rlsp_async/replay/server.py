@@ -1,0 +1,242 @@
+"""The hub's shell: a router, the pure hub, the journal, and what people read. It obeys; it decides nothing.
+
+    router.receive --> Hub.on --> commit records --> send --> write lines
+    ticker ----------> Hub.tick --^                     (one event at a time, under one lock)
+    feeder ----------> Hub.admit -^  demonstrations, made ahead on a helper thread
+
+Two threads besides the loop: `journal` (SQLite and jsonl files), `demonstrations` (tokenizer).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import DivergedError, MachineError
+from rlsp_async.messages import FromHub, FromWorker, RolloutGroup
+from rlsp_async.replay.demonstrations import Demonstrations
+from rlsp_async.replay.heads import Loaded
+from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.hubfile import former_address, write_hub_file
+from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.recorder import Recorder
+from rlsp_async.replay.state import Effects
+from rlsp_async.tasks.base import Task, load_task
+
+T = TypeVar("T")
+
+TICK_S = 0.25
+REBIND_S = 5.0
+"""How long a restarted hub waits for its old port."""
+FAREWELL_S = 0.5
+"""How long the last messages have to leave before the socket is closed."""
+CHUNK = 32
+"""Demonstrations made in one go on the helper thread."""
+
+log = structlog.get_logger("replay")
+
+
+class RouterLike(Protocol):
+    """What the shell needs of `wire.router.Router`."""
+
+    async def bind(self, address: str) -> str: ...
+
+    async def receive(self) -> list[tuple[bytes, FromWorker]]: ...
+
+    def send(self, peer: bytes, message: FromHub) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class ReplayServer:
+    """One run's hub. `stop` may be called from the loop at any time; `run` returns when the run is over or stopped."""
+
+    def __init__(self, cfg: RunConfig, task: Task | None = None, demonstrations: Demonstrations | None = None) -> None:
+        self._cfg = cfg
+        self._task = task or load_task(cfg.task, cfg.seed)
+        self._demonstrations = demonstrations or Demonstrations(cfg, self._task)
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="demonstrations")
+        self._lock = asyncio.Lock()
+        self._over = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._stop_reason = ""
+        self._said: tuple[str, str, str] = ("", "", "")
+        self._hub: Hub
+        self._router: RouterLike
+        self._journal: Journal
+        self._recorder: Recorder
+        self._zero = time.monotonic()
+
+    async def run(self, make_router: Callable[[], RouterLike]) -> None:
+        """Serves until the run is finished, stopped or failed.
+
+        Raises DivergedError with the hub's message when it failed, MachineError (disk, port), ConfigError (a journal of
+        another run), DataError (no demonstrations).
+        """
+        try:
+            await self._open()
+            self._router = await self._bind(make_router)
+            try:
+                await self._serve()
+            finally:
+                self._router.close()
+        finally:
+            await self._close()
+        if self._hub.state.ending == "failed":
+            raise DivergedError(self._hub.state.message)
+
+    def stop(self, reason: str) -> None:
+        """Drains the line and ends `run`; the journal can be taken up again. Idempotent."""
+        self._stop_reason = self._stop_reason or reason
+
+    # --- opening and closing -------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        loaded = await self._on_disk(self._open_files)
+        self._zero = time.monotonic() - max(0.0, time.time() - loaded.created)  # a run's clock goes on after a restart
+        self._hub = Hub(self._cfg, self._task, loaded, self._now())
+        log.info("journal open", incarnation=loaded.incarnation, step=self._hub.state.step,
+                 **self._hub.state.ledger.counts())
+
+    def _open_files(self) -> Loaded:
+        self._journal = Journal(self._cfg.directory / "journal.sqlite", self._cfg)
+        self._recorder = Recorder(self._cfg.directory)
+        return self._journal.load()
+
+    async def _bind(self, make_router: Callable[[], RouterLike]) -> RouterLike:
+        """Binds the configured port, or the one this run had before: its workers know no other."""
+        path, wanted = self._cfg.directory / "hub.json", self._cfg.replay.address
+        former = former_address(path) if wanted.endswith(":0") else None
+        router = make_router()
+        address = await self._rebind(router, former) if former else None
+        if address is None:
+            router = make_router()
+            address = await router.bind(wanted)
+        await self._on_disk(write_hub_file, path, address, self._hub.state.incarnation)
+        log.info("listening", address=address)
+        return router
+
+    async def _rebind(self, router: RouterLike, former: str) -> str | None:
+        deadline = self._now() + REBIND_S
+        while True:
+            try:
+                return await router.bind(former)
+            except MachineError as e:
+                if self._now() > deadline:
+                    log.warning("the former address is taken, another port is used", reason=str(e))
+                    return None
+            await asyncio.sleep(TICK_S)
+
+    async def _close(self) -> None:
+        """Waits for what the disk still does; a commit that has begun is finished."""
+        self._helper.shutdown(wait=True, cancel_futures=True)
+        self._disk.shutdown(wait=True)
+        for name in ("_journal", "_recorder"):
+            if hasattr(self, name):
+                getattr(self, name).close()
+
+    # --- serving -------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                loops = (self._receive, self._tick, self._feed)
+                tasks = [group.create_task(loop(), name=loop.__name__) for loop in loops]
+                await self._over.wait()
+                for task in tasks:
+                    task.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the first to fail cancelled the others
+        await asyncio.sleep(FAREWELL_S)
+
+    async def _receive(self) -> None:
+        """Consumes the router; unblocked by any message; ends by cancelling."""
+        most = self._cfg.replay.commit_groups
+        while True:
+            arrived = await self._router.receive()
+            for at in range(0, len(arrived), most):
+                async with self._lock:
+                    await self._carry_out([self._hub.on(peer, message, self._now())
+                                           for peer, message in arrived[at:at + most]])
+
+    async def _tick(self) -> None:
+        """Time passes for the hub: liveness, watchdog, observers, a stop; ends by cancelling."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            async with self._lock:
+                effects = [self._hub.tick(self._now())]
+                if self._stop_reason:
+                    effects.append(self._hub.stop(self._stop_reason, self._now()))
+                await self._carry_out(effects)
+
+    async def _feed(self) -> None:
+        """Keeps one chunk of demonstrations ready and admits them as slots come free; waits for a change of the hub."""
+        ahead: list[tuple[int, RolloutGroup]] = []
+        while True:
+            self._moved.clear()
+            stage = self._hub.state.stage
+            if stage is not None and stage.source == "demonstrations" and len(ahead) < stage.groups_per_step:
+                first = self._hub.state.cursors.get("demonstrations", 0) + len(ahead)
+                ahead += await self._in(self._helper, self._demonstrations.make, first, CHUNK)
+            if ahead and self._hub.demonstrations_wanted():
+                async with self._lock:
+                    await self._carry_out([self._hub.admit(ahead, self._now())])
+                next_cursor = self._hub.state.cursors.get("demonstrations", 0)
+                ahead = [item for item in ahead if item[0] >= next_cursor]
+            else:
+                await self._moved.wait()
+
+    async def _carry_out(self, effects: Iterable[Effects]) -> None:
+        """Commits, then sends, then writes lines; then fetches what a restarted learner needs. The lock is held."""
+        todo = merge(effects)
+        if todo.records:
+            await self._on_disk(self._journal.commit, todo.records)
+        for peer, message in todo.sends:
+            self._router.send(peer, message)
+        if todo.lines:
+            await self._on_disk(self._recorder.write, todo.lines)
+        self._say()
+        self._moved.set()
+        if self._hub.is_over:
+            self._over.set()
+        for step in todo.wants:
+            groups = await self._on_disk(self._journal.batch, step)
+            await self._carry_out([self._hub.restored(step, groups, self._now())])
+
+    def _say(self) -> None:
+        """One log line when the phase or the message changed."""
+        state = self._hub.state
+        now = (str(state.phase.key or state.phase.stage) if state.phase else "", state.ending, state.message)
+        if now != self._said:
+            self._said = now
+            log.info("phase", phase=now[0], ending=now[1], message=now[2], step=state.step, version=state.version)
+
+    # --- small helpers -------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        """Seconds of the run."""
+        return time.monotonic() - self._zero
+
+    async def _on_disk(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await self._in(self._disk, function, *arguments)
+
+    async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+def merge(effects: Iterable[Effects]) -> Effects:
+    """Several events' effects as one, each kind in order."""
+    total = Effects()
+    for part in effects:
+        total.records += part.records
+        total.sends += part.sends
+        total.lines += part.lines
+        total.wants += part.wants
+    return total

@@ -1,0 +1,158 @@
+"""What the hub knows, in one place, and what one event leads to. Pure: no clock, no socket, no file.
+
+The modules that act on it: sampling_work, verify_work, train_work, evaluations (accept results, hand out work),
+setbacks (budgets), watchdog, lines and status (what people see).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from rlsp_async.config import RunConfig, Stage
+from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
+from rlsp_async.replay.crew import Crew, Worker
+from rlsp_async.replay.heads import Loaded, Manifest, Record
+from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.stages import Phase, Plan
+
+Ending = Literal["", "draining", "finished", "failed"]
+File = Literal["metrics", "rollouts", "timeline", "evaluations"]
+
+OUTCOMES_KEPT = 100
+
+
+class Prompts(Protocol):
+    """The part of a task that the hub needs."""
+
+    name: str
+
+    def size(self, split: Literal["train", "test"]) -> int | None: ...
+
+    def prompt(self, split: Literal["train", "test"], index: int) -> Prompt: ...
+
+
+class Line(NamedTuple):
+    """One row for one of the run's jsonl files; written after the commit."""
+
+    file: File
+    row: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the shell does next, in this order: commit `records`, send `sends`, write `lines`, fetch `wants`."""
+
+    records: list[Record] = field(default_factory=list)
+    sends: list[tuple[bytes, FromHub]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    wants: list[int] = field(default_factory=list)
+    """Steps whose batches the shell reads from the journal and hands to `Hub.restored`."""
+
+
+class HubState:
+    """Everything that an event may change."""
+
+    def __init__(self, cfg: RunConfig, task: Prompts, loaded: Loaded, now: float) -> None:
+        self.cfg = cfg
+        self.task = task
+        self.plan = Plan(cfg)
+        self.incarnation = loaded.incarnation
+        self.crew = Crew(loaded.incarnation)
+        self.ledger = Ledger()
+        self.ledger.restore(loaded.heads, loaded.totals, loaded.bodies, loaded.verdicts)
+        self.cursors = dict(loaded.cursors)
+        self.last_group_id = loaded.last_group_id
+        self.evaluations = dict(loaded.evaluations)
+        self._restore_steps(loaded)
+        self.to_sample: deque[int] = deque(self._in_state("issued"))
+        self.to_verify: deque[int] = deque(self._in_state("sampled"))
+        self.to_train: deque[int] = deque()
+        """Steps whose manifest is written and whose batch the learner must (again) be sent."""
+        self.restored: dict[int, list[VerifiedGroup]] = {}
+        """Batches of reported steps, read from the journal for a learner that was restarted."""
+        self.wanted: set[int] = set()
+        self.avoid: dict[int, str] = {}
+        """Group -> the worker that failed on it: another one is tried, when there is one."""
+        self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
+        """Of the newest groups: True for ready, False for dropped because something failed."""
+        self.train_failures = 0
+        self.num_duplicates = 0
+        self.ending: Ending = ""
+        self.stopped = False
+        """Somebody stopped the run before it was complete."""
+        self.over = False
+        self.ending_since_s = now
+        self.message = ""
+        self.last_error = ""
+        self.progress_s = now
+        self.progress_what = "the hub started"
+        self.stepped_s = now
+        self.step_seconds: deque[float] = deque(maxlen=16)
+        self.generated_then = 0
+        self.metrics: dict[str, float] = {}
+        self.status_s = -1.0
+        self.phase: Phase | None = self.plan.at(self.step, self.evaluations)
+        self.phase_since_s = now
+
+    def _restore_steps(self, loaded: Loaded) -> None:
+        self.step = loaded.reports[-1].step if loaded.reports else 0
+        """Newest reported step."""
+        self.manifests: dict[int, Manifest] = {manifest.step: manifest for manifest in loaded.manifests}
+        self.last_manifest = max(self.manifests, default=self.step)
+        kept = self.cfg.learner.keep_checkpoints
+        self.checkpoints: list[int] = sorted({report.checkpoint for report in loaded.reports})[-kept:]
+        self.published: StepReport | None = loaded.published
+
+    def _in_state(self, state: str) -> list[int]:
+        return sorted(head.group_id for head in self.ledger.heads.values() if head.state == state)
+
+    # --- small questions -----------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> WeightsRef | None:
+        """The newest published weights; None: samplers serve what they started from, version 0."""
+        return self.published.weights if self.published else None
+
+    @property
+    def version(self) -> int:
+        """Newest published version."""
+        return self.weights.version if self.weights else 0
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that trains now; None while evaluating or at the end."""
+        return self.plan.stages[self.phase.stage] if self.phase and self.phase.kind == "train" else None
+
+    def next_group_id(self) -> int:
+        """Ids are given once, in order."""
+        self.last_group_id += 1
+        return self.last_group_id
+
+    def moved(self, what: str, now: float) -> None:
+        """Something moved: the watchdog starts to count again."""
+        self.progress_s, self.progress_what = now, what
+
+    def announce(self, out: Effects) -> None:
+        """Tells every sampler of the newest version."""
+        if self.weights is not None:
+            for worker in self.crew.of("sampler"):
+                worker.rejections = 0
+                out.sends.append((worker.peer, NewWeights(weights=self.weights)))
+
+    def pop_for(self, queue: deque[int], worker: Worker, state: str) -> int | None:
+        """The next group of a queue for this worker: still in `state`, and not one it failed on if others are there."""
+        alone = len(self.crew.of(worker.role)) < 2
+        for _ in range(len(queue)):
+            group_id = queue.popleft()
+            head = self.ledger.heads.get(group_id)
+            if head is None or head.state != state or self._held(group_id):
+                continue
+            if alone or self.avoid.get(group_id) != worker.name:
+                return group_id
+            queue.append(group_id)
+        return None
+
+    def _held(self, group_id: int) -> bool:
+        return ("sample", group_id) in self.crew.holders or ("verify", group_id) in self.crew.holders

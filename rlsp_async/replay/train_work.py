@@ -1,0 +1,154 @@
+"""Learner work: manifests, batches, reports. Pure.
+
+    select -> Manifest (committed, uses + 1) -> TrainJob -> StepReport -> groups finish -> new weights announced
+
+A manifest is never changed: a learner that restarts from checkpoint v0 is sent the batches of v0+1, v0+2 .. again.
+Its credit of 2 lets the batch of step s+1 be chosen while s trains.
+"""
+
+from __future__ import annotations
+
+from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup
+from rlsp_async.replay.heads import Cursor, Manifest, Published, Stepped
+from rlsp_async.replay.lines import step_lines
+from rlsp_async.replay.select import is_stale, select
+from rlsp_async.replay.setbacks import drop, fail_run, void
+from rlsp_async.replay.state import Effects, HubState
+
+
+def next_train_job(state: HubState, out: Effects, now: float) -> TrainJob | None:
+    """The oldest batch that must be sent (again), else a new one; None when there is none yet."""
+    if not state.to_train and not _choose(state, out, now):
+        return None
+    manifest = state.manifests[state.to_train[0]]
+    groups = _groups_of(state, manifest)
+    if groups is None:
+        if manifest.step not in state.wanted:
+            state.wanted.add(manifest.step)
+            out.wants.append(manifest.step)
+        return None
+    state.to_train.popleft()
+    return TrainJob(batch=Batch(stage=manifest.stage, step=manifest.step, groups=groups,
+                                last_of_stage=manifest.last_of_stage, stage_step=manifest.stage_step))
+
+
+def _groups_of(state: HubState, manifest: Manifest) -> list[VerifiedGroup] | None:
+    if manifest.step <= state.step:  # reported long ago: the bodies are in the journal only
+        return state.restored.get(manifest.step)
+    ledger = state.ledger
+    return [VerifiedGroup(group=ledger.bodies[i], verdicts=ledger.verdicts.get(i, [])) for i in manifest.groups]
+
+
+def _choose(state: HubState, out: Effects, now: float) -> bool:
+    """Writes the manifest of the next step, if enough groups are ready."""
+    stage, phase, step = state.stage, state.phase, state.last_manifest + 1
+    if stage is None or phase is None or step > state.plan.last_step[phase.stage]:
+        return False
+    if len(state.ledger.ready) < stage.groups_per_step:
+        return False
+    chosen = select(state.ledger.ready.values(), step, stage.groups_per_step, stage.max_lag, stage.selection)
+    if chosen is None:
+        sweep(state, out, now)
+        return False
+    ids = [head.group_id for head in chosen]
+    assert not any(is_stale(head, step, stage.max_lag) for head in chosen), (step, chosen)
+    out.records.extend(state.ledger.take(group_id, step) for group_id in ids)
+    manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
+                        last_of_stage=step == state.plan.last_step[phase.stage])
+    out.records.append(manifest)
+    state.manifests[step] = manifest
+    state.last_manifest = step
+    state.to_train.append(step)
+    return True
+
+
+def sweep(state: HubState, out: Effects, now: float) -> None:
+    """Removal: ready groups that are too old for every step to come are dropped, and their slots are free."""
+    if state.stage is None:
+        return
+    step = state.last_manifest + 1
+    old = [head.group_id for head in state.ledger.ready.values() if is_stale(head, step, state.stage.max_lag)]
+    for group_id in old:
+        drop(state, out, group_id, "stale", now)
+
+
+def accept_report(state: HubState, out: Effects, report: StepReport, now: float) -> None:
+    """A step was trained. Its groups finish; if it was published, its weights are announced with the same commit."""
+    state.restored.pop(report.step, None)
+    if report.step in state.to_train:
+        state.to_train.remove(report.step)
+    _remember_checkpoint(state, report)
+    if report.step != state.step + 1 or report.step not in state.manifests:
+        _accept_repeat(state, out, report)
+        return
+    manifest = state.manifests[report.step]
+    if manifest.last_of_stage and report.weights is None:
+        fail_run(state, out, f"stage {manifest.stage}: the learner published no weights after its last step "
+                 f"{report.step}", now)
+        return
+    stage = state.plan.stages[manifest.stage]
+    out.lines.extend(step_lines(state, manifest, report, now))
+    state.step = report.step
+    for group_id in manifest.groups:
+        out.records.append(state.ledger.finish(group_id, state.last_manifest + 1, stage.max_lag, stage.max_uses))
+    if manifest.last_of_stage:
+        _close_stage(state, out, now)
+    else:
+        sweep(state, out, now)
+    out.records.append(Stepped(report=report, stage=manifest.stage, forget_to=_forget(state)))
+    if report.weights is not None:
+        state.published = report
+        state.announce(out)
+    state.moved(f"step {report.step} was trained", now)
+
+
+def _accept_repeat(state: HubState, out: Effects, report: StepReport) -> None:
+    """A step that had been reported before. A restarted learner has written its weights anew: they replace the old."""
+    if report.weights is not None and report.weights.version == state.version and report.weights != state.weights:
+        state.published = report
+        out.records.append(Published(report=report))
+        state.announce(out)
+
+
+def _remember_checkpoint(state: HubState, report: StepReport) -> None:
+    if report.checkpoint not in state.checkpoints:
+        state.checkpoints = sorted({*state.checkpoints, report.checkpoint})[-state.cfg.learner.keep_checkpoints:]
+
+
+def _forget(state: HubState) -> int:
+    """No kept checkpoint needs what was trained at this step or before: the oldest kept one, if all are known."""
+    known = len(state.checkpoints) >= state.cfg.learner.keep_checkpoints
+    forget_to = min(state.checkpoints[0] if known else 0, state.step)
+    for step in [step for step in state.manifests if step <= forget_to]:
+        del state.manifests[step]
+    return forget_to
+
+
+def _close_stage(state: HubState, out: Effects, now: float) -> None:
+    """What is left over when a stage ends is dropped: the next stage starts from its own slots."""
+    for group_id in [h.group_id for h in state.ledger.heads.values() if h.purpose == "train"]:
+        void(state, out, "sample", group_id, "the stage has ended")
+        void(state, out, "verify", group_id, "the stage has ended")
+        drop(state, out, group_id, "stage_end", now)
+
+
+def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> None:
+    """Queues the batches the learner lacks: after a reconnect those not reported, else those after its step."""
+    same = hello.incarnation == state.cursors.get("learner", -1)
+    if not same:
+        state.cursors["learner"] = hello.incarnation
+        out.records.append(Cursor(name="learner", value=hello.incarnation))
+    start = state.step + 1 if same else min(max(hello.step, 0), state.step) + 1
+    if hello.step > state.last_manifest:
+        fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
+                 f"{state.last_manifest}: they belong to different runs, or the journal lost its end", now)
+        return
+    missing = [step for step in range(start, state.last_manifest + 1) if step not in state.manifests]
+    if missing:
+        fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the batch of step {missing[0]} is no "
+                 "longer in the journal: an older checkpoint than the kept ones was loaded", now)
+        return
+    held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
+    state.to_train.clear()
+    state.to_train.extend(step for step in range(start, state.last_manifest + 1) if step not in held)
+    state.wanted.clear()

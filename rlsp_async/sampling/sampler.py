@@ -1,0 +1,252 @@
+"""The sampler: prompts become groups of rollouts, weights are swapped underneath and never trusted unchecked.
+
+    SampleJob --> encode --> G completions at once in one engine --> texts --> RolloutGroup
+    WeightsRef -> fetch (digest) -> engine.load_weights -> score the probe -> serve, or refuse
+
+Promises:
+  * a group leaves only when every version that sampled its tokens has passed the probe: a group that ends while a
+    version is being checked waits for the verdict, and groups in flight at a refusal fail (EngineError);
+  * after a refusal nothing is served until a good version comes;
+  * an engine that died is started again (at most `RESTARTS` times) and holds the newest good weights before the next
+    request is admitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import structlog
+
+from rlsp_async.columns import ints, pack_floats, pack_ints
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError
+from rlsp_async.messages import Rollout, RolloutGroup, SampleJob, WeightsRef
+from rlsp_async.sampling.codec import Codec, TokenizerCodec
+from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings, choose_engine, make_engine
+from rlsp_async.sampling.meter import Meter
+from rlsp_async.sampling.model_info import read_model_info
+from rlsp_async.sampling.scripted import ScriptedEngine
+from rlsp_async.weights import store
+from rlsp_async.weights.probe import largest_error, tolerance
+
+RESTARTS = 3
+"""An engine that dies more often has a fault that a restart does not mend."""
+
+log = structlog.get_logger(__name__)
+
+
+class Sampler:
+    """`async with Sampler(cfg, model_dir, "sampler-0") as sampler: group = await sampler.sample(job)`."""
+
+    def __init__(
+        self, cfg: RunConfig, model_dir: Path, worker: str, *, engine: Engine | None = None, codec: Codec | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`engine` and `codec` replace the run's own, for tests."""
+        self.worker = worker
+        self._cfg = cfg
+        self._model_dir = model_dir
+        self._why_engine = "given"
+        self._engine = engine or self._chosen_engine()
+        self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids)
+        self._tolerance = tolerance(cfg.sampler.probe_tolerance, cfg.model.dtype)
+        self._meter = Meter(clock)
+        self._changing = asyncio.Lock()
+        self._in_flight: set[_Flight] = set()
+        self._newest: WeightsRef | None = None
+        self._newest_error = 0.0
+        self._refused = ""
+        self._num_restarts = 0
+
+    async def __aenter__(self) -> Self:
+        started = self._meter.now()
+        await self._engine.start()
+        log.info("engine started", engine=self._engine.name, seconds=round(self._meter.now() - started, 2))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        await self._engine.close()
+
+    @property
+    def version(self) -> int:
+        """Policy version that the next token is sampled from."""
+        return self._engine.version
+
+    @property
+    def info(self) -> dict[str, str]:
+        """For people, in `Hello.info`."""
+        return {"engine": self._engine.name, "engine_reason": self._why_engine, "window": str(self._engine.window)}
+
+    def metrics(self) -> dict[str, float]:
+        """Since the last call: tokens, rollouts, groups, seconds busy, seconds loading, restarts."""
+        return self._meter.take() | {"restarts": float(self._num_restarts)}
+
+    async def sample(self, job: SampleJob) -> RolloutGroup:
+        """Samples the job's group. Raises DataError (prompt too long) or EngineError (engine dead, version refused)."""
+        prompt_ids = self._codec.encode(job.prompt)
+        settings = self._settings(job, len(prompt_ids))
+        await self._ready()
+        flight = _Flight()
+        self._in_flight.add(flight)
+        try:
+            with self._meter.busy():
+                rollouts = await self._rollouts(prompt_ids, settings, job)
+                async with self._changing:  # a version that is being checked: wait for its verdict
+                    flight.check()
+        finally:
+            self._in_flight.discard(flight)
+        self._meter.add_group(len(rollouts), sum(len(rollout.token_ids) // 4 for rollout in rollouts))
+        return RolloutGroup(group_id=job.group_id, prompt=job.prompt, prompt_ids=pack_ints(prompt_ids),
+                            sampling=job.sampling, rollouts=rollouts, purpose=job.purpose, stage=job.stage)
+
+    async def load(self, ref: WeightsRef) -> float:
+        """Serves a version, or raises WeightsError and serves nothing. Returns the probe's largest error.
+
+        An engine that dies over it is started again and tried once more; then the version is refused.
+        """
+        async with self._changing:
+            newest = self._newest
+            if newest and (newest.version, newest.digest) == (ref.version, ref.digest) and self._is_well():
+                return self._newest_error
+            if self._engine.errored:
+                await self._restart()
+            with self._meter.loading():
+                try:
+                    return await self._load(ref)
+                except EngineError as e:
+                    log.warning("engine died while it loaded weights", version=ref.version, error=str(e))
+                    return await self._load_after_death(ref)
+
+    async def _load_after_death(self, ref: WeightsRef) -> float:
+        await self._restart()
+        try:
+            return await self._load(ref)
+        except EngineError as e:
+            self._refuse(f"version {ref.version}: the {self._engine.name} engine died of it twice: {e}")
+            raise WeightsError(self._refused) from e
+
+    async def _load(self, ref: WeightsRef) -> float:
+        started = self._meter.now()
+        try:
+            path = await asyncio.to_thread(store.fetch, ref)
+            await self._engine.load_weights(path, ref.version)
+            if isinstance(self._engine, ScriptedEngine):
+                self._engine.expect(ref.probe)
+            error = largest_error(ref.probe, await self._engine.score(ints(ref.probe.ids).tolist()))
+            if error > self._tolerance:
+                raise WeightsError(f"version {ref.version}: the probe's log-probs are off by {error:.3g}, tolerance "
+                                   f"{self._tolerance:.3g}; the {self._engine.name} engine computes with other weights")
+        except WeightsError as e:
+            self._refuse(str(e))
+            raise
+        self._newest, self._newest_error, self._refused = ref, error, ""
+        seconds = round(self._meter.now() - started, 3)
+        log.info("weights loaded", version=ref.version, probe_error=error, seconds=seconds)
+        return error
+
+    def _refuse(self, reason: str) -> None:
+        log.error("weights refused", reason=reason, groups_in_flight=len(self._in_flight))
+        self._refused = reason
+        for flight in self._in_flight:
+            flight.refused = reason
+
+    def _is_well(self) -> bool:
+        return not self._engine.errored and not self._refused
+
+    async def _ready(self) -> None:
+        """Returns when the engine lives and serves a version that passed its probe."""
+        if self._is_well():
+            return
+        async with self._changing:
+            if self._engine.errored:
+                await self._restart()
+                if self._newest:
+                    await self._load_again(self._newest)
+            if self._refused:
+                raise EngineError(f"{self.worker} serves nothing until good weights come: {self._refused}")
+
+    async def _load_again(self, ref: WeightsRef) -> None:
+        try:
+            await self._load(ref)
+        except WeightsError as e:  # pruned meanwhile: the next version is on its way
+            raise EngineError(f"{self.worker}: after a restart: {e}") from e
+
+    async def _restart(self) -> None:
+        if self._num_restarts >= RESTARTS:
+            raise DivergedError(f"{self.worker}: the {self._engine.name} engine died {RESTARTS + 1} times, see its log")
+        self._num_restarts += 1
+        log.warning("engine restarts", worker=self.worker, restart=self._num_restarts, of=RESTARTS)
+        await self._engine.close()
+        await self._engine.start()
+
+    async def _rollouts(self, prompt_ids: list[int], settings: GenerateSettings, job: SampleJob) -> list[Rollout]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._rollout(index, prompt_ids, settings))
+                         for index in range(job.sampling.rollouts)]
+        except* (EngineError, DataError) as failures:
+            raise _first(failures) from failures
+        return [task.result() for task in tasks]
+
+    async def _rollout(self, index: int, prompt_ids: list[int], settings: GenerateSettings) -> Rollout:
+        started = self._meter.now()
+        completion = await self._engine.generate(prompt_ids, settings)
+        return Rollout(
+            index=index, token_ids=pack_ints(completion.token_ids), logprobs=pack_floats(completion.logprobs),
+            versions=pack_ints(completion.versions), text=self._text(completion), finish=completion.finish,
+            sampler=self.worker, seconds=self._meter.now() - started,
+        )
+
+    def _text(self, completion: Completion) -> str:
+        ids = completion.token_ids
+        keep = np.ones(len(ids), dtype=bool)
+        if len(ids) and int(ids[-1]) in self._codec.stop_ids:
+            keep[-1] = False  # a stop id need not be special to the tokenizer
+        return self._codec.decode([int(token) for token in ids[keep]])
+
+    def _settings(self, job: SampleJob, num_prompt_tokens: int) -> GenerateSettings:
+        room = self._engine.window - num_prompt_tokens
+        if num_prompt_tokens == 0:
+            raise DataError(f"prompt {job.prompt.prompt_id!r} has no tokens")
+        if room < 1:
+            raise DataError(f"prompt {job.prompt.prompt_id!r} has {num_prompt_tokens} tokens, the window is "
+                            f"{self._engine.window}: at least one token must be left for the response")
+        return GenerateSettings(max_new_tokens=min(job.sampling.max_new_tokens, room),
+                                temperature=job.sampling.temperature, stop_ids=self._codec.stop_ids)
+
+    def _chosen_engine(self) -> Engine:
+        name, self._why_engine = choose_engine(self._cfg, self._model_dir)
+        log.info("engine chosen", engine=name, reason=self._why_engine)
+        return make_engine(name, self._cfg, self._model_dir, engine_seed(self._cfg.seed, self.worker))
+
+
+class _Flight:
+    """A group in flight; `refused` says why its tokens are void."""
+
+    def __init__(self) -> None:
+        self.refused = ""
+
+    def check(self) -> None:
+        if self.refused:
+            raise EngineError(f"group void: {self.refused}")
+
+
+def engine_seed(seed: int, worker: str) -> int:
+    """A seed that differs between workers and runs, in 0..2^31-1: equal ones would sample equal rollouts."""
+    words = np.random.SeedSequence([seed, *worker.encode()]).generate_state(1)
+    return int(words[0]) >> 1
+
+
+def _first(failures: ExceptionGroup[Exception]) -> Exception:
+    """One of the errors of a group of tasks: they all died of the same cause."""
+    first: Exception = failures.exceptions[0]
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return first

@@ -1,0 +1,112 @@
+"""The stub engine: no model, completions from a script or from a seed, at a latency of your choice.
+
+    ScriptedEngine(script=lambda prompt_ids: [7, 8, 2])      always the same answer
+    ScriptedEngine(seed=3, vocab=(3, 100), length=(4, 12))   random tokens, the same for the same seed and order
+
+Tokens come out one by one over `latency_s`, so a swap of the weights in mid-completion shows in the versions as it
+would in a real engine. `wrong_by` is added to every score: a probe then fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rlsp_async.columns import Floats, floats, ints
+from rlsp_async.errors import EngineError
+from rlsp_async.messages import Probe
+from rlsp_async.sampling.engine import Completion, GenerateSettings
+
+Script = Callable[[Sequence[int]], Sequence[int]]
+
+
+class ScriptedEngine:
+    """Satisfies `Engine`. `loaded` lists (path, version) of every load; `fail_next` kills the next generate."""
+
+    name = "scripted"
+
+    def __init__(
+        self, *, script: Script | None = None, seed: int = 0, vocab: tuple[int, int] = (3, 100),
+        length: tuple[int, int] = (4, 12), latency_s: float = 0.0, window: int = 512,
+    ) -> None:
+        self.window = window
+        self.latency_s = latency_s
+        self.wrong_by = 0.0
+        self.fail_next = False
+        self.num_starts = 0
+        self.loaded: list[tuple[Path, int]] = []
+        self._probe_scores: dict[tuple[int, ...], Floats] = {}
+        self._script = script
+        self._random = random.Random(seed)
+        self._vocab, self._length = vocab, length
+        self._version = 0
+        self._errored = False
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def errored(self) -> bool:
+        return self._errored
+
+    async def start(self) -> None:
+        self._version, self._errored = 0, False
+        self.num_starts += 1
+
+    async def generate(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> Completion:
+        """Plays the script, token by token, cut at `max_new_tokens` or after a stop id."""
+        self._check()
+        ids, finish = self._play(prompt_ids, settings)
+        versions = []
+        for _ in ids:
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s / len(ids))
+            self._check()
+            versions.append(self._version)
+        logprobs = np.full(len(ids), -0.5 / settings.temperature, dtype=np.float32)
+        return Completion(token_ids=np.asarray(ids, dtype=np.int32), logprobs=logprobs,
+                          versions=np.asarray(versions, dtype=np.int32), finish="stop" if finish else "length")
+
+    async def load_weights(self, path: Path, version: int) -> None:
+        self._check()
+        self.loaded.append((path, version))
+        self._version = version
+
+    def expect(self, probe: Probe) -> None:
+        """There is no model to compute a probe with: from now on its own values are the scores of its ids."""
+        self._probe_scores[tuple(ints(probe.ids).tolist())] = floats(probe.logprobs)
+
+    async def score(self, ids: Sequence[int]) -> Floats:
+        """What is expected of these ids, -1 per token for unknown ones; plus `wrong_by`."""
+        self._check()
+        known = self._probe_scores.get(tuple(ids))
+        scores = np.full(len(ids) - 1, -1.0, dtype=np.float32) if known is None else known
+        return scores + np.float32(self.wrong_by)
+
+    async def close(self) -> None:
+        self._errored = True
+
+    def kill(self) -> None:
+        """From now on every call raises EngineError, as when the engine's process dies."""
+        self._errored = True
+
+    def _play(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> tuple[list[int], bool]:
+        if self._script is not None:
+            ids = list(self._script(prompt_ids))
+        else:
+            ids = [self._random.randrange(*self._vocab) for _ in range(self._random.randint(*self._length))]
+            ids += settings.stop_ids[:1]
+        stops = [at for at, token in enumerate(ids) if token in settings.stop_ids]
+        ids = ids[: stops[0] + 1] if stops else ids
+        return ids[: settings.max_new_tokens], bool(stops) and len(ids) <= settings.max_new_tokens
+
+    def _check(self) -> None:
+        if self.fail_next:
+            self.fail_next, self._errored = False, True
+        if self._errored:
+            raise EngineError("the scripted engine is dead")

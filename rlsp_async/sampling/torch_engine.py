@@ -1,0 +1,254 @@
+"""The torch engine: batched decoding with a KV cache in one named thread, for small models and machines without vLLM.
+
+The event loop only posts to the thread's mailbox; the thread alone touches model and rows. Between two decode steps it
+takes what was posted: new rows, a swap of the weights, a score. So a token's version is exact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import structlog
+import torch
+
+from rlsp_async.columns import Floats
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import ConfigError, DataError, EngineError, RlspError
+from rlsp_async.sampling.engine import Completion, GenerateSettings, has_cuda
+from rlsp_async.sampling.model_info import ModelInfo, read_model_info
+from rlsp_async.sampling.torch_model import TorchModel
+from rlsp_async.sampling.torch_rows import Row, Rows
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class _Call:
+    """Something for the thread to do; its result or error goes to `future`."""
+
+    def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+
+
+class _Stop:
+    """The last thing in a mailbox."""
+
+
+class TorchEngine:
+    """Satisfies `Engine`."""
+
+    name = "torch"
+
+    def __init__(self, cfg: RunConfig, model_dir: Path, seed: int) -> None:
+        """Raises DataError or ConfigError when model and settings do not fit; starts nothing."""
+        info = read_model_info(model_dir)
+        self.window = info.context
+        self._model_dir, self._seed = model_dir, seed
+        self._threads = cfg.sampler.threads
+        self._device = "cuda" if has_cuda() else "cpu"
+        self._dtype = torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16
+        self._max_rows = _num_rows(cfg, info, self._device)
+        self._mailbox: queue.SimpleQueue[Row | _Call | _Stop] = queue.SimpleQueue()
+        self._waiting: deque[Row] = deque()
+        self._rows: Rows | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._errored = True
+
+    @property
+    def version(self) -> int:
+        return self._rows.version if self._rows else 0
+
+    @property
+    def errored(self) -> bool:
+        return self._errored
+
+    async def start(self) -> None:
+        """Starts the thread, which loads the model."""
+        self._loop = asyncio.get_running_loop()
+        self._mailbox, self._waiting, self._errored = queue.SimpleQueue(), deque(), False
+        self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
+        self._thread.start()
+        try:
+            await self._call(self._open)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def generate(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> Completion:
+        """One completion, by `Engine.generate`. Raises DataError when the prompt fills the window."""
+        if len(prompt_ids) >= self.window or not prompt_ids:
+            raise DataError(f"a prompt of {len(prompt_ids)} tokens is empty or fills the window of {self.window}")
+        room = self.window - len(prompt_ids)
+        if settings.max_new_tokens > room:
+            settings = dataclasses.replace(settings, max_new_tokens=room)
+        row = Row(tuple(prompt_ids), settings, ticket=asyncio.get_running_loop().create_future())
+        self._post(row)
+        await row.ticket
+        return _completion(row)
+
+    async def load_weights(self, path: Path, version: int) -> None:
+        """Swaps between two steps; all tensors or, with WeightsError, none."""
+        await self._call(lambda: self._load(path, version))
+
+    async def score(self, ids: Sequence[int]) -> Floats:
+        """Log-probs [N-1] at temperature 1. Raises DataError when the ids exceed the window."""
+        if len(ids) > self.window:
+            raise DataError(f"{len(ids)} tokens cannot be scored in a window of {self.window}")
+        scores = await self._call(lambda: self._opened().score(ids).cpu().numpy())
+        return np.asarray(scores, dtype=np.float32)
+
+    async def close(self) -> None:
+        """Ends the thread after the step it is in."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._errored = True
+        self._mailbox.put(_Stop())
+        await asyncio.to_thread(thread.join)
+        self._rows = None
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._post(_Call(work, future))
+        return await future
+
+    def _post(self, item: Row | _Call) -> None:
+        if self._errored:
+            raise EngineError("the torch engine is dead or was never started")
+        self._mailbox.put(item)
+        if self._errored:  # the thread may have emptied the mailbox for the last time just before
+            raise EngineError("the torch engine died")
+
+    # --- in the thread ---------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        """Consumes the mailbox, produces completions. Waits for mail when no row is live; ended by `_Stop`."""
+        torch.set_num_threads(self._threads)
+        reason = "the torch engine was closed"
+        try:
+            while self._take_mail():
+                self._turn()
+        except Exception as e:  # translated: every caller gets it as EngineError
+            log.exception("torch engine died")
+            reason = f"the torch engine died: {type(e).__name__}: {e}"
+        self._errored = True
+        self._fail_all(reason)
+
+    def _take_mail(self) -> bool:
+        """Empties the mailbox; false when asked to stop."""
+        busy = bool(self._waiting or (self._rows and self._rows.live))
+        while True:
+            try:
+                item = self._mailbox.get(block=not busy)
+            except queue.Empty:
+                return True
+            if isinstance(item, _Stop):
+                return False
+            if isinstance(item, Row):
+                self._waiting.append(item)
+            else:
+                self._do(item)
+            busy = True
+
+    def _turn(self) -> None:
+        rows = self._rows
+        if rows is None:
+            return
+        cancelled = [at for at, row in enumerate(rows.live) if row.ticket.cancelled()]
+        if cancelled:
+            rows.remove(cancelled)
+        num = min(rows.num_free, len(self._waiting))
+        if num:
+            new = [self._waiting.popleft() for _ in range(num)]
+            rows.admit([row for row in new if not row.ticket.cancelled()])
+        if rows.live and (done := rows.step()):
+            self._in_loop(lambda: _resolve_all(done))
+
+    def _do(self, call: _Call) -> None:
+        try:
+            result = call.work()
+        except RlspError as e:
+            error = e
+            self._in_loop(lambda: _reject(call.future, error))
+        else:
+            self._in_loop(lambda: _resolve(call.future, result))
+
+    def _open(self) -> None:
+        model = TorchModel(self._model_dir, self._dtype, self._device, self.window)
+        self._rows = Rows(model, self._max_rows, self._seed)
+        self._model = model
+
+    def _load(self, path: Path, version: int) -> None:
+        rows = self._opened()
+        self._model.load(path)
+        rows.version = version
+
+    def _opened(self) -> Rows:
+        assert self._rows is not None
+        return self._rows
+
+    def _fail_all(self, reason: str) -> None:
+        """Nobody waits for a thread that is gone."""
+        futures = [row.ticket for row in (*self._waiting, *(self._rows.live if self._rows else ()))]
+        while True:
+            try:
+                item = self._mailbox.get_nowait()
+            except queue.Empty:
+                break
+            if not isinstance(item, _Stop):
+                futures.append(item.ticket if isinstance(item, Row) else item.future)
+        self._in_loop(lambda: _reject_all(futures, reason))
+
+    def _in_loop(self, work: Callable[[], Any]) -> None:
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(work)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any = None) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _reject(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _resolve_all(rows: Sequence[Row]) -> None:
+    for row in rows:
+        _resolve(row.ticket)
+
+
+def _reject_all(futures: Sequence[asyncio.Future[Any]], reason: str) -> None:
+    for future in futures:
+        _reject(future, EngineError(reason))
+
+
+def _completion(row: Row) -> Completion:
+    return Completion(
+        token_ids=np.asarray(row.tokens, dtype=np.int32), logprobs=np.asarray(row.logprobs, dtype=np.float32),
+        versions=np.asarray(row.versions, dtype=np.int32), finish="stop" if row.is_stopped else "length",
+    )
+
+
+def _num_rows(cfg: RunConfig, info: ModelInfo, device: str) -> int:
+    """Rows that decode at once: what is asked for and what the cache's memory holds at full length."""
+    value_bytes = 4 if cfg.model.dtype == "float32" else 2
+    budget = cfg.sampler.memory * (2**30 if device == "cpu" else torch.cuda.get_device_properties(0).total_memory)
+    room = int(budget // (info.context * info.kv_values_per_token * value_bytes))
+    if room < 1:
+        raise ConfigError(f"sampler.memory = {cfg.sampler.memory} holds no sequence of {info.context} tokens: raise it")
+    return min(cfg.sampler.max_sequences, room)

@@ -1,0 +1,183 @@
+"""A Llama or Qwen decoder in plain torch, over fused weights: a full forward pass and one decode step.
+
+Per layer: h += o(attend(rope(qkv(norm(h))))); h += down(silu(gate(norm(h))) * up(norm(h))). The projections q, k, v
+and gate, up are one matrix each: at a hidden size of 64 a decode step is mostly the overhead of its calls.
+
+Shapes: B rows, T tokens, E hidden, H query heads, K key heads, D head size, L cached tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rlsp_async.errors import DataError, WeightsError
+
+KINDS = ("llama", "mistral", "qwen2", "qwen3")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings whose angles depend on the position alone."""
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q [B,H,T,D], k [B,K,T,D], v [B,K,T,D]) -> [B,H,T,D]"""
+
+_FUSED = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+_NORMS = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm",
+          "q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm"}
+
+
+class TorchModel:
+    """Weights and shapes; holds no cache and no state between calls."""
+
+    def __init__(self, model_dir: Path, dtype: torch.dtype, device: str, window: int) -> None:
+        """Reads the directory. Raises DataError for a family or a rotary embedding that is not computed here."""
+        from transformers import AutoConfig
+
+        config: Any = AutoConfig.from_pretrained(model_dir, local_files_only=True)
+        _check_family(config, model_dir)
+        self.num_layers: int = config.num_hidden_layers
+        self.num_heads: int = config.num_attention_heads
+        self.num_kv_heads: int = config.num_key_value_heads
+        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.dtype, self.device = dtype, device
+        self._eps: float = config.rms_norm_eps
+        self._tied: bool = config.tie_word_embeddings
+        self._cos_PD, self._sin_PD = _rope_tables(config, window, dtype, device)
+        tensors = read_tensors(model_dir)
+        self._parts = _parts(tensors, self.num_layers, self._tied)
+        self._weights = {part: _fuse(tensors, names).to(device, dtype) for part, names in self._parts.items()}
+
+    def load(self, path: Path) -> None:
+        """Copies all weights of a file in place, or none. Raises WeightsError when names or shapes differ."""
+        tensors = load_file(path, device=self.device)
+        if self._tied:
+            tensors.pop("lm_head.weight", None)
+        wanted = {name for names in self._parts.values() for name in names}
+        if wanted != set(tensors):
+            raise WeightsError(f"{path}: tensors differ from the model's, e.g. {sorted(wanted ^ set(tensors))[:3]}")
+        fused = {part: _fuse(tensors, names) for part, names in self._parts.items()}
+        for part, weight in self._weights.items():
+            if fused[part].shape != weight.shape:
+                raise WeightsError(f"{path}: {self._parts[part]} has shape {tuple(fused[part].shape)}, the model "
+                                   f"{tuple(weight.shape)}")
+        for part, weight in self._weights.items():
+            weight.copy_(fused[part])
+
+    def hidden(self, ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
+        """The last hidden states [B, T, E], after the final norm."""
+        weights = self._weights
+        cos_BTD, sin_BTD = self._cos_PD[positions_BT].unsqueeze(2), self._sin_PD[positions_BT].unsqueeze(2)
+        h_BTE = F.embedding(ids_BT, weights["embed"])
+        for layer in range(self.num_layers):
+            q, k, v = self._qkv(layer, self._norm(h_BTE, f"{layer}.norm1"), cos_BTD, sin_BTD)
+            out_BTE = attend(layer, q, k, v).transpose(1, 2).flatten(2)
+            h_BTE = h_BTE + self._linear(out_BTE, f"{layer}.o")
+            gate_up = self._linear(self._norm(h_BTE, f"{layer}.norm2"), f"{layer}.gate_up")
+            gate, up = gate_up.chunk(2, dim=-1)
+            h_BTE = h_BTE + self._linear(F.silu(gate).mul_(up), f"{layer}.down")
+        return self._norm(h_BTE, "norm")
+
+    def logits(self, h_E: Tensor) -> Tensor:
+        """[..., V] in float32."""
+        return F.linear(h_E, self._weights["embed" if self._tied else "head"]).float()
+
+    def _qkv(self, layer: int, x_BTE: Tensor, cos_BTD: Tensor, sin_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        heads, kv_heads = self.num_heads, self.num_kv_heads
+        qkv = self._linear(x_BTE, f"{layer}.qkv")
+        qkv = qkv.view(*x_BTE.shape[:2], heads + 2 * kv_heads, self.head_dim)
+        qk, v = qkv[:, :, : heads + kv_heads], qkv[:, :, heads + kv_heads :]
+        if f"{layer}.q_norm" in self._weights:
+            qk = torch.cat((self._norm(qk[:, :, :heads], f"{layer}.q_norm"),
+                            self._norm(qk[:, :, heads:], f"{layer}.k_norm")), dim=2)
+        half = self.head_dim // 2  # the sine table carries the sign of the first half
+        turned = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
+        qk = (qk * cos_BTD).addcmul_(turned, sin_BTD).transpose(1, 2)
+        return qk[:, :heads], qk[:, heads:], v.transpose(1, 2)
+
+    def _linear(self, x: Tensor, part: str) -> Tensor:
+        return F.linear(x, self._weights[part], self._weights.get(f"{part}.bias"))
+
+    def _norm(self, x: Tensor, part: str) -> Tensor:
+        weight = self._weights[part]
+        if x.dtype is torch.float32:
+            return F.rms_norm(x, weight.shape, weight, self._eps)
+        return F.rms_norm(x.float(), weight.shape, None, self._eps).to(x.dtype) * weight
+
+
+def read_tensors(model_dir: Path) -> dict[str, Tensor]:
+    """All tensors of a model directory's safetensors files. Raises DataError when there are none."""
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(model_dir.glob("*.safetensors")):
+        tensors.update(load_file(path))
+    if not tensors:
+        raise DataError(f"{model_dir}: no *.safetensors file; save the model with save_pretrained")
+    return tensors
+
+
+def attend_causally(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Full causal attention within a sequence; padding on the right is never looked at."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, enable_gqa=True)
+
+
+def attend_cached(q: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """One query token a row against its cache; mask is 0 or -inf. Query heads of one key head share its read."""
+    num_rows, heads, _, head_dim = q.shape
+    q = q.reshape(num_rows, k_BKLD.shape[1], -1, head_dim)
+    scores = torch.matmul(q * (1 / math.sqrt(head_dim)), k_BKLD.transpose(2, 3)).add_(mask_BL[:, None, None])
+    return torch.matmul(scores.float().softmax(-1).to(v_BKLD.dtype), v_BKLD).reshape(num_rows, heads, 1, head_dim)
+
+
+def _check_family(config: Any, model_dir: Path) -> None:
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    sliding = getattr(config, "use_sliding_window", config.model_type == "mistral") and config.sliding_window
+    odd = [what for what, is_odd in (
+        (f"model_type {config.model_type!r}", config.model_type not in KINDS),
+        (f"rope type {rope!r}", rope not in ROPE_TYPES), ("a sliding window", bool(sliding)),
+        (f"activation {config.hidden_act!r}", config.hidden_act != "silu")) if is_odd]
+    if odd:
+        raise DataError(f"{model_dir}: the torch engine does not compute {', '.join(odd)}; "
+                        "set sampler.engine = \"vllm\"")
+
+
+def _rope_tables(config: Any, window: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    """cos and signed sin, [window, D]; rope(x) = x cos + swap_halves(x) sin."""
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    cos, sin = LlamaRotaryEmbedding(config)(torch.empty(1, dtype=torch.float32), torch.arange(window)[None])
+    half = sin.shape[-1] // 2
+    signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+    return cos[0].to(device, dtype), signed.to(device, dtype)
+
+
+def _parts(tensors: Mapping[str, Tensor], num_layers: int, tied: bool) -> dict[str, list[str]]:
+    """Which checkpoint tensors make each fused weight."""
+    parts = {"embed": ["model.embed_tokens.weight"], "norm": ["model.norm.weight"]}
+    if not tied:
+        parts["head"] = ["lm_head.weight"]
+    for layer in range(num_layers):
+        stem = f"model.layers.{layer}"
+        for part, modules in _FUSED.items():
+            parts[f"{layer}.{part}"] = [f"{stem}.{module}.weight" for module in modules]
+            parts[f"{layer}.{part}.bias"] = [f"{stem}.{module}.bias" for module in modules]
+        parts |= {f"{layer}.{part}": [f"{stem}.{module}.weight"] for part, module in _NORMS.items()}
+    optional = ("bias", "q_norm", "k_norm")
+    kept = {part: names for part, names in parts.items() if not part.endswith(optional) or names[0] in tensors}
+    missing = [name for names in kept.values() for name in names if name not in tensors]
+    if missing:
+        raise DataError(f"the model's safetensors lack {missing[0]!r}")
+    return kept
+
+
+def _fuse(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor:
+    return torch.cat([tensors[name] for name in names]) if len(names) > 1 else tensors[names[0]]

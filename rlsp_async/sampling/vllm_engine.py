@@ -1,0 +1,230 @@
+"""vLLM as an engine: AsyncLLM in this process, the model in one child, weights swapped in flight.
+
+A swap follows vLLM's own lifecycle, always under a pause: pause ("keep": nothing is dropped), start, update, finish
+with the version, resume. Running completions go on with the new weights on their old KV cache; vLLM labels each token
+with the version that sampled it, exactly, because versions change only while no step runs. The prefix cache is salted
+with every load, or a prompt would be served keys and values of older weights.
+
+Only `vllm_*.py` import vllm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlsp_async.columns import Floats
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import DataError, EngineError, MachineError
+from rlsp_async.sampling.engine import Completion, GenerateSettings, has_cuda
+from rlsp_async.sampling.model_info import read_model_info
+from rlsp_async.sampling.vllm_settings import engine_arguments, set_environment
+
+BACKEND = "rlsp-file"
+EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
+CLOSE_S = 10.0
+"""Patience with requests that are aborted at the end."""
+
+
+class VllmEngine:
+    """Satisfies `Engine`. One at a time in a process; may be closed and started again."""
+
+    name = "vllm"
+
+    def __init__(self, cfg: RunConfig, model_dir: Path, seed: int) -> None:
+        """Raises DataError or ConfigError when model and settings do not fit; starts nothing."""
+        self._cpu = not has_cuda()
+        self._threads = cfg.sampler.threads
+        self._arguments = engine_arguments(cfg, model_dir, read_model_info(model_dir), seed, self._cpu)
+        self.window: int = self._arguments["max_model_len"]
+        self.core_pid = 0
+        """Process id of the engine's child."""
+        self._llm: Any = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._version = 0
+        self._salts = itertools.count()
+        self._salt = ""
+        self._request_ids = itertools.count()
+        self._half_loaded = False
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def errored(self) -> bool:
+        return self._llm is None or self._half_loaded or self._llm.errored
+
+    async def start(self) -> None:
+        """Imports vLLM, forks the engine and waits until it is up, in a thread that lives as long as the engine.
+
+        The parent-death signal follows the thread that forked, so that thread must not end earlier.
+        """
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm")
+        self._version, self._half_loaded = 0, False
+        self._new_salt()
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._make)
+            from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+            await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
+            self.core_pid = (await self._llm.collective_rpc("arm_pdeathsig", args=(os.getpid(),)))[0]
+            await self._llm.update_weight_version("0")
+        except BaseException:
+            await self.close()
+            raise
+
+    async def generate(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> Completion:
+        """One completion, by `Engine.generate`. Raises DataError when the prompt fills the window."""
+        if len(prompt_ids) >= self.window:
+            raise DataError(f"a prompt of {len(prompt_ids)} tokens leaves no room in a window of {self.window}")
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            max_tokens=min(settings.max_new_tokens, self.window - len(prompt_ids)), temperature=settings.temperature,
+            logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY,
+            stop_token_ids=list(settings.stop_ids), ignore_eos=True,  # the stop ids alone decide
+        )
+        output = (await self._request(prompt_ids, params)).outputs[0]
+        if output.finish_reason not in ("stop", "length"):
+            raise EngineError(f"vLLM ended a completion with {output.finish_reason!r}")
+        logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids, strict=True)]
+        return Completion(
+            token_ids=np.asarray(output.token_ids, dtype=np.int32), logprobs=np.asarray(logprobs, dtype=np.float32),
+            versions=versions_of(output.weight_versions, len(output.token_ids)), finish=output.finish_reason,
+        )
+
+    async def load_weights(self, path: Path, version: int) -> None:
+        """Swaps under a pause. A failure in the middle leaves the weights half new: the engine counts as dead."""
+        llm = self._alive()
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        self._half_loaded = True
+        try:
+            await llm.pause_generation(mode="keep", clear_cache=False)
+            await llm.start_weight_update()
+            await llm.update_weights(WeightTransferUpdateRequest(update_info={"path": str(path)}))
+            await llm.finish_weight_update(str(version))
+            self._version = version
+            self._new_salt()
+            await llm.resume_generation()
+        except Exception as e:
+            raise EngineError(f"vLLM failed while it loaded version {version}: {e}") from e
+        self._half_loaded = False
+
+    async def score(self, ids: Sequence[int]) -> Floats:
+        """Log-probs [N-1] at temperature 1, of the raw logits. N must be below the window."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
+        entries = (await self._request(ids, params)).prompt_logprobs
+        return np.asarray([entry[token].logprob for entry, token in zip(entries[1:], ids[1:], strict=True)],
+                          dtype=np.float32)
+
+    async def close(self) -> None:
+        """Aborts what runs, ends the child, then the thread."""
+        llm, self._llm = self._llm, None
+        if self._thread is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            if llm is not None and not llm.errored:
+                async with asyncio.timeout(CLOSE_S):
+                    await llm.pause_generation(mode="abort", clear_cache=False)
+        except TimeoutError:
+            pass  # shutdown ends the child whatever it does
+        finally:
+            if llm is not None:
+                await _stop_output_handler(llm)
+                await loop.run_in_executor(self._thread, llm.shutdown)
+                del llm
+                gc.collect()  # its __del__ must not run in the interpreter's last breath
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+    async def _request(self, ids: Sequence[int], params: Any) -> Any:
+        """The final output of one request; vLLM's errors in our words."""
+        llm = self._alive()
+        from vllm import TokensPrompt
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        prompt = TokensPrompt(prompt_token_ids=list(ids), cache_salt=self._salt)
+        final = None
+        try:
+            async for output in llm.generate(prompt, params, f"r{next(self._request_ids)}"):
+                final = output
+        except VLLMValidationError as e:
+            raise DataError(f"vLLM refuses a request of {len(ids)} tokens: {e}") from e
+        except (EngineDeadError, EngineGenerateError) as e:
+            raise EngineError(f"the vLLM engine died: {e}") from e
+        if final is None:
+            raise EngineError("vLLM ended a request without an output")
+        return final
+
+    def _alive(self) -> Any:
+        if self._llm is None or self._llm.errored:
+            raise EngineError("the vLLM engine is dead or was never started")
+        return self._llm
+
+    def _new_salt(self) -> None:
+        self._salt = f"load-{next(self._salts)}"
+
+    def _make(self) -> None:
+        """Blocking, in the engine's thread. Raises MachineError when vLLM cannot start here."""
+        set_environment(self._cpu, self._threads)
+        try:
+            with warnings.catch_warnings():  # deprecations inside vLLM, nothing that a user could mend
+                warnings.simplefilter("ignore")
+                self._make_llm()
+        except ImportError as e:
+            raise MachineError(f"vllm cannot be imported: {e}; run ./launch/setup.sh") from e
+        except Exception as e:
+            raise EngineError(f"vLLM does not start with {self._arguments['model']}: {e}") from e
+
+    def _make_llm(self) -> None:
+        import torch
+        from vllm.config.weight_transfer import WeightTransferConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        if self._cpu:
+            import torch._dynamo  # reads TORCH_COMPILE_DISABLE once, perhaps before it was set
+
+            torch._dynamo.config.disable = True
+            torch.set_num_threads(self._threads)
+        arguments = AsyncEngineArgs(**self._arguments, worker_extension_cls=EXTENSION,
+                                    weight_transfer_config=WeightTransferConfig(backend=BACKEND))
+        config = arguments.create_engine_config()
+        if self._cpu:  # vLLM has just set "spawn"; a forked child inherits the imports
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        # Not returned: an import error that a library keeps would keep these frames, and the engine in them, alive.
+        self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+async def _stop_output_handler(llm: Any) -> None:
+    """Ends the task that reads outputs before the child goes, or it logs the child's end as a death."""
+    if llm.output_handler is not None:
+        llm.output_handler.cancel()
+        await asyncio.wait([llm.output_handler], timeout=CLOSE_S)
+
+
+def versions_of(spans: Any, num_tokens: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """vLLM's spans (version, start, end) as one version a token. Raises EngineError when they do not cover them all."""
+    versions = np.full(num_tokens, -1, dtype=np.int32)
+    for span in spans or ():
+        versions[span.start : span.end] = int(span.version)
+    if (versions < 0).any():
+        raise EngineError(f"vLLM labelled {int((versions >= 0).sum())} of {num_tokens} tokens with a version: {spans}")
+    return versions

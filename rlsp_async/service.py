@@ -1,0 +1,251 @@
+"""What every process of the line shares: arguments, settings, logs, signals, drain, exit codes.
+
+    serve("sampler", main)          reads `CONFIG [key=value ...] [--worker NAME]`, runs `await main(cfg, service)`
+    await service.work(handler)     leases work from the hub until drained (the handler never sees a socket)
+
+Stopping has two steps: SIGTERM or SIGINT drains (no new work, finish or return leases); a second signal, or `KILL_S`
+after the first, cancels. Exit codes: 0 finished or stopped, 1 a bug (traceback), 2 the user can mend it (one line), 3
+diverged (one line).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+import structlog
+
+from rlsp_async import config
+from rlsp_async.errors import DivergedError, MachineError, UserError
+from rlsp_async.logs import open_log
+from rlsp_async.wire.codec import MEGABYTE
+from rlsp_async.wire.jobs import Handler
+from rlsp_async.wire.link import LinkSettings, WorkerLink
+from rlsp_async.wire.loading import OnWeights
+from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.thread import in_thread
+
+__all__ = ["Main", "Service", "hub_address", "in_thread", "limits_of", "serve", "service_path", "wait_for_hub"]
+
+DRAIN_S = 30.0
+"""How long leases may go on after the first signal."""
+KILL_S = 40.0
+"""Then the process is cancelled."""
+HUB_S = 120.0
+"""Patience for a hub that is not there."""
+SUPERVISOR = "RLSP_SUPERVISOR_PID"
+"""Set by a supervisor to its own pid: the service is killed when the supervisor dies."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger("service")
+
+
+class Service:
+    """One process of the line: who it is, and whether it should stop."""
+
+    def __init__(self, cfg: config.RunConfig, role: str, worker: str) -> None:
+        self.cfg, self.role, self.worker = cfg, role, worker
+        self.incarnation = time.time_ns()
+        self.stopping = asyncio.Event()
+        self.reason = ""
+        self._on_drain: list[Callable[[str], None]] = []
+
+    def on_drain(self, act: Callable[[str], None]) -> None:
+        """`act(reason)` is called at the first signal; at once when that has come already."""
+        self._on_drain.append(act)
+        if self.stopping.is_set():
+            act(self.reason)
+
+    def drain(self, reason: str) -> None:
+        """The first step of stopping. Idempotent."""
+        if not self.stopping.is_set():
+            self.reason = reason
+            self.stopping.set()
+            log.info("draining", reason=reason)
+            for act in self._on_drain:
+                act(reason)
+
+    async def work(self, handler: Handler, *, credit: int = 1, on_weights: OnWeights | None = None,
+                   metrics: Callable[[], dict[str, float]] | None = None, step: Callable[[], int] | None = None,
+                   info: dict[str, str] | None = None) -> None:
+        """Works for the hub until drained; raises what `WorkerLink.run` raises. `info` is shown to people."""
+        cfg = self.cfg
+        settings = LinkSettings(
+            run=cfg.name, role=_worker_role(self.role), worker=self.worker, credit=credit, incarnation=self.incarnation,
+            limits=limits_of(cfg), give_up_s=HUB_S, drain_s=DRAIN_S,
+            info={"host": socket.gethostname(), "pid": str(os.getpid())} | (info or {}))
+        link = WorkerLink(settings, lambda: hub_address(cfg), handler,
+                          on_weights=on_weights, metrics=metrics, step=step)
+        self.on_drain(link.drain)
+        log.info("left", reason=await link.run())
+
+
+Main = Callable[[config.RunConfig, Service], Awaitable[None]]
+
+
+def serve(role: str, main: Main) -> NoReturn:
+    """Runs a service as this process and ends it with its exit code."""
+    arguments = _parser(role).parse_args()
+    follow_supervisor()
+    code = _run(role, main, arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # No interpreter teardown: it would wait for a thread in the middle of a torch step, and torch's own takes seconds.
+    # Nothing is left to it: `main` has closed what it opened, and the log is unbuffered.
+    os._exit(code)
+
+
+def follow_supervisor() -> None:
+    """When RLSP_SUPERVISOR_PID is set: the kernel kills this process as soon as its parent dies (Linux)."""
+    supervisor = os.environ.get(SUPERVISOR)
+    if supervisor is None or not sys.platform.startswith("linux"):
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(supervisor):  # it died before the line above
+        raise SystemExit(0)
+
+
+def limits_of(cfg: config.RunConfig) -> Limits:
+    """Both ends' limits, from [replay]."""
+    replay = cfg.replay
+    return Limits(heartbeat_s=replay.heartbeat_s, timeout_s=replay.timeout_s,
+                  max_message_bytes=replay.max_message_mb * MEGABYTE)
+
+
+# --- where things are ----------------------------------------------------------------------------------------------
+
+
+def service_path(role: str) -> Path:
+    """The script of a role: in the checkout, else in the wheel. Raises MachineError when it is in neither."""
+    package = Path(__file__).parent
+    checkout, wheel = package.parent / "services" / f"{role}.py", package / "_services" / f"{role}.py"
+    if (package.parent / "pyproject.toml").is_file() and checkout.is_file():
+        return checkout
+    if wheel.is_file():
+        return wheel
+    raise MachineError(f"no script for service {role!r} in {checkout.parent} or {wheel.parent}: reinstall rlsp_async")
+
+
+class HubFile(msgspec.Struct, frozen=True, kw_only=True):
+    """RUN/hub.json, written by the hub."""
+
+    address: str
+    pid: int = 0
+    incarnation: int = 0
+
+
+def hub_address(cfg: config.RunConfig) -> str | None:
+    """Where the hub listens: replay.address, or RUN/hub.json when its port is 0; None while that is not there yet."""
+    if not cfg.replay.address.endswith(":0"):
+        return cfg.replay.address
+    path = cfg.directory / "hub.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=HubFile).address
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as e:
+        raise MachineError(f"{path} cannot be read ({e}): delete it and start the hub again") from None
+
+
+async def wait_for_hub(cfg: config.RunConfig, bound_s: float = HUB_S) -> str:
+    """The hub's address as soon as it is known. Raises MachineError after `bound_s`."""
+    deadline = time.monotonic() + bound_s
+    while time.monotonic() < deadline:
+        if (address := hub_address(cfg)) is not None:
+            return address
+        await asyncio.sleep(min(0.1, bound_s))
+    raise MachineError(f"no {cfg.directory / 'hub.json'} for {bound_s:.0f} s: start `rlsp replay`")
+
+
+# --- one process ---------------------------------------------------------------------------------------------------
+
+
+def _parser(role: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"rlsp {role}", description=f"The {role} service of a run.")
+    parser.add_argument("config", metavar="CONFIG", help="TOML file of the run")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings, e.g. seed=3")
+    parser.add_argument("--worker", metavar="NAME", default=f"{role}-0", help="name, unique in the run (%(default)s)")
+    return parser
+
+
+def _worker_role(role: str) -> Any:
+    if role not in ("sampler", "verifier", "learner", "observer"):
+        raise ValueError(f"{role!r} leases no work")
+    return role
+
+
+def _run(role: str, main: Main, arguments: argparse.Namespace) -> int:
+    try:
+        cfg = config.load(arguments.config, arguments.overrides)
+        logs = open_log(cfg.directory / "logs" / f"{arguments.worker}.jsonl", role=role, worker=arguments.worker)
+    except UserError as e:
+        print(f"rlsp {role}: {e}", file=sys.stderr)
+        return e.exit_code
+    with logs:
+        return _loop_run()(_supervise(Service(cfg, role, arguments.worker), main))
+
+
+def _loop_run() -> Callable[[Awaitable[int]], int]:
+    """uvloop's runner where there is one. With pyzmq it is neither faster nor slower (RELIABILITY 2.4)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run  # type: ignore[return-value]
+    return uvloop.run  # type: ignore[return-value]
+
+
+async def _supervise(service: Service, main: Main) -> int:
+    """Runs `main` under signals; its outcome as exit code."""
+    task = asyncio.ensure_future(main(service.cfg, service))
+    loop = asyncio.get_running_loop()
+
+    def stop(name: str) -> None:
+        if service.stopping.is_set():
+            task.cancel()
+        else:
+            loop.call_later(KILL_S, task.cancel)
+            service.drain(f"{service.worker} got {name}")
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop, signum.name)
+    log.info("started", pid=os.getpid())
+    await asyncio.wait([task])
+    if task.cancelled():
+        log.warning("cancelled", reason=service.reason)
+        return 0 if service.stopping.is_set() else 1
+    return _outcome(task.exception())
+
+
+def _outcome(error: BaseException | None) -> int:
+    """Exit code of what `main` raised; says it once, with a traceback only for a bug."""
+    while isinstance(error, BaseExceptionGroup):
+        error = _worst(error.exceptions)
+    match error:
+        case None:
+            log.info("finished")
+            return 0
+        case UserError() | DivergedError():
+            log.error(str(error), kind=type(error).__name__)
+            return error.exit_code
+        case SystemExit(code=code):
+            return code if isinstance(code, int) else 1
+        case _:
+            log.error(f"{type(error).__name__}: {error}", exc_info=error)
+            return 1
+
+
+def _worst(errors: tuple[BaseException, ...]) -> BaseException:
+    """Of errors that came together the one that says most: a bug before a divergence before the user's error."""
+    return min(errors, key=lambda error: (isinstance(error, UserError), isinstance(error, DivergedError)))

@@ -1,0 +1,71 @@
+"""Countdown: an expression over the given numbers, each used once, that equals the target.
+
+    Using the numbers [30, 100, 93], create an arithmetic expression that equals 23. ...     answer "30 93 100 -> 23"
+
+Rows have `numbers` and `target`. Shipped: 1999 generated training problems, and for the test split the 256 of
+dllm-reasoning/d1 (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from rlsp_async.config import Section
+from rlsp_async.errors import DataError
+from rlsp_async.tasks import jsonl
+from rlsp_async.tasks.rows import Row, read_rows
+
+TEMPLATE = (
+    "Using the numbers {numbers}, write an arithmetic expression that equals {target}. Use each number exactly once, "
+    "with + - * / and brackets. Write the expression between <answer> and </answer>."
+)
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the rows are and how they are put to the model."""
+
+    path_train: str = ""
+    """JSONL file with `numbers` and `target` in each row. Empty: the shipped one."""
+    path_test: str = ""
+    chat: bool = True
+    system: str = ""
+    template: str = TEMPLATE
+    """`{numbers}` and `{target}` are replaced by the row's."""
+    limit: int = 0
+    """Use only so many rows of each file; 0: all."""
+
+    def __post_init__(self) -> None:
+        if "{numbers}" not in self.template or "{target}" not in self.template:
+            raise ValueError("template must contain {numbers} and {target}")
+        _rows(self)
+
+
+def load(cfg: Config, seed: int) -> jsonl.Rows:
+    """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
+    train = _read(cfg, cfg.path_train, "countdown_train.jsonl.gz")
+    test = _read(cfg, cfg.path_test, "countdown_test.jsonl.gz")
+    return jsonl.Rows("countdown", _rows(cfg), {"train": train, "test": test})
+
+
+def _rows(cfg: Config) -> jsonl.Config:
+    return jsonl.Config(path_train="", template="{prompt}", chat=cfg.chat, system=cfg.system, verifier="countdown")
+
+
+def _read(cfg: Config, path: str, shipped: str) -> list[jsonl.Item]:
+    where = Path(path).expanduser() if path else Path(str(resources.files("rlsp_async").joinpath("data", shipped)))
+    items: list[jsonl.Item] = []
+    for line, row in read_rows(where):
+        items.append(_item(cfg, row, f"{where}:{line}", f"{where.name}:{line}"))
+        if len(items) == cfg.limit:
+            break
+    return items
+
+
+def _item(cfg: Config, row: Row, where: str, source: str) -> jsonl.Item:
+    numbers, target = row.get("numbers"), row.get("target")
+    if not isinstance(numbers, list) or not numbers or not all(type(n) is int and n >= 0 for n in [*numbers, target]):
+        raise DataError(f"{where}: needs `numbers` (a list of whole numbers) and `target` (a whole number)")
+    text = cfg.template.replace("{numbers}", str(numbers)).replace("{target}", str(target))
+    answer = f"{' '.join(map(str, numbers))} -> {target}"
+    return jsonl.Item(prompt=text, answer=answer, response="", source=source)

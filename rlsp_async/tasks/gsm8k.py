@@ -1,0 +1,56 @@
+"""Grade-school word problems (Cobbe et al., arXiv:2110.14168; MIT licence), shipped with the package.
+
+7473 training and 1319 test problems. Demonstrations are the data set's own solutions, without its calculator marks,
+with the answer in a box.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from rlsp_async.config import Section
+from rlsp_async.tasks import jsonl
+from rlsp_async.tasks.base import Split
+
+_MARK = re.compile(r"<<[^<>]*>>")
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the problems are put to the model."""
+
+    chat: bool = True
+    """Put the prompt through the tokenizer's chat template, as a user message."""
+    system: str = ""
+    """System message; needs chat."""
+    template: str = jsonl.TEMPLATE
+    """`{prompt}` is replaced by the problem; everything else stands as it is."""
+    limit: int = 0
+    """Use only so many problems of each split; 0: all."""
+
+    def __post_init__(self) -> None:
+        _rows(self, "train")
+
+
+def load(cfg: Config, seed: int) -> jsonl.Rows:
+    """The task."""
+    splits: dict[Split, list[jsonl.Item]] = {}
+    for split in ("train", "test"):
+        rows = _rows(cfg, split)
+        splits[split] = [_boxed(item) for item in jsonl.read_file(rows, Path(rows.path_train))]
+    return jsonl.Rows("gsm8k", _rows(cfg, "train"), splits)
+
+
+def _rows(cfg: Config, split: str) -> jsonl.Config:
+    path = str(resources.files("rlsp_async").joinpath("data", f"gsm8k_{split}.jsonl.gz"))
+    return jsonl.Config(path_train=path, chat=cfg.chat, system=cfg.system, template=cfg.template, limit=cfg.limit,
+                        response_field="solution" if split == "train" else "")
+
+
+def _boxed(item: jsonl.Item) -> jsonl.Item:
+    """The solution as a response: calculator marks gone, "#### 72" as a box."""
+    text = _MARK.sub("", item.response).partition("####")[0].rstrip()
+    return msgspec.structs.replace(item, response=f"{text}\nThe answer is \\boxed{{{item.answer}}}." if text else "")

@@ -1,0 +1,137 @@
+"""Your own prompts and answers, one JSON object a line.
+
+    [task]
+    name = "jsonl"
+    options = { path_train = "train.jsonl", path_test = "test.jsonl", chat = true }
+
+    {"prompt": "What is 2 + 2?", "answer": "4"}
+
+Without `path_test` the md5 of a prompt decides whether it is held out. The whole file is checked when the run starts.
+Prompts are visited in order; which one comes next is the prompt selection's choice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlsp_async.config import Section
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Prompt
+from rlsp_async.tasks.base import Split, no_demonstration
+from rlsp_async.tasks.rows import is_heldout, read_rows, text_field
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TEMPLATE = "{prompt}\nPut the final answer in \\boxed{}."
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the rows are and how they are put to the model."""
+
+    path_train: str
+    """JSONL file (also .jsonl.gz)."""
+    path_test: str = ""
+    """Held-out rows. Empty: `heldout_share` of path_train, chosen by hash."""
+    heldout_share: float = 0.1
+    prompt_field: str = "prompt"
+    answer_field: str = "answer"
+    response_field: str = ""
+    """A response to imitate; empty: the file has no demonstrations."""
+    chat: bool = False
+    """Put the prompt through the tokenizer's chat template, as a user message."""
+    system: str = ""
+    """System message; needs chat."""
+    template: str = TEMPLATE
+    """`{prompt}` is replaced by the row's prompt; everything else stands as it is."""
+    verifier: str = "math"
+    limit: int = 0
+    """Use only so many rows of each file; 0: all."""
+
+    def __post_init__(self) -> None:
+        if "{prompt}" not in self.template:
+            raise ValueError("template must contain {prompt}")
+        if self.system and not self.chat:
+            raise ValueError("system needs chat = true: without a chat template there is no place for it")
+        if not 0.0 < self.heldout_share < 1.0 or self.limit < 0:
+            raise ValueError("heldout_share must lie between 0 and 1, limit be at least 0")
+
+
+class Item(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One row: what is asked, the reference answer, a response to imitate (may be empty), and where it stands."""
+
+    prompt: str
+    answer: str
+    response: str
+    source: str
+
+
+class Rows:
+    """A task over rows in memory."""
+
+    def __init__(self, name: str, cfg: Config, splits: dict[Split, list[Item]]) -> None:
+        self.name = name
+        self.verifier = cfg.verifier
+        self._cfg = cfg
+        self._splits = splits
+
+    def size(self, split: Split) -> int | None:
+        """Rows of a split."""
+        return len(self._splits[split])
+
+    def prompt(self, split: Split, index: int) -> Prompt:
+        """Row `index` of a split. Raises DataError beyond its end."""
+        cfg, item = self._cfg, self._item(split, index)
+        return Prompt(prompt_id=f"{self.name}/{split}/{index}", task=self.name, answer=item.answer, index=index,
+                      text=cfg.template.replace("{prompt}", item.prompt), chat=cfg.chat, system=cfg.system,
+                      source=item.source)
+
+    def demonstration(self, index: int) -> tuple[Prompt, str]:
+        """Training row `index`, from the start again after the last. Raises DataError when there are none."""
+        if not self._cfg.response_field:
+            raise no_demonstration(self.name)
+        index %= len(self._splits["train"])
+        return self.prompt("train", index), self._item("train", index).response
+
+    def tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """None: free text needs a model that brings its tokenizer."""
+        return None
+
+    def _item(self, split: Split, index: int) -> Item:
+        items = self._splits[split]
+        if not 0 <= index < len(items):
+            raise DataError(f"{self.name}: {split} prompt {index} asked for, there are {len(items)}")
+        return items[index]
+
+
+def load(cfg: Config, seed: int) -> Rows:
+    """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
+    return Rows("jsonl", cfg, read_splits(cfg))
+
+
+def read_splits(cfg: Config) -> dict[Split, list[Item]]:
+    """Both splits, checked."""
+    train = read_file(cfg, Path(cfg.path_train).expanduser())
+    if cfg.path_test:
+        return {"train": train, "test": read_file(cfg, Path(cfg.path_test).expanduser())}
+    splits: dict[Split, list[Item]] = {"train": [], "test": []}
+    for item in train:
+        splits["test" if is_heldout(item.prompt, cfg.heldout_share) else "train"].append(item)
+    for split, items in splits.items():
+        if not items:
+            raise DataError(f"{cfg.path_train}: no row is left for the {split} split; add rows or name path_test")
+    return splits
+
+
+def read_file(cfg: Config, path: Path) -> list[Item]:
+    """The rows of one file, checked."""
+    items: list[Item] = []
+    for line, row in read_rows(path):
+        where = f"{path}:{line}"
+        response = text_field(row, cfg.response_field, where) if cfg.response_field else ""
+        items.append(Item(prompt=text_field(row, cfg.prompt_field, where), response=response,
+                          answer=text_field(row, cfg.answer_field, where), source=f"{path.name}:{line}"))
+        if len(items) == cfg.limit:
+            break
+    return items

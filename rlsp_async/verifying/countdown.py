@@ -1,0 +1,135 @@
+"""Verifier of Countdown: an arithmetic expression that uses each number exactly once and gives the target.
+
+    score("...", "... <answer> (3 + 5) * 2 </answer>", "2 3 5 -> 16").status == "correct"
+
+The expression is read by the small parser below, in exact fractions; it never reaches an interpreter. Anything but
+whole numbers, + - * / (also written with times and division signs) and brackets is unparsable.
+
+    sum     := product (("+" | "-") product)*
+    product := atom (("*" | "/") atom)*
+    atom    := number | "-" atom | "(" sum ")"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Verdict
+from rlsp_async.verifying.span import find_answer
+from rlsp_async.verifying.verifier import judged, unparsable
+
+VERSION = "1"
+
+MAX_CHARS = 300
+MAX_DEPTH = 20
+_TOKEN = re.compile(r"\s*(?:(\d{1,9})(?!\d)|([-+*/()]))")
+_SPELLING = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u2212": "-", "\u22c5": "*", "[": "(", "]": ")", "$": " "})
+
+
+class Unreadable(ValueError):
+    """The text is no arithmetic expression."""
+
+
+def score(prompt: str, response: str, answer: str) -> Verdict:
+    """The verdict; the answer is "numbers -> target". Raises DataError when it is not."""
+    numbers, target = _puzzle(answer)
+    found = find_answer(response, numbers=False)
+    if found is None:
+        return unparsable("no answer found")
+    try:
+        value, used = evaluate(_plain(found))
+    except Unreadable as e:
+        return unparsable(str(e))
+    return judged(sorted(used) == numbers and value == target, found)
+
+
+def evaluate(text: str) -> tuple[Fraction | None, list[int]]:
+    """Value (None after a division by zero) and the numbers that were used. Raises Unreadable."""
+    if len(text) > MAX_CHARS:
+        raise Unreadable(f"an expression of more than {MAX_CHARS} characters")
+    tokens, used = _Tokens(text), list[int]()
+    value = _sum(tokens, used, 0)
+    if tokens.next:
+        raise Unreadable(f"unexpected {tokens.next!r}")
+    return value, used
+
+
+class _Tokens:
+    """Tokens with one token of look-ahead; `next` is empty at the end."""
+
+    def __init__(self, text: str) -> None:
+        self._rest = self._split(text)
+        self.next = next(self._rest, "")
+
+    def take(self) -> str:
+        token, self.next = self.next, next(self._rest, "")
+        return token
+
+    @staticmethod
+    def _split(text: str) -> Iterator[str]:
+        at, text = 0, text.rstrip()
+        while at < len(text):
+            match = _TOKEN.match(text, at)
+            if match is None:
+                raise Unreadable(f"unexpected {text[at:at + 10]!r}")
+            yield match[1] or match[2]
+            at = match.end()
+
+
+def _sum(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
+    value = _product(tokens, used, depth)
+    while tokens.next in ("+", "-"):
+        op, right = tokens.take(), _product(tokens, used, depth)
+        if value is not None:
+            value = None if right is None else value + right if op == "+" else value - right
+    return value
+
+
+def _product(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
+    value = _atom(tokens, used, depth)
+    while tokens.next in ("*", "/"):
+        op, right = tokens.take(), _atom(tokens, used, depth)
+        if value is not None:
+            value = _scaled(value, op, right)
+    return value
+
+
+def _scaled(value: Fraction, op: str, right: Fraction | None) -> Fraction | None:
+    if right is None or (op == "/" and right == 0):
+        return None
+    return value * right if op == "*" else value / right
+
+
+def _atom(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
+    token = tokens.take()
+    if token.isdigit():
+        used.append(int(token))
+        return Fraction(used[-1])
+    if token not in ("(", "-"):
+        raise Unreadable(f"unexpected {token!r}" if token else "cut off")
+    if depth >= MAX_DEPTH:
+        raise Unreadable("nested too deeply")
+    if token == "-":
+        negated = _atom(tokens, used, depth + 1)
+        return None if negated is None else -negated
+    value = _sum(tokens, used, depth + 1)
+    if tokens.take() != ")":
+        raise Unreadable("a bracket is not closed")
+    return value
+
+
+def _plain(found: str) -> str:
+    """Without the "= 16" that many responses add, and with common spellings of the operators."""
+    text = found.replace("\\times", "*").replace("\\cdot", "*").replace("\\div", "/")
+    return text.replace("\\left", "").replace("\\right", "").translate(_SPELLING).partition("=")[0].strip()
+
+
+def _puzzle(answer: str) -> tuple[list[int], Fraction]:
+    left, _, right = answer.partition("->")
+    try:
+        return sorted(int(n) for n in left.split()), Fraction(int(right))
+    except ValueError:
+        raise DataError(f"reference answer {answer[:80]!r} is not 'numbers -> target'") from None

@@ -1,0 +1,30 @@
+"""Verifier for answers that are words: equal after blanks, case, surrounding marks and a final full stop are put aside.
+
+    score("Is it?", "<answer> Yes. </answer>", "yes").status == "correct"
+"""
+
+from __future__ import annotations
+
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Verdict
+from rlsp_async.verifying.span import find_answer
+from rlsp_async.verifying.verifier import judged, unparsable
+
+VERSION = "1"
+
+
+def score(prompt: str, response: str, answer: str) -> Verdict:
+    """The verdict. Raises DataError when the reference answer is empty."""
+    gold = plain_words(answer)
+    if not gold:
+        raise DataError("the reference answer is empty")
+    found = find_answer(response, numbers=False)
+    if found is None:
+        lines = response.rpartition("</think>")[2].strip().splitlines()
+        found = lines[-1] if lines and len(lines[-1]) <= len(answer) + 20 else None
+    return unparsable("no answer found") if found is None else judged(plain_words(found) == gold, found)
+
+
+def plain_words(text: str) -> str:
+    """Lower case, single blanks, without marks around."""
+    return " ".join(text.casefold().split()).strip("*_`'\"$ ").rstrip(".").rstrip()

@@ -1,0 +1,154 @@
+"""The process that loads a verifier once and forks a killable checker on demand.
+
+    pool (service) --control socket--> nursery --fork--> checker, checker, ...
+         \\________ one channel a checker: VerifyItem in, Verdict out ________/
+
+`python -m rlsp_async.verifying.nursery`. A fork costs milliseconds where a fresh interpreter with sympy costs a second.
+Nothing here is asynchronous or threaded. The nursery ends when its control socket closes, that is when the service
+closes it or dies; checkers die with the nursery (PR_SET_PDEATHSIG) or when their channel closes. Frames are a length
+(4 bytes, little-endian) and msgpack.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+
+import msgspec
+
+from rlsp_async.errors import UserError
+from rlsp_async.messages import Verdict, VerifyItem
+from rlsp_async.verifying.verifier import Verifier, load_verifier
+
+LENGTH = struct.Struct("<I")
+MAX_TEXT = 500
+_PR_SET_PDEATHSIG = 1
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pool tells the nursery: fork one (a descriptor comes along), or kill one."""
+
+    kill: int = 0
+    """Pid of the checker; 0: fork."""
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """First frame of the nursery and of every checker."""
+
+    pid: int
+    error: str = ""
+    """Why the verifier cannot be loaded; one sentence."""
+
+
+def main() -> None:
+    """Argv: control descriptor, verifier name, memory limit in MB."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when we end
+    try:
+        verifier = load_verifier(sys.argv[2])
+    except UserError as e:
+        control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
+        return
+    control.sendall(frame(Ready(pid=os.getpid())))
+    _obey(control, verifier, f"{sys.argv[2].rpartition('.')[2]}/{verifier.VERSION}", int(sys.argv[3]))
+
+
+def frame(message: object) -> bytes:
+    """A message with its length in front."""
+    body = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def _obey(control: socket.socket, verifier: Verifier, name: str, memory_mb: int) -> None:
+    """Takes orders until the control socket closes, then kills what is left."""
+    children: set[int] = set()
+    while order := _next_order(control):
+        message, descriptors = order
+        children -= _reap(children)
+        if message.kill in children:
+            os.kill(message.kill, signal.SIGKILL)
+        for descriptor in descriptors:
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                _be_checker(socket.socket(fileno=descriptor), verifier, name, memory_mb)
+            os.close(descriptor)
+            children.add(pid)
+    for pid in children - _reap(children):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _next_order(control: socket.socket) -> tuple[Order, list[int]] | None:
+    """One order; SOCK_SEQPACKET keeps them apart. None at the end."""
+    data, descriptors, _, _ = socket.recv_fds(control, 4096, 4)
+    return (msgspec.msgpack.decode(data, type=Order), descriptors) if data else None
+
+
+def _reap(children: set[int]) -> set[int]:
+    """Children that have ended. Only reaped here, so no pid in `children` can be somebody else's."""
+    return {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == pid}
+
+
+# --- the checker ---------------------------------------------------------------------------------------------------
+
+
+def _be_checker(channel: socket.socket, verifier: Verifier, name: str, memory_mb: int) -> None:
+    """The life of a forked checker; never returns."""
+    code = 1
+    try:
+        _confine(memory_mb)
+        channel.sendall(frame(Ready(pid=os.getpid())))
+        _serve(channel, verifier, name)
+        code = 0
+    except (BrokenPipeError, ConnectionResetError):
+        code = 0  # the pool has closed the channel: nobody waits for an answer
+    finally:
+        os._exit(code)
+
+
+def _confine(memory_mb: int) -> None:
+    """Dies with the nursery, writes no file and no core, has an empty environment and a bounded address space."""
+    nursery = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != nursery:
+            os._exit(0)
+    os.environ.clear()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+
+
+def _serve(channel: socket.socket, verifier: Verifier, name: str) -> None:
+    """Reads batches, answers each item as soon as it is judged: an unanswered item is the guilty one."""
+    read, decoder = channel.makefile("rb").read, msgspec.msgpack.Decoder(list[VerifyItem])
+    while len(head := read(LENGTH.size)) == LENGTH.size:
+        for item in decoder.decode(read(LENGTH.unpack(head)[0])):
+            channel.sendall(frame(_judge(verifier, name, item)))
+
+
+def _judge(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
+    start = time.perf_counter()
+    try:
+        verdict = verifier.score(item.prompt, item.response, item.answer)
+        if not isinstance(verdict, Verdict):
+            raise TypeError(f"score returned {type(verdict).__name__}, not Verdict")
+    except MemoryError:
+        verdict = Verdict(status="error", detail="out of memory")
+    except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier
+        verdict = Verdict(status="error", detail=f"{type(e).__name__}: {e}")
+    return msgspec.structs.replace(
+        verdict, verifier=name, milliseconds=(time.perf_counter() - start) * 1e3,
+        extracted=verdict.extracted[:MAX_TEXT], detail=verdict.detail[:MAX_TEXT],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

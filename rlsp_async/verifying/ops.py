@@ -1,0 +1,44 @@
+"""Verifier of the operator puzzle: do the operators after `</think>` give the target?
+
+    score("1 1 3 4 -> 7 <think>", "... </think> * * +", "7")   correct: 1 * 1 * 3 + 4 = 7, from left to right
+
+Running values may leave 0..limit here: only the final value counts. "search_steps" is the number of attempts that came
+to a verdict of their own (`x` or `ok`) before the answer.
+"""
+
+from __future__ import annotations
+
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Verdict
+from rlsp_async.tasks.ops import apply
+from rlsp_async.verifying.verifier import judged, unparsable
+
+VERSION = "1"
+
+
+def score(prompt: str, response: str, answer: str) -> Verdict:
+    """The verdict. Raises DataError when the prompt is no operator puzzle."""
+    numbers, target = _problem(prompt, answer)
+    thinking, closed, tail = response.rpartition("</think>")
+    words = (thinking if closed else response).split()
+    steps = float(words.count("x") + words.count("ok"))
+    if not closed:
+        return unparsable("no </think>", search_steps=steps)
+    row = tail.split()
+    if len(row) != len(numbers) - 1 or not set(row) <= set("+-*"):
+        return unparsable(f"not {len(numbers) - 1} operators", search_steps=steps)
+    value = numbers[0]
+    for op, n in zip(row, numbers[1:], strict=True):
+        value = apply(op, value, n)
+    return judged(value == target, " ".join(row), search_steps=steps)
+
+
+def _problem(prompt: str, answer: str) -> tuple[list[int], int]:
+    left, arrow, _ = prompt.partition("->")
+    try:
+        numbers, target = [int(n) for n in left.split()], int(answer)
+    except ValueError:
+        numbers, target = [], 0
+    if not arrow or not numbers:
+        raise DataError(f"no operator puzzle: {prompt[:80]!r} with answer {answer[:20]!r}")
+    return numbers, target

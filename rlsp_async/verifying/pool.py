@@ -1,0 +1,173 @@
+"""The verifier service's work: groups in, one verdict a rollout out, whatever the responses do to the verifier.
+
+    async with VerifierPool(cfg, "verifier-0") as pool:
+        verdicts = await pool.verify(job)       # VerdictSet; many calls at once
+
+    verify(job) -- waits for an idle checker --> checker process --> verdicts
+
+`cfg.verifier.processes` killable checkers are forked from one nursery that has loaded the verifier. A check that hangs
+is `timeout`, one that kills its process is `error`; neither is ever a verdict on the answer, and the other responses of
+the group are judged as if nothing had happened. Nothing that a checker does outlives this object or its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections import Counter
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import ConfigError, EngineError, MachineError
+from rlsp_async.messages import Verdict, VerdictSet, VerifyJob
+from rlsp_async.verifying.checker import Checker
+from rlsp_async.verifying.nursery import LENGTH, Order, Ready
+from rlsp_async.verifying.verifier import verifier_name
+
+LOAD_S = 120.0
+"""Loading a verifier library may take this long on a busy machine."""
+STOP_S = 5.0
+SHOWN = ("correct", "wrong", "unparsable", "timeout", "error")
+
+
+class VerifierPool:
+    """Bounded by its number of processes; callers wait their turn."""
+
+    def __init__(self, cfg: RunConfig, worker: str) -> None:
+        self._cfg = cfg.verifier
+        self._worker = worker
+        self._nursery = Nursery(verifier_name(cfg), cfg.verifier.memory_mb)
+        self._checkers = [Checker(self._nursery, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
+        self._idle: asyncio.Queue[Checker] = asyncio.Queue()
+        self._counts: Counter[str] = Counter()
+        self._busy_ms = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self._nursery.start()
+        for checker in self._checkers:
+            self._idle.put_nowait(checker)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        for checker in self._checkers:
+            checker.stop()
+        await self._nursery.stop()
+
+    async def verify(self, job: VerifyJob) -> VerdictSet:
+        """One verdict a response, in order. Raises EngineError when the machine gives no process."""
+        checker = await self._idle.get()
+        try:
+            if not self._nursery.is_alive:
+                checker.stop()
+                await self._nursery.start()
+            verdicts = await checker.check(job.items)
+        finally:
+            self._idle.put_nowait(checker)
+        self._count(verdicts)
+        return VerdictSet(group_id=job.group_id, verdicts=verdicts)
+
+    def metrics(self) -> dict[str, float]:
+        """Figures since the last call: verdicts in all and by status, their milliseconds, process starts."""
+        figures = {"verdicts": float(sum(self._counts.values())), "verdict_ms": self._busy_ms}
+        figures |= {f"verdicts_{status}": float(self._counts[status]) for status in SHOWN}
+        figures["checker_starts"] = float(sum(checker.num_starts for checker in self._checkers))
+        self._counts.clear()
+        self._busy_ms = 0.0
+        for checker in self._checkers:
+            checker.num_starts = 0
+        return figures
+
+    def _count(self, verdicts: list[Verdict]) -> None:
+        self._counts.update(verdict.status for verdict in verdicts)
+        self._busy_ms += sum(verdict.milliseconds for verdict in verdicts)
+
+
+class Nursery:
+    """The nursery process seen from the service. `fork` and `kill` never wait for it."""
+
+    def __init__(self, verifier: str, memory_mb: int) -> None:
+        self._verifier = verifier
+        self._memory_mb = memory_mb
+        self._control: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.Lock()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Starts it unless it runs. Raises ConfigError or MachineError when the verifier cannot be loaded."""
+        async with self._starting:
+            if self.is_alive:
+                return
+            await self.stop()
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._control.setblocking(False)
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()), self._verifier,
+                    str(self._memory_mb), pass_fds=[theirs.fileno()], env=_environment(),
+                    stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                )  # fmt: skip
+            await self._greeting()
+
+    async def stop(self) -> None:
+        """Closes it; its checkers go with it."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def fork(self, channel: socket.socket) -> None:
+        """Has a checker forked that serves `channel`."""
+        self._order(Order(), [channel.fileno()])
+
+    def kill(self, pid: int) -> None:
+        """Has a checker killed. Nothing to do when the nursery is gone: its checkers went with it."""
+        if self.is_alive:
+            self._order(Order(kill=pid), [])
+
+    def _order(self, order: Order, descriptors: list[int]) -> None:
+        if self._control is None:
+            raise EngineError("the verifier's nursery process is not running")
+        try:
+            socket.send_fds(self._control, [msgspec.msgpack.encode(order)], descriptors)
+        except OSError as e:
+            raise EngineError(f"the verifier's nursery process does not listen: {e}") from None
+
+    async def _greeting(self) -> None:
+        assert self._control is not None
+        try:
+            async with asyncio.timeout(LOAD_S):
+                data = await asyncio.get_running_loop().sock_recv(self._control, 4096)
+        except TimeoutError:
+            data = b""
+        if not data:
+            await self.stop()
+            raise MachineError(f"verifier {self._verifier!r} could not be loaded; its traceback stands above")
+        ready = msgspec.msgpack.decode(data[LENGTH.size :], type=Ready)
+        if ready.error:
+            await self.stop()
+            raise ConfigError(ready.error)
+
+
+def _environment() -> dict[str, str]:
+    """What the nursery needs to find the same modules, and nothing else of ours."""
+    paths = [os.path.abspath(path) for path in sys.path]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,89 @@
+"""Where in a response the answer stands. Pure text work in linear time; no parser has seen the response before this.
+
+Only what follows the last `</think>` counts (the whole response when there is none). In it, the first of these that
+is present, the last occurrence of each: `<answer>...</answer>`, `\\boxed{...}`, `#### ...`, "the answer is ...", and,
+when `numbers` is asked for, the last number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+MAX_CHARS = 4_000
+"""A longer answer is none."""
+TAIL_CHARS = 50_000
+"""Only the end of a response is searched."""
+
+_BOXES = ("\\boxed", "\\fbox")
+_SAYS = re.compile(r"answer\s{0,3}(?:is|:|=)\s{0,3}:?", re.IGNORECASE)
+_STOP = re.compile(r"(?<!\\)[.!?;](?:\s|$)")
+_NUMBER = re.compile(r"(?<![\w.])[-+]?[$]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?%?")
+
+
+def find_answer(response: str, numbers: bool = True) -> str | None:
+    """The answer as written, blanks stripped; None when there is none, or it is longer than MAX_CHARS."""
+    text = response[-TAIL_CHARS:].rpartition("</think>")[2]
+    for finder in (_tagged, _boxed, _hashed, _said, *((_last_number,) if numbers else ())):
+        found = finder(text)
+        if found is not None:
+            found = found.strip()
+            return found if 0 < len(found) <= MAX_CHARS else None
+    return None
+
+
+def strip_box(text: str) -> str:
+    """The inside of a text that is one box as a whole; other text as it is."""
+    inside = _boxed(text) if text.startswith(_BOXES) else None
+    return inside.strip() if inside is not None else text
+
+
+def _tagged(text: str) -> str | None:
+    head, closed, _ = text.rpartition("</answer>")
+    opened = head.rpartition("<answer>") if closed else ("", "", "")
+    return strip_box(opened[2].strip()) if opened[1] else None
+
+
+def _boxed(text: str) -> str | None:
+    """Inside of the last box whose braces balance; `\\boxed 7` gives 7."""
+    start, length = max((text.rfind(box), len(box)) for box in _BOXES)
+    if start < 0:
+        return None
+    inside = text[start + length :].lstrip(" ")
+    if inside.startswith("{"):
+        return _balanced(inside, 0)
+    return (inside.split(maxsplit=1) or [""])[0].strip("$.,")
+
+
+def _balanced(text: str, opening: int) -> str | None:
+    """What stands between the brace at `opening` and its partner; None when it never closes."""
+    depth, at, end = 0, opening, min(len(text), opening + MAX_CHARS + 2)
+    while at < end:
+        char = text[at]
+        depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return text[opening + 1 : at]
+        at += 2 if char == "\\" else 1
+    return None
+
+
+def _hashed(text: str) -> str | None:
+    _, mark, tail = text.rpartition("####")
+    return tail.strip().partition("\n")[0] if mark else None
+
+
+def _said(text: str) -> str | None:
+    match = _last(_SAYS, text)
+    if match is None:
+        return None
+    line = text[match.end() :].strip().partition("\n")[0]
+    return _STOP.split(line, maxsplit=1)[0] or None
+
+
+def _last_number(text: str) -> str | None:
+    match = _last(_NUMBER, text)
+    return match.group() if match else None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)

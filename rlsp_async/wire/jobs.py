@@ -1,0 +1,156 @@
+"""Runs the handler for each lease: one task a lease, never more than the credit, one answer each.
+
+Knows no connection: what it says goes through `say` and is lost when there is none; a lost Failed shows in the next
+Hello, which does not name the lease. A Done goes through `say_done`, which drops it when the hub has not said Welcome:
+it stays in the book until its Ack and is said again when a Welcome names its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal
+
+import structlog
+
+from rlsp_async.errors import ConfigError, DataError, EngineError
+from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, VerdictSet, Work
+from rlsp_async.wire.busy import BusyMeter
+from rlsp_async.wire.codec import encode
+from rlsp_async.wire.leases import LeaseBook
+
+Result = RolloutGroup | VerdictSet | StepReport
+Handler = Callable[[Any], Awaitable[Result]]
+"""A job of the worker's role to its result. EngineError and DataError become Failed, anything else ends the worker."""
+
+ERROR_CHARACTERS = 2000
+
+log = structlog.get_logger("jobs")
+
+
+class Jobs:
+    """Consumes Work, produces Done and Failed as frames for `say`; `end` is told of an error nobody can work with."""
+
+    def __init__(self, credit: int, handler: Handler | None, max_bytes: int, say: Callable[[bytes], None],
+                 say_done: Callable[[bytes], None], end: Callable[[BaseException], None]) -> None:
+        self.book = LeaseBook(credit if handler else 0)
+        self.busy = BusyMeter(time.monotonic())
+        self._handler, self._max_bytes = handler, max_bytes
+        self._say, self._say_done, self._end = say, say_done, end
+        self._tasks: dict[int, asyncio.Task[Done]] = {}
+        self._changed = asyncio.Event()
+
+    def work(self, message: Work) -> None:
+        """A lease came: it is run, or known already, or refused because it is above the credit."""
+        lease = message.lease
+        match self.book.take(lease):
+            case "run":
+                self._start(lease, message.job)
+            case "over":
+                self.refuse(lease, f"above the credit of {self.book.credit}")
+            case "finished":
+                self._say_done(self.book.unacked[lease])
+            case "running":
+                log.info("lease repeated", lease=lease)
+
+    def refuse(self, lease: int, why: str) -> None:
+        """Answers a lease that is not taken, or given back."""
+        self._say(encode(Failed(lease=lease, kind="infrastructure", error=why)))
+
+    def void(self, lease: int) -> None:
+        """Acknowledged or revoked: its task, if it still runs, is cancelled and its result forgotten. Idempotent."""
+        self.book.void(lease)
+        if task := self._tasks.pop(lease, None):
+            task.cancel()
+        self._count()
+
+    def reconcile(self, kept: Iterable[int]) -> None:
+        """The hub's view after a reconnect: drops what it does not keep, says again what is kept and done."""
+        for lease in self.book.reconcile(kept):
+            self.void(lease)
+        for frame in self.book.unacked.values():
+            self._say_done(frame)
+
+    def give_back(self, why: str) -> None:
+        """Ends every running lease with a Failed."""
+        for lease in sorted(self.book.running):
+            self.void(lease)
+            self.refuse(lease, why)
+
+    async def settled(self, bound_s: float) -> bool:
+        """Waits until no lease is held (all acknowledged), at most `bound_s`. Whether that is so."""
+        try:
+            async with asyncio.timeout(bound_s):
+                while self.book.held():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Cancels what runs and waits for it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, lease: int, job: Job) -> None:
+        assert self._handler is not None
+        task = asyncio.create_task(self._answer(self._handler, lease, job), name=f"lease-{lease}")
+        self._tasks[lease] = task
+        task.add_done_callback(lambda done: self._ended(lease, done))
+        self._count()
+
+    @staticmethod
+    async def _answer(handler: Handler, lease: int, job: Job) -> Done:
+        return _as_done(lease, await handler(job))
+
+    def _ended(self, lease: int, task: asyncio.Task[Done]) -> None:
+        """The handler has returned, failed, or was cancelled. A void lease says nothing; a bug is never hushed up."""
+        if self._tasks.get(lease) is task:
+            del self._tasks[lease]
+        error = asyncio.CancelledError("cancelled") if task.cancelled() else task.exception()
+        match error:
+            case None:
+                self._done(task.result())
+            case EngineError() | asyncio.CancelledError():
+                self._failed(lease, "infrastructure", error)
+            case DataError():
+                self._failed(lease, "data", error)
+            case _:
+                self._failed(lease, "infrastructure", error)
+                self._end(error)
+        self._count()
+
+    def _done(self, done: Done) -> None:
+        try:
+            frame = encode(done, self._max_bytes)
+        except ConfigError as e:
+            self._failed(done.lease, "data", e)
+        else:
+            if self.book.finish(done.lease, frame):
+                self._say_done(frame)
+
+    def _failed(self, lease: int, kind: Literal["infrastructure", "data"], error: BaseException) -> None:
+        if self.book.fail(lease):
+            log.warning("lease failed", lease=lease, kind=kind, error=str(error))
+            text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
+            self._say(encode(Failed(lease=lease, kind=kind, error=text)))
+
+    def _count(self) -> None:
+        self.busy.running(len(self.book.running), time.monotonic())
+        self._changed.set()
+
+
+def _as_done(lease: int, result: object) -> Done:
+    match result:
+        case RolloutGroup():
+            return Done(lease=lease, groups=[result])
+        case VerdictSet():
+            return Done(lease=lease, verdicts=[result])
+        case StepReport():
+            return Done(lease=lease, steps=[result])
+        case _:
+            raise TypeError(f"a handler answers RolloutGroup, VerdictSet or StepReport, not {type(result).__name__}")

@@ -1,0 +1,64 @@
+"""The leases a worker holds, from Work to Ack. Pure.
+
+    offered --take--> running --finish--> unacked --ack--> forgotten
+                         |                   |
+                         +------ void -------+          Revoke, or a Welcome that does not name it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+Taken = Literal["run", "running", "finished", "over"]
+
+
+class LeaseBook:
+    """At most `credit` leases run at once. A finished one keeps its Done as bytes until the hub has committed it."""
+
+    def __init__(self, credit: int) -> None:
+        self.credit = credit
+        self.running: set[int] = set()
+        self.unacked: dict[int, bytes] = {}
+
+    def take(self, lease: int) -> Taken:
+        """What to do with a Work: run it; nothing, it is running; say its Done again; refuse it, above the credit."""
+        if lease in self.running:
+            return "running"
+        if lease in self.unacked:
+            return "finished"
+        if len(self.running) >= self.credit:
+            return "over"
+        self.running.add(lease)
+        return "run"
+
+    def finish(self, lease: int, done: bytes) -> bool:
+        """Its Done is ready. False: the lease is void by now, say nothing."""
+        if lease not in self.running:
+            return False
+        self.running.remove(lease)
+        self.unacked[lease] = done
+        return True
+
+    def fail(self, lease: int) -> bool:
+        """It ends with a Failed, which nobody acknowledges. False: the lease is void by now, say nothing."""
+        if lease not in self.running:
+            return False
+        self.running.remove(lease)
+        return True
+
+    def void(self, lease: int) -> None:
+        """Acknowledged or revoked: forget it. Idempotent."""
+        self.running.discard(lease)
+        self.unacked.pop(lease, None)
+
+    def held(self) -> list[int]:
+        """What a Hello says: running and unacked, in order."""
+        return sorted(self.running | self.unacked.keys())
+
+    def reconcile(self, kept: Iterable[int]) -> list[int]:
+        """A Welcome came: forget what the hub does not keep; returns the forgotten, which must not go on running."""
+        lost = sorted(set(self.held()) - set(kept))
+        for lease in lost:
+            self.void(lease)
+        return lost

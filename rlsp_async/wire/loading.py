@@ -1,0 +1,56 @@
+"""New weights at a worker: one load at a time, always the newest version; older ones that waited are passed over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from rlsp_async.errors import EngineError, WeightsError
+from rlsp_async.messages import Loaded, Rejected, WeightsRef
+
+OnWeights = Callable[[WeightsRef], Awaitable[float]]
+
+
+class Loader:
+    """Consumes references by `offer`, produces Loaded or Rejected by `answer`."""
+
+    def __init__(self, on_weights: OnWeights, answer: Callable[[Loaded | Rejected], None]) -> None:
+        self.loading = False
+        self._on_weights = on_weights
+        self._answer = answer
+        self._wanted: WeightsRef | None = None
+        self._loaded: tuple[WeightsRef, Loaded] | None = None
+        self._woken = asyncio.Event()
+
+    def offer(self, ref: WeightsRef) -> None:
+        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it."""
+        self._wanted = ref
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Waits for a reference; unblocked by `offer`. Ends only by cancelling or by a bug in `on_weights`."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            ref, self._wanted = self._wanted, None
+            if ref is None:
+                continue
+            if self._loaded is not None and self._loaded[0] == ref:
+                self._answer(self._loaded[1])
+            else:
+                await self._load(ref)
+
+    async def _load(self, ref: WeightsRef) -> None:
+        self.loading, start = True, time.monotonic()
+        try:
+            error = await self._on_weights(ref)
+        except (WeightsError, EngineError) as e:
+            self._loaded = None
+            self._answer(Rejected(version=ref.version, reason=str(e)))
+        else:
+            loaded = Loaded(version=ref.version, seconds=time.monotonic() - start, probe_error=error)
+            self._loaded = (ref, loaded)
+            self._answer(loaded)
+        finally:
+            self.loading = False

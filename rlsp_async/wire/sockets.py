@@ -1,0 +1,71 @@
+"""The two sockets of the protocol, every option said. Times in seconds, sizes in bytes.
+
+High-water marks only guard memory (credit bounds the work); ZMTP heartbeats only find dead machines and cut cables (a
+frozen service still answers them): liveness is Ping and Pong.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from rlsp_async.wire.keys import Keys, guard_dealer, guard_router
+
+Context = zmq.asyncio.Context
+Socket = zmq.asyncio.Socket
+
+HANDSHAKE_S = 5.0
+CONNECT_S = 5.0
+RECONNECT_MAX_S = 2.0
+ROUTER_QUEUE = 2048
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What both ends of a connection agree on; the hub's Welcome overrides a worker's two times."""
+
+    heartbeat_s: float = 1.0
+    timeout_s: float = 10.0
+    max_message_bytes: int = 64_000_000
+
+
+def dealer(context: Context, identity: bytes, queue: int, limits: Limits, keys: Keys | None) -> Socket:
+    """A worker's socket. `queue` bounds the frames that wait in each direction."""
+    socket = context.socket(zmq.DEALER)
+    _common(socket, limits, queue)
+    socket.setsockopt(zmq.ROUTING_ID, identity)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, _ms(CONNECT_S))
+    socket.setsockopt(zmq.RECONNECT_IVL, max(10, _ms(limits.heartbeat_s / 10)))
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _ms(RECONNECT_MAX_S))
+    if keys is not None:
+        guard_dealer(socket, keys)
+    return socket
+
+
+def router(context: Context, limits: Limits, keys: Keys | None) -> Socket:
+    """The hub's socket, not yet bound."""
+    socket = context.socket(zmq.ROUTER)
+    _common(socket, limits, ROUTER_QUEUE)
+    # Without MANDATORY a ROUTER drops, in silence, what it cannot deliver.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    # Routing ids are not authenticated: a newcomer must not take over a living connection.
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+    if keys is not None:
+        guard_router(socket, keys)
+    return socket
+
+
+def _common(socket: Socket, limits: Limits, queue: int) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, queue)
+    socket.setsockopt(zmq.RCVHWM, queue)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.max_message_bytes)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _ms(limits.timeout_s / 3))
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _ms(limits.timeout_s))
+    socket.setsockopt(zmq.HEARTBEAT_TTL, min(6_500_000, _ms(limits.timeout_s)))
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _ms(HANDSHAKE_S))
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,19 @@
+"""Learner process: model, optimizer and checkpoints; one batch at a time on one named thread."""
+
+from rlsp_async.config import RunConfig
+from rlsp_async.service import Service, in_thread, serve
+
+
+async def main(cfg: RunConfig, service: Service) -> None:
+    from rlsp_async.learning.learner import Learner  # after the arguments are read: torch takes seconds to import
+
+    learner = Learner(cfg, model_dir=cfg.directory / "model", run_dir=cfg.directory)
+    try:
+        await service.work(in_thread(learner.train, name="learner"), credit=1, metrics=learner.metrics,
+                           step=lambda: learner.step)
+    finally:
+        learner.on_stop()
+
+
+if __name__ == "__main__":
+    serve("learner", main)

@@ -1,0 +1,54 @@
+"""Finding an algorithm and reading its options; the two RLSP presets."""
+
+import pytest
+
+from rlsp_async import config
+from rlsp_async.algos import base, ppo
+from rlsp_async.errors import ConfigError
+
+
+def test_the_algorithms_that_ship():
+    assert base.names() == ["grpo", "ppo", "reinforce", "sft"]
+
+
+def test_options_go_on_top_of_the_preset():
+    module, cfg = base.load_algorithm(config.Algorithm(name="ppo", preset="rlsp_released", options={"kl_coef": 0.1}))
+    assert (module.NEEDS, cfg.kl_coef, cfg.lam) == (ppo.NEEDS, 0.1, 1.0)
+
+
+def test_a_dotted_name_is_a_module():
+    assert frozenset() == base.load_algorithm(config.Algorithm(name="rlsp_async.algos.sft"))[0].NEEDS
+
+
+@pytest.mark.parametrize(("section", "said"), [
+    (config.Algorithm(name="gpro"), "did you mean 'grpo'"),
+    (config.Algorithm(name="no.such.module"), "no algorithm 'no.such.module'"),
+    (config.Algorithm(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
+    (config.Algorithm(name="sft", preset="any"), "there is none"),
+    (config.Algorithm(name="grpo", options={"clip_hi": 0.3}), "did you mean 'clip_high'"),
+    (config.Algorithm(name="rlsp_async.algos.ops"), "is no algorithm"),
+])
+def test_what_is_unknown_is_refused_with_the_nearest_name(section, said):
+    with pytest.raises(ConfigError, match=said):
+        base.load_algorithm(section)
+
+
+def test_the_paper_and_its_code_differ_where_they_differ():
+    paper, released = (base.load_algorithm(config.Algorithm(name="ppo", preset=p))[1]
+                       for p in ("rlsp_paper", "rlsp_released"))
+    assert (paper.lam, released.lam) == (0.95, 1.0)
+    assert (paper.critic_warmup_steps, released.critic_warmup_steps) == (0, 4)
+    assert (paper.returns, released.returns) == ("monte_carlo", "gae")
+    assert (paper.reward_form, released.reward_form) == ("eq1", "released")
+    assert (paper.normalize_reward, released.normalize_reward) == (True, False)
+    for cfg in (paper, released):
+        assert (cfg.clip, cfg.value_clip, cfg.kl_coef, cfg.critic, cfg.gamma) == (0.2, 0.2, 0.05, "separate", 1.0)
+        assert (cfg.aggregation, cfg.critic_lr) == ("seq_mean", 2e-6)
+
+
+@pytest.mark.parametrize("name", base.names())
+def test_every_preset_is_valid(name):
+    module, _ = base.load_algorithm(config.Algorithm(name=name))
+    for preset in module.PRESETS:
+        _, cfg = base.load_algorithm(config.Algorithm(name=name, preset=preset))
+        assert module.needs(cfg) <= module.NEEDS

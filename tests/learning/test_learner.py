@@ -1,0 +1,171 @@
+"""The learner's promises: once, in order, the same bits after a restart, a model that others load."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from rlsp_async.columns import floats, ints
+from rlsp_async.errors import ConfigError, MessageError
+from rlsp_async.learning.learner import Learner, config_digest
+from rlsp_async.messages import StepReport
+from tests.learning.small import Shelf, digest, job, jobs, run_config
+
+PPO = {"name": "ppo", "options": {"critic": "head"}}
+SEPARATE = {"name": "ppo", "preset": "rlsp_released"}
+GRPO = {"name": "grpo"}
+
+
+def weights(learner):
+    return digest({n: p.detach() for n, p in learner.policy.policy_parameters()})
+
+
+def learner(tmp_path, model_dir, algorithm=PPO, shelf=None):
+    cfg = run_config(tmp_path, algorithm)
+    return Learner(cfg, model_dir, cfg.directory, shelf or Shelf())
+
+
+@pytest.mark.parametrize("algorithm", [PPO, SEPARATE, GRPO])
+def test_a_restart_in_mid_stage_ends_with_the_same_bits(tmp_path, model_dir, algorithm):
+    straight = learner(tmp_path / "a", model_dir, algorithm)
+    for each in jobs():
+        straight.train(each)
+    first = learner(tmp_path / "b", model_dir, algorithm)
+    for each in jobs()[:5]:
+        first.train(each)
+    second = learner(tmp_path / "b", model_dir, algorithm)
+    assert second.step == 4
+    reports = [second.train(each) for each in jobs()[4:]]
+    assert weights(second) == weights(straight)
+    assert reports[-1].weights.digest == straight.train(jobs()[-1]).weights.digest
+
+
+def test_a_killed_learner_that_repeats_a_whole_stage_start_ends_with_the_same_bits(tmp_path, model_dir):
+    straight = learner(tmp_path / "a", model_dir)
+    first = learner(tmp_path / "b", model_dir)
+    for each in jobs()[:3]:
+        straight.train(each)
+        first.train(each)
+    second = learner(tmp_path / "b", model_dir)
+    assert second.step == 2
+    second.train(jobs()[2])
+    assert weights(second) == weights(straight)
+
+
+def test_a_repeat_is_answered_and_not_trained(tmp_path, model_dir):
+    made = learner(tmp_path, model_dir)
+    report = made.train(jobs()[0])
+    before = weights(made)
+    assert made.train(jobs()[0]) == report
+    assert weights(made) == before
+    assert made.step == 1
+
+
+def test_a_repeat_after_a_restart_publishes_the_same_weights_again(tmp_path, model_dir):
+    first, shelf = learner(tmp_path, model_dir), Shelf()
+    reports = [first.train(each) for each in jobs()]
+    second = learner(tmp_path, model_dir, shelf=shelf)
+    assert second.train(jobs()[-1]) == reports[-1]
+    assert list(shelf.published) == [6]
+
+
+@pytest.mark.parametrize("step", [0, 2, 5])
+def test_a_step_out_of_order_is_refused(tmp_path, model_dir, step):
+    with pytest.raises(MessageError, match=f"step {step} cannot follow step 0"):
+        learner(tmp_path, model_dir).train(job(step, "sft", 1, "demonstrations"))
+
+
+def test_an_unknown_stage_is_refused(tmp_path, model_dir):
+    with pytest.raises(ConfigError, match="no stage 'rll'"):
+        learner(tmp_path, model_dir).train(job(1, "rll", 1))
+
+
+def test_weights_are_published_by_rhythm_and_at_the_end_of_a_stage(tmp_path, model_dir):
+    shelf = Shelf()
+    made = learner(tmp_path, model_dir, shelf=shelf)
+    published = [made.train(each).weights is not None for each in jobs()]
+    assert published == [False, True, True, True, True, True]
+    assert list(shelf.published) == [2, 3, 4, 5, 6]
+    assert "lm_head.weight" not in shelf.published[6]
+
+
+def test_the_probe_is_what_the_published_weights_compute(tmp_path, model_dir):
+    from transformers import LlamaForCausalLM
+
+    shelf = Shelf()
+    made = learner(tmp_path, model_dir, shelf=shelf)
+    probe = [made.train(each) for each in jobs()[:2]][-1].weights.probe
+    ids, logprobs = ints(probe.ids), floats(probe.logprobs)
+    assert (len(ids), len(logprobs)) == (48, 47)
+    other = LlamaForCausalLM.from_pretrained(model_dir)
+    other.load_state_dict(shelf.published[2], strict=False)
+    logp = torch.log_softmax(other(torch.from_numpy(ids.astype(np.int64))[None]).logits[0], -1)
+    expected = logp[:-1].gather(1, torch.from_numpy(ids[1:].astype(np.int64))[:, None])[:, 0]
+    np.testing.assert_allclose(logprobs, expected.detach().numpy(), atol=1e-5)
+
+
+def test_the_final_model_is_one_that_transformers_loads(tmp_path, model_dir):
+    from transformers import AutoModelForCausalLM
+
+    made = learner(tmp_path, model_dir)
+    for each in jobs():
+        made.train(each)
+    final = made.run_dir / "final"
+    loaded = AutoModelForCausalLM.from_pretrained(final)
+    assert digest({n: p.detach() for n, p in loaded.named_parameters()}) == weights(made)
+    assert json.loads((final / "tokenizer_config.json").read_text()) == {"model_max_length": 64}
+    assert not (made.run_dir / ".final.tmp").exists()
+
+
+def test_the_reference_stays_what_the_stage_began_with(tmp_path, model_dir):
+    algorithm = {"name": "ppo", "options": {"kl_coef": 0.1}}
+    made = learner(tmp_path, model_dir, algorithm)
+    for each in jobs()[:2]:
+        made.train(each)
+    at_start = weights(made)
+    reports = [made.train(each) for each in jobs()[2:4]]
+    again = learner(tmp_path, model_dir, algorithm)
+    for held in (made, again):
+        assert digest({n: p.detach() for n, p in held._stage.reference.policy_parameters()}) == at_start
+    assert reports[0].metrics["kl_reference"] == pytest.approx(0.0, abs=1e-6)
+    assert reports[1].metrics["kl_reference"] > 1e-6
+
+
+def test_critic_warm_up_leaves_the_policy_alone(tmp_path, model_dir):
+    made = learner(tmp_path, model_dir, {"name": "ppo", "options": {"critic_warmup_steps": 1}})
+    for each in jobs()[:2]:
+        made.train(each)
+    before = weights(made)
+    made.train(jobs()[2])
+    assert weights(made) == before
+    made.train(jobs()[3])
+    assert weights(made) != before
+
+
+def test_a_stop_saves_what_no_checkpoint_holds(tmp_path, model_dir):
+    made = learner(tmp_path, model_dir)
+    made.train(jobs()[0])
+    made.on_stop()
+    again = learner(tmp_path, model_dir)
+    assert again.step == 1
+    assert weights(again) == weights(made)
+
+
+def test_reports_survive_the_wire_and_carry_figures(tmp_path, model_dir):
+    made = learner(tmp_path, model_dir)
+    reports = [made.train(each) for each in jobs()[:3]]
+    report = msgspec.msgpack.decode(msgspec.msgpack.encode(reports[-1]), type=StepReport)
+    assert report.checkpoint == 2
+    assert {"reward", "seconds", "tokens_per_s", "alpha", "part_correct"} <= set(report.metrics)
+    assert all(isinstance(v, float) and np.isfinite(v) for v in report.metrics.values())
+    assert made.metrics()["steps"] == 3.0
+    assert made.metrics()["steps"] == 0.0
+
+
+def test_the_digest_of_settings_is_of_what_decides_the_weights(tmp_path):
+    cfg = run_config(tmp_path)
+    elsewhere = run_config(tmp_path / "x")
+    other = run_config(tmp_path, steps=9)
+    assert config_digest(cfg) == config_digest(elsewhere) != config_digest(other)

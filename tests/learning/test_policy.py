@@ -1,0 +1,86 @@
+"""Log-probs, entropy and values of the packed policy."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from rlsp_async.errors import DataError
+from rlsp_async.learning import pack, policy
+from tests.learning.small import VOCABULARY
+
+
+def batch(seed=0, num=3):
+    rng = np.random.default_rng(seed)
+    responses = [rng.integers(0, VOCABULARY, n).astype(np.int32) for n in rng.integers(2, 9, num)]
+    total = sum(len(r) for r in responses)
+    made = pack.Sequences([rng.integers(0, VOCABULARY, 3).astype(np.int32) for _ in responses], responses,
+                          np.zeros(total, np.float32), np.zeros(total, np.int32), np.arange(num),
+                          np.zeros(num, np.int64))
+    return pack.build(made, range(num))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probs_are_those_of_the_distribution_that_was_sampled(model_dir, temperature):
+    from transformers import AutoModelForCausalLM
+
+    row = batch(num=1)
+    made = policy.Policy(policy.load_model(model_dir)).outputs(row, temperature)
+    logits = AutoModelForCausalLM.from_pretrained(model_dir)(torch.from_numpy(row.ids_T)[None]).logits[0]
+    logp = torch.log_softmax(logits / temperature, -1)[row.source_R]
+    expected = logp.gather(1, torch.from_numpy(row.target_R)[:, None])[:, 0]
+    torch.testing.assert_close(made.logp_R, expected, atol=1e-5, rtol=1e-5)
+    entropy = torch.distributions.Categorical(logits=logp).entropy()
+    torch.testing.assert_close(made.entropy_R, entropy, atol=1e-5, rtol=1e-4)
+    assert made.values_R is None
+
+
+def test_chunks_over_the_vocabulary_change_nothing(model_dir, monkeypatch):
+    model, row = policy.load_model(model_dir), batch()
+    grads = []
+    for size in (1 << 26, 2 * VOCABULARY):
+        monkeypatch.setattr(policy, "_CHUNK_VALUES", size)
+        model.zero_grad()
+        out = policy.Policy(model).outputs(row, 0.8)
+        out.logp_R.sum().backward()
+        grads.append((out.logp_R.detach(), model.get_input_embeddings().weight.grad.clone()))
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+@pytest.mark.parametrize(("kind", "reaches_trunk"), [("head", True), ("head_detached", False), ("separate", False)])
+def test_the_critic_starts_at_zero_and_its_gradient_stays_where_it_belongs(model_dir, kind, reaches_trunk):
+    made = policy.Policy(policy.load_model(model_dir), kind)
+    values = made.outputs(batch(), 1.0).values_R
+    assert values.shape == batch().target_R.shape
+    assert values.dtype == torch.float32
+    assert bool((values == 0).all())
+    made.value_head.weight.data.fill_(0.1)
+    made.outputs(batch(), 1.0).values_R.sum().backward()
+    trunk = next(made.policy_parameters())[1].grad
+    assert (trunk is not None and bool(trunk.abs().sum() > 0)) == reaches_trunk
+    assert all(p.grad is not None for _, p in made.critic_parameters())
+
+
+def test_gradient_checkpointing_changes_nothing(model_dir):
+    grads = []
+    for checkpointing in (False, True):
+        model = policy.load_model(model_dir, gradient_checkpointing=checkpointing)
+        policy.Policy(model).outputs(batch(), 1.0).logp_R.sum().backward()
+        grads.append(model.get_input_embeddings().weight.grad)
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_a_directory_without_a_model_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match=str(tmp_path)):
+        policy.load_model(tmp_path)
+
+
+def test_sliding_windows_are_refused(model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path / "m")
+    settings = json.loads((tmp_path / "m" / "config.json").read_text())
+    settings["layer_types"] = ["full_attention", "sliding_attention"]
+    (tmp_path / "m" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="sliding_attention"):
+        policy.load_model(tmp_path / "m")

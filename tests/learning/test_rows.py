@@ -1,0 +1,93 @@
+"""Messages become arrays, and what must not train is refused."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from rlsp_async import config
+from rlsp_async.algos import grpo, ppo
+from rlsp_async.columns import floats, ints
+from rlsp_async.errors import MessageError
+from rlsp_async.learning import reward, rows
+from rlsp_async.messages import Batch, Verdict
+from tests.learning.small import demonstration, job, rolled
+
+RNG = np.random.default_rng(0)
+
+
+def batch(*groups):
+    return Batch(stage="rl", step=3, groups=list(groups))
+
+
+def test_columns_follow_the_manifest():
+    groups = [rolled(RNG, 1), rolled(RNG, 2)]
+    made = rows.read(batch(*groups))
+    rollouts = [r for g in groups for r in g.group.rollouts]
+    assert made.sequences.group_S.tolist() == [0] * 4 + [1] * 4
+    assert made.sequences.rollout_S.tolist() == [0, 1, 2, 3] * 2
+    np.testing.assert_array_equal(made.sequences.behaviour_N, np.concatenate([floats(r.logprobs) for r in rollouts]))
+    np.testing.assert_array_equal(made.sequences.responses[5], ints(rollouts[5].token_ids))
+    assert made.parts["correct"][0] == 1.0
+    assert made.chars_S.tolist() == [3.0] * 8
+    assert made.temperature == 1.0
+
+
+def test_demonstrations_have_no_parts():
+    made = rows.read(batch(demonstration(RNG, 1)))
+    assert made.parts == {}
+    assert made.sequences.versions_N.tolist() == [-1] * len(made.sequences.versions_N)
+
+
+def test_a_verdict_on_the_verifier_never_becomes_reward():
+    group = rolled(RNG, 1)
+    late = msgspec.structs.replace(group, verdicts=[*group.verdicts[:3], Verdict(status="timeout")])
+    with pytest.raises(MessageError, match="timeout"):
+        rows.read(batch(late))
+
+
+def test_missing_verdicts_mixed_temperatures_and_mixed_kinds_are_refused():
+    group = rolled(RNG, 1)
+    with pytest.raises(MessageError, match="4 rollouts, 3 verdicts"):
+        rows.read(batch(msgspec.structs.replace(group, verdicts=group.verdicts[:3])))
+    with pytest.raises(MessageError, match="temperatures"):
+        rows.read(batch(group, rolled(RNG, 2, temperature=0.5)))
+    with pytest.raises(MessageError, match="mixes rollouts and demonstrations"):
+        rows.read(batch(group, demonstration(RNG, 2)))
+
+
+def test_a_rollout_without_tokens_is_left_out():
+    group = rolled(RNG, 1)
+    empty = msgspec.structs.replace(group.group.rollouts[1], token_ids=b"", logprobs=b"", versions=b"")
+    rollouts = [group.group.rollouts[0], empty, *group.group.rollouts[2:]]
+    inner = msgspec.structs.replace(group.group, rollouts=rollouts)
+    assert rows.read(batch(msgspec.structs.replace(group, group=inner))).sequences.rollout_S.tolist() == [0, 2, 3]
+
+
+def test_columns_of_different_lengths_are_refused():
+    group = rolled(RNG, 1)
+    short = msgspec.structs.replace(group.group.rollouts[0], logprobs=group.group.rollouts[0].logprobs[:-4])
+    inner = msgspec.structs.replace(group.group, rollouts=[short, *group.group.rollouts[1:]])
+    with pytest.raises(MessageError, match="differ in length"):
+        rows.read(batch(msgspec.structs.replace(group, group=inner)))
+
+
+def test_reward_and_its_figures():
+    made = rows.read(job(1, "rl", 1).batch)
+    section = config.Reward(alpha=0.5, alpha_end=1.0, explore="steps", scale=4.0)
+    reward_S, figures = reward.of(made, section, grpo.Config(), stage_step=2, num_steps=3)
+    expected = 0.75 * made.parts["correct"] + 0.25 * (1 - 0.75 ** made.parts["search_steps"])
+    np.testing.assert_allclose(reward_S, expected)
+    assert figures["alpha"] == 0.75
+    assert figures["part_correct"] == pytest.approx(made.parts["correct"].mean())
+    assert figures["std_outcome"] == pytest.approx(0.75 * made.parts["correct"].std())
+    assert {"reward", "std_explore", "inverted_fraction", "part_search_steps"} <= set(figures)
+
+
+def test_the_released_form_and_normalised_rewards():
+    made = rows.read(job(1, "rl", 1).batch)
+    released = ppo.Config(reward_form="released")
+    section = config.Reward(explore="len_inv", scale=3.0)
+    reward_S, _ = reward.of(made, section, released, 1, 3)
+    np.testing.assert_allclose(reward_S, made.parts["correct"] - 3.0 / (3 / 4))
+    normal_S, _ = reward.of(made, section, ppo.Config(normalize_reward=True), 1, 3)
+    assert (normal_S.mean(), normal_S.std()) == (pytest.approx(0, abs=1e-9), pytest.approx(1, abs=1e-6))

@@ -1,0 +1,112 @@
+"""The updates of a step: micro-batches add up, minibatches are whole groups, epochs count."""
+
+import numpy as np
+import pytest
+import torch
+
+from rlsp_async import config
+from rlsp_async.algos.base import load_algorithm
+from rlsp_async.errors import ConfigError, DivergedError
+from rlsp_async.learning import optim, rows, update
+from rlsp_async.learning.policy import Policy, load_model
+from tests.learning.small import job
+
+
+def learning(model_dir, name="ppo", **options):
+    module, cfg = load_algorithm(config.Algorithm(name=name, options=options))
+    made = Policy(load_model(model_dir), cfg.critic)
+    reference = Policy(load_model(model_dir)) if "reference" in module.needs(cfg) else None
+    return update.Learning(module, cfg, made, optim.Updater(config.Optimizer(lr=1e-3), made, 0.0, 8), reference)
+
+
+def plan(capacity=256, epochs=1, minibatches=1):
+    return update.Plan(epochs, minibatches, capacity, 1.0, (0, 1), where="stage 'rl', step 1")
+
+
+def data(step=1):
+    made = rows.read(job(step, "rl", 1).batch)
+    return made.sequences, torch.from_numpy(made.parts["correct"]).float()
+
+
+@pytest.mark.parametrize(("name", "options"), [("sft", {}), ("grpo", {}), ("grpo", {"aggregation": "seq_mean"}),
+                                               ("reinforce", {}), ("ppo", {}), ("ppo", {"critic": "separate"})])
+def test_the_size_of_micro_batches_changes_nothing(model_dir, name, options):
+    results = []
+    for capacity in (256, 20):
+        parts = learning(model_dir, name, **options)
+        metrics = update.run(parts, *data(), plan(capacity))
+        results.append((metrics["loss"], metrics["grad_norm"], metrics["entropy"], metrics["tokens"]))
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
+
+
+def test_a_single_update_of_grpo_needs_no_pass_for_old_log_probs(model_dir, monkeypatch):
+    calls = []
+    real = update.score
+    monkeypatch.setattr(update, "score", lambda *a: calls.append(len(a[2])) or real(*a))
+    single = update.run(learning(model_dir, "grpo"), *data(), plan())
+    assert calls == []
+    sequences, reward = data()
+    reward[sequences.group_S == 0] = 1.0
+    update.run(learning(model_dir, "grpo"), sequences, reward, plan(minibatches=2))
+    assert calls == [12]  # the group without signal is not scored
+    assert single["clip_positive"] == 0.0
+
+
+def test_epochs_and_minibatches_are_updates(model_dir):
+    parts = learning(model_dir, "grpo", drop_flat_groups=False)
+    metrics = update.run(parts, *data(), plan(epochs=2, minibatches=3))
+    assert (metrics["updates"], parts.updater.num_done) == (6.0, 6)
+
+
+def test_minibatches_are_whole_groups_in_an_order_of_the_seed():
+    group_S = np.repeat(np.arange(5), 3)
+    kept = np.flatnonzero(group_S != 2)
+    made = update.minibatches(kept, group_S, 2, (0, 1, 0))
+    assert sorted(np.concatenate(made).tolist()) == kept.tolist()
+    assert [len(m) for m in made] == [6, 6]
+    assert all(len(set(group_S[m])) == 2 for m in made)
+    assert [m.tolist() for m in made] == [m.tolist() for m in update.minibatches(kept, group_S, 2, (0, 1, 0))]
+    assert len(update.minibatches(kept, group_S, 9, (0, 1, 0))) == 4
+    assert update.minibatches(kept[:0], group_S, 2, (0, 1, 0)) == []
+
+
+def test_a_batch_without_signal_updates_nothing(model_dir):
+    parts = learning(model_dir, "grpo")
+    sequences, reward = data()
+    metrics = update.run(parts, sequences, torch.ones_like(reward), plan())
+    assert (metrics["updates"], metrics["kept_fraction"], metrics["tokens"]) == (0.0, 0.0, 0.0)
+
+
+def test_a_step_reports_what_it_must(model_dir):
+    metrics = update.run(learning(model_dir, "ppo"), *data(), plan(minibatches=2))
+    assert {"loss", "policy_loss", "value_loss", "kl_behaviour", "kl_reference", "entropy", "clip_positive",
+            "clip_negative", "ess_fraction", "grad_norm", "critic_grad_norm", "lr", "tokens", "response_tokens",
+            "explained_variance", "adv_mean", "adv_std", "kept_fraction"} <= set(metrics)
+    assert metrics["adv_mean"] == pytest.approx(0.0, abs=1e-5)
+    assert 0.0 < metrics["ess_fraction"] <= 1.0
+    assert metrics["kl_behaviour"] >= 0.0
+
+
+def test_a_behaviour_log_prob_that_is_not_finite_is_masked(model_dir):
+    sequences, reward = data()
+    sequences.behaviour_N[0] = -np.inf
+    metrics = update.run(learning(model_dir, "ppo"), sequences, reward, plan())
+    assert metrics["masked_fraction"] == pytest.approx(1 / len(sequences.behaviour_N))
+    assert np.isfinite(metrics["loss"])
+
+
+def test_a_loss_that_is_not_finite_is_divergence(model_dir):
+    sequences, reward = data()
+    with pytest.raises(DivergedError, match="stage 'rl', step 1: the loss is nan"):
+        update.run(learning(model_dir, "ppo"), sequences, reward * float("nan"), plan())
+
+
+def test_a_rollout_longer_than_a_micro_batch_is_a_setting(model_dir):
+    with pytest.raises(ConfigError, match="tokens_per_microbatch"):
+        update.run(learning(model_dir, "sft"), *data(), plan(capacity=8))
+
+
+def test_sft_learns_its_demonstrations(model_dir):
+    parts = learning(model_dir, "sft")
+    losses = [update.run(parts, *data(), plan())["loss"] for _ in range(8)]
+    assert losses[-1] < losses[0] - 0.02

@@ -1,0 +1,32 @@
+"""Prompt picking: each prompt once a pass, the same order for the same seed."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlsp_async.prompts.uniform import pick
+
+
+def test_each_pass_visits_every_prompt_once():
+    for visit in range(3):
+        picks = [pick(7, 10, cursor) for cursor in range(visit * 10, visit * 10 + 10)]
+        assert sorted(p.place for p in picks) == list(range(10))
+        assert {p.visit for p in picks} == {visit}
+
+
+def test_passes_and_seeds_differ_and_repeats_agree():
+    orders = {(seed, visit): [pick(seed, 50, visit * 50 + i).place for i in range(50)]
+              for seed in (0, 1) for visit in (0, 1)}
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert orders[0, 1] == [pick(0, 50, 50 + i).place for i in range(50)]
+
+
+def test_endless_set_counts_up():
+    assert [tuple(pick(3, None, cursor)) for cursor in (0, 1, 1000)] == [(0, 0), (1, 0), (1000, 0)]
+
+
+def test_empty_set_and_negative_cursor_are_refused():
+    with pytest.raises(ValueError, match="empty"):
+        pick(0, 0, 0)
+    with pytest.raises(ValueError, match="below 0"):
+        pick(0, 5, -1)

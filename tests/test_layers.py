@@ -1,0 +1,261 @@
+"""Who may import whom, how long things may be, and what is never called: read from the source with `ast`.
+
+One table (`ROWS`) gives every module its level and what it must not touch; the longest matching prefix counts. A module
+imports its own level or lower ones, never higher. The four rooms never import one another. Each check is a function
+from (module name, source) to sentences, so that the last test can plant every kind of violation and see it found.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rlsp_async"
+
+MAX_FUNCTION_LINES = 80
+MAX_FILE_LINES = 300
+# Two files are tables that are read from top to bottom: every noun on the wire, every setting of a run.
+LONG_FILES = {"rlsp_async.messages": 450, "rlsp_async.config": 450}
+
+CLOCK_AND_IO = frozenset({"asyncio", "zmq", "time", "datetime", "sqlite3", "socket", "subprocess", "threading",
+                          "multiprocessing", "concurrent", "uvloop"})
+TORCH = frozenset({"torch", "transformers", "vllm"})
+WORDS = frozenset({"rlsp_async.messages"})
+
+
+class Row(NamedTuple):
+    """`level`: how high the module stands. `never`: module prefixes it must not import, not even in a function."""
+
+    level: int
+    never: frozenset[str] = frozenset()
+
+
+ROWS = {
+    # 0..2: what everything stands on
+    "rlsp_async.errors": Row(0, CLOCK_AND_IO | TORCH),
+    "rlsp_async.columns": Row(1, CLOCK_AND_IO | TORCH),
+    "rlsp_async.messages": Row(2, CLOCK_AND_IO | TORCH),
+    "rlsp_async.config": Row(2, CLOCK_AND_IO | TORCH),
+    "rlsp_async.modules": Row(2, CLOCK_AND_IO | TORCH),
+    # 3: pure logic; time is an argument
+    "rlsp_async.algos": Row(3, CLOCK_AND_IO | WORDS),
+    "rlsp_async.rewards": Row(3, CLOCK_AND_IO | WORDS),
+    "rlsp_async.prompts": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.tasks": Row(3, CLOCK_AND_IO),
+    "rlsp_async.replay": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.learning.pack": Row(3, CLOCK_AND_IO),
+    # 4: shells; the world is let in here
+    "rlsp_async.tokens": Row(4),
+    "rlsp_async.model": Row(4),
+    "rlsp_async.logs": Row(4, TORCH),
+    "rlsp_async.observe": Row(4),
+    "rlsp_async.weights": Row(4),
+    "rlsp_async.wire": Row(4, TORCH),
+    "rlsp_async.sampling": Row(4),
+    "rlsp_async.verifying": Row(4),
+    "rlsp_async.learning": Row(4),
+    "rlsp_async.replay.journal": Row(4, TORCH),
+    "rlsp_async.replay.demonstrations": Row(4),
+    "rlsp_async.replay.recorder": Row(4, TORCH),
+    "rlsp_async.replay.server": Row(4),
+    # 5, 6: what every process shares, and what starts them
+    "rlsp_async.service": Row(5, TORCH),
+    "rlsp_async.observe.show": Row(6),
+    "rlsp_async.observe.watch": Row(6),
+    "rlsp_async.cards": Row(3, TORCH),
+    "rlsp_async.check": Row(6),
+    "rlsp_async.evaluate": Row(6),
+    "rlsp_async.prepare": Row(6),
+    "rlsp_async.supervise": Row(6),
+    "rlsp_async.run": Row(6),
+    "rlsp_async.cli": Row(6),
+    "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py
+}
+ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rlsp_async.learning")
+# Foreign libraries that have one home.
+HOMES = {"zmq": "rlsp_async.wire.", "vllm": "rlsp_async.sampling.vllm_"}
+FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"})
+FORBIDDEN_NAMES = frozenset({"eval", "exec", "__import__"})
+FORBIDDEN_METHODS = frozenset({"recv_pyobj", "send_pyobj", "torch.load", "os.system", "yaml.load"})
+FORBIDDEN_TRUE = frozenset({"trust_remote_code", "allow_pickle", "shell"})
+
+
+def module_name(path: Path) -> str:
+    """rlsp_async/replay/hub.py -> rlsp_async.replay.hub; a package is named by its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources() -> list[tuple[str, str]]:
+    return [(module_name(path), path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+MODULES = frozenset(name for name, _ in sources())
+
+
+def inside(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def row(name: str) -> Row | None:
+    """The row of the longest prefix; the bare package's row is for its __init__ alone."""
+    fits = [prefix for prefix in ROWS if inside(name, prefix) and (prefix != "rlsp_async" or name == "rlsp_async")]
+    return ROWS[max(fits, key=len)] if fits else None
+
+
+def imports(source: str) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import, those within functions too; `from package import module` names the module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield node.lineno, whole if whole in MODULES else base
+
+
+def check_imports(name: str, source: str) -> Iterator[str]:
+    mine = row(name)
+    if mine is None:
+        yield f"{name}: has no row in the table of tests/test_layers.py"
+        return
+    for line, other in imports(source):
+        where = f"{name}:{line} imports {other}"
+        if other.startswith("."):
+            yield f"{where}: write imports in full"
+        theirs = row(other) if inside(other, "rlsp_async") else None
+        if theirs and theirs.level > mine.level:
+            yield f"{where}: imports go down only ({mine.level} -> {theirs.level})"
+        if any(inside(other, never) for never in mine.never):
+            yield f"{where}: {name} must not know it"
+        for library, home in HOMES.items():
+            if inside(other, library) and not name.startswith(home):
+                yield f"{where}: only {home}* may"
+
+
+def check_rooms(name: str, source: str) -> Iterator[str]:
+    room = next((room for room in ROOMS if inside(name, room)), None)
+    for line, other in imports(source):
+        if room and any(inside(other, neighbour) for neighbour in ROOMS if neighbour != room):
+            yield f"{name}:{line} imports {other}: rooms never import one another"
+
+
+def check_lengths(name: str, source: str) -> Iterator[str]:
+    num_lines, limit = source.count("\n"), LONG_FILES.get(name, MAX_FILE_LINES)
+    if num_lines > limit:
+        yield f"{name}: {num_lines} lines, at most {limit}"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MAX_FUNCTION_LINES:
+                yield f"{name}:{node.lineno} {node.name}: {length} lines, at most {MAX_FUNCTION_LINES}"
+
+
+def check_calls(name: str, source: str) -> Iterator[str]:
+    for line, other in imports(source):
+        if other.split(".")[0] in FORBIDDEN_MODULES:
+            yield f"{name}:{line} imports {other}: it runs what it reads"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in FORBIDDEN_NAMES or any(("." + called).endswith("." + bad) for bad in FORBIDDEN_METHODS):
+                yield f"{name}:{node.lineno} calls {called}"
+            for keyword in node.keywords:
+                if keyword.arg in FORBIDDEN_TRUE and not _is_false(keyword.value):
+                    yield f"{name}:{node.lineno} passes {keyword.arg}"
+        elif isinstance(node, ast.ExceptHandler):
+            if node.type is None or all(isinstance(line, ast.Pass) for line in node.body):
+                yield f"{name}:{node.lineno} swallows errors: name them, and retry, translate or count"
+        elif isinstance(node, ast.Raise) and node.exc and "NotImplementedError" in ast.unparse(node.exc):
+            yield f"{name}:{node.lineno} is not implemented"
+
+
+def _is_false(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and value.value is False
+
+
+def check_text(name: str, source: str) -> Iterator[str]:
+    for number, line in enumerate(source.splitlines(), start=1):
+        if not line.isascii():
+            yield f"{name}:{number} is not ASCII"
+        if any(mark in line for mark in ("# TODO", "# FIXME", "# XXX")):
+            yield f"{name}:{number} leaves work for later"
+
+
+CHECKS = (check_imports, check_rooms, check_lengths, check_calls, check_text)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_package_keeps_the_rules(check):
+    found = [sentence for name, source in sources() for sentence in check(name, source)]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_services_are_short_and_never_imported():
+    scripts = sorted((ROOT / "services").glob("*.py"))
+    assert {script.stem for script in scripts} >= {"replay", "sampler", "verifier", "learner"}
+    for script in scripts:
+        source = script.read_text(encoding="utf-8")
+        assert source.count("\n") <= 80, f"{script.name}: a composition root and nothing else"
+        assert not list(check_calls(script.stem, source))
+    for name, source in sources():
+        assert not [other for _, other in imports(source) if inside(other, "services")], name
+
+
+def test_folders_that_are_no_packages_stay_none():
+    """With an __init__.py, `proto` of this checkout would shadow Google's."""
+    for folder in ("services", "proto", "launch"):
+        assert not list((ROOT / folder).rglob("__init__.py"))
+
+
+def test_import_and_help_load_nothing_heavy():
+    code = ("import sys, rlsp_async, rlsp_async.cli\n"
+            "print(sorted({'torch', 'vllm', 'transformers', 'zmq'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("name", "source"), [
+    ("rlsp_async.replay.hub", "import torch\n"),
+    ("rlsp_async.replay.hub", "import time\n"),
+    ("rlsp_async.replay.server", "def f():\n    import zmq.asyncio\n"),
+    ("rlsp_async.learning.learner", "from rlsp_async.replay import ledger\n"),
+    ("rlsp_async.sampling.sampler", "from rlsp_async.verifying.pool import VerifierPool\n"),
+    ("rlsp_async.sampling.torch_engine", "import vllm\n"),
+    ("rlsp_async.algos.grpo", "from rlsp_async.messages import Rollout\n"),
+    ("rlsp_async.messages", "from rlsp_async.wire import codec\n"),
+    ("rlsp_async.messages", "from .errors import RlspError\n"),
+    ("rlsp_async.unheard_of", "import json\n"),
+    ("rlsp_async.learning.x", "import torch\ntorch.load('f')\n"),
+    ("rlsp_async.learning.x", "import pickle\n"),
+    ("rlsp_async.learning.x", "eval('1')\n"),
+    ("rlsp_async.wire.x", "self.socket.recv_pyobj()\n"),
+    ("rlsp_async.sampling.x", "load('m', trust_remote_code=True)\n"),
+    ("rlsp_async.sampling.x", "try:\n    f()\nexcept ValueError:\n    pass\n"),
+    ("rlsp_async.sampling.x", "try:\n    f()\nexcept:\n    g()\n"),
+    ("rlsp_async.sampling.x", "def f():\n    raise NotImplementedError\n"),
+    ("rlsp_async.sampling.x", "x = 1\n" * 301),
+    ("rlsp_async.sampling.x", "def f():\n" + "    x = 1\n" * 80),
+    ("rlsp_async.sampling.x", "# TODO later\n"),
+    ("rlsp_async.sampling.x", "# \u00b5\n"),
+])
+def test_planted_violation_is_found(name, source):
+    assert [sentence for check in CHECKS for sentence in check(name, source)]
+
+
+@pytest.mark.parametrize(("name", "source"), [
+    ("rlsp_async.learning.x", "model.eval()\njson.load(f)\nload('m', trust_remote_code=False)\n"),
+    ("rlsp_async.replay.server", "import asyncio\nfrom rlsp_async.wire.router import Router\n"),
+    ("rlsp_async.sampling.vllm_engine", "def f():\n    import vllm\n"),
+    ("rlsp_async.sampling.x", "try:\n    f()\nexcept ValueError:\n    count += 1\n"),
+])
+def test_honest_code_is_not_accused(name, source):
+    assert not [sentence for check in CHECKS for sentence in check(name, source)]

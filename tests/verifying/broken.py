@@ -1,0 +1,3 @@
+"""A verifier that cannot be imported."""
+
+raise RuntimeError("broken on purpose")

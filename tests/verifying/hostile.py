@@ -1,0 +1,45 @@
+"""A verifier that does what its response says: for the tests of the pool."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Verdict
+
+VERSION = "9"
+
+
+def score(prompt: str, response: str, answer: str) -> Verdict:
+    if response == "hang":
+        while True:
+            pass
+    if response == "exit":
+        os._exit(3)
+    if response == "memory":
+        return Verdict(status="correct", extracted=str(len(bytearray(4 << 30))))
+    if response == "deep":
+        return score(prompt, response, answer)
+    if response == "raise":
+        raise DataError("the reference answer is unusable")
+    if response == "none":
+        return None  # type: ignore[return-value]
+    if response == "print":
+        print("noise " * 10_000)
+    if response == "huge":
+        return Verdict(status="wrong", extracted="x" * 2_000_000)
+    if response == "forge":
+        sys.stdout = None
+        os.write(4, b"\x00" * 64)
+    if response == "write":
+        with open("/tmp/rlsp-hostile-probe", "w") as probe:
+            probe.write("x" * 10)
+    if response == "environ":
+        return Verdict(status="correct", extracted=repr(dict(os.environ)))
+    if response.startswith("sleep"):
+        time.sleep(float(response[5:]))
+    if response == "pid":
+        return Verdict(status="correct", extracted=str(os.getpid()))
+    return Verdict(status="correct" if response == answer else "wrong", parts={"correct": float(response == answer)})

@@ -1,0 +1,101 @@
+"""The verifier of mathematical answers, on its own reference answers and on hostile text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from rlsp_async import config
+from rlsp_async.errors import DataError
+from rlsp_async.tasks.base import load_task
+from rlsp_async.verifying.math import score
+
+TASK = load_task(config.Task(name="gsm8k"), 0)
+GOLDS = [TASK.prompt("test", i).answer for i in range(1319)]
+
+REWRITES: dict[str, Callable[[str], str]] = {
+    "box": lambda a: f"so \\boxed{{{a}}}.",
+    "thousands": lambda a: f"#### {int(a):,}",
+    "decimal": lambda a: f"The answer is {a}.0.",
+    "unit": lambda a: f"\\boxed{{{a} apples}}",
+    "currency": lambda a: f"<answer>${a}</answer>",
+    "bold": lambda a: f"The final answer is **{a}**.",
+    "sentence": lambda a: f"There are 3 of them, so the answer is {a} dollars a day.",
+    "fraction": lambda a: f"\\boxed{{\\frac{{{2 * int(a)}}}{{2}}}}",
+    "dollar math": lambda a: f"therefore $x={a}$",
+    "after thinking": lambda a: f"<think>\\boxed{{99999999}}</think><answer>{a}</answer>",
+    "text": lambda a: f"\\boxed{{{a}\\text{{ miles}}}}",
+    "cents": lambda a: f"\\boxed{{\\${a}.00}}",
+    "last number": lambda a: f"first 7, then 8, in the end {a}",
+}
+WRONG = ("{}1", "{}.5", "{}x", "{}\\pi", "({0},{0}1)", "{}/7")
+
+
+@pytest.mark.parametrize("style", REWRITES)
+def test_every_gsm8k_answer_is_correct_in_every_style(style: str) -> None:
+    for gold in GOLDS:
+        assert score("", REWRITES[style](gold), gold).status == "correct", gold
+
+
+@pytest.mark.parametrize("pattern", WRONG)
+def test_wrong_answers_are_refused(pattern: str) -> None:
+    for gold in [g for g in GOLDS if g != "0"][:: 60 if "x" in pattern or "pi" in pattern or "(" in pattern else 1]:
+        assert score("", f"\\boxed{{{pattern.format(gold)}}}", gold).status != "correct", gold
+
+
+def test_every_answer_is_wrong_for_its_neighbour() -> None:
+    for gold, other in zip(GOLDS, GOLDS[1:], strict=False):
+        assert (score("", f"\\boxed{{{other}}}", gold).status == "correct") == (int(gold) == int(other))
+
+
+@pytest.mark.parametrize(("gold", "found"), [
+    ("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt 2}"), ("x^2+2x+1", "(x+1)^2"), ("\\dfrac{3}{4}", "0.75"), ("\\sqrt{8}", "2\\sqrt{2}"),
+    ("(3, \\frac{\\pi}{2})", "(3,\\pi/2)"), ("\\{1,2,3\\}", "\\{3,2,1\\}"), ("[2,5)", "[2,5)"), ("\\text{(B)}", "(B)"),
+    ("2\\pi", "2 \\pi"), ("10^{3}", "1000"), ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
+    ("\\boxed{5}", "5"), ("$7$", "7"), ("e^{2}", "e^2"), ("\\text{Evelyn}", "Evelyn"),
+])  # fmt: skip
+def test_equal_expressions(gold: str, found: str) -> None:
+    assert score("", f"\\boxed{{{found}}}", gold).status == "correct"
+
+
+@pytest.mark.parametrize(("gold", "found"), [
+    ("\\frac{1}{2}", "\\frac{1}{3}"), ("x+1", "x-1"), ("(1,2)", "(2,1)"), ("3", "\\{1,2,3\\}"), ("\\sqrt{2}", "1.414"), ("2", "2, 3"),
+    ("23", "2*3"), ("12", "1 2"), ("99", "9**9"),
+])  # fmt: skip
+def test_different_expressions(gold: str, found: str) -> None:
+    assert score("", f"\\boxed{{{found}}}", gold).status in ("wrong", "unparsable")
+
+
+HOSTILE = [
+    "9^{9^{9^9}}", "9**9**9**9", "(10^8)!", "100000000!", "2^{99999999}", "(((1+1)^{99})^{99})^{99}", "\\sum_{k=1}^{10^9} k",
+    "{" * 500 + "1" + "}" * 500, "(" * 900 + "1" + ")" * 900, "\\frac{1}{" * 300 + "1" + "}" * 300, "1" * 3900,
+    "1e999999999", "\\binom{10^9}{10^8}", "x+" * 1900 + "x", "\\sqrt{" * 200 + "2" + "}" * 200, "__import__('os').system('true')",
+    "().__class__.__base__.__subclasses__()", "\\left" * 300, "\\" * 999, "\x00\x01", "\u202e7", "\\int_0^1 e^{x^2} dx",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_answers_are_quick_and_never_correct(text: str) -> None:
+    start = time.process_time()
+    for gold in ("7", "\\frac{x}{2}"):
+        assert score("", f"\\boxed{{{text}}}", gold).status in ("wrong", "unparsable")
+    assert time.process_time() - start < 1.0
+
+
+def test_no_answer_and_a_limit_say_so() -> None:
+    assert score("", "I give up", "7").detail == "no answer found"
+    assert score("", "\\boxed{9^{9^9}}", "\\pi").detail == "limit: a tower of exponents"
+
+
+def test_unusable_reference_is_a_fault_of_the_data() -> None:
+    for gold in ("9^{9^{9^9}}", ""):
+        with pytest.raises(DataError, match="reference answer"):
+            score("", "\\boxed{x+1}", gold)
+
+
+def test_parts() -> None:
+    assert score("", "\\boxed{7}", "7").parts == {"correct": 1.0, "format": 1.0}
+    assert score("", "\\boxed{8}", "7").parts == {"correct": 0.0, "format": 1.0}
+    assert score("", "", "7").parts == {"correct": 0.0, "format": 0.0}

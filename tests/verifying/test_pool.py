@@ -1,0 +1,182 @@
+"""The pool against a verifier that hangs, dies, eats memory and lies: each response costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlsp_async import config
+from rlsp_async.errors import ConfigError, MachineError
+from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
+from rlsp_async.verifying import checker
+from rlsp_async.verifying.pool import VerifierPool
+
+HOSTILE = "tests.verifying.hostile"
+
+
+def make(name: str = HOSTILE, processes: int = 1, deadline_s: float = 1.0) -> VerifierPool:
+    cfg = config.RunConfig(
+        name="r", stages={"s": config.Stage()}, task=config.Task(verifier=name),
+        verifier=config.Verifier(processes=processes, deadline_s=deadline_s, memory_mb=1024),
+    )  # fmt: skip
+    return VerifierPool(cfg, "verifier-0")
+
+
+async def ask(pool: VerifierPool, *responses: str, group_id: int = 7) -> list[Verdict]:
+    items = [VerifyItem(prompt="p", response=response, answer="yes") for response in responses]
+    result = await pool.verify(VerifyJob(group_id=group_id, task="t", items=items))
+    assert result.group_id == group_id
+    return result.verdicts
+
+
+def statuses(verdicts: list[Verdict]) -> list[str]:
+    return [verdict.status for verdict in verdicts]
+
+
+async def test_verdicts_carry_name_version_and_time() -> None:
+    async with make() as pool:
+        first, second = await ask(pool, "yes", "no")
+        assert statuses([first, second]) == ["correct", "wrong"]
+        assert first.verifier == "hostile/9" and 0.0 < first.milliseconds < 1000.0
+        assert await ask(pool) == []
+        metrics = pool.metrics()
+        assert (metrics["verdicts"], metrics["verdicts_correct"], metrics["checker_starts"]) == (2.0, 1.0, 1.0)
+        assert pool.metrics()["verdicts"] == 0.0
+
+
+async def test_a_hanging_check_costs_its_deadline_and_nothing_else() -> None:
+    async with make(deadline_s=0.5) as pool:
+        await ask(pool, "yes")
+        start = time.monotonic()
+        verdicts = await ask(pool, "yes", "hang", "no", "yes")
+        assert statuses(verdicts) == ["correct", "timeout", "wrong", "correct"]
+        assert verdicts[1].detail == "no verdict within 0.5 s"
+        assert time.monotonic() - start < 2.5
+
+
+async def test_a_slow_batch_is_no_timeout_of_its_last_item() -> None:
+    async with make(deadline_s=1.0) as pool:
+        assert statuses(await ask(pool, *["sleep0.4"] * 4)) == ["wrong"] * 4
+
+
+@pytest.mark.parametrize(("response", "detail"), [
+    ("exit", "the checker process died"), ("memory", "out of memory"), ("deep", "RecursionError"), ("none", "NoneType"),
+    ("raise", "DataError: the reference answer is unusable"), ("write", "File too large"),
+])  # fmt: skip
+async def test_a_fault_of_the_verifier_is_an_error(response: str, detail: str) -> None:
+    async with make(deadline_s=5.0) as pool:
+        verdicts = await ask(pool, "yes", response, "yes")
+        assert statuses(verdicts) == ["correct", "error", "correct"]
+        assert detail in verdicts[1].detail
+
+
+async def test_noise_huge_texts_and_environment() -> None:
+    async with make() as pool:
+        noise, huge, environ = await ask(pool, "print", "huge", "environ")
+        assert (noise.status, len(huge.extracted), environ.extracted) == ("wrong", 500, "{}")
+
+
+async def test_many_groups_at_once_on_two_processes() -> None:
+    async with make(processes=2, deadline_s=0.5) as pool:
+        jobs = [["yes", "no", "hang" if g == 3 else "exit" if g == 5 else "yes"] for g in range(40)]
+        results = await asyncio.gather(*(ask(pool, *job, group_id=g) for g, job in enumerate(jobs)))
+        for g, verdicts in enumerate(results):
+            assert statuses(verdicts) == ["correct", "wrong", {3: "timeout", 5: "error"}.get(g, "correct")]
+
+
+async def test_a_cancelled_call_leaves_no_answer_behind() -> None:
+    async with make(deadline_s=5.0) as pool:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await ask(pool, "yes", "sleep1", "yes")
+        assert statuses(await ask(pool, "no", "no")) == ["wrong", "wrong"]
+
+
+async def test_processes_are_replaced_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "RECYCLE_AFTER", 3)
+    async with make() as pool:
+        pids = [(await ask(pool, "pid", "pid"))[0].extracted for _ in range(4)]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+async def test_a_killed_nursery_is_replaced() -> None:
+    async with make() as pool:
+        await ask(pool, "yes")
+        process = pool._nursery._process
+        assert process is not None
+        process.kill()
+        await process.wait()
+        assert statuses(await ask(pool, "yes", "no")) == ["correct", "wrong"]
+
+
+async def test_a_verifier_that_cannot_be_loaded(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'math'"):
+        async with make("maths"):
+            pass
+    with pytest.raises(MachineError, match="could not be loaded"):
+        async with make("tests.verifying.broken"):
+            pass
+    assert "broken on purpose" in capfd.readouterr().err
+
+
+async def test_nothing_is_left_after_close() -> None:
+    async with make(processes=2, deadline_s=30.0) as pool:
+        pids = [int((await ask(pool, "pid"))[0].extracted) for _ in range(2)]
+        hung = asyncio.create_task(ask(pool, "hang"))
+        await asyncio.sleep(0.1)
+        hung.cancel()
+        nursery = pool._nursery._process
+        assert nursery is not None
+    await gone([*pids, nursery.pid])
+
+
+async def test_nothing_is_left_after_kill_9_of_the_service(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, sys
+sys.path.insert(0, {os.getcwd()!r})
+from tests.verifying.test_pool import ask, make
+async def main():
+    async with make(processes=2, deadline_s=60.0) as pool:
+        pids = [(await ask(pool, "pid"))[0].extracted for _ in range(2)]
+        print(*pids, pool._nursery._process.pid, flush=True)
+        await asyncio.gather(ask(pool, "hang"), ask(pool, "hang"))
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        pids = [int(pid) for pid in (await asyncio.to_thread(service.stdout.readline)).split()]
+        await asyncio.sleep(0.2)
+        service.send_signal(signal.SIGKILL)
+    assert len(pids) == 3
+    await gone(pids)
+
+
+async def gone(pids: list[int]) -> None:
+    """Waits until none of the processes runs. Bounded."""
+    async with asyncio.timeout(5.0):
+        while alive := [pid for pid in pids if running(pid)]:
+            await asyncio.sleep(0.02)
+    assert not alive
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_thousands_of_verdicts_a_second() -> None:
+    items = [VerifyItem(prompt="1 1 3 4 -> 7 <think>", response="x " * 40 + "</think> * * +", answer="7")] * 8
+    async with make("ops") as pool:
+        await pool.verify(VerifyJob(group_id=0, task="ops", items=items))
+        start = time.process_time()
+        await asyncio.gather(*(pool.verify(VerifyJob(group_id=g, task="ops", items=items)) for g in range(250)))
+        assert (time.process_time() - start) / 2000 < 200e-6  # the service's own share; about 20 us on a quiet core

@@ -1,0 +1,45 @@
+"""Where the answer stands."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from rlsp_async.verifying.span import find_answer
+
+
+@pytest.mark.parametrize(("response", "found"), [
+    ("first \\boxed{1} then \\boxed{2}", "2"),
+    ("\\boxed{\\frac{1}{\\sqrt{2}}} done", "\\frac{1}{\\sqrt{2}}"),
+    ("\\boxed{a\\}b}", "a\\}b"),
+    ("\\boxed 7", "7"), ("$\\boxed 7$", "7"), ("\\fbox{8}", "8"),
+    ("<think>\\boxed{1}</think> 2", "2"),
+    ("<think>\\boxed{1}</think>", None),
+    ("<answer> 3 </answer> \\boxed{4}", "3"),
+    ("<answer>\\boxed{3}</answer>", "3"),
+    ("<answer>1</answer><answer>2</answer>", "2"),
+    ("<answer>1", "1"),
+    ("work\n#### 1,234\nbye", "1,234"),
+    ("The answer is 5 apples. Really.", "5 apples"),
+    ("the answer is 2.5. Or so", "2.5"),
+    ("Final Answer: **42**", "**42**"),
+    ("costs $3 and then 4/5", "4/5"),
+    ("5-3=2 (two)", "2"), ("it is -7", "-7"), ("x1 y2", None),
+    ("nothing", None), ("", None), ("\\boxed{}", None),
+    ("\\boxed{" + "1" * 5000 + "}", None),
+    ("<answer>" + "1" * 4001 + "</answer>", None),
+])  # fmt: skip
+def test_find(response: str, found: str | None) -> None:
+    assert find_answer(response) == found
+
+
+def test_without_numbers() -> None:
+    assert find_answer("it is 7", numbers=False) is None
+
+
+@pytest.mark.parametrize("piece", ["\\boxed{", "<answer>", "{", "1,", "answer is ", "####", "</think>", "\\", "1 / "])
+def test_megabytes_take_no_time(piece: str) -> None:
+    start = time.process_time()
+    find_answer(piece * (2_000_000 // len(piece)))
+    assert time.process_time() - start < 0.5

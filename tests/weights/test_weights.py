@@ -1,0 +1,141 @@
+"""Weights arrive whole or not at all, and are known to be right."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlsp_async.config import Learner, RunConfig, Stage
+from rlsp_async.errors import MachineError, WeightsError
+from rlsp_async.messages import WeightsRef
+from rlsp_async.weights import file, place
+from rlsp_async.weights.probe import largest_error, make_probe, tolerance
+from rlsp_async.weights.store import fetch, prune, publish
+
+PROBE = make_probe([3, 1, 4], [-0.5, -1.5])
+
+
+def publish_two(directory: Path, version: int) -> WeightsRef:
+    tensors = {"a": torch.full((2, 3), float(version)), "b": torch.arange(6.0).reshape(2, 3).t()}
+    return publish(tensors.items(), directory, version, PROBE, incarnation=4)
+
+
+def test_what_is_published_is_fetched(tmp_path: Path) -> None:
+    ref = publish_two(tmp_path / "new dir", 12)
+    assert (ref.version, ref.incarnation, ref.probe) == (12, 4, PROBE)
+    assert ref.uri.startswith("file:///")
+    path = fetch(ref)
+    assert (path.name, path.stat().st_size) == ("v000012.safetensors", ref.num_bytes)
+    tensors = load_file(path)
+    assert tensors["a"].tolist() == [[12.0] * 3] * 2
+    assert tensors["b"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+
+
+def test_equal_tensors_have_equal_digests(tmp_path: Path) -> None:
+    assert publish_two(tmp_path / "x", 3).digest == publish_two(tmp_path / "y", 3).digest
+    assert publish_two(tmp_path / "x", 3).digest != publish_two(tmp_path / "x", 4).digest
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
+    ref = publish_two(tmp_path, 12)
+    path = tmp_path / "v000012.safetensors"
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="version 12") as caught:
+        fetch(ref)
+    assert damage == "gone" or ref.digest in str(caught.value)
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    ref = WeightsRef(version=1, uri="nccl://there", digest="", num_bytes=0, probe=PROBE)
+    with pytest.raises(WeightsError, match="nccl"):
+        fetch(ref)
+
+
+def test_a_full_disk_leaves_the_old_version_and_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = publish_two(tmp_path, 12)
+    write = file.save_file
+
+    def fails(tensors: dict[str, torch.Tensor], path: Path, **options: dict[str, str]) -> None:
+        write(tensors, path, **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file, "save_file", fails)
+    with pytest.raises(MachineError, match="No space left"):
+        publish([("a", torch.zeros(1))], tmp_path, 12, PROBE)
+    assert [path.name for path in tmp_path.iterdir()] == ["v000012.safetensors"]
+    assert fetch(ref).exists()
+
+
+def test_a_replaced_version_stays_readable_for_who_has_it_open(tmp_path: Path) -> None:
+    publish_two(tmp_path, 1)
+    with (tmp_path / "v000001.safetensors").open("rb") as reader:
+        before = reader.read(10)
+        publish([("a", torch.zeros(99))], tmp_path, 1, PROBE)
+        reader.seek(0)
+        assert reader.read(10) == before
+
+
+def test_prune_keeps_the_newest_and_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    for version in (2, 9, 10, 1000):
+        publish_two(tmp_path, version)
+    (tmp_path / ".v000011.999999.tmp").write_bytes(b"half")
+    (tmp_path / "note.txt").write_text("the user's")
+    assert prune(tmp_path, 2) == [2, 9]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "note.txt", "v000010.safetensors", "v001000.safetensors"]
+    assert prune(tmp_path / "missing", 2) == []
+
+
+def make_run(tmp_path: Path, name: str = "demo", weights_dir: str = "") -> RunConfig:
+    return RunConfig(name=name, runs_dir=str(tmp_path / "runs"), stages={"only": Stage()},
+                     learner=Learner(weights_dir=weights_dir))
+
+
+def test_weights_lie_in_memory_when_there_is_room_else_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, memory = make_run(tmp_path), tmp_path / "shm"
+    memory.mkdir()
+    monkeypatch.setattr(place, "_free_bytes", lambda directory: 400)
+    assert place.choose_directory(cfg, 100, memory).parent == memory
+    assert place.choose_directory(cfg, 101, memory) == tmp_path / "runs/demo/weights"
+    assert place.choose_directory(make_run(tmp_path, weights_dir=str(tmp_path / "w")), 1, memory) == tmp_path / "w"
+    elsewhere = make_run(tmp_path / "other")
+    assert place.shared_directory(cfg, memory) != place.shared_directory(elsewhere, memory)
+
+
+def test_clean_removes_our_files_and_leaves_the_users(tmp_path: Path) -> None:
+    memory, own = tmp_path / "shm", tmp_path / "w"
+    cfg = make_run(tmp_path, weights_dir=str(own))
+    for directory in (place.shared_directory(cfg, memory), cfg.directory / "weights", own):
+        publish_two(directory, 1)
+    (own / "note.txt").write_text("the user's")
+    place.clean(cfg, memory)
+    place.clean(cfg, memory)
+    assert [path.name for path in own.iterdir()] == ["note.txt"]
+    assert not place.shared_directory(cfg, memory).exists()
+    assert not (cfg.directory / "weights").exists()
+
+
+def test_probe_errors() -> None:
+    assert largest_error(PROBE, [-0.5, -1.5]) == 0.0
+    assert largest_error(PROBE, np.array([-0.5, -1.25])) == 0.25
+    assert largest_error(PROBE, [-0.5]) == float("inf")
+    assert largest_error(PROBE, [-0.5, float("nan")]) == float("inf")
+    assert (tolerance(0.0, "float32"), tolerance(0.0, "bfloat16"), tolerance(0.2, "float32")) == (1e-3, 0.5, 0.2)
+
+
+@pytest.mark.parametrize(("ids", "logprobs"), [([1], []), ([1, 2], [-1.0, -1.0]), ([1, 2], [float("nan")])])
+def test_an_impossible_probe_is_not_made(ids: list[int], logprobs: list[float]) -> None:
+    with pytest.raises(ValueError, match="probe"):
+        make_probe(ids, logprobs)

@@ -1,0 +1,325 @@
+"""A worker's link against a real router on loopback, heartbeats of 50 ms."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from rlsp_async.errors import DataError, DivergedError, EngineError, MachineError, UserError, WeightsError
+from rlsp_async.messages import (
+    Ack,
+    Bye,
+    Done,
+    Drain,
+    Failed,
+    Hello,
+    Loaded,
+    NewWeights,
+    Ping,
+    Probe,
+    Refuse,
+    Rejected,
+    Revoke,
+    Rollout,
+    WeightsRef,
+)
+from rlsp_async.wire.thread import in_thread
+from tests.wire.hub import LIMITS, Hub, answer, link_to
+
+
+def ref(version: int) -> WeightsRef:
+    probe = Probe(ids=b"", logprobs=b"")
+    return WeightsRef(version=version, uri="file:///w", digest="sha256:0", num_bytes=1, probe=probe)
+
+
+async def stop(hub: Hub, running: "asyncio.Task[str]") -> str:
+    hub.say(Drain(reason="enough"))
+    return await asyncio.wait_for(running, 5)
+
+
+async def test_a_lease_is_worked_and_acknowledged_and_a_drain_ends_with_bye():
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address).run())
+        await hub.until(lambda: hub.peers)
+        for lease in (1, 2):
+            hub.lease(lease)
+        await hub.until(lambda: len(hub.all(Done)) == 2)
+        assert await stop(hub, running) == "enough"
+        await hub.until(lambda: hub.all(Bye))
+    assert [done.groups[0].group_id for done in hub.all(Done)] == [1, 2]
+    assert hub.all(Hello)[0].credit == 2
+    assert hub.all(Failed) == []
+
+
+async def test_more_leases_than_the_credit_are_refused_not_queued():
+    gate, at_once, most = asyncio.Event(), 0, 0
+
+    async def slow(job):
+        nonlocal at_once, most
+        at_once, most = at_once + 1, max(most, at_once + 1)
+        await gate.wait()
+        at_once -= 1
+        return await answer(job)
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, slow, credit=2).run())
+        await hub.until(lambda: hub.peers)
+        for lease in (1, 2, 3, 4):
+            hub.lease(lease)
+        await hub.until(lambda: len(hub.all(Failed)) == 2)
+        gate.set()
+        await hub.until(lambda: len(hub.all(Done)) == 2)
+        await stop(hub, running)
+    assert most == 2
+    assert [(failed.lease, failed.kind) for failed in hub.all(Failed)] == [(3, "infrastructure"), (4, "infrastructure")]
+
+
+async def test_an_unacknowledged_done_is_said_again_to_a_hub_that_came_back_on_the_same_port():
+    first = Hub(mute=True)
+    address = await first.start()
+    running = asyncio.create_task(link_to(address).run())
+    await first.until(lambda: first.peers)
+    first.lease(7)
+    await first.until(lambda: first.all(Done))
+    await first.stop()
+    second = Hub(keep={7})
+    await second.start(address)
+    await second.until(lambda: second.all(Done))
+    assert second.all(Hello)[0].leases == [7]
+    assert second.all(Done)[0] == first.all(Done)[0]
+    await stop(second, running)
+    await second.stop()
+
+
+async def test_a_lease_that_the_hub_keeps_is_worked_on_across_a_reconnect_and_another_is_dropped():
+    gate = asyncio.Event()
+
+    async def slow(job):
+        await gate.wait()
+        return await answer(job)
+
+    first = Hub()
+    address = await first.start()
+    running = asyncio.create_task(link_to(address, slow).run())
+    await first.until(lambda: first.peers)
+    first.lease(1)
+    first.lease(2)
+    await first.until(lambda: any(ping.state == "working" for ping in first.all(Ping)))
+    await first.stop()
+    second = Hub(keep={2})
+    await second.start(address)
+    await second.until(lambda: second.peers)
+    gate.set()  # both end now, perhaps before the Welcome has arrived: only the one that it names is said
+    await second.until(lambda: second.all(Done))
+    await stop(second, running)
+    await second.stop()
+    assert [done.lease for done in second.all(Done)] == [2]
+
+
+async def test_revoke_cancels_the_task_and_nothing_is_said_for_the_lease():
+    cancelled = asyncio.Event()
+
+    async def endless(job):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, endless, credit=1).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(1)
+        await hub.until(lambda: any(ping.state == "working" for ping in hub.all(Ping)))
+        hub.say(Revoke(lease=1, reason="late"))
+        await asyncio.wait_for(cancelled.wait(), 5)
+        await stop(hub, running)
+    assert hub.all(Done) + hub.all(Failed) == []
+
+
+async def test_a_silent_hub_is_left_and_found_again_at_another_address():
+    async with Hub() as deaf, Hub() as other:
+        addresses = [deaf.address]
+        running = asyncio.create_task(link_to(lambda: addresses[-1]).run())
+        await deaf.until(lambda: deaf.peers)
+        addresses.append(other.address)
+        await deaf.freeze()
+        start = time.monotonic()
+        await other.until(lambda: other.peers)
+        assert LIMITS.timeout_s * 0.5 < time.monotonic() - start < LIMITS.timeout_s + 1.5
+        await stop(other, running)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", None])
+async def test_without_a_hub_the_worker_ends_in_bounded_time_and_says_where_it_looked(address):
+    start = time.monotonic()
+    with pytest.raises(MachineError, match=address or r"hub\.json"):
+        await link_to(lambda: address, give_up_s=0.6).run()
+    assert 0.5 < time.monotonic() - start < 2.0
+
+
+async def test_a_refused_worker_ends_with_the_hubs_sentence():
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address).run())
+        await hub.until(lambda: hub.peers)
+        hub.say(Refuse(reason="this is run a, not run b"))
+        with pytest.raises(UserError, match="this is run a, not run b"):
+            await asyncio.wait_for(running, 5)
+
+
+@pytest.mark.parametrize(("error", "kind"),
+                         [(EngineError("gpu gone"), "infrastructure"), (DataError("too long"), "data")])
+async def test_errors_of_engine_and_data_are_failures_of_the_lease_only(error, kind):
+    async def broken(job):
+        raise error
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, broken).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(1)
+        await hub.until(lambda: hub.all(Failed))
+        await stop(hub, running)
+    assert [(failed.lease, failed.kind) for failed in hub.all(Failed)] == [(1, kind)]
+    assert str(error) in hub.all(Failed)[0].error
+
+
+@pytest.mark.parametrize("error", [DivergedError("loss is NaN"), ZeroDivisionError("bug")])
+async def test_any_other_error_ends_the_worker_after_it_has_told_the_hub(error):
+    async def broken(job):
+        raise error
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, broken).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(1)
+        with pytest.raises(type(error), match=str(error)):
+            await asyncio.wait_for(running, 5)
+        await hub.until(lambda: hub.all(Bye))
+    assert [failed.lease for failed in hub.all(Failed)] == [1]
+
+
+async def test_a_result_above_the_size_limit_fails_at_the_sender_with_the_setting_to_raise():
+    async def huge(job):
+        group = await answer(job)
+        group.rollouts.append(Rollout(index=0, token_ids=bytes(400_000), logprobs=b"", versions=b"", text=""))
+        return group
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, huge).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(1)
+        await hub.until(lambda: hub.all(Failed))
+        assert await stop(hub, running) == "enough"
+    assert "Done message of 0.40 MB is above replay.max_message_mb = 0.2" in hub.all(Failed)[0].error
+    assert len(hub.all(Hello)) == 1
+
+
+async def test_a_blocking_handler_in_its_thread_does_not_stop_the_heartbeats():
+    gate, names = threading.Event(), []
+
+    def freeze(job):
+        names.append(threading.current_thread().name)
+        gate.wait(5)
+        return asyncio.run(answer(job))
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, in_thread(freeze, name="learner"), credit=1).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(1)
+        await hub.until(lambda: sum(ping.state == "working" for ping in hub.all(Ping)) >= 12)  # 600 ms > timeout
+        gate.set()
+        await hub.until(lambda: hub.all(Done))
+        await stop(hub, running)
+    assert names == ["learner_0"]
+    assert len(hub.all(Hello)) == 1
+    assert max(ping.busy_s / ping.window_s for ping in hub.all(Ping) if ping.window_s) > 0.9
+
+
+async def test_of_versions_that_wait_only_the_newest_is_loaded_and_a_refusal_is_reported():
+    loads, gate = [], asyncio.Event()
+
+    async def load(ref):
+        loads.append(ref.version)
+        await gate.wait()
+        if ref.version == 5:
+            raise WeightsError("digest differs")
+        return 0.25
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, on_weights=load).run())
+        await hub.until(lambda: hub.peers)
+        hub.say(NewWeights(weights=ref(1)))
+        await hub.until(lambda: any(ping.state == "loading" for ping in hub.all(Ping)))
+        for version in (2, 3):
+            hub.say(NewWeights(weights=ref(version)))
+        hub.lease(9)  # answered after the versions have arrived: one connection keeps its order
+        await hub.until(lambda: hub.all(Done))
+        gate.set()
+        await hub.until(lambda: len(hub.all(Loaded)) == 2)
+        hub.say(NewWeights(weights=ref(3)))
+        await hub.until(lambda: len(hub.all(Loaded)) == 3)
+        hub.say(NewWeights(weights=ref(5)))
+        await hub.until(lambda: hub.all(Rejected))
+        await stop(hub, running)
+    assert loads == [1, 3, 5]
+    assert [(loaded.version, loaded.probe_error) for loaded in hub.all(Loaded)] == [(1, 0.25), (3, 0.25), (3, 0.25)]
+    assert hub.all(Rejected)[0].reason == "digest differs"
+
+
+async def test_a_drain_that_takes_too_long_gives_its_leases_back():
+    async def endless(job):
+        await asyncio.sleep(60)
+
+    async with Hub() as hub:
+        link = link_to(hub.address, endless, drain_s=0.2)
+        running = asyncio.create_task(link.run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(1)
+        await hub.until(lambda: any(ping.state == "working" for ping in hub.all(Ping)))
+        link.drain("SIGTERM")
+        hub.lease(2)
+        assert await asyncio.wait_for(running, 3) == "SIGTERM"
+        await hub.until(lambda: hub.all(Bye))
+    assert [failed.lease for failed in hub.all(Failed)] == [2, 1]
+    assert any(ping.state == "draining" for ping in hub.all(Ping))
+
+
+async def test_a_leaving_worker_waits_until_the_hub_has_read_its_last_words():
+    async with Hub() as hub:
+        link = link_to(hub.address)
+        running = asyncio.create_task(link.run())
+        await hub.until(lambda: hub.all(Ping))
+        await hub.freeze()
+        link.drain("SIGTERM")
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        hub.resume()
+        assert await asyncio.wait_for(running, 0.6) == "SIGTERM"
+        assert hub.all(Bye)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", None])
+async def test_a_drain_without_a_hub_and_without_leases_takes_no_time(address):
+    link = link_to(lambda: address, drain_s=30, give_up_s=60)
+    running = asyncio.create_task(link.run())
+    await asyncio.sleep(0.1)
+    link.drain("SIGTERM")
+    assert await asyncio.wait_for(running, 2) == "SIGTERM"
+
+
+async def test_metrics_and_the_learners_step_are_asked_for_anew():
+    steps = iter([3, 4])
+    async with Hub() as hub:
+        link = link_to(hub.address, metrics=lambda: {"tokens": 5.0}, step=lambda: next(steps))
+        running = asyncio.create_task(link.run())
+        await hub.until(lambda: hub.all(Ping))
+        assert hub.all(Hello)[0].step == 3
+        assert hub.all(Ping)[0].metrics == {"tokens": 5.0}
+        hub.say(Ack(lease=99))  # of a lease it never had: nothing happens
+        await stop(hub, running)
+
+
+async def test_an_address_that_is_none_ends_the_worker_with_one_clear_sentence():
+    with pytest.raises(MachineError, match=r"the hub's address 'tcp://nowhere' cannot be used"):
+        await link_to("tcp://nowhere").run()
