@@ -42,7 +42,8 @@ async def test_the_run_is_over_when_the_hub_ends(tmp_path: Path) -> None:
 
 async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    once = f"import os, pathlib; p = pathlib.Path({str(mark)!r}); p.exists() or (p.touch(), os.kill(os.getpid(), 9)); {FOREVER}"
+    path = f"pathlib.Path({str(mark)!r})"
+    once = f"import os, pathlib; p = {path}; p.exists() or (p.touch(), os.kill(os.getpid(), 9)); {FOREVER}"
     hub = f"import pathlib, time\nwhile not pathlib.Path({str(mark)!r}).exists(): time.sleep(0.02)\ntime.sleep(0.3)"
     end, said = await supervised(service(tmp_path, "replay", hub), service(tmp_path, "sampler", once))
     assert end == End(0)
@@ -50,7 +51,7 @@ async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
 
 
 async def test_exit_code_2_is_final_and_its_sentence_is_passed_on(tmp_path: Path) -> None:
-    code = "import sys; print('noise'); print('rlsp learner-0: no CUDA device: set learner.device', file=sys.stderr); sys.exit(2)"
+    code = "import sys; print('noise'); print('rlsp learner-0: no CUDA device: set learner.device'); sys.exit(2)"
     end, said = await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "learner", code))
     assert (end, said) == (End(2, "no CUDA device: set learner.device", "learner-0"), [])
 
@@ -102,12 +103,7 @@ async def test_children_of_a_service_are_swept(tmp_path: Path) -> None:
             f"open({str(child)!r}, 'w').write(str(p.pid))")  # fmt: skip
     end, _ = await supervised(service(tmp_path, "replay", code))
     assert end == End(0)
-    pid = int(child.read_text())
-    for _ in range(100):
-        if not alive(pid):
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("the grandchild lives on")
+    await gone(child)
 
 
 async def ready(directory: Path, num: int) -> None:
@@ -116,6 +112,15 @@ async def ready(directory: Path, num: int) -> None:
             return
         await asyncio.sleep(0.02)
     pytest.fail("the services did not start")
+
+
+async def gone(file: Path) -> None:
+    pid = int(file.read_text())
+    for _ in range(100):
+        if not alive(pid):
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the grandchild lives on")
 
 
 def alive(pid: int) -> bool:
