@@ -161,7 +161,7 @@ asyncio.run(main())
 async def gone(pids: list[int]) -> None:
     """Waits until none of the processes runs. Bounded."""
     async with asyncio.timeout(5.0):
-        while any(running(pid) for pid in pids):  # noqa: ASYNC110  nobody tells of other people's processes
+        while any(running(pid) for pid in pids):
             await asyncio.sleep(0.02)
 
 

@@ -1,0 +1,65 @@
+"""The whole line with real processes, and one of them killed with SIGKILL in the middle of the second stage."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rlsp_async.observe.jsonl import read_jsonl
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "launch" / "configs" / "ops_cpu_smoke.toml"
+STEPS = 30
+SHORT = [f"stages.rlsp.steps={STEPS}", "learner.checkpoint_every=8", "replay.timeout_s=4.0", "evaluation.prompts=4"]
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("role", ["replay", "sampler", "verifier", "learner"])
+def test_a_killed_service_comes_back_and_the_run_goes_on(tmp_path: Path, role: str) -> None:
+    log = tmp_path / "out.txt"
+    command = [sys.executable, "-m", "rlsp_async.cli", "run", str(SMOKE), f"runs_dir={tmp_path}", *SHORT]
+    with log.open("w") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as running:
+        run = tmp_path / "ops_cpu_smoke"
+        wait_for(lambda: num_steps(run) >= 10, 120.0)
+        os.kill(pid_of(running.pid, role), signal.SIGKILL)
+        code = running.wait(timeout=120)
+    assert code == 0, log.read_text()
+    assert f"{role}-0 ended with signal SIGKILL" in log.read_text()
+    check_what_is_left(run)
+
+
+def check_what_is_left(run: Path) -> None:
+    """Every step trained once, on groups no older than allowed, and every token accounted for."""
+    steps = [row["step"] for row in read_jsonl(run / "metrics.jsonl") if row["kind"] == "step"]
+    assert sorted(set(steps)) == list(range(1, 6 + STEPS + 1))
+    tokens = json.loads((run / "report.json").read_text())["tokens"]
+    assert tokens["generated"] == sum(n for name, n in tokens.items() if name != "generated")
+    with sqlite3.connect(run / "journal.sqlite") as journal:
+        manifests = journal.execute("SELECT COUNT(*) FROM manifests").fetchone()[0]
+        uses = {row[0] for row in journal.execute("SELECT uses FROM groups WHERE state = 'trained'")}
+    assert (manifests, uses) == (6 + STEPS, {1})
+
+
+def num_steps(run: Path) -> int:
+    metrics = run / "metrics.jsonl"
+    return sum(row["kind"] == "step" for row in read_jsonl(metrics)) if metrics.exists() else 0
+
+
+def pid_of(supervisor: int, role: str) -> int:
+    return next(p.pid for p in psutil.Process(supervisor).children() if role in p.cmdline())
+
+
+def wait_for(condition: Callable[[], bool], bound_s: float) -> None:
+    deadline = time.monotonic() + bound_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
