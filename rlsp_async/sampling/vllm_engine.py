@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
@@ -33,6 +34,9 @@ BACKEND = "rlsp-file"
 EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
 CLOSE_S = 10.0
 """Patience with requests that are aborted at the end."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class VllmEngine:
@@ -78,7 +82,7 @@ class VllmEngine:
             from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
-            self.core_pid = (await self._llm.collective_rpc("arm_pdeathsig", args=(os.getpid(),)))[0]
+            self.core_pid = (await self._llm.collective_rpc("die_with", args=(os.getpid(),)))[0]
             await self._llm.update_weight_version("0")
         except BaseException:
             await self.close()
@@ -142,8 +146,8 @@ class VllmEngine:
             if llm is not None and not llm.errored:
                 async with asyncio.timeout(CLOSE_S):
                     await llm.pause_generation(mode="abort", clear_cache=False)
-        except TimeoutError:
-            pass  # shutdown ends the child whatever it does
+        except Exception as e:  # it died just now, or is stuck: shutdown ends the child whatever it does
+            log.warning("vLLM did not abort what ran", error=repr(e))
         finally:
             if llm is not None:
                 await _stop_output_handler(llm)
