@@ -146,7 +146,7 @@ class VllmEngine:
             if llm is not None and not llm.errored:
                 async with asyncio.timeout(CLOSE_S):
                     await llm.pause_generation(mode="abort", clear_cache=False)
-        except Exception as e:  # it died just now, or is stuck: shutdown ends the child whatever it does
+        except (TimeoutError, *_deaths()) as e:  # it died just now, or is stuck: shutdown ends the child whatever it does
             log.warning("vLLM did not abort what ran", error=repr(e))
         finally:
             if llm is not None:
@@ -162,7 +162,6 @@ class VllmEngine:
         llm = self._alive()
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         prompt = TokensPrompt(prompt_token_ids=list(ids), cache_salt=self._salt)
         final = None
@@ -171,7 +170,7 @@ class VllmEngine:
                 final = output
         except VLLMValidationError as e:
             raise DataError(f"vLLM refuses a request of {len(ids)} tokens: {e}") from e
-        except (EngineDeadError, EngineGenerateError) as e:
+        except _deaths() as e:
             raise EngineError(f"the vLLM engine died: {e}") from e
         if final is None:
             raise EngineError("vLLM ended a request without an output")
@@ -215,6 +214,13 @@ class VllmEngine:
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         # Not returned: an import error that a library keeps would keep these frames, and the engine in them, alive.
         self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+def _deaths() -> tuple[type[Exception], ...]:
+    """What vLLM raises when its engine is gone."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    return EngineDeadError, EngineGenerateError
 
 
 async def _stop_output_handler(llm: Any) -> None:
