@@ -144,10 +144,7 @@ class VllmEngine:
         loop = asyncio.get_running_loop()
         try:
             if llm is not None and not llm.errored:
-                async with asyncio.timeout(CLOSE_S):
-                    await llm.pause_generation(mode="abort", clear_cache=False)
-        except (TimeoutError, *_deaths()) as e:  # it died just now, or is stuck: shutdown ends the child whatever it does
-            log.warning("vLLM did not abort what ran", error=repr(e))
+                await _abort_all(llm)
         finally:
             if llm is not None:
                 await _stop_output_handler(llm)
@@ -221,6 +218,16 @@ def _deaths() -> tuple[type[Exception], ...]:
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     return EngineDeadError, EngineGenerateError
+
+
+async def _abort_all(llm: Any) -> None:
+    """Ends all requests; when that fails, the shutdown that follows ends the child whatever it does."""
+    gone: tuple[type[Exception], ...] = (TimeoutError, *_deaths())
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await llm.pause_generation(mode="abort", clear_cache=False)
+    except gone as e:
+        log.warning("vLLM did not abort what ran", error=repr(e))
 
 
 async def _stop_output_handler(llm: Any) -> None:
