@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
@@ -33,6 +34,9 @@ BACKEND = "rlsp-file"
 EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
 CLOSE_S = 10.0
 """Patience with requests that are aborted at the end."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class VllmEngine:
@@ -78,7 +82,7 @@ class VllmEngine:
             from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
-            self.core_pid = (await self._llm.collective_rpc("arm_pdeathsig", args=(os.getpid(),)))[0]
+            self.core_pid = (await self._llm.collective_rpc("die_with", args=(os.getpid(),)))[0]
             await self._llm.update_weight_version("0")
         except BaseException:
             await self.close()
@@ -140,10 +144,7 @@ class VllmEngine:
         loop = asyncio.get_running_loop()
         try:
             if llm is not None and not llm.errored:
-                async with asyncio.timeout(CLOSE_S):
-                    await llm.pause_generation(mode="abort", clear_cache=False)
-        except TimeoutError:
-            pass  # shutdown ends the child whatever it does
+                await _abort_all(llm)
         finally:
             if llm is not None:
                 await _stop_output_handler(llm)
@@ -158,7 +159,6 @@ class VllmEngine:
         llm = self._alive()
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         prompt = TokensPrompt(prompt_token_ids=list(ids), cache_salt=self._salt)
         final = None
@@ -167,7 +167,7 @@ class VllmEngine:
                 final = output
         except VLLMValidationError as e:
             raise DataError(f"vLLM refuses a request of {len(ids)} tokens: {e}") from e
-        except (EngineDeadError, EngineGenerateError) as e:
+        except _deaths() as e:
             raise EngineError(f"the vLLM engine died: {e}") from e
         if final is None:
             raise EngineError("vLLM ended a request without an output")
@@ -211,6 +211,23 @@ class VllmEngine:
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         # Not returned: an import error that a library keeps would keep these frames, and the engine in them, alive.
         self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+def _deaths() -> tuple[type[Exception], ...]:
+    """What vLLM raises when its engine is gone."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    return EngineDeadError, EngineGenerateError
+
+
+async def _abort_all(llm: Any) -> None:
+    """Ends all requests; when that fails, the shutdown that follows ends the child whatever it does."""
+    gone: tuple[type[Exception], ...] = (TimeoutError, *_deaths())
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await llm.pause_generation(mode="abort", clear_cache=False)
+    except gone as e:
+        log.warning("vLLM did not abort what ran", error=repr(e))
 
 
 async def _stop_output_handler(llm: Any) -> None:

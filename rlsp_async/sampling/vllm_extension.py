@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -84,16 +86,29 @@ class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):  # type: ignore[m
 class Extension:
     """Methods that the sampler calls in the worker (`collective_rpc`)."""
 
-    def arm_pdeathsig(self, parent: int) -> int:
-        """Lets the kernel kill this process when its parent dies; returns this process's id.
+    def die_with(self, front: int) -> int:
+        """Ends the engine when the sampler's process `front` is gone, however it went; returns this process's id.
 
-        Without it a sampler killed by SIGKILL leaves its engine behind for ever. Called by RPC because at import time
-        a forked worker may not yet be itself.
+        Without it a sampler killed by SIGKILL leaves its engine behind for ever. Called by RPC because at import time a
+        forked worker may not yet be itself. Ctrl-C is for the sampler, which drains and then ends the engine.
         """
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel knew
-            os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if os.getppid() == front:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        else:  # tensor parallelism: vLLM's engine process stands between
+            threading.Thread(target=_watch, args=(front,), name="watch-sampler", daemon=True).start()
         return os.getpid()
+
+
+def _watch(front: int) -> None:
+    """Waits for the end of the sampler's process, then kills the engine process above and this one."""
+    try:
+        select.select([os.pidfd_open(front)], [], [])
+    finally:
+        engine = os.getppid()
+        if engine > 1:
+            os.kill(engine, signal.SIGKILL)
+        os._exit(1)
 
 
 def _tensors(path: str) -> Iterator[tuple[str, torch.Tensor]]:
