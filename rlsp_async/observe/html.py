@@ -20,7 +20,7 @@ LAW = ("issued", "trained", "dropped", "alive")
 STYLE = Path(__file__).with_name("report.css")
 
 CHARTS: list[tuple[str, list[str]]] = [
-    ("loss", ["loss", "nll", "policy_loss", "value_loss"]),
+    ("loss", ["loss", "policy_loss", "value_loss"]),
     ("response length, tokens", ["response_tokens"]),
     ("search steps", ["part_search_steps"]),
     ("lag, versions", ["lag_mean", "lag_max"]),

@@ -63,7 +63,7 @@ def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]
         times = [
             (max(s.t0, start), min(s.t1, end)) for s in spans if s.worker == worker and s.t1 > start and s.t0 < end
         ]
-        shares[worker] = 1.0 - sum(t1 - t0 for t0, t1 in merged(times)) / (end - start)
+        shares[worker] = max(0.0, 1.0 - sum(t1 - t0 for t0, t1 in merged(times)) / (end - start))
     return shares
 
 
