@@ -1,0 +1,198 @@
+"""`rlsp eval MODEL --task T -n 8`: held-out pass@1 and pass@n of any model directory, in this one process.
+
+    result = evaluate(Path("runs/ops_cpu/final"), config.Task(name="ops"), rollouts=8, prompts=256)
+    print(result)                                 # the table
+    result.figures["pass_at_1"]                   # {"mean": 0.61, "low": 0.57, "high": 0.65}
+
+    prompts --Sampler--> RolloutGroup --VerifierPool--> verdicts --> figures
+
+The same sampler, verifiers and statistics as in a run. A group in which a check timed out or failed is left out and
+counted in `num_dropped`; it is never counted as wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from rlsp_async import config
+from rlsp_async.errors import ConfigError, DivergedError
+from rlsp_async.messages import (
+    Prompt,
+    RolloutGroup,
+    SampleJob,
+    Sampling,
+    Verdict,
+    VerdictSet,
+    VerifiedGroup,
+    VerifyItem,
+    VerifyJob,
+)
+from rlsp_async.model import check_model, check_window
+from rlsp_async.tasks.base import load_task
+
+Sample = Callable[[SampleJob], Awaitable[RolloutGroup]]
+Verify = Callable[[VerifyJob], Awaitable[VerdictSet]]
+EngineName = Literal["auto", "vllm", "torch", "scripted"]
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What came out, and of what. `str()` of it is a table."""
+
+    model: str
+    task: str
+    verifier: str
+    """Name and version, e.g. "ops/1"."""
+    engine: str
+    seed: int
+    temperature: float
+    max_new_tokens: int
+    seconds: float
+    num_prompts: int
+    """Prompts whose rollouts were all judged."""
+    num_dropped: int
+    """Prompts left out because a check timed out or failed."""
+    rollouts: int
+    """Of each prompt."""
+    statuses: dict[str, int]
+    """Verdicts by status."""
+    figures: dict[str, dict[str, float]]
+    """pass_at_1, pass_at_K .., response_tokens, truncated, search_steps: mean, low, high (95 % interval)."""
+
+    def __str__(self) -> str:
+        head = (f"{self.model}: {self.task}, {self.num_prompts} held-out prompts x {self.rollouts} rollouts, "
+                f"temperature {self.temperature:g}, {self.engine} engine, {self.seconds:.0f} s")
+        rows = [f"{_label(name):<16} {_text(name, figure):>8}  {_interval(name, figure)}"
+                for name, figure in self.figures.items()]
+        verdicts = ", ".join(f"{num} {status}" for status, num in sorted(self.statuses.items()))
+        dropped = f"; {self.num_dropped} prompts left out" if self.num_dropped else ""
+        title = f"{'':<16} {'mean':>8}  95 % interval"
+        return "\n".join([head, "", title, *rows, "", f"verdicts: {verdicts}{dropped}"])
+
+
+def evaluate(
+    model: Path, task: config.Task, *, rollouts: int = 8, prompts: int = 256, engine: EngineName = "auto",
+    max_new_tokens: int = 256, temperature: float = 1.0, seed: int = 0,
+) -> Evaluation:
+    """Samples and judges the first held-out prompts of a task. Blocks until done.
+
+    Raises DataError (model, tokenizer or prompts unusable), ConfigError, or DivergedError when no group was judged.
+    """
+    settings = {"temperature": temperature, "max_new_tokens": max_new_tokens, "rollouts": rollouts}
+    dtype = "bfloat16" if _dtype(check_model(model)) in ("bfloat16", "float16") else "float32"
+    cfg = config.RunConfig(
+        name="eval", seed=seed, task=task, stages={"eval": config.Stage()}, sampler=config.Sampler(engine=engine),
+        sampling=config.convert(settings, config.Sampling, "rlsp eval"),
+        model=config.convert({"path": str(model), "dtype": dtype}, config.Model, "rlsp eval"),
+    )  # fmt: skip
+    with _logs_to_stderr():
+        return asyncio.run(_evaluate(cfg, model, prompts))
+
+
+async def judge(prompts: list[Prompt], sampling: Sampling, sample: Sample, verify: Verify,
+                in_flight: int) -> list[VerifiedGroup]:
+    """Every prompt sampled and verified, `in_flight` at a time, in the order of the prompts."""
+    results: dict[int, VerifiedGroup] = {}
+    waiting = iter(enumerate(prompts))
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(min(in_flight, len(prompts))):
+            workers.create_task(_work(waiting, sampling, sample, verify, results))
+    return [results[i] for i in range(len(prompts))]
+
+
+def summary(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], int]:
+    """Figures with intervals over the groups whose verdicts are all true ones, and how many groups those are."""
+    from rlsp_async.replay.evaluation import summarize
+    from rlsp_async.replay.evaluations import score
+
+    whole = [g for g in groups if all(verdict.is_true for verdict in g.verdicts)]
+    row: dict[str, Any] = summarize([score(g.group, g.verdicts) for g in whole])
+    return {name: value for name, value in row.items() if isinstance(value, dict)}, len(whole)
+
+
+async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Evaluation:
+    from rlsp_async.sampling.sampler import Sampler
+    from rlsp_async.tokens import load_tokenizer
+    from rlsp_async.verifying.pool import VerifierPool
+
+    task, start = load_task(cfg.task, cfg.seed), time.monotonic()
+    size = task.size("test")
+    prompts = [task.prompt("test", i) for i in range(num_prompts if size is None else min(size, num_prompts))]
+    if not prompts:
+        raise ConfigError(f"task {cfg.task.name!r} has no held-out prompts, or none were asked for")
+    check_window(cfg, task, load_tokenizer(model), len(prompts))
+    sampling = Sampling(temperature=cfg.sampling.temperature, max_new_tokens=cfg.sampling.max_new_tokens,
+                        rollouts=cfg.sampling.rollouts, seed=cfg.seed)
+    async with VerifierPool(cfg, "eval") as pool, Sampler(cfg, model, "eval") as sampler:
+        groups = await judge(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
+        engine = sampler.info["engine"]
+    return _result(cfg, groups, engine, time.monotonic() - start)
+
+
+async def _work(waiting: Iterator[tuple[int, Prompt]], sampling: Sampling, sample: Sample, verify: Verify,
+                results: dict[int, VerifiedGroup]) -> None:
+    """Consumes prompts until there are none; produces verified groups; waits for the sampler, then the verifiers."""
+    for i, prompt in waiting:
+        group = await sample(SampleJob(group_id=i, prompt=prompt, sampling=sampling, purpose="evaluate", stage="eval"))
+        items = [VerifyItem(prompt=prompt.text, response=r.text, answer=prompt.answer) for r in group.rollouts]
+        verdicts = await verify(VerifyJob(group_id=i, task=prompt.task, items=items))
+        results[i] = VerifiedGroup(group=group, verdicts=verdicts.verdicts)
+
+
+def _result(cfg: config.RunConfig, groups: list[VerifiedGroup], engine: str, seconds: float) -> Evaluation:
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    counts = Counter(verdict.status for verdict in verdicts)
+    figures, num_whole = summary(groups)
+    if not num_whole:
+        raise DivergedError(f"no prompt could be judged; the first reason: {_first_fault(verdicts)}")
+    return Evaluation(
+        model=cfg.model.path, task=cfg.task.name, verifier=verdicts[0].verifier, engine=engine, seed=cfg.seed,
+        temperature=cfg.sampling.temperature, max_new_tokens=cfg.sampling.max_new_tokens, seconds=seconds,
+        num_prompts=num_whole, num_dropped=len(groups) - num_whole, rollouts=cfg.sampling.rollouts,
+        statuses=dict(counts), figures=figures,
+    )  # fmt: skip
+
+
+def _first_fault(verdicts: list[Verdict]) -> str:
+    return next((f"{v.status}: {v.detail}" for v in verdicts if not v.is_true), "no rollouts")
+
+
+@contextlib.contextmanager
+def _logs_to_stderr() -> Iterator[None]:
+    """Standard output is for the result: `rlsp eval --json | jq`."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr), cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _dtype(settings: dict[str, Any]) -> str:
+    return str(settings.get("dtype") or settings.get("torch_dtype") or "float32")
+
+
+def _label(name: str) -> str:
+    return name.replace("pass_at_", "pass@").replace("_", " ")
+
+
+def _text(name: str, figure: dict[str, float]) -> str:
+    return _number(name, figure["mean"])
+
+
+def _interval(name: str, figure: dict[str, float]) -> str:
+    return f"{_number(name, figure['low'])} .. {_number(name, figure['high'])}"
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.3f}" if name.startswith("pass_at_") or name == "truncated" else f"{value:.1f}"

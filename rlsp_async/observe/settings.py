@@ -3,7 +3,7 @@
     python -m rlsp_async.observe.settings > docs/configuration.md
 
 Only `ast` reads the source, so nothing heavy is loaded and a setting without a sentence still appears. Sections come
-from `config.py` in the order of `RunConfig`; options from the `Config` of every module in algos/ and tasks/.
+from `sections.py` in the order of `RunConfig`; options from the `Config` of every module in algos/ and tasks/.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_groups(source: str) -> dict[str, Group]:
 
 def render() -> str:
     """The whole page."""
-    groups = read_groups((PACKAGE / "config.py").read_text(encoding="utf-8"))
+    groups = read_groups((PACKAGE / "sections.py").read_text(encoding="utf-8"))
     parts = [HEAD, *_sections(groups, "RunConfig", "")]
     for folder, title, key in (
         ("algos", "Options of the algorithms", "stages.NAME.algorithm.options"),

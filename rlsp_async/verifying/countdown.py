@@ -5,9 +5,9 @@
 The expression is read by the small parser below, in exact fractions; it never reaches an interpreter. Anything but
 whole numbers, + - * / (also written with times and division signs) and brackets is unparsable.
 
-    sum     := product (("+" | "-") product)*
+    sum := product (("+" | "-") product)*
     product := atom (("*" | "/") atom)*
-    atom    := number | "-" atom | "(" sum ")"
+    atom := number | "-" atom | "(" sum ")"
 """
 
 from __future__ import annotations

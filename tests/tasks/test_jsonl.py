@@ -42,14 +42,23 @@ def test_two_files(tmp_path: Path) -> None:
 def test_one_file_is_split_by_hash(tmp_path: Path) -> None:
     task = load(path_train=write(tmp_path / "a.jsonl", ROWS))
     train, test = ({task.prompt(s, i).text for i in range(task.size(s) or 0)} for s in ("train", "test"))
-    assert len(train) + len(test) == 200 and not train & test and 8 <= len(test) <= 35
+    assert len(train) + len(test) == 200
+    assert not train & test
+    assert 8 <= len(test) <= 35
 
 
 def test_template_fields_limit_and_gzip(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps({"q": "{x}?", "a": "7"}).encode() + b"\n\n" + b"broken"))
-    task = load(path_train=str(path), path_test=str(path), prompt_field="q", answer_field="a", template="Q: {prompt} A:",
-                limit=1, verifier="exact")
+    task = load(
+        path_train=str(path),
+        path_test=str(path),
+        prompt_field="q",
+        answer_field="a",
+        template="Q: {prompt} A:",
+        limit=1,
+        verifier="exact",
+    )
     assert (task.prompt("train", 0).text, task.size("train"), task.verifier) == ("Q: {x}? A:", 1, "exact")
 
 
@@ -76,7 +85,8 @@ def test_faults_of_a_file(tmp_path: Path, text: str, sentence: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         load(path_train=str(path), path_test=str(path))
-    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_faults_outside_a_file(tmp_path: Path) -> None:

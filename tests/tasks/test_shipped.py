@@ -16,13 +16,16 @@ def test_gsm8k_is_whole_and_its_solutions_are_right() -> None:
     assert (task.size("train"), task.size("test"), task.verifier) == (7473, 1319, "math")
     for i in range(7473):
         prompt, response = task.demonstration(i)
-        assert "<<" not in response and "####" not in response
+        assert "<<" not in response
+        assert "####" not in response
         assert math.score(prompt.text, response, prompt.answer).status == "correct", prompt.prompt_id
 
 
 def test_gsm8k_prompt() -> None:
     prompt = load_task(config.Task(name="gsm8k", options={"limit": 3}), 0).prompt("test", 0)
-    assert prompt.answer == "18" and prompt.chat and prompt.text.endswith("Put the final answer in \\boxed{}.")
+    assert prompt.answer == "18"
+    assert prompt.chat
+    assert prompt.text.endswith("Put the final answer in \\boxed{}.")
 
 
 def test_countdown_solutions_are_right_and_the_next_row_is_wrong() -> None:

@@ -45,7 +45,8 @@ EXPRESSIONS = st.recursive(
 
 @given(EXPRESSIONS)
 def test_agrees_with_python(expression: str) -> None:
-    exact = "".join(f"Fraction({w})" if w.isdigit() else w for w in expression.replace("(", "( ").replace(")", " )").split())
+    words = expression.replace("(", "( ").replace(")", " )").split()
+    exact = "".join(f"Fraction({word})" if word.isdigit() else word for word in words)
     try:
         wanted = eval(exact, {"Fraction": Fraction})  # our own text, in a test
     except ZeroDivisionError:

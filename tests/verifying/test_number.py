@@ -11,23 +11,91 @@ from hypothesis import strategies as st
 from rlsp_async.verifying.number import read_number
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("18", 18), ("-18", -18), ("+18", 18), ("18.", 18), ("18.0", 18), (".5", Fraction(1, 2)), ("007", 7),
-    ("1,234,567", 1234567), ("$1,234.50", Fraction(2469, 2)), ("\\$5", 5), ("US$5", 5), ("\u20ac7", 7), ("1{,}000", 1000),
-    ("18 apples", 18), ("18 dollars a day", 18), ("5 km/h", 5), ("12 sq. ft.", 12), ("3 cm^2", 3), ("90^\\circ", 90),
-    ("50%", 50), ("50\\%", 50), ("50 percent", 50), ("**18**", 18), ("$18$", 18), ("18\\text{ miles}", 18), ("= 4", 4),
-    ("1/2", Fraction(1, 2)), ("-3 / 4", Fraction(-3, 4)), ("2 1/2", Fraction(5, 2)), ("\\frac{1}{2}", Fraction(1, 2)),
-    ("\\dfrac12", Fraction(1, 2)), ("-\\frac{3}{4}", Fraction(-3, 4)), ("2\\frac{1}{2}", Fraction(5, 2)),
-    ("**18** eggs", 18), ("`18`", 18), ("3 million", 3_000_000), ("1.5 thousand dollars", 1500), ("2 dozen", 24), ("11,\\! 111", 11111),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("18", 18),
+        ("-18", -18),
+        ("+18", 18),
+        ("18.", 18),
+        ("18.0", 18),
+        (".5", Fraction(1, 2)),
+        ("007", 7),
+        ("1,234,567", 1234567),
+        ("$1,234.50", Fraction(2469, 2)),
+        ("\\$5", 5),
+        ("US$5", 5),
+        ("\u20ac7", 7),
+        ("1{,}000", 1000),
+        ("18 apples", 18),
+        ("18 dollars a day", 18),
+        ("5 km/h", 5),
+        ("12 sq. ft.", 12),
+        ("3 cm^2", 3),
+        ("90^\\circ", 90),
+        ("50%", 50),
+        ("50\\%", 50),
+        ("50 percent", 50),
+        ("**18**", 18),
+        ("$18$", 18),
+        ("18\\text{ miles}", 18),
+        ("= 4", 4),
+        ("1/2", Fraction(1, 2)),
+        ("-3 / 4", Fraction(-3, 4)),
+        ("2 1/2", Fraction(5, 2)),
+        ("\\frac{1}{2}", Fraction(1, 2)),
+        ("\\dfrac12", Fraction(1, 2)),
+        ("-\\frac{3}{4}", Fraction(-3, 4)),
+        ("2\\frac{1}{2}", Fraction(5, 2)),
+        ("**18** eggs", 18),
+        ("`18`", 18),
+        ("3 million", 3_000_000),
+        ("1.5 thousand dollars", 1500),
+        ("2 dozen", 24),
+        ("11,\\! 111", 11111),
+    ],
+)
 def test_numbers(text: str, value: Fraction) -> None:
     assert read_number(text) == value
 
 
-@pytest.mark.parametrize("text", [
-    "", "x", "3x", "3 x", "3\\pi", "2 pi", "5 or 6", "5, 6", "(5,6)", "1/0", "1,23", "12,34,567", "1e5", "2^3", "5!", "--5", ".",
-    "1/2/3", "1 2", "18 a", "3 squared", "two", "1" * 300, "2 to 3", "10:30", "1.2.3", "3 half", "\\frac{1}{x}", "2*3", "9**9", "1_0", "**1**2",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "3x",
+        "3 x",
+        "3\\pi",
+        "2 pi",
+        "5 or 6",
+        "5, 6",
+        "(5,6)",
+        "1/0",
+        "1,23",
+        "12,34,567",
+        "1e5",
+        "2^3",
+        "5!",
+        "--5",
+        ".",
+        "1/2/3",
+        "1 2",
+        "18 a",
+        "3 squared",
+        "two",
+        "1" * 300,
+        "2 to 3",
+        "10:30",
+        "1.2.3",
+        "3 half",
+        "\\frac{1}{x}",
+        "2*3",
+        "9**9",
+        "1_0",
+        "**1**2",
+    ],
+)
 def test_other_texts(text: str) -> None:
     assert read_number(text) is None
 

@@ -35,7 +35,9 @@ def test_left_to_right_without_precedence_and_beyond_the_range() -> None:
     assert score("1 6 6 3 -> -8 <think>", "</think> - + -", "-2").status == "correct"
 
 
-@pytest.mark.parametrize(("prompt", "answer"), [("hello", "7"), ("1 2 -> 3", "three"), ("a b -> 3", "3"), ("-> 3", "3")])
+@pytest.mark.parametrize(
+    ("prompt", "answer"), [("hello", "7"), ("1 2 -> 3", "three"), ("a b -> 3", "3"), ("-> 3", "3")]
+)
 def test_a_prompt_that_is_no_puzzle_is_a_fault_of_the_data(prompt: str, answer: str) -> None:
     with pytest.raises(DataError, match="no operator puzzle"):
         score(prompt, "</think> +", answer)

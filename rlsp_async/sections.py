@@ -1,0 +1,283 @@
+"""Every setting of a run, by section; the string below a field says what it means and its unit.
+
+Sections: model, task, sampling, replay, sampler, verifier, learner, stages.NAME (in order), evaluation. Settings of one
+task or one algorithm are decoded by its own module's `Config`; they live in `task.options` and
+`stages.NAME.algorithm.options`. `config.py` reads them from a file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section: immutable, unknown keys refused."""
+
+
+def _require(ok: bool, text: str) -> None:
+    if not ok:
+        raise ValueError(text)
+
+
+class ScratchModel(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Llama-shaped model with random weights, for runs that start from nothing."""
+
+    hidden: int = 64
+    layers: int = 3
+    heads: int = 4
+    head_dim: int = 32
+    """vLLM on the CPU needs at least 32."""
+    intermediate: int = 192
+    context: int = 512
+    """Longest sequence, tokens."""
+
+    def __post_init__(self) -> None:
+        _require(min(self.hidden, self.layers, self.heads, self.head_dim, self.intermediate) > 0, "sizes are positive")
+
+
+class Model(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which model is trained."""
+
+    path: str = ""
+    """Local Hugging Face directory (config, safetensors, tokenizer). Empty: built from `scratch`."""
+    scratch: ScratchModel = ScratchModel()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the learner's weights and the sampler's."""
+
+
+class Task(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where prompts, reference answers and demonstrations come from."""
+
+    name: str = "ops"
+    """A module of rlsp_async.tasks, or a dotted module of your own."""
+    options: dict[str, Any] = {}
+    """Decoded by that module's `Config`."""
+    verifier: str = ""
+    """A module of rlsp_async.verifying, or dotted. Empty: the one the task names."""
+
+
+class Sampling(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How rollouts are drawn."""
+
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    rollouts: int = 8
+    """Rollouts of one prompt: the group size G."""
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, f"temperature {self.temperature} must be above 0 (use 1e-3 for near-greedy)")
+        _require(self.max_new_tokens >= 1, "max_new_tokens must be at least 1")
+        _require(self.rollouts >= 1, "rollouts must be at least 1")
+
+
+class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The hub: its address, its journal and its patience."""
+
+    address: str = "tcp://127.0.0.1:0"
+    """Port 0: a free port is taken and written to RUN/hub.json."""
+    durability: Literal["power", "process"] = "process"
+    """power: each commit is synced to the disk (SQLite FULL). process: survives kill -9, not a power cut (NORMAL)."""
+    commit_groups: int = 64
+    """At most so many messages share a commit."""
+    lease_s: float = 60.0
+    """A lease whose worker shows no sign for so long is taken back."""
+    heartbeat_s: float = 1.0
+    timeout_s: float = 10.0
+    """A worker silent for so long is gone."""
+    retries: int = 3
+    """Leases a group may lose before it is dropped with its reason."""
+    failures_per_100: float = 20.0
+    """The run stops when more groups than this fail in 100 (after the first 50)."""
+    stall_s: float = 300.0
+    """A run in which nothing moves for so long is stopped and the stage at fault named."""
+    max_message_mb: int = 64
+
+    def __post_init__(self) -> None:
+        _require(self.timeout_s > 2 * self.heartbeat_s, "timeout_s must be above twice heartbeat_s")
+
+
+class Sampler(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Inference."""
+
+    count: int = 1
+    """Sampler processes that `rlsp run` starts on this machine."""
+    engine: Literal["auto", "vllm", "torch", "scripted"] = "auto"
+    groups_in_flight: int = 16
+    """Credit: prompts one sampler works on at once."""
+    threads: int = 1
+    """CPU threads of one engine."""
+    memory: float = 0.3
+    """GPU: share of the card for vLLM. CPU: GiB for the KV cache."""
+    max_sequences: int = 128
+    """Rollouts that decode at once in one engine."""
+    tensor_parallel: int = 1
+    probe_tolerance: float = 0.0
+    """Largest difference of the probe's log-probs after loading weights. 0: 1e-3 for float32, 0.5 for bfloat16."""
+
+
+class Verifier(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Checking answers."""
+
+    count: int = 1
+    """Verifier services that `rlsp run` starts."""
+    processes: int = 1
+    """Killable worker processes of one service."""
+    groups_in_flight: int = 32
+    deadline_s: float = 5.0
+    """A check that takes longer is killed; verdict `timeout`."""
+    memory_mb: int = 2048
+    """Address space of a worker process; more is verdict `error`."""
+
+
+class Learner(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Training."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    tokens_per_microbatch: int = 8192
+    """Packed tokens of one forward and backward pass."""
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 16
+    """Optimizer steps between checkpoints; the last step of a stage always makes one."""
+    keep_checkpoints: int = 2
+    weights_dir: str = ""
+    """Where published weights lie. Empty: shared memory (/dev/shm) when there is room, else the run directory."""
+    keep_weights: int = 3
+    """Published versions that stay on disk."""
+
+    def __post_init__(self) -> None:
+        _require(self.keep_checkpoints >= 2, "keep_checkpoints must be at least 2: one may be damaged")
+        _require(self.keep_weights >= 2, "keep_weights must be at least 2: a sampler may still be loading one")
+
+
+class Optimizer(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How gradients become steps."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon on the matrices, AdamW on the rest."""
+    lr: float = 1e-6
+    """Of AdamW."""
+    muon_lr: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    warmup_steps: int = 0
+    """Optimizer updates."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    floor: float = 0.1
+    """Cosine ends at this share of lr."""
+
+
+class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """R = alpha * correct + (1 - alpha) * R_explore (RLSP, Eq. 1), composed at the learner from stored parts."""
+
+    alpha: float = 0.8
+    alpha_end: float = -1.0
+    """Reached linearly at the last step of the stage; -1: alpha stays."""
+    explore: Literal["none", "len_inv", "len_inv_sqrt", "len_exp", "steps"] = "none"
+    scale: float = 1000.0
+    """C of the length family, in tokens; for "steps" the decay base is `1 - 1/scale`."""
+    clip: float = 10.0
+    """Rewards are clipped to [-clip, clip]."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.alpha <= 1.0, f"alpha {self.alpha} must lie in 0..1")
+        _require(self.alpha_end == -1.0 or 0.0 <= self.alpha_end <= 1.0, "alpha_end must lie in 0..1, or be -1")
+
+
+class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The loss."""
+
+    name: str = "grpo"
+    """A module of rlsp_async.algos, or a dotted module of your own."""
+    preset: str = ""
+    """One of that module's PRESETS; `options` go on top."""
+    options: dict[str, Any] = {}
+    """Decoded by that module's `Config`."""
+
+
+class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which groups a stage trains on, with which algorithm, until when."""
+
+    source: Literal["rollouts", "demonstrations"] = "rollouts"
+    steps: int = 10
+    """Steps (batches, versions) of this stage."""
+    groups_per_step: int = 32
+    minibatches: int = 1
+    """Optimizer updates that share one batch, each on its own part of it."""
+    epochs: int = 1
+    """Passes over the batch within a step."""
+    target_lag: int = 1
+    """Slots: at most (target_lag + 1) * groups_per_step groups are alive. 0 is synchronous RL."""
+    max_lag: int = 4
+    """A group whose oldest token is more versions behind is dropped as stale."""
+    max_uses: int = 1
+    """Batches a group may be part of."""
+    selection: Literal["fifo", "freshest"] = "fifo"
+    publish_every: int = 1
+    """Steps between published versions; 0: only after the last."""
+    algorithm: Algorithm = Algorithm()
+    optimizer: Optimizer = Optimizer()
+    reward: Reward = Reward()
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "steps must be at least 1")
+        _require(self.groups_per_step >= 1, "groups_per_step must be at least 1")
+        _require(self.target_lag >= 0, "target_lag must be at least 0")
+        _require(self.max_lag >= self.target_lag, f"max_lag {self.max_lag} is below target_lag {self.target_lag}: "
+                 "every admitted group would be stale before it is trained")
+        _require(self.max_uses >= 1, "max_uses must be at least 1")
+        _require(self.minibatches >= 1 and self.epochs >= 1, "minibatches and epochs must be at least 1")
+        _require(self.source == "demonstrations" or self.publish_every <= max(1, self.max_lag),
+                 "publish_every above max_lag: every rollout would be stale before a new version comes out")
+
+    @property
+    def capacity(self) -> int:
+        """Groups alive at once: (target_lag + 1) * groups_per_step."""
+        return (self.target_lag + 1) * self.groups_per_step
+
+
+class Evaluation(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Held-out prompts, sampled like rollouts and never trained on."""
+
+    prompts: int = 256
+    """How many held-out prompts; 0: no evaluation."""
+    rollouts: int = 8
+    """Per prompt; pass@1 averages over them, pass@k needs k of them."""
+    before: list[str] = []
+    """Stages before whose first step an evaluation runs."""
+    after: list[str] = []
+    """Stages after whose last step an evaluation runs."""
+
+
+class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run."""
+
+    name: str
+    seed: int = 0
+    runs_dir: str = "runs"
+    """The run lives in RUNS_DIR/NAME."""
+    model: Model = Model()
+    task: Task = Task()
+    sampling: Sampling = Sampling()
+    replay: Replay = Replay()
+    sampler: Sampler = Sampler()
+    verifier: Verifier = Verifier()
+    learner: Learner = Learner()
+    stages: dict[str, Stage]
+    evaluation: Evaluation = Evaluation()
+
+    def __post_init__(self) -> None:
+        _require(bool(self.stages), "a run needs at least one [stages.NAME]")
+        _require(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
+                 f"name {self.name!r} is a directory name: letters, digits, dot, underscore, hyphen")
+        for which in (*self.evaluation.before, *self.evaluation.after):
+            _require(which in self.stages, f"evaluation names stage {which!r}; there is {', '.join(self.stages)}")
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.runs_dir) / self.name

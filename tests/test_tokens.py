@@ -1,0 +1,106 @@
+"""Text to ids and back; one sentence for each tokenizer that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Prompt
+from rlsp_async.model import tiny_qwen2
+from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tokens import decode_response, encode_prompt, encode_response, load_tokenizer
+
+
+def prompt(text: str, **more: object) -> Prompt:
+    return Prompt(prompt_id="t/train/0", task="t", text=text, answer="", **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("words")
+    word_tokenizer().save_pretrained(str(directory))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "qwen"
+    tiny_qwen2(directory, seed=0)
+    return directory
+
+
+def test_words(words: Path) -> None:
+    tokenizer = load_tokenizer(words)
+    assert encode_prompt(tokenizer, prompt("1 1 3 4 -> 7 <think>")).tolist() == [1, 25, 25, 27, 28, 6, 31, 4]
+    ids = encode_response(tokenizer, "1 + 1 2 ?= 7 x </think> * * +")
+    assert ids.tolist() == [25, 9, 25, 26, 7, 31, 19, 5, 11, 11, 9, 2]
+    assert decode_response(tokenizer, ids) == "1 + 1 2 ?= 7 x </think> * * +"
+    assert ids.dtype.name == "int32"
+
+
+def test_chat_template(qwen: Path) -> None:
+    tokenizer = load_tokenizer(qwen)
+    ids = encode_prompt(tokenizer, prompt("What is 2+2?", chat=True, system="Be brief."))
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert tokenizer.decode(encode_prompt(tokenizer, prompt("What?", chat=False))) == "What?"
+
+
+@pytest.mark.parametrize("text", ["caf\u00e9 \U0001f600", "  two  blanks\n\ttab ", "it's 1,234.5%", "\\boxed{\\frac{1}{2}}", ""])
+def test_bytes_come_back_as_they_were(qwen: Path, text: str) -> None:
+    tokenizer = load_tokenizer(qwen)
+    ids = encode_response(tokenizer, text)
+    assert decode_response(tokenizer, ids) == text
+    assert ids[-1] == tokenizer.eos_token_id
+    assert len(ids) == len(text.encode()) + 1
+
+
+def test_without_a_padding_token_the_end_token_serves(words: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(without(words, tmp_path, "pad_token"))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 2
+
+
+def test_without_an_end_token(words: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no end-of-sequence token; set eos_token in tokenizer_config.json"):
+        load_tokenizer(without(words, tmp_path, "eos_token"))
+
+
+def test_without_a_chat_template(words: Path) -> None:
+    with pytest.raises(DataError, match="prompt t/train/0: chat = true, but the tokenizer has no chat template"):
+        encode_prompt(load_tokenizer(words), prompt("1 + 1", chat=True))
+
+
+def test_a_chat_template_that_refuses(qwen: Path) -> None:
+    tokenizer = load_tokenizer(qwen)
+    tokenizer.chat_template = "{{ raise_exception('no system message') }}"
+    with pytest.raises(DataError, match="the chat template refuses it: no system message"):
+        encode_prompt(tokenizer, prompt("x", chat=True, system="s"))
+
+
+def test_an_empty_prompt(qwen: Path) -> None:
+    with pytest.raises(DataError, match="empty after tokenization"):
+        encode_prompt(load_tokenizer(qwen), prompt(""))
+
+
+def test_missing_and_damaged_files(words: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such model directory"):
+        load_tokenizer(tmp_path / "none")
+    with pytest.raises(DataError, match="no tokenizer files"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match="its tokenizer cannot be read"):
+        load_tokenizer(tmp_path)
+
+
+def without(source: Path, directory: Path, field: str) -> Path:
+    """A copy of a tokenizer that lacks one of its special tokens."""
+    for item in source.iterdir():
+        (directory / item.name).write_bytes(item.read_bytes())
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    del settings[field]
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    return directory
