@@ -97,13 +97,18 @@ async def test_what_does_not_stop_is_killed(tmp_path: Path) -> None:
     assert supervisor.alive(("replay", "learner")) == []
 
 
-async def test_children_of_a_service_are_swept(tmp_path: Path) -> None:
-    child = tmp_path / "child"
-    code = (f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-S', '-c', {FOREVER!r}]); "
-            f"open({str(child)!r}, 'w').write(str(p.pid))")  # fmt: skip
-    end, _ = await supervised(service(tmp_path, "replay", code))
-    assert end == End(0)
-    await gone(child)
+async def test_what_a_dead_service_left_behind_is_swept(tmp_path: Path) -> None:
+    """Of every life, not only of the last one: an engine that outlives its sampler would hold memory and cores."""
+    pids = tmp_path / "pids"
+    code = (
+        f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-S', '-c', {FOREVER!r}]); "
+        f"open({str(pids)!r}, 'a').write(f'{{p.pid}}\\n'); sys.exit(1)"
+    )
+    await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "sampler", code), tries=1)
+    left = [int(line) for line in pids.read_text().split()]
+    assert len(left) == 2
+    for pid in left:
+        await gone(pid)
 
 
 async def ready(directory: Path, num: int) -> None:
@@ -114,8 +119,7 @@ async def ready(directory: Path, num: int) -> None:
     pytest.fail("the services did not start")
 
 
-async def gone(file: Path) -> None:
-    pid = int(file.read_text())
+async def gone(pid: int) -> None:
     for _ in range(100):
         if not alive(pid):
             return

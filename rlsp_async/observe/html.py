@@ -12,13 +12,15 @@ from rlsp_async.observe import svg
 from rlsp_async.observe.jsonl import read_jsonl
 from rlsp_async.observe.lanes import Span, lanes, spans_of
 from rlsp_async.observe.report import Report, read_config, read_steps, stage_windows
-from rlsp_async.observe.rows import PART, Evaluation, Row
+from rlsp_async.observe.rows import PART, Evaluation, Row, headline_figures
 from rlsp_async.observe.words import count_text, figure_name, figure_text, interval_text, percent_text, seconds_text
 
+LAW = ("issued", "trained", "dropped", "alive")
+"""The slot law's numbers: shown also when they are 0."""
 STYLE = Path(__file__).with_name("report.css")
 
 CHARTS: list[tuple[str, list[str]]] = [
-    ("loss", ["loss", "nll", "policy_loss", "value_loss"]),
+    ("loss", ["loss", "policy_loss", "value_loss"]),
     ("response length, tokens", ["response_tokens"]),
     ("search steps", ["part_search_steps"]),
     ("lag, versions", ["lag_mean", "lag_max"]),
@@ -28,6 +30,9 @@ CHARTS: list[tuple[str, list[str]]] = [
     ("tokens a second", ["tokens_per_s"]),
 ]
 """Title and the metrics drawn in it; a chart appears in a stage whose steps have one of them."""
+
+SAMPLED_ONLY = ("lag, versions", "KL to the policy that sampled")
+"""Titles without meaning for demonstrations, which no policy sampled."""
 
 
 def page(report: Report, directory: Path) -> str:
@@ -83,15 +88,25 @@ def _gain(evaluations: list[Evaluation]) -> str:
 def _evaluations(evaluations: list[Evaluation]) -> str:
     if not evaluations:
         return ""
-    names = list(dict.fromkeys(name for e in evaluations for name in e.figures))
+    k = evaluations[0].k
+    names = headline_figures(evaluations)
     head = ["evaluation", "version", *[figure_name(name) for name in names]]
     rows = [
         [f"{e.when} {e.stage}", str(e.version), *[figure_text(name, e.figure(name)) for name in names]]
         for e in evaluations
     ]
-    k = evaluations[0].k
-    charts = [_dots(evaluations, "pass_at_1"), _dots(evaluations, f"pass_at_{k}") if k > 1 else ""]
+    charts = [_dots(evaluations, "pass_at_1"), _pass_at_k(evaluations) if k > 1 else ""]
     return f"<section><h2>Held-out results</h2>{_table(head, rows)}{_grid(charts)}</section>"
+
+
+def _pass_at_k(evaluations: list[Evaluation]) -> str:
+    """pass@k over k, one line an evaluation: does training find new solutions, or only make the known ones likelier?"""
+    series = []
+    for e in evaluations:
+        ks = sorted(int(name.removeprefix("pass_at_")) for name in e.figures if name.startswith("pass_at_"))
+        points = [(float(k), e.figures[f"pass_at_{k}"].mean) for k in ks]
+        series.append(svg.Series(f"{e.when} {e.stage}", points))
+    return svg.line_chart("held-out pass@k", series, percent=True, x_name="k")
 
 
 def _dots(evaluations: list[Evaluation], name: str) -> str:
@@ -131,7 +146,8 @@ def _curves(rows: list[Row], cfg: RunConfig) -> list[str]:
     for name in cfg.stages:
         mine = [row for row in rows if row.get("stage") == name]
         charts = [_chart("reward and its parts", ["reward", *_parts(mine)], mine)]
-        charts += [_chart(title, metrics, mine) for title, metrics in CHARTS]
+        sampled = cfg.stages[name].source == "rollouts"
+        charts += [_chart(title, metrics, mine) for title, metrics in CHARTS if sampled or title not in SAMPLED_ONLY]
         if any(charts):
             sections.append(f"<section><h2>Stage {escape(name)}</h2>{_grid(charts)}</section>")
     return sections
@@ -145,7 +161,8 @@ def _parts(rows: list[Row]) -> list[str]:
 
 def _chart(title: str, metrics: Sequence[str], rows: list[Row]) -> str:
     series = [svg.Series(name.removeprefix(PART).replace("_", " "), _points(name, rows)) for name in metrics]
-    series = [s for s in series if s.points]
+    series = [s for s in series if any(y for _, y in s.points)] or series[:1]
+    series = [s for i, s in enumerate(series) if s.points and s.points not in [t.points for t in series[:i]]]
     return svg.line_chart(title, series, x_name="step of the stage") if series else ""
 
 
@@ -162,16 +179,25 @@ def _timelines(report: Report, rows: list[Row], spans: list[Span], cfg: RunConfi
     shown = [("the whole run", start, end)]
     windows = stage_windows(cfg, rows, [e.t for e in report.evaluations], spans)
     shown += [(f"stage {name}", *window) for name, window in windows.items() if cfg.stages[name].source == "rollouts"]
-    charts = [
-        svg.timeline(title, lanes([s for s in spans if s.t1 > a and s.t0 < b], (b - a) / 1500), a, b)
-        for title, a, b in shown
-    ]
+    charts = [svg.timeline(title, _lanes(spans, a, b, whole=not i), a, b) for i, (title, a, b) in enumerate(shown)]
     return f'<section><h2>Where the time went</h2><div class="wide">{"".join(charts)}</div></section>'
+
+
+def _lanes(
+    spans: list[Span], start: float, end: float, *, whole: bool
+) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Spans within a window; evaluations, which are the hub's, only in the picture of the whole run."""
+    mine = [s for s in spans if s.t1 > start and s.t0 < end and (whole or s.kind != "evaluate")]
+    return lanes(mine, (end - start) / 1500)
 
 
 def _accounts(report: Report) -> str:
     tokens = _table(["tokens", ""], [[name, f"{n:,}"] for name, n in report.tokens.items()]) if report.tokens else ""
-    groups = _table(["groups", ""], [[name, f"{n:,}"] for name, n in report.groups.items()]) if report.groups else ""
+    groups = (
+        _table(["groups", ""], [[name, f"{n:,}"] for name, n in report.groups.items() if n or name in LAW])
+        if report.groups
+        else ""
+    )
     lags = svg.bar_chart("lag of what was trained", [(lag, float(n)) for lag, n in report.lags.items()], "versions")
     digest = f'<p class="digest">final weights {escape(report.digest)}</p>' if report.digest else ""
     if not (tokens or groups or lags or digest):

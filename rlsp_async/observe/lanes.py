@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+FEW = 200
+"""So many spans of one kind are drawn one by one, also when they touch."""
+
 
 class Span(NamedTuple):
     """Example: Span(3.0, 4.5, "sampler-0", "sample", "group 17")."""
@@ -31,7 +34,7 @@ def merged(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tup
     """Disjoint intervals; closer than `gap_s` they become one: [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
     joined: list[tuple[float, float]] = []
     for t0, t1 in sorted(intervals):
-        if joined and t0 <= joined[-1][1] + gap_s:
+        if joined and (t0 < joined[-1][1] or 0 < gap_s >= t0 - joined[-1][1]):
             joined[-1] = (joined[-1][0], max(joined[-1][1], t1))
         else:
             joined.append((t0, t1))
@@ -43,7 +46,10 @@ def lanes(spans: list[Span], gap_s: float = 0.0) -> dict[str, dict[str, list[tup
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for span in sorted(spans, key=lambda s: (_rank(s.worker), s.worker, s.t0)):
         found.setdefault(span.worker, {}).setdefault(span.kind, []).append((span.t0, span.t1))
-    return {worker: {kind: merged(times, gap_s) for kind, times in kinds.items()} for worker, kinds in found.items()}
+    return {
+        worker: {kind: merged(times, gap_s if len(times) > FEW else 0.0) for kind, times in kinds.items()}
+        for worker, kinds in found.items()
+    }
 
 
 def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]:
@@ -57,7 +63,7 @@ def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]
         times = [
             (max(s.t0, start), min(s.t1, end)) for s in spans if s.worker == worker and s.t1 > start and s.t0 < end
         ]
-        shares[worker] = 1.0 - sum(t1 - t0 for t0, t1 in merged(times)) / (end - start)
+        shares[worker] = max(0.0, 1.0 - sum(t1 - t0 for t0, t1 in merged(times)) / (end - start))
     return shares
 
 

@@ -99,6 +99,13 @@ def _long_name(name: str, row: Row) -> str:
     return f"pass_at_{row.get('k', 'k')}" if name == "pass_at_k" else name.replace("length", "response_tokens")
 
 
+def headline_figures(evaluations: list[Evaluation]) -> list[str]:
+    """Names of the figures for a table, in the order written: of the pass@k only 1 and the largest."""
+    names = dict.fromkeys(name for e in evaluations for name in e.figures)
+    kept = ("pass_at_1", f"pass_at_{max((e.k for e in evaluations), default=0)}")
+    return [name for name in names if not name.startswith("pass_at_") or name in kept]
+
+
 def rollout_row(row: Row) -> Row:
     """One row of rollouts.jsonl."""
     when = row.get("when") or str(row.get("evaluation", "")).partition(" ")[0] or "step"

@@ -45,16 +45,21 @@ class Group(NamedTuple):
 
 def read_groups(source: str) -> dict[str, Group]:
     """The classes of a module that hold annotated fields, by name."""
-    return {node.name: Group(_flat(ast.get_docstring(node) or ""), list(_settings(node)))
-            for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    return {
+        node.name: Group(_flat(ast.get_docstring(node) or ""), list(_settings(node)))
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def render() -> str:
     """The whole page."""
     groups = read_groups((PACKAGE / "sections.py").read_text(encoding="utf-8"))
     parts = [HEAD, *_sections(groups, "RunConfig", "")]
-    for folder, title, key in (("algos", "Options of the algorithms", "stages.NAME.algorithm.options"),
-                               ("tasks", "Options of the tasks", "task.options")):
+    for folder, title, key in (
+        ("algos", "Options of the algorithms", "stages.NAME.algorithm.options"),
+        ("tasks", "Options of the tasks", "task.options"),
+    ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder)
     return "\n".join(part.strip("\n") + "\n" for part in parts)

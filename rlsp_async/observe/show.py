@@ -16,6 +16,7 @@ import msgspec
 from rlsp_async.config import Task, load
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.observe.report import Report, build_report, load_report, write_report
+from rlsp_async.observe.rows import headline_figures
 from rlsp_async.observe.words import count_text, figure_name, figure_text, seconds_text
 
 if TYPE_CHECKING:
@@ -66,10 +67,7 @@ def _print_report(report: Report, out: TextIO) -> None:
 
 def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Held-out figures, one row an evaluation, 95 % intervals in brackets."""
-    names = list(dict.fromkeys(name for e in report.evaluations for name in e.figures))
-    shown = [
-        n for n in names if not n.startswith("pass_at_") or n in ("pass_at_1", f"pass_at_{report.evaluations[0].k}")
-    ]
+    shown = headline_figures(report.evaluations)
     head = ["held-out", "version", *[figure_name(name) for name in shown]]
     return head, [
         [f"{e.when} {e.stage}", str(e.version), *[figure_text(n, e.figure(n)) for n in shown]]

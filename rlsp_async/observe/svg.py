@@ -120,7 +120,7 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], x_name: str) -> str
             f'height="{max(0.0, y_of(0) - y_of(value)):.1f}"><title>{escape(label)}: {value:g}</title></rect>'
         )
         body.append(
-            f'<text class="tick" text-anchor="middle" x="{x + wide / 2:.1f}" y="{HEIGHT - 14}">{escape(label)}</text>'
+            f'<text class="tick" text-anchor="middle" x="{x + wide / 2:.1f}" y="{HEIGHT - 16}">{escape(label)}</text>'
         )
     return _svg(title, body, [])
 
@@ -180,12 +180,12 @@ def _axes(
             f'<text class="tick" text-anchor="end" x="{LEFT - 6}" y="{y_of(t) + 4:.1f}">{_label(t, percent)}</text>'
         )
     parts += [
-        f'<text class="tick" text-anchor="middle" x="{x_of(t):.1f}" y="{HEIGHT - 14}">{_label(t, False)}</text>'
+        f'<text class="tick" text-anchor="middle" x="{x_of(t):.1f}" y="{HEIGHT - 16}">{_label(t, False)}</text>'
         for t in x_ticks
     ]
     if x_name:
         parts.append(
-            f'<text class="tick" text-anchor="end" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}">{escape(x_name)}</text>'
+            f'<text class="tick" text-anchor="end" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}">{escape(x_name)}</text>'
         )
     return "".join(parts)
 

@@ -78,7 +78,7 @@ def test_the_page_is_whole_and_self_contained(run: Path) -> None:
     assert "script" not in page.seen
     for piece in ("http://", "https://", "src="):
         assert piece not in text
-    for piece in ("32.1 %", "61.8 %", "held-out pass@8", "search steps", "KL to the policy", "stage rlsp", "812,345",
+    for piece in ("32.1 %", "61.8 %", "held-out pass@k", "search steps", "KL to the policy", "stage rlsp", "812,345",
                   "prefers-color-scheme: dark", "v-unparsable", "-&gt; 7 &lt;think&gt;"):  # fmt: skip
         assert piece in text
 
