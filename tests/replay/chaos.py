@@ -1,4 +1,4 @@
-"""Workers that die, stutter, reorder, fail and come back, and a hub that is killed: one random step at a time.
+"""Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed: one random step at a time.
 
 Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often and from whom.
 """
@@ -135,10 +135,10 @@ class Chaos:
 
     def handle(self, worker: FakeWorker, honest: bool = False) -> None:
         if worker.inbox:
-            ordered = honest or worker.role == "learner" or self.random.random() < 0.7
-            self.receive(worker, worker.inbox.pop(0 if ordered else self.random.randrange(len(worker.inbox))))
+            self.receive(worker, worker.inbox.pop(0))  # a connection keeps its order
         elif worker.works:
-            self.work(worker, next(iter(worker.works.values())), honest)
+            works = list(worker.works.values())
+            self.work(worker, works[0] if worker.role == "learner" else self.random.choice(works), honest)
         elif worker.unacked and honest:
             self.deliver(worker, next(iter(worker.unacked.values())))
         elif not worker.left:
