@@ -205,7 +205,7 @@ class ReplayServer:
         self._moved.set()
         if self._hub.is_over:
             self._over.set()
-        for peer in deaf & self._hub.state.crew.peers.keys():  # its leases go elsewhere; if it lives it says hello again
+        for peer in deaf & self._hub.state.crew.peers.keys():  # if it lives it says hello again
             await self._carry_out([self._hub.on(peer, Bye(reason="it takes no messages"), self._now())])
         for step in todo.wants:
             groups = await self._on_disk(self._journal.batch, step)

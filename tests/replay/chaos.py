@@ -1,4 +1,4 @@
-"""Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed: one random step at a time.
+"""Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed.
 
 Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often and from whom.
 """

@@ -22,11 +22,12 @@ def stages(draw: st.DrawFn) -> Stage:
     target_lag = draw(st.integers(0, 2))
     max_lag = target_lag + draw(st.integers(0, 2))
     return Stage(steps=draw(st.integers(2, 5)), groups_per_step=draw(st.integers(1, 3)), target_lag=target_lag,
-                 max_lag=max_lag, max_uses=draw(st.integers(1, 3)), selection=draw(st.sampled_from(["fifo", "freshest"])),
+                 max_lag=max_lag, max_uses=draw(st.integers(1, 3)),
+                 selection=draw(st.sampled_from(["fifo", "freshest"])),
                  publish_every=draw(st.integers(1, max(1, max_lag))))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(first=stages(), second=stages(), evaluated=st.booleans(), seed=st.integers(0, 2**32))
 def test_laws_hold_whatever_happens(first: Stage, second: Stage, evaluated: bool, seed: int):
     evaluation = Evaluation(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"])
