@@ -44,6 +44,8 @@ def _refusal(state: HubState, hello: Hello) -> str:
         return f"the name {hello.worker!r} is taken by a {old.role}"
     if old is not None and old.incarnation > hello.incarnation:
         return f"a newer {hello.worker} is at work"
+    if hello.role == "learner" and hello.incarnation < state.cursors.get("learner", -1):
+        return "a newer start of the learner has trained since"
     learner = state.crew.learner()
     if hello.role == "learner" and learner is not None and learner.name != hello.worker:
         return f"{learner.name} is the learner of this run"

@@ -154,7 +154,7 @@ class Hub:
         """A Done that did not hold what its lease was for: the work is not done."""
         state, queue = self.state, {"sample": self.state.to_sample, "verify": self.state.to_verify}.get(lease.kind)
         if queue is None:
-            if lease.key > state.step and lease.key in state.manifests:
+            if lease.key > state.step and lease.key not in state.early:
                 requeue_step(state, lease.key)
             return
         head = state.ledger.heads.get(lease.key)

@@ -19,7 +19,7 @@ import structlog
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError
-from rlsp_async.messages import FromHub, FromWorker, RolloutGroup
+from rlsp_async.messages import Bye, FromHub, FromWorker, RolloutGroup
 from rlsp_async.replay.demonstrations import Demonstrations
 from rlsp_async.replay.heads import Loaded
 from rlsp_async.replay.hub import Hub
@@ -198,14 +198,15 @@ class ReplayServer:
         todo = merge(effects)
         if todo.records:
             await self._on_disk(self._journal.commit, todo.records)
-        for peer, message in todo.sends:
-            self._router.send(peer, message)
+        deaf = {peer for peer, message in todo.sends if not self._router.send(peer, message)}
         if todo.lines:
             await self._on_disk(self._recorder.write, todo.lines)
         self._say()
         self._moved.set()
         if self._hub.is_over:
             self._over.set()
+        for peer in deaf & self._hub.state.crew.peers.keys():  # if it lives it says hello again
+            await self._carry_out([self._hub.on(peer, Bye(reason="it takes no messages"), self._now())])
         for step in todo.wants:
             groups = await self._on_disk(self._journal.batch, step)
             await self._carry_out([self._hub.restored(step, groups, self._now())])

@@ -73,6 +73,8 @@ class HubState:
         self.restored: dict[int, list[VerifiedGroup]] = {}
         """Batches of reported steps, read from the journal for a learner that was restarted."""
         self.wanted: set[int] = set()
+        self.early: dict[int, StepReport] = {}
+        """Reports that overtook the one before them."""
         self.avoid: dict[int, str] = {}
         """Group -> the worker that failed on it: another one is tried, when there is one."""
         self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)

@@ -78,9 +78,15 @@ def accept_report(state: HubState, out: Effects, report: StepReport, now: float)
     if report.step in state.to_train:
         state.to_train.remove(report.step)
     _remember_checkpoint(state, report)
-    if report.step != state.step + 1 or report.step not in state.manifests:
+    if report.step <= state.step:
         _accept_repeat(state, out, report)
-        return
+    elif report.step in state.manifests:
+        state.early[report.step] = report
+    while state.ending in ("", "draining") and state.step + 1 in state.early:
+        _close_step(state, out, state.early.pop(state.step + 1), now)
+
+
+def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -> None:
     manifest = state.manifests[report.step]
     if manifest.last_of_stage and report.weights is None:
         fail_run(state, out, f"stage {manifest.stage}: the learner published no weights after its last step "
@@ -133,12 +139,11 @@ def _close_stage(state: HubState, out: Effects, now: float) -> None:
 
 
 def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> None:
-    """Queues the batches the learner lacks: after a reconnect those not reported, else those after its step."""
-    same = hello.incarnation == state.cursors.get("learner", -1)
-    if not same:
-        state.cursors["learner"] = hello.incarnation
+    """Queues the batches that its weights lack, and those that it has trained but not reported (it answers them)."""
+    if hello.incarnation != state.cursors.get("learner", -1):
+        state.cursors["learner"] = hello.incarnation  # an older start is refused from now on
         out.records.append(Cursor(name="learner", value=hello.incarnation))
-    start = state.step + 1 if same else min(max(hello.step, 0), state.step) + 1
+    start = min(max(hello.step, 0), state.step) + 1
     if hello.step > state.last_manifest:
         fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
                  f"{state.last_manifest}: they belong to different runs, or the journal lost its end", now)
@@ -149,6 +154,7 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
                  "longer in the journal: an older checkpoint than the kept ones was loaded", now)
         return
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
+    state.early.clear()
     state.to_train.clear()
     state.to_train.extend(step for step in range(start, state.last_manifest + 1) if step not in held)
     state.wanted.clear()

@@ -23,7 +23,8 @@ PEERS = {b"s": "sampler", b"v": "verifier", b"l": "learner", b"o": "observer"}
 class FakeRouter:
     """Plays all the workers, honestly; `on_send` sees each message as it leaves the hub."""
 
-    def __init__(self, peers: dict[bytes, str] | None = None, on_send: Callable[[bytes, Any], None] | None = None) -> None:
+    def __init__(self, peers: dict[bytes, str] | None = None,
+                 on_send: Callable[[bytes, Any], None] | None = None) -> None:
         self.queue: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
         self.sent: list[tuple[bytes, Any]] = []
         self.versions: dict[bytes, int] = {}
@@ -88,6 +89,14 @@ def server(cfg) -> ReplayServer:
     return ReplayServer(cfg, SmallTask(), FakeDemonstrations())  # type: ignore[arg-type]
 
 
+async def until(so: Callable[[], bool]) -> None:
+    for _ in range(5000):
+        if so():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never comes to that")
+
+
 async def test_demonstrations_then_rollouts_then_files(tmp_path):
     cfg, router = two_stages(tmp_path), FakeRouter()
     await server(cfg).run(lambda: router)
@@ -103,7 +112,8 @@ async def test_demonstrations_then_rollouts_then_files(tmp_path):
     assert [(row["key"], row["version"]) for row in evaluations] == [("before rlsp", 4), ("after rlsp", 14)]
     rollouts = read_jsonl(run / "rollouts.jsonl")
     assert {row["step"] for row in rollouts if row["kind"] == "train"} == {1, 5, 13}
-    assert {row["kind"] for row in read_jsonl(run / "timeline.jsonl")} == {"sample", "verify", "train", "load", "evaluate"}
+    kinds = {row["kind"] for row in read_jsonl(run / "timeline.jsonl")}
+    assert kinds == {"sample", "verify", "train", "load", "evaluate"}
     status = [m for peer, m in router.sent if isinstance(m, Status)][-1]
     assert (status.phase, status.step, status.counts["trained"]) == ("finished", 14, 4 * 3 + 10 * 2)
     assert router.closed
@@ -122,8 +132,7 @@ async def test_nothing_is_sent_before_it_is_committed(tmp_path):
 
     router = FakeRouter(on_send=on_send)
     task = asyncio.create_task(hub.run(lambda: router))
-    while not hasattr(hub, "_journal"):
-        await asyncio.sleep(0.01)
+    await until(lambda: hasattr(hub, "_journal"))
     store = hub._journal.commit
 
     def commit(records: Any) -> None:
@@ -142,8 +151,7 @@ async def test_restart_in_the_middle_goes_on_where_it_was(tmp_path):
     first = server(cfg)
     router = FakeRouter()
     task = asyncio.create_task(first.run(lambda: router))
-    while not (hasattr(first, "_hub") and first._hub.state.step >= 6):
-        await asyncio.sleep(0.005)
+    await until(lambda: hasattr(first, "_hub") and first._hub.state.step >= 6)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -181,18 +189,17 @@ async def test_full_disk_stops_the_hub_with_one_sentence(tmp_path):
 
     router = FakeRouter(on_send=lambda peer, message: None)
     task = asyncio.create_task(hub.run(lambda: router))
-    while not hasattr(hub, "_journal"):
-        await asyncio.sleep(0.001)
+    await until(lambda: hasattr(hub, "_journal"))
     hub._journal.commit = full  # type: ignore[method-assign]
     with pytest.raises(MachineError, match="full"):
         await task
 
 
 async def test_task_without_demonstrations_is_one_sentence(tmp_path):
-    class None_:
+    class Nothing:
         def make(self, first: int, num: int) -> list[Any]:
             raise DataError("task 'small' has no demonstrations")
 
     cfg = two_stages(tmp_path)
     with pytest.raises(DataError, match="no demonstrations"):
-        await ReplayServer(cfg, SmallTask(), None_()).run(FakeRouter)  # type: ignore[arg-type]
+        await ReplayServer(cfg, SmallTask(), Nothing()).run(FakeRouter)  # type: ignore[arg-type]

@@ -1,0 +1,246 @@
+"""Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed.
+
+Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often and from whom.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rlsp_async.config import RunConfig
+from rlsp_async.messages import (
+    Ack,
+    Done,
+    Drain,
+    Failed,
+    Loaded,
+    NewWeights,
+    Ping,
+    Pong,
+    Refuse,
+    Revoke,
+    SampleJob,
+    StepReport,
+    TrainJob,
+    VerifyJob,
+    Welcome,
+    Work,
+)
+from rlsp_async.replay.heads import Manifest
+from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.ledger import SINKS
+from rlsp_async.replay.select import lag
+from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
+
+CHECKPOINT_EVERY = 2
+
+
+class FakeWorker:
+    """One worker: an inbox, the Works and Dones it holds, and (a learner) its weights as a list of batches."""
+
+    def __init__(self, name: str, credit: int) -> None:
+        self.name, self.role, self.credit = name, name.split("-")[0], credit
+        self.start = 1
+        self.connection = 0
+        self.inbox: list[Any] = []
+        self.works: dict[int, Work] = {}
+        self.unacked: dict[int, Done] = {}
+        self.version = 0
+        self.weights: list[list[int]] = []
+        self.left = False
+
+    @property
+    def peer(self) -> bytes:
+        return f"{self.name}/{self.start}/{self.connection}".encode()
+
+    @property
+    def checkpoint(self) -> int:
+        return len(self.weights) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+
+    def restart(self) -> None:
+        """kill -9 and a new start: everything in memory is gone, checkpoints stay."""
+        self.weights = self.weights[:self.checkpoint]
+        self.start += 1
+        self.inbox, self.works, self.unacked, self.version, self.left = [], {}, {}, 0, False
+
+    def hello(self) -> Any:
+        self.connection += 1
+        self.inbox = []
+        return hello(self.role, self.name, self.credit, start=self.start, step=len(self.weights),
+                     leases=[*self.works, *self.unacked])
+
+
+class Chaos:
+    """A hub with its journal, its workers, and the laws that must hold after every event."""
+
+    def __init__(self, cfg: RunConfig, path: Path, random: Random) -> None:
+        self.cfg, self.path, self.random = cfg, path, random
+        self.now = 0.0
+        self.journal = Journal(path, cfg)
+        self.hub = Hub(cfg, SmallTask(), self.journal.load())
+        self.workers = [FakeWorker(f"sampler-{i}", 3) for i in range(2)] + [
+            FakeWorker("verifier-0", 2), FakeWorker("verifier-1", 4), FakeWorker("learner-0", 2)]
+        self.manifests: dict[int, list[int]] = {}
+        for worker in self.workers:
+            self.deliver(worker, worker.hello())
+
+    # --- the wire ------------------------------------------------------------------------------------------------
+
+    def deliver(self, worker: FakeWorker, message: Any) -> None:
+        self.carry_out(self.hub.on(worker.peer, message, self.now))
+
+    def carry_out(self, effects: Any) -> None:
+        self.journal.commit(effects.records)
+        self.check_manifests(effects.records)
+        by_peer = {worker.peer: worker for worker in self.workers}
+        for peer, message in effects.sends:
+            if peer in by_peer:
+                by_peer[peer].inbox.append(message)
+        self.check_laws()
+        for step in effects.wants:
+            self.carry_out(self.hub.restored(step, self.journal.batch(step), self.now))
+
+    # --- random events -------------------------------------------------------------------------------------------
+
+    def event(self) -> None:
+        worker = self.random.choice(self.workers)
+        draw = self.random.random()
+        if draw < 0.80:
+            self.handle(worker)
+        elif draw < 0.86 and worker.unacked:
+            self.deliver(worker, self.random.choice(list(worker.unacked.values())))  # said twice
+        elif draw < 0.89:
+            self.deliver(worker, Ping())
+        elif draw < 0.91:
+            self.deliver(worker, worker.hello())  # reconnect; what was on its way is lost
+        elif draw < 0.93:
+            worker.restart()
+            self.deliver(worker, worker.hello())
+        elif draw < 0.94:
+            self.kill_hub()
+        else:
+            self.pass_time(self.random.choice((0.1, 1.0, 6.0)))
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.carry_out(self.hub.tick(self.now))
+
+    def kill_hub(self) -> None:
+        self.journal.close()
+        self.journal = Journal(self.path, self.cfg)
+        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+
+    def handle(self, worker: FakeWorker, honest: bool = False) -> None:
+        if worker.inbox:
+            self.receive(worker, worker.inbox.pop(0))  # a connection keeps its order
+        elif worker.works:
+            works = list(worker.works.values())
+            self.work(worker, works[0] if worker.role == "learner" else self.random.choice(works), honest)
+        elif worker.unacked and honest:
+            self.deliver(worker, next(iter(worker.unacked.values())))
+        elif not worker.left:
+            self.deliver(worker, Ping())
+
+    def receive(self, worker: FakeWorker, message: Any) -> None:
+        match message:
+            case Work():
+                worker.works[message.lease] = message
+            case Ack(lease=lease) | Revoke(lease=lease):
+                worker.works.pop(lease, None)
+                worker.unacked.pop(lease, None)
+            case Welcome(leases=kept):
+                worker.works = {k: v for k, v in worker.works.items() if k in kept}
+                worker.unacked = {k: v for k, v in worker.unacked.items() if k in kept}
+                if message.weights is not None:
+                    self.load(worker, message.weights.version)
+            case NewWeights(weights=ref):
+                self.load(worker, ref.version)
+            case Pong(known=False):
+                self.deliver(worker, worker.hello())
+            case Drain():
+                worker.left = True
+            case Refuse():
+                raise AssertionError((worker.name, message.reason))
+
+    def load(self, worker: FakeWorker, version: int) -> None:
+        if worker.role == "sampler" and version > worker.version:
+            worker.version = version
+            self.deliver(worker, Loaded(version=version, seconds=0.0, probe_error=0.0))
+        elif worker.role == "sampler":
+            self.deliver(worker, Loaded(version=worker.version, seconds=0.0, probe_error=0.0))
+
+    def work(self, worker: FakeWorker, work: Work, honest: bool) -> None:
+        del worker.works[work.lease]
+        if not honest and worker.role != "learner" and self.random.random() < 0.05:
+            kind: Any = self.random.choice(("infrastructure", "data"))
+            self.deliver(worker, Failed(lease=work.lease, kind=kind, error="chaos"))
+            return
+        done = self.answer(worker, work, honest)
+        worker.unacked[work.lease] = done
+        if honest or self.random.random() < 0.9:  # else it is lost until it is said again
+            self.deliver(worker, done)
+
+    def answer(self, worker: FakeWorker, work: Work, honest: bool) -> Done:
+        bad = not honest and self.random.random() < 0.08
+        match work.job:
+            case SampleJob():
+                group = rollouts_of(work.job, worker.version, self.random.randint(1, 5), "abort" if bad else "stop")
+                return Done(lease=work.lease, groups=[group])
+            case VerifyJob():
+                status = self.random.choice(("timeout", "error")) if bad else "correct"
+                return Done(lease=work.lease, verdicts=[verdicts_of(work.job, status)])
+            case TrainJob(batch=batch):
+                ids = [verified.group.group_id for verified in batch.groups]
+                if batch.step == len(worker.weights) + 1:
+                    worker.weights.append(ids)
+                assert worker.weights[batch.step - 1] == ids, (batch.step, len(worker.weights))
+                every = self.cfg.stages[batch.stage].publish_every
+                publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
+                ref = weights(batch.step, worker.start) if publish else None
+                return Done(lease=work.lease,
+                            steps=[StepReport(step=batch.step, weights=ref, checkpoint=worker.checkpoint)])
+
+    def settle(self) -> None:
+        """From here on everybody is honest and alive: the run must end."""
+        for _ in range(3000):
+            if self.hub.is_over:
+                return
+            for worker in self.workers:
+                self.handle(worker, honest=True)
+            self.pass_time(0.2)
+        raise AssertionError(("the run never ends", self.hub.state.phase, self.hub.state.ledger.counts()))
+
+    # --- laws ----------------------------------------------------------------------------------------------------
+
+    def check_manifests(self, records: list[Any]) -> None:
+        """Lag and reuse at the moment of the manifest; a step has one manifest for ever."""
+        heads = {r.head.group_id: r.head for r in records if hasattr(r, "head") and r.head.state == "training"}
+        for manifest in (r for r in records if isinstance(r, Manifest)):
+            stage = self.cfg.stages[manifest.stage]
+            assert manifest.step not in self.manifests
+            self.manifests[manifest.step] = manifest.groups
+            assert len(set(manifest.groups)) == stage.groups_per_step
+            assert all(0 <= lag(heads[i], manifest.step) <= stage.max_lag for i in manifest.groups)
+            assert all(heads[i].uses <= stage.max_uses for i in manifest.groups)
+            assert all(heads[i].stage == manifest.stage for i in manifest.groups)
+
+    def check_laws(self) -> None:
+        state = self.hub.state
+        counts, account = state.ledger.counts(), state.ledger.tokens()
+        assert counts["issued"] == counts["trained"] + counts["dropped"] + counts["alive"]
+        assert counts["alive"] == sum(h.purpose == "train" for h in state.ledger.heads.values())
+        assert counts["alive"] <= (state.stage.capacity if state.stage else 0)
+        assert account["generated"] == sum(account[name] for name in SINKS)
+        assert min(account.values()) >= 0
+        live = [h for h in state.ledger.heads.values() if h.state in ("sampled", "ready")]
+        assert account["waiting"] == sum(h.num_tokens for h in live)
+        assert set(state.ledger.bodies) == {h.group_id for h in state.ledger.heads.values() if h.state != "issued"}
+        leases = state.crew.leases.values()
+        assert len({(lease.kind, lease.key) for lease in leases}) == len(leases)
+        groups = [lease.key for lease in leases if lease.kind != "train"]
+        assert len(groups) == len(set(groups))
+        for worker in state.crew.workers.values():
+            assert len(worker.leases) <= worker.credit

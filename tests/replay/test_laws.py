@@ -1,0 +1,50 @@
+"""The laws of the ledger under random interleavings, with kills of every process, the hub included."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlsp_async.config import Evaluation, Replay, Stage
+from tests.replay.chaos import Chaos
+from tests.replay.line import config
+
+NUM_EVENTS = 250
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> Stage:
+    target_lag = draw(st.integers(0, 2))
+    max_lag = target_lag + draw(st.integers(0, 2))
+    return Stage(steps=draw(st.integers(2, 5)), groups_per_step=draw(st.integers(1, 3)), target_lag=target_lag,
+                 max_lag=max_lag, max_uses=draw(st.integers(1, 3)),
+                 selection=draw(st.sampled_from(["fifo", "freshest"])),
+                 publish_every=draw(st.integers(1, max(1, max_lag))))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(first=stages(), second=stages(), evaluated=st.booleans(), seed=st.integers(0, 2**32))
+def test_laws_hold_whatever_happens(first: Stage, second: Stage, evaluated: bool, seed: int):
+    evaluation = Evaluation(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"])
+    cfg = config(stages={"a": first, "b": second}, evaluation=evaluation,
+                 replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
+        chaos = Chaos(cfg, Path(directory) / "j.sqlite", Random(seed))
+        for _ in range(NUM_EVENTS):
+            chaos.event()
+        chaos.settle()
+        state = chaos.hub.state
+        assert state.ending == "finished", state.message
+        assert state.step == first.steps + second.steps
+        learner = chaos.workers[-1]
+        assert learner.weights == [chaos.manifests[step] for step in range(1, state.step + 1)]
+        uses = Counter(group_id for batch in learner.weights for group_id in batch)
+        assert max(uses.values()) <= max(first.max_uses, second.max_uses)
+        assert state.ledger.trained == len(uses)
+        assert set(state.evaluations) == ({"before b", "after b"} if evaluated else set())
+        chaos.journal.close()
