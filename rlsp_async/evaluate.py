@@ -149,7 +149,7 @@ async def _work(waiting: Iterator[tuple[int, Prompt]], sampling: Sampling, sampl
 
 def _result(cfg: config.RunConfig, groups: list[VerifiedGroup], engine: str, seconds: float) -> Evaluation:
     verdicts = [verdict for group in groups for verdict in group.verdicts]
-    counts = Counter(verdict.status for verdict in verdicts)
+    counts: Counter[str] = Counter(verdict.status for verdict in verdicts)
     figures, num_whole = summary(groups)
     if not num_whole:
         raise DivergedError(f"no prompt could be judged; the first reason: {_first_fault(verdicts)}")

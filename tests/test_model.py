@@ -131,7 +131,7 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_task_in_free_text_needs_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set model.path to a local Hugging Face directory"):
+    with pytest.raises(ConfigError, match="to a local Hugging Face directory"):
         prepare_model(run(task=config.Task(name="gsm8k")), tmp_path / "m")
 
 
