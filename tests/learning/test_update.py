@@ -28,6 +28,19 @@ def data(step=1):
     return made.sequences, torch.from_numpy(made.parts["correct"]).float()
 
 
+@pytest.mark.parametrize(("aggregation", "weigh"), [
+    ("token_mean", lambda length: np.full(len(length), 1 / length.sum())),
+    ("seq_mean", lambda length: 1 / (len(length) * length)),
+])
+def test_the_loss_is_the_mean_that_was_asked_for(model_dir, aggregation, weigh):
+    parts = learning(model_dir, "sft", aggregation=aggregation)
+    sequences, reward = data()
+    logp_N, _ = update.score(parts.policy, sequences, np.arange(16), plan())
+    length = sequences.length_S
+    expected = -(logp_N.numpy() * np.repeat(weigh(length), length)).sum()
+    assert update.run(parts, sequences, reward, plan(capacity=40))["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(("name", "options"), [("sft", {}), ("grpo", {}), ("grpo", {"aggregation": "seq_mean"}),
                                                ("reinforce", {}), ("ppo", {}), ("ppo", {"critic": "separate"})])
 def test_the_size_of_micro_batches_changes_nothing(model_dir, name, options):

@@ -71,6 +71,7 @@ def test_inverted_pairs():
     reward, correct = np.array([1.0, 0.0, 0.5, 0.2]), np.array([1.0, 1.0, 0.0, 0.0])
     assert compose.inverted_fraction(reward, correct) == 0.5
     assert compose.inverted_fraction(reward, np.ones(4)) == 0.0
+    assert compose.inverted_fraction(np.zeros(2), np.array([1.0, 0.0])) == 0.0  # equal pay is not inverted
 
 
 def test_dominance_bound_is_where_the_shortest_right_answer_meets_the_longest_wrong_one():
