@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # reward, the actor is frozen for 4 steps, targets are A + V, rewards come from the released server.
     "rlsp_released": {**_RLSP, "lam": 1.0, "returns": "gae", "critic_warmup_steps": 4, "reward_form": "released"},
     # A model of 0.2 M parameters and groups of 8 rollouts.
-    "rlsp_cpu": {"lam": 1.0, "kl_coef": 0.0, "critic": "head_detached", "critic_lr": 3e-3},
+    "rlsp_cpu": {"lam": 1.0, "kl_coef": 0.0, "critic": "head_detached", "critic_lr": 1e-3},
 }
 
 

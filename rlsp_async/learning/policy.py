@@ -45,7 +45,7 @@ class Policy(nn.Module):
 
     `critic`: "head" is a linear layer on the shared trunk, "head_detached" the same without gradient into the trunk,
     "separate" a second trunk that starts as a copy of the policy (as RLSP's released code has it). Value heads are
-    float32 and start at zero.
+    float32 and start at zero, and at the first batch's mean reward once there is one.
     """
 
     def __init__(self, model: Any, critic: Critic = "none") -> None:
@@ -67,6 +67,13 @@ class Policy(nn.Module):
         self.value_head = head.to(self.device)
         if critic == "separate":
             self.critic = copy.deepcopy(self.model.get_decoder())
+
+    @torch.no_grad()
+    def center_values(self, mean: float) -> None:
+        """Lets a critic that has learned nothing yet begin at the mean return. Otherwise its weights travel there on
+        the mean of the hidden states, and what differs between states becomes noise for many steps."""
+        if self.value_head is not None and not bool(self.value_head.weight.any() or self.value_head.bias.any()):
+            self.value_head.bias.fill_(mean)
 
     @property
     def device(self) -> torch.device:

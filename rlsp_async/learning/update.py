@@ -52,6 +52,7 @@ class Learning:
 
 def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan) -> dict[str, float]:
     """Trains one batch; returns its metrics. Raises DivergedError when loss or gradient is not finite."""
+    parts.policy.center_values(float(reward_S.mean()))
     rollouts = _columns(parts, sequences, reward_S, plan)
     adv = parts.algorithm.advantages(parts.cfg, rollouts)
     metrics = {**adv.stats, **_batch_metrics(rollouts, adv)}

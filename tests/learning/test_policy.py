@@ -63,6 +63,14 @@ def test_the_critic_starts_at_zero_and_its_gradient_stays_where_it_belongs(model
     assert all(p.grad is not None for _, p in made.critic_parameters())
 
 
+def test_a_fresh_critic_begins_at_the_mean_and_a_trained_one_is_left_alone(model_dir):
+    made = policy.Policy(policy.load_model(model_dir), "head")
+    made.center_values(0.4)
+    assert made.outputs(batch(), 1.0).values_R.unique().tolist() == pytest.approx([0.4])
+    made.center_values(0.9)
+    assert made.value_head.bias.item() == pytest.approx(0.4)
+
+
 def test_gradient_checkpointing_changes_nothing(model_dir):
     grads = []
     for checkpointing in (False, True):
