@@ -141,7 +141,7 @@ def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
     done = rlsp(tmp_path / "runs", "task.name=jsonl", f"task.options={{path_train='{rows}'}}")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "rows.jsonl, line 2" in done.stderr
+    assert "rows.jsonl:2: is not valid JSON" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "runs").iterdir()) == []
 
