@@ -321,10 +321,10 @@ class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Pong(Noun, frozen=True, kw_only=True, tag="pong"):
-    """Answer to Ping, given by the loop that runs the hub: the sign by which a worker knows that it lives."""
+    """Answer to Ping and Bye, given by the loop that runs the hub: the sign by which a worker knows that it lives."""
 
     known: bool = True
-    """False: this hub has heard no Hello on this connection (it was restarted); say Hello again."""
+    """False: this hub has no Hello of this connection. After a Bye: heard, go. Else: restarted, say Hello."""
 
 
 class Work(Noun, frozen=True, kw_only=True, tag="work"):
