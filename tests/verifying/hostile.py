@@ -10,6 +10,7 @@ from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 
 VERSION = "9"
+PROBE = f"/tmp/rlsp-hostile-probe-{os.getuid()}"
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:
@@ -34,7 +35,7 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
         sys.stdout = None
         os.write(4, b"\x00" * 64)
     if response == "write":
-        with open("/tmp/rlsp-hostile-probe", "w") as probe:
+        with open(PROBE, "w") as probe:
             probe.write("x" * 10)
     if response == "environ":
         return Verdict(status="correct", extracted=repr(dict(os.environ)))

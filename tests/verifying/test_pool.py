@@ -15,6 +15,7 @@ from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.verifying import checker
 from rlsp_async.verifying.pool import VerifierPool
+from tests.verifying import hostile
 
 HOSTILE = "tests.verifying.hostile"
 
@@ -74,6 +75,8 @@ async def test_a_fault_of_the_verifier_is_an_error(response: str, detail: str) -
         verdicts = await ask(pool, "yes", response, "yes")
         assert statuses(verdicts) == ["correct", "error", "correct"]
         assert detail in verdicts[1].detail
+    if response == "write":
+        os.unlink(hostile.PROBE)
 
 
 async def test_noise_huge_texts_and_environment() -> None:
@@ -134,6 +137,18 @@ async def test_nothing_is_left_after_close() -> None:
         nursery = pool._nursery._process
         assert nursery is not None
     await gone([*pids, nursery.pid])
+
+
+async def test_nothing_is_left_after_kill_9_of_the_nursery() -> None:
+    async with make(deadline_s=30.0) as pool:
+        pid = int((await ask(pool, "pid"))[0].extracted)
+        hung = asyncio.create_task(ask(pool, "hang"))
+        await asyncio.sleep(0.2)
+        nursery = pool._nursery._process
+        assert nursery is not None
+        nursery.kill()
+        await gone([pid, nursery.pid])
+        assert statuses(await hung) == ["error"]
 
 
 async def test_nothing_is_left_after_kill_9_of_the_service(tmp_path: Path) -> None:
