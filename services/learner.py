@@ -1,4 +1,6 @@
-"""Learner process: model, optimizer and checkpoints; one batch at a time on one named thread."""
+"""Learner process: model, optimizer and checkpoints; one batch at a time on one named thread.
+
+With a credit of 2 the next batch is already here when one is done, if the lag allows it."""
 
 from rlsp_async.config import RunConfig
 from rlsp_async.service import Service, in_thread, serve
@@ -9,7 +11,7 @@ async def main(cfg: RunConfig, service: Service) -> None:
 
     learner = Learner(cfg, model_dir=cfg.directory / "model", run_dir=cfg.directory)
     try:
-        await service.work(in_thread(learner.train, name="learner"), credit=1, metrics=learner.metrics,
+        await service.work(in_thread(learner.train, name="learner"), credit=2, metrics=learner.metrics,
                            step=lambda: learner.step)
     finally:
         learner.on_stop()

@@ -99,11 +99,19 @@ class Learner:
         self._report = StepReport(step=batch.step, metrics=metrics, weights=weights,
                                   checkpoint=batch.step if saves else self._checkpoint)
         # Before the checkpoint: a learner killed between the two trains the step again and exports again.
-        if batch.last_of_stage and batch.stage == list(self.cfg.stages)[-1]:
-            export_hf(self.policy.model, self.model_dir, self.run_dir / "final")
+        if batch.last_of_stage:
+            self._export(batch.stage)
         if saves:
             self._save(current, self._report)
         return self._report
+
+    def _export(self, stage_name: str) -> None:
+        """The model as each stage left it: RUN/stages/NAME, and RUN/final after the last."""
+        targets = [self.run_dir / "stages" / stage_name]
+        if stage_name == list(self.cfg.stages)[-1]:
+            targets.append(self.run_dir / "final")
+        for target in targets:
+            export_hf(self.policy.model, self.model_dir, target)
 
     def _repeat(self) -> StepReport:
         assert self._report is not None

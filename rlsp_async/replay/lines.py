@@ -44,7 +44,7 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
     generated = state.ledger.account["generated"]
     row: dict[str, Any] = {
            "kind": "step", "step": manifest.step, "stage": manifest.stage, "stage_step": manifest.stage_step,
-           "seconds": now, "took_s": took_s, "version": report.weights.version if report.weights else state.version,
+           "t": now, "took_s": took_s, "version": report.weights.version if report.weights else state.version,
            **report.metrics, **_batch_figures(state, heads, manifest.step, now),
            "tokens_per_s": (generated - state.generated_then) / took_s,
            "groups": state.ledger.counts(),
@@ -74,6 +74,7 @@ def _batch_figures(state: HubState, heads: list[Head], step: int, now: float) ->
     figures = {
         "num_groups": len(heads), "num_rollouts": len(lengths), "tokens": sum(lengths),
         "response_tokens": _mean(lengths), "truncated": _mean(cut), "lag_mean": _mean(lags), "lag_max": max(lags),
+        **{f"lag_{n}": lags.count(n) for n in sorted(set(lags))},
         "uses_mean": _mean(head.uses for head in heads),
         "sample_s": _mean(head.sampled_s - head.issued_s for head in heads),
         "verify_s": _mean(head.ready_s - head.sampled_s for head in heads),

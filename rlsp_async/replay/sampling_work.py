@@ -37,12 +37,10 @@ def next_sample_job(state: HubState, out: Effects, worker: Worker, now: float) -
 
 
 def may_sample(state: HubState, worker: Worker) -> bool:
-    """Evaluation wants the one published version; training bears `target_lag` versions less."""
-    if worker.version < 0:
-        return False
-    if state.stage is None:
-        return worker.version == state.version
-    return state.stage.source == "rollouts" and worker.version >= state.version - state.stage.target_lag
+    """Only the newest published version starts new rollouts: with as many slots as one batch (`target_lag` 0) every
+    token is then of the version that the batch trains, which is synchronous RL."""
+    in_training_on_rollouts = state.stage is not None and state.stage.source == "rollouts"
+    return worker.version == state.version and (state.stage is None or in_training_on_rollouts)
 
 
 def room(state: HubState) -> int:
