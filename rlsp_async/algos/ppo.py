@@ -30,8 +30,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What the scripts pass: lambda is not passed and defaults to 1, reward normalisation has no effect on a remote
     # reward, the actor is frozen for 4 steps, targets are A + V, rewards come from the released server.
     "rlsp_released": {**_RLSP, "lam": 1.0, "returns": "gae", "critic_warmup_steps": 4, "reward_form": "released"},
-    # A model of 0.2 M parameters and groups of 8 rollouts. Gradients of the value into so small a trunk cost 10 to 15
-    # points of pass@1 (docs/algorithms.md), so its head sees the trunk from outside and learns ten times faster.
+    # A model of 0.2 M parameters and groups of 8 rollouts: the value head sees the trunk from outside, learns ten times
+    # faster than the policy, and has one step to find its level.
     "rlsp_cpu": {"lam": 1.0, "kl_coef": 0.002, "critic": "head_detached", "critic_lr": 3e-3, "critic_warmup_steps": 1},
 }
 
