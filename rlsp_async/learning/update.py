@@ -192,7 +192,8 @@ def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
                "adv_max": float(used_N.abs().max()), "response_tokens": float(rollouts.length_B.float().mean()),
                "masked_fraction": 1.0 - float(rollouts.mask_N.float().mean())}
     if rollouts.reference_N is not None and rollouts.old_N is not None:
-        metrics["kl_reference"] = float(ops.k3(rollouts.old_N, rollouts.reference_N).mean())
+        # k2: one token that the reference likes and the policy hates would fill k3 alone.
+        metrics["kl_reference"] = float(ops.k2(rollouts.old_N, rollouts.reference_N).mean())
     if adv.returns_N is not None and rollouts.values_N is not None:
         spread = float(adv.returns_N.var(correction=0))
         left = float((adv.returns_N - rollouts.values_N).var(correction=0))

@@ -60,6 +60,11 @@ def estimate(means: Sequence[float]) -> Estimate:
     return Estimate(mean=mean, low=mean - half, high=mean + half)
 
 
+def within(share: Estimate) -> Estimate:
+    """The interval of a share, cut to 0..1, where the normal approximation does not stop by itself."""
+    return Estimate(mean=share.mean, low=max(0.0, share.low), high=min(1.0, share.high))
+
+
 def ks(num_rollouts: int) -> list[int]:
     """1, 2, 4 .. up to the number of rollouts, itself included: ks(8) == [1, 2, 4, 8], ks(6) == [1, 2, 4, 6]."""
     powers = [2**i for i in range(num_rollouts.bit_length()) if 2**i <= num_rollouts]
@@ -79,5 +84,6 @@ def summarize(scores: Sequence[PromptScore]) -> dict[str, Any]:
     if stepped:
         columns["search_steps"] = [sum(s.steps) / len(s.steps) for s in stepped]
     for name, values in columns.items():
-        row[name] = msgspec.to_builtins(estimate(values))
+        is_share = name == "truncated" or name.startswith("pass_at_")
+        row[name] = msgspec.to_builtins(within(estimate(values)) if is_share else estimate(values))
     return row

@@ -42,6 +42,12 @@ def test_summary_by_hand():
     assert row["search_steps"] == {"mean": 3.0, "low": 3.0, "high": 3.0}
 
 
+def test_the_interval_of_a_share_stays_between_0_and_1():
+    scores = [PromptScore(correct=[c], lengths=[1], truncated=[0]) for c in (1, 1, 1, 0)]
+    assert summarize(scores)["pass_at_1"]["high"] == 1.0
+    assert summarize(scores)["pass_at_1"]["low"] == pytest.approx(0.75 - 1.959964 * 0.25)
+
+
 def test_no_prompt_is_no_figure():
     assert summarize([]) == {"num_prompts": 0, "num_rollouts": 0}
     assert ks(8) == [1, 2, 4, 8]
