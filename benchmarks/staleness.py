@@ -55,15 +55,16 @@ def _run_arm(arm: str, seed: int, args: argparse.Namespace) -> dict[str, object]
     print(f"-- {name}", flush=True)
     subprocess.run(command, check=True, cwd=ROOT)
     report = json.loads((args.out / name / "report.json").read_text())
-    after = report["evaluations"][-1]
-    return {"arm": arm, "seed": seed, "rollouts": args.steps * 256, "pass_at_1": after["pass_at_1"],
-            "low": after["pass_at_1_low"], "high": after["pass_at_1_high"], "length": after["length"]}
+    before, after = (evaluation["figures"] for evaluation in report["evaluations"])
+    return {"arm": arm, "seed": seed, "rollouts": args.steps * 256, "before": before["pass_at_1"]["mean"],
+            "pass_at_1": after["pass_at_1"]["mean"], "low": after["pass_at_1"]["low"],
+            "high": after["pass_at_1"]["high"], "length": after["response_tokens"]["mean"]}
 
 
 def _table(rows: list[dict[str, object]]) -> str:
-    lines = ["arm          seed  rollouts  pass@1 (95 % interval)   length"]
-    lines += [f"{r['arm']:<12} {r['seed']:>4}  {r['rollouts']:>8}  {r['pass_at_1']:.3f} "
-              f"({r['low']:.3f}..{r['high']:.3f})     {r['length']:>6.1f}" for r in rows]
+    lines = ["arm          seed  rollouts  pass@1 before  after (95 % interval)   length"]
+    lines += [f"{r['arm']:<12} {r['seed']:>4}  {r['rollouts']:>8}  {r['before']:>13.3f}  {r['pass_at_1']:.3f} "
+              f"({r['low']:.3f}..{r['high']:.3f})    {r['length']:>6.1f}" for r in rows]
     return "\n".join(lines)
 
 
