@@ -59,15 +59,18 @@ def run(path: str, overrides: list[str]) -> int:
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """Paths made absolute: the services read RUN/config.toml, from wherever they start."""
-    path = cfg.model.path
+    """runs_dir, model.path and the task's path_* options made absolute: services read them from wherever they start."""
+    path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
-        path = str(Path(path).expanduser().resolve())
-    return msgspec.structs.replace(
-        cfg,
-        runs_dir=str(Path(cfg.runs_dir).expanduser().resolve()),
-        model=msgspec.structs.replace(cfg.model, path=path),
-    )
+        path = _absolute(path)
+    files = {k: _absolute(v) for k, v in task.options.items() if k.startswith("path_") and isinstance(v, str) and v}
+    task = msgspec.structs.replace(task, options={**task.options, **files})
+    model = msgspec.structs.replace(cfg.model, path=path)
+    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def is_run(directory: Path) -> bool:
@@ -118,7 +121,9 @@ def check_machine(cfg: RunConfig) -> None:
 
 
 def check_port(address: str) -> None:
-    """Raises MachineError when somebody listens there already, ConfigError when it is no address to listen on."""
+    """Raises ConfigError when it is no address, MachineError when it is taken or open to other machines."""
+    from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
+
     url = urlsplit(address)
     try:
         host, port = url.hostname, url.port
@@ -126,6 +131,7 @@ def check_port(address: str) -> None:
         host, port = None, None
     if url.scheme != "tcp" or not host or port is None:
         raise ConfigError(f"replay.address = {address!r}: write it like tcp://127.0.0.1:5555 (port 0: any free port)")
+    require_private(address, keys=None)
     if not port:
         return
     with socket.socket() as trial:

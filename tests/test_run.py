@@ -61,8 +61,9 @@ def test_an_address_that_is_none(address: str) -> None:
 
 
 def test_an_address_of_another_machine() -> None:
-    with pytest.raises(MachineError, match="Cannot assign requested address"):
-        runner.check_port("tcp://192.0.2.1:5555")
+    for address in ("tcp://192.0.2.1:5555", "tcp://0.0.0.0:0"):
+        with pytest.raises(MachineError, match="without keys the hub binds to this machine only"):
+            runner.check_port(address)
 
 
 class _Usage(NamedTuple):
@@ -122,7 +123,9 @@ def test_only_one_supervisor_at_a_time(tmp_path: Path) -> None:
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    cfg = runner.resolve(settings(Path("runs"), model={"path": "mine"}))
+    options = {"path_train": "rows.jsonl", "path_test": "", "limit": 3}
+    cfg = runner.resolve(settings(Path("runs"), model={"path": "mine"}, task={"name": "jsonl", "options": options}))
+    assert cfg.task.options == {"path_train": str(tmp_path / "rows.jsonl"), "path_test": "", "limit": 3}
     assert (cfg.runs_dir, cfg.model.path) == (str(tmp_path / "runs"), str(tmp_path / "mine"))
     assert runner.resolve(settings(Path("runs"), model={"path": "tiny-qwen2"})).model.path == "tiny-qwen2"
 

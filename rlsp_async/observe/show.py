@@ -60,9 +60,32 @@ def _print_report(report: Report, out: TextIO) -> None:
         )
     if report.lags:
         print("lag      " + "   ".join(f"{lag}: {n}" for lag, n in report.lags.items()), file=out)
+    for line in example_lines(report):
+        print(line, file=out)
     if report.digest:
         print(f"model    {report.directory}/final   {report.digest[:23]}...", file=out)
     print(f"report   {report.directory}/report.html\n", file=out)
+
+
+def example_lines(report: Report, width: int = 96) -> list[str]:
+    """A right and a wrong rollout of each evaluation to read; the middle of a long one is left out."""
+    lines, shown = [], set()
+    for row in report.examples:
+        kind = (row.get("when"), row.get("status") == "correct")
+        if kind in shown:
+            continue
+        shown.add(kind)
+        prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
+        lines.append(f"{row.get('when', ''):<7}  {row.get('status', '')}, {row.get('num_tokens', 0)} tokens: "
+                     f"{shortened(prompt, width // 2)} | {shortened(text, width)}")
+    return ["", *lines, ""] if lines else []
+
+
+def shortened(text: str, width: int) -> str:
+    """One line of at most `width` characters: "a b c ... y z"."""
+    text = " ".join(text.split())
+    half = (width - 5) // 2
+    return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
 
 
 def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:

@@ -12,7 +12,7 @@ from rlsp_async.errors import DataError
 from rlsp_async.observe.lanes import Span, idle_shares, merged
 from rlsp_async.observe.report import build_report, lag_histogram, load_report, pick_examples, write_report
 from rlsp_async.observe.rows import evaluation_row, step_row
-from rlsp_async.observe.show import show_report, show_run
+from rlsp_async.observe.show import shortened, show_report, show_run
 from rlsp_async.observe.svg import thinned, ticks
 
 _spec = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
@@ -160,3 +160,8 @@ def test_ticks_and_thinning() -> None:
     assert ticks(0.0, 0.87) == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert ticks(5.0, 5.0)[0] <= 5.0 <= ticks(5.0, 5.0)[-1]
     assert thinned([(i, 2.0 * i) for i in range(1000)], 100)[0] == (4.5, 9.0)
+
+
+def test_long_rollouts_are_shortened_in_the_middle() -> None:
+    assert shortened("a  b\nc", 20) == "a b c"
+    assert shortened("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
