@@ -15,6 +15,8 @@ Any other exception is a bug: traceback, exit 1.
 
 from __future__ import annotations
 
+import errno
+
 
 class RlspError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -56,3 +58,8 @@ class WeightsError(RlspError):
 
 class EngineError(RlspError):
     """An inference engine died, or was asked for something it cannot do."""
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an operating-system error says that there is no room: the user's to mend, wherever it struck."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

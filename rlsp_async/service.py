@@ -26,7 +26,7 @@ import msgspec
 import structlog
 
 from rlsp_async import config
-from rlsp_async.errors import DivergedError, MachineError, UserError
+from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 from rlsp_async.logs import open_log
 from rlsp_async.wire.codec import MEGABYTE
 from rlsp_async.wire.jobs import Handler
@@ -98,9 +98,7 @@ def serve(role: str, main: Main) -> NoReturn:
     """Runs a service as this process and ends it with its exit code."""
     arguments = _parser(role).parse_args()
     follow_supervisor()
-    code = _run(role, main, arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    code = _code_of(role, main, arguments)
     # No interpreter teardown: it would wait for a thread in the middle of a torch step, and torch's own takes seconds.
     # Nothing is left to it: `main` has closed what it opened, and the log is unbuffered.
     os._exit(code)
@@ -180,6 +178,19 @@ def _parser(role: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _code_of(role: str, main: Main, arguments: argparse.Namespace) -> int:
+    """Exit code of a service. On a full disk its last words cannot be written either: then the code alone says it."""
+    try:
+        code = _run(role, main, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as e:
+        if not disk_is_full(e):
+            raise
+        return MachineError.exit_code
+    return code
+
+
 def _worker_role(role: str) -> Any:
     if role not in ("sampler", "verifier", "learner", "observer"):
         raise ValueError(f"{role!r} leases no work")
@@ -225,13 +236,15 @@ async def _supervise(service: Service, main: Main) -> int:
     if task.cancelled():
         log.warning("cancelled", reason=service.reason)
         return 0 if service.stopping.is_set() else 1
-    return _outcome(task.exception())
+    return _outcome(task.exception(), service.cfg.directory)
 
 
-def _outcome(error: BaseException | None) -> int:
+def _outcome(error: BaseException | None, directory: Path) -> int:
     """Exit code of what `main` raised; says it once, with a traceback only for a bug."""
     while isinstance(error, BaseExceptionGroup):
         error = _worst(error.exceptions)
+    if disk_is_full(error):
+        error = MachineError(f"{directory}: the disk is full; free some space, then the same command continues the run")
     match error:
         case None:
             log.info("finished")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -138,7 +139,8 @@ class Supervisor:
 
     def _is_final(self, service: Service, code: int) -> bool:
         if code in FINAL_CODES:
-            self.finish(code, last_words(service.log) or f"{service.name} ended with {exit_text(code)}", service.name)
+            said = last_words(service.log) or full_disk(service.log)
+            self.finish(code, said or f"{service.name} ended with {exit_text(code)}", service.name)
             return True
         if code == 0 and service.role == "replay":
             self.finish(0)
@@ -203,6 +205,13 @@ def sweep(group: int) -> None:
 def exit_text(code: int) -> str:
     """3 -> "exit code 3"; -9 -> "signal SIGKILL"."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def full_disk(log: Path, least_bytes: int = 1 << 20) -> str:
+    """A sentence if the disk of a service's output has no room: then it could not say so itself."""
+    if shutil.disk_usage(log.parent).free >= least_bytes:
+        return ""
+    return f"{log.parent.parent}: the disk is full; free some space, then the same command continues the run"
 
 
 def last_words(log: Path, prefix: str = "rlsp") -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,7 @@ def log_of(tmp_path, worker: str = "sampler-0") -> list[dict]:
     ("return", 0, "", False),
     ("1 / 0", 1, "ZeroDivisionError: division by zero", True),
     ("raise DataError('a.jsonl, line 3: no prompt')", 2, "rlsp sampler-0: a.jsonl, line 3: no prompt", False),
+    ("raise OSError(28, 'No space left on device')", 2, "the disk is full; free some space", False),
     ("raise DivergedError('loss is NaN in stage rlsp')", 3, "rlsp sampler-0: loss is NaN in stage rlsp", False),
 ])
 def test_exit_codes_and_what_people_and_the_log_are_told(write, tmp_path, body, code, says, trace):
@@ -70,7 +72,7 @@ def test_exit_codes_and_what_people_and_the_log_are_told(write, tmp_path, body, 
     ((DivergedError("d"), ConfigError("c")), 3), ((DataError("d"), KeyError("bug")), 1), ((MachineError("m"),), 2)])
 def test_of_errors_that_come_together_the_worst_decides(errors, code):
     group = BaseExceptionGroup("a", [BaseExceptionGroup("b", list(errors))])
-    assert service._outcome(group) == code
+    assert service._outcome(group, Path("run")) == code
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
