@@ -63,3 +63,8 @@ class EngineError(RlspError):
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an operating-system error says that there is no room: the user's to mend, wherever it struck."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def unwritable(path: object, error: OSError) -> MachineError:
+    """A file of the run that the machine would not take."""
+    return MachineError(f"{path}: cannot be written: {error.strerror}; free some space, or choose another runs_dir")

@@ -13,7 +13,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from rlsp_async.errors import MachineError
+from rlsp_async.errors import unwritable
 
 
 def open_log(path: Path, **context: str) -> IO[bytes]:
@@ -25,7 +25,7 @@ def open_log(path: Path, **context: str) -> IO[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by the caller
     except OSError as e:
-        raise MachineError(f"{path}: cannot be written: {e.strerror}") from None
+        raise unwritable(path, e) from None
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**context)
     structlog.configure(

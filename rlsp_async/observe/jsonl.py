@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from rlsp_async.errors import DataError, MachineError
+from rlsp_async.errors import DataError, unwritable
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
@@ -35,7 +35,7 @@ class JsonlWriter:
                 _cut_torn_tail(path)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
         except OSError as e:
-            raise MachineError(f"{path}: cannot be written: {e.strerror}") from None
+            raise unwritable(path, e) from None
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one line. NaN and infinities become null; numpy values are written as numbers."""
@@ -44,7 +44,7 @@ class JsonlWriter:
             while rest:  # a disk that is nearly full takes a part, then says so
                 rest = rest[self._file.write(rest) :]
         except OSError as e:
-            raise MachineError(f"{self.path}: cannot be written: {e.strerror}") from None
+            raise unwritable(self.path, e) from None
 
     def close(self) -> None:
         """Idempotent."""

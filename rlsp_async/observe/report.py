@@ -19,7 +19,7 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import DataError, MachineError
+from rlsp_async.errors import DataError, unwritable
 from rlsp_async.messages import Status
 from rlsp_async.observe.jsonl import read_jsonl
 from rlsp_async.observe.lanes import Span, idle_shares, spans_of
@@ -272,4 +272,4 @@ def write_whole(path: Path, content: bytes) -> None:
         part.write_bytes(content)
         os.replace(part, path)
     except OSError as e:
-        raise MachineError(f"{path}: cannot be written: {e.strerror}") from None
+        raise unwritable(path, e) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from rlsp_async.errors import MachineError
+from rlsp_async.errors import unwritable
 
 
 class HubFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ def write_hub_file(path: Path, address: str, incarnation: int) -> None:
         temporary.write_bytes(msgspec.json.encode(HubFile(address=address, pid=os.getpid(), incarnation=incarnation)))
         os.replace(temporary, path)
     except OSError as e:
-        raise MachineError(f"{path}: cannot be written: {e.strerror}") from None
+        raise unwritable(path, e) from None
 
 
 def former_address(path: Path) -> str | None:
