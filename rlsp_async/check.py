@@ -156,7 +156,7 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
         Finding(
             "worst lag",
             _versions(estimate.admitted_lag(stage)),
-            f"one more while a sampler still loads; a group above max_lag = {stage.max_lag} is dropped as stale",
+            f"a group that others overtake grows older; above max_lag = {stage.max_lag} it is dropped as stale",
         ),
         Finding(
             "a step",

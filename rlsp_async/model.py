@@ -96,9 +96,10 @@ def check_model(source: Path) -> dict[str, Any]:
 def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, num_prompts: int = 256) -> int:
     """The longest of the first `num_prompts` prompts of both splits, in tokens.
 
-    Raises DataError, naming the prompt, when it and `sampling.max_new_tokens` do not fit into the model's window.
+    Raises DataError, naming the prompt, when it and `sampling.max_new_tokens` do not fit into the model's window, or
+    not into one micro-batch of the learner.
     """
-    window, room = context_tokens(cfg), cfg.sampling.max_new_tokens
+    window, room, packed = context_tokens(cfg), cfg.sampling.max_new_tokens, cfg.learner.tokens_per_microbatch
     longest = 0
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
@@ -109,6 +110,9 @@ def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase,
             if num_tokens + room > window:
                 raise DataError(f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
                                 f"exceed the model's window of {window}; shorten the prompt or lower max_new_tokens")
+            if num_tokens + room > packed:
+                raise DataError(f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
+                                f"exceed learner.tokens_per_microbatch = {packed}; raise it or lower max_new_tokens")
             longest = max(longest, num_tokens)
     return longest
 
