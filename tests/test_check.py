@@ -38,7 +38,7 @@ def test_the_main_job_in_figures() -> None:
     assert "capacity              64 groups" in text
     assert "worst lag             1 version " in text
     assert "a step                256 rollouts, up to 65.5 k tokens" in text
-    assert "optimizer updates     64 " in text
+    assert "optimizer updates     96 " in text
     assert "processes             7 " in text
     assert "model                 218 k parameters" in text
     assert "bound C < 68.27 at alpha = 0.8" in text
