@@ -82,8 +82,8 @@ def example_lines(report: Report, width: int = 96) -> list[str]:
 
 
 def shortened(text: str, width: int) -> str:
-    """One line of at most `width` characters: "a b c ... y z"."""
-    text = " ".join(text.split())
+    """One line of at most `width` characters, "a b c ... y z"; what a model wrote must not command the terminal."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     half = (width - 5) // 2
     return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
 

@@ -163,5 +163,5 @@ def test_ticks_and_thinning() -> None:
 
 
 def test_long_rollouts_are_shortened_in_the_middle() -> None:
-    assert shortened("a  b\nc", 20) == "a b c"
+    assert shortened("a  b\nc\x1b[2J", 20) == "a b c [2J"
     assert shortened("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
