@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a bug (traceback), 2 something the user can mend (one line
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ Exit codes: 0 done, 1 a bug (traceback), 2 you can mend it (one line says how), 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `rlsp`; returns the exit code. A bug rises with its traceback (Python exits with 1)."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own modules, "mine.reward"; last, so that they shadow nothing
     try:
         arguments = _parse(list(sys.argv[1:] if argv is None else argv))
         return _act(arguments)

@@ -1,5 +1,6 @@
 """The `rlsp` command: help, exit codes, and that it is light."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,15 @@ def test_tasks_and_demonstrations(capsys: pytest.CaptureFixture[str]) -> None:
 def test_demonstrations_of_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demos", "opz"]) == 2
     assert "did you mean 'ops'?" in capsys.readouterr().err
+
+
+def test_modules_of_the_working_directory_are_found(tmp_path: Path) -> None:
+    """As the installed `rlsp` starts: without the working directory on its path (-P)."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "winners.py").write_text((ROOT / "rlsp_async" / "algos" / "reinforce.py").read_text())
+    command = [sys.executable, "-P", "-m", "rlsp_async.cli", "check", str(ROOT / "launch/configs/ops_cpu_smoke.toml"),
+               "stages.rlsp.algorithm.name=mine.winners", "stages.rlsp.algorithm.preset="]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+                          check=False, capture_output=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "can run" in done.stdout
