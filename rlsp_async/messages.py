@@ -178,6 +178,8 @@ class StepReport(Noun, frozen=True, kw_only=True):
     step: int
     metrics: dict[str, float] = {}
     weights: WeightsRef | None = None
+    incarnation: int = 0
+    """Of the learner that trained it."""
     checkpoint: int = 0
     """Newest step whose checkpoint is complete on disk."""
 

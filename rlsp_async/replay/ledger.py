@@ -130,13 +130,15 @@ class Ledger:
         num_tokens = count_tokens(group)
         self.account["generated"] += num_tokens
         head = self._move(group.group_id, state=state, num_tokens=num_tokens, oldest=oldest, newest=newest,
+                          num_rollouts=len(group.rollouts),
                           sampled_s=now, lost=0, faults=0, **(self._turn(now) if state == "ready" else {}))
         return Put(head=head, body=group)
 
     def verified(self, group_id: int, verdicts: list[Verdict], now: float) -> Put:
         """sampled -> ready."""
         self.verdicts[group_id] = verdicts
-        head = self._move(group_id, state="ready", lost=0, faults=0, **self._turn(now))
+        head = self._move(group_id, state="ready", lost=0, faults=0, num_verdicts=sum(v.is_true for v in verdicts),
+                          **self._turn(now))
         return Put(head=head, verdicts=verdicts)
 
     def take(self, group_id: int, step: int) -> Put:
@@ -151,11 +153,11 @@ class Ledger:
             return Put(head=self._move(group_id, state="ready", **self._turn(head.ready_s)))
         return Put(head=self._move(group_id, state="trained"))
 
-    def drop(self, group_id: int, reason: Reason) -> Put:
+    def drop(self, group_id: int, reason: Reason, why: str = "") -> Put:
         """Anything -> dropped. A group that was trained before counts as trained: its tokens are in the weights."""
         if self.heads[group_id].uses:
             return Put(head=self._move(group_id, state="trained"))
-        return Put(head=self._move(group_id, state="dropped", reason=reason))
+        return Put(head=self._move(group_id, state="dropped", reason=reason, why=why))
 
     def evaluated(self, group_id: int) -> Put:
         """ready -> evaluated."""

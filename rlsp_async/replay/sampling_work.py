@@ -67,6 +67,7 @@ def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float)
         return
     void(state, out, "sample", group.group_id, "another worker was first")
     if any(rollout.finish == "abort" for rollout in group.rollouts):
+        _received(state, out, count_tokens(group))
         out.records.append(state.ledger.waste(group.group_id, count_tokens(group)))
         charge(state, out, group.group_id, "sample", "lost", "its rollouts were aborted", now)
         return
@@ -77,6 +78,7 @@ def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float)
         charge(state, out, group.group_id, "sample", "faults", str(e), now)
         return
     out.records.append(record)
+    _received(state, out, record.head.num_tokens)
     state.avoid.pop(group.group_id, None)
     stage = state.stage
     if stage is not None and is_stale(record.head, state.step + 1, stage.max_lag):
@@ -96,7 +98,9 @@ def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, 
         group = _numbered(group, state.next_group_id(), phase.stage)
         head = Head(group_id=group.group_id, stage=phase.stage, provenance="demonstration", index=group.prompt.index,
                     visit=group.prompt.visit, issued_s=now)
-        out.records.append(state.ledger.demonstrated(head, group, now))
+        record = state.ledger.demonstrated(head, group, now)
+        out.records.append(record)
+        _received(state, out, record.head.num_tokens)
         _count_up(state, out, "demonstrations")
         num += 1
     if num:
@@ -125,8 +129,13 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     return Head(group_id=state.next_group_id(), stage=state.phase.stage, index=index, visit=visit, issued_s=now)
 
 
-def _count_up(state: HubState, out: Effects, name: str) -> None:
-    state.cursors[name] = state.cursors.get(name, 0) + 1
+def _received(state: HubState, out: Effects, num_tokens: int) -> None:
+    """Adds up what reached the hub, apart from the heads, so that the token account can be checked against it."""
+    _count_up(state, out, "generated", num_tokens)
+
+
+def _count_up(state: HubState, out: Effects, name: str, num: int = 1) -> None:
+    state.cursors[name] = state.cursors.get(name, 0) + num
     out.records.append(Cursor(name=name, value=state.cursors[name]))
 
 

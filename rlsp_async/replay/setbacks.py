@@ -11,7 +11,7 @@ from typing import Literal
 
 from rlsp_async.messages import Drain, Revoke
 from rlsp_async.replay.crew import Lease
-from rlsp_async.replay.heads import FAILURES, Reason
+from rlsp_async.replay.heads import FAILURES, Event, Reason
 from rlsp_async.replay.state import Effects, HubState
 
 FIRST_OUTCOMES = 50
@@ -49,12 +49,13 @@ def charge(state: HubState, out: Effects, group_id: int, kind: Literal["sample",
         (state.to_sample if kind == "sample" else state.to_verify).appendleft(group_id)
         return
     reason: Reason = "quarantined" if budget == "lost" else "sampler_error" if kind == "sample" else "verifier_error"
-    drop(state, out, group_id, reason, now)
+    out.records.append(Event(kind="quarantined", at_s=now, key=group_id, detail=f"{reason}: {why}"))
+    drop(state, out, group_id, reason, now, why)
 
 
-def drop(state: HubState, out: Effects, group_id: int, reason: Reason, now: float) -> None:
+def drop(state: HubState, out: Effects, group_id: int, reason: Reason, now: float, why: str = "") -> None:
     """Drops a group; a failure counts against the budget of the run."""
-    out.records.append(state.ledger.drop(group_id, reason))
+    out.records.append(state.ledger.drop(group_id, reason, why))
     state.avoid.pop(group_id, None)
     if reason in FAILURES:
         outcome(state, out, False, now)

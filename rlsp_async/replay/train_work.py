@@ -9,7 +9,7 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup
-from rlsp_async.replay.heads import Cursor, Manifest, Published, Stepped
+from rlsp_async.replay.heads import Cursor, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.select import is_stale, select
 from rlsp_async.replay.setbacks import drop, fail_run, void
@@ -54,7 +54,8 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
     assert not any(is_stale(head, step, stage.max_lag) for head in chosen), (step, chosen)
     out.records.extend(state.ledger.take(group_id, step) for group_id in ids)
     manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
-                        last_of_stage=step == state.plan.last_step[phase.stage])
+                        last_of_stage=step == state.plan.last_step[phase.stage], oldest=[h.oldest for h in chosen],
+                        uses=[h.uses + 1 for h in chosen], incarnation=state.incarnation, at_s=now)
     out.records.append(manifest)
     state.manifests[step] = manifest
     state.last_manifest = step
@@ -79,7 +80,7 @@ def accept_report(state: HubState, out: Effects, report: StepReport, now: float)
         state.to_train.remove(report.step)
     _remember_checkpoint(state, report)
     if report.step <= state.step:
-        _accept_repeat(state, out, report)
+        _accept_repeat(state, out, report, now)
     elif report.step in state.manifests:
         state.early[report.step] = report
     while state.ending in ("", "draining") and state.step + 1 in state.early:
@@ -101,15 +102,16 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
         _close_stage(state, out, now)
     else:
         sweep(state, out, now)
-    out.records.append(Stepped(report=report, stage=manifest.stage, forget_to=_forget(state)))
+    out.records.append(Stepped(report=report, stage=manifest.stage, at_s=now, forget_to=_forget(state)))
     if report.weights is not None:
         state.published = report
         state.announce(out)
     state.moved(f"step {report.step} was trained", now)
 
 
-def _accept_repeat(state: HubState, out: Effects, report: StepReport) -> None:
+def _accept_repeat(state: HubState, out: Effects, report: StepReport, now: float) -> None:
     """A step that had been reported before. A restarted learner has written its weights anew: they replace the old."""
+    out.records.append(Repeated(report=report, at_s=now))
     if report.weights is not None and report.weights.version == state.version and report.weights != state.weights:
         state.published = report
         out.records.append(Published(report=report))
