@@ -104,7 +104,8 @@ class Journal:
         for key, value in versions.items():
             if then and then.get(key, "1") != value:
                 raise ConfigError(f"{self.path} was begun by another version of rlsp_async ({key} "
-                                  f"{then.get(key, '1')}, this one has {value}): go on with that version, or give this run another name")
+                                  f"{then.get(key, '1')}, this one has {value}): go on with that version, or give this "
+                                  "run another name")
         now = versions | _hashes(cfg)
         changed = [key for key, value in now.items() if then.get(key, value) != value]
         if changed:
