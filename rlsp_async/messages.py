@@ -233,7 +233,7 @@ Job = SampleJob | VerifyJob | TrainJob
 
 
 class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
-    """First message of a connection, and again after every reconnect."""
+    """First message of a connection, and again until a Welcome comes."""
 
     run: str
     role: Role
@@ -248,6 +248,10 @@ class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
     """Learner: newest step in its weights (0 = none trained). Others: -1."""
     leases: list[int] = []
     """Leases it still works on after a reconnect."""
+    holding: dict[int, int] = {}
+    """The same leases, each with its key (group id; step for a learner): a restarted hub takes them up again."""
+    seq: int = 0
+    """Rises with each Hello and Ping of a start of this worker: what is older than the newest heard is void."""
     info: dict[str, str] = {}
     """For people: engine, device, host, pid."""
 
@@ -263,10 +267,18 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
     """Seconds since the last ping."""
     metrics: dict[str, float] = {}
     """Figures since the last ping, e.g. {"tokens": 5120}."""
+    leases: list[int] = []
+    """Every lease it holds, running or without its Ack: the hub mends what was lost on the way."""
+    version: int = -1
+    """Version that a sampler serves; -1 when it serves none."""
+    made_by: int = 0
+    """Incarnation of the learner that made that version."""
+    seq: int = 0
+    """As in Hello. 0: a sign of life only, `leases` and `version` say nothing."""
 
 
 class Done(Noun, frozen=True, kw_only=True, tag="done"):
-    """Result of a lease. Sent again after a reconnect until the Ack arrives."""
+    """Result of a lease. Said again until its Ack comes."""
 
     lease: int
     groups: list[RolloutGroup] = []
@@ -275,10 +287,11 @@ class Done(Noun, frozen=True, kw_only=True, tag="done"):
 
 
 class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
-    """A lease that could not be worked: `infrastructure` is tried elsewhere, `data` counts against the group."""
+    """A lease that ends without a result: `infrastructure` is tried elsewhere, `data` counts against the group,
+    `returned` was not worked on (drain, above the credit, a step out of order) and counts against nobody."""
 
     lease: int
-    kind: Literal["infrastructure", "data"]
+    kind: Literal["infrastructure", "data", "returned"]
     error: str
 
 
@@ -311,7 +324,7 @@ FromWorker = Hello | Ping | Done | Failed | Loaded | Rejected | Bye
 
 
 class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
-    """Answer to Hello. A worker drops the leases that are not in `leases`."""
+    """Answer to each Hello. `leases`: those of the Hello that are valid; each of the others is revoked."""
 
     run: str
     incarnation: int
@@ -344,7 +357,7 @@ class Ack(Noun, frozen=True, kw_only=True, tag="ack"):
 
 
 class Revoke(Noun, frozen=True, kw_only=True, tag="revoke"):
-    """The lease is void: stop working on it, send nothing for it."""
+    """The lease is void: stop working on it. A result that is ready is said until its Ack all the same."""
 
     lease: int
     reason: str
