@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from rlsp_async.messages import PROTOCOL, Drain, Hello, Refuse, Revoke, Welcome
 from rlsp_async.replay.crew import Lease, Worker
-from rlsp_async.replay.setbacks import lose_lease
+from rlsp_async.replay.heads import Event, EventKind
+from rlsp_async.replay.reconcile import STRAY_HEARTBEATS, adopt
+from rlsp_async.replay.setbacks import Fate, lose_lease
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.status import status
 from rlsp_async.replay.train_work import learner_came
@@ -18,6 +20,8 @@ def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float)
     """A worker came, or came back; it is refused, or welcomed with what it must know."""
     refusal = _refusal(state, hello)
     if refusal:
+        if "newer" in refusal:
+            out.records.append(_event("fenced", hello.worker, now, hello.incarnation, refusal))
         out.sends.append((peer, Refuse(reason=refusal)))
         return
     crew = state.crew
@@ -25,10 +29,18 @@ def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float)
     if old is not None and old.incarnation < hello.incarnation:
         out.sends.append((old.peer, Refuse(reason=f"a newer {hello.worker} has taken over")))
         gone(state, out, old, "was replaced by a newer start", now)
+        old = None
+    if old is not None and hello.seq and hello.seq <= old.hello_seq:
+        return  # it comes late, or twice
+    young_s = STRAY_HEARTBEATS * state.cfg.replay.heartbeat_s if old is not None and old.peer == peer else 0.0
     worker = crew.join(hello, peer, now)
+    if old is None:
+        out.records.append(_event("joined", worker.name, now, hello.incarnation, hello.role))
     for lease in [lease for number, lease in worker.leases.items() if number not in hello.leases]:
-        crew.release(lease.lease)  # its Work never arrived, or was forgotten; the Welcome says that it is void
-        lose_lease(state, out, lease, "was forgotten in a reconnect", now)
+        if now - lease.since_s >= young_s:  # its Work never arrived, or was forgotten; the Welcome says that it is void
+            crew.release(lease.lease)
+            lose_lease(state, out, lease, "was forgotten in a reconnect", now, "returned")
+    adopt(state, worker, hello, now)
     _welcome(state, out, worker, hello, now)
 
 
@@ -56,7 +68,8 @@ def _welcome(state: HubState, out: Effects, worker: Worker, hello: Hello, now: f
     cfg = state.cfg.replay
     out.sends.append((worker.peer, Welcome(
         run=state.cfg.name, incarnation=state.incarnation, heartbeat_s=cfg.heartbeat_s, timeout_s=cfg.timeout_s,
-        weights=state.weights, leases=sorted(worker.leases))))
+        weights=state.weights, leases=sorted(worker.leases), seq=hello.seq)))
+    worker.offered_s = now
     if worker.role == "sampler" and state.weights is None:
         worker.version = 0  # it serves the model that the run began with
     if worker.role == "learner":
@@ -67,10 +80,11 @@ def _welcome(state: HubState, out: Effects, worker: Worker, hello: Hello, now: f
         out.sends.append((worker.peer, Drain(reason=state.message or "the run is complete")))
 
 
-def gone(state: HubState, out: Effects, worker: Worker, why: str, now: float) -> None:
+def gone(state: HubState, out: Effects, worker: Worker, why: str, now: float, fate: Fate = "died") -> None:
     """A worker left, was silent for too long or was replaced: its leases are given to others."""
+    out.records.append(_event("gone", worker.name, now, worker.incarnation, why))
     for lease in state.crew.leave(worker):
-        lose_lease(state, out, lease, why, now)
+        lose_lease(state, out, lease, why, now, fate)
 
 
 def take_back(state: HubState, out: Effects, lease: Lease, now: float) -> None:
@@ -80,3 +94,7 @@ def take_back(state: HubState, out: Effects, lease: Lease, now: float) -> None:
     worker = state.crew.workers[lease.worker]
     out.sends.append((worker.peer, Revoke(lease=lease.lease, reason="the lease was taken back")))
     lose_lease(state, out, lease, "its lease ran out", now)
+
+
+def _event(kind: EventKind, worker: str, now: float, key: int, detail: str) -> Event:
+    return Event(kind=kind, at_s=now, worker=worker, key=key, detail=detail)

@@ -45,6 +45,11 @@ class Worker:
     state: str = "waiting_work"
     rejections: int = 0
     """Times it refused the newest version."""
+    offered_s: float = 0.0
+    """When it was last told of the newest version."""
+    hello_seq: int = 0
+    ping_seq: int = 0
+    """Newest of each that was heard: what comes later with a smaller number is out of date."""
     leases: dict[int, Lease] = field(default_factory=dict)
     windows: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=PINGS_KEPT))
     """(busy_s, window_s) of the last pings."""
@@ -87,6 +92,7 @@ class Crew:
         self.peers.pop(worker.peer, None)
         self.peers[peer] = worker
         worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
+        worker.hello_seq = hello.seq
         return worker
 
     def leave(self, worker: Worker) -> list[Lease]:
@@ -95,12 +101,13 @@ class Crew:
         self.peers.pop(worker.peer, None)
         return [lease for lease in list(worker.leases.values()) if self.release(lease.lease)]
 
-    def lease(self, worker: Worker, kind: Kind, key: int, now: float) -> Lease:
-        """Puts a piece of work into a worker's hands. The caller has checked credit and key."""
+    def lease(self, worker: Worker, kind: Kind, key: int, now: float, number: int = 0) -> Lease:
+        """Puts a piece of work into a worker's hands, under a new number unless it has one. The caller has checked
+        credit and key."""
         assert worker.free > 0, worker
         assert (kind, key) not in self.holders, (kind, key)
-        lease = Lease(self._next, worker.name, kind, key, now)
-        self._next += 1
+        lease = Lease(number or self._next, worker.name, kind, key, now)
+        self._next += not number
         self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
         return lease
 

@@ -40,6 +40,7 @@ from rlsp_async.replay.crew import KIND_OF, Lease, Worker
 from rlsp_async.replay.evaluations import finish_evaluation
 from rlsp_async.replay.heads import Loaded as LoadedJournal
 from rlsp_async.replay.lines import lease_span, span
+from rlsp_async.replay.reconcile import pinged
 from rlsp_async.replay.sampling_work import accept_group, admit_demonstrations, next_sample_job, room
 from rlsp_async.replay.setbacks import charge, fail_run, lose_lease, requeue_step
 from rlsp_async.replay.state import Effects, HubState, Prompts
@@ -73,7 +74,7 @@ class Hub:
         worker.seen_s = now
         match message:
             case Ping():
-                _ping(worker, message)
+                pinged(self.state, out, worker, message, now)
             case Done():
                 self._done(out, worker, message, now)
             case Failed():
@@ -83,7 +84,7 @@ class Hub:
             case Rejected():
                 self._rejected(out, worker, message, now)
             case Bye():
-                gone(self.state, out, worker, f"said goodbye {message.reason}".strip(), now)
+                gone(self.state, out, worker, f"said goodbye {message.reason}".strip(), now, "returned")
         return self._settle(out, now)
 
     def tick(self, now: float) -> Effects:
@@ -94,6 +95,8 @@ class Hub:
             gone(self.state, out, worker, f"was silent for {now - worker.seen_s:.1f} s", now)
         for lease in state.crew.expired(now, cfg.lease_s):
             take_back(self.state, out, lease, now)
+        if now >= state.reserved_until_s:
+            state.reserved.clear()
         watch(state, out, now)
         self._settle(out, now)
         if now - state.status_s >= STATUS_S:
@@ -138,13 +141,12 @@ class Hub:
     def _done(self, out: Effects, worker: Worker, done: Done, now: float) -> None:
         state = self.state
         lease = state.crew.release(done.lease)  # none: a repeat, or taken back; its results may still be the first
-        for group in done.groups:
+        for group in done.groups if worker.role == "sampler" else ():
             accept_group(state, out, group, now)
-        for verdicts in done.verdicts:
+        for verdicts in done.verdicts if worker.role == "verifier" else ():
             accept_verdicts(state, out, verdicts, now)
-        for report in done.steps:
-            if worker.role == "learner":
-                accept_report(state, out, report, now)
+        for report in done.steps if worker.role == "learner" else ():
+            accept_report(state, out, report, now)
         if lease is not None:
             out.lines.append(lease_span(lease, now))
             self._unanswered(out, lease, now)
@@ -168,7 +170,9 @@ class Hub:
         lease = state.crew.release(failed.lease)
         if lease is None:
             return
-        if lease.kind == "train":
+        if failed.kind == "returned":
+            lose_lease(state, out, lease, failed.error, now, "returned")
+        elif lease.kind == "train":
             self._failed_step(out, worker, lease, failed, now)
         elif failed.kind == "infrastructure":
             lose_lease(state, out, lease, failed.error, now)
@@ -201,7 +205,7 @@ class Hub:
         state.last_error = f"{worker.name} refuses version {rejected.version}: {rejected.reason}"
         if worker.rejections <= state.cfg.replay.retries and state.weights is not None:
             out.sends.append((worker.peer, NewWeights(weights=state.weights)))
-        elif all(other.version < 0 for other in state.crew.of("sampler")):
+        elif all(other.rejections > state.cfg.replay.retries for other in state.crew.of("sampler")):
             fail_run(state, out, f"no sampler serves any version: {state.last_error}", now)
 
     # --- after every event ---------------------------------------------------------------------------------------
@@ -276,9 +280,3 @@ class Hub:
         if observers:
             report = status(self.state, now)
             out.sends.extend((worker.peer, report) for worker in observers)
-
-
-def _ping(worker: Worker, ping: Ping) -> None:
-    """The router has answered it already."""
-    worker.state = ping.state
-    worker.windows.append((ping.busy_s, ping.window_s))

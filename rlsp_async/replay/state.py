@@ -6,7 +6,7 @@ setbacks (budgets), watchdog, lines and status (what people see).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -21,6 +21,8 @@ Ending = Literal["", "draining", "finished", "failed"]
 File = Literal["metrics", "rollouts", "timeline", "evaluations"]
 
 OUTCOMES_KEPT = 100
+RESERVED_HEARTBEATS = 2.0
+"""Within so many a worker finds out that its hub was restarted, and says what it holds."""
 
 
 class Prompts(Protocol):
@@ -77,6 +79,11 @@ class HubState:
         """Reports that overtook the one before them."""
         self.avoid: dict[int, str] = {}
         """Group -> the worker that failed on it: another one is tried, when there is one."""
+        self.returns: Counter[int] = Counter()
+        """Group -> times its lease was lost on the way or given back."""
+        self.reserved: set[int] = set() if self.incarnation == 1 else {*self.to_sample, *self.to_verify}
+        """Restored groups that a worker may still have in its hands: not leased anew before `reserved_until_s`."""
+        self.reserved_until_s = now + RESERVED_HEARTBEATS * cfg.replay.heartbeat_s
         self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
         """Of the newest groups: True for ready, False for dropped because something failed."""
         self.train_failures = 0
@@ -136,11 +143,12 @@ class HubState:
         """Something moved: the watchdog starts to count again."""
         self.progress_s, self.progress_what = now, what
 
-    def announce(self, out: Effects) -> None:
+    def announce(self, out: Effects, now: float) -> None:
         """Tells every sampler of the newest version."""
         if self.weights is not None:
             for worker in self.crew.of("sampler"):
                 worker.rejections = 0
+                worker.offered_s = now
                 out.sends.append((worker.peer, NewWeights(weights=self.weights)))
 
     def pop_for(self, queue: deque[int], worker: Worker, state: str) -> int | None:
@@ -151,7 +159,7 @@ class HubState:
             head = self.ledger.heads.get(group_id)
             if head is None or head.state != state or self._held(group_id):
                 continue
-            if alone or self.avoid.get(group_id) != worker.name:
+            if (alone or self.avoid.get(group_id) != worker.name) and group_id not in self.reserved:
                 return group_id
             queue.append(group_id)
         return None

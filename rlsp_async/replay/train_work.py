@@ -9,7 +9,7 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup
-from rlsp_async.replay.heads import Cursor, Manifest, Published, Repeated, Stepped
+from rlsp_async.replay.heads import Cursor, Event, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.select import is_stale, select
 from rlsp_async.replay.setbacks import drop, fail_run, void
@@ -75,6 +75,9 @@ def sweep(state: HubState, out: Effects, now: float) -> None:
 
 def accept_report(state: HubState, out: Effects, report: StepReport, now: float) -> None:
     """A step was trained. Its groups finish; if it was published, its weights are announced with the same commit."""
+    if report.incarnation and report.incarnation < state.cursors.get("learner", -1):
+        out.records.append(Event(kind="fenced", at_s=now, key=report.step, detail="report of an older learner"))
+        return
     state.restored.pop(report.step, None)
     if report.step in state.to_train:
         state.to_train.remove(report.step)
@@ -105,7 +108,7 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
     out.records.append(Stepped(report=report, stage=manifest.stage, at_s=now, forget_to=_forget(state)))
     if report.weights is not None:
         state.published = report
-        state.announce(out)
+        state.announce(out, now)
     state.moved(f"step {report.step} was trained", now)
 
 
@@ -115,7 +118,7 @@ def _accept_repeat(state: HubState, out: Effects, report: StepReport, now: float
     if report.weights is not None and report.weights.version == state.version and report.weights != state.weights:
         state.published = report
         out.records.append(Published(report=report))
-        state.announce(out)
+        state.announce(out, now)
 
 
 def _remember_checkpoint(state: HubState, report: StepReport) -> None:

@@ -50,6 +50,7 @@ def accept_verdicts(state: HubState, out: Effects, verdicts: VerdictSet, now: fl
         return
     out.records.append(state.ledger.verified(group_id, verdicts.verdicts, now))
     state.avoid.pop(group_id, None)
+    state.returns.pop(group_id, None)
     outcome(state, out, True, now)
     state.moved(f"group {group_id} was verified", now)
 
