@@ -233,7 +233,7 @@ Job = SampleJob | VerifyJob | TrainJob
 
 
 class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
-    """First message of a connection, and again until a Welcome comes."""
+    """First message of a connection, and again after every reconnect."""
 
     run: str
     role: Role
@@ -249,9 +249,9 @@ class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
     leases: list[int] = []
     """Leases it still works on after a reconnect."""
     holding: dict[int, int] = {}
-    """The same leases, each with its key (group id; step for a learner): a restarted hub takes them up again."""
+    """The same leases, each with its group id (learner: step): a hub that was restarted takes them up again."""
     seq: int = 0
-    """Rises with each Hello and Ping of a start of this worker: what is older than the newest heard is void."""
+    """Counts the Hellos of this start: an older one that comes late is passed over."""
     info: dict[str, str] = {}
     """For people: engine, device, host, pid."""
 
@@ -261,24 +261,23 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
 
     state: str = "working"
     """working | waiting_credit | waiting_work | loading | draining"""
+    seq: int = 0
+    """Counts the Pings of this start."""
+    leases: list[int] = []
+    """Every lease it holds, running or not yet acknowledged. What the hub gave and it does not name was lost on the
+    way; what it names and the hub does not know is void."""
+    version: int = -1
+    """Sampler: the version it serves. Others, and a sampler that serves none: -1."""
     busy_s: float = 0.0
     """Seconds busy since the last ping."""
     window_s: float = 0.0
     """Seconds since the last ping."""
     metrics: dict[str, float] = {}
     """Figures since the last ping, e.g. {"tokens": 5120}."""
-    leases: list[int] = []
-    """Every lease it holds, running or without its Ack: the hub mends what was lost on the way."""
-    version: int = -1
-    """Version that a sampler serves; -1 when it serves none."""
-    made_by: int = 0
-    """Incarnation of the learner that made that version."""
-    seq: int = 0
-    """As in Hello. 0: a sign of life only, `leases` and `version` say nothing."""
 
 
 class Done(Noun, frozen=True, kw_only=True, tag="done"):
-    """Result of a lease. Said again until its Ack comes."""
+    """Result of a lease. Sent again after a reconnect until the Ack arrives."""
 
     lease: int
     groups: list[RolloutGroup] = []
@@ -287,8 +286,8 @@ class Done(Noun, frozen=True, kw_only=True, tag="done"):
 
 
 class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
-    """A lease that ends without a result: `infrastructure` is tried elsewhere, `data` counts against the group,
-    `returned` was not worked on (drain, above the credit, a step out of order) and counts against nobody."""
+    """A lease that was not worked: `infrastructure` is tried elsewhere, `data` counts against the group, `returned`
+    against nothing (its worker leaves, or holds enough)."""
 
     lease: int
     kind: Literal["infrastructure", "data", "returned"]
@@ -324,7 +323,7 @@ FromWorker = Hello | Ping | Done | Failed | Loaded | Rejected | Bye
 
 
 class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
-    """Answer to each Hello. `leases`: those of the Hello that are valid; each of the others is revoked."""
+    """Answer to Hello. A worker drops the leases that are not in `leases`."""
 
     run: str
     incarnation: int
@@ -333,6 +332,8 @@ class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
     timeout_s: float
     weights: WeightsRef | None = None
     leases: list[int] = []
+    seq: int = 0
+    """Of the Hello that it answers: another one's answer comes late and is passed over."""
 
 
 class Pong(Noun, frozen=True, kw_only=True, tag="pong"):
@@ -357,7 +358,7 @@ class Ack(Noun, frozen=True, kw_only=True, tag="ack"):
 
 
 class Revoke(Noun, frozen=True, kw_only=True, tag="revoke"):
-    """The lease is void: stop working on it. A result that is ready is said until its Ack all the same."""
+    """The lease is void: stop working on it, send nothing for it."""
 
     lease: int
     reason: str

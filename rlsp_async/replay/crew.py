@@ -1,28 +1,21 @@
-"""Workers and the leases they hold. Pure; nothing here survives the hub: after a restart every worker says hello again,
-and says what it holds.
+"""Workers and the leases they hold. Pure; nothing here survives the hub: after a restart every worker says hello again.
 
-A lease is for one group (sample, verify) or one step (train). The same key is never in two leases, and a number that
-has ended never comes to life again.
+A lease is for one group (sample, verify) or one step (train). The same key is never in two leases.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 from rlsp_async.messages import Hello, Role, WorkerStatus
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 Kind = Literal["sample", "verify", "train"]
 
 KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
 PINGS_KEPT = 5
-REMEMBERED = 8192
-"""Acknowledged leases, departed workers and fenced connections that are remembered."""
 
 
 @dataclass(slots=True)
@@ -35,8 +28,6 @@ class Lease:
     key: int
     """Group id, or step when kind is "train"."""
     since_s: float
-    missed: int = 0
-    """Pings in a row, none of them from before the lease, that did not name it."""
 
 
 @dataclass(slots=True)
@@ -52,14 +43,13 @@ class Worker:
     version: int = -1
     """Sampler: the version it serves; -1 while it serves none."""
     state: str = "waiting_work"
-    made_by: int = 0
-    """Incarnation of the learner that made that version."""
-    seq: int = 0
-    """Of the newest Hello or Ping that was heard."""
-    told_s: float = 0.0
-    """When it was last told of a version."""
     rejections: int = 0
     """Times it refused the newest version."""
+    offered_s: float = 0.0
+    """When it was last told of the newest version."""
+    hello_seq: int = 0
+    ping_seq: int = 0
+    """Newest of each that was heard: what comes later with a smaller number is out of date."""
     leases: dict[int, Lease] = field(default_factory=dict)
     windows: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=PINGS_KEPT))
     """(busy_s, window_s) of the last pings."""
@@ -91,12 +81,6 @@ class Crew:
         self.peers: dict[bytes, Worker] = {}
         self.leases: dict[int, Lease] = {}
         self.holders: dict[tuple[Kind, int], Lease] = {}
-        self.newest: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """(incarnation, seq) of the newest word of each name, of those that have left, too."""
-        self.acked: OrderedDict[int, None] = OrderedDict()
-        """Leases whose result is in."""
-        self.fenced: OrderedDict[bytes, str] = OrderedDict()
-        """Connections of older starts, and what they are told."""
         self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of ours
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
@@ -108,32 +92,8 @@ class Crew:
         self.peers.pop(worker.peer, None)
         self.peers[peer] = worker
         worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
-        self.heard(worker, hello.seq)
+        worker.hello_seq = hello.seq
         return worker
-
-    def heard(self, worker: Worker, seq: int) -> None:
-        """The newest word of a worker."""
-        worker.seq = max(worker.seq, seq)
-        self.newest[worker.name] = worker.incarnation, worker.seq
-        _trim(self.newest, worker.name)
-
-    def adopt(self, worker: Worker, number: int, key: int, now: float) -> None:
-        """Takes up a lease that this worker got from an earlier hub, or before it was thought to be gone."""
-        kind = KIND_OF[worker.role]
-        assert number not in self.leases, number
-        assert (kind, key) not in self.holders, (kind, key)
-        lease = Lease(number, worker.name, kind, key, now)
-        self.leases[number] = worker.leases[number] = self.holders[kind, key] = lease
-
-    def acknowledge(self, number: int) -> None:
-        """The result of a lease is in."""
-        self.acked[number] = None
-        _trim(self.acked, number)
-
-    def fence(self, peer: bytes, why: str) -> None:
-        """What comes over this connection from now on is refused."""
-        self.fenced[peer] = why
-        _trim(self.fenced, peer)
 
     def leave(self, worker: Worker) -> list[Lease]:
         """It is gone; returns the leases that are void now."""
@@ -141,12 +101,13 @@ class Crew:
         self.peers.pop(worker.peer, None)
         return [lease for lease in list(worker.leases.values()) if self.release(lease.lease)]
 
-    def lease(self, worker: Worker, kind: Kind, key: int, now: float) -> Lease:
-        """Puts a piece of work into a worker's hands. The caller has checked credit and key."""
+    def lease(self, worker: Worker, kind: Kind, key: int, now: float, number: int = 0) -> Lease:
+        """Puts a piece of work into a worker's hands, under a new number unless it has one. The caller has checked
+        credit and key."""
         assert worker.free > 0, worker
         assert (kind, key) not in self.holders, (kind, key)
-        lease = Lease(self._next, worker.name, kind, key, now)
-        self._next += 1
+        lease = Lease(number or self._next, worker.name, kind, key, now)
+        self._next += not number
         self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
         return lease
 
@@ -181,10 +142,3 @@ class Crew:
         wanted = set(roles)
         free = [w for w in self.workers.values() if w.role in wanted and w.free > 0]
         return sorted(free, key=lambda w: len(w.leases) / w.credit)
-
-
-def _trim(table: OrderedDict[K, V], key: K) -> None:
-    """`key` is the newest; the oldest goes when there are too many."""
-    table.move_to_end(key)
-    if len(table) > REMEMBERED:
-        table.popitem(last=False)

@@ -62,6 +62,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Place in the ready queue: smaller came first."""
     lost: int = 0
     """Leases lost to infrastructure (a worker that died or failed)."""
+    deaths: int = 0
+    """Workers that died with it in their hands; three are one too many."""
     faults: int = 0
     """Leases that failed because of the group itself, and verdicts that were no verdicts."""
     issued_s: float = 0.0

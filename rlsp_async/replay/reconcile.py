@@ -1,77 +1,75 @@
-"""What a worker says it holds against what the hub believes: whatever was lost on the way is mended. Pure.
+"""What a worker says it holds, against what the hub gave it. Pure.
 
-Any message may be lost, repeated, late or out of order. A Ping names every lease of a worker and the version it
-serves; it, and not the memory of what was sent, decides:
+Any message may be lost, come twice, late or out of order. So nothing rests on one message: every Ping (and Hello) says
+the whole state of its worker, and the hub repairs the difference.
 
-    granted, not named by two Pings    the Work, or its Failed, was lost: leased again, and nobody is charged
-    named, not granted                 Ack when its result is in, else Revoke
-    another version than the newest    NewWeights again, at most every TELL_AGAIN heartbeats
-    the run is ending                  Drain again
-
-Pings carry a number that rises; one that is not above the newest heard is a sign of life and nothing else.
+    given, not named    the Work was lost: the group goes to the front of the queue, and nobody is to blame
+    named, not given    the Revoke or the Ack was lost: it is revoked again
+    another version     the Loaded or the NewWeights was lost: believed, or offered again
+    not draining        the Drain was lost: said again
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from rlsp_async.messages import Ack, Drain, Ping, Revoke
-from rlsp_async.replay.crew import Worker
-from rlsp_async.replay.setbacks import mislay
+from rlsp_async.messages import Drain, Hello, NewWeights, Ping, Revoke
+from rlsp_async.replay.crew import KIND_OF, Worker
+from rlsp_async.replay.setbacks import lose_lease
 from rlsp_async.replay.state import Effects, HubState
 
-GRACE = 2.0
-"""Heartbeats in which a Work may be on its way."""
-MISSES = 2
-"""Pings after that which must not name the lease."""
-TELL_AGAIN = 3.0
-"""Heartbeats between two tellings of the same version."""
+STRAY_HEARTBEATS = 3.0
+"""A lease that is younger may still be on its way."""
+OFFER_HEARTBEATS = 3.0
+"""How often weights are offered again."""
 
 
-def heard_ping(state: HubState, out: Effects, worker: Worker, ping: Ping, now: float) -> None:
-    """A heartbeat. The router has answered it already."""
-    if ping.seq and ping.seq <= worker.seq:
+def pinged(state: HubState, out: Effects, worker: Worker, ping: Ping, now: float) -> None:
+    """A heartbeat. One that comes late says nothing that is still true; one without `seq` says nothing of leases."""
+    if ping.seq and ping.seq <= worker.ping_seq:
         return
     worker.state = ping.state
     worker.windows.append((ping.busy_s, ping.window_s))
-    if ping.seq:
-        state.crew.heard(worker, ping.seq)
-        reconcile(state, out, worker, ping.leases, now)
-        if worker.role == "sampler":
-            worker.version, worker.made_by = ping.version, ping.made_by
-            tell_again(state, out, worker, now)
-    if state.ending and worker.role != "observer":
+    if not ping.seq:
+        return
+    worker.ping_seq = ping.seq
+    named = set(ping.leases)
+    young_s = STRAY_HEARTBEATS * state.cfg.replay.heartbeat_s
+    for lease in [lease for lease in worker.leases.values() if lease.lease not in named]:
+        if now - lease.since_s > young_s:
+            state.crew.release(lease.lease)
+            lose_lease(state, out, lease, "never got it", now, "returned")
+    for number in sorted(named - worker.leases.keys()):
+        out.sends.append((worker.peer, Revoke(lease=number, reason="it is not yours (any more)")))
+    if worker.role == "sampler":
+        _version(state, out, worker, ping, now)
+    if state.ending and ping.state != "draining" and worker.role != "observer":
         out.sends.append((worker.peer, Drain(reason=state.message or "the run is complete")))
 
 
-def reconcile(state: HubState, out: Effects, worker: Worker, named: Iterable[int], now: float) -> None:
-    """Compares the leases of both sides."""
-    numbers = set(named)
-    for lease in list(worker.leases.values()):
-        if lease.lease in numbers:
-            lease.missed = 0
-        elif now - lease.since_s > GRACE * state.cfg.replay.heartbeat_s:
-            lease.missed += 1
-            if lease.missed >= MISSES:
-                state.crew.release(lease.lease)
-                mislay(state, out, lease, now)
-    void_unknown(state, out, worker, numbers)
+def _version(state: HubState, out: Effects, worker: Worker, ping: Ping, now: float) -> None:
+    if state.weights is None:
+        return  # it serves what the run began with
+    worker.version = ping.version
+    late = now - worker.offered_s > OFFER_HEARTBEATS * state.cfg.replay.heartbeat_s
+    if ping.version != state.version and ping.state != "loading" and late:
+        worker.offered_s = now
+        out.sends.append((worker.peer, NewWeights(weights=state.weights)))
 
 
-def void_unknown(state: HubState, out: Effects, worker: Worker, numbers: set[int]) -> None:
-    """Leases that the worker names and does not have."""
-    for number in sorted(numbers - worker.leases.keys()):
-        if number in state.crew.acked:
-            out.sends.append((worker.peer, Ack(lease=number)))
-        else:
-            out.sends.append((worker.peer, Revoke(lease=number, reason="this lease is over")))
-
-
-def tell_again(state: HubState, out: Effects, worker: Worker, now: float) -> None:
-    """A sampler that serves another version than the newest, and is not at it, is told of it again."""
-    ref = state.weights
-    if ref is None or worker.state == "loading" or worker.rejections > state.cfg.replay.retries:
+def adopt(state: HubState, worker: Worker, hello: Hello, now: float) -> None:
+    """After a restart of the hub: leases that a worker still holds, and whose work is still to be done, are taken up
+    under their old numbers, so that nothing that was sampled, verified or trained is done twice."""
+    if worker.role == "observer":
         return
-    is_newest = (worker.version, worker.made_by) == (ref.version, ref.incarnation)
-    if not is_newest and now - worker.told_s > TELL_AGAIN * state.cfg.replay.heartbeat_s:
-        state.tell(out, worker, now)
+    kind = KIND_OF[worker.role]
+    for number, key in sorted(hello.holding.items()):
+        free = number not in state.crew.leases and (kind, key) not in state.crew.holders and worker.free > 0
+        if free and _is_open(state, kind, key):
+            state.crew.lease(worker, kind, key, now, number)
+            state.reserved.discard(key)
+
+
+def _is_open(state: HubState, kind: str, key: int) -> bool:
+    if kind == "train":
+        return state.step < key <= state.last_manifest and key not in state.early
+    head = state.ledger.heads.get(key)
+    return head is not None and head.state == ("issued" if kind == "sample" else "sampled")

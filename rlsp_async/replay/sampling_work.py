@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-import numpy as np
 
-from rlsp_async.columns import floats, ints
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling
 from rlsp_async.prompts.uniform import pick
@@ -28,7 +26,7 @@ def next_sample_job(state: HubState, out: Effects, worker: Worker, now: float) -
     """A group that is issued again, or a new prompt if a slot is free; None when this sampler gets nothing now."""
     if state.phase is None or not may_sample(state, worker):
         return None
-    group_id = state.pop_for(state.to_sample, worker, "issued", now)
+    group_id = state.pop_for(state.to_sample, worker, "issued")
     if group_id is not None:
         return _job(state, state.ledger.heads[group_id])
     head = _new_head(state, out, now)
@@ -61,33 +59,33 @@ def num_evaluation_prompts(state: HubState) -> int:
     return state.cfg.evaluation.prompts if size is None else min(size, state.cfg.evaluation.prompts)
 
 
-def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float) -> bool:
-    """Rollouts came. The first whole result of a group wins, whoever brings it; False: this one is too late."""
+def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float) -> None:
+    """Rollouts came. The first whole result of a group wins, whoever brings it; others are counted as duplicates."""
     head = state.ledger.heads.get(group.group_id)
     if head is None or head.state != "issued":
-        return False
+        state.num_duplicates += 1
+        return
     void(state, out, "sample", group.group_id, "another worker was first")
     if any(rollout.finish == "abort" for rollout in group.rollouts):
         _received(state, out, count_tokens(group))
         out.records.append(state.ledger.waste(group.group_id, count_tokens(group)))
         charge(state, out, group.group_id, "sample", "lost", "its rollouts were aborted", now)
-        return True
+        return
     try:
         _check_answer(state, head, group)
         record = state.ledger.sampled(group, now)
     except DataError as e:
         charge(state, out, group.group_id, "sample", "faults", str(e), now)
-        return True
+        return
     out.records.append(record)
     _received(state, out, record.head.num_tokens)
-    state.forget(group.group_id)
+    state.avoid.pop(group.group_id, None)
     stage = state.stage
     if stage is not None and is_stale(record.head, state.step + 1, stage.max_lag):
         drop(state, out, group.group_id, "stale", now)
     else:
         state.to_verify.append(group.group_id)
     state.moved(f"group {group.group_id} was sampled", now)
-    return True
 
 
 def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, RolloutGroup]], now: float) -> int:
@@ -162,14 +160,6 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
 
 
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
-    if group.prompt.prompt_id != prompt_of(state, head).prompt_id:
-        raise DataError(f"group {group.group_id} came with the prompt {group.prompt.prompt_id!r} of another")
     expected = sampling_of(state, head).rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
-    for rollout in group.rollouts:
-        if not np.isfinite(floats(rollout.logprobs)).all():
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: a log-prob is not finite")
-        if rollout.versions and int(ints(rollout.versions).max()) > state.step:
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: tokens of version "
-                            f"{int(ints(rollout.versions).max())}, the newest step is {state.step}")

@@ -21,8 +21,8 @@ Ending = Literal["", "draining", "finished", "failed"]
 File = Literal["metrics", "rollouts", "timeline", "evaluations"]
 
 OUTCOMES_KEPT = 100
-KEEP = 2.5
-"""Heartbeats after a restart for which restored groups wait for their former holders."""
+RESERVED_HEARTBEATS = 2.0
+"""Within so many a worker finds out that its hub was restarted, and says what it holds."""
 
 
 class Prompts(Protocol):
@@ -75,21 +75,18 @@ class HubState:
         self.restored: dict[int, list[VerifiedGroup]] = {}
         """Batches of reported steps, read from the journal for a learner that was restarted."""
         self.wanted: set[int] = set()
+        self.early: dict[int, StepReport] = {}
+        """Reports that overtook the one before them."""
         self.avoid: dict[int, str] = {}
         """Group -> the worker that failed on it: another one is tried, when there is one."""
-        self.deaths: dict[int, set[tuple[str, int]]] = {}
-        """Group -> (worker, incarnation) of those that died with its lease."""
-        self.mislaid: Counter[int] = Counter()
-        """Group -> times that a message about its lease was lost on the way."""
-        self.num_mislaid = 0
-        self.kept: set[int] = set(self.to_sample) | set(self.to_verify)
-        """Groups whose former holders may come back with them until `kept_until_s`."""
-        self.kept_until_s = now + self._keep_s
+        self.returns: Counter[int] = Counter()
+        """Group -> times its lease was lost on the way or given back."""
+        self.reserved: set[int] = set() if self.incarnation == 1 else {*self.to_sample, *self.to_verify}
+        """Restored groups that a worker may still have in its hands: not leased anew before `reserved_until_s`."""
+        self.reserved_until_s = now + RESERVED_HEARTBEATS * cfg.replay.heartbeat_s
         self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
         """Of the newest groups: True for ready, False for dropped because something failed."""
         self.train_failures = 0
-        self.repeats: Counter[int] = Counter()
-        """Step -> times that a restarted learner has trained it again."""
         self.num_duplicates = 0
         self.ending: Ending = ""
         self.stopped = False
@@ -100,10 +97,6 @@ class HubState:
         self.last_error = ""
         self.progress_s = now
         self.progress_what = "the hub started"
-        self.stalled: tuple[str, float] | None = None
-        """What the watchdog has warned of, and since when that has been so."""
-        self.ticked_s: float | None = None
-        """Newest tick; None before the first."""
         self.stepped_s = now
         self.step_seconds: deque[float] = deque(maxlen=16)
         self.generated_then = 0
@@ -115,8 +108,6 @@ class HubState:
     def _restore_steps(self, loaded: Loaded) -> None:
         self.step = loaded.reports[-1].step if loaded.reports else 0
         """Newest reported step."""
-        self.reported: dict[int, StepReport] = {report.step: report for report in loaded.reports}
-        """The first report of each step that is remembered."""
         self.manifests: dict[int, Manifest] = {manifest.step: manifest for manifest in loaded.manifests}
         self.last_manifest = max(self.manifests, default=self.step)
         kept = self.cfg.learner.keep_checkpoints
@@ -154,42 +145,21 @@ class HubState:
 
     def announce(self, out: Effects, now: float) -> None:
         """Tells every sampler of the newest version."""
-        for worker in self.crew.of("sampler"):
-            worker.rejections = 0
-            self.tell(out, worker, now)
-
-    def tell(self, out: Effects, worker: Worker, now: float) -> None:
-        """Tells one sampler of the newest version."""
         if self.weights is not None:
-            worker.told_s = now
-            out.sends.append((worker.peer, NewWeights(weights=self.weights)))
+            for worker in self.crew.of("sampler"):
+                worker.rejections = 0
+                worker.offered_s = now
+                out.sends.append((worker.peer, NewWeights(weights=self.weights)))
 
-    def forget(self, group_id: int) -> None:
-        """A group has gone on: what went wrong with it before is over."""
-        self.avoid.pop(group_id, None)
-        self.deaths.pop(group_id, None)
-        self.mislaid.pop(group_id, None)
-
-    @property
-    def _keep_s(self) -> float:
-        """After a restart the holders of what was at work need a Ping and a Hello to be known again."""
-        return KEEP * self.cfg.replay.heartbeat_s if self.incarnation > 1 else 0.0
-
-    def keep_from(self, now: float) -> None:
-        """The hub can be heard from now on."""
-        self.kept_until_s = now + self._keep_s
-
-    def pop_for(self, queue: deque[int], worker: Worker, state: str, now: float) -> int | None:
-        """The next group of a queue for this worker: still in `state`, not kept for another, and not one it failed on
-        if others are there."""
+    def pop_for(self, queue: deque[int], worker: Worker, state: str) -> int | None:
+        """The next group of a queue for this worker: still in `state`, and not one it failed on if others are there."""
         alone = len(self.crew.of(worker.role)) < 2
         for _ in range(len(queue)):
             group_id = queue.popleft()
             head = self.ledger.heads.get(group_id)
             if head is None or head.state != state or self._held(group_id):
                 continue
-            is_kept = now < self.kept_until_s and group_id in self.kept
-            if not is_kept and (alone or self.avoid.get(group_id) != worker.name):
+            if (alone or self.avoid.get(group_id) != worker.name) and group_id not in self.reserved:
                 return group_id
             queue.append(group_id)
         return None

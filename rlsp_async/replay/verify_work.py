@@ -18,7 +18,7 @@ from rlsp_async.replay.state import Effects, HubState
 def next_verify_job(state: HubState, out: Effects, worker: Worker, now: float) -> VerifyJob | None:
     """The group that waits longest, less those that became too old while they waited."""
     while True:
-        group_id = state.pop_for(state.to_verify, worker, "sampled", now)
+        group_id = state.pop_for(state.to_verify, worker, "sampled")
         if group_id is None:
             return None
         head = state.ledger.heads[group_id]
@@ -36,22 +36,23 @@ def verify_job(state: HubState, group_id: int) -> VerifyJob:
     return VerifyJob(group_id=group_id, task=group.prompt.task, items=items)
 
 
-def accept_verdicts(state: HubState, out: Effects, verdicts: VerdictSet, now: float) -> bool:
-    """Verdicts came; the first true set of a group wins. False: these are too late."""
+def accept_verdicts(state: HubState, out: Effects, verdicts: VerdictSet, now: float) -> None:
+    """Verdicts came; the first true set of a group wins."""
     group_id = verdicts.group_id
     head = state.ledger.heads.get(group_id)
     if head is None or head.state != "sampled":
-        return False
+        state.num_duplicates += 1
+        return
     void(state, out, "verify", group_id, "another worker was first")
     wrong = _untrue(verdicts.verdicts, len(state.ledger.bodies[group_id].rollouts))
     if wrong:
         charge(state, out, group_id, "verify", "faults", wrong, now)
-        return True
+        return
     out.records.append(state.ledger.verified(group_id, verdicts.verdicts, now))
-    state.forget(group_id)
+    state.avoid.pop(group_id, None)
+    state.returns.pop(group_id, None)
     outcome(state, out, True, now)
     state.moved(f"group {group_id} was verified", now)
-    return True
 
 
 def _untrue(verdicts: list[Verdict], num_rollouts: int) -> str:

@@ -23,8 +23,16 @@ class Loader:
         self._loaded: tuple[WeightsRef, Loaded] | None = None
         self._woken = asyncio.Event()
 
+    @property
+    def version(self) -> int:
+        """What is served now; -1 while nothing is known to be."""
+        return self._loaded[0].version if self._loaded else -1
+
     def offer(self, ref: WeightsRef) -> None:
-        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it."""
+        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it. An
+        older one than what is served comes late and is passed over."""
+        if self._loaded is not None and ref.version < self.version:
+            return
         self._wanted = ref
         self._woken.set()
 

@@ -1,6 +1,7 @@
 """Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed.
 
-Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often and from whom.
+Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often, in which order and
+from whom: while there is chaos each message, in either direction, may be lost, come twice or be overtaken.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from rlsp_async.replay.select import lag
 from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
 
 CHECKPOINT_EVERY = 2
+LOST, TWICE, OVERTAKEN = 0.06, 0.05, 0.1
 
 
 class FakeWorker:
@@ -49,8 +51,11 @@ class FakeWorker:
         self.works: dict[int, Work] = {}
         self.unacked: dict[int, Done] = {}
         self.version = 0
+        self.keys = {}
         self.weights: list[list[int]] = []
         self.left = False
+        self.welcomed = False
+        self.num_hellos, self.num_pings = 0, 0
 
     @property
     def peer(self) -> bytes:
@@ -65,12 +70,34 @@ class FakeWorker:
         self.weights = self.weights[:self.checkpoint]
         self.start += 1
         self.inbox, self.works, self.unacked, self.version, self.left = [], {}, {}, 0, False
+        self.keys: dict[int, int] = {}
 
-    def hello(self) -> Any:
-        self.connection += 1
-        self.inbox = []
-        return hello(self.role, self.name, self.credit, start=self.start, step=len(self.weights),
-                     leases=[*self.works, *self.unacked])
+    def hello(self, again: bool = False) -> Any:
+        """On a new connection, or once more on this one because nobody answered."""
+        if not again:
+            self.connection += 1
+            self.inbox = []
+        self.welcomed = False
+        self.num_hellos += 1
+        held = [*self.works, *self.unacked]
+        return hello(self.role, self.name, self.credit, start=self.start, step=len(self.weights), leases=held,
+                     holding={lease: self.keys[lease] for lease in held}, seq=self.num_hellos)
+
+    def ping(self) -> Ping:
+        self.num_pings += 1
+        return Ping(seq=self.num_pings, leases=[*self.works, *self.unacked], version=self.version or -1,
+                    state="draining" if self.left else "working")
+
+    def forget(self, kept: set[int]) -> None:
+        self.works = {k: v for k, v in self.works.items() if k in kept}
+        self.unacked = {k: v for k, v in self.unacked.items() if k in kept}
+
+    @property
+    def ready(self) -> list[Work]:
+        """What may be worked on now: a learner takes its steps in order."""
+        if self.role != "learner":
+            return list(self.works.values())
+        return [w for w in self.works.values() if w.job.batch.step <= len(self.weights) + 1]
 
 
 class Chaos:
@@ -79,6 +106,7 @@ class Chaos:
     def __init__(self, cfg: RunConfig, path: Path, random: Random) -> None:
         self.cfg, self.path, self.random = cfg, path, random
         self.now = 0.0
+        self.lossy = True
         self.journal = Journal(path, cfg)
         self.hub = Hub(cfg, SmallTask(), self.journal.load())
         self.workers = [FakeWorker(f"sampler-{i}", 3) for i in range(2)] + [
@@ -90,7 +118,18 @@ class Chaos:
     # --- the wire ------------------------------------------------------------------------------------------------
 
     def deliver(self, worker: FakeWorker, message: Any) -> None:
-        self.carry_out(self.hub.on(worker.peer, message, self.now))
+        for _ in range(self.copies()):
+            self.carry_out(self.hub.on(worker.peer, message, self.now))
+
+    def copies(self) -> int:
+        """How often a message arrives."""
+        draw = self.random.random() if self.lossy else 1.0
+        return 0 if draw < LOST else 2 if draw < LOST + TWICE else 1
+
+    def put(self, inbox: list[Any], message: Any) -> None:
+        for _ in range(self.copies()):
+            overtakes = self.lossy and inbox and self.random.random() < OVERTAKEN
+            inbox.insert(self.random.randrange(len(inbox)) if overtakes else len(inbox), message)
 
     def carry_out(self, effects: Any) -> None:
         self.journal.commit(effects.records)
@@ -98,7 +137,7 @@ class Chaos:
         by_peer = {worker.peer: worker for worker in self.workers}
         for peer, message in effects.sends:
             if peer in by_peer:
-                by_peer[peer].inbox.append(message)
+                self.put(by_peer[peer].inbox, message)
         self.check_laws()
         for step in effects.wants:
             self.carry_out(self.hub.restored(step, self.journal.batch(step), self.now))
@@ -113,7 +152,7 @@ class Chaos:
         elif draw < 0.86 and worker.unacked:
             self.deliver(worker, self.random.choice(list(worker.unacked.values())))  # said twice
         elif draw < 0.89:
-            self.deliver(worker, Ping())
+            self.deliver(worker, worker.ping())
         elif draw < 0.91:
             self.deliver(worker, worker.hello())  # reconnect; what was on its way is lost
         elif draw < 0.93:
@@ -136,30 +175,33 @@ class Chaos:
     def handle(self, worker: FakeWorker, honest: bool = False) -> None:
         if worker.inbox:
             self.receive(worker, worker.inbox.pop(0))  # a connection keeps its order
-        elif worker.works:
-            works = list(worker.works.values())
+        elif works := worker.ready:
             self.work(worker, works[0] if worker.role == "learner" else self.random.choice(works), honest)
         elif worker.unacked and honest:
             self.deliver(worker, next(iter(worker.unacked.values())))
-        elif not worker.left:
-            self.deliver(worker, Ping())
+        elif not worker.welcomed and self.random.random() < 0.3:
+            self.deliver(worker, worker.hello(again=True))
+        elif not worker.left or honest:
+            self.deliver(worker, worker.ping())
 
     def receive(self, worker: FakeWorker, message: Any) -> None:
         match message:
             case Work():
-                worker.works[message.lease] = message
+                if message.lease not in worker.unacked:
+                    worker.works[message.lease] = message
+                    worker.keys[message.lease] = key_of(message)
             case Ack(lease=lease) | Revoke(lease=lease):
                 worker.works.pop(lease, None)
                 worker.unacked.pop(lease, None)
-            case Welcome(leases=kept):
-                worker.works = {k: v for k, v in worker.works.items() if k in kept}
-                worker.unacked = {k: v for k, v in worker.unacked.items() if k in kept}
+            case Welcome(leases=kept) if not worker.welcomed and message.seq == worker.num_hellos:
+                worker.welcomed = True
+                worker.forget(set(kept))
                 if message.weights is not None:
                     self.load(worker, message.weights.version)
             case NewWeights(weights=ref):
                 self.load(worker, ref.version)
             case Pong(known=False):
-                self.deliver(worker, worker.hello())
+                self.deliver(worker, worker.hello(again=True))
             case Drain():
                 worker.left = True
             case Refuse():
@@ -205,6 +247,7 @@ class Chaos:
 
     def settle(self) -> None:
         """From here on everybody is honest and alive: the run must end."""
+        self.lossy = False
         for _ in range(3000):
             if self.hub.is_over:
                 return
@@ -244,3 +287,8 @@ class Chaos:
         assert len(groups) == len(set(groups))
         for worker in state.crew.workers.values():
             assert len(worker.leases) <= worker.credit
+
+
+def key_of(work: Work) -> int:
+    """Group id, or step."""
+    return work.job.batch.step if isinstance(work.job, TrainJob) else work.job.group_id
