@@ -28,6 +28,7 @@ examples:
   rlsp run   launch/configs/ops_cpu.toml              train; run it again to continue or to see the result
   rlsp run   launch/configs/ops_cpu.toml name=b seed=3 stages.rlsp.steps=40
   rlsp report runs/ops_cpu                            the table of results; the curves are in report.html
+  rlsp audit runs/ops_cpu                             was anything lost, trained twice, or trained too old?
   rlsp eval  runs/ops_cpu/final --task ops -n 8       held-out pass@1 and pass@8 of any model directory
   rlsp demos ops -n 3                                 what the task looks like
 
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="the results of a run as a table, and RUN/report.html")
     report.add_argument("run", metavar="RUN", help="directory of a run, e.g. runs/ops_cpu")
     report.add_argument("--json", action="store_true", help="the whole report as JSON")
+    audit = commands.add_parser("audit", help="check every guarantee of a run from its journal; exit code 1: broken")
+    audit.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
+    audit.add_argument("--json", action="store_true", help="every finding as JSON")
     demos = commands.add_parser("demos", help="a few demonstrations of a task, readable")
     demos.add_argument("task", metavar="TASK", help="a task (`rlsp tasks`) or a config whose task it is")
     demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
@@ -148,6 +152,10 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.observe.show import show_report
 
             return show_report(Path(arguments.run), as_json=arguments.json)
+        case "audit":
+            from rlsp_async.audit.show import show_audit
+
+            return show_audit(Path(arguments.run), as_json=arguments.json)
         case "demos":
             from rlsp_async.observe.show import show_demonstrations
 

@@ -69,6 +69,7 @@ ROWS = {
     "rlsp_async.replay.recorder": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them
+    "rlsp_async.audit": Row(5, TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
     "rlsp_async.service": Row(5, TORCH),
     "rlsp_async.observe.show": Row(6),
     "rlsp_async.observe.watch": Row(6),

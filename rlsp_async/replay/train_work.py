@@ -98,7 +98,7 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
         return
     stage = state.plan.stages[manifest.stage]
     out.lines.extend(step_lines(state, manifest, report, now))
-    state.step = report.step
+    state.step, state.train_failures = report.step, 0
     for group_id in manifest.groups:
         out.records.append(state.ledger.finish(group_id, state.last_manifest + 1, stage.max_lag, stage.max_uses))
     if manifest.last_of_stage:
