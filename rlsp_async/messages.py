@@ -268,6 +268,8 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
     way; what it names and the hub does not know is void."""
     version: int = -1
     """Sampler: the version it serves. Others, and a sampler that serves none: -1."""
+    made_by: int = 0
+    """Incarnation of the learner that made that version."""
     busy_s: float = 0.0
     """Seconds busy since the last ping."""
     window_s: float = 0.0

@@ -6,7 +6,7 @@ start keeps the leases that both sides still know.
 
 from __future__ import annotations
 
-from rlsp_async.messages import PROTOCOL, Drain, Hello, Refuse, Revoke, Welcome
+from rlsp_async.messages import PROTOCOL, Drain, FromWorker, Hello, Ping, Refuse, Revoke, Welcome
 from rlsp_async.replay.crew import Lease, Worker
 from rlsp_async.replay.heads import Event, EventKind
 from rlsp_async.replay.reconcile import STRAY_HEARTBEATS, adopt
@@ -18,20 +18,22 @@ from rlsp_async.replay.train_work import learner_came
 
 def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float) -> None:
     """A worker came, or came back; it is refused, or welcomed with what it must know."""
+    crew = state.crew
+    outdated = _outdated(state, hello)
+    if outdated:
+        _fence(state, out, peer, hello.worker, hello.incarnation, outdated, now)
+        return
     refusal = _refusal(state, hello)
     if refusal:
-        if "newer" in refusal:
-            out.records.append(_event("fenced", hello.worker, now, hello.incarnation, refusal))
         out.sends.append((peer, Refuse(reason=refusal)))
         return
-    crew = state.crew
+    if hello.seq > 0 and (hello.incarnation, hello.seq) <= crew.newest.get(hello.worker, (-1, 0)):
+        return  # it comes late, or twice; its worker may have left since
     old = crew.workers.get(hello.worker)
     if old is not None and old.incarnation < hello.incarnation:
-        out.sends.append((old.peer, Refuse(reason=f"a newer {hello.worker} has taken over")))
+        _fence(state, out, old.peer, old.name, old.incarnation, f"a newer {old.name} has taken over", now)
         gone(state, out, old, "was replaced by a newer start", now)
         old = None
-    if old is not None and hello.seq and hello.seq <= old.hello_seq:
-        return  # it comes late, or twice
     young_s = STRAY_HEARTBEATS * state.cfg.replay.heartbeat_s if old is not None and old.peer == peer else 0.0
     worker = crew.join(hello, peer, now)
     if old is None:
@@ -45,6 +47,31 @@ def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float)
     _welcome(state, out, worker, hello, now)
 
 
+def _outdated(state: HubState, hello: Hello) -> str:
+    newest, _ = state.crew.newest.get(hello.worker, (hello.incarnation, 0))
+    if newest > hello.incarnation:
+        return f"a newer {hello.worker} is at work"
+    if hello.role == "learner" and hello.incarnation < state.cursors.get("learner", -1):
+        return "a newer start of the learner has trained since"
+    return ""
+
+
+def _fence(state: HubState, out: Effects, peer: bytes, worker: str, incarnation: int, why: str, now: float) -> None:
+    """An older start of a worker: it is refused, and nothing that it says is kept."""
+    state.crew.fence(peer, why)
+    out.sends.append((peer, Refuse(reason=why)))
+    out.records.append(_event("fenced", worker, now, incarnation, why))
+
+
+def heard_fenced(state: HubState, out: Effects, peer: bytes, message: FromWorker, now: float) -> None:
+    """Whatever comes over the connection of an older start is answered by Refuse."""
+    why = state.crew.fenced[peer]
+    out.sends.append((peer, Refuse(reason=why)))
+    if not isinstance(message, Ping):
+        detail = f"{type(message).__name__}: {why}"
+        out.records.append(_event("fenced", peer.decode(errors="replace"), now, 0, detail))
+
+
 def _refusal(state: HubState, hello: Hello) -> str:
     if hello.run != state.cfg.name:
         return f"this hub serves run {state.cfg.name!r}, not {hello.run!r}"
@@ -55,10 +82,6 @@ def _refusal(state: HubState, hello: Hello) -> str:
     old = state.crew.workers.get(hello.worker)
     if old is not None and old.role != hello.role:
         return f"the name {hello.worker!r} is taken by a {old.role}"
-    if old is not None and old.incarnation > hello.incarnation:
-        return f"a newer {hello.worker} is at work"
-    if hello.role == "learner" and hello.incarnation < state.cursors.get("learner", -1):
-        return "a newer start of the learner has trained since"
     learner = state.crew.learner()
     if hello.role == "learner" and learner is not None and learner.name != hello.worker:
         return f"{learner.name} is the learner of this run"
@@ -85,7 +108,7 @@ def gone(state: HubState, out: Effects, worker: Worker, why: str, now: float, fa
     """A worker left, was silent for too long or was replaced: its leases are given to others."""
     out.records.append(_event("gone", worker.name, now, worker.incarnation, why))
     for lease in state.crew.leave(worker):
-        lose_lease(state, out, lease, why, now, fate)
+        lose_lease(state, out, lease, why, now, fate, worker.incarnation)
 
 
 def take_back(state: HubState, out: Effects, lease: Lease, now: float) -> None:

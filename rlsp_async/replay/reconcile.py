@@ -3,21 +3,23 @@
 Any message may be lost, come twice, late or out of order. So nothing rests on one message: every Ping (and Hello) says
 the whole state of its worker, and the hub repairs the difference.
 
-    given, not named    the Work was lost: the group goes to the front of the queue, and nobody is to blame
-    named, not given    the Revoke or the Ack was lost: it is revoked again
+    given, not named    the Work, or its Failed, was lost: it goes to the front of the queue, nobody is to blame
+    named, not given    the Ack or the Revoke was lost: it is said again
     another version     the Loaded or the NewWeights was lost: believed, or offered again
     not draining        the Drain was lost: said again
 """
 
 from __future__ import annotations
 
-from rlsp_async.messages import Drain, Hello, NewWeights, Ping, Revoke
+from rlsp_async.messages import Ack, Drain, Hello, Ping, Revoke
 from rlsp_async.replay.crew import KIND_OF, Worker
 from rlsp_async.replay.setbacks import lose_lease
 from rlsp_async.replay.state import Effects, HubState
 
 STRAY_HEARTBEATS = 3.0
 """A lease that is younger may still be on its way."""
+MISSES = 2
+"""So many Pings in a row must not name an older one."""
 OFFER_HEARTBEATS = 3.0
 """How often weights are offered again."""
 
@@ -33,12 +35,15 @@ def pinged(state: HubState, out: Effects, worker: Worker, ping: Ping, now: float
     worker.ping_seq = ping.seq
     named = set(ping.leases)
     young_s = STRAY_HEARTBEATS * state.cfg.replay.heartbeat_s
-    for lease in [lease for lease in worker.leases.values() if lease.lease not in named]:
-        if now - lease.since_s > young_s:
+    for lease in list(worker.leases.values()):
+        is_missed = lease.lease not in named and now - lease.since_s > young_s
+        lease.missed = lease.missed + 1 if is_missed else 0
+        if lease.missed >= MISSES:
             state.crew.release(lease.lease)
             lose_lease(state, out, lease, "never got it", now, "returned")
     for number in sorted(named - worker.leases.keys()):
-        out.sends.append((worker.peer, Revoke(lease=number, reason="it is not yours (any more)")))
+        is_in = number in state.crew.acked
+        out.sends.append((worker.peer, Ack(lease=number) if is_in else Revoke(lease=number, reason="it is over")))
     if worker.role == "sampler":
         _version(state, out, worker, ping, now)
     if state.ending and ping.state != "draining" and worker.role != "observer":
@@ -50,9 +55,9 @@ def _version(state: HubState, out: Effects, worker: Worker, ping: Ping, now: flo
         return  # it serves what the run began with
     worker.version = ping.version
     late = now - worker.offered_s > OFFER_HEARTBEATS * state.cfg.replay.heartbeat_s
-    if ping.version != state.version and ping.state != "loading" and late:
-        worker.offered_s = now
-        out.sends.append((worker.peer, NewWeights(weights=state.weights)))
+    is_newest = (ping.version, ping.made_by) == (state.version, state.weights.incarnation)
+    if not is_newest and ping.state != "loading" and late and worker.rejections <= state.cfg.replay.retries:
+        state.tell(out, worker, now)
 
 
 def adopt(state: HubState, worker: Worker, hello: Hello, now: float) -> None:
@@ -61,15 +66,16 @@ def adopt(state: HubState, worker: Worker, hello: Hello, now: float) -> None:
     if worker.role == "observer":
         return
     kind = KIND_OF[worker.role]
+    crew = state.crew
     for number, key in sorted(hello.holding.items()):
-        free = number not in state.crew.leases and (kind, key) not in state.crew.holders and worker.free > 0
-        if free and _is_open(state, kind, key):
-            state.crew.lease(worker, kind, key, now, number)
+        is_known = number in crew.leases or number in crew.acked or (kind, key) in crew.holders
+        if not is_known and worker.free > 0 and _is_open(state, kind, key):
+            crew.lease(worker, kind, key, now, number)
             state.reserved.discard(key)
 
 
 def _is_open(state: HubState, kind: str, key: int) -> bool:
     if kind == "train":
-        return state.step < key <= state.last_manifest and key not in state.early
+        return state.step < key <= state.last_manifest
     head = state.ledger.heads.get(key)
     return head is not None and head.state == ("issued" if kind == "sample" else "sampled")

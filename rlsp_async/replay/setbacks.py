@@ -30,13 +30,18 @@ def fail_run(state: HubState, out: Effects, message: str, now: float) -> None:
     if state.ending in ("failed", "finished"):
         return
     state.ending, state.ending_since_s, state.message = "failed", now, message
+    out.records.append(Event(kind="failed", at_s=now, key=state.step, detail=message))
     for worker in state.crew.workers.values():
         if worker.role != "observer":
             out.sends.append((worker.peer, Drain(reason=message)))
 
 
-def lose_lease(state: HubState, out: Effects, lease: Lease, why: str, now: float, fate: Fate = "failed") -> None:
-    """A released lease was lost to infrastructure: its work goes to the front of the queue, elsewhere if possible."""
+def lose_lease(state: HubState, out: Effects, lease: Lease, why: str, now: float, fate: Fate = "failed",
+               incarnation: int = 0) -> None:
+    """A released lease was lost to infrastructure: its work goes to the front of the queue, elsewhere if possible.
+
+    `incarnation`: of the worker that died, so that one which is silent twice counts as one death.
+    """
     out.records.append(Event(kind="lease_lost", at_s=now, worker=lease.worker, key=lease.key,
                              detail=f"{lease.kind}, {fate}: {why}"))
     if lease.kind == "train":
@@ -47,7 +52,13 @@ def lose_lease(state: HubState, out: Effects, lease: Lease, why: str, now: float
         _queue_again(state, lease.kind, lease.key)
         return
     state.avoid[lease.key] = lease.worker
-    charge(state, out, lease.key, lease.kind, "deaths" if fate == "died" else "lost", f"{lease.worker}: {why}", now)
+    why = f"{lease.worker}: {why}"
+    killed = state.killed.setdefault(lease.key, set())
+    if fate == "died" and (lease.worker, incarnation) in killed:
+        _queue_again(state, lease.kind, lease.key)
+    else:
+        killed.update({(lease.worker, incarnation)} if fate == "died" else ())
+        charge(state, out, lease.key, lease.kind, "deaths" if fate == "died" else "lost", why, now)
 
 
 def _queue_again(state: HubState, kind: Literal["sample", "verify"], group_id: int) -> None:
@@ -78,8 +89,7 @@ def charge(state: HubState, out: Effects, group_id: int, kind: Literal["sample",
 def drop(state: HubState, out: Effects, group_id: int, reason: Reason, now: float, why: str = "") -> None:
     """Drops a group; a failure counts against the budget of the run."""
     out.records.append(state.ledger.drop(group_id, reason, why))
-    state.avoid.pop(group_id, None)
-    state.returns.pop(group_id, None)
+    state.forget(group_id)
     if reason in FAILURES:
         outcome(state, out, False, now)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
-from rlsp_async.errors import ConfigError, DataError, EngineError
+from rlsp_async.errors import ConfigError, DataError, EngineError, MessageError
 from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, TrainJob, VerdictSet, Work
 from rlsp_async.wire.busy import BusyMeter
 from rlsp_async.wire.codec import encode
@@ -22,7 +22,8 @@ from rlsp_async.wire.leases import LeaseBook
 
 Result = RolloutGroup | VerdictSet | StepReport
 Handler = Callable[[Any], Awaitable[Result]]
-"""A job of the worker's role to its result. EngineError and DataError become Failed, anything else ends the worker."""
+"""A job of the worker's role to its result. EngineError, DataError and MessageError (a job that cannot be worked now: a
+step whose predecessor was lost on the way) become Failed, anything else ends the worker."""
 
 ERROR_CHARACTERS = 2000
 LARGEST_FACTOR = 8
@@ -134,6 +135,8 @@ class Jobs:
                 self._failed(lease, "infrastructure", error)
             case DataError():
                 self._failed(lease, "data", error)
+            case MessageError():
+                self._failed(lease, "returned", error)
             case _:
                 self._failed(lease, "infrastructure", error)
                 self._end(error)
@@ -148,7 +151,7 @@ class Jobs:
             if self.book.finish(done.lease, frame):
                 self._say_done(frame)
 
-    def _failed(self, lease: int, kind: Literal["infrastructure", "data"], error: BaseException) -> None:
+    def _failed(self, lease: int, kind: Literal["infrastructure", "data", "returned"], error: BaseException) -> None:
         if self.book.fail(lease):
             log.warning("lease failed", lease=lease, kind=kind, error=str(error))
             text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]

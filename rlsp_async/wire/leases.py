@@ -61,8 +61,9 @@ class LeaseBook:
         """Acknowledged or revoked: forget it. Idempotent."""
         self.running.discard(lease)
         self.unacked.pop(lease, None)
-        if self.keys.pop(lease, None) is not None:
-            self._ended.append(lease)
+        self.keys.pop(lease, None)
+        if lease not in self._ended:
+            self._ended.append(lease)  # its Work may still come, or come again
 
     def held(self) -> list[int]:
         """What a Hello says: running and unacked, in order."""

@@ -225,7 +225,7 @@ class WorkerLink:
             self._limits, heartbeat_s=message.heartbeat_s, timeout_s=message.timeout_s)
         self._jobs.reconcile(message.leases)
         if message.weights is not None and self._loader:
-            self._loader.offer(message.weights)
+            self._loader.offer(message.weights, message.incarnation)
         log.info("welcome", hub=message.incarnation, kept=len(message.leases))
 
     def _heard(self) -> None:
@@ -259,7 +259,8 @@ class WorkerLink:
         self._num_pings += 1
         self._post(Ping(state=self._state(), busy_s=busy_s, window_s=window_s, metrics=self._metrics(),
                         seq=self._num_pings, leases=self._jobs.book.held(),
-                        version=self._loader.version if self._loader else -1))
+                        version=self._loader.version if self._loader else -1,
+                        made_by=self._loader.made_by if self._loader else 0))
 
     def _state(self) -> str:
         if self._stop.is_set():

@@ -21,6 +21,8 @@ class Loader:
         self._answer = answer
         self._wanted: WeightsRef | None = None
         self._loaded: tuple[WeightsRef, Loaded] | None = None
+        self._newest = (0, -1, 0)
+        """(start of the hub, version, start of the learner) of the newest offer."""
         self._woken = asyncio.Event()
 
     @property
@@ -28,11 +30,21 @@ class Loader:
         """What is served now; -1 while nothing is known to be."""
         return self._loaded[0].version if self._loaded else -1
 
-    def offer(self, ref: WeightsRef) -> None:
-        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it. An
-        older one than what is served comes late and is passed over."""
-        if self._loaded is not None and ref.version < self.version:
+    @property
+    def made_by(self) -> int:
+        """Incarnation of the learner that made it."""
+        return self._loaded[0].incarnation if self._loaded else 0
+
+    def offer(self, ref: WeightsRef, hub: int = 0) -> None:
+        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it.
+
+        An older version than the newest heard of, or the same by an older learner, comes late and is passed over; only
+        a later start of the `hub` may go back (its journal lost its end).
+        """
+        order = (max(hub, self._newest[0]), ref.version, ref.incarnation)
+        if order < self._newest:
             return
+        self._newest = order
         self._wanted = ref
         self._woken.set()
 
