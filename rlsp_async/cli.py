@@ -26,6 +26,7 @@ EXAMPLES = """\
 examples:
   rlsp check launch/configs/ops_cpu.toml              what will this run need, and is it sensible?
   rlsp run   launch/configs/ops_cpu.toml              train; run it again to continue or to see the result
+  rlsp run   --resume runs/ops_cpu                    go on after anything, from any directory
   rlsp run   launch/configs/ops_cpu.toml name=b seed=3 stages.rlsp.steps=40
   rlsp report runs/ops_cpu                            the table of results; the curves are in report.html
   rlsp audit runs/ops_cpu                             was anything lost, trained twice, or trained too old?
@@ -83,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         "sampling, verifying, remembering and learning as services that never wait for each other.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _with_config(commands, "run", "train: prepare RUNS_DIR/NAME, start the services, watch them, write the report")
+    train = _with_config(commands, "run", "train: prepare RUNS_DIR/NAME, start the services, watch, report")
+    train.add_argument("--resume", action="store_true", help="CONFIG is the directory of an interrupted run: go on "
+                       "with its own settings (how many samplers, ports and patience may be changed)")
     _with_config(commands, "check", "resolved settings and what follows from them; needs no GPU and starts nothing")
     for role, text in ROLES.items():
         _with_config(commands, role, f"one service: {text}").add_argument(
@@ -137,9 +140,9 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _act(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "run":
-            from rlsp_async.run import run
+            from rlsp_async.run import resume, run
 
-            return run(arguments.config, arguments.overrides)
+            return (resume if arguments.resume else run)(arguments.config, arguments.overrides)
         case "check":
             from rlsp_async.check import check
 

@@ -74,6 +74,8 @@ ROWS = {
     "rlsp_async.observe.show": Row(6),
     "rlsp_async.observe.watch": Row(6),
     "rlsp_async.cards": Row(3, TORCH),
+    "rlsp_async.vigil": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.resume": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
     "rlsp_async.prepare": Row(6),
