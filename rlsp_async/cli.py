@@ -30,6 +30,7 @@ examples:
   rlsp run   launch/configs/ops_cpu.toml name=b seed=3 stages.rlsp.steps=40
   rlsp report runs/ops_cpu                            the table of results; the curves are in report.html
   rlsp audit runs/ops_cpu                             was anything lost, trained twice, or trained too old?
+  rlsp chaos launch/configs/chaos_cpu.toml            kill, freeze and disturb everything; nothing may be lost
   rlsp eval  runs/ops_cpu/final --task ops -n 8       held-out pass@1 and pass@8 of any model directory
   rlsp demos ops -n 3                                 what the task looks like
 
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="check every guarantee of a run from its journal; exit code 1: broken")
     audit.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
     audit.add_argument("--json", action="store_true", help="every finding as JSON")
+    _add_chaos(commands)
     demos = commands.add_parser("demos", help="a few demonstrations of a task, readable")
     demos.add_argument("task", metavar="TASK", help="a task (`rlsp tasks`) or a config whose task it is")
     demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
@@ -134,6 +136,12 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
 
 
+def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from rlsp_async.chaos.show import add_parser  # light: no zmq before the command is understood
+
+    add_parser(commands, _with_config)
+
+
 # --- actions -------------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +167,10 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.audit.show import show_audit
 
             return show_audit(Path(arguments.run), as_json=arguments.json)
+        case "chaos":
+            from rlsp_async.chaos.show import show_chaos
+
+            return show_chaos(arguments)
         case "demos":
             from rlsp_async.observe.show import show_demonstrations
 
