@@ -250,7 +250,8 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
     while isinstance(error, BaseExceptionGroup):
         error = _worst(error.exceptions)
     if disk_is_full(error):
-        error = MachineError(f"{directory}: the disk is full; free some space, then the same command continues the run")
+        error = MachineError(f"{directory}: the disk is full; free some space, then the run goes on: rlsp run --resume "
+                             f"{directory}")
     match error:
         case None:
             log.info("finished")
