@@ -38,6 +38,7 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     shape = estimate.model_shape(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
+    refuse_open(cfg)
     warnings = (
         []
         if shape
@@ -96,6 +97,17 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
             raise ConfigError(f"{key} = {value} must be at least 1: nothing would ever be worked on")
     for name, stage in cfg.stages.items():
         _refuse_stage(cfg, name, stage)
+
+
+def refuse_open(cfg: RunConfig) -> None:
+    """Raises MachineError for a hub that other machines reach without keys, or keys that are here and unfit."""
+    from rlsp_async.wire.keyring import hub_keys  # loads zmq
+    from rlsp_async.wire.keys import require_private
+
+    keys = cfg.replay.keys
+    require_private(cfg.replay.address, has_keys=bool(keys))
+    if keys and Path(keys).expanduser().is_dir():
+        hub_keys(keys)
 
 
 def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
@@ -261,6 +273,9 @@ def general_warnings(cfg: RunConfig) -> list[str]:
             f"sampler: {cfg.sampler.groups_in_flight} groups of {cfg.sampling.rollouts} are {rows} rollouts, above "
             f"max_sequences = {cfg.sampler.max_sequences}: some wait inside the engine"
         )
+    keys = cfg.replay.keys
+    if keys and not Path(keys).expanduser().is_dir():
+        texts.append(f"replay.keys: {keys}: not on this machine, and `rlsp run` refuses to start; `rlsp keys new {keys}`")
     rollouts = any(stage.source == "rollouts" for stage in cfg.stages.values())
     for role, count in (("sampler", cfg.sampler.count), ("verifier", cfg.verifier.count)):
         if rollouts and not count:

@@ -59,14 +59,16 @@ def run(path: str, overrides: list[str]) -> int:
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """runs_dir, model.path and the task's path_* options made absolute: services read them from wherever they start."""
+    """runs_dir, model.path, replay.keys and the task's path_* options made absolute: services read them from wherever they start."""
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
     files = {k: _absolute(v) for k, v in task.options.items() if k.startswith("path_") and isinstance(v, str) and v}
     task = msgspec.structs.replace(task, options={**task.options, **files})
     model = msgspec.structs.replace(cfg.model, path=path)
-    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task)
+    keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
+    replay = msgspec.structs.replace(cfg.replay, keys=keys)
+    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay)
 
 
 def _absolute(path: str) -> str:
@@ -115,13 +117,14 @@ def check_machine(cfg: RunConfig) -> None:
             "(config.json, *.safetensors, tokenizer.json)"
         )
     refuse(cfg, shape)
-    check_port(cfg.replay.address)
+    check_port(cfg.replay.address, cfg.replay.keys)
     if shape is not None:
         check_disk(cfg, shape)
 
 
-def check_port(address: str) -> None:
-    """Raises ConfigError when it is no address, MachineError when it is taken or open to other machines."""
+def check_port(address: str, keys: str = "") -> None:
+    """Raises ConfigError when it is no address, MachineError when it is taken, or open to other machines without keys."""
+    from rlsp_async.wire.keyring import hub_keys
     from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
 
     url = urlsplit(address)
@@ -131,7 +134,7 @@ def check_port(address: str) -> None:
         host, port = None, None
     if url.scheme != "tcp" or not host or port is None:
         raise ConfigError(f"replay.address = {address!r}: write it like tcp://127.0.0.1:5555 (port 0: any free port)")
-    require_private(address, keys=None)
+    require_private(address, has_keys=hub_keys(keys) is not None)
     if not port:
         return
     with socket.socket() as trial:
