@@ -14,6 +14,7 @@ import msgspec
 
 from rlsp_async.config import RunConfig, Stage, load
 from rlsp_async.errors import ConfigError
+from rlsp_async.keys import about_keys
 from rlsp_async.observe import estimate
 from rlsp_async.observe.dominance import Dominance, dominance
 from rlsp_async.observe.flat import settings, toml_text
@@ -38,8 +39,8 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     shape = estimate.model_shape(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
-    refuse_open(cfg)
-    warnings = (
+    warnings = about_keys(cfg)
+    warnings += (
         []
         if shape
         else [
@@ -97,17 +98,6 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
             raise ConfigError(f"{key} = {value} must be at least 1: nothing would ever be worked on")
     for name, stage in cfg.stages.items():
         _refuse_stage(cfg, name, stage)
-
-
-def refuse_open(cfg: RunConfig) -> None:
-    """Raises MachineError for a hub that other machines reach without keys, or keys that are here and unfit."""
-    from rlsp_async.wire.keyring import hub_keys  # loads zmq
-    from rlsp_async.wire.keys import require_private
-
-    keys = cfg.replay.keys
-    require_private(cfg.replay.address, has_keys=bool(keys))
-    if keys and Path(keys).expanduser().is_dir():
-        hub_keys(keys)
 
 
 def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
@@ -273,9 +263,6 @@ def general_warnings(cfg: RunConfig) -> list[str]:
             f"sampler: {cfg.sampler.groups_in_flight} groups of {cfg.sampling.rollouts} are {rows} rollouts, above "
             f"max_sequences = {cfg.sampler.max_sequences}: some wait inside the engine"
         )
-    keys = cfg.replay.keys
-    if keys and not Path(keys).expanduser().is_dir():
-        texts.append(f"replay.keys: {keys}: not on this machine, and `rlsp run` refuses to start; `rlsp keys new {keys}`")
     rollouts = any(stage.source == "rollouts" for stage in cfg.stages.values())
     for role, count in (("sampler", cfg.sampler.count), ("verifier", cfg.verifier.count)):
         if rollouts and not count:

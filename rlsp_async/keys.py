@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError
 
 EVERY_ROLE = "sampler,verifier,learner,observer"
@@ -53,6 +54,22 @@ def keys(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     return 0
 
 
+def about_keys(cfg: RunConfig) -> list[str]:
+    """Warnings of `rlsp check`. Raises MachineError for a hub that other machines reach without keys, and for keys
+    that are here and unfit."""
+    from rlsp_async.wire.keyring import hub_keys
+    from rlsp_async.wire.keys import require_private
+
+    where = cfg.replay.keys
+    require_private(cfg.replay.address, has_keys=bool(where))
+    if not where:
+        return []
+    if not Path(where).expanduser().is_dir():
+        return [f"replay.keys: {where}: not on this machine, and `rlsp run` refuses to start; `rlsp keys new {where}`"]
+    hub_keys(where)
+    return []
+
+
 def _new_ring(directory: Path, roles: str, out: TextIO) -> None:
     from rlsp_async.wire.keyring import new_ring
 
@@ -60,7 +77,7 @@ def _new_ring(directory: Path, roles: str, out: TextIO) -> None:
     print(f"made {directory}: keys for the hub and for {', '.join(entry.name for entry in entries)}\n\n"
           f"on the hub's machine    hub.secret allowed.json; run it with replay.keys={directory}", file=out)
     for entry in entries:
-        print(_copy_line(f"for a {entry.role}", entry.name), file=out)
+        print(_copy_line(f"for every {entry.role}", entry.name), file=out)
     print("\nA secret travels by scp or the like, keeps its mode 600, and goes to nobody else.", file=out)
 
 

@@ -59,7 +59,7 @@ def run(path: str, overrides: list[str]) -> int:
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """runs_dir, model.path, replay.keys and the task's path_* options made absolute: services read them from wherever they start."""
+    """Paths (runs_dir, model.path, replay.keys, the task's path_*) made absolute: services start anywhere."""
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
@@ -123,7 +123,7 @@ def check_machine(cfg: RunConfig) -> None:
 
 
 def check_port(address: str, keys: str = "") -> None:
-    """Raises ConfigError when it is no address, MachineError when it is taken, or open to other machines without keys."""
+    """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
     from rlsp_async.wire.keyring import hub_keys
     from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
 
