@@ -55,19 +55,27 @@ def keys(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
 
 
 def about_keys(cfg: RunConfig) -> list[str]:
-    """Warnings of `rlsp check`. Raises MachineError for a hub that other machines reach without keys, and for keys
-    that are here and unfit."""
-    from rlsp_async.wire.keyring import hub_keys
+    """Warnings of `rlsp check`. Raises UserError for a hub that other machines reach without keys, and for keys that
+    are here and unfit."""
+    where = cfg.replay.keys
+    if where and not Path(where).expanduser().is_dir():
+        return [f"replay.keys: {where}: not on this machine, and `rlsp run` refuses to start; `rlsp keys new {where}`"]
+    require_keys(cfg)
+    return []
+
+
+def require_keys(cfg: RunConfig) -> None:
+    """Raises UserError unless the hub, and every service that `rlsp run` starts here, has the keys that it needs."""
+    from rlsp_async.wire.keyring import hub_keys, worker_keys
     from rlsp_async.wire.keys import require_private
 
     where = cfg.replay.keys
     require_private(cfg.replay.address, has_keys=bool(where))
-    if not where:
-        return []
-    if not Path(where).expanduser().is_dir():
-        return [f"replay.keys: {where}: not on this machine, and `rlsp run` refuses to start; `rlsp keys new {where}`"]
     hub_keys(where)
-    return []
+    here = {"observer": 1, "learner": 1, "sampler": cfg.sampler.count, "verifier": cfg.verifier.count}
+    for role, count in here.items():
+        for index in range(count):
+            worker_keys(where, role, f"{role}-{index}")
 
 
 def _new_ring(directory: Path, roles: str, out: TextIO) -> None:

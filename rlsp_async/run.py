@@ -31,6 +31,7 @@ from rlsp_async.cards import assign, visible
 from rlsp_async.check import refuse
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.keys import require_keys
 from rlsp_async.messages import Status
 from rlsp_async.observe import estimate
 from rlsp_async.observe.flat import settings
@@ -117,6 +118,7 @@ def check_machine(cfg: RunConfig) -> None:
             "(config.json, *.safetensors, tokenizer.json)"
         )
     refuse(cfg, shape)
+    require_keys(cfg)
     check_port(cfg.replay.address, cfg.replay.keys)
     if shape is not None:
         check_disk(cfg, shape)
@@ -124,7 +126,6 @@ def check_machine(cfg: RunConfig) -> None:
 
 def check_port(address: str, keys: str = "") -> None:
     """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
-    from rlsp_async.wire.keyring import hub_keys
     from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
 
     url = urlsplit(address)
@@ -134,7 +135,7 @@ def check_port(address: str, keys: str = "") -> None:
         host, port = None, None
     if url.scheme != "tcp" or not host or port is None:
         raise ConfigError(f"replay.address = {address!r}: write it like tcp://127.0.0.1:5555 (port 0: any free port)")
-    require_private(address, has_keys=hub_keys(keys) is not None)
+    require_private(address, has_keys=bool(keys))
     if not port:
         return
     with socket.socket() as trial:

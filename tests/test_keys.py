@@ -6,7 +6,7 @@ import pytest
 
 from rlsp_async.cli import main
 from rlsp_async.config import load
-from rlsp_async.run import check_port, resolve
+from rlsp_async.run import resolve
 
 CONFIG = str(Path(__file__).parents[1] / "launch/configs/ops_cpu_smoke.toml")
 OPEN = "replay.address=tcp://0.0.0.0:5999"
@@ -66,11 +66,15 @@ def test_check_accepts_keys_refuses_unfit_ones_and_warns_of_absent_ones(tmp_path
     assert f"warning: replay.keys: {tmp_path}/none: not on this machine" in capsys.readouterr().out
 
 
-def test_a_run_reads_the_keys_before_it_begins(tmp_path):
-    with pytest.raises(ValueError, match="is no directory: make keys with `rlsp keys new"):
-        check_port("tcp://0.0.0.0:0", str(tmp_path / "none"))
-    main(["keys", "new", str(tmp_path / "k")])
-    check_port("tcp://0.0.0.0:0", str(tmp_path / "k"))
+def test_a_run_reads_every_key_that_it_needs_before_it_begins(tmp_path, capsys):
+    ring = tmp_path / "k"
+    words = ["run", CONFIG, OPEN, f"runs_dir={tmp_path}/runs", f"replay.keys={ring}"]
+    assert main(words) == 2
+    assert "is no directory: make keys with `rlsp keys new" in capsys.readouterr().err
+    main(["keys", "new", str(ring), "--roles", "learner,sampler,verifier"])
+    assert main(words) == 2
+    assert "observer.secret: No such file" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_services_find_the_keys_wherever_they_start(tmp_path, monkeypatch):
