@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlsp_async.errors import DivergedError, UserError
+from rlsp_async.keys import add_parser as add_keys
 
 ROLES = {
     "replay": "the hub: ledger, journal, prompts, buffer",
@@ -35,7 +36,8 @@ examples:
   rlsp demos ops -n 3                                 what the task looks like
 
 on several machines (RUN is a directory that `rlsp run` prepared, on a shared disk or copied):
-  rlsp sampler RUN/config.toml replay.address=tcp://hub.example:5555 --worker sampler-9
+  rlsp keys    new keys                               once; says which files go where, see docs/operations.md
+  rlsp sampler RUN/config.toml replay.address=tcp://hub.example:5555 replay.keys=keys --worker sampler-9
 
 Every setting is `section.key=value`; an unknown key is refused with the nearest known name.
 Exit codes: 0 done, 1 a bug (traceback), 2 you can mend it (one line says how), 3 the run diverged, 130 Ctrl-C.
@@ -94,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
             "--worker", metavar="NAME", help=f"its name, unique in the run (default: {role}-0)"
         )
     _add_eval(commands)
+    add_keys(commands)
     report = commands.add_parser("report", help="the results of a run as a table, and RUN/report.html")
     report.add_argument("run", metavar="RUN", help="directory of a run, e.g. runs/ops_cpu")
     report.add_argument("--json", action="store_true", help="the whole report as JSON")
@@ -179,6 +182,10 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.observe.show import show_tasks
 
             return show_tasks()
+        case "keys":
+            from rlsp_async.keys import keys
+
+            return keys(arguments)
         case role:
             _serve(role, arguments)
 

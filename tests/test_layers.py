@@ -82,6 +82,7 @@ ROWS = {
     "rlsp_async.prepare": Row(6),
     "rlsp_async.supervise": Row(6),
     "rlsp_async.run": Row(6),
+    "rlsp_async.keys": Row(6, TORCH),
     "rlsp_async.cli": Row(6),
     "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py
 }
