@@ -85,7 +85,7 @@ class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """checkpoints: the tokens of groups that no kept checkpoint can need are deleted. all: every token is kept."""
     disk_reserve_mb: int = 256
     """MiB. With less free for the run directory nothing new begins until there is room; 0: never mind."""
-    commit_groups: int = 64
+    commit_groups: int = 128
     """At most so many messages share a commit."""
     lease_s: float = 60.0
     """A lease whose worker shows no sign for so long is taken back."""
