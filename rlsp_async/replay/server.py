@@ -188,7 +188,7 @@ class ReplayServer:
                 await self._carry_out(effects)
 
     async def _watch_disk(self) -> None:
-        """Looks again and again; the only wait is a bounded one; ends by cancelling."""
+        """Looks at the room that is left every DISK_S; ends by cancelling."""
         while True:
             await asyncio.sleep(DISK_S)
             await self._measure_disk()
