@@ -30,6 +30,7 @@ ALLOWED = {
     ("rlsp_async.replay.server", "_receive"): "the hub may hear nobody; its ticker runs beside it and cancels it. The "
                                               "lock is held for one commit, whose disk errors raise",
     ("rlsp_async.replay.server", "_tick"): "the lock is held for one commit, whose disk errors raise",
+    ("rlsp_async.replay.server", "_measure_disk"): "the lock is held for one commit, whose disk errors raise",
     ("rlsp_async.replay.server", "_feed"): "until the hub moves; cancelled when the run is over; the watchdog bounds it",
     ("rlsp_async.service", "_supervise"): "the life of the process: cancelled KILL_S after the first signal",
     ("rlsp_async.supervise", "_keep"): "the life of a process: stopped with SIGTERM, then SIGKILL after KILL_S",
