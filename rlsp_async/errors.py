@@ -9,6 +9,7 @@
     +-- MessageError     a peer sent something that is not of the protocol
     +-- WeightsError     weights that arrived are not the weights that were published
     +-- EngineError      an inference engine died or cannot do what was asked
+    +-- LawError         a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
 
 Any other exception is a bug: traceback, exit 1.
 """
@@ -58,6 +59,10 @@ class WeightsError(RlspError):
 
 class EngineError(RlspError):
     """An inference engine died, or was asked for something it cannot do."""
+
+
+class LawError(RlspError):
+    """A record would break a guarantee of the run. The transaction that held it was rolled back."""
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -178,6 +178,8 @@ class StepReport(Noun, frozen=True, kw_only=True):
     step: int
     metrics: dict[str, float] = {}
     weights: WeightsRef | None = None
+    incarnation: int = 0
+    """Of the learner that trained it."""
     checkpoint: int = 0
     """Newest step whose checkpoint is complete on disk."""
 
@@ -246,6 +248,10 @@ class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
     """Learner: newest step in its weights (0 = none trained). Others: -1."""
     leases: list[int] = []
     """Leases it still works on after a reconnect."""
+    holding: dict[int, int] = {}
+    """The same leases, each with its group id (learner: step): a hub that was restarted takes them up again."""
+    seq: int = 0
+    """Counts the Hellos of this start: an older one that comes late is passed over."""
     info: dict[str, str] = {}
     """For people: engine, device, host, pid."""
 
@@ -255,6 +261,15 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
 
     state: str = "working"
     """working | waiting_credit | waiting_work | loading | draining"""
+    seq: int = 0
+    """Counts the Pings of this start."""
+    leases: list[int] = []
+    """Every lease it holds, running or not yet acknowledged. What the hub gave and it does not name was lost on the
+    way; what it names and the hub does not know is void."""
+    version: int = -1
+    """Sampler: the version it serves. Others, and a sampler that serves none: -1."""
+    made_by: int = 0
+    """Incarnation of the learner that made that version."""
     busy_s: float = 0.0
     """Seconds busy since the last ping."""
     window_s: float = 0.0
@@ -273,10 +288,11 @@ class Done(Noun, frozen=True, kw_only=True, tag="done"):
 
 
 class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
-    """A lease that could not be worked: `infrastructure` is tried elsewhere, `data` counts against the group."""
+    """A lease that was not worked: `infrastructure` is tried elsewhere, `data` counts against the group, `returned`
+    against nothing (its worker leaves, or holds enough)."""
 
     lease: int
-    kind: Literal["infrastructure", "data"]
+    kind: Literal["infrastructure", "data", "returned"]
     error: str
 
 
@@ -318,6 +334,8 @@ class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
     timeout_s: float
     weights: WeightsRef | None = None
     leases: list[int] = []
+    seq: int = 0
+    """Of the Hello that it answers: another one's answer comes late and is passed over."""
 
 
 class Pong(Noun, frozen=True, kw_only=True, tag="pong"):

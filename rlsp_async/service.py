@@ -48,6 +48,9 @@ HUB_S = 120.0
 SUPERVISOR = "RLSP_SUPERVISOR_PID"
 """Set by a supervisor to its own pid: the service is killed when the supervisor dies."""
 
+HUB_ADDRESS = "RLSP_HUB_ADDRESS"
+"""Where workers connect instead of the hub's own address: a tunnel, or a proxy that loses messages on purpose."""
+
 T = TypeVar("T")
 
 log = structlog.get_logger("service")
@@ -149,7 +152,10 @@ class HubFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hub_address(cfg: config.RunConfig) -> str | None:
-    """Where the hub listens: replay.address, or RUN/hub.json when its port is 0; None while that is not there yet."""
+    """Where a worker finds the hub: RLSP_HUB_ADDRESS, else replay.address, or RUN/hub.json when its port is 0; None
+    while that is not there yet."""
+    if address := os.environ.get(HUB_ADDRESS):
+        return address
     if not cfg.replay.address.endswith(":0"):
         return cfg.replay.address
     path = cfg.directory / "hub.json"
@@ -248,7 +254,8 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
     while isinstance(error, BaseExceptionGroup):
         error = _worst(error.exceptions)
     if disk_is_full(error):
-        error = MachineError(f"{directory}: the disk is full; free some space, then the same command continues the run")
+        error = MachineError(f"{directory}: the disk is full; free some space, then the run goes on: rlsp run --resume "
+                             f"{directory}")
     match error:
         case None:
             log.info("finished")

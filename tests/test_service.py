@@ -174,6 +174,11 @@ def test_a_role_without_a_script_is_one_clear_sentence():
         service.service_path("painter")
 
 
+def test_a_worker_goes_to_the_address_in_its_environment(write, monkeypatch):
+    monkeypatch.setenv("RLSP_HUB_ADDRESS", "tcp://127.0.0.1:6000")
+    assert service.hub_address(config.load(write("tcp://127.0.0.1:5700"))) == "tcp://127.0.0.1:6000"
+
+
 async def test_the_hubs_address_comes_from_the_settings_or_its_file_in_bounded_time(write, tmp_path):
     assert service.hub_address(config.load(write("tcp://127.0.0.1:5700"))) == "tcp://127.0.0.1:5700"
     cfg = config.load(write())

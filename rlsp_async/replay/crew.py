@@ -5,17 +5,22 @@ A lease is for one group (sample, verify) or one step (train). The same key is n
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rlsp_async.messages import Hello, Role, WorkerStatus
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 Kind = Literal["sample", "verify", "train"]
 
 KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
 PINGS_KEPT = 5
+REMEMBERED = 8192
+"""Acknowledged leases, departed workers and fenced connections that are remembered."""
 
 
 @dataclass(slots=True)
@@ -28,6 +33,8 @@ class Lease:
     key: int
     """Group id, or step when kind is "train"."""
     since_s: float
+    missed: int = 0
+    """Pings in a row that should have named it and did not."""
 
 
 @dataclass(slots=True)
@@ -45,6 +52,13 @@ class Worker:
     state: str = "waiting_work"
     rejections: int = 0
     """Times it refused the newest version."""
+    made_by: int = 0
+    """Incarnation of the learner that made that version."""
+    offered_s: float = 0.0
+    """When it was last told of the newest version."""
+    hello_seq: int = 0
+    ping_seq: int = 0
+    """Newest of each that was heard: what comes later with a smaller number is out of date."""
     leases: dict[int, Lease] = field(default_factory=dict)
     windows: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=PINGS_KEPT))
     """(busy_s, window_s) of the last pings."""
@@ -76,6 +90,12 @@ class Crew:
         self.peers: dict[bytes, Worker] = {}
         self.leases: dict[int, Lease] = {}
         self.holders: dict[tuple[Kind, int], Lease] = {}
+        self.newest: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """(incarnation, number of its newest Hello) of each name, of those that have left, too."""
+        self.acked: OrderedDict[int, None] = OrderedDict()
+        """Leases whose result is in."""
+        self.fenced: OrderedDict[bytes, str] = OrderedDict()
+        """Connections of older starts, and what they are told."""
         self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of ours
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
@@ -87,7 +107,20 @@ class Crew:
         self.peers.pop(worker.peer, None)
         self.peers[peer] = worker
         worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
+        worker.hello_seq = hello.seq
+        self.newest[worker.name] = worker.incarnation, worker.hello_seq
+        _trim(self.newest, worker.name)
         return worker
+
+    def acknowledge(self, number: int) -> None:
+        """The result of a lease is in."""
+        self.acked[number] = None
+        _trim(self.acked, number)
+
+    def fence(self, peer: bytes, why: str) -> None:
+        """What comes over this connection from now on is refused."""
+        self.fenced[peer] = why
+        _trim(self.fenced, peer)
 
     def leave(self, worker: Worker) -> list[Lease]:
         """It is gone; returns the leases that are void now."""
@@ -95,12 +128,13 @@ class Crew:
         self.peers.pop(worker.peer, None)
         return [lease for lease in list(worker.leases.values()) if self.release(lease.lease)]
 
-    def lease(self, worker: Worker, kind: Kind, key: int, now: float) -> Lease:
-        """Puts a piece of work into a worker's hands. The caller has checked credit and key."""
+    def lease(self, worker: Worker, kind: Kind, key: int, now: float, number: int = 0) -> Lease:
+        """Puts a piece of work into a worker's hands, under a new number unless it has one. The caller has checked
+        credit and key."""
         assert worker.free > 0, worker
         assert (kind, key) not in self.holders, (kind, key)
-        lease = Lease(self._next, worker.name, kind, key, now)
-        self._next += 1
+        lease = Lease(number or self._next, worker.name, kind, key, now)
+        self._next += not number
         self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
         return lease
 
@@ -135,3 +169,10 @@ class Crew:
         wanted = set(roles)
         free = [w for w in self.workers.values() if w.role in wanted and w.free > 0]
         return sorted(free, key=lambda w: len(w.leases) / w.credit)
+
+
+def _trim(table: OrderedDict[K, V], key: K) -> None:
+    """`key` is the newest; the oldest goes when there are too many."""
+    table.move_to_end(key)
+    if len(table) > REMEMBERED:
+        table.popitem(last=False)

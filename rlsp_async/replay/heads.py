@@ -45,6 +45,12 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Response tokens of all its rollouts."""
     num_wasted_tokens: int = 0
     """Response tokens of earlier attempts that were thrown away."""
+    num_rollouts: int = 0
+    """Rollouts in its body; 0 before there is one."""
+    num_verdicts: int = 0
+    """True verdicts (correct, wrong, unparsable) it carries."""
+    why: str = ""
+    """Of a group dropped for a failure: the last thing that went wrong."""
     oldest: int = -1
     """Version that sampled its oldest token; -1 for a demonstration."""
     newest: int = -1
@@ -56,6 +62,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Place in the ready queue: smaller came first."""
     lost: int = 0
     """Leases lost to infrastructure (a worker that died or failed)."""
+    deaths: int = 0
+    """Workers that died with it in their hands; three are one too many."""
     faults: int = 0
     """Leases that failed because of the group itself, and verdicts that were no verdicts."""
     issued_s: float = 0.0
@@ -83,6 +91,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     stage_step: int
     groups: list[int]
     last_of_stage: bool = False
+    oldest: list[int] = []
+    """Of each group, the version of its oldest token when it was chosen; -1 for a demonstration."""
+    uses: list[int] = []
+    """Of each group, its uses with this one charged."""
+    incarnation: int = 0
+    """Of the hub that chose."""
+    at_s: float = 0.0
+    """Seconds of the run."""
 
 
 class Stepped(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +106,16 @@ class Stepped(msgspec.Struct, frozen=True, kw_only=True):
 
     report: StepReport
     stage: str
+    at_s: float = 0.0
     forget_to: int = 0
     """No kept checkpoint needs the bodies of groups that were last trained at this step or before."""
+
+
+class Repeated(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that had been reported before was trained again, by a learner that was restarted."""
+
+    report: StepReport
+    at_s: float = 0.0
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +138,22 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     value: int
 
 
-Record = Put | Manifest | Stepped | Published | Evaluated | Cursor
+EventKind = Literal["hub_start", "joined", "gone", "lease_lost", "fenced", "quarantined", "dropped_late", "paused",
+                    "unpaused", "stalled", "failed", "stopped", "finished"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to the run: history, from which nothing is rebuilt."""
+
+    kind: EventKind
+    at_s: float
+    worker: str = ""
+    key: int = 0
+    """Group id, step or incarnation: what the kind is about."""
+    detail: str = ""
+
+
+Record = Put | Manifest | Stepped | Repeated | Published | Evaluated | Cursor | Event
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):

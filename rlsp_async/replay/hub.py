@@ -8,15 +8,15 @@
                                     manifest --Work(TrainJob)--> learner --Done(report)--> new version to all samplers
                                             train_work.py
 
-After every event, work is handed to whoever has credit. The shell commits the records of an event before it sends
-anything, so whatever a worker hears is already on disk.
+Nothing is believed to have arrived because it was sent: Pings and Hellos say what a worker holds (reconcile.py,
+arrivals.py), and what was lost is said again. After every event, work is handed to whoever has credit. The shell
+commits the records of an event before it sends anything, so whatever a worker hears is already on disk.
 """
 
 from __future__ import annotations
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
-    Ack,
     Bye,
     Done,
     Drain,
@@ -25,31 +25,34 @@ from rlsp_async.messages import (
     Hello,
     Job,
     Loaded,
-    NewWeights,
     Ping,
     Pong,
     Rejected,
-    Revoke,
     RolloutGroup,
     TrainJob,
     VerifiedGroup,
     Work,
 )
-from rlsp_async.replay.arrivals import arrive, gone, take_back
-from rlsp_async.replay.crew import KIND_OF, Lease, Worker
+from rlsp_async.replay.arrivals import arrive, gone, heard_fenced, take_back
+from rlsp_async.replay.crew import KIND_OF, Worker
 from rlsp_async.replay.evaluations import finish_evaluation
+from rlsp_async.replay.heads import Event
 from rlsp_async.replay.heads import Loaded as LoadedJournal
-from rlsp_async.replay.lines import lease_span, span
-from rlsp_async.replay.sampling_work import accept_group, admit_demonstrations, next_sample_job, room
-from rlsp_async.replay.setbacks import charge, fail_run, lose_lease, requeue_step
+from rlsp_async.replay.lines import span
+from rlsp_async.replay.reconcile import pinged
+from rlsp_async.replay.results import done, failed
+from rlsp_async.replay.sampling_work import admit_demonstrations, next_sample_job, room
+from rlsp_async.replay.setbacks import fail_run
 from rlsp_async.replay.state import Effects, HubState, Prompts
 from rlsp_async.replay.status import status
-from rlsp_async.replay.train_work import accept_report, next_train_job
-from rlsp_async.replay.verify_work import accept_verdicts, next_verify_job
+from rlsp_async.replay.train_work import next_train_job
+from rlsp_async.replay.verify_work import next_verify_job
 from rlsp_async.replay.watchdog import watch
 
 STATUS_S = 1.0
 DRAIN_S = 60.0
+SLEPT_S = 1.0
+"""A tick that comes so late, and later than half of timeout_s, says that the hub was frozen."""
 
 
 class Hub:
@@ -67,33 +70,39 @@ class Hub:
             arrive(self.state, out, peer, message, now)
             return self._settle(out, now)
         worker = self.state.crew.peers.get(peer)
+        if peer in self.state.crew.fenced:
+            heard_fenced(self.state, out, peer, message, now)
+            return out
         if worker is None:
             out.sends.append((peer, Pong(known=False)))  # it must say hello (again) before it is heard
             return out
         worker.seen_s = now
         match message:
             case Ping():
-                _ping(worker, message)
+                pinged(self.state, out, worker, message, now)
             case Done():
-                self._done(out, worker, message, now)
+                done(self.state, out, worker, message, now)
             case Failed():
-                self._failed(out, worker, message, now)
+                failed(self.state, out, worker, message, now)
             case Loaded():
                 self._loaded(out, worker, message, now)
             case Rejected():
                 self._rejected(out, worker, message, now)
             case Bye():
-                gone(self.state, out, worker, f"said goodbye {message.reason}".strip(), now)
+                gone(self.state, out, worker, f"said goodbye {message.reason}".strip(), now, "returned")
         return self._settle(out, now)
 
     def tick(self, now: float) -> Effects:
         """Time passed: silent workers are gone, observers are told, a stalled or finished run ends."""
         out = Effects()
         state, cfg = self.state, self.state.cfg.replay
+        self._woke(out, now)
         for worker in state.crew.silent(now, cfg.timeout_s):
             gone(self.state, out, worker, f"was silent for {now - worker.seen_s:.1f} s", now)
         for lease in state.crew.expired(now, cfg.lease_s):
             take_back(self.state, out, lease, now)
+        if now >= state.reserved_until_s:
+            state.reserved.clear()
         watch(state, out, now)
         self._settle(out, now)
         if now - state.status_s >= STATUS_S:
@@ -133,63 +142,11 @@ class Hub:
         """Finished, stopped or failed: the shell stops when what it holds is sent."""
         return self.state.over
 
-    # --- results -------------------------------------------------------------------------------------------------
-
-    def _done(self, out: Effects, worker: Worker, done: Done, now: float) -> None:
-        state = self.state
-        lease = state.crew.release(done.lease)  # none: a repeat, or taken back; its results may still be the first
-        for group in done.groups:
-            accept_group(state, out, group, now)
-        for verdicts in done.verdicts:
-            accept_verdicts(state, out, verdicts, now)
-        for report in done.steps:
-            if worker.role == "learner":
-                accept_report(state, out, report, now)
-        if lease is not None:
-            out.lines.append(lease_span(lease, now))
-            self._unanswered(out, lease, now)
-        out.sends.append((worker.peer, Ack(lease=done.lease)))
-
-    def _unanswered(self, out: Effects, lease: Lease, now: float) -> None:
-        """A Done that did not hold what its lease was for: the work is not done."""
-        state, queue = self.state, {"sample": self.state.to_sample, "verify": self.state.to_verify}.get(lease.kind)
-        if queue is None:
-            if lease.key > state.step and lease.key not in state.early:
-                requeue_step(state, lease.key)
-            return
-        head = state.ledger.heads.get(lease.key)
-        waits = head is not None and head.state == ("issued" if lease.kind == "sample" else "sampled")
-        if waits and lease.key not in queue and (lease.kind, lease.key) not in state.crew.holders:
-            charge(state, out, lease.key, "sample" if lease.kind == "sample" else "verify", "faults",
-                   f"{lease.worker} answered without the result", now)
-
-    def _failed(self, out: Effects, worker: Worker, failed: Failed, now: float) -> None:
-        state = self.state
-        lease = state.crew.release(failed.lease)
-        if lease is None:
-            return
-        if lease.kind == "train":
-            self._failed_step(out, worker, lease, failed, now)
-        elif failed.kind == "infrastructure":
-            lose_lease(state, out, lease, failed.error, now)
-        else:
-            charge(state, out, lease.key, lease.kind, "faults", f"{lease.worker}: {failed.error}", now)
-
-    def _failed_step(self, out: Effects, worker: Worker, lease: Lease, failed: Failed, now: float) -> None:
-        state = self.state
-        state.train_failures += 1
-        if failed.kind == "data" or state.train_failures > state.cfg.replay.retries:
-            fail_run(state, out, f"{worker.name} cannot train step {lease.key}: {failed.error}", now)
-            return
-        for other in list(worker.leases.values()):  # what was sent after it must not be trained before it
-            state.crew.release(other.lease)
-            out.sends.append((worker.peer, Revoke(lease=other.lease, reason=f"step {lease.key} comes first")))
-            requeue_step(state, other.key)
-        requeue_step(state, lease.key)
-
     # --- weights -------------------------------------------------------------------------------------------------
 
     def _loaded(self, out: Effects, worker: Worker, loaded: Loaded, now: float) -> None:
+        if loaded.version < worker.version:
+            return  # it was overtaken
         worker.version, worker.rejections = loaded.version, 0
         out.lines.append(span(now - loaded.seconds, now, worker.name, "load", f"version {loaded.version}"))
         self.state.moved(f"{worker.name} loaded version {loaded.version}", now)
@@ -200,9 +157,25 @@ class Hub:
         worker.rejections += 1
         state.last_error = f"{worker.name} refuses version {rejected.version}: {rejected.reason}"
         if worker.rejections <= state.cfg.replay.retries and state.weights is not None:
-            out.sends.append((worker.peer, NewWeights(weights=state.weights)))
-        elif all(other.version < 0 for other in state.crew.of("sampler")):
+            state.tell(out, worker, now)
+        elif all(other.rejections > state.cfg.replay.retries for other in state.crew.of("sampler")):
             fail_run(state, out, f"no sampler serves any version: {state.last_error}", now)
+
+    def _woke(self, out: Effects, now: float) -> None:
+        """The first tick, or the hub itself was frozen: then nobody's silence in that time means anything."""
+        state = self.state
+        if state.ticked_s is None:
+            out.records.append(Event(kind="hub_start", at_s=now, key=state.incarnation))
+            state.reserve_from(now)
+        elif now - state.ticked_s > max(SLEPT_S, state.cfg.replay.timeout_s / 2):
+            slept_s = now - state.ticked_s
+            state.progress_s += slept_s
+            state.stepped_s += slept_s
+            for worker in state.crew.workers.values():
+                worker.seen_s = now
+            for lease in state.crew.leases.values():
+                lease.since_s += slept_s
+        state.ticked_s = now
 
     # --- after every event ---------------------------------------------------------------------------------------
 
@@ -231,6 +204,9 @@ class Hub:
             self._drain(out, "the run is complete", now)
         if state.ending == "draining" and (not workers or now - state.ending_since_s > DRAIN_S):
             state.ending = "draining" if state.stopped else "finished"
+            if not state.over:
+                out.records.append(Event(kind="stopped" if state.stopped else "finished", at_s=now, key=state.step,
+                                         detail=state.message))
             state.over = True
         if state.ending == "failed":
             state.over = True
@@ -276,9 +252,3 @@ class Hub:
         if observers:
             report = status(self.state, now)
             out.sends.extend((worker.peer, report) for worker in observers)
-
-
-def _ping(worker: Worker, ping: Ping) -> None:
-    """The router has answered it already."""
-    worker.state = ping.state
-    worker.windows.append((ping.busy_s, ping.window_s))

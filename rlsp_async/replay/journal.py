@@ -22,47 +22,28 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, decides_the_weights
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, VerifiedGroup
 from rlsp_async.replay.heads import (
     DEAD,
     Cursor,
     Evaluated,
+    Event,
     Head,
     Loaded,
     Manifest,
     Published,
     Put,
     Record,
+    Repeated,
     Stepped,
     Total,
 )
+from rlsp_async.replay.laws import check_manifest, check_step
+from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, PUT, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
-MAY_DIFFER = ("runs_dir",)
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS groups (
-    group_id INTEGER PRIMARY KEY, purpose TEXT NOT NULL, provenance TEXT NOT NULL, stage TEXT NOT NULL,
-    state TEXT NOT NULL, reason TEXT NOT NULL, num_tokens INTEGER NOT NULL, num_wasted_tokens INTEGER NOT NULL,
-    uses INTEGER NOT NULL, step INTEGER NOT NULL, dead INTEGER NOT NULL, head BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS live_groups ON groups (group_id) WHERE dead = 0;
-CREATE TABLE IF NOT EXISTS bodies (group_id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS verdicts (group_id INTEGER PRIMARY KEY, verdicts BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS manifests (step INTEGER PRIMARY KEY, stage TEXT NOT NULL, manifest BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS steps (
-    step INTEGER PRIMARY KEY, stage TEXT NOT NULL, checkpoint INTEGER NOT NULL, published INTEGER NOT NULL,
-    report BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS evaluations (key TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-_PUT = """INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, num_tokens = excluded.num_tokens,
-    num_wasted_tokens = excluded.num_wasted_tokens, uses = excluded.uses, step = excluded.step, dead = excluded.dead,
-    head = excluded.head"""
 
 _encode = msgspec.msgpack.Encoder().encode
 _head = msgspec.msgpack.Decoder(Head).decode
@@ -78,7 +59,9 @@ class Journal:
 
     def __init__(self, path: Path, cfg: RunConfig) -> None:
         self.path = path
+        self._cfg = cfg
         self._forgot_to = 0
+        self._num_events = 0
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -116,7 +99,13 @@ class Journal:
     def _check_run(self, cfg: RunConfig) -> None:
         """The first start writes down what the run is; every later one must be the same run."""
         then = dict(self._db.execute("SELECT key, value FROM run").fetchall())
-        now = {"protocol": str(PROTOCOL), **_hashes(cfg)}
+        versions = {"protocol": str(PROTOCOL), "schema": str(SCHEMA_VERSION)}
+        for key, value in versions.items():
+            if then and then.get(key, "1") != value:
+                raise ConfigError(f"{self.path} was begun by another version of rlsp_async ({key} "
+                                  f"{then.get(key, '1')}, this one has {value}): go on with that version, or give this "
+                                  "run another name")
+        now = versions | _hashes(cfg)
         changed = [key for key, value in now.items() if then.get(key, value) != value]
         if changed:
             names = ", ".join(f"[{key.removeprefix('config.')}]" for key in changed)
@@ -124,7 +113,8 @@ class Journal:
                               f"{self.path.parent / 'config.toml'}, or give this run another name")
         with self._translated(), self._transaction():
             starts = int(then.get("incarnation", 0)) + 1
-            for key, value in {"created": repr(time.time()), **now}.items():
+            about = {"created": repr(time.time()), "config": msgspec.json.encode(cfg).decode()}
+            for key, value in {**about, **now}.items():
                 self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
             self._db.execute("INSERT OR REPLACE INTO run VALUES ('incarnation', ?)", (str(starts),))
 
@@ -175,11 +165,16 @@ class Journal:
             case Put():
                 self._put(record)
             case Manifest():
-                self._db.execute("INSERT OR IGNORE INTO manifests VALUES (?, ?, ?)",
-                                 (record.step, record.stage, _encode(record)))
+                check_manifest(self._db, self._cfg, record)
+                self._db.execute("INSERT INTO manifests VALUES (?, ?, ?, ?, ?)", (
+                    record.step, record.stage, record.incarnation, record.at_s, _encode(record)))
             case Stepped():
-                self._step(record.report, record.stage)
+                check_step(self._db, record)
+                self._step(record)
                 self._forget(record.forget_to)
+            case Repeated(report=report, at_s=at_s):
+                self._db.execute("INSERT INTO repeats (step, incarnation, digest, loss, at_s) VALUES (?, ?, ?, ?, ?)", (
+                    report.step, report.incarnation, _digest(report), report.metrics.get("loss"), at_s))
             case Published(report=report):
                 query = "UPDATE steps SET published = 1, report = ? WHERE step = ?"
                 self._db.execute(query, (_encode(report), report.step))
@@ -187,22 +182,35 @@ class Journal:
                 self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
             case Cursor(name=name, value=value):
                 self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
+            case Event():
+                self._event(record)
 
     def _put(self, record: Put) -> None:
         head = record.head
-        self._db.execute(_PUT, (
+        body = None if record.body is None else _encode(record.body)
+        self._db.execute(PUT, (
             head.group_id, head.purpose, head.provenance, head.stage, head.state, head.reason, head.num_tokens,
-            head.num_wasted_tokens, head.uses, head.step, head.state in DEAD, _encode(head)))
-        if record.body is not None:
-            self._db.execute("INSERT OR IGNORE INTO bodies VALUES (?, ?)", (head.group_id, _encode(record.body)))
+            head.num_wasted_tokens, head.uses, head.step, head.state in DEAD, head.oldest, head.newest,
+            head.num_rollouts, head.num_verdicts, body and body_digest(body), head.why, _encode(head)))
+        if body is not None:
+            self._db.execute("INSERT OR IGNORE INTO bodies VALUES (?, ?)", (head.group_id, body))
         if record.verdicts is not None:
             self._db.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (head.group_id, _encode(record.verdicts)))
         if head.state in ("dropped", "evaluated"):
             self._delete_bodies([head.group_id])
 
-    def _step(self, report: StepReport, stage: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?)", (
-            report.step, stage, report.checkpoint, report.weights is not None, _encode(report)))
+    def _step(self, record: Stepped) -> None:
+        report = record.report
+        self._db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
+            report.step, record.stage, report.checkpoint, report.weights is not None, report.incarnation,
+            _digest(report), record.at_s, _encode(report)))
+
+    def _event(self, event: Event) -> None:
+        self._db.execute("INSERT INTO events (at_s, kind, worker, key, detail) VALUES (?, ?, ?, ?, ?)", (
+            event.at_s, event.kind, event.worker, event.key, event.detail))
+        self._num_events += 1
+        if self._num_events % EVENTS_SLACK == 0:
+            self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (EVENTS_KEPT,))
 
     def _forget(self, step: int) -> None:
         """Deletes the tokens of groups that no kept checkpoint needs; their heads stay."""
@@ -250,8 +258,15 @@ class Journal:
                                "acknowledged, so make room or mend the disk and start the run again") from None
 
 
+def _digest(report: StepReport) -> str:
+    """Of the weights that a step published; empty when it published none."""
+    return report.weights.digest if report.weights else ""
+
+
 def _hashes(cfg: RunConfig) -> dict[str, str]:
     """One hash a section, so that the section which differs can be named."""
     sections = msgspec.to_builtins(cfg)
+    free = [name for name in sections if name in ("runs_dir", "learner") or not decides_the_weights(f"{name}.")]
+    sections["learner"] = {"tokens_per_microbatch": cfg.learner.tokens_per_microbatch}
     return {f"config.{name}": hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
-            for name, value in sections.items() if name not in MAY_DIFFER}
+            for name, value in sections.items() if name not in free or name == "learner"}

@@ -130,13 +130,16 @@ class Ledger:
         num_tokens = count_tokens(group)
         self.account["generated"] += num_tokens
         head = self._move(group.group_id, state=state, num_tokens=num_tokens, oldest=oldest, newest=newest,
-                          sampled_s=now, lost=0, faults=0, **(self._turn(now) if state == "ready" else {}))
+                          num_rollouts=len(group.rollouts),
+                          sampled_s=now, lost=0, deaths=0, faults=0, **(self._turn(now) if state == "ready" else {}))
         return Put(head=head, body=group)
 
     def verified(self, group_id: int, verdicts: list[Verdict], now: float) -> Put:
         """sampled -> ready."""
         self.verdicts[group_id] = verdicts
-        head = self._move(group_id, state="ready", lost=0, faults=0, **self._turn(now))
+        num_true = sum(verdict.is_true for verdict in verdicts)
+        head = self._move(group_id, state="ready", lost=0, deaths=0, faults=0, num_verdicts=num_true,
+                          **self._turn(now))
         return Put(head=head, verdicts=verdicts)
 
     def take(self, group_id: int, step: int) -> Put:
@@ -151,11 +154,11 @@ class Ledger:
             return Put(head=self._move(group_id, state="ready", **self._turn(head.ready_s)))
         return Put(head=self._move(group_id, state="trained"))
 
-    def drop(self, group_id: int, reason: Reason) -> Put:
+    def drop(self, group_id: int, reason: Reason, why: str = "") -> Put:
         """Anything -> dropped. A group that was trained before counts as trained: its tokens are in the weights."""
         if self.heads[group_id].uses:
             return Put(head=self._move(group_id, state="trained"))
-        return Put(head=self._move(group_id, state="dropped", reason=reason))
+        return Put(head=self._move(group_id, state="dropped", reason=reason, why=why))
 
     def evaluated(self, group_id: int) -> Put:
         """ready -> evaluated."""
@@ -168,10 +171,11 @@ class Ledger:
         self.account["aborted"] += num_tokens
         return Put(head=self._move(group_id, num_wasted_tokens=head.num_wasted_tokens + num_tokens))
 
-    def blame(self, group_id: int, *, lost: int = 0, faults: int = 0) -> Put:
-        """Charges one of the two budgets."""
+    def blame(self, group_id: int, *, lost: int = 0, deaths: int = 0, faults: int = 0) -> Put:
+        """Charges one of the budgets."""
         head = self.heads[group_id]
-        return Put(head=self._move(group_id, lost=head.lost + lost, faults=head.faults + faults))
+        return Put(head=self._move(group_id, lost=head.lost + lost, deaths=head.deaths + deaths,
+                                   faults=head.faults + faults))
 
     # --- inside --------------------------------------------------------------------------------------------------
 

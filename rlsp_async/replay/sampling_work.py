@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+import numpy as np
 
+from rlsp_async.columns import floats, ints
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling
 from rlsp_async.prompts.uniform import pick
@@ -59,31 +61,33 @@ def num_evaluation_prompts(state: HubState) -> int:
     return state.cfg.evaluation.prompts if size is None else min(size, state.cfg.evaluation.prompts)
 
 
-def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float) -> None:
-    """Rollouts came. The first whole result of a group wins, whoever brings it; others are counted as duplicates."""
+def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float) -> bool:
+    """Rollouts came. The first whole result of a group wins, whoever brings it; False: this one is too late."""
     head = state.ledger.heads.get(group.group_id)
     if head is None or head.state != "issued":
-        state.num_duplicates += 1
-        return
+        return False
     void(state, out, "sample", group.group_id, "another worker was first")
     if any(rollout.finish == "abort" for rollout in group.rollouts):
+        _received(state, out, count_tokens(group))
         out.records.append(state.ledger.waste(group.group_id, count_tokens(group)))
         charge(state, out, group.group_id, "sample", "lost", "its rollouts were aborted", now)
-        return
+        return True
     try:
         _check_answer(state, head, group)
         record = state.ledger.sampled(group, now)
     except DataError as e:
         charge(state, out, group.group_id, "sample", "faults", str(e), now)
-        return
+        return True
     out.records.append(record)
-    state.avoid.pop(group.group_id, None)
+    _received(state, out, record.head.num_tokens)
+    state.forget(group.group_id)
     stage = state.stage
     if stage is not None and is_stale(record.head, state.step + 1, stage.max_lag):
         drop(state, out, group.group_id, "stale", now)
     else:
         state.to_verify.append(group.group_id)
     state.moved(f"group {group.group_id} was sampled", now)
+    return True
 
 
 def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, RolloutGroup]], now: float) -> int:
@@ -96,7 +100,9 @@ def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, 
         group = _numbered(group, state.next_group_id(), phase.stage)
         head = Head(group_id=group.group_id, stage=phase.stage, provenance="demonstration", index=group.prompt.index,
                     visit=group.prompt.visit, issued_s=now)
-        out.records.append(state.ledger.demonstrated(head, group, now))
+        record = state.ledger.demonstrated(head, group, now)
+        out.records.append(record)
+        _received(state, out, record.head.num_tokens)
         _count_up(state, out, "demonstrations")
         num += 1
     if num:
@@ -125,8 +131,13 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     return Head(group_id=state.next_group_id(), stage=state.phase.stage, index=index, visit=visit, issued_s=now)
 
 
-def _count_up(state: HubState, out: Effects, name: str) -> None:
-    state.cursors[name] = state.cursors.get(name, 0) + 1
+def _received(state: HubState, out: Effects, num_tokens: int) -> None:
+    """Adds up what reached the hub, apart from the heads, so that the token account can be checked against it."""
+    _count_up(state, out, "generated", num_tokens)
+
+
+def _count_up(state: HubState, out: Effects, name: str, num: int = 1) -> None:
+    state.cursors[name] = state.cursors.get(name, 0) + num
     out.records.append(Cursor(name=name, value=state.cursors[name]))
 
 
@@ -151,6 +162,15 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
 
 
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
+    if group.prompt.prompt_id != prompt_of(state, head).prompt_id:
+        raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
     expected = sampling_of(state, head).rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
+    for rollout in group.rollouts:
+        if not np.isfinite(floats(rollout.logprobs)).all():
+            raise DataError(f"group {group.group_id}, rollout {rollout.index}: a log-prob is not finite")
+        newest = max(ints(rollout.versions).tolist(), default=-1)
+        if newest > state.step:  # no lag is below 0: the journal knows no such weights
+            raise DataError(f"group {group.group_id}, rollout {rollout.index}: tokens of version {newest}, the newest "
+                            f"step is {state.step}")

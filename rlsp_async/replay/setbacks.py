@@ -1,8 +1,9 @@
 """What goes wrong, and how much of it is borne. Pure.
 
-Two budgets a group, `replay.retries` each: *infrastructure* (a worker died or failed; another one is tried) and *data*
-(the group itself cannot be worked, or its verdicts were timeouts and errors). Above the budget the group is dropped for
-its reason and never becomes reward. Above `replay.failures_per_100` dropped groups the run fails.
+Two budgets a group, `replay.retries` each: *infrastructure* (a worker failed; another one is tried) and *data* (the
+group itself cannot be worked, or its verdicts were timeouts and errors). A group that was in the hands of three workers
+when they died is taken for their death. Above a budget the group is dropped for its reason and never becomes reward.
+What was lost on the way or given back is nobody's fault. Above `replay.failures_per_100` dropped groups the run fails.
 """
 
 from __future__ import annotations
@@ -11,10 +12,17 @@ from typing import Literal
 
 from rlsp_async.messages import Drain, Revoke
 from rlsp_async.replay.crew import Lease
-from rlsp_async.replay.heads import FAILURES, Reason
+from rlsp_async.replay.heads import FAILURES, Event, Reason
 from rlsp_async.replay.state import Effects, HubState
 
 FIRST_OUTCOMES = 50
+POISON_DEATHS = 3
+"""So many workers died with a group in their hands: it is quarantined (dask's rule of the killed worker)."""
+RETURNS_BORNE = 30
+"""So often a lease of one group may be lost on the way or given back before that counts as a failure."""
+
+Fate = Literal["died", "failed", "returned"]
+"""How a lease was lost: its worker died; its worker or engine failed; it was lost on the way or given back."""
 
 
 def fail_run(state: HubState, out: Effects, message: str, now: float) -> None:
@@ -22,40 +30,66 @@ def fail_run(state: HubState, out: Effects, message: str, now: float) -> None:
     if state.ending in ("failed", "finished"):
         return
     state.ending, state.ending_since_s, state.message = "failed", now, message
+    out.records.append(Event(kind="failed", at_s=now, key=state.step, detail=message))
     for worker in state.crew.workers.values():
         if worker.role != "observer":
             out.sends.append((worker.peer, Drain(reason=message)))
 
 
-def lose_lease(state: HubState, out: Effects, lease: Lease, why: str, now: float) -> None:
-    """A released lease was lost to infrastructure: its work goes to the front of the queue, elsewhere if possible."""
+def lose_lease(state: HubState, out: Effects, lease: Lease, why: str, now: float, fate: Fate = "failed",
+               incarnation: int = 0) -> None:
+    """A released lease was lost to infrastructure: its work goes to the front of the queue, elsewhere if possible.
+
+    `incarnation`: of the worker that died, so that one which is silent twice counts as one death.
+    """
+    out.records.append(Event(kind="lease_lost", at_s=now, worker=lease.worker, key=lease.key,
+                             detail=f"{lease.kind}, {fate}: {why}"))
     if lease.kind == "train":
         requeue_step(state, lease.key)
         return
+    if fate == "returned" and state.returns[lease.key] < RETURNS_BORNE:
+        state.returns[lease.key] += 1
+        _queue_again(state, lease.kind, lease.key)
+        return
     state.avoid[lease.key] = lease.worker
-    charge(state, out, lease.key, lease.kind, "lost", f"{lease.worker}: {why}", now)
+    why = f"{lease.worker}: {why}"
+    killed = state.killed.setdefault(lease.key, set())
+    if fate == "died" and (lease.worker, incarnation) in killed:
+        _queue_again(state, lease.kind, lease.key)
+    else:
+        killed.update({(lease.worker, incarnation)} if fate == "died" else ())
+        charge(state, out, lease.key, lease.kind, "deaths" if fate == "died" else "lost", why, now)
+
+
+def _queue_again(state: HubState, kind: Literal["sample", "verify"], group_id: int) -> None:
+    head = state.ledger.heads.get(group_id)
+    if head is not None and head.state == ("issued" if kind == "sample" else "sampled"):
+        (state.to_sample if kind == "sample" else state.to_verify).appendleft(group_id)
 
 
 def charge(state: HubState, out: Effects, group_id: int, kind: Literal["sample", "verify"],
-           budget: Literal["lost", "faults"], why: str, now: float) -> None:
+           budget: Literal["lost", "deaths", "faults"], why: str, now: float) -> None:
     """Charges one budget of a group, then queues it again or drops it."""
     head = state.ledger.heads.get(group_id)
     if head is None or head.state != ("issued" if kind == "sample" else "sampled"):
         return
     state.last_error = f"group {group_id} ({head.stage}): {why}"
     record = state.ledger.blame(group_id, **{budget: 1})
-    if max(record.head.lost, record.head.faults) <= state.cfg.replay.retries:
+    if max(record.head.lost, record.head.faults) <= state.cfg.replay.retries and record.head.deaths < POISON_DEATHS:
         out.records.append(record)
-        (state.to_sample if kind == "sample" else state.to_verify).appendleft(group_id)
+        _queue_again(state, kind, group_id)
         return
-    reason: Reason = "quarantined" if budget == "lost" else "sampler_error" if kind == "sample" else "verifier_error"
-    drop(state, out, group_id, reason, now)
+    if budget == "deaths":
+        why = f"{record.head.deaths} workers died with it in their hands, last {why}"
+    reason: Reason = "quarantined" if budget != "faults" else "sampler_error" if kind == "sample" else "verifier_error"
+    out.records.append(Event(kind="quarantined", at_s=now, key=group_id, detail=f"{reason}: {why}"))
+    drop(state, out, group_id, reason, now, why)
 
 
-def drop(state: HubState, out: Effects, group_id: int, reason: Reason, now: float) -> None:
+def drop(state: HubState, out: Effects, group_id: int, reason: Reason, now: float, why: str = "") -> None:
     """Drops a group; a failure counts against the budget of the run."""
-    out.records.append(state.ledger.drop(group_id, reason))
-    state.avoid.pop(group_id, None)
+    out.records.append(state.ledger.drop(group_id, reason, why))
+    state.forget(group_id)
     if reason in FAILURES:
         outcome(state, out, False, now)
 

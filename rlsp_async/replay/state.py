@@ -6,7 +6,7 @@ setbacks (budgets), watchdog, lines and status (what people see).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -21,6 +21,8 @@ Ending = Literal["", "draining", "finished", "failed"]
 File = Literal["metrics", "rollouts", "timeline", "evaluations"]
 
 OUTCOMES_KEPT = 100
+RESERVED_HEARTBEATS = 2.0
+"""Within so many a worker finds out that its hub was restarted, and says what it holds."""
 
 
 class Prompts(Protocol):
@@ -73,13 +75,20 @@ class HubState:
         self.restored: dict[int, list[VerifiedGroup]] = {}
         """Batches of reported steps, read from the journal for a learner that was restarted."""
         self.wanted: set[int] = set()
-        self.early: dict[int, StepReport] = {}
-        """Reports that overtook the one before them."""
         self.avoid: dict[int, str] = {}
         """Group -> the worker that failed on it: another one is tried, when there is one."""
+        self.returns: Counter[int] = Counter()
+        """Group -> times its lease was lost on the way or given back."""
+        self.reserved: set[int] = set() if self.incarnation == 1 else {*self.to_sample, *self.to_verify}
+        """Restored groups that a worker may still have in its hands: not leased anew before `reserved_until_s`."""
+        self.reserve_from(now)
+        self.killed: dict[int, set[tuple[str, int]]] = {}
+        """Group -> (worker, incarnation) of those that died with it: one that freezes twice is one."""
         self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
         """Of the newest groups: True for ready, False for dropped because something failed."""
         self.train_failures = 0
+        self.repeats: Counter[int] = Counter()
+        """Step -> times that a restarted learner has trained it again."""
         self.num_duplicates = 0
         self.ending: Ending = ""
         self.stopped = False
@@ -90,6 +99,10 @@ class HubState:
         self.last_error = ""
         self.progress_s = now
         self.progress_what = "the hub started"
+        self.stalled: tuple[str, float] | None = None
+        """What the watchdog has warned of, and since when that has been so."""
+        self.ticked_s: float | None = None
+        """Newest tick; None before the first."""
         self.stepped_s = now
         self.step_seconds: deque[float] = deque(maxlen=16)
         self.generated_then = 0
@@ -101,6 +114,8 @@ class HubState:
     def _restore_steps(self, loaded: Loaded) -> None:
         self.step = loaded.reports[-1].step if loaded.reports else 0
         """Newest reported step."""
+        self.reported: dict[int, StepReport] = {report.step: report for report in loaded.reports}
+        """First reports of steps that a restarted learner may train again, as far as they are remembered."""
         self.manifests: dict[int, Manifest] = {manifest.step: manifest for manifest in loaded.manifests}
         self.last_manifest = max(self.manifests, default=self.step)
         kept = self.cfg.learner.keep_checkpoints
@@ -136,12 +151,26 @@ class HubState:
         """Something moved: the watchdog starts to count again."""
         self.progress_s, self.progress_what = now, what
 
-    def announce(self, out: Effects) -> None:
+    def announce(self, out: Effects, now: float) -> None:
         """Tells every sampler of the newest version."""
+        for worker in self.crew.of("sampler"):
+            worker.rejections = 0
+            self.tell(out, worker, now)
+
+    def tell(self, out: Effects, worker: Worker, now: float) -> None:
+        """Tells one sampler of the newest version."""
         if self.weights is not None:
-            for worker in self.crew.of("sampler"):
-                worker.rejections = 0
-                out.sends.append((worker.peer, NewWeights(weights=self.weights)))
+            worker.offered_s = now
+            out.sends.append((worker.peer, NewWeights(weights=self.weights)))
+
+    def forget(self, group_id: int) -> None:
+        """A group has gone on: what went wrong with it before is over."""
+        for table in (self.avoid, self.returns, self.killed):
+            table.pop(group_id, None)
+
+    def reserve_from(self, now: float) -> None:
+        """The hub can be heard from now on."""
+        self.reserved_until_s = now + RESERVED_HEARTBEATS * self.cfg.replay.heartbeat_s
 
     def pop_for(self, queue: deque[int], worker: Worker, state: str) -> int | None:
         """The next group of a queue for this worker: still in `state`, and not one it failed on if others are there."""
@@ -151,7 +180,7 @@ class HubState:
             head = self.ledger.heads.get(group_id)
             if head is None or head.state != state or self._held(group_id):
                 continue
-            if alone or self.avoid.get(group_id) != worker.name:
+            if (alone or self.avoid.get(group_id) != worker.name) and group_id not in self.reserved:
                 return group_id
             queue.append(group_id)
         return None

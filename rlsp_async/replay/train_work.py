@@ -8,12 +8,15 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 
 from __future__ import annotations
 
-from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup
-from rlsp_async.replay.heads import Cursor, Manifest, Published, Stepped
+from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
+from rlsp_async.replay.heads import Cursor, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.select import is_stale, select
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState
+
+REPEATS_THAT_MOVE = 3
+"""How often the same step, trained again by restarted learners, counts as progress."""
 
 
 def next_train_job(state: HubState, out: Effects, now: float) -> TrainJob | None:
@@ -54,7 +57,8 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
     assert not any(is_stale(head, step, stage.max_lag) for head in chosen), (step, chosen)
     out.records.extend(state.ledger.take(group_id, step) for group_id in ids)
     manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
-                        last_of_stage=step == state.plan.last_step[phase.stage])
+                        last_of_stage=step == state.plan.last_step[phase.stage], oldest=[h.oldest for h in chosen],
+                        uses=[h.uses + 1 for h in chosen], incarnation=state.incarnation, at_s=now)
     out.records.append(manifest)
     state.manifests[step] = manifest
     state.last_manifest = step
@@ -72,18 +76,23 @@ def sweep(state: HubState, out: Effects, now: float) -> None:
         drop(state, out, group_id, "stale", now)
 
 
-def accept_report(state: HubState, out: Effects, report: StepReport, now: float) -> None:
-    """A step was trained. Its groups finish; if it was published, its weights are announced with the same commit."""
+def accept_report(state: HubState, out: Effects, report: StepReport, now: float) -> bool:
+    """A step was trained. Its groups finish; if it was published, its weights are announced with the same commit.
+
+    False: it overtook the report before it and must come again. Who speaks is checked where the connection is: a report
+    itself may be of an older start, out of the checkpoint that the newest start began from.
+    """
+    if report.step > state.step + 1 and report.step in state.manifests:
+        return False
     state.restored.pop(report.step, None)
     if report.step in state.to_train:
         state.to_train.remove(report.step)
     _remember_checkpoint(state, report)
     if report.step <= state.step:
-        _accept_repeat(state, out, report)
+        _accept_repeat(state, out, report, now)
     elif report.step in state.manifests:
-        state.early[report.step] = report
-    while state.ending in ("", "draining") and state.step + 1 in state.early:
-        _close_step(state, out, state.early.pop(state.step + 1), now)
+        _close_step(state, out, report, now)
+    return True
 
 
 def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -> None:
@@ -94,26 +103,40 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
         return
     stage = state.plan.stages[manifest.stage]
     out.lines.extend(step_lines(state, manifest, report, now))
-    state.step = report.step
+    state.step, state.train_failures = report.step, 0
+    state.reported[report.step] = report
     for group_id in manifest.groups:
         out.records.append(state.ledger.finish(group_id, state.last_manifest + 1, stage.max_lag, stage.max_uses))
     if manifest.last_of_stage:
         _close_stage(state, out, now)
     else:
         sweep(state, out, now)
-    out.records.append(Stepped(report=report, stage=manifest.stage, forget_to=_forget(state)))
+    out.records.append(Stepped(report=report, stage=manifest.stage, at_s=now, forget_to=_forget(state)))
     if report.weights is not None:
         state.published = report
-        state.announce(out)
+        state.announce(out, now)
     state.moved(f"step {report.step} was trained", now)
 
 
-def _accept_repeat(state: HubState, out: Effects, report: StepReport) -> None:
+def _accept_repeat(state: HubState, out: Effects, report: StepReport, now: float) -> None:
     """A step that had been reported before. A restarted learner has written its weights anew: they replace the old."""
-    if report.weights is not None and report.weights.version == state.version and report.weights != state.weights:
+    if report == state.reported.get(report.step):
+        return  # said twice: its Ack was lost, or a checkpoint remembers it
+    out.records.append(Repeated(report=report, at_s=now))
+    state.repeats[report.step] += 1
+    if state.repeats[report.step] <= REPEATS_THAT_MOVE:
+        state.moved(f"step {report.step} was trained again", now)
+    if may_replace(state.weights, report.weights):
         state.published = report
         out.records.append(Published(report=report))
-        state.announce(out)
+        state.announce(out, now)
+
+
+def may_replace(old: WeightsRef | None, new: WeightsRef | None) -> bool:
+    """Weights of the newest version, made again, replace those that are published, unless their learner is older."""
+    if old is None or new is None or old == new:
+        return False
+    return new.version == old.version and new.incarnation >= old.incarnation
 
 
 def _remember_checkpoint(state: HubState, report: StepReport) -> None:
@@ -127,6 +150,9 @@ def _forget(state: HubState) -> int:
     forget_to = min(state.checkpoints[0] if known else 0, state.step)
     for step in [step for step in state.manifests if step <= forget_to]:
         del state.manifests[step]
+    for step in [step for step in state.reported if step <= forget_to and step < state.step]:
+        del state.reported[step]
+        state.repeats.pop(step, None)
     return forget_to
 
 
@@ -154,7 +180,6 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
                  "longer in the journal: an older checkpoint than the kept ones was loaded", now)
         return
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
-    state.early.clear()
     state.to_train.clear()
     state.to_train.extend(step for step in range(start, state.last_manifest + 1) if step not in held)
     state.wanted.clear()

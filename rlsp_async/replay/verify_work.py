@@ -36,22 +36,22 @@ def verify_job(state: HubState, group_id: int) -> VerifyJob:
     return VerifyJob(group_id=group_id, task=group.prompt.task, items=items)
 
 
-def accept_verdicts(state: HubState, out: Effects, verdicts: VerdictSet, now: float) -> None:
-    """Verdicts came; the first true set of a group wins."""
+def accept_verdicts(state: HubState, out: Effects, verdicts: VerdictSet, now: float) -> bool:
+    """Verdicts came; the first true set of a group wins. False: these are too late."""
     group_id = verdicts.group_id
     head = state.ledger.heads.get(group_id)
     if head is None or head.state != "sampled":
-        state.num_duplicates += 1
-        return
+        return False
     void(state, out, "verify", group_id, "another worker was first")
     wrong = _untrue(verdicts.verdicts, len(state.ledger.bodies[group_id].rollouts))
     if wrong:
         charge(state, out, group_id, "verify", "faults", wrong, now)
-        return
+        return True
     out.records.append(state.ledger.verified(group_id, verdicts.verdicts, now))
-    state.avoid.pop(group_id, None)
+    state.forget(group_id)
     outcome(state, out, True, now)
     state.moved(f"group {group_id} was verified", now)
+    return True
 
 
 def _untrue(verdicts: list[Verdict], num_rollouts: int) -> str:

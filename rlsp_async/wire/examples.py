@@ -70,16 +70,19 @@ STATUS = Status(
 
 EXAMPLES: dict[str, FromWorker | FromHub] = {
     "hello": Hello(run="ops_cpu", role="learner", worker="learner-0", credit=1, proto=1, step=41, leases=[7, 9],
-                   incarnation=1763695276000000000, info={"host": "a", "pid": "12"}),
-    "ping": Ping(state="working", busy_s=0.75, window_s=1.0, metrics={"tokens": 5120.0}),
+                   holding={7: 41, 9: 42}, seq=3, incarnation=1763695276000000000, info={"host": "a", "pid": "12"}),
+    "ping": Ping(state="working", busy_s=0.75, window_s=1.0, metrics={"tokens": 5120.0}, leases=[7, 9],
+                 version=42, made_by=3, seq=4),
     "done_groups": Done(lease=7, groups=[GROUP]),
     "done_verdicts": Done(lease=8, verdicts=[VerdictSet(group_id=12, verdicts=[VERDICT])]),
     "done_steps": Done(lease=9, steps=[StepReport(step=42, metrics={"loss": 0.125}, weights=WEIGHTS, checkpoint=32)]),
     "failed": Failed(lease=7, kind="infrastructure", error="EngineError: the engine died"),
+    "failed_returned": Failed(lease=7, kind="returned", error="verifier-0 leaves"),
     "loaded": Loaded(version=42, seconds=0.5, probe_error=0.000244140625),
     "rejected": Rejected(version=42, reason="digest differs"),
     "bye": Bye(reason="the run is finished"),
-    "welcome": Welcome(run="ops_cpu", incarnation=2, heartbeat_s=1.0, timeout_s=10.0, weights=WEIGHTS, leases=[7]),
+    "welcome": Welcome(run="ops_cpu", incarnation=2, heartbeat_s=1.0, timeout_s=10.0, weights=WEIGHTS, leases=[7],
+                       seq=3),
     "pong": Pong(known=False),
     "work_sample": Work(lease=7, deadline_s=60.0, job=SampleJob(
         group_id=12, prompt=PROMPT, sampling=SAMPLING, purpose="evaluate", stage="rlsp")),

@@ -14,17 +14,19 @@ from typing import Any, Literal
 
 import structlog
 
-from rlsp_async.errors import ConfigError, DataError, EngineError
-from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, VerdictSet, Work
+from rlsp_async.errors import ConfigError, DataError, EngineError, MessageError
+from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, TrainJob, VerdictSet, Work
 from rlsp_async.wire.busy import BusyMeter
 from rlsp_async.wire.codec import encode
 from rlsp_async.wire.leases import LeaseBook
 
 Result = RolloutGroup | VerdictSet | StepReport
 Handler = Callable[[Any], Awaitable[Result]]
-"""A job of the worker's role to its result. EngineError and DataError become Failed, anything else ends the worker."""
+"""A job of the worker's role to its result. EngineError, DataError and MessageError (a job that cannot be worked now: a
+step whose predecessor was lost on the way) become Failed, anything else ends the worker."""
 
 ERROR_CHARACTERS = 2000
+LARGEST_FACTOR = 8
 
 log = structlog.get_logger("jobs")
 
@@ -39,24 +41,38 @@ class Jobs:
         self._handler, self._max_bytes = handler, max_bytes
         self._say, self._say_done, self._end = say, say_done, end
         self._tasks: dict[int, asyncio.Task[Done]] = {}
+        self._said: dict[int, tuple[float, float]] = {}
+        """Of each Done without Ack: when it was said (again), and how long to wait until the next time."""
         self._changed = asyncio.Event()
 
     def work(self, message: Work) -> None:
         """A lease came: it is run, or known already, or refused because it is above the credit."""
         lease = message.lease
-        match self.book.take(lease):
+        match self.book.take(lease, _key(message.job)):
             case "run":
                 self._start(lease, message.job)
             case "over":
                 self.refuse(lease, f"above the credit of {self.book.credit}")
             case "finished":
                 self._say_done(self.book.unacked[lease])
-            case "running":
+            case "running" | "ended":
                 log.info("lease repeated", lease=lease)
 
     def refuse(self, lease: int, why: str) -> None:
-        """Answers a lease that is not taken, or given back."""
-        self._say(encode(Failed(lease=lease, kind="infrastructure", error=why)))
+        """Answers a lease that is not taken, or given back: nothing went wrong with it."""
+        self._say(encode(Failed(lease=lease, kind="returned", error=why)))
+
+    def say_again(self, now: float, after_s: float) -> None:
+        """Every Done that has had no Ack for `after_s` is said again: it, or its Ack, may be lost. The wait doubles up
+        to LARGEST_FACTOR times, so that a hub that is merely slow is not buried."""
+        for lease, frame in self.book.unacked.items():
+            said_s, wait_s = self._said.get(lease, (now, after_s))
+            if now - said_s >= wait_s:
+                said_s, wait_s = now, min(2 * wait_s, LARGEST_FACTOR * after_s)
+                self._say_done(frame)
+            self._said[lease] = said_s, wait_s
+        for lease in [lease for lease in self._said if lease not in self.book.unacked]:
+            del self._said[lease]
 
     def void(self, lease: int) -> None:
         """Acknowledged or revoked: its task, if it still runs, is cancelled and its result forgotten. Idempotent."""
@@ -119,6 +135,8 @@ class Jobs:
                 self._failed(lease, "infrastructure", error)
             case DataError():
                 self._failed(lease, "data", error)
+            case MessageError():
+                self._failed(lease, "returned", error)
             case _:
                 self._failed(lease, "infrastructure", error)
                 self._end(error)
@@ -133,7 +151,7 @@ class Jobs:
             if self.book.finish(done.lease, frame):
                 self._say_done(frame)
 
-    def _failed(self, lease: int, kind: Literal["infrastructure", "data"], error: BaseException) -> None:
+    def _failed(self, lease: int, kind: Literal["infrastructure", "data", "returned"], error: BaseException) -> None:
         if self.book.fail(lease):
             log.warning("lease failed", lease=lease, kind=kind, error=str(error))
             text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
@@ -142,6 +160,11 @@ class Jobs:
     def _count(self) -> None:
         self.busy.running(len(self.book.running), time.monotonic())
         self._changed.set()
+
+
+def _key(job: Job) -> int:
+    """Group id, or step."""
+    return job.batch.step if isinstance(job, TrainJob) else job.group_id
 
 
 def _as_done(lease: int, result: object) -> Done:

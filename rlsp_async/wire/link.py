@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable
@@ -33,7 +34,6 @@ from rlsp_async.messages import (
     Pong,
     Refuse,
     Revoke,
-    Role,
     Status,
     Welcome,
     Work,
@@ -44,32 +44,20 @@ from rlsp_async.wire.keys import Keys
 from rlsp_async.wire.liveness import Liveness, backoff_s
 from rlsp_async.wire.loading import Loader, OnWeights
 from rlsp_async.wire.session import Session
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.settings import LinkSettings
+
+__all__ = ["LinkSettings", "WorkerLink"]
 
 HUB = "hub"
+REPEAT_HEARTBEATS = 2.0
+"""What has had no answer for so long is said again."""
+LOG_ACKS = "RLSP_LOG_ACKS"
+"""Set by a harness that compares what workers were told with what the journal holds."""
+BYES = 3
 LEAVE_S = 1.0
 """How long a worker that has said Bye waits for the hub's answer."""
 
 log = structlog.get_logger("wire")
-
-
-class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the worker is and how patient."""
-
-    run: str
-    role: Role
-    worker: str
-    credit: int = 1
-    """Leases it works on at once."""
-    incarnation: int = 0
-    """Rises with each start of this worker."""
-    limits: Limits = Limits()
-    """Until the hub's Welcome says its own heartbeat_s and timeout_s."""
-    give_up_s: float = 120.0
-    """Without a hub for so long the worker ends."""
-    drain_s: float = 30.0
-    """How long leases may go on after a Drain; then they are returned."""
-    info: dict[str, str] = {}
 
 
 class WorkerLink:
@@ -92,7 +80,7 @@ class WorkerLink:
         self._session: Session | None = None
         self._welcomed = False
         self._hello_at, self._answered_at = 0.0, 0.0
-        self._num_sessions = 0
+        self._num_sessions, self._num_hellos, self._num_pings = 0, 0, 0
         self._stop, self._heard_bye = asyncio.Event(), asyncio.Event()
         self._reason, self._deadline = "", float("inf")
         self._fatal: BaseException | None = None
@@ -181,6 +169,9 @@ class WorkerLink:
             if self._live.is_gone(HUB, now) or now >= self._deadline + LEAVE_S:
                 log.warning("hub lost", address=session.address, silent_s=round(self._live.silent_s(HUB, now), 3))
                 return
+            if not self._welcomed and now - self._hello_at >= REPEAT_HEARTBEATS * self._limits.heartbeat_s:
+                self._hello()
+            self._jobs.say_again(now, REPEAT_HEARTBEATS * self._limits.heartbeat_s)
             self._ping(now)
 
     async def _leave(self) -> None:
@@ -189,12 +180,14 @@ class WorkerLink:
         self._ping(time.monotonic())
         await self._jobs.settled(max(0.0, self._deadline - time.monotonic()))
         self._jobs.give_back(f"{self.settings.worker} left: {self._reason}")
-        self._post(Bye(reason=self._reason))
         self._over = True
-        # Closing a socket that is still being written to makes the hub's ZeroMQ drop what it has not read yet.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_S):
-                await self._heard_bye.wait()
+        for _ in range(BYES):
+            self._post(Bye(reason=self._reason))
+            # Closing a socket that is still being written to makes the hub's ZeroMQ drop what it has not read yet.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S / BYES):
+                    await self._heard_bye.wait()
+                return
 
     # --- what the hub says -----------------------------------------------------------------------------------------
 
@@ -207,6 +200,8 @@ class WorkerLink:
             case Work():
                 self._jobs.work(message)
             case Ack(lease=lease) | Revoke(lease=lease):
+                if LOG_ACKS in os.environ and isinstance(message, Ack) and lease in self._jobs.book.unacked:
+                    log.info("acknowledged", lease=lease, key=self._jobs.book.keys[lease])
                 self._jobs.void(lease)
             case Welcome():
                 self._welcome(message)
@@ -226,6 +221,8 @@ class WorkerLink:
                 pass
 
     def _welcome(self, message: Welcome) -> None:
+        if self._welcomed or message.seq not in (0, self._num_hellos):
+            return  # it came twice, or answers an older Hello: what it says of leases is out of date
         self._welcomed = True
         self._live.timeout_s = message.timeout_s
         self._heard()
@@ -233,7 +230,7 @@ class WorkerLink:
             self._limits, heartbeat_s=message.heartbeat_s, timeout_s=message.timeout_s)
         self._jobs.reconcile(message.leases)
         if message.weights is not None and self._loader:
-            self._loader.offer(message.weights)
+            self._loader.offer(message.weights, message.incarnation)
         log.info("welcome", hub=message.incarnation, kept=len(message.leases))
 
     def _heard(self) -> None:
@@ -256,12 +253,19 @@ class WorkerLink:
     def _hello(self) -> None:
         s = self.settings
         self._welcomed, self._hello_at = False, time.monotonic()
-        self._post(Hello(run=s.run, role=s.role, worker=s.worker, credit=self._jobs.book.credit, step=self._step(),
-                         incarnation=s.incarnation, leases=self._jobs.book.held(), info=s.info))
+        self._num_hellos += 1
+        book = self._jobs.book
+        self._post(Hello(run=s.run, role=s.role, worker=s.worker, credit=book.credit, step=self._step(),
+                         incarnation=s.incarnation, leases=book.held(), holding=dict(book.keys), seq=self._num_hellos,
+                         info=s.info))
 
     def _ping(self, now: float) -> None:
         busy_s, window_s = self._jobs.busy.take(now)
-        self._post(Ping(state=self._state(), busy_s=busy_s, window_s=window_s, metrics=self._metrics()))
+        self._num_pings += 1
+        self._post(Ping(state=self._state(), busy_s=busy_s, window_s=window_s, metrics=self._metrics(),
+                        seq=self._num_pings, leases=self._jobs.book.held(),
+                        version=self._loader.version if self._loader else -1,
+                        made_by=self._loader.made_by if self._loader else 0))
 
     def _state(self) -> str:
         if self._stop.is_set():

@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable
 from rlsp_async.errors import EngineError, WeightsError
 from rlsp_async.messages import Loaded, Rejected, WeightsRef
 
+LOAD_S = 600.0
+"""A version that takes longer is refused: its disk or its engine hangs."""
+
 OnWeights = Callable[[WeightsRef], Awaitable[float]]
 
 
@@ -21,10 +24,30 @@ class Loader:
         self._answer = answer
         self._wanted: WeightsRef | None = None
         self._loaded: tuple[WeightsRef, Loaded] | None = None
+        self._newest = (0, -1, 0)
+        """(start of the hub, version, start of the learner) of the newest offer."""
         self._woken = asyncio.Event()
 
-    def offer(self, ref: WeightsRef) -> None:
-        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it."""
+    @property
+    def version(self) -> int:
+        """What is served now; -1 while nothing is known to be."""
+        return self._loaded[0].version if self._loaded else -1
+
+    @property
+    def made_by(self) -> int:
+        """Incarnation of the learner that made it."""
+        return self._loaded[0].incarnation if self._loaded else 0
+
+    def offer(self, ref: WeightsRef, hub: int = 0) -> None:
+        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it.
+
+        An older version than the newest heard of, or the same by an older learner, comes late and is passed over; only
+        a later start of the `hub` may go back (its journal lost its end).
+        """
+        order = (max(hub, self._newest[0]), ref.version, ref.incarnation)
+        if order < self._newest:
+            return
+        self._newest = order
         self._wanted = ref
         self._woken.set()
 
@@ -44,10 +67,12 @@ class Loader:
     async def _load(self, ref: WeightsRef) -> None:
         self.loading, start = True, time.monotonic()
         try:
-            error = await self._on_weights(ref)
-        except (WeightsError, EngineError) as e:
+            async with asyncio.timeout(LOAD_S):
+                error = await self._on_weights(ref)
+        except (WeightsError, EngineError, TimeoutError) as e:
             self._loaded = None
-            self._answer(Rejected(version=ref.version, reason=str(e)))
+            reason = str(e) or f"not loaded within {LOAD_S:g} s"
+            self._answer(Rejected(version=ref.version, reason=reason))
         else:
             loaded = Loaded(version=ref.version, seconds=time.monotonic() - start, probe_error=error)
             self._loaded = (ref, loaded)

@@ -1,10 +1,14 @@
 """Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed.
 
-Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often and from whom.
+Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often, in which order and
+from whom: each message, in either direction, may be lost, come twice, late or be overtaken, to the very end of the run.
+Workers are killed, frozen past `timeout_s`, leave and come back; the hub is killed while they hold leases. A learner
+takes steps in order only, as the real one does, and remembers its newest REPORTS reports.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +16,7 @@ from typing import Any
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
     Ack,
+    Bye,
     Done,
     Drain,
     Failed,
@@ -36,6 +41,12 @@ from rlsp_async.replay.select import lag
 from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
 
 CHECKPOINT_EVERY = 2
+LOST, TWICE, LATE, OVERTAKEN = 0.06, 0.05, 0.05, 0.1
+REPORTS = 4
+FROZEN_S = 14.0
+"""Longer than `timeout_s`."""
+STILL_S = 60.0
+"""The line moves at least so often, whatever is lost: six times the longest time-out."""
 
 
 class FakeWorker:
@@ -48,9 +59,15 @@ class FakeWorker:
         self.inbox: list[Any] = []
         self.works: dict[int, Work] = {}
         self.unacked: dict[int, Done] = {}
+        self.ended: set[int] = set()
         self.version = 0
+        self.keys: dict[int, int] = {}
         self.weights: list[list[int]] = []
+        self.reports: dict[int, StepReport] = {}
+        self.thaws_s = 0.0
         self.left = False
+        self.welcomed = False
+        self.num_hellos, self.num_pings = 0, 0
 
     @property
     def peer(self) -> bytes:
@@ -63,34 +80,78 @@ class FakeWorker:
     def restart(self) -> None:
         """kill -9 and a new start: everything in memory is gone, checkpoints stay."""
         self.weights = self.weights[:self.checkpoint]
+        self.reports = {step: report for step, report in self.reports.items() if step <= self.checkpoint}
         self.start += 1
         self.inbox, self.works, self.unacked, self.version, self.left = [], {}, {}, 0, False
+        self.keys, self.ended, self.thaws_s = {}, set(), 0.0
 
-    def hello(self) -> Any:
-        self.connection += 1
-        self.inbox = []
-        return hello(self.role, self.name, self.credit, start=self.start, step=len(self.weights),
-                     leases=[*self.works, *self.unacked])
+    def hello(self, again: bool = False) -> Any:
+        """On a new connection, or once more on this one because nobody answered."""
+        if not again:
+            self.connection += 1
+            self.inbox = []
+        self.welcomed = False
+        self.num_hellos += 1
+        held = [*self.works, *self.unacked]
+        return hello(self.role, self.name, self.credit, start=self.start, step=len(self.weights), leases=held,
+                     holding={lease: self.keys[lease] for lease in held}, seq=self.num_hellos)
+
+    def ping(self) -> Ping:
+        self.num_pings += 1
+        return Ping(seq=self.num_pings, leases=[*self.works, *self.unacked], version=self.version or -1,
+                    state="draining" if self.left else "working")
+
+    def forget(self, kept: set[int]) -> None:
+        self.works = {k: v for k, v in self.works.items() if k in kept}
+        self.unacked = {k: v for k, v in self.unacked.items() if k in kept}
+
+    def void(self, lease: int) -> None:
+        self.works.pop(lease, None)
+        self.unacked.pop(lease, None)
+        self.ended.add(lease)
 
 
 class Chaos:
     """A hub with its journal, its workers, and the laws that must hold after every event."""
 
-    def __init__(self, cfg: RunConfig, path: Path, random: Random) -> None:
-        self.cfg, self.path, self.random = cfg, path, random
+    def __init__(self, cfg: RunConfig, path: Path, random: Random, hub_dies: bool = True) -> None:
+        self.cfg, self.path, self.random, self.hub_dies = cfg, path, random, hub_dies
         self.now = 0.0
-        self.journal = Journal(path, cfg)
-        self.hub = Hub(cfg, SmallTask(), self.journal.load())
+        self.late: list[tuple[bytes, Any]] = []
+        self.open_hub()
         self.workers = [FakeWorker(f"sampler-{i}", 3) for i in range(2)] + [
             FakeWorker("verifier-0", 2), FakeWorker("verifier-1", 4), FakeWorker("learner-0", 2)]
         self.manifests: dict[int, list[int]] = {}
         for worker in self.workers:
             self.deliver(worker, worker.hello())
 
+    def open_hub(self) -> None:
+        self.journal = Journal(self.path, self.cfg)
+        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+
     # --- the wire ------------------------------------------------------------------------------------------------
 
     def deliver(self, worker: FakeWorker, message: Any) -> None:
-        self.carry_out(self.hub.on(worker.peer, message, self.now))
+        for _ in range(self.copies()):
+            if self.random.random() < LATE:
+                self.late.append((worker.peer, message))  # it may arrive after its connection, or its worker, is gone
+            else:
+                self.carry_out(self.hub.on(worker.peer, message, self.now))
+
+    def deliver_late(self) -> None:
+        if self.late:
+            peer, message = self.late.pop(self.random.randrange(len(self.late)))
+            self.carry_out(self.hub.on(peer, message, self.now))
+
+    def copies(self) -> int:
+        """How often a message arrives."""
+        draw = self.random.random()
+        return 0 if draw < LOST else 2 if draw < LOST + TWICE else 1
+
+    def put(self, inbox: list[Any], message: Any) -> None:
+        for _ in range(self.copies()):
+            overtakes = inbox and self.random.random() < OVERTAKEN
+            inbox.insert(self.random.randrange(len(inbox)) if overtakes else len(inbox), message)
 
     def carry_out(self, effects: Any) -> None:
         self.journal.commit(effects.records)
@@ -98,7 +159,7 @@ class Chaos:
         by_peer = {worker.peer: worker for worker in self.workers}
         for peer, message in effects.sends:
             if peer in by_peer:
-                by_peer[peer].inbox.append(message)
+                self.put(by_peer[peer].inbox, message)
         self.check_laws()
         for step in effects.wants:
             self.carry_out(self.hub.restored(step, self.journal.batch(step), self.now))
@@ -108,58 +169,85 @@ class Chaos:
     def event(self) -> None:
         worker = self.random.choice(self.workers)
         draw = self.random.random()
-        if draw < 0.80:
+        self.deliver_late()
+        if worker.thaws_s > self.now:
+            self.pass_time(0.5)
+        elif draw < 0.80:
             self.handle(worker)
         elif draw < 0.86 and worker.unacked:
             self.deliver(worker, self.random.choice(list(worker.unacked.values())))  # said twice
         elif draw < 0.89:
-            self.deliver(worker, Ping())
+            self.deliver(worker, worker.ping())
         elif draw < 0.91:
             self.deliver(worker, worker.hello())  # reconnect; what was on its way is lost
         elif draw < 0.93:
             worker.restart()
             self.deliver(worker, worker.hello())
-        elif draw < 0.94:
-            self.kill_hub()
+        elif draw < 0.935:
+            self.leave(worker)
+        elif draw < 0.945:
+            worker.thaws_s = self.now + FROZEN_S
+        elif draw < 0.955:
+            if self.hub_dies:
+                self.kill_hub()
         else:
             self.pass_time(self.random.choice((0.1, 1.0, 6.0)))
 
     def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-        self.carry_out(self.hub.tick(self.now))
+        """Whoever is not frozen gives signs of life meanwhile; a frozen worker's heap up unread."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(until, self.now + 1.0)
+            for worker in self.workers:
+                if worker.thaws_s <= self.now and worker.welcomed:
+                    self.deliver(worker, worker.ping())
+            self.carry_out(self.hub.tick(self.now))
 
     def kill_hub(self) -> None:
         self.journal.close()
-        self.journal = Journal(self.path, self.cfg)
-        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+        self.open_hub()
+
+    def leave(self, worker: FakeWorker) -> None:
+        """SIGTERM: gives its leases back, says Bye; then somebody starts it again."""
+        for lease in list(worker.works):
+            self.deliver(worker, Failed(lease=lease, kind="returned", error="it leaves"))
+        self.deliver(worker, Bye(reason="SIGTERM"))
+        worker.restart()
+        self.deliver(worker, worker.hello())
 
     def handle(self, worker: FakeWorker, honest: bool = False) -> None:
         if worker.inbox:
             self.receive(worker, worker.inbox.pop(0))  # a connection keeps its order
-        elif worker.works:
-            works = list(worker.works.values())
+        elif works := list(worker.works.values()):
             self.work(worker, works[0] if worker.role == "learner" else self.random.choice(works), honest)
         elif worker.unacked and honest:
             self.deliver(worker, next(iter(worker.unacked.values())))
-        elif not worker.left:
-            self.deliver(worker, Ping())
+        elif not worker.welcomed and self.random.random() < 0.3:
+            self.deliver(worker, worker.hello(again=True))
+        elif not worker.left or honest:
+            self.deliver(worker, worker.ping())
 
     def receive(self, worker: FakeWorker, message: Any) -> None:
         match message:
-            case Work():
-                worker.works[message.lease] = message
+            case Work(lease=lease) if lease in worker.unacked or lease in worker.ended:
+                pass
+            case Work(lease=lease) if lease not in worker.works and len(worker.works) >= worker.credit:
+                worker.ended.add(lease)
+                self.deliver(worker, Failed(lease=lease, kind="returned", error="no room"))
+            case Work(lease=lease):
+                worker.works[lease] = message
+                worker.keys[lease] = key_of(message)
             case Ack(lease=lease) | Revoke(lease=lease):
-                worker.works.pop(lease, None)
-                worker.unacked.pop(lease, None)
-            case Welcome(leases=kept):
-                worker.works = {k: v for k, v in worker.works.items() if k in kept}
-                worker.unacked = {k: v for k, v in worker.unacked.items() if k in kept}
+                worker.void(lease)
+            case Welcome(leases=kept) if not worker.welcomed and message.seq == worker.num_hellos:
+                worker.welcomed = True
+                worker.forget(set(kept))
                 if message.weights is not None:
                     self.load(worker, message.weights.version)
             case NewWeights(weights=ref):
                 self.load(worker, ref.version)
             case Pong(known=False):
-                self.deliver(worker, worker.hello())
+                self.deliver(worker, worker.hello(again=True))
             case Drain():
                 worker.left = True
             case Refuse():
@@ -174,14 +262,22 @@ class Chaos:
 
     def work(self, worker: FakeWorker, work: Work, honest: bool) -> None:
         del worker.works[work.lease]
+        if isinstance(work.job, TrainJob) and not self.can_train(worker, work.job.batch.step):
+            worker.ended.add(work.lease)
+            self.deliver(worker, Failed(lease=work.lease, kind="returned", error="another step comes first"))
+            return
         if not honest and worker.role != "learner" and self.random.random() < 0.05:
             kind: Any = self.random.choice(("infrastructure", "data"))
+            worker.ended.add(work.lease)
             self.deliver(worker, Failed(lease=work.lease, kind=kind, error="chaos"))
             return
         done = self.answer(worker, work, honest)
         worker.unacked[work.lease] = done
         if honest or self.random.random() < 0.9:  # else it is lost until it is said again
             self.deliver(worker, done)
+
+    def can_train(self, worker: FakeWorker, step: int) -> bool:
+        return step in worker.reports or step == len(worker.weights) + 1
 
     def answer(self, worker: FakeWorker, work: Work, honest: bool) -> Done:
         bad = not honest and self.random.random() < 0.08
@@ -196,24 +292,49 @@ class Chaos:
                 ids = [verified.group.group_id for verified in batch.groups]
                 if batch.step == len(worker.weights) + 1:
                     worker.weights.append(ids)
-                assert worker.weights[batch.step - 1] == ids, (batch.step, len(worker.weights))
-                every = self.cfg.stages[batch.stage].publish_every
-                publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
-                ref = weights(batch.step, worker.start) if publish else None
-                return Done(lease=work.lease,
-                            steps=[StepReport(step=batch.step, weights=ref, checkpoint=worker.checkpoint)])
+                    every = self.cfg.stages[batch.stage].publish_every
+                    publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
+                    ref = weights(batch.step, worker.start) if publish else None
+                    worker.reports[batch.step] = StepReport(step=batch.step, weights=ref, checkpoint=worker.checkpoint,
+                                                            incarnation=worker.start)
+                    worker.reports.pop(batch.step - REPORTS, None)
+                self.check_repeat(worker, batch.step, ids)
+                return Done(lease=work.lease, steps=[worker.reports[batch.step]])
 
     def settle(self) -> None:
-        """From here on everybody is honest and alive: the run must end."""
-        for _ in range(3000):
-            if self.hub.is_over:
-                return
+        """From here on everybody is honest and alive, and the wire as bad as before: the run must end."""
+        for worker in self.workers:
+            worker.thaws_s = 0.0
+        since, step = self.now, -1
+        while not self.hub.is_over:
+            self.deliver_late()
             for worker in self.workers:
                 self.handle(worker, honest=True)
             self.pass_time(0.2)
-        raise AssertionError(("the run never ends", self.hub.state.phase, self.hub.state.ledger.counts()))
+            state = self.hub.state
+            if (state.step, state.phase) != step:
+                since, step = self.now, (state.step, state.phase)
+            assert self.now - state.progress_s < STILL_S, ("nothing moves", state.phase, state.ledger.counts())
+            assert self.now - since < 10 * STILL_S, ("no step comes", state.phase, state.ledger.counts())
 
     # --- laws ----------------------------------------------------------------------------------------------------
+
+    def violations(self) -> list[str]:
+        """What a finished run did wrong."""
+        state, learner = self.hub.state, self.workers[-1]
+        uses = Counter(group_id for batch in learner.weights for group_id in batch)
+        most = max(stage.max_uses for stage in self.cfg.stages.values())
+        found = []
+        if learner.weights != [self.manifests.get(step) for step in range(1, state.step + 1)]:
+            found.append("the weights are not those of the first batches that were chosen")
+        if any(num > most for num in uses.values()):
+            found.append("a group is in the surviving weights more often than it may be")
+        if state.ledger.trained != len(uses):
+            found.append(f"{state.ledger.trained} groups were charged, {len(uses)} are in the surviving weights")
+        return found
+
+    def check_repeat(self, worker: FakeWorker, step: int, ids: list[int]) -> None:
+        assert worker.weights[step - 1] == ids, (step, len(worker.weights))
 
     def check_manifests(self, records: list[Any]) -> None:
         """Lag and reuse at the moment of the manifest; a step has one manifest for ever."""
@@ -235,6 +356,7 @@ class Chaos:
         assert counts["alive"] <= (state.stage.capacity if state.stage else 0)
         assert account["generated"] == sum(account[name] for name in SINKS)
         assert min(account.values()) >= 0
+        assert account["generated"] == state.cursors.get("generated", 0)
         live = [h for h in state.ledger.heads.values() if h.state in ("sampled", "ready")]
         assert account["waiting"] == sum(h.num_tokens for h in live)
         assert set(state.ledger.bodies) == {h.group_id for h in state.ledger.heads.values() if h.state != "issued"}
@@ -244,3 +366,8 @@ class Chaos:
         assert len(groups) == len(set(groups))
         for worker in state.crew.workers.values():
             assert len(worker.leases) <= worker.credit
+
+
+def key_of(work: Work) -> int:
+    """Group id, or step."""
+    return work.job.batch.step if isinstance(work.job, TrainJob) else work.job.group_id

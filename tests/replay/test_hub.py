@@ -253,7 +253,8 @@ def test_stale_group_is_dropped_before_it_is_verified():
 
 
 def test_lag_counts_from_the_oldest_token():
-    bench = crewed()
+    bench = crewed(stage={"max_lag": 8})
+    bench.hub.state.step = 9
     work = bench.got(b"s", Work)[0]
     group = rollouts_of(work.job, version=9)
     import msgspec

@@ -72,7 +72,7 @@ async def test_more_leases_than_the_credit_are_refused_not_queued():
         await hub.until(lambda: len(hub.all(Done)) == 2)
         await stop(hub, running)
     assert most == 2
-    assert [(failed.lease, failed.kind) for failed in hub.all(Failed)] == [(3, "infrastructure"), (4, "infrastructure")]
+    assert [(failed.lease, failed.kind) for failed in hub.all(Failed)] == [(3, "returned"), (4, "returned")]
 
 
 async def test_an_unacknowledged_done_is_said_again_to_a_hub_that_came_back_on_the_same_port():

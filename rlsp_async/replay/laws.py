@@ -1,0 +1,56 @@
+"""The laws that a transaction must keep, asked of the tables themselves: a bug elsewhere cannot train a wrong batch.
+
+Each raises LawError, and the transaction that holds the record is rolled back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import LawError
+from rlsp_async.replay.heads import Manifest, Stepped
+
+_ROW = "SELECT state, step, provenance, oldest, uses, num_rollouts FROM groups WHERE group_id = ?"
+
+
+def check_manifest(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -> None:
+    """Steps have no gap; every group is whole, fresh enough, charged for this step, and not above its uses."""
+    last = db.execute("SELECT max(step) FROM manifests").fetchone()[0] or 0
+    if manifest.step != last + 1:
+        raise LawError(f"the manifest of step {manifest.step} would follow that of step {last}")
+    if len(set(manifest.groups)) != len(manifest.groups):
+        raise LawError(f"the manifest of step {manifest.step} names a group twice")
+    stage = cfg.stages[manifest.stage]
+    for group_id in manifest.groups:
+        wrong = _wrong(db.execute(_ROW, (group_id,)).fetchone(), manifest.step, stage.max_lag, stage.max_uses,
+                       cfg.sampling.rollouts)
+        if wrong:
+            raise LawError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
+
+
+def _wrong(row: tuple[str, int, str, int, int, int] | None, step: int, max_lag: int, max_uses: int,
+           rollouts: int) -> str:
+    if row is None:
+        return "the journal does not know it"
+    state, charged_for, provenance, oldest, uses, num_rollouts = row
+    lag = 0 if provenance == "demonstration" else step - 1 - oldest
+    if state != "training" or charged_for != step:
+        return f"it is {state}, charged for step {charged_for}"
+    if not 0 <= lag <= max_lag:
+        return f"its lag is {lag}, outside 0..{max_lag}"
+    if not 1 <= uses <= max_uses:
+        return f"it has {uses} uses of {max_uses}"
+    if num_rollouts != (1 if provenance == "demonstration" else rollouts):
+        return f"it has {num_rollouts} rollouts of {rollouts}"
+    return ""
+
+
+def check_step(db: sqlite3.Connection, stepped: Stepped) -> None:
+    """A step is reported once, after the one before it, and its batch was written down before."""
+    step = stepped.report.step
+    last = db.execute("SELECT max(step) FROM steps").fetchone()[0] or 0
+    if step != last + 1:
+        raise LawError(f"the report of step {step} would follow that of step {last}")
+    if db.execute("SELECT 1 FROM manifests WHERE step = ?", (step,)).fetchone() is None:
+        raise LawError(f"step {step} was reported, but no batch of it was ever written down")

@@ -1,0 +1,54 @@
+"""The tables of a run's journal: what `Journal` writes and `rlsp audit` reads.
+
+Rows of `groups`, `manifests`, `steps`, `repeats` and `events` are kept for ever (events: the newest EVENTS_KEPT), so
+that a run can be checked long after its tokens were pruned. `bodies` and `verdicts` hold what a learner may still be
+sent again; `body_digest` says what a body was when it came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+SCHEMA_VERSION = 2
+EVENTS_KEPT = 100_000
+EVENTS_SLACK = 1_000
+"""How many more there may be before the oldest are deleted."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS groups (
+    group_id INTEGER PRIMARY KEY, purpose TEXT NOT NULL, provenance TEXT NOT NULL, stage TEXT NOT NULL,
+    state TEXT NOT NULL, reason TEXT NOT NULL, num_tokens INTEGER NOT NULL, num_wasted_tokens INTEGER NOT NULL,
+    uses INTEGER NOT NULL, step INTEGER NOT NULL, dead INTEGER NOT NULL, oldest INTEGER NOT NULL,
+    newest INTEGER NOT NULL, num_rollouts INTEGER NOT NULL, num_verdicts INTEGER NOT NULL, body_digest BLOB,
+    why TEXT NOT NULL, head BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS live_groups ON groups (group_id) WHERE dead = 0;
+CREATE TABLE IF NOT EXISTS bodies (group_id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS verdicts (group_id INTEGER PRIMARY KEY, verdicts BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS manifests (
+    step INTEGER PRIMARY KEY, stage TEXT NOT NULL, incarnation INTEGER NOT NULL, at_s REAL NOT NULL,
+    manifest BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS steps (
+    step INTEGER PRIMARY KEY, stage TEXT NOT NULL, checkpoint INTEGER NOT NULL, published INTEGER NOT NULL,
+    incarnation INTEGER NOT NULL, digest TEXT NOT NULL, at_s REAL NOT NULL, report BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS repeats (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, step INTEGER NOT NULL, incarnation INTEGER NOT NULL, digest TEXT NOT NULL,
+    loss REAL, at_s REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, kind TEXT NOT NULL, worker TEXT NOT NULL,
+    key INTEGER NOT NULL, detail TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS evaluations (key TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+PUT = """INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, num_tokens = excluded.num_tokens,
+    num_wasted_tokens = excluded.num_wasted_tokens, uses = excluded.uses, step = excluded.step, dead = excluded.dead,
+    oldest = excluded.oldest, newest = excluded.newest, num_rollouts = excluded.num_rollouts,
+    num_verdicts = excluded.num_verdicts, body_digest = coalesce(excluded.body_digest, body_digest),
+    why = excluded.why, head = excluded.head"""
+
+
+def body_digest(body: bytes) -> bytes:
+    """16 bytes that tell whether stored tokens are still what came."""
+    return hashlib.blake2b(body, digest_size=16).digest()

@@ -1,0 +1,92 @@
+"""What a transaction refuses: each law is broken by hand once, and nothing of that transaction is stored."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rlsp_async.errors import ConfigError, LawError
+from rlsp_async.replay.heads import Manifest, Put, Stepped
+from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.journal import Journal
+from tests.replay.line import Bench, SmallTask, config, hello
+
+
+def recorded() -> list:
+    """The records of an honest run of three steps."""
+    bench = Bench(Hub(config(), SmallTask(), _loaded(), 0.0))
+    for peer, role in ((b"s", "sampler"), (b"v", "verifier"), (b"l", "learner")):
+        bench.say(peer, hello(role, step=0))
+    bench.run(b"s", b"v", b"l")
+    return bench.records
+
+
+def _loaded():
+    from rlsp_async.replay.heads import Loaded
+
+    return Loaded(incarnation=1)
+
+
+def first(records: list, kind: type) -> int:
+    return next(at for at, record in enumerate(records) if isinstance(record, kind))
+
+
+def spoil_manifest(records: list, **changes) -> list:
+    at = first(records, Manifest)
+    return [*records[:at], msgspec.structs.replace(records[at], **changes)]
+
+
+def spoil_head(records: list, **changes) -> list:
+    """Changes the head of the first group that is charged, then goes on to the manifest."""
+    at = first(records, Manifest)
+    charged = next(i for i, r in enumerate(records) if isinstance(r, Put) and r.head.state == "training")
+    put = msgspec.structs.replace(records[charged], head=msgspec.structs.replace(records[charged].head, **changes))
+    return [*records[:charged], put, *records[charged + 1: at + 1]]
+
+
+BROKEN = {
+    "would follow": lambda r: spoil_manifest(r, step=2),
+    "names a group twice": lambda r: spoil_manifest(r, groups=[1, 1]),
+    "does not know it": lambda r: spoil_manifest(r, groups=[1, 99]),
+    "it is ready": lambda r: spoil_head(r, state="ready"),
+    "charged for step 7": lambda r: spoil_head(r, step=7),
+    "its lag is 5": lambda r: spoil_head(r, oldest=-5),
+    "its lag is -3": lambda r: spoil_head(r, oldest=3),
+    "2 uses of 1": lambda r: spoil_head(r, uses=2),
+    "1 rollouts of 2": lambda r: spoil_head(r, num_rollouts=1),
+    "no batch of it": lambda r: [r[first(r, Stepped)]],
+    "report of step 2": lambda r: [*r[: first(r, Manifest) + 1], msgspec.structs.replace(
+        r[first(r, Stepped)], report=msgspec.structs.replace(r[first(r, Stepped)].report, step=2))],
+}
+
+
+@pytest.mark.parametrize("sentence", BROKEN)
+def test_records_that_break_a_law_are_not_stored(tmp_path: Path, sentence: str):
+    journal = Journal(tmp_path / "j.sqlite", config())
+    with pytest.raises(LawError, match=sentence):
+        journal.commit(BROKEN[sentence](recorded()))
+    assert journal._db.execute("SELECT count(*) FROM groups").fetchone() == (0,)
+    assert journal._db.execute("SELECT count(*) FROM manifests").fetchone() == (0,)
+    journal.close()
+
+
+def test_honest_records_are_stored(tmp_path: Path):
+    journal = Journal(tmp_path / "j.sqlite", config())
+    journal.commit(recorded())
+    assert journal._db.execute("SELECT max(step), count(*) FROM steps").fetchone() == (3, 3)
+    tokens = journal._db.execute("SELECT value FROM cursors WHERE name = 'generated'").fetchone()
+    assert tokens == journal._db.execute("SELECT sum(num_tokens) FROM groups").fetchone() == (36,)
+    journal.close()
+
+
+def test_journal_of_another_schema_is_refused_in_one_sentence(tmp_path: Path):
+    Journal(tmp_path / "j.sqlite", config()).close()
+    db = sqlite3.connect(tmp_path / "j.sqlite")
+    db.execute("UPDATE run SET value = '1' WHERE key = 'schema'")
+    db.commit()
+    db.close()
+    with pytest.raises(ConfigError, match=r"another version of rlsp_async \(schema 1, this one has 2\)"):
+        Journal(tmp_path / "j.sqlite", config())
