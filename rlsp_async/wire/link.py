@@ -294,5 +294,4 @@ async def _idle() -> None:
 def _nobody_there(address: str | None, seconds: float) -> str:
     if address is None:
         return f"no hub.json for {seconds:.0f} s: start `rlsp replay CONFIG`, or set replay.address to where it listens"
-    return (f"no replay hub has answered at {address} for {seconds:.0f} s: is `rlsp replay` with this run's name "
-            "there, and do its keys let this worker in (replay.keys; see `rlsp keys list`)?")
+    return f"no replay hub has answered at {address} for {seconds:.0f} s: is it up; do its keys let this worker in?"

@@ -122,6 +122,14 @@ async def test_demonstrations_then_rollouts_then_files(tmp_path):
     assert router.closed
 
 
+async def test_what_the_socket_refused_is_a_figure_of_every_step_and_of_the_status(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlsp_async.replay.server.TICK_S", 0.001)
+    cfg, router = two_stages(tmp_path), FakeRouter()
+    await server(cfg).run(lambda: router)
+    assert read_jsonl(cfg.directory / "metrics.jsonl")[-1]["refused.malformed"] == 1.0
+    assert [m for _, m in router.sent if isinstance(m, Status)][-1].metrics["refused.malformed"] == 1.0
+
+
 async def test_nothing_is_sent_before_it_is_committed(tmp_path):
     cfg = two_stages(tmp_path)
     hub = server(cfg)

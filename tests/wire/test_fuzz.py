@@ -96,7 +96,7 @@ async def test_the_router_under_damaged_messages():
                 slowest_s = max(slowest_s, time.monotonic() - asked)
                 pings += 1
                 assert not serving.done(), serving.exception()
-                assert time.monotonic() < deadline, f"{outcomes()} of {total} messages have an outcome"
+                assert time.monotonic() < deadline and attacker.is_alive(), f"{outcomes()} of {total} messages have an outcome"
                 await asyncio.sleep(0.01)
             grown = resident_bytes() - before
             counted.set()

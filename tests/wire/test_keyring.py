@@ -14,8 +14,9 @@ def mode(path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_a_ring_is_private_from_the_start_whatever_the_umask(tmp_path):
-    before = os.umask(0)
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_a_ring_is_private_from_the_start_whatever_the_umask(tmp_path, umask):
+    before = os.umask(umask)
     try:
         ring(tmp_path / "k")
     finally:

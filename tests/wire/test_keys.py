@@ -266,14 +266,15 @@ async def test_a_living_connection_is_not_taken_over_by_its_routing_id(tmp_path)
     ring(tmp_path / "k")
     keys = of(tmp_path / "k", "sampler")
     async with guarded(tmp_path / "k") as (router, address):
-        with dealer(address, keys, b"one") as first, dealer(address, keys, b"one") as second:
+        with dealer(address, keys, b"one") as first:
             await first.send(HELLO)
             [(peer, _)] = await router.receive()
-            await second.send(HELLO)
-            await asyncio.sleep(0.2)
-            assert router.send(peer, Refuse(reason="to the first"))
-            assert decode_from_hub(await asyncio.wait_for(first.recv(), 5)) == Refuse(reason="to the first")
-            assert not await second.poll(100)
+            with dealer(address, keys, b"one") as second:
+                await second.send(HELLO)
+                await asyncio.sleep(0.2)
+                assert router.send(peer, Refuse(reason="to the first"))
+                assert decode_from_hub(await asyncio.wait_for(first.recv(), 5)) == Refuse(reason="to the first")
+                assert not await second.poll(100)
 
 
 def test_a_routing_id_cannot_be_guessed():
