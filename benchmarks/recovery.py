@@ -156,9 +156,10 @@ def _bits(run: Run, args: argparse.Namespace) -> int:
     last = sum(stage.steps for stage in run.cfg.stages.values())
     num_kills = 0
     for point in sorted(rng.randrange(1, last) for _ in range(args.kills)):
-        if not run.wait(point):
+        # A step of progress since the last kill, or the supervisor takes it for a crash loop.
+        if not run.wait(max(point, run.step() + 1)):
             break
-        time.sleep(rng.random())  # also within the steps that are trained again
+        time.sleep(1.0 + rng.random())  # also within the steps that are trained again
         num_kills += bool(run.pid("learner"))
         run.kill("learner")
         print(f"kill {num_kills} of {args.kills} at step {run.step()} of {last}", flush=True)
