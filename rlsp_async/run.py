@@ -30,6 +30,7 @@ from rlsp_async.cards import assign, visible
 from rlsp_async.check import refuse
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.keys import require_keys
 from rlsp_async.messages import Status
 from rlsp_async.observe import estimate
 from rlsp_async.observe.report import write_report, write_status
@@ -68,14 +69,16 @@ def _run(cfg: RunConfig) -> int:
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """runs_dir, model.path and the task's path_* options made absolute: services read them from wherever they start."""
+    """Paths (runs_dir, model.path, replay.keys, the task's path_*) made absolute: services start anywhere."""
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
     files = {k: _absolute(v) for k, v in task.options.items() if k.startswith("path_") and isinstance(v, str) and v}
     task = msgspec.structs.replace(task, options={**task.options, **files})
     model = msgspec.structs.replace(cfg.model, path=path)
-    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task)
+    keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
+    replay = msgspec.structs.replace(cfg.replay, keys=keys)
+    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay)
 
 
 def _absolute(path: str) -> str:
@@ -94,13 +97,14 @@ def check_machine(cfg: RunConfig) -> None:
             "(config.json, *.safetensors, tokenizer.json)"
         )
     refuse(cfg, shape)
-    check_port(cfg.replay.address)
+    require_keys(cfg)
+    check_port(cfg.replay.address, cfg.replay.keys)
     if shape is not None:
         check_disk(cfg, shape)
 
 
-def check_port(address: str) -> None:
-    """Raises ConfigError when it is no address, MachineError when it is taken or open to other machines."""
+def check_port(address: str, keys: str = "") -> None:
+    """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
     from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
 
     url = urlsplit(address)
@@ -110,7 +114,7 @@ def check_port(address: str) -> None:
         host, port = None, None
     if url.scheme != "tcp" or not host or port is None:
         raise ConfigError(f"replay.address = {address!r}: write it like tcp://127.0.0.1:5555 (port 0: any free port)")
-    require_private(address, keys=None)
+    require_private(address, has_keys=bool(keys))
     if not port:
         return
     with socket.socket() as trial:

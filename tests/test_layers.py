@@ -75,12 +75,14 @@ ROWS = {
     "rlsp_async.observe.watch": Row(6),
     "rlsp_async.cards": Row(3, TORCH),
     "rlsp_async.vigil": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.chaos": Row(6, TORCH),
     "rlsp_async.resume": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
     "rlsp_async.prepare": Row(6),
     "rlsp_async.supervise": Row(6),
     "rlsp_async.run": Row(6),
+    "rlsp_async.keys": Row(6, TORCH),
     "rlsp_async.cli": Row(6),
     "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py
 }

@@ -1,11 +1,14 @@
 """Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed.
 
 Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often, in which order and
-from whom: while there is chaos each message, in either direction, may be lost, come twice or be overtaken.
+from whom: each message, in either direction, may be lost, come twice, late or be overtaken, to the very end of the run.
+Workers are killed, frozen past `timeout_s`, leave and come back; the hub is killed while they hold leases. A learner
+takes steps in order only, as the real one does, and remembers its newest REPORTS reports.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
     Ack,
+    Bye,
     Done,
     Drain,
     Failed,
@@ -37,7 +41,12 @@ from rlsp_async.replay.select import lag
 from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
 
 CHECKPOINT_EVERY = 2
-LOST, TWICE, OVERTAKEN = 0.06, 0.05, 0.1
+LOST, TWICE, LATE, OVERTAKEN = 0.06, 0.05, 0.05, 0.1
+REPORTS = 4
+FROZEN_S = 14.0
+"""Longer than `timeout_s`."""
+STILL_S = 60.0
+"""The line moves at least so often, whatever is lost: six times the longest time-out."""
 
 
 class FakeWorker:
@@ -50,9 +59,12 @@ class FakeWorker:
         self.inbox: list[Any] = []
         self.works: dict[int, Work] = {}
         self.unacked: dict[int, Done] = {}
+        self.ended: set[int] = set()
         self.version = 0
-        self.keys = {}
+        self.keys: dict[int, int] = {}
         self.weights: list[list[int]] = []
+        self.reports: dict[int, StepReport] = {}
+        self.thaws_s = 0.0
         self.left = False
         self.welcomed = False
         self.num_hellos, self.num_pings = 0, 0
@@ -68,9 +80,10 @@ class FakeWorker:
     def restart(self) -> None:
         """kill -9 and a new start: everything in memory is gone, checkpoints stay."""
         self.weights = self.weights[:self.checkpoint]
+        self.reports = {step: report for step, report in self.reports.items() if step <= self.checkpoint}
         self.start += 1
         self.inbox, self.works, self.unacked, self.version, self.left = [], {}, {}, 0, False
-        self.keys: dict[int, int] = {}
+        self.keys, self.ended, self.thaws_s = {}, set(), 0.0
 
     def hello(self, again: bool = False) -> Any:
         """On a new connection, or once more on this one because nobody answered."""
@@ -92,43 +105,52 @@ class FakeWorker:
         self.works = {k: v for k, v in self.works.items() if k in kept}
         self.unacked = {k: v for k, v in self.unacked.items() if k in kept}
 
-    @property
-    def ready(self) -> list[Work]:
-        """What may be worked on now: a learner takes its steps in order."""
-        if self.role != "learner":
-            return list(self.works.values())
-        return [w for w in self.works.values() if w.job.batch.step <= len(self.weights) + 1]
+    def void(self, lease: int) -> None:
+        self.works.pop(lease, None)
+        self.unacked.pop(lease, None)
+        self.ended.add(lease)
 
 
 class Chaos:
     """A hub with its journal, its workers, and the laws that must hold after every event."""
 
-    def __init__(self, cfg: RunConfig, path: Path, random: Random) -> None:
-        self.cfg, self.path, self.random = cfg, path, random
+    def __init__(self, cfg: RunConfig, path: Path, random: Random, hub_dies: bool = True) -> None:
+        self.cfg, self.path, self.random, self.hub_dies = cfg, path, random, hub_dies
         self.now = 0.0
-        self.lossy = True
-        self.journal = Journal(path, cfg)
-        self.hub = Hub(cfg, SmallTask(), self.journal.load())
+        self.late: list[tuple[bytes, Any]] = []
+        self.open_hub()
         self.workers = [FakeWorker(f"sampler-{i}", 3) for i in range(2)] + [
             FakeWorker("verifier-0", 2), FakeWorker("verifier-1", 4), FakeWorker("learner-0", 2)]
         self.manifests: dict[int, list[int]] = {}
         for worker in self.workers:
             self.deliver(worker, worker.hello())
 
+    def open_hub(self) -> None:
+        self.journal = Journal(self.path, self.cfg)
+        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+
     # --- the wire ------------------------------------------------------------------------------------------------
 
     def deliver(self, worker: FakeWorker, message: Any) -> None:
         for _ in range(self.copies()):
-            self.carry_out(self.hub.on(worker.peer, message, self.now))
+            if self.random.random() < LATE:
+                self.late.append((worker.peer, message))  # it may arrive after its connection, or its worker, is gone
+            else:
+                self.carry_out(self.hub.on(worker.peer, message, self.now))
+
+    def deliver_late(self) -> None:
+        if self.late:
+            peer, message = self.late.pop(self.random.randrange(len(self.late)))
+            self.carry_out(self.hub.on(peer, message, self.now))
 
     def copies(self) -> int:
         """How often a message arrives."""
-        draw = self.random.random() if self.lossy else 1.0
+        draw = self.random.random()
         return 0 if draw < LOST else 2 if draw < LOST + TWICE else 1
 
     def put(self, inbox: list[Any], message: Any) -> None:
         for _ in range(self.copies()):
-            overtakes = self.lossy and inbox and self.random.random() < OVERTAKEN
+            overtakes = inbox and self.random.random() < OVERTAKEN
             inbox.insert(self.random.randrange(len(inbox)) if overtakes else len(inbox), message)
 
     def carry_out(self, effects: Any) -> None:
@@ -147,7 +169,10 @@ class Chaos:
     def event(self) -> None:
         worker = self.random.choice(self.workers)
         draw = self.random.random()
-        if draw < 0.80:
+        self.deliver_late()
+        if worker.thaws_s > self.now:
+            self.pass_time(0.5)
+        elif draw < 0.80:
             self.handle(worker)
         elif draw < 0.86 and worker.unacked:
             self.deliver(worker, self.random.choice(list(worker.unacked.values())))  # said twice
@@ -158,24 +183,42 @@ class Chaos:
         elif draw < 0.93:
             worker.restart()
             self.deliver(worker, worker.hello())
-        elif draw < 0.94:
-            self.kill_hub()
+        elif draw < 0.935:
+            self.leave(worker)
+        elif draw < 0.945:
+            worker.thaws_s = self.now + FROZEN_S
+        elif draw < 0.955:
+            if self.hub_dies:
+                self.kill_hub()
         else:
             self.pass_time(self.random.choice((0.1, 1.0, 6.0)))
 
     def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-        self.carry_out(self.hub.tick(self.now))
+        """Whoever is not frozen gives signs of life meanwhile; a frozen worker's heap up unread."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(until, self.now + 1.0)
+            for worker in self.workers:
+                if worker.thaws_s <= self.now and worker.welcomed:
+                    self.deliver(worker, worker.ping())
+            self.carry_out(self.hub.tick(self.now))
 
     def kill_hub(self) -> None:
         self.journal.close()
-        self.journal = Journal(self.path, self.cfg)
-        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+        self.open_hub()
+
+    def leave(self, worker: FakeWorker) -> None:
+        """SIGTERM: gives its leases back, says Bye; then somebody starts it again."""
+        for lease in list(worker.works):
+            self.deliver(worker, Failed(lease=lease, kind="returned", error="it leaves"))
+        self.deliver(worker, Bye(reason="SIGTERM"))
+        worker.restart()
+        self.deliver(worker, worker.hello())
 
     def handle(self, worker: FakeWorker, honest: bool = False) -> None:
         if worker.inbox:
             self.receive(worker, worker.inbox.pop(0))  # a connection keeps its order
-        elif works := worker.ready:
+        elif works := list(worker.works.values()):
             self.work(worker, works[0] if worker.role == "learner" else self.random.choice(works), honest)
         elif worker.unacked and honest:
             self.deliver(worker, next(iter(worker.unacked.values())))
@@ -186,13 +229,16 @@ class Chaos:
 
     def receive(self, worker: FakeWorker, message: Any) -> None:
         match message:
-            case Work():
-                if message.lease not in worker.unacked:
-                    worker.works[message.lease] = message
-                    worker.keys[message.lease] = key_of(message)
+            case Work(lease=lease) if lease in worker.unacked or lease in worker.ended:
+                pass
+            case Work(lease=lease) if lease not in worker.works and len(worker.works) >= worker.credit:
+                worker.ended.add(lease)
+                self.deliver(worker, Failed(lease=lease, kind="returned", error="no room"))
+            case Work(lease=lease):
+                worker.works[lease] = message
+                worker.keys[lease] = key_of(message)
             case Ack(lease=lease) | Revoke(lease=lease):
-                worker.works.pop(lease, None)
-                worker.unacked.pop(lease, None)
+                worker.void(lease)
             case Welcome(leases=kept) if not worker.welcomed and message.seq == worker.num_hellos:
                 worker.welcomed = True
                 worker.forget(set(kept))
@@ -216,14 +262,22 @@ class Chaos:
 
     def work(self, worker: FakeWorker, work: Work, honest: bool) -> None:
         del worker.works[work.lease]
+        if isinstance(work.job, TrainJob) and not self.can_train(worker, work.job.batch.step):
+            worker.ended.add(work.lease)
+            self.deliver(worker, Failed(lease=work.lease, kind="returned", error="another step comes first"))
+            return
         if not honest and worker.role != "learner" and self.random.random() < 0.05:
             kind: Any = self.random.choice(("infrastructure", "data"))
+            worker.ended.add(work.lease)
             self.deliver(worker, Failed(lease=work.lease, kind=kind, error="chaos"))
             return
         done = self.answer(worker, work, honest)
         worker.unacked[work.lease] = done
         if honest or self.random.random() < 0.9:  # else it is lost until it is said again
             self.deliver(worker, done)
+
+    def can_train(self, worker: FakeWorker, step: int) -> bool:
+        return step in worker.reports or step == len(worker.weights) + 1
 
     def answer(self, worker: FakeWorker, work: Work, honest: bool) -> Done:
         bad = not honest and self.random.random() < 0.08
@@ -238,25 +292,49 @@ class Chaos:
                 ids = [verified.group.group_id for verified in batch.groups]
                 if batch.step == len(worker.weights) + 1:
                     worker.weights.append(ids)
-                assert worker.weights[batch.step - 1] == ids, (batch.step, len(worker.weights))
-                every = self.cfg.stages[batch.stage].publish_every
-                publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
-                ref = weights(batch.step, worker.start) if publish else None
-                return Done(lease=work.lease,
-                            steps=[StepReport(step=batch.step, weights=ref, checkpoint=worker.checkpoint)])
+                    every = self.cfg.stages[batch.stage].publish_every
+                    publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
+                    ref = weights(batch.step, worker.start) if publish else None
+                    worker.reports[batch.step] = StepReport(step=batch.step, weights=ref, checkpoint=worker.checkpoint,
+                                                            incarnation=worker.start)
+                    worker.reports.pop(batch.step - REPORTS, None)
+                self.check_repeat(worker, batch.step, ids)
+                return Done(lease=work.lease, steps=[worker.reports[batch.step]])
 
     def settle(self) -> None:
-        """From here on everybody is honest and alive: the run must end."""
-        self.lossy = False
-        for _ in range(3000):
-            if self.hub.is_over:
-                return
+        """From here on everybody is honest and alive, and the wire as bad as before: the run must end."""
+        for worker in self.workers:
+            worker.thaws_s = 0.0
+        since, step = self.now, -1
+        while not self.hub.is_over:
+            self.deliver_late()
             for worker in self.workers:
                 self.handle(worker, honest=True)
             self.pass_time(0.2)
-        raise AssertionError(("the run never ends", self.hub.state.phase, self.hub.state.ledger.counts()))
+            state = self.hub.state
+            if (state.step, state.phase) != step:
+                since, step = self.now, (state.step, state.phase)
+            assert self.now - state.progress_s < STILL_S, ("nothing moves", state.phase, state.ledger.counts())
+            assert self.now - since < 10 * STILL_S, ("no step comes", state.phase, state.ledger.counts())
 
     # --- laws ----------------------------------------------------------------------------------------------------
+
+    def violations(self) -> list[str]:
+        """What a finished run did wrong."""
+        state, learner = self.hub.state, self.workers[-1]
+        uses = Counter(group_id for batch in learner.weights for group_id in batch)
+        most = max(stage.max_uses for stage in self.cfg.stages.values())
+        found = []
+        if learner.weights != [self.manifests.get(step) for step in range(1, state.step + 1)]:
+            found.append("the weights are not those of the first batches that were chosen")
+        if any(num > most for num in uses.values()):
+            found.append("a group is in the surviving weights more often than it may be")
+        if state.ledger.trained != len(uses):
+            found.append(f"{state.ledger.trained} groups were charged, {len(uses)} are in the surviving weights")
+        return found
+
+    def check_repeat(self, worker: FakeWorker, step: int, ids: list[int]) -> None:
+        assert worker.weights[step - 1] == ids, (step, len(worker.weights))
 
     def check_manifests(self, records: list[Any]) -> None:
         """Lag and reuse at the moment of the manifest; a step has one manifest for ever."""
@@ -278,6 +356,7 @@ class Chaos:
         assert counts["alive"] <= (state.stage.capacity if state.stage else 0)
         assert account["generated"] == sum(account[name] for name in SINKS)
         assert min(account.values()) >= 0
+        assert account["generated"] == state.cursors.get("generated", 0)
         live = [h for h in state.ledger.heads.values() if h.state in ("sampled", "ready")]
         assert account["waiting"] == sum(h.num_tokens for h in live)
         assert set(state.ledger.bodies) == {h.group_id for h in state.ledger.heads.values() if h.state != "issued"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -41,10 +40,6 @@ def test_laws_hold_whatever_happens(first: Stage, second: Stage, evaluated: bool
         state = chaos.hub.state
         assert state.ending == "finished", state.message
         assert state.step == first.steps + second.steps
-        learner = chaos.workers[-1]
-        assert learner.weights == [chaos.manifests[step] for step in range(1, state.step + 1)]
-        uses = Counter(group_id for batch in learner.weights for group_id in batch)
-        assert max(uses.values()) <= max(first.max_uses, second.max_uses)
-        assert state.ledger.trained == len(uses)
+        assert chaos.violations() == []
         assert set(state.evaluations) == ({"before b", "after b"} if evaluated else set())
         chaos.journal.close()

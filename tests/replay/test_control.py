@@ -1,0 +1,113 @@
+"""The proof that the chaos tests can fail: without manifests the same schedules of kills lose what was charged.
+
+The double forgets which groups were chosen for a step when its learner comes back from a checkpoint, and chooses anew,
+as a line without a journal does. Everything else, workers, wire and schedule, is the same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from rlsp_async.config import Evaluation, Replay, RunConfig, Stage
+from rlsp_async.messages import Hello, StepReport
+from rlsp_async.replay.heads import Loaded
+from rlsp_async.replay.hub import Hub
+from tests.replay.chaos import Chaos
+from tests.replay.line import SmallTask, config, weights
+
+NUM_EVENTS = 300
+SEEDS = (1, 2, 3, 4, 5, 6)
+
+
+class ForgetfulHub(Hub):
+    """A restarted learner is given freshly chosen batches; the groups of the old ones have been used up."""
+
+    def on(self, peer: bytes, message: Any, now: float) -> Any:
+        state = self.state
+        if isinstance(message, Hello) and message.role == "learner" and message.step < state.last_manifest:
+            known = state.crew.newest.get(message.worker, (-1, 0))
+            if (message.incarnation, message.seq) > known and message.incarnation > known[0]:
+                self._forget(message.step)
+        return super().on(peer, message, now)
+
+    def _forget(self, step: int) -> None:
+        state = self.state
+        for later in [s for s in state.manifests if s > step]:
+            manifest = state.manifests.pop(later)
+            for group_id in manifest.groups if later > state.step else ():
+                state.ledger.finish(group_id, 10**9, 0, 1)
+            state.reported.pop(later, None)
+        state.to_train.clear()
+        state.step = state.last_manifest = step
+        state.published = StepReport(step=step, weights=weights(step)) if step else None
+        for worker in state.crew.of("sampler"):
+            worker.version = step
+
+
+class NoJournal:
+    def commit(self, records: list[Any]) -> None:
+        """Nothing is written down."""
+
+    def batch(self, step: int) -> list[Any]:
+        raise AssertionError(f"batch {step} is gone")
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class Control(Chaos):
+    def open_hub(self) -> None:
+        self.journal = NoJournal()
+        self.hub = ForgetfulHub(self.cfg, SmallTask(), Loaded(incarnation=1), self.now)
+
+    def check_manifests(self, records: list[Any]) -> None:
+        """Only remembers the batches that were chosen first."""
+        for manifest in (r for r in records if hasattr(r, "groups") and hasattr(r, "last_of_stage")):
+            self.manifests.setdefault(manifest.step, manifest.groups)
+
+    def load(self, worker: Any, version: int) -> None:
+        worker.version = version
+        super().load(worker, version)
+
+    def carry_out(self, effects: Any) -> None:
+        for worker in self.workers:
+            worker.version = min(worker.version, self.hub.state.step)  # a learner that went back says its weights anew
+        super().carry_out(effects)
+
+    def check_repeat(self, worker: Any, step: int, ids: list[int]) -> None:
+        """It is what is being shown to happen."""
+
+
+def run(kind: type[Chaos], seed: int) -> list[str]:
+    stage = Stage(steps=24, groups_per_step=2, target_lag=1, max_lag=3, publish_every=1)
+    cfg: RunConfig = config(stages={"a": stage}, evaluation=Evaluation(prompts=0),
+                            replay=Replay(retries=3, failures_per_100=100.0, stall_s=1e9))
+    with tempfile.TemporaryDirectory() as directory:
+        chaos = kind(cfg, Path(directory) / "j.sqlite", Random(seed), hub_dies=False)
+        for _ in range(NUM_EVENTS):
+            chaos.event()
+        learner = chaos.workers[-1]
+        while len(learner.weights) == learner.checkpoint:
+            chaos.event()
+        learner.restart()  # at least one kill of a learner that has trained since its checkpoint
+        chaos.deliver(learner, learner.hello())
+        chaos.settle()
+        assert chaos.hub.state.ending == "finished", chaos.hub.state.message
+        chaos.journal.close()
+        return chaos.violations()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_with_manifests_a_schedule_of_kills_does_no_harm(seed: int):
+    assert run(Chaos, seed) == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_without_manifests_the_same_schedule_loses_what_was_charged(seed: int):
+    found = run(Control, seed)
+    assert any("charged" in sentence for sentence in found), found
