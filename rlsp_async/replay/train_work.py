@@ -141,6 +141,12 @@ def may_replace(old: WeightsRef | None, new: WeightsRef | None) -> bool:
     return new.version == old.version and new.incarnation >= old.incarnation
 
 
+def may_come_again(state: HubState) -> bool:
+    """Whether the newest weights may still be published anew: the learner is not back yet, or is asked for them."""
+    asked = {*state.to_train, *(lease.key for lease in state.crew.leases.values() if lease.kind == "train")}
+    return state.crew.learner() is None or state.version in asked
+
+
 def _remember_checkpoint(state: HubState, report: StepReport) -> None:
     if report.checkpoint not in state.checkpoints:
         state.checkpoints = sorted({*state.checkpoints, report.checkpoint})[-state.cfg.learner.keep_checkpoints:]
