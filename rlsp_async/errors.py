@@ -5,6 +5,7 @@
     |   +-- ConfigError  a setting is unknown, of the wrong type or impossible
     |   +-- DataError    a file of prompts, a model directory or a tokenizer cannot be used
     |   +-- MachineError the machine says no: port in use, disk full, library missing
+    |   +-- FencedError  a newer start of this process has taken over; this one writes nothing more
     +-- DivergedError    exit 3: the run cannot succeed (NaN loss, a verifier that always errs); names the stage
     +-- MessageError     a peer sent something that is not of the protocol
     +-- WeightsError     weights that arrived are not the weights that were published
@@ -41,6 +42,10 @@ class DataError(UserError):
 
 class MachineError(UserError):
     """The machine refuses: port in use, disk full, a missing library."""
+
+
+class FencedError(UserError):
+    """A newer start of this process owns the run's files: this one must not write."""
 
 
 class DivergedError(RlspError):

@@ -2,21 +2,54 @@
 
 With a credit of 2 the next batch is already here when one is done, if the lag allows it."""
 
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from rlsp_async.config import RunConfig
+from rlsp_async.messages import StepReport, TrainJob
 from rlsp_async.service import Service, in_thread, serve
+
+if TYPE_CHECKING:
+    from rlsp_async.learning.learner import Learner
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
-    from rlsp_async.learning.learner import Learner  # after the arguments are read: torch takes seconds to import
     from rlsp_async.learning.turns import Turns
 
-    learner = Learner(cfg, model_dir=cfg.directory / "model", run_dir=cfg.directory, incarnation=service.incarnation)
+    # One thread builds and trains: torch's number of threads is a setting of the thread, and other numbers of threads
+    # add up in another order.
+    work = in_thread(_call, name="learner")
+    building = asyncio.ensure_future(work(lambda: _build(cfg, service.incarnation)))
+    stopping = asyncio.ensure_future(service.stopping.wait())
+    await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not building.done():
+        return  # stopped before it was there: nothing was trained
+    learner: Learner = building.result()
+    service.incarnation = learner.incarnation
+
+    async def train(job: TrainJob) -> StepReport:
+        report: StepReport = await work(lambda: learner.train(job))
+        return report
+
     try:
-        train = Turns(in_thread(learner.train, name="learner"), lambda: learner.step, bound_s=cfg.replay.lease_s)
-        await service.work(train, credit=2, metrics=learner.metrics,
+        turns = Turns(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
+        await service.work(turns, credit=2, metrics=learner.metrics,
                            step=lambda: learner.step, info={"device": learner.device})
     finally:
         learner.on_stop()
+
+
+def _build(cfg: RunConfig, incarnation: int) -> Learner:
+    from rlsp_async.learning.learner import Learner  # torch takes seconds to import
+
+    return Learner(cfg, model_dir=cfg.directory / "model", run_dir=cfg.directory, incarnation=incarnation)
+
+
+def _call(act: Callable[[], Any]) -> Any:
+    return act()
 
 
 if __name__ == "__main__":

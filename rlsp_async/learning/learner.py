@@ -9,21 +9,22 @@ begins, and the hub sends the steps after it again.
 
 from __future__ import annotations
 
-import hashlib
+import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
 import torch
 
-from rlsp_async.config import RunConfig
-from rlsp_async.errors import MachineError, MessageError
+from rlsp_async.config import RunConfig, decides_the_weights
+from rlsp_async.errors import ConfigError, MachineError, MessageError
 from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
 from rlsp_async.learning.export import export_hf
+from rlsp_async.learning.owner import Owner
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.messages import Batch, StepReport, TrainJob, WeightsRef
+from rlsp_async.observe.flat import settings
 
 REPORTS_KEPT = 4
 """More than the steps that a learner can have trained and not yet reported (its credit)."""
@@ -38,16 +39,20 @@ class Learner:
                  incarnation: int = 0) -> None:
         torch.set_num_threads(cfg.learner.threads)
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
-        self.incarnation, self.device = incarnation, _device(cfg.learner.device)
+        self._owner = Owner(run_dir / "checkpoints", incarnation)
+        self._owner.claim()
+        self._owner.sweep([run_dir / "checkpoints", run_dir / "stages", run_dir])
+        self.incarnation, self.device = self._owner.incarnation, _device(cfg.learner.device)
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device,
                                         cfg.learner.gradient_checkpointing))
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
-        self._publisher = publisher or publish.StorePublisher(cfg, num_bytes, incarnation)
+        self._publisher = publisher or publish.StorePublisher(cfg, num_bytes, self.incarnation)
         self._step, self._checkpoint = 0, 0
         self._stage: stage.StageState | None = None
         self._reports: dict[int, StepReport] = {}
         """Of the newest steps: a hub that was killed may not have heard them, and asks again."""
         self._republish = False
+        self._training, self._whole = threading.Lock(), True
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
         self._restore()
 
@@ -61,11 +66,17 @@ class Learner:
 
         Raises MessageError when the step is neither, DivergedError when loss or gradient is not finite.
         """
-        batch = job.batch
-        if batch.step in self._reports:
-            return self._repeat(batch.step)
-        if batch.step != self._step + 1:
-            raise MessageError(f"step {batch.step} cannot follow step {self._step} of these weights")
+        with self._training:
+            if job.batch.step in self._reports:
+                return self._repeat(job.batch.step)
+            if job.batch.step != self._step + 1:
+                raise MessageError(f"step {job.batch.step} cannot follow step {self._step} of these weights")
+            self._whole = False
+            report = self._next(job.batch)
+            self._whole = True
+            return report
+
+    def _next(self, batch: Batch) -> StepReport:
         begun_s = time.monotonic()
         if self._stage is None or self._stage.name != batch.stage:
             self._stage = stage.begin(self.cfg, batch.stage, self.policy, self.run_dir)
@@ -82,8 +93,12 @@ class Learner:
         return figures
 
     def on_stop(self) -> None:
-        """Saves the newest step if no checkpoint holds it."""
-        if self._step > self._checkpoint and self._stage is not None:
+        """Saves the newest step if no checkpoint holds it; nothing when a step failed or is cut off in the middle.
+
+        Call it when no further step will begin, from any thread.
+        """
+        if self._training.acquire(blocking=False) and self._whole and self._step > self._checkpoint:
+            assert self._stage is not None
             self._remember(msgspec.structs.replace(self._reports[self._step], checkpoint=self._step))
             self._save(self._stage)
 
@@ -122,7 +137,7 @@ class Learner:
         if stage_name == list(self.cfg.stages)[-1]:
             targets.append(self.run_dir / "final")
         for target in targets:
-            export_hf(self.policy.model, self.model_dir, target)
+            export_hf(self.policy.model, self.model_dir, target, self._owner)
 
     def _repeat(self, step: int) -> StepReport:
         report = msgspec.structs.replace(self._reports[step], incarnation=self.incarnation)
@@ -138,6 +153,7 @@ class Learner:
         model_config = self.policy.model.config
         ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, model_config.max_position_embeddings)
         probe = publish.make_probe(self.policy, ids)
+        self._owner.check()
         ref = self._publisher.publish(self.policy.policy_parameters(), self._step, probe)
         self._publisher.prune()
         return ref
@@ -153,18 +169,17 @@ class Learner:
         tensors |= {f"critic/{n}": p for n, p in self.policy.critic_parameters()}
         tensors |= {f"optimizer/{n}": t for n, t in current.updater.state().items()}
         tensors["rng"] = torch.get_rng_state()
-        state = {"stage": current.name, "updates": current.updater.num_done, "config": config_digest(self.cfg),
+        state = {"stage": current.name, "updates": current.updater.num_done, "settings": decisive(self.cfg),
                  "reports": [msgspec.to_builtins(report) for report in self._reports.values()]}
         checkpoint.save(self.run_dir / "checkpoints", checkpoint.Checkpoint(self._step, tensors, state),
-                        self.cfg.learner.keep_checkpoints)
+                        self.cfg.learner.keep_checkpoints, self._owner)
         self._checkpoint = self._step
 
     def _restore(self) -> None:
         found = checkpoint.load_newest(self.run_dir / "checkpoints")
         if found is None:
             return
-        if found.state["config"] != config_digest(self.cfg):
-            log.warning("settings_changed", step=found.step, note="the checkpoint was made with other settings")
+        require_same(found, self.cfg, self.run_dir)
         self._stage = stage.begin(self.cfg, found.state["stage"], self.policy, self.run_dir, resumed=True)
         where = f"checkpoint of step {found.step}"
         stage.copy_into(dict(self.policy.policy_parameters()), _below(found.tensors, "model/"), where)
@@ -178,11 +193,22 @@ class Learner:
         log.info("resumed", step=found.step, stage=found.state["stage"])
 
 
-def config_digest(cfg: RunConfig) -> str:
-    """SHA-256 of what decides the weights: seed, model, sampling and stages."""
-    table: dict[str, Any] = msgspec.to_builtins(cfg)
-    text = msgspec.json.encode({key: table[key] for key in ("seed", "model", "sampling", "stages")})
-    return hashlib.sha256(text).hexdigest()
+def decisive(cfg: RunConfig) -> dict[str, object]:
+    """The settings that decide the weights, by their dotted keys, as a checkpoint keeps them."""
+    flat = {key: value for key, value in settings(cfg).items() if decides_the_weights(key)}
+    plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(flat))
+    return plain
+
+
+def require_same(found: checkpoint.Checkpoint, cfg: RunConfig, run_dir: Path) -> None:
+    """Raises ConfigError that names the settings in which the checkpoint was made differently."""
+    then, now = found.state["settings"], decisive(cfg)
+    changed = [f"{key} was {then.get(key)!r} and is {now.get(key)!r} now"
+               for key in sorted({**then, **now}) if then.get(key) != now.get(key)]
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ConfigError(f"{run_dir}: the checkpoint of step {found.step} was made with other settings: "
+                          f"{'; '.join(changed[:4])}{more}; go back to them, or give this run another name")
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -46,7 +46,7 @@ class StorePublisher:
     def prune(self) -> None:
         from rlsp_async.weights import store
 
-        store.prune(self.directory, self._keep)
+        store.prune(self.directory, self._keep, self._incarnation)
 
 
 def probe_ids(seed: int, num_vocabulary: int, context_tokens: int) -> Ids:

@@ -45,7 +45,7 @@ from rlsp_async.replay.sampling_work import admit_demonstrations, next_sample_jo
 from rlsp_async.replay.setbacks import fail_run
 from rlsp_async.replay.state import Effects, HubState, Prompts
 from rlsp_async.replay.status import status
-from rlsp_async.replay.train_work import next_train_job
+from rlsp_async.replay.train_work import may_come_again, next_train_job
 from rlsp_async.replay.verify_work import next_verify_job
 from rlsp_async.replay.watchdog import watch
 
@@ -166,8 +166,10 @@ class Hub:
     def _rejected(self, out: Effects, worker: Worker, rejected: Rejected, now: float) -> None:
         state = self.state
         worker.version = -1
-        worker.rejections += 1
         state.last_error = f"{worker.name} refuses version {rejected.version}: {rejected.reason}"
+        if may_come_again(state):
+            return  # files in memory are gone after a reboot; whoever makes them again is announced
+        worker.rejections += 1
         if worker.rejections <= state.cfg.replay.retries and state.weights is not None:
             state.tell(out, worker, now)
         elif all(other.rejections > state.cfg.replay.retries for other in state.crew.of("sampler")):

@@ -21,6 +21,8 @@ REPEATS_THAT_MOVE = 3
 
 def next_train_job(state: HubState, out: Effects, now: float) -> TrainJob | None:
     """The oldest batch that must be sent (again), else a new one; None when there is none yet."""
+    while state.to_train and state.to_train[0] not in state.manifests:
+        state.to_train.popleft()  # asked for again only for its weights, and newer ones are out meanwhile
     if not state.to_train and not _choose(state, out, now):
         return None
     manifest = state.manifests[state.to_train[0]]
@@ -139,6 +141,12 @@ def may_replace(old: WeightsRef | None, new: WeightsRef | None) -> bool:
     return new.version == old.version and new.incarnation >= old.incarnation
 
 
+def may_come_again(state: HubState) -> bool:
+    """Whether the newest weights may still be published anew: the learner is not back yet, or is asked for them."""
+    asked = {*state.to_train, *(lease.key for lease in state.crew.leases.values() if lease.kind == "train")}
+    return state.crew.learner() is None or state.version in asked
+
+
 def _remember_checkpoint(state: HubState, report: StepReport) -> None:
     if report.checkpoint not in state.checkpoints:
         state.checkpoints = sorted({*state.checkpoints, report.checkpoint})[-state.cfg.learner.keep_checkpoints:]
@@ -181,6 +189,9 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
         state.cursors["learner"] = hello.incarnation  # an older start is refused from now on
         out.records.append(Cursor(name="learner", value=hello.incarnation))
     start = min(max(hello.step, 0), state.step) + 1
+    if state.weights is not None and state.weights.version == hello.step and (
+            hello.step in state.manifests and hello.incarnation != state.weights.incarnation):
+        start = hello.step  # it answers from its checkpoint and publishes again: memory is empty after a reboot
     if hello.step > state.last_manifest:
         fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
                  f"{state.last_manifest}: they belong to different runs, or the journal lost its end", now)

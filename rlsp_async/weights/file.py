@@ -4,7 +4,8 @@ A file appears under its name only when it is complete (temporary file, sync on 
 the old version or the new one and never a half. The digest is the SHA-256 of the file's bytes. A reader that still has
 a replaced or pruned file open keeps reading the old bytes.
 
-Example: DIRECTORY/v001001.safetensors is version 1001.
+Example: DIRECTORY/v001001-7.safetensors is version 1001, written by the learner's start number 7. The start is part of
+the name, so that a process that was stopped and wakes up late can never replace what a newer one wrote.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from rlsp_async.messages import Probe, WeightsRef
 
 SHARED_MEMORY = Path("/dev/shm")
 
-_NAME = re.compile(r"v(\d+)\.safetensors")
-_TEMPORARY = re.compile(r"\.v\d+\.\d+\.tmp")
+WRITERS_KEPT = 2
+
+_NAME = re.compile(r"v(\d+)-(\d+)\.safetensors")
+_TEMPORARY = re.compile(r"\.v\d+-(\d+)\.tmp")
 
 
 class FileTransport:
@@ -38,10 +41,10 @@ class FileTransport:
     def publish(
         self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int, probe: Probe, incarnation: int = 0
     ) -> WeightsRef:
-        """Writes v<version>.safetensors atomically. Raises MachineError when the file system refuses."""
+        """Writes v<version>-<incarnation>.safetensors atomically. Raises MachineError when the file system refuses."""
         tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in named_tensors}
-        where = self.directory / f"v{version:06d}.safetensors"
-        temporary = self.directory / f".v{version:06d}.{os.getpid()}.tmp"
+        where = self.directory / f"v{version:06d}-{incarnation}.safetensors"
+        temporary = self.directory / f".v{version:06d}-{incarnation}.tmp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             # One entry: safetensors writes several in random order, and equal weights would differ in their digest.
@@ -67,20 +70,40 @@ class FileTransport:
                                f"published were {ref.num_bytes} bytes with {ref.digest}")
         return where
 
-    def prune(self, keep: int) -> list[int]:
-        """Deletes all but the newest `keep` versions and what a killed writer left behind."""
+    def prune(self, keep: int, incarnation: int | None = None) -> list[int]:
+        """Deletes all but the newest `keep` versions and what a killed writer left behind; returns versions that went.
+
+        Of a version that several starts of the learner wrote, the newest two stay: a sampler may be reading the older.
+        Files of a later start than `incarnation` (None: nobody is later) are left alone.
+        """
+        def may_go(writer: int) -> bool:
+            return incarnation is None or writer <= incarnation
+
         for entry in _entries(self.directory):
-            if _TEMPORARY.fullmatch(entry.name) and f".{os.getpid()}." not in entry.name:
+            left = _TEMPORARY.fullmatch(entry.name)
+            if left and int(left[1]) != incarnation and may_go(int(left[1])):
                 entry.unlink(missing_ok=True)
-        old = sorted(versions(self.directory))[: -keep or None]
-        for version in old:
-            (self.directory / f"v{version:06d}.safetensors").unlink(missing_ok=True)
-        return old
+        files = sorted(_versions(self.directory), reverse=True)
+        kept = sorted({version for version, _, _ in files}, reverse=True)[:keep]
+        for version in kept:
+            for _, writer, path in [file for file in files if file[0] == version][WRITERS_KEPT:]:
+                if may_go(writer):
+                    path.unlink(missing_ok=True)
+        gone = [file for file in files if file[0] not in kept and may_go(file[1])]
+        for _, _, path in gone:
+            path.unlink(missing_ok=True)
+        return sorted({version for version, _, _ in gone})
 
 
 def versions(directory: Path) -> list[int]:
     """The complete versions in a directory, in no particular order; none when there is no directory."""
-    return [int(match[1]) for entry in _entries(directory) if (match := _NAME.fullmatch(entry.name))]
+    return list({version for version, _, _ in _versions(directory)})
+
+
+def _versions(directory: Path) -> list[tuple[int, int, Path]]:
+    """(version, start of the learner, file) of every complete file."""
+    return [(int(match[1]), int(match[2]), entry) for entry in _entries(directory)
+            if (match := _NAME.fullmatch(entry.name))]
 
 
 def file_digest(path: Path) -> str:

@@ -36,8 +36,8 @@ class WeightTransport(Protocol):
         """A local safetensors file with exactly the published bytes. Raises WeightsError when it is not that."""
         ...
 
-    def prune(self, keep: int) -> list[int]:
-        """Forgets all versions but the newest `keep`; returns those that went."""
+    def prune(self, keep: int, incarnation: int | None = None) -> list[int]:
+        """Forgets all versions but the newest `keep`, none by a later start of the learner; returns those that went."""
         ...
 
 
@@ -53,9 +53,10 @@ def fetch(ref: WeightsRef) -> Path:
     return transport_for(ref).fetch(ref)
 
 
-def prune(directory: Path, keep: int) -> list[int]:
-    """Deletes all versions in `directory` but the newest `keep`; returns the versions that went."""
-    return FileTransport(directory).prune(keep)
+def prune(directory: Path, keep: int, incarnation: int | None = None) -> list[int]:
+    """Deletes all versions in `directory` but the newest `keep`, and nothing that a later start of the learner than
+    `incarnation` wrote; returns the versions that went."""
+    return FileTransport(directory).prune(keep, incarnation)
 
 
 def transport_for(ref: WeightsRef) -> WeightTransport:

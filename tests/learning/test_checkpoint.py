@@ -1,16 +1,33 @@
 """A checkpoint is complete or absent, and a damaged one is passed over aloud."""
 
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import structlog
 import torch
 
-from rlsp_async.errors import DataError
+from rlsp_async.errors import DataError, FencedError
 from rlsp_async.learning import checkpoint
+from rlsp_async.learning.owner import Owner
+
+ROOT = Path(__file__).parents[2]
+NUM_KILLS = 50
 
 
-def save(directory, step, keep=2):
+def save(directory, step, keep=2, owner=None):
     tensors = {"a": torch.full((2, 3), float(step))}
-    return checkpoint.save(directory, checkpoint.Checkpoint(step, tensors, {"stage": "rl"}), keep)
+    return checkpoint.save(directory, checkpoint.Checkpoint(step, tensors, {"stage": "rl"}), keep, owner)
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir() if not path.name.startswith("OWNER"))
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -25,7 +42,10 @@ def test_what_is_saved_comes_back(tmp_path):
 def test_only_the_newest_stay(tmp_path):
     for step in (1, 2, 10):
         save(tmp_path, step)
-    assert [p.name for p in checkpoint.complete(tmp_path)] == ["step-00000010", "step-00000002"]
+    assert names(tmp_path) == ["step-00000002", "step-00000010"]
+
+
+# --- damage --------------------------------------------------------------------------------------------------------
 
 
 def cut(content):
@@ -36,32 +56,200 @@ def flip_a_bit(content):
     return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
 
 
-@pytest.mark.parametrize(("damage", "harm"), [("tensors.safetensors", cut), ("tensors.safetensors", flip_a_bit),
-                                              ("state.json", cut), ("state.json", flip_a_bit), ("DONE", cut)])
+def empty(_):
+    return b""
+
+
+def another_json(_):
+    return b'["tensors.safetensors"]'
+
+
+FILES = ("tensors.safetensors", "state.json", "DONE")
+
+
+@pytest.mark.parametrize("damage", FILES)
+@pytest.mark.parametrize("harm", [cut, flip_a_bit, empty, another_json, None])
 def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, damage, harm):
     save(tmp_path, 1)
     broken = save(tmp_path, 2) / damage
-    broken.write_bytes(harm(broken.read_bytes()))
+    if harm is None:
+        broken.unlink()
+    else:
+        broken.write_bytes(harm(broken.read_bytes()))
     with structlog.testing.capture_logs() as lines:
         assert checkpoint.load_newest(tmp_path).step == 1
     assert [line["event"] for line in lines] == ["checkpoint_damaged"]
     assert "step-00000002" in lines[0]["path"]
+    assert lines[0]["error"]
+
+
+def test_a_damaged_one_gives_up_its_name_and_goes_when_enough_are_kept(tmp_path):
+    save(tmp_path, 1)
+    (save(tmp_path, 2) / "DONE").unlink()
+    checkpoint.load_newest(tmp_path)
+    assert names(tmp_path) == [".step-00000002.damaged", "step-00000001"]
+    save(tmp_path, 2)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
 
 
 def test_when_all_are_damaged_nothing_starts_over_silently(tmp_path):
     (save(tmp_path, 1) / "DONE").unlink()
-    with pytest.raises(DataError, match="damaged"):
+    (save(tmp_path, 2) / "state.json").write_text("{}")
+    with pytest.raises(DataError) as caught:
         checkpoint.load_newest(tmp_path)
-
-
-def test_a_half_written_one_is_not_seen_and_does_not_disturb(tmp_path):
-    (tmp_path / ".step-00000003.tmp").mkdir()
-    (tmp_path / ".step-00000003.tmp" / "state.json").write_text("{")
-    assert checkpoint.load_newest(tmp_path) is None
-    save(tmp_path, 3)
-    assert checkpoint.load_newest(tmp_path).step == 3
-    assert not (tmp_path / ".step-00000003.tmp").exists()
+    text = str(caught.value)
+    assert "no checkpoint can be loaded (step-00000002: state.json does not have the digest" in text
+    assert text.endswith("put back a copy of one, or give the run another name to begin again")
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
 
 
 def test_no_directory_is_no_checkpoint(tmp_path):
     assert checkpoint.load_newest(tmp_path / "none") is None
+
+
+# --- kills ---------------------------------------------------------------------------------------------------------
+
+LOOP = """
+import os, sys
+from pathlib import Path
+import torch
+from rlsp_async.learning import checkpoint
+from rlsp_async.learning.owner import Owner
+
+directory = Path(sys.argv[1])
+print("ready", flush=True)
+for line in sys.stdin:  # one fork a kill: torch is imported once
+    child = os.fork()
+    if child == 0:
+        owner = Owner(directory, int(line))
+        owner.claim()
+        owner.sweep([directory])
+        found = checkpoint.load_newest(directory)
+        step = found.step if found else 0
+        while True:
+            step += 1
+            tensors = {str(i): torch.full((300, 300), float(step)) for i in range(4)}
+            checkpoint.save(directory, checkpoint.Checkpoint(step, tensors, {}), 2, owner)
+            (directory / "SAVED").write_text(str(step))
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("dead", flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_newest_or_the_one_before_it(tmp_path):
+    rng = random.Random(7)
+    steps = []
+    with subprocess.Popen([sys.executable, "-c", LOOP, str(tmp_path)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
+        parent.stdout.readline()
+        for number in range(NUM_KILLS):
+            print(number + 1, file=parent.stdin, flush=True)
+            child = int(parent.stdout.readline())
+            time.sleep(rng.uniform(0.02, 0.15) if steps else 0.5)
+            os.kill(child, signal.SIGKILL)
+            parent.stdout.readline()
+            text = (tmp_path / "SAVED").read_text()
+            copy = tmp_path.with_name(f"copy{number}")
+            shutil.copytree(tmp_path, copy)
+            step = checkpoint.load_newest(copy).step
+            shutil.rmtree(copy)
+            before = max([int(text or 0), *steps])  # SAVED itself may be late, or torn
+            assert step in (before, before + 1)
+            steps.append(step)
+        parent.stdin.close()
+    assert steps == sorted(steps)
+    assert len(set(steps)) > NUM_KILLS / 10  # most kills struck in the middle of a save
+    owner = Owner(tmp_path, NUM_KILLS + 1)
+    owner.sweep([tmp_path])
+    assert len([name for name in names(tmp_path) if name.startswith(".")]) == 0
+
+
+@pytest.mark.parametrize("killed_at", range(1, 4))
+def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch, killed_at):
+    """The same step saved again: what stood under its name is set aside, then comes back or goes."""
+    save(tmp_path, 1)
+    place = save(tmp_path, 2)
+    calls = []
+    for name in ("replace", "rename"):
+        real = getattr(Path, name)
+
+        def counted(self, target, real=real):
+            calls.append(self.name)
+            if len(calls) == killed_at:
+                raise KeyboardInterrupt
+            return real(self, target)
+
+        monkeypatch.setattr(Path, name, counted)
+    if killed_at < 3:
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 2)
+    else:
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    Owner(tmp_path, 1).sweep([tmp_path])
+    assert checkpoint.load_newest(tmp_path).step == 2
+    assert names(tmp_path) == ["step-00000001", place.name]
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path):
+    save(tmp_path, 3)
+    for name in (".step-00000004.17.tmp", ".step-00000001.gone", ".step-00000003.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text("{")
+    assert checkpoint.load_newest(tmp_path).step == 3
+    Owner(tmp_path, 18).sweep([tmp_path])
+    assert names(tmp_path) == ["step-00000003"]
+
+
+# --- fencing -------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_start_saves_nothing(tmp_path):
+    older, newer = Owner(tmp_path, 5), Owner(tmp_path, 6)
+    older.claim()
+    save(tmp_path, 1, owner=older)
+    newer.claim()
+    with pytest.raises(FencedError, match=r"a newer start of the learner \(6\) has taken over"):
+        save(tmp_path, 2, owner=older)
+    with pytest.raises(FencedError):
+        older.claim()
+    assert names(tmp_path)[-1] == "step-00000001"
+    save(tmp_path, 2, owner=newer)
+
+
+def test_a_writer_that_was_stopped_after_its_check_has_nothing_to_rename(tmp_path, monkeypatch):
+    """SIGSTOP between the check and the rename, a newer start claims, works, SIGCONT."""
+    older, newer = Owner(tmp_path, 5), Owner(tmp_path, 6)
+    older.claim()
+    save(tmp_path, 1, owner=older)
+    check = Owner.check
+
+    def stopped_here(self):
+        check(self)
+        monkeypatch.undo()
+        newer.claim()
+        newer.sweep([tmp_path])
+        save(tmp_path, 2, owner=newer)
+
+    monkeypatch.setattr(Owner, "check", stopped_here)
+    with pytest.raises(FencedError):
+        save(tmp_path, 2, owner=older)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    assert checkpoint.load_newest(tmp_path).step == 2
+
+
+def test_a_clock_that_was_set_back_does_not_lock_the_run(tmp_path):
+    future = time.time_ns() + 10**15
+    Owner(tmp_path, future).claim()
+    late = Owner(tmp_path, time.time_ns())
+    late.claim()
+    assert late.incarnation == future + 1
+    late.check()
+
+
+def test_a_torn_owner_file_is_written_anew(tmp_path):
+    (tmp_path / "OWNER").write_bytes(b"\xff\x00")
+    owner = Owner(tmp_path, 3)
+    owner.claim()
+    assert owner.holder() == 3

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rlsp_async.columns import floats, ints
-from rlsp_async.errors import ConfigError, MessageError
-from rlsp_async.learning.learner import Learner, config_digest
+from rlsp_async.errors import ConfigError, FencedError, MachineError, MessageError
+from rlsp_async.learning.learner import Learner, decisive
 from rlsp_async.messages import StepReport
 from tests.learning.small import Shelf, digest, job, jobs, run_config
 
@@ -153,6 +153,22 @@ def test_a_stop_saves_what_no_checkpoint_holds(tmp_path, model_dir):
     assert weights(again) == weights(made)
 
 
+@pytest.mark.parametrize("breaks", ["_train", "_export", "_publish"])
+def test_a_step_that_failed_is_not_saved_at_the_stop(tmp_path, model_dir, monkeypatch, breaks):
+    """Its weights may be half updated, or not yet exported: a restart begins at the checkpoint before it."""
+    made = learner(tmp_path, model_dir)
+    made.train(jobs()[0])
+
+    def fails(*_):
+        raise MachineError("disk full")
+
+    monkeypatch.setattr(made, breaks, fails)
+    with pytest.raises(MachineError):
+        made.train(jobs()[1])
+    made.on_stop()
+    assert learner(tmp_path, model_dir).step == 0
+
+
 def test_reports_survive_the_wire_and_carry_figures(tmp_path, model_dir):
     made = learner(tmp_path, model_dir)
     reports = [made.train(each) for each in jobs()[:3]]
@@ -164,8 +180,37 @@ def test_reports_survive_the_wire_and_carry_figures(tmp_path, model_dir):
     assert made.metrics()["steps"] == 0.0
 
 
-def test_the_digest_of_settings_is_of_what_decides_the_weights(tmp_path):
+def test_a_checkpoint_of_other_settings_is_refused_and_they_are_named(tmp_path, model_dir):
+    made = learner(tmp_path, model_dir)
+    for each in jobs()[:2]:
+        made.train(each)
+    changed = run_config(tmp_path, PPO, steps=9, target_lag=2)
+    with pytest.raises(ConfigError) as caught:
+        Learner(changed, model_dir, changed.directory, Shelf())
+    assert "checkpoint of step 2 was made with other settings" in str(caught.value)
+    assert "stages.rl.steps was 4 and is 9 now; stages.rl.target_lag was 1 and is 2 now; go back" in str(caught.value)
+    faster = msgspec.structs.replace(made.cfg, learner=msgspec.structs.replace(made.cfg.learner, checkpoint_every=5))
+    assert Learner(faster, model_dir, made.cfg.directory, Shelf()).step == 2
+
+
+def test_what_decides_the_weights_is_the_same_elsewhere(tmp_path):
+    assert decisive(run_config(tmp_path)) == decisive(run_config(tmp_path / "x")) != decisive(run_config(tmp_path, steps=9))
+
+
+def test_an_older_start_writes_nothing_more(tmp_path, model_dir):
     cfg = run_config(tmp_path)
-    elsewhere = run_config(tmp_path / "x")
-    other = run_config(tmp_path, steps=9)
-    assert config_digest(cfg) == config_digest(elsewhere) != config_digest(other)
+    shelf = Shelf()
+    older = Learner(cfg, model_dir, cfg.directory, shelf, incarnation=5)
+    older.train(jobs()[0])
+    newer = Learner(cfg, model_dir, cfg.directory, Shelf(), incarnation=6)
+    newer.train(jobs()[0])
+    with pytest.raises(FencedError, match="a newer start of the learner .6. has taken over this run; this one .5."):
+        older.train(jobs()[1])
+    older.on_stop()
+    assert [p.name for p in (cfg.directory / "checkpoints").glob("step-*")] == []
+    assert shelf.published == {}
+    assert not (cfg.directory / "stages" / "sft").exists()
+    report = newer.train(jobs()[1])
+    assert (report.incarnation, report.checkpoint) == (6, 2)
+    with pytest.raises(FencedError):
+        Learner(cfg, model_dir, cfg.directory, Shelf(), incarnation=5)

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from rlsp_async.config import Evaluation, Replay, RunConfig, Stage
@@ -33,6 +34,10 @@ class ForgetfulHub(Hub):
             known = state.crew.newest.get(message.worker, (-1, 0))
             if (message.incarnation, message.seq) > known and message.incarnation > known[0]:
                 self._forget(message.step)
+        if isinstance(message, Hello) and message.role == "learner" and state.weights is not None:
+            # Nor is it asked to publish its newest weights again: they pass for its own.
+            mine = msgspec.structs.replace(state.weights, incarnation=message.incarnation)
+            state.published = msgspec.structs.replace(state.published, weights=mine)
         return super().on(peer, message, now)
 
     def _forget(self, step: int) -> None:

@@ -30,7 +30,7 @@ def test_what_is_published_is_fetched(tmp_path: Path) -> None:
     assert (ref.version, ref.incarnation, ref.probe) == (12, 4, PROBE)
     assert ref.uri.startswith("file:///")
     path = fetch(ref)
-    assert (path.name, path.stat().st_size) == ("v000012.safetensors", ref.num_bytes)
+    assert (path.name, path.stat().st_size) == ("v000012-4.safetensors", ref.num_bytes)
     tensors = load_file(path)
     assert tensors["a"].tolist() == [[12.0] * 3] * 2
     assert tensors["b"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
@@ -44,7 +44,7 @@ def test_equal_tensors_have_equal_digests(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
     ref = publish_two(tmp_path, 12)
-    path = tmp_path / "v000012.safetensors"
+    path = tmp_path / "v000012-4.safetensors"
     content = path.read_bytes()
     if damage == "gone":
         path.unlink()
@@ -72,15 +72,15 @@ def test_a_full_disk_leaves_the_old_version_and_no_half(tmp_path: Path, monkeypa
     monkeypatch.setattr(file, "save_file", fails)
     with pytest.raises(MachineError, match="No space left"):
         publish([("a", torch.zeros(1))], tmp_path, 12, PROBE)
-    assert [path.name for path in tmp_path.iterdir()] == ["v000012.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["v000012-4.safetensors"]
     assert fetch(ref).exists()
 
 
 def test_a_replaced_version_stays_readable_for_who_has_it_open(tmp_path: Path) -> None:
     publish_two(tmp_path, 1)
-    with (tmp_path / "v000001.safetensors").open("rb") as reader:
+    with (tmp_path / "v000001-4.safetensors").open("rb") as reader:
         before = reader.read(10)
-        publish([("a", torch.zeros(99))], tmp_path, 1, PROBE)
+        publish([("a", torch.zeros(99))], tmp_path, 1, PROBE, incarnation=4)
         reader.seek(0)
         assert reader.read(10) == before
 
@@ -88,12 +88,35 @@ def test_a_replaced_version_stays_readable_for_who_has_it_open(tmp_path: Path) -
 def test_prune_keeps_the_newest_and_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
     for version in (2, 9, 10, 1000):
         publish_two(tmp_path, version)
-    (tmp_path / ".v000011.999999.tmp").write_bytes(b"half")
+    (tmp_path / ".v000011-3.tmp").write_bytes(b"half")
     (tmp_path / "note.txt").write_text("the user's")
     assert prune(tmp_path, 2) == [2, 9]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "note.txt", "v000010.safetensors", "v001000.safetensors"]
+        "note.txt", "v000010-4.safetensors", "v001000-4.safetensors"]
     assert prune(tmp_path / "missing", 2) == []
+
+
+def test_a_late_writer_replaces_nothing_of_a_newer_one(tmp_path: Path) -> None:
+    newer = publish([("a", torch.ones(3))], tmp_path, 1, PROBE, incarnation=9)
+    older = publish([("a", torch.zeros(3))], tmp_path, 1, PROBE, incarnation=8)
+    assert older.uri != newer.uri
+    assert fetch(newer).name == "v000001-9.safetensors"
+
+
+def test_a_late_pruner_removes_nothing_of_a_newer_one(tmp_path: Path) -> None:
+    for version, incarnation in ((1, 8), (2, 9), (3, 9), (4, 9)):
+        publish([("a", torch.ones(3))], tmp_path, version, PROBE, incarnation)
+    (tmp_path / ".v000005-9.tmp").write_bytes(b"being written")
+    assert prune(tmp_path, 1, incarnation=8) == [1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".v000005-9.tmp", "v000002-9.safetensors", "v000003-9.safetensors", "v000004-9.safetensors"]
+
+
+def test_of_a_version_made_many_times_two_stay(tmp_path: Path) -> None:
+    for incarnation in (5, 6, 7):
+        publish([("a", torch.ones(3))], tmp_path, 1, PROBE, incarnation)
+    prune(tmp_path, 3, incarnation=7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v000001-6.safetensors", "v000001-7.safetensors"]
 
 
 def make_run(tmp_path: Path, name: str = "demo", weights_dir: str = "") -> RunConfig:
