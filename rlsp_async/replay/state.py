@@ -174,7 +174,7 @@ class HubState:
 
     def pop_for(self, queue: deque[int], worker: Worker, state: str) -> int | None:
         """The next group of a queue for this worker: still in `state`, and not one it failed on if others are there."""
-        alone = len(self.crew.of(worker.role)) < 2
+        alone = self.crew.num(worker.role) < 2
         for _ in range(len(queue)):
             group_id = queue.popleft()
             head = self.ledger.heads.get(group_id)
