@@ -42,7 +42,7 @@ from rlsp_async.replay.heads import Loaded as LoadedJournal
 from rlsp_async.replay.lines import span
 from rlsp_async.replay.reconcile import pinged
 from rlsp_async.replay.results import done, failed
-from rlsp_async.replay.sampling_work import admit_demonstrations, next_sample_job, room
+from rlsp_async.replay.sampling_work import admit_demonstrations, may_issue, next_sample_job, room
 from rlsp_async.replay.setbacks import fail_run
 from rlsp_async.replay.state import Effects, HubState, Prompts
 from rlsp_async.replay.status import status
@@ -230,12 +230,18 @@ class Hub:
         """Until nobody takes one. A group is avoided by one worker only: what two refuse, nobody takes."""
         hungry, version = self.state.crew.hungry, self.state.version
         without: list[Worker] = []
-        while len(without) < 2 and (worker := hungry.first(role, version)) is not None:
+        while len(without) < 2 and self._has_work(role) and (worker := hungry.first(role, version)) is not None:
             if not self._give(out, worker, now):
                 hungry.remove(worker)
                 without.append(worker)
         for worker in without:
             hungry.place(worker)
+
+    def _has_work(self, role: Role) -> bool:
+        """False: there is certainly nothing for this role."""
+        if role == "verifier":
+            return bool(self.state.to_verify)
+        return role == "learner" or bool(self.state.to_sample) or may_issue(self.state)
 
     def _give(self, out: Effects, worker: Worker, now: float) -> bool:
         job = self._next_job(out, worker, now)

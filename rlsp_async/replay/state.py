@@ -6,6 +6,7 @@ setbacks (budgets), watchdog, lines and status (what people see).
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -21,6 +22,7 @@ Ending = Literal["", "draining", "finished", "failed"]
 File = Literal["metrics", "rollouts", "timeline", "evaluations"]
 
 OUTCOMES_KEPT = 100
+PROMPTS_KEPT = 4096
 RESERVED_HEARTBEATS = 2.0
 """Within so many a worker finds out that its hub was restarted, and says what it holds."""
 
@@ -59,6 +61,8 @@ class HubState:
     def __init__(self, cfg: RunConfig, task: Prompts, loaded: Loaded, now: float) -> None:
         self.cfg = cfg
         self.task = task
+        self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
+        """A group's prompt is made when it is issued and again when its answer is checked."""
         self.plan = Plan(cfg)
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
