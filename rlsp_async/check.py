@@ -14,6 +14,7 @@ import msgspec
 
 from rlsp_async.config import RunConfig, Stage, load
 from rlsp_async.errors import ConfigError
+from rlsp_async.keys import about_keys
 from rlsp_async.observe import estimate
 from rlsp_async.observe.dominance import Dominance, dominance
 from rlsp_async.observe.flat import settings, toml_text
@@ -38,7 +39,8 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     shape = estimate.model_shape(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
-    warnings = (
+    warnings = about_keys(cfg)
+    warnings += (
         []
         if shape
         else [

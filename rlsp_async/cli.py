@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlsp_async.errors import DivergedError, UserError
+from rlsp_async.keys import add_parser as add_keys
 
 ROLES = {
     "replay": "the hub: ledger, journal, prompts, buffer",
@@ -26,13 +27,17 @@ EXAMPLES = """\
 examples:
   rlsp check launch/configs/ops_cpu.toml              what will this run need, and is it sensible?
   rlsp run   launch/configs/ops_cpu.toml              train; run it again to continue or to see the result
+  rlsp run   --resume runs/ops_cpu                    go on after anything, from any directory
   rlsp run   launch/configs/ops_cpu.toml name=b seed=3 stages.rlsp.steps=40
   rlsp report runs/ops_cpu                            the table of results; the curves are in report.html
+  rlsp audit runs/ops_cpu                             was anything lost, trained twice, or trained too old?
+  rlsp chaos launch/configs/chaos_cpu.toml            kill, freeze and disturb everything; nothing may be lost
   rlsp eval  runs/ops_cpu/final --task ops -n 8       held-out pass@1 and pass@8 of any model directory
   rlsp demos ops -n 3                                 what the task looks like
 
 on several machines (RUN is a directory that `rlsp run` prepared, on a shared disk or copied):
-  rlsp sampler RUN/config.toml replay.address=tcp://hub.example:5555 --worker sampler-9
+  rlsp keys    new keys                               once; says which files go where, see docs/operations.md
+  rlsp sampler RUN/config.toml replay.address=tcp://hub.example:5555 replay.keys=keys --worker sampler-9
 
 Every setting is `section.key=value`; an unknown key is refused with the nearest known name.
 Exit codes: 0 done, 1 a bug (traceback), 2 you can mend it (one line says how), 3 the run diverged, 130 Ctrl-C.
@@ -82,16 +87,23 @@ def _parser() -> argparse.ArgumentParser:
         "sampling, verifying, remembering and learning as services that never wait for each other.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _with_config(commands, "run", "train: prepare RUNS_DIR/NAME, start the services, watch them, write the report")
+    train = _with_config(commands, "run", "train: prepare RUNS_DIR/NAME, start the services, watch, report")
+    train.add_argument("--resume", action="store_true", help="CONFIG is the directory of an interrupted run: go on "
+                       "with its own settings (how many samplers, ports and patience may be changed)")
     _with_config(commands, "check", "resolved settings and what follows from them; needs no GPU and starts nothing")
     for role, text in ROLES.items():
         _with_config(commands, role, f"one service: {text}").add_argument(
             "--worker", metavar="NAME", help=f"its name, unique in the run (default: {role}-0)"
         )
     _add_eval(commands)
+    add_keys(commands)
     report = commands.add_parser("report", help="the results of a run as a table, and RUN/report.html")
     report.add_argument("run", metavar="RUN", help="directory of a run, e.g. runs/ops_cpu")
     report.add_argument("--json", action="store_true", help="the whole report as JSON")
+    audit = commands.add_parser("audit", help="check every guarantee of a run from its journal; exit code 1: broken")
+    audit.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
+    audit.add_argument("--json", action="store_true", help="every finding as JSON")
+    _add_chaos(commands)
     demos = commands.add_parser("demos", help="a few demonstrations of a task, readable")
     demos.add_argument("task", metavar="TASK", help="a task (`rlsp tasks`) or a config whose task it is")
     demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
@@ -127,15 +139,21 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
 
 
+def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from rlsp_async.chaos.show import add_parser  # light: no zmq before the command is understood
+
+    add_parser(commands, _with_config)
+
+
 # --- actions -------------------------------------------------------------------------------------------------------
 
 
 def _act(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "run":
-            from rlsp_async.run import run
+            from rlsp_async.run import resume, run
 
-            return run(arguments.config, arguments.overrides)
+            return (resume if arguments.resume else run)(arguments.config, arguments.overrides)
         case "check":
             from rlsp_async.check import check
 
@@ -148,6 +166,14 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.observe.show import show_report
 
             return show_report(Path(arguments.run), as_json=arguments.json)
+        case "audit":
+            from rlsp_async.audit.show import show_audit
+
+            return show_audit(Path(arguments.run), as_json=arguments.json)
+        case "chaos":
+            from rlsp_async.chaos.show import show_chaos
+
+            return show_chaos(arguments)
         case "demos":
             from rlsp_async.observe.show import show_demonstrations
 
@@ -156,6 +182,10 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.observe.show import show_tasks
 
             return show_tasks()
+        case "keys":
+            from rlsp_async.keys import keys
+
+            return keys(arguments)
         case role:
             _serve(role, arguments)
 

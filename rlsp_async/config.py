@@ -76,6 +76,16 @@ def to_toml(cfg: RunConfig) -> str:
     return msgspec.toml.encode(msgspec.to_builtins(cfg)).decode()
 
 
+FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.")
+FIXED = ("learner.tokens_per_microbatch",)
+
+
+def decides_the_weights(key: str) -> bool:
+    """Whether a setting must stay what it was when a run goes on. Example: "stages.rlsp.max_lag" yes, "sampler.count"
+    no."""
+    return key in FIXED or not key.startswith(FREE)
+
+
 def num_settings(kind: type[Section] = RunConfig) -> int:
     """How many settings there are, sections not counted."""
     total = 0

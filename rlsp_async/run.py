@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,12 +30,13 @@ from rlsp_async.cards import assign, visible
 from rlsp_async.check import refuse
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.keys import require_keys
 from rlsp_async.messages import Status
 from rlsp_async.observe import estimate
-from rlsp_async.observe.flat import settings
-from rlsp_async.observe.report import load_report, write_report, write_status
+from rlsp_async.observe.report import write_report, write_status
 from rlsp_async.observe.show import show_run
 from rlsp_async.observe.words import bytes_text
+from rlsp_async.resume import interrupted, is_finished, is_run, require_same, take_over
 from rlsp_async.supervise import End, Service, Supervisor, command, environment
 
 TAIL_LINES = 25
@@ -44,63 +44,45 @@ TAIL_LINES = 25
 
 def run(path: str, overrides: list[str]) -> int:
     """Trains, or continues, or shows; returns the exit code. Raises UserError before anything is written."""
-    cfg = resolve(load(path, overrides))
-    directory = cfg.directory
-    if is_run(directory):
-        require_same(cfg, directory)
+    return _run(resolve(load(path, overrides)))
+
+
+def resume(directory: str, overrides: list[str]) -> int:
+    """`rlsp run --resume RUN`: continues what is in RUN with its own settings. Raises UserError when it is no run."""
+    return _run(resolve(interrupted(Path(directory), overrides)))
+
+
+def _run(cfg: RunConfig) -> int:
+    directory, old = cfg.directory, is_run(cfg.directory)
+    if old:
+        changed = require_same(cfg, directory)
         if is_finished(directory):
             return show_run(directory, "finished already; another one: name=..., or remove the directory")
     check_machine(cfg)
-    if not is_run(directory):
+    if not old:
         prepare(cfg)
     with locked(directory):
+        if old:
+            take_over(cfg, changed)
         end = asyncio.run(supervised(cfg))
         return conclude(cfg, end)
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """runs_dir, model.path and the task's path_* options made absolute: services read them from wherever they start."""
+    """Paths (runs_dir, model.path, replay.keys, the task's path_*) made absolute: services start anywhere."""
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
     files = {k: _absolute(v) for k, v in task.options.items() if k.startswith("path_") and isinstance(v, str) and v}
     task = msgspec.structs.replace(task, options={**task.options, **files})
     model = msgspec.structs.replace(cfg.model, path=path)
-    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task)
+    keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
+    replay = msgspec.structs.replace(cfg.replay, keys=keys)
+    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay)
 
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
-
-
-def is_run(directory: Path) -> bool:
-    """Whether a run was prepared here. Raises ConfigError for a directory with something else in it."""
-    if (directory / "config.toml").is_file():
-        return True
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ConfigError(f"{directory} is there and is no run (it has no config.toml); choose another name=...")
-    return False
-
-
-def is_finished(directory: Path) -> bool:
-    """Whether a report of the whole run was written."""
-    report = load_report(directory)
-    return report is not None and report.finished
-
-
-def require_same(cfg: RunConfig, directory: Path) -> None:
-    """Raises ConfigError that names the settings in which `cfg` differs from the run that is there."""
-    text = (directory / "config.toml").read_text(encoding="utf-8")
-    old = settings(config.convert(tomllib.loads(text), RunConfig, str(directory / "config.toml")))
-    new = settings(cfg)
-    changed = [key for key in {**old, **new} if key != "runs_dir" and old.get(key) != new.get(key)]
-    if changed:
-        what = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r} now" for key in changed[:4])
-        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-        raise ConfigError(
-            f"{directory} holds a run with other settings: {what}{more}; "
-            "choose another name=..., or remove the directory"
-        )
 
 
 # --- before anything is written ------------------------------------------------------------------------------------
@@ -115,13 +97,14 @@ def check_machine(cfg: RunConfig) -> None:
             "(config.json, *.safetensors, tokenizer.json)"
         )
     refuse(cfg, shape)
-    check_port(cfg.replay.address)
+    require_keys(cfg)
+    check_port(cfg.replay.address, cfg.replay.keys)
     if shape is not None:
         check_disk(cfg, shape)
 
 
-def check_port(address: str) -> None:
-    """Raises ConfigError when it is no address, MachineError when it is taken or open to other machines."""
+def check_port(address: str, keys: str = "") -> None:
+    """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
     from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
 
     url = urlsplit(address)
@@ -131,7 +114,7 @@ def check_port(address: str) -> None:
         host, port = None, None
     if url.scheme != "tcp" or not host or port is None:
         raise ConfigError(f"replay.address = {address!r}: write it like tcp://127.0.0.1:5555 (port 0: any free port)")
-    require_private(address, keys=None)
+    require_private(address, has_keys=bool(keys))
     if not port:
         return
     with socket.socket() as trial:
@@ -220,10 +203,10 @@ async def supervised(cfg: RunConfig) -> End:
 
     with open_log(cfg.directory / "logs" / "supervisor.jsonl", role="supervisor", worker="supervisor"):
         view = View(cfg)
-        supervisor = Supervisor(services(cfg), view.say)
+        supervisor = Supervisor(services(cfg), view.say, frozen_s=2 * cfg.replay.timeout_s)
 
         def seen(status: Status) -> None:
-            supervisor.ending = status.phase in ("draining", "finished", "failed")
+            supervisor.seen(status)
             view.update(status)
 
         _on_signals(_Stop(supervisor, view.say))
@@ -264,7 +247,7 @@ class _Stop:
         self._asked_at = time.monotonic()
         code = 130 if number == signal.SIGINT else 128 + number
         self._say("stopping: the services finish what they hold (Ctrl-C again: at once)")
-        self._supervisor.finish(code, "stopped; the same command continues it")
+        self._supervisor.finish(code, "stopped")
 
 
 # --- afterwards ----------------------------------------------------------------------------------------------------
@@ -281,6 +264,7 @@ def conclude(cfg: RunConfig, end: End) -> int:
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
     print(f"rlsp: {end.reason}", file=sys.stderr)
+    print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
     return end.code
 
 

@@ -79,6 +79,8 @@ class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     address: str = "tcp://127.0.0.1:0"
     """Port 0: a free port is taken and written to RUN/hub.json."""
+    keys: str = ""
+    """Directory of this process's keys (`rlsp keys new DIR`). Empty: none, and the hub listens to this machine only."""
     durability: Literal["power", "process"] = "process"
     """power: each commit is synced to the disk (SQLite FULL). process: survives kill -9, not a power cut (NORMAL)."""
     commit_groups: int = 64

@@ -28,8 +28,10 @@ import structlog
 from rlsp_async import config
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 from rlsp_async.logs import open_log
+from rlsp_async.wire.bounds import MAX_TOKENS
 from rlsp_async.wire.codec import MEGABYTE
 from rlsp_async.wire.jobs import Handler
+from rlsp_async.wire.keyring import worker_keys
 from rlsp_async.wire.link import LinkSettings, WorkerLink
 from rlsp_async.wire.loading import OnWeights
 from rlsp_async.wire.sockets import Limits
@@ -89,7 +91,8 @@ class Service:
             limits=limits_of(cfg), give_up_s=HUB_S, drain_s=DRAIN_S,
             info={"host": socket.gethostname(), "pid": str(os.getpid())} | (info or {}))
         link = WorkerLink(settings, lambda: hub_address(cfg), handler,
-                          on_weights=on_weights, metrics=metrics, step=step)
+                          on_weights=on_weights, metrics=metrics, step=step,
+                          keys=worker_keys(cfg.replay.keys, self.role, self.worker))
         self.on_drain(link.drain)
         log.info("left", reason=await link.run())
 
@@ -122,7 +125,8 @@ def limits_of(cfg: config.RunConfig) -> Limits:
     """Both ends' limits, from [replay]."""
     replay = cfg.replay
     return Limits(heartbeat_s=replay.heartbeat_s, timeout_s=replay.timeout_s,
-                  max_message_bytes=replay.max_message_mb * MEGABYTE)
+                  max_message_bytes=replay.max_message_mb * MEGABYTE,
+                  max_tokens=MAX_TOKENS if cfg.model.path else cfg.model.scratch.context)
 
 
 # --- where things are ----------------------------------------------------------------------------------------------
@@ -250,7 +254,8 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
     while isinstance(error, BaseExceptionGroup):
         error = _worst(error.exceptions)
     if disk_is_full(error):
-        error = MachineError(f"{directory}: the disk is full; free some space, then the same command continues the run")
+        error = MachineError(f"{directory}: the disk is full; free some space, then the run goes on: rlsp run --resume "
+                             f"{directory}")
     match error:
         case None:
             log.info("finished")

@@ -22,9 +22,13 @@ from pathlib import Path
 
 import msgspec
 
+from rlsp_async.messages import Status
+from rlsp_async.vigil import Vigil
+
 PARENT_VARIABLE = "RLSP_SUPERVISOR_PID"
 FINAL_CODES = (2, 3)
 KILL_S = 10.0
+LOOK_S = 1.0
 NO_HUB_S = 5.0
 """To drain without a hub: nothing can be handed back any more, only a checkpoint written."""
 LEFT_S = 5.0
@@ -46,15 +50,16 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget:
-    """How often a process may die: `tries` times in a row; a life of `healthy_s` starts the count anew."""
+    """How often a process may die: `tries` times in a row; a life in which it worked, or one of `healthy_s`, starts
+    the count anew."""
 
-    def __init__(self, tries: int = 5, healthy_s: float = 300.0, first_s: float = 0.5, longest_s: float = 10.0) -> None:
+    def __init__(self, tries: int = 5, healthy_s: float = 300.0, first_s: float = 0.1, longest_s: float = 10.0) -> None:
         self.tries, self.healthy_s, self.first_s, self.longest_s = tries, healthy_s, first_s, longest_s
         self.deaths = 0
 
-    def died(self, lived_s: float) -> float | None:
+    def died(self, lived_s: float, worked: bool = False) -> float | None:
         """Seconds to wait before the next start (doubling from `first_s`), None when the budget is spent."""
-        self.deaths = 1 if lived_s >= self.healthy_s else self.deaths + 1
+        self.deaths = 1 if worked or lived_s >= self.healthy_s else self.deaths + 1
         if self.deaths > self.tries:
             return None
         return float(min(self.longest_s, self.first_s * 2 ** (self.deaths - 1)))
@@ -72,9 +77,12 @@ class Supervisor:
     """Starts services, starts them again when they die, knows when the run is over: `end` is set once."""
 
     def __init__(
-        self, services: list[Service], say: Callable[[str], None], budget: Callable[[], Budget] = Budget
+        self, services: list[Service], say: Callable[[str], None], budget: Callable[[], Budget] = Budget,
+        frozen_s: float = 20.0,
     ) -> None:
+        """A service that the hub has not heard for `frozen_s`, and had heard before, is killed and started again."""
         self._services, self._say, self._new_budget = services, say, budget
+        self._vigil = Vigil("replay-0", frozen_s)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = False
         self.ending = False
@@ -84,6 +92,7 @@ class Supervisor:
     async def run(self, drain_s: float = 45.0) -> End:
         """Until the run is over; then everything is stopped, each rank with `drain_s` seconds to drain."""
         keepers = [asyncio.create_task(self._keep(service), name=service.name) for service in self._services]
+        keepers.append(asyncio.create_task(self._look(), name="vigil"))
         for keeper in keepers:
             keeper.add_done_callback(self._keeper_ended)
         try:
@@ -100,6 +109,24 @@ class Supervisor:
         """The run is over. The first reason counts."""
         if not self.end.done():
             self.end.set_result(End(code, reason, service))
+
+    def seen(self, status: Status) -> None:
+        """The hub spoke: who it hears is not frozen, and whoever was heard while a step was trained has worked."""
+        self.ending = status.phase in ("draining", "finished", "failed")
+        self._vigil.seen(status, time.monotonic())
+
+    async def _look(self) -> None:
+        """Kills what is frozen, once a second; ends by cancelling. What was killed is started again by its keeper."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._stopping or self.ending or self.end.done():
+                continue
+            for name, silent_s in self._vigil.frozen(time.monotonic()):
+                process = self._processes.get(name)
+                if process is not None and process.returncode is None:
+                    self._say(f"{name} has given no sign for {silent_s:.0f} s: it is killed and started again")
+                    self._vigil.started(name)
+                    sweep(process.pid)
 
     def kill(self) -> None:
         """At once, everything, process groups included. Idempotent."""
@@ -118,11 +145,13 @@ class Supervisor:
         while True:
             began = time.monotonic()
             process = await self._start(service)
+            self._vigil.started(service.name)
             code = await process.wait()
+            worked = self._vigil.ended(service.name)
             sweep(process.pid)  # what it started and did not take with it
             if self._stopping or self._is_final(service, code) or await self._left_in_peace(service, code):
                 return
-            pause_s = budget.died(time.monotonic() - began)
+            pause_s = budget.died(time.monotonic() - began, worked)
             if pause_s is None:
                 self.finish(
                     1,
@@ -211,7 +240,7 @@ def full_disk(log: Path, least_bytes: int = 1 << 20) -> str:
     """A sentence if the disk of a service's output has no room: then it could not say so itself."""
     if shutil.disk_usage(log.parent).free >= least_bytes:
         return ""
-    return f"{log.parent.parent}: the disk is full; free some space, then the same command continues the run"
+    return f"{log.parent.parent}: the disk is full; free some space"
 
 
 def last_words(log: Path, prefix: str = "rlsp") -> str:

@@ -6,11 +6,13 @@ from rlsp_async.service import Service, limits_of, serve
 
 async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.replay.server import ReplayServer  # after the arguments are read
+    from rlsp_async.wire.keyring import hub_keys
     from rlsp_async.wire.router import Router
 
     server = ReplayServer(cfg)
     service.on_drain(server.stop)
-    await server.run(lambda: Router(limits_of(cfg)))
+    keys = hub_keys(cfg.replay.keys)
+    await server.run(lambda: Router(limits_of(cfg), keys))
 
 
 if __name__ == "__main__":

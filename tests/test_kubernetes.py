@@ -86,6 +86,26 @@ def test_the_configured_run_is_accepted(tmp_path):
     assert str(cfg.directory) == "/runs/fleet"
     assert cfg.replay.address == "tcp://rlsp-replay:5555"
     assert cfg.learner.weights_dir == "/weights"
+    assert cfg.replay.keys == "/keys"
+
+
+def test_every_pod_has_the_keys_of_its_own_service_and_no_other():
+    for role, workload in fleet().items():
+        pod = workload["spec"]["template"]["spec"]
+        secrets = [volume for volume in pod["volumes"] if "secret" in volume]
+        assert secrets == [{"name": "keys", "secret": {"secretName": f"rlsp-keys-{role}", "defaultMode": 0o440}}]
+        (container,) = pod["containers"]
+        assert {"name": "keys", "mountPath": "/keys", "readOnly": True} in container["volumeMounts"]
+        for other in pod.get("initContainers", []):
+            assert "keys" not in {mount["name"] for mount in other["volumeMounts"]}
+
+
+def test_the_readme_makes_the_secrets_that_the_pods_mount():
+    """Each with exactly the files that its service needs (tests/wire/test_keyring.py)."""
+    words = (FOLDER / "README.md").read_text()
+    assert "rlsp-keys-replay --from-file=keys/hub.secret --from-file=keys/allowed.json" in words
+    assert "for role in sampler verifier learner; do" in words
+    assert "rlsp-keys-$role --from-file=keys/hub.public --from-file=keys/$role.secret" in words
 
 
 # --- who runs and where --------------------------------------------------------------------------------------------

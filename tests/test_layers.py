@@ -69,15 +69,20 @@ ROWS = {
     "rlsp_async.replay.recorder": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them
+    "rlsp_async.audit": Row(5, TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
     "rlsp_async.service": Row(5, TORCH),
     "rlsp_async.observe.show": Row(6),
     "rlsp_async.observe.watch": Row(6),
     "rlsp_async.cards": Row(3, TORCH),
+    "rlsp_async.vigil": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.chaos": Row(6, TORCH),
+    "rlsp_async.resume": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
     "rlsp_async.prepare": Row(6),
     "rlsp_async.supervise": Row(6),
     "rlsp_async.run": Row(6),
+    "rlsp_async.keys": Row(6, TORCH),
     "rlsp_async.cli": Row(6),
     "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py
 }

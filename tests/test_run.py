@@ -102,8 +102,27 @@ def test_a_run_with_other_settings_names_them(tmp_path: Path) -> None:
     cfg = made(tmp_path, seed=3)
     runner.require_same(cfg, cfg.directory)
     changed = settings(tmp_path, seed=4, sampler={"count": 2})
-    with pytest.raises(ConfigError, match=r"seed was 3 and is 4 now; sampler.count was 1 and is 2 now; choose another"):
+    with pytest.raises(ConfigError, match=r"seed was 3 and is 4 now; choose another"):
         runner.require_same(changed, cfg.directory)
+
+
+def test_how_the_work_is_done_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = made(tmp_path, seed=3)
+    again = settings(tmp_path, seed=3, sampler={"count": 2})
+    changed = runner.require_same(again, cfg.directory)
+    assert changed == ["sampler.count was 1 and is 2 now"]
+    runner.take_over(again, changed)
+    assert "sampler.count was 1 and is 2 now" in capsys.readouterr().out
+    assert runner.interrupted(cfg.directory, []).sampler.count == 2
+
+
+def test_a_moved_run_is_resumed_where_it_lies(tmp_path: Path) -> None:
+    cfg = made(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    for place in (tmp_path / "b" / cfg.name, tmp_path / "b" / cfg.name / "config.toml"):
+        assert runner.interrupted(place, []).directory == tmp_path / "b" / cfg.name
+    with pytest.raises(DataError, match="is no run: there is no config.toml in it"):
+        runner.interrupted(tmp_path, [])
 
 
 def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
@@ -182,7 +201,9 @@ def test_killed_then_continued_then_finished(tmp_path: Path) -> None:
         first.send_signal(signal.SIGKILL)
     assert len(services) == 4
     wait_for(lambda: not living(services), 10.0)
-    done = rlsp(tmp_path, *short)
+    done = subprocess.run([sys.executable, "-m", "rlsp_async.cli", "run", "--resume", str(tmp_path / "ops_cpu_smoke")],
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                          timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sft    60/60  1-60" in done.stdout
     assert (tmp_path / "ops_cpu_smoke" / "final" / "config.json").is_file()
@@ -211,7 +232,7 @@ def test_ctrl_c_drains_and_leaves_no_process(tmp_path: Path) -> None:
         os.kill(running.pid, signal.SIGINT)
         text = running.communicate(timeout=60)[0]
     assert running.returncode == 130, text
-    assert "rlsp: stopped; the same command continues it" in text
+    assert "rlsp: stopped" in text and "rlsp run --resume" in text
     assert "Traceback" not in text
     assert living(services) == []
 

@@ -25,6 +25,9 @@ from rlsp_async.learning.export import export_hf
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.messages import Batch, StepReport, TrainJob, WeightsRef
 
+REPORTS_KEPT = 4
+"""More than the steps that a learner can have trained and not yet reported (its credit)."""
+
 log = structlog.get_logger()
 
 
@@ -35,13 +38,15 @@ class Learner:
                  incarnation: int = 0) -> None:
         torch.set_num_threads(cfg.learner.threads)
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
-        self.policy = Policy(load_model(model_dir, cfg.model.dtype, _device(cfg.learner.device),
+        self.incarnation, self.device = incarnation, _device(cfg.learner.device)
+        self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device,
                                         cfg.learner.gradient_checkpointing))
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._publisher = publisher or publish.StorePublisher(cfg, num_bytes, incarnation)
         self._step, self._checkpoint = 0, 0
         self._stage: stage.StageState | None = None
-        self._report: StepReport | None = None
+        self._reports: dict[int, StepReport] = {}
+        """Of the newest steps: a hub that was killed may not have heard them, and asks again."""
         self._republish = False
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
         self._restore()
@@ -52,13 +57,13 @@ class Learner:
         return self._step
 
     def train(self, job: TrainJob) -> StepReport:
-        """Trains the next step, or answers a repeat of the last one.
+        """Trains the next step, or answers a repeat of one of the last REPORTS_KEPT.
 
         Raises MessageError when the step is neither, DivergedError when loss or gradient is not finite.
         """
         batch = job.batch
-        if batch.step == self._step and self._report is not None:
-            return self._repeat()
+        if batch.step in self._reports:
+            return self._repeat(batch.step)
         if batch.step != self._step + 1:
             raise MessageError(f"step {batch.step} cannot follow step {self._step} of these weights")
         begun_s = time.monotonic()
@@ -78,9 +83,9 @@ class Learner:
 
     def on_stop(self) -> None:
         """Saves the newest step if no checkpoint holds it."""
-        if self._step > self._checkpoint and self._report is not None and self._stage is not None:
-            self._report = msgspec.structs.replace(self._report, checkpoint=self._step)
-            self._save(self._stage, self._report)
+        if self._step > self._checkpoint and self._stage is not None:
+            self._remember(msgspec.structs.replace(self._reports[self._step], checkpoint=self._step))
+            self._save(self._stage)
 
     def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
         section, cfg = current.section, current.cfg
@@ -96,14 +101,20 @@ class Learner:
         every = current.section.publish_every
         weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
         saves = batch.last_of_stage or batch.step % self.cfg.learner.checkpoint_every == 0
-        self._report = StepReport(step=batch.step, metrics=metrics, weights=weights,
-                                  checkpoint=batch.step if saves else self._checkpoint)
+        report = StepReport(step=batch.step, metrics=metrics, weights=weights, incarnation=self.incarnation,
+                            checkpoint=batch.step if saves else self._checkpoint)
+        self._remember(report)
         # Before the checkpoint: a learner killed between the two trains the step again and exports again.
         if batch.last_of_stage:
             self._export(batch.stage)
         if saves:
-            self._save(current, self._report)
-        return self._report
+            self._save(current)
+        return report
+
+    def _remember(self, report: StepReport) -> None:
+        self._reports[report.step] = report
+        for step in sorted(self._reports)[:-REPORTS_KEPT]:
+            del self._reports[step]
 
     def _export(self, stage_name: str) -> None:
         """The model as each stage left it: RUN/stages/NAME, and RUN/final after the last."""
@@ -113,13 +124,15 @@ class Learner:
         for target in targets:
             export_hf(self.policy.model, self.model_dir, target)
 
-    def _repeat(self) -> StepReport:
-        assert self._report is not None
-        if self._republish and self._report.weights is not None:
-            # Published weights may lie in memory and be gone after a reboot; the same weights give the same digest.
-            self._report = msgspec.structs.replace(self._report, weights=self._publish())
-        self._republish = False
-        return self._report
+    def _repeat(self, step: int) -> StepReport:
+        report = msgspec.structs.replace(self._reports[step], incarnation=self.incarnation)
+        if step == self._step and self._republish:
+            if report.weights is not None:
+                # Published weights may lie in memory and be gone after a reboot; the same weights give the same digest.
+                report = msgspec.structs.replace(report, weights=self._publish())
+            self._republish = False
+        self._remember(report)
+        return report
 
     def _publish(self) -> WeightsRef:
         model_config = self.policy.model.config
@@ -135,13 +148,13 @@ class Learner:
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _save(self, current: stage.StageState, report: StepReport) -> None:
+    def _save(self, current: stage.StageState) -> None:
         tensors: dict[str, torch.Tensor] = {f"model/{n}": p for n, p in self.policy.policy_parameters()}
         tensors |= {f"critic/{n}": p for n, p in self.policy.critic_parameters()}
         tensors |= {f"optimizer/{n}": t for n, t in current.updater.state().items()}
         tensors["rng"] = torch.get_rng_state()
         state = {"stage": current.name, "updates": current.updater.num_done, "config": config_digest(self.cfg),
-                 "report": msgspec.to_builtins(report)}
+                 "reports": [msgspec.to_builtins(report) for report in self._reports.values()]}
         checkpoint.save(self.run_dir / "checkpoints", checkpoint.Checkpoint(self._step, tensors, state),
                         self.cfg.learner.keep_checkpoints)
         self._checkpoint = self._step
@@ -158,7 +171,8 @@ class Learner:
         stage.copy_into(dict(self.policy.critic_parameters()), _below(found.tensors, "critic/"), where)
         self._stage.updater.restore(_below(found.tensors, "optimizer/"), int(found.state["updates"]))
         torch.set_rng_state(found.tensors["rng"])
-        self._report = msgspec.convert(found.state["report"], StepReport)
+        for report in msgspec.convert(found.state["reports"], list[StepReport]):
+            self._remember(report)
         self._step = self._checkpoint = found.step
         self._republish = True
         log.info("resumed", step=found.step, stage=found.state["stage"])

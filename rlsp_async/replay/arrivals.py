@@ -37,7 +37,8 @@ def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float)
     young_s = STRAY_HEARTBEATS * state.cfg.replay.heartbeat_s if old is not None and old.peer == peer else 0.0
     worker = crew.join(hello, peer, now)
     if old is None:
-        out.records.append(_event("joined", worker.name, now, hello.incarnation, hello.role))
+        out.records.append(_event("joined", worker.name, now, hello.incarnation,
+                                  f"{hello.role} on {hello.info['device']}" if "device" in hello.info else hello.role))
     for lease in [lease for number, lease in worker.leases.items() if number not in hello.leases]:
         if now - lease.since_s >= young_s:  # its Work never arrived, or was forgotten; the Welcome says that it is void
             crew.release(lease.lease)

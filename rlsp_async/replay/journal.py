@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, decides_the_weights
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, VerifiedGroup
 from rlsp_async.replay.heads import (
@@ -44,7 +44,6 @@ from rlsp_async.replay.laws import check_manifest, check_step
 from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, PUT, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
-MAY_DIFFER = ("runs_dir",)
 
 _encode = msgspec.msgpack.Encoder().encode
 _head = msgspec.msgpack.Decoder(Head).decode
@@ -267,5 +266,7 @@ def _digest(report: StepReport) -> str:
 def _hashes(cfg: RunConfig) -> dict[str, str]:
     """One hash a section, so that the section which differs can be named."""
     sections = msgspec.to_builtins(cfg)
+    free = [name for name in sections if name in ("runs_dir", "learner") or not decides_the_weights(f"{name}.")]
+    sections["learner"] = {"tokens_per_microbatch": cfg.learner.tokens_per_microbatch}
     return {f"config.{name}": hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
-            for name, value in sections.items() if name not in MAY_DIFFER}
+            for name, value in sections.items() if name not in free or name == "learner"}

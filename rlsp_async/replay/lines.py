@@ -46,6 +46,7 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
            "kind": "step", "step": manifest.step, "stage": manifest.stage, "stage_step": manifest.stage_step,
            "t": now, "took_s": took_s, "version": report.weights.version if report.weights else state.version,
            **report.metrics, **_batch_figures(state, heads, manifest.step, now),
+           **{name: num for name, num in state.metrics.items() if name.startswith("refused.")},
            "tokens_per_s": (generated - state.generated_then) / took_s,
            "groups": state.ledger.counts(),
            "dropped": dict(state.ledger.dropped), "account": state.ledger.tokens()}

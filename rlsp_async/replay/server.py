@@ -51,6 +51,8 @@ class RouterLike(Protocol):
 
     def send(self, peer: bytes, message: FromHub) -> bool: ...
 
+    def refusals(self) -> dict[str, float]: ...
+
     def close(self) -> None: ...
 
 
@@ -171,6 +173,7 @@ class ReplayServer:
         while True:
             await asyncio.sleep(TICK_S)
             async with self._lock:
+                self._hub.state.metrics.update(self._router.refusals())
                 effects = [self._hub.tick(self._now())]
                 if self._stop_reason:
                     effects.append(self._hub.stop(self._stop_reason, self._now()))

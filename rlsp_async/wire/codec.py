@@ -3,22 +3,31 @@
     frame = encode(Ack(lease=7))
     decode_from_hub(frame) == Ack(lease=7)
 
-Unknown fields are skipped, missing ones refused with their path. The *sender* checks the size: ZeroMQ disconnects a
-peer that sends too much and says nothing.
+Unknown fields are skipped, missing ones refused with their path. A frame is measured (`bounds.py`) before anything is
+built of it. The *sender* checks the size: ZeroMQ disconnects a peer that sends too much and says nothing. Whatever the
+bytes are, the outcome is a message or a MessageError.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
 
 import msgspec
 
 from rlsp_async.errors import ConfigError, MessageError
 from rlsp_async.messages import FromHub, FromWorker
+from rlsp_async.wire.bounds import MAX_TOKENS, outline
 
 MEGABYTE = 1_000_000
 
 _encoder = msgspec.msgpack.Encoder()
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 _from_hub: msgspec.msgpack.Decoder[FromHub] = msgspec.msgpack.Decoder(FromHub)
+
+
+class TooLongError(MessageError):
+    """A part of the message is longer than any honest one."""
 
 
 def encode(message: FromWorker | FromHub, max_bytes: int = 0) -> bytes:
@@ -31,17 +40,26 @@ def encode(message: FromWorker | FromHub, max_bytes: int = 0) -> bytes:
     return frame
 
 
-def decode_from_worker(frame: bytes) -> FromWorker:
-    """What a worker says. Raises MessageError with the path of what is wrong."""
-    try:
-        return _from_worker.decode(frame)
-    except msgspec.MsgspecError as e:
-        raise MessageError(f"{len(frame)} bytes are no message of a worker: {e}") from None
+def decode_from_worker(frame: bytes, max_tokens: int = MAX_TOKENS) -> FromWorker:
+    """What a worker says. Raises MessageError with the path of what is wrong, TooLongError when a part is too long."""
+    return cast("FromWorker", _decode(_from_worker, _measure(FromWorker, max_tokens), frame, "a worker"))
 
 
-def decode_from_hub(frame: bytes) -> FromHub:
-    """What the hub says. Raises MessageError with the path of what is wrong."""
+def decode_from_hub(frame: bytes, max_tokens: int = MAX_TOKENS) -> FromHub:
+    """What the hub says. Raises MessageError with the path of what is wrong, TooLongError when a part is too long."""
+    return cast("FromHub", _decode(_from_hub, _measure(FromHub, max_tokens), frame, "the hub"))
+
+
+def _decode(decoder: Any, measure: Any, frame: bytes, who: str) -> Any:
+    """msgspec raises its own error, UnicodeDecodeError for a string, RecursionError for a nest that is too deep."""
     try:
-        return _from_hub.decode(frame)
-    except msgspec.MsgspecError as e:
-        raise MessageError(f"{len(frame)} bytes are no message of the hub: {e}") from None
+        measure.decode(frame)
+        return decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        kind = TooLongError if " of length <= " in str(e) else MessageError
+        raise kind(f"{len(frame)} bytes are no message of {who}: {e}") from None
+
+
+@lru_cache(maxsize=16)
+def _measure(kind: Any, max_tokens: int) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(outline(kind, max_tokens))

@@ -1,8 +1,7 @@
-"""The seam for keys: who may speak on a socket.
+"""Who may speak on a socket: the keys of one end, and which addresses need them.
 
 `Keys` given to a router or a link turns CURVE on (curve25519, encrypted and authenticated). Without keys a socket is
-plain and binds to this machine only. Making, storing and revoking keys is not done here; nor is the list of clients
-that a router lets in (CURVE without a ZAP authenticator accepts every client that knows the server's public key).
+plain and binds to this machine only. Files: `keyring.py`. Who is let in: `zap.py`. What they may say: `gate.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ import msgspec
 import zmq.asyncio
 
 from rlsp_async.errors import MachineError
+
+ZAP_DOMAIN = "rlsp"
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +30,13 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def guard_router(socket: zmq.asyncio.Socket, keys: Keys) -> None:
-    """Makes a socket, before bind, speak CURVE as the server."""
+    """Makes a socket, before bind, speak CURVE as the server, and ask the authenticator about each client.
+
+    CURVE alone lets in every client that knows the server's public key. With a domain and its enforcement ZeroMQ
+    refuses everybody when no authenticator answers: the failure is on the safe side.
+    """
+    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.curve_server = True
     socket.curve_publickey = keys.public
     socket.curve_secretkey = keys.secret
@@ -44,11 +51,12 @@ def guard_dealer(socket: zmq.asyncio.Socket, keys: Keys) -> None:
     socket.curve_secretkey = keys.secret
 
 
-def require_private(address: str, keys: Keys | None) -> None:
+def require_private(address: str, has_keys: bool) -> None:
     """Raises MachineError when a hub would listen to other machines without keys."""
-    if keys is None and not is_loopback(address):
+    if not has_keys and not is_loopback(address):
         raise MachineError(f"replay.address = {address!r} would let anyone on the network command this run: without "
-                           "keys the hub binds to this machine only, e.g. tcp://127.0.0.1:5700")
+                           "keys the hub binds to this machine only, e.g. tcp://127.0.0.1:5700; make keys with "
+                           "`rlsp keys new keys` and set replay.keys = \"keys\"")
 
 
 def is_loopback(address: str) -> bool:

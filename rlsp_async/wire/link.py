@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable
@@ -50,6 +51,8 @@ __all__ = ["LinkSettings", "WorkerLink"]
 HUB = "hub"
 REPEAT_HEARTBEATS = 2.0
 """What has had no answer for so long is said again."""
+LOG_ACKS = "RLSP_LOG_ACKS"
+"""Set by a harness that compares what workers were told with what the journal holds."""
 BYES = 3
 LEAVE_S = 1.0
 """How long a worker that has said Bye waits for the hub's answer."""
@@ -197,6 +200,8 @@ class WorkerLink:
             case Work():
                 self._jobs.work(message)
             case Ack(lease=lease) | Revoke(lease=lease):
+                if LOG_ACKS in os.environ and isinstance(message, Ack) and lease in self._jobs.book.unacked:
+                    log.info("acknowledged", lease=lease, key=self._jobs.book.keys[lease])
                 self._jobs.void(lease)
             case Welcome():
                 self._welcome(message)
@@ -292,4 +297,5 @@ async def _idle() -> None:
 def _nobody_there(address: str | None, seconds: float) -> str:
     if address is None:
         return f"no hub.json for {seconds:.0f} s: start `rlsp replay CONFIG`, or set replay.address to where it listens"
-    return f"no replay hub has answered at {address} for {seconds:.0f} s: is `rlsp replay` with this run's name there?"
+    return (f"no replay hub has answered at {address} for {seconds:.0f} s: is `rlsp replay` with this run's name "
+            "there, and do its keys let this worker in (replay.keys; see `rlsp keys list`)?")

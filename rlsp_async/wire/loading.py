@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable
 from rlsp_async.errors import EngineError, WeightsError
 from rlsp_async.messages import Loaded, Rejected, WeightsRef
 
+LOAD_S = 600.0
+"""A version that takes longer is refused: its disk or its engine hangs."""
+
 OnWeights = Callable[[WeightsRef], Awaitable[float]]
 
 
@@ -64,10 +67,12 @@ class Loader:
     async def _load(self, ref: WeightsRef) -> None:
         self.loading, start = True, time.monotonic()
         try:
-            error = await self._on_weights(ref)
-        except (WeightsError, EngineError) as e:
+            async with asyncio.timeout(LOAD_S):
+                error = await self._on_weights(ref)
+        except (WeightsError, EngineError, TimeoutError) as e:
             self._loaded = None
-            self._answer(Rejected(version=ref.version, reason=str(e)))
+            reason = str(e) or f"not loaded within {LOAD_S:g} s"
+            self._answer(Rejected(version=ref.version, reason=reason))
         else:
             loaded = Loaded(version=ref.version, seconds=time.monotonic() - start, probe_error=error)
             self._loaded = (ref, loaded)

@@ -6,79 +6,94 @@
     router.send(peer, Ack(lease=7))
 
 A peer is one connection: it begins with a Hello and has a new name after every reconnect of the worker. Promises:
-nothing here blocks the loop; a frame that is not of the protocol is counted and dropped; a message of a peer that said
-no Hello is counted and dropped, and its Ping is answered by Pong(known=False), which makes it say Hello again.
+nothing here blocks the loop; a frame that is not of the protocol, or that its sender may not send (`gate.py`), is
+counted and dropped; a message of a peer that said no Hello is counted and dropped, and its Ping is answered by
+Pong(known=False), which makes it say Hello again. With keys nobody speaks whose key is not on the list (`zap.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import time
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import zmq
 
 from rlsp_async.errors import MachineError, MessageError
-from rlsp_async.messages import Bye, FromHub, FromWorker, Hello, Ping, Pong
-from rlsp_async.wire.codec import decode_from_worker, encode
-from rlsp_async.wire.keys import Keys, require_private
+from rlsp_async.messages import FromHub, FromWorker
+from rlsp_async.wire.codec import TooLongError, decode_from_worker, encode
+from rlsp_async.wire.gate import Counts, Gate
+from rlsp_async.wire.keyring import HubKeys
+from rlsp_async.wire.keys import require_private
 from rlsp_async.wire.sockets import Context, Limits, Socket, router
+from rlsp_async.wire.zap import AllowList, Doorman
 
 T = TypeVar("T")
 
-MAX_PEERS = 4096
 CLOSE_S = 0.5
-
-
-class Counts(msgspec.Struct):
-    """What went wrong on the socket since it was bound."""
-
-    malformed: int = 0
-    """Frames that are not of the protocol."""
-    strangers: int = 0
-    """Messages of connections that had said no Hello."""
-    undelivered: int = 0
-    """Messages for a peer that is gone or takes nothing."""
+FRAMES = 2
+"""Routing id and message."""
 
 
 class Router:
     """One await, then a drain without waiting, up to `drain` frames a call (RELIABILITY 2.4: 2-20 times the rate)."""
 
-    def __init__(self, limits: Limits | None = None, keys: Keys | None = None, drain: int = 256) -> None:
-        self.counts = Counts()
+    def __init__(self, limits: Limits | None = None, keys: HubKeys | None = None, drain: int = 256) -> None:
         self._limits = limits or Limits()
         self._keys = keys
         self._drain = drain
-        self._peers: OrderedDict[bytes, None] = OrderedDict()
+        self._gate = Gate()
+        self._doorman: Doorman | None = None
         self._context: Context | None = None
         self._socket: Socket | None = None
 
     async def bind(self, address: str) -> str:
         """Listens; returns the real address (port 0 becomes the port that was free). Raises MachineError."""
-        require_private(address, self._keys)
+        require_private(address, has_keys=self._keys is not None)
         self._context = Context()
         try:
-            self._socket = router(self._context, self._limits, self._keys)
+            if self._keys is not None:
+                allowed = AllowList(self._keys.allowed)
+                self._gate = Gate(allowed.find)
+                self._doorman = Doorman(self._context, allowed, self.counts)
+                self._doorman.open()  # first: a client that came before it would be refused
+            self._socket = router(self._context, self._limits, self._keys.keys if self._keys else None)
             self._socket.bind(address)
         except zmq.ZMQError as e:
             self.close()
             raise MachineError(_why_not(address, e)) from None
+        except MachineError:
+            self.close()
+            raise
         endpoint = cast("bytes", self._socket.getsockopt(zmq.LAST_ENDPOINT))
         return endpoint.rstrip(b"\0").decode()
 
+    @property
+    def counts(self) -> Counts:
+        """What was dropped or refused so far."""
+        return self._gate.counts
+
+    def refusals(self) -> dict[str, float]:
+        """The counts that are not 0, as figures of the run: {"refused.malformed": 3.0}."""
+        counted = msgspec.structs.asdict(self.counts)
+        return {f"refused.{name}": float(num) for name, num in counted.items() if num}
+
     async def receive(self) -> list[tuple[bytes, FromWorker]]:
         """Waits for a frame, then takes what else has arrived. Can be empty: the frames were not for the caller."""
-        socket = self._open()
-        arrived = [await socket.recv_multipart()]
+        socket, copy = self._open(), self._keys is None  # only a Frame carries the user id
+        if self._doorman is not None:
+            self._doorman.require_alive()
+        arrived: list[list[Any]] = [await socket.recv_multipart(copy=copy)]
         while len(arrived) < self._drain:
             try:
-                arrived.append(_now(socket.recv_multipart(flags=zmq.NOBLOCK)).result())
+                arrived.append(_now(socket.recv_multipart(flags=zmq.NOBLOCK, copy=copy)).result())
             except zmq.Again:
                 break
-        return [kept for frames in arrived if (kept := self._admit(frames)) is not None]
+        now = time.monotonic()
+        return [kept for frames in arrived if (kept := self._admit(frames, now)) is not None]
 
     def send(self, peer: bytes, message: FromHub) -> bool:
         """Hands a message to ZeroMQ without waiting. False, and counted, when the peer is gone or takes nothing.
@@ -86,23 +101,28 @@ class Router:
         Raises ConfigError when the message is longer than the limit.
         """
         frame = encode(message, self._limits.max_message_bytes)
+        if not self._gate.may_hear(peer):
+            self.counts.undelivered += 1
+            return False
         error = _now(self._open().send_multipart([peer, frame], flags=zmq.NOBLOCK)).exception()
         if error is None:
             return True
         if not isinstance(error, zmq.ZMQError) or error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
             raise error
         if error.errno == zmq.EHOSTUNREACH:
-            self._peers.pop(peer, None)
+            self._gate.forget(peer)
         self.counts.undelivered += 1
         return False
 
     def close(self) -> None:
         """Frees the port; waits at most half a second for what ZeroMQ still holds. Idempotent."""
+        if self._doorman is not None:
+            self._doorman.close()
         if self._socket is not None:
             self._socket.close(linger=round(CLOSE_S * 1000))
         if self._context is not None:
             self._context.destroy(linger=0)
-        self._socket = self._context = None
+        self._socket = self._context = self._doorman = None
 
     async def __aenter__(self) -> Router:
         return self
@@ -115,32 +135,37 @@ class Router:
         assert self._socket is not None, "bind first"
         return self._socket
 
-    def _admit(self, frames: list[bytes]) -> tuple[bytes, FromWorker] | None:
-        """What the hub gets to see of one message."""
-        peer, *body = frames
-        try:
-            message = decode_from_worker(b"".join(body))
-        except MessageError:
+    def _admit(self, frames: list[Any], now: float) -> tuple[bytes, FromWorker] | None:
+        """What the hub gets to see of one message: the routing id of its connection, and what it says."""
+        peer, key = _sender(frames[0])
+        if not self._gate.screen(peer, key, now):
+            return None
+        message = self._decoded(frames)
+        if message is None:
+            return None
+        heard, reply = self._gate.admit(peer, key, message)
+        if reply is not None:
+            self.send(peer, reply)
+        return (peer, message) if heard else None
+
+    def _decoded(self, frames: list[Any]) -> FromWorker | None:
+        """The message, or None, counted."""
+        if len(frames) != FRAMES:
             self.counts.malformed += 1
             return None
-        if isinstance(message, Hello):
-            self._greet(peer)
-        known = peer in self._peers
-        if isinstance(message, Bye):
-            self._peers.pop(peer, None)
-        if isinstance(message, Ping | Bye):
-            self.send(peer, Pong(known=peer in self._peers))
-        if not known:
-            self.counts.strangers += 1
-            return None
-        return peer, message
+        body = frames[1] if isinstance(frames[1], bytes) else frames[1].bytes
+        try:
+            return decode_from_worker(body, self._limits.max_tokens)
+        except TooLongError:
+            self.counts.too_long += 1
+        except MessageError:
+            self.counts.malformed += 1
+        return None
 
-    def _greet(self, peer: bytes) -> None:
-        """Remembers a connection; the oldest goes when there are too many (it will be asked to say Hello again)."""
-        self._peers[peer] = None
-        self._peers.move_to_end(peer)
-        if len(self._peers) > MAX_PEERS:
-            self._peers.popitem(last=False)
+
+def _sender(frame: bytes | zmq.Frame) -> tuple[bytes, str]:
+    """Routing id and, with keys, the user id that the authenticator gave the connection."""
+    return (frame, "") if isinstance(frame, bytes) else (frame.bytes, cast("str", frame.get("User-Id")))
 
 
 def _now(answer: Awaitable[T]) -> asyncio.Future[T]:

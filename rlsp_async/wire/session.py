@@ -7,6 +7,7 @@ held is said again by the next one.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 
 import zmq
@@ -16,6 +17,8 @@ from rlsp_async.messages import FromHub
 from rlsp_async.wire.codec import decode_from_hub
 from rlsp_async.wire.keys import Keys
 from rlsp_async.wire.sockets import Context, Limits, Socket, dealer
+
+ID_BYTES = 8
 
 
 class Session:
@@ -29,10 +32,13 @@ class Session:
         self.num_malformed = 0
         self.lost = asyncio.Event()
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(queue)
+        self._max_tokens = limits.max_tokens
         self._context = Context()
         self._socket: Socket | None = None
         try:
-            self._socket = dealer(self._context, identity.encode(), queue, limits, keys)
+            # Nobody can guess the id and wait on it for what was meant for this connection.
+            secret = secrets.token_hex(ID_BYTES)
+            self._socket = dealer(self._context, f"{identity}/{secret}".encode(), queue, limits, keys)
             self._socket.connect(address)
         except zmq.ZMQError as e:
             self.close()
@@ -54,7 +60,7 @@ class Session:
         while True:
             frames = await self._open().recv_multipart()
             try:
-                message = decode_from_hub(b"".join(frames))
+                message = decode_from_hub(_only(frames), self._max_tokens)
             except MessageError:
                 self.num_malformed += 1
                 continue
@@ -75,3 +81,10 @@ class Session:
         if self._socket is not None:
             self._socket.close(linger=0)
         self._context.destroy(linger=0)
+
+
+def _only(frames: list[bytes]) -> bytes:
+    """A message is one frame."""
+    if len(frames) != 1:
+        raise MessageError(f"{len(frames)} frames are no message of the hub")
+    return frames[0]

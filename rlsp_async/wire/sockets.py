@@ -10,6 +10,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
+from rlsp_async.wire.bounds import MAX_TOKENS
 from rlsp_async.wire.keys import Keys, guard_dealer, guard_router
 
 Context = zmq.asyncio.Context
@@ -27,6 +28,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_s: float = 1.0
     timeout_s: float = 10.0
     max_message_bytes: int = 64_000_000
+    max_tokens: int = MAX_TOKENS
+    """Longest column of a message, in tokens."""
 
 
 def dealer(context: Context, identity: bytes, queue: int, limits: Limits, keys: Keys | None) -> Socket:

@@ -44,6 +44,9 @@ class FakeRouter:
             arrived.append(self.queue.get_nowait())
         return arrived
 
+    def refusals(self) -> dict[str, float]:
+        return {"refused.malformed": 1.0}
+
     def send(self, peer: bytes, message: Any) -> bool:
         if self._on_send:
             self._on_send(peer, message)

@@ -46,6 +46,17 @@ def test_the_sender_refuses_a_message_above_the_limit_and_names_the_setting():
     assert len(encode(message)) == len(encode(message, max_bytes=2_000_000)) > 1_500_000
 
 
+@pytest.mark.parametrize(("frame", "says"), [
+    (b"\x82\xa4type\xa3bye\xa6reason\xa2\xff\xfe", "can't decode byte 0xff"),
+    (b"\x82\xa4type\xa3bye\xa1x" + b"\x91" * 100_000 + b"\xc0", "maximum recursion depth"),
+    (b"\x82\xa4type\xa3bye\xa6reason\xdb\xff\xff\xff\xff", "truncated"),
+])
+def test_what_msgspec_does_not_call_its_own_error_is_a_message_error_too(frame, says):
+    for decode in (decode_from_worker, decode_from_hub):
+        with pytest.raises(MessageError, match=says if decode is decode_from_worker else "no message of the hub"):
+            decode(frame)
+
+
 @given(st.binary(max_size=64))
 def test_any_bytes_are_either_a_message_or_a_message_error(frame):
     for decode in (decode_from_hub, decode_from_worker):

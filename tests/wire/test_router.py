@@ -9,10 +9,11 @@ import zmq
 import zmq.asyncio
 
 from rlsp_async.errors import ConfigError, MachineError
-from rlsp_async.messages import Ack, Bye, Hello, Ping, Pong, Refuse
+from rlsp_async.messages import Ack, Bye, Done, Hello, Ping, Pong, Refuse, StepReport
 from rlsp_async.wire.codec import decode_from_hub, encode
 from rlsp_async.wire.router import Router
 from tests.wire.hub import LIMITS
+from tests.wire.rings import dealer
 
 HELLO = encode(Hello(run="r", role="sampler", worker="s", credit=1))
 PING = encode(Ping())
@@ -129,3 +130,38 @@ async def test_a_message_above_the_limit_is_refused_at_the_sender():
             router.send(b"any", Refuse(reason="x" * 300_000))
 
 
+async def test_a_flood_is_dropped_and_counted_and_the_neighbour_is_answered_meanwhile():
+    async with bound() as (router, socket):
+        serving = asyncio.create_task(_forever(router))
+        with dealer(router_address(router)) as neighbour:
+            await neighbour.send(HELLO)
+            await socket.send(HELLO)
+            for num in range(30_000):
+                await socket.send(PING)
+                if num % 500 == 0:
+                    await neighbour.send(PING)
+                    assert decode_from_hub(await asyncio.wait_for(neighbour.recv(), 5)) == Pong(known=True)
+            async with asyncio.timeout(5):
+                while router.counts.flooded < 1000:
+                    await asyncio.sleep(0.02)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert router.counts.malformed == router.counts.wrong_role == router.counts.strangers == 0
+
+
+async def test_what_was_refused_is_a_figure_of_the_run():
+    async with bound() as (router, socket):
+        assert router.refusals() == {}
+        for frame in (PING, HELLO, encode(Done(lease=1, steps=[StepReport(step=1)])), b"x", PING):
+            await socket.send(frame)
+        await heard(router, 2)
+        assert router.refusals() == {"refused.strangers": 1.0, "refused.wrong_role": 1.0, "refused.malformed": 1.0}
+
+
+async def _forever(router: Router) -> None:
+    while True:
+        await router.receive()
+
+
+def router_address(router: Router) -> str:
+    return router._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()

@@ -1,0 +1,88 @@
+"""Checks of the batches: G4 every rollout is used as often as was charged and never more than allowed, G5 lag."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rlsp_async.audit.finding import Finding, Offences
+from rlsp_async.audit.history import History
+from rlsp_async.replay.heads import Manifest
+
+
+class BatchChecks:
+    """One pass over all manifests."""
+
+    def __init__(self, history: History) -> None:
+        self._history, self._stages = history, history.cfg.stages
+        self._last_of = history.last_step_of()
+        query = "SELECT group_id, uses, oldest, provenance FROM groups"
+        self._groups = {row[0]: row[1:] for row in history.rows(query)}
+        self._g4 = Offences("G4", "no group is trained more often than allowed")
+        self._g5 = Offences("G5", "no group is trained too old, or too new")
+        self._uses: Counter[int] = Counter()
+        self._lags: Counter[int] = Counter()
+
+    def run(self) -> list[Finding]:
+        """Both guarantees."""
+        step = 0
+        for manifest in self._history.manifests():
+            if manifest.step != step + 1:
+                self._g4.add(f"the batches of steps {step + 1}..{manifest.step - 1} are gone", step=manifest.step)
+            step = manifest.step
+            self._manifest(manifest)
+        self._charges()
+        self._steps(step)
+        most = max(self._uses.values(), default=0)
+        allowed = max(stage.max_uses for stage in self._stages.values())
+        lags = ", ".join(f"{lag}: {num:,}" for lag, num in sorted(self._lags.items()))
+        return [self._g4.finding(f"{step:,} batches, {self._uses.total():,} uses of {len(self._uses):,} groups, "
+                                 f"at most {most} of {allowed} each"),
+                self._g5.finding(f"groups by lag {{{lags}}}", applies=bool(self._lags))]
+
+    def _manifest(self, manifest: Manifest) -> None:
+        stage = self._stages.get(manifest.stage)
+        if stage is None:
+            self._g4.add(f"a batch of stage {manifest.stage!r}, which the run does not have", step=manifest.step)
+            return
+        if manifest.last_of_stage != (manifest.step == self._last_of[manifest.stage]):
+            self._g4.add("it is marked wrongly as the last batch of its stage, or not marked", step=manifest.step)
+        if len(set(manifest.groups)) != len(manifest.groups):
+            self._g4.add("a group stands in it twice", step=manifest.step)
+        if not len(manifest.groups) == len(manifest.oldest) == len(manifest.uses) == stage.groups_per_step:
+            self._g4.add(f"it has {len(manifest.groups)} groups of {stage.groups_per_step}", step=manifest.step)
+            return
+        for group_id, oldest, uses in zip(manifest.groups, manifest.oldest, manifest.uses, strict=True):
+            self._uses[group_id] += 1
+            if not 1 <= uses <= stage.max_uses:
+                self._g4.add(f"its use {uses} of {stage.max_uses}", group=group_id, step=manifest.step)
+            self._lag(manifest.step, group_id, oldest, stage.max_lag)
+
+    def _lag(self, step: int, group_id: int, oldest: int, max_lag: int) -> None:
+        known = self._groups.get(group_id)
+        if known is None:
+            self._g4.add("it was trained, and the journal does not know it", group=group_id, step=step)
+            return
+        if known[1] != oldest:
+            self._g5.add(f"its oldest token is of version {known[1]}, the batch says {oldest}", group=group_id,
+                         step=step)
+        if known[2] == "demonstration":
+            return
+        lag = step - 1 - oldest
+        self._lags[lag] += 1
+        if not 0 <= lag <= max_lag:
+            self._g5.add(f"lag {lag}, outside 0..{max_lag}", group=group_id, step=step)
+
+    def _charges(self) -> None:
+        """What the groups say against what the batches say."""
+        for group_id, (uses, _, _) in self._groups.items():
+            if uses != self._uses[group_id]:
+                self._g4.add(f"charged {uses} times, and in {self._uses[group_id]} batches", group=group_id)
+
+    def _steps(self, last_manifest: int) -> None:
+        """Every step that was reported was written down before."""
+        for number, (step,) in enumerate(self._history.rows("SELECT step FROM steps ORDER BY step"), start=1):
+            if step != number:
+                self._g4.add(f"the report of step {number} is gone", step=step)
+                return
+            if step > last_manifest:
+                self._g4.add("it was trained, and no batch of it was ever written down", step=step)

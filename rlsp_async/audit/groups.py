@@ -1,0 +1,121 @@
+"""Checks that look at every group once: G1 nothing lost, G2 nothing twice, G3 whole groups, G8 true verdicts, G12
+versions that were published."""
+
+from __future__ import annotations
+
+from rlsp_async.audit.finding import Finding, Offences
+from rlsp_async.audit.history import GroupRow, History, decoded
+from rlsp_async.columns import ints, num_values
+from rlsp_async.messages import RolloutGroup, Verdict
+from rlsp_async.replay.tables import body_digest
+
+TRUE = ("correct", "wrong", "unparsable")
+HAS_BODY = ("sampled", "ready", "training")
+HAS_VERDICTS = ("ready", "training")
+
+
+class GroupChecks:
+    """One pass over all groups."""
+
+    def __init__(self, history: History) -> None:
+        self._cfg, self._forgot_to = history.cfg, history.forgot_to
+        self._published = {0, *(step.step for step in history.steps() if step.published)}
+        self._g1 = Offences("G1", "nothing that was acknowledged is missing")
+        self._g2 = Offences("G2", "each group is stored once")
+        self._g3 = Offences("G3", "groups are trained whole")
+        self._g8 = Offences("G8", "only true verdicts train")
+        self._g12 = Offences("G12", "tokens come from published versions")
+        self._num, self._num_bodies, self._num_trained, self._num_failed = 0, 0, 0, 0
+        self._next_id = 1
+        self._digests: dict[bytes, int] = {}
+
+    def run(self, history: History) -> list[Finding]:
+        """Looks at everything; one finding a guarantee."""
+        for row in history.groups():
+            self._group(row)
+        for orphans in ("bodies", "verdicts"):
+            for (group_id,) in history.rows(f"SELECT group_id FROM {orphans} EXCEPT SELECT group_id FROM groups"):
+                self._g1.add(f"{orphans} without a group", group=group_id)
+        return [
+            self._g1.finding(f"{self._num:,} groups, no id is missing; {self._num_bodies:,} bodies match their digest"),
+            self._g2.finding(f"{self._num_bodies:,} kept bodies, all different"),
+            self._g3.finding(f"{self._num_trained:,} groups were trained, each with all its rollouts"),
+            self._g8.finding(f"{self._num_trained:,} groups were trained; {self._num_failed:,} failed, none of them"),
+            self._g12.finding(f"{len(self._published):,} versions were published"),
+        ]
+
+    def _group(self, row: GroupRow) -> None:
+        self._num += 1
+        self._num_trained += row.uses > 0
+        self._num_failed += row.reason in ("quarantined", "sampler_error", "verifier_error")
+        for missing in range(self._next_id, min(row.group_id, self._next_id + 100)):
+            self._g1.add("no such group: its row is gone", group=missing)
+        self._next_id = row.group_id + 1
+        head, body, verdicts, damage = decoded(row)
+        if damage or head is None:
+            self._g1.add(f"it cannot be decoded: {damage}", group=row.group_id)
+            return
+        columns = (row.state, row.num_tokens, row.uses, row.step, row.oldest, row.num_rollouts, row.num_verdicts)
+        if columns != (head.state, head.num_tokens, head.uses, head.step, head.oldest, head.num_rollouts,
+                       head.num_verdicts):
+            self._g1.add("its columns and its head differ", group=row.group_id)
+        self._stored(row, body, verdicts)
+        self._heads(row)
+        if body is not None:
+            self._body(row, body)
+        if verdicts is not None:
+            self._verdicts(row, verdicts)
+
+    def _stored(self, row: GroupRow, body: RolloutGroup | None, verdicts: list[Verdict] | None) -> None:
+        """What must still be there is there, as it came."""
+        replayable = row.state == "trained" and row.step > self._forgot_to
+        if body is None and (row.state in HAS_BODY or replayable):
+            self._g1.add(f"it is {row.state} and its tokens are gone", group=row.group_id)
+        if verdicts is None and row.is_rollouts and (row.state in HAS_VERDICTS or replayable):
+            self._g1.add(f"it is {row.state} and its verdicts are gone", group=row.group_id)
+        if row.body is None:
+            return
+        self._num_bodies += 1
+        digest = body_digest(row.body)
+        if digest != row.body_digest:
+            self._g1.add("its tokens are not the ones that came (digest)", group=row.group_id)
+        if self._digests.setdefault(digest, row.group_id) != row.group_id:
+            self._g2.add(f"its body is that of group {self._digests[digest]}", group=row.group_id)
+
+    def _heads(self, row: GroupRow) -> None:
+        """What the rows alone tell, after the tokens were pruned too."""
+        whole = 1 if not row.is_rollouts else self._cfg.sampling.rollouts
+        if row.uses and row.num_rollouts != whole:
+            self._g3.add(f"trained with {row.num_rollouts} of {whole} rollouts", group=row.group_id, step=row.step)
+        if row.uses and row.is_rollouts and row.num_verdicts != row.num_rollouts:
+            self._g8.add(f"trained with {row.num_verdicts} true verdicts on {row.num_rollouts} rollouts",
+                         group=row.group_id, step=row.step)
+        if row.reason in ("quarantined", "sampler_error", "verifier_error") and (not row.why or row.uses):
+            self._g8.add("it failed" + (", yet was trained" if row.uses else " without a reason"), group=row.group_id)
+        if row.is_rollouts and row.num_rollouts:
+            for version in {row.oldest, row.newest} - self._published:
+                self._g12.add(f"sampled by version {version}, which was never published", group=row.group_id)
+
+    def _body(self, row: GroupRow, body: RolloutGroup) -> None:
+        if body.group_id != row.group_id:
+            self._g2.add(f"its body says that it is group {body.group_id}", group=row.group_id)
+        if len({rollout.index for rollout in body.rollouts}) != len(body.rollouts):
+            self._g2.add("a rollout is there twice", group=row.group_id)
+        if len(body.rollouts) != row.num_rollouts or len(body.rollouts) != body.sampling.rollouts:
+            self._g3.add(f"{len(body.rollouts)} rollouts are kept, it came with {row.num_rollouts} of "
+                         f"{body.sampling.rollouts}", group=row.group_id)
+        if sum(num_values(rollout.token_ids) for rollout in body.rollouts) != row.num_tokens:
+            self._g1.add("its tokens are not as many as were counted", group=row.group_id)
+        if row.is_rollouts:
+            versions = {int(v) for rollout in body.rollouts for v in set(ints(rollout.versions).tolist())}
+            for version in sorted(versions - self._published):
+                self._g12.add(f"a token of version {version}, which was never published", group=row.group_id)
+            if versions and min(versions) != row.oldest:
+                self._g12.add(f"its oldest token is of version {min(versions)}, {row.oldest} was written down",
+                              group=row.group_id)
+
+    def _verdicts(self, row: GroupRow, verdicts: list[Verdict]) -> None:
+        untrue = [verdict.status for verdict in verdicts if verdict.status not in TRUE]
+        if untrue or len(verdicts) != row.num_verdicts:
+            self._g8.add(f"{len(verdicts)} verdicts, untrue ones: {', '.join(untrue) or 'none'}; "
+                         f"{row.num_verdicts} were counted", group=row.group_id)

@@ -1,0 +1,135 @@
+"""A run's journal, read only, as of one moment: the hub may go on writing meanwhile."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import DataError
+from rlsp_async.messages import RolloutGroup, Verdict
+from rlsp_async.replay.heads import Head, Manifest
+from rlsp_async.replay.tables import SCHEMA_VERSION
+
+_head = msgspec.msgpack.Decoder(Head).decode
+_body = msgspec.msgpack.Decoder(RolloutGroup).decode
+_verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
+_manifest = msgspec.msgpack.Decoder(Manifest).decode
+
+_GROUPS = """SELECT g.group_id, g.purpose, g.provenance, g.stage, g.state, g.reason, g.num_tokens, g.uses, g.step,
+    g.dead, g.oldest, g.newest, g.num_rollouts, g.num_verdicts, g.body_digest, g.why, g.head, b.body, v.verdicts
+    FROM groups g LEFT JOIN bodies b USING (group_id) LEFT JOIN verdicts v USING (group_id) ORDER BY g.group_id"""
+
+
+class GroupRow(NamedTuple):
+    """One row of `groups`, with its body and verdicts as they are stored (None: pruned, or not there yet)."""
+
+    group_id: int
+    purpose: str
+    provenance: str
+    stage: str
+    state: str
+    reason: str
+    num_tokens: int
+    uses: int
+    step: int
+    dead: int
+    oldest: int
+    newest: int
+    num_rollouts: int
+    num_verdicts: int
+    body_digest: bytes | None
+    why: str
+    head: bytes
+    body: bytes | None
+    verdicts: bytes | None
+
+    @property
+    def is_rollouts(self) -> bool:
+        """Sampled by a model, not a demonstration."""
+        return self.provenance == "rollout"
+
+
+class StepRow(NamedTuple):
+    """One row of `steps`."""
+
+    step: int
+    stage: str
+    checkpoint: int
+    published: int
+    incarnation: int
+    digest: str
+    at_s: float
+
+
+class History:
+    """Raises DataError, in one sentence, for a file that is no journal of this version."""
+
+    def __init__(self, path: Path) -> None:
+        journal = path / "journal.sqlite" if path.is_dir() else path
+        if not journal.is_file():
+            raise DataError(f"{path} is no run: there is no {journal.name} in it; name a directory like runs/ops_cpu")
+        self.path = journal
+        self.directory = journal.parent
+        try:
+            self.db = sqlite3.connect(f"file:{quote(str(journal))}?mode=ro", uri=True, isolation_level=None)
+            self.db.execute("BEGIN")
+            self.run: dict[str, str] = dict(self.db.execute("SELECT key, value FROM run").fetchall())
+        except sqlite3.Error as e:
+            raise DataError(f"{journal} cannot be read as a journal ({e}): it is damaged, or another file") from None
+        if self.run.get("schema") != str(SCHEMA_VERSION):
+            raise DataError(f"{journal} was written by another version of rlsp_async (schema "
+                            f"{self.run.get('schema', '1')}, this one reads {SCHEMA_VERSION}): audit it with that one")
+        self.cfg: RunConfig = msgspec.json.decode(self.run["config"], type=RunConfig)
+        self.forgot_to = int(self.run.get("forgot_to", 0))
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """All rows of a small query. Raises DataError when the file is damaged."""
+        try:
+            return self.db.execute(query, values).fetchall()
+        except sqlite3.Error as e:
+            raise DataError(f"{self.path} cannot be read ({e}): it is damaged; restore it from a copy") from None
+
+    def groups(self) -> Iterator[GroupRow]:
+        """Every group that was ever issued, in order, with what is kept of it."""
+        try:
+            for row in self.db.execute(_GROUPS):
+                yield GroupRow(*row)
+        except sqlite3.Error as e:
+            raise DataError(f"{self.path} cannot be read ({e}): it is damaged; restore it from a copy") from None
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Every batch that was ever chosen, in order."""
+        for row in self.rows("SELECT manifest FROM manifests ORDER BY step"):
+            yield _manifest(row[0])
+
+    def steps(self) -> list[StepRow]:
+        """Every step that was reported, in order."""
+        query = "SELECT step, stage, checkpoint, published, incarnation, digest, at_s FROM steps ORDER BY step"
+        return [StepRow(*row) for row in self.rows(query)]
+
+    def last_step_of(self) -> dict[str, int]:
+        """Of each stage, the step that ends it."""
+        last, total = {}, 0
+        for name, stage in self.cfg.stages.items():
+            total += stage.steps
+            last[name] = total
+        return last
+
+    def close(self) -> None:
+        """Ends the snapshot. Idempotent."""
+        self.db.close()
+
+
+def decoded(row: GroupRow) -> tuple[Head | None, RolloutGroup | None, list[Verdict] | None, str]:
+    """Head, body and verdicts of a row, and what cannot be decoded (empty: nothing)."""
+    try:
+        return (_head(row.head), _body(row.body) if row.body is not None else None,
+                _verdicts(row.verdicts) if row.verdicts is not None else None, "")
+    except msgspec.DecodeError as e:
+        return None, None, None, str(e)

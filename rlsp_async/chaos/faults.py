@@ -1,0 +1,78 @@
+"""What is broken, and when: a seeded schedule with Poisson arrivals. Pure.
+
+    schedule(seed=0, minutes=5.0, kinds=("kill", "drop"), per_minute=12.0) -> [Fault, ...] in order of time
+
+Kinds: kill (SIGKILL of one process), stop (SIGSTOP, later SIGCONT), restart-all (everything at once, the supervisor
+included), enospc (the disk is filled, later freed); and windows in which the proxy misbehaves: drop, duplicate, reorder
+(a share of the messages) and slow (all of them late).
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from rlsp_async.errors import ConfigError
+
+PROCESS_KINDS = ("kill", "stop", "restart-all", "enospc")
+WIRE_KINDS = ("slow", "drop", "duplicate", "reorder")
+KINDS = ("kill", "stop", *WIRE_KINDS, "enospc", "restart-all")
+WEIGHTS = {"kill": 8.0, "stop": 3.0, "slow": 1.0, "drop": 1.0, "duplicate": 1.0, "reorder": 1.0, "enospc": 0.3,
+           "restart-all": 0.5}
+"""Relative rates."""
+TARGETS = {"replay-0": 2.0, "learner-0": 2.0, "sampler-0": 3.0, "verifier-0": 3.0, "supervisor": 0.5}
+"""Relative rates of who is killed or stopped; the supervisor is only ever killed."""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that goes wrong. Example: Fault(at_s=12.5, kind="stop", target="sampler-0", seconds=4.2)."""
+
+    at_s: float
+    """After the start of the harness."""
+    kind: str
+    target: str = ""
+    """A process, for kill and stop."""
+    seconds: float = 0.0
+    """How long, for stop, enospc and the windows of the proxy."""
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """"kill,stop" as kinds. Raises ConfigError for one that is unknown."""
+    kinds = tuple(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ConfigError(f"--faults {text!r}: {', '.join(unknown) or 'nothing'} is not a kind of fault; there are "
+                          f"{', '.join(KINDS)}")
+    return kinds
+
+
+def schedule(seed: int, minutes: float, kinds: tuple[str, ...], per_minute: float, timeout_s: float) -> list[Fault]:
+    """Independent Poisson streams, one a kind, `per_minute` faults in all. Stops last around `timeout_s`."""
+    weight = sum(WEIGHTS[kind] for kind in kinds)
+    faults: list[Fault] = []
+    for kind in kinds:
+        random = Random(f"{seed}/{kind}")
+        rate_s = per_minute / 60.0 * WEIGHTS[kind] / weight
+        at_s = random.expovariate(rate_s)
+        while at_s < 60.0 * minutes:
+            faults.append(_fault(random, kind, at_s, timeout_s))
+            at_s += random.expovariate(rate_s)
+    return sorted(faults, key=lambda fault: fault.at_s)
+
+
+def _fault(random: Random, kind: str, at_s: float, timeout_s: float) -> Fault:
+    match kind:
+        case "kill":
+            return Fault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)))
+        case "stop":
+            seconds = random.uniform(0.3, 2.5) * timeout_s
+            return Fault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)[:-1]), seconds=seconds)
+        case "restart-all":
+            return Fault(at_s=at_s, kind=kind)
+        case _:
+            return Fault(at_s=at_s, kind=kind, seconds=random.uniform(2.0, 8.0))
+
+
+def _target(random: Random, names: tuple[str, ...]) -> str:
+    return random.choices(names, [TARGETS[name] for name in names])[0]

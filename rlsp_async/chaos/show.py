@@ -1,0 +1,149 @@
+"""`rlsp chaos CONFIG`: the command, its progress and its verdict."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from rlsp_async.audit.show import Audit, audit
+from rlsp_async.chaos.disk import mount_small_disk
+from rlsp_async.chaos.faults import KINDS, Fault, parse_kinds, schedule
+from rlsp_async.chaos.verdict import Recovery, Struck, lost_acknowledged, measure, summary
+from rlsp_async.config import RunConfig, load
+from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.observe.jsonl import JsonlWriter
+
+DISK_MB = 1024
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What `rlsp chaos --json` prints."""
+
+    passed: bool
+    reasons: list[str]
+    """Why it failed; empty when it passed."""
+    seed: int
+    seconds: float
+    steps: int
+    num_struck: dict[str, int]
+    """Faults that were carried out, by kind."""
+    starts: int
+    messages: dict[str, int]
+    acknowledged: int
+    """Acknowledgements that were compared with the journal."""
+    recoveries: list[Recovery]
+    audit: Audit | None
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], with_config: Any) -> None:
+    """The arguments of the command."""
+    parser = with_config(commands, "chaos", "run the line, break it on purpose by a schedule, audit what is left")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the schedule (default: 0)")
+    parser.add_argument("--minutes", type=float, default=2.0, metavar="M", help="of faults (default: 2)")
+    parser.add_argument("--faults", default="kill,stop,slow,drop,duplicate,reorder", metavar="KINDS",
+                        help=f"comma separated, of {', '.join(KINDS)} (default: all but the last two)")
+    parser.add_argument("--rate", type=float, default=12.0, metavar="X", help="faults a minute (default: 12)")
+    parser.add_argument("--engine", default="scripted", choices=["scripted", "torch", "vllm"],
+                        help="of the samplers (default: scripted, a stub that needs no model)")
+    parser.add_argument("--settle", type=float, default=300.0, metavar="S",
+                        help="seconds to finish after the last fault (default: 300)")
+    parser.add_argument("--json", action="store_true", help="the result as one JSON object")
+
+
+def show_chaos(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
+    """Exit code 0: every step was trained and every guarantee holds; 1: not. Raises UserError for bad arguments."""
+    out = out or sys.stdout
+    if arguments.minutes <= 0 or arguments.rate <= 0:
+        raise ConfigError("--minutes and --rate must be above 0")
+    overrides = [*arguments.overrides, f"sampler.engine={arguments.engine}"]
+    cfg = load(arguments.config, overrides)
+    home = Path(cfg.runs_dir).expanduser().resolve()
+    if (home / cfg.name).exists():
+        raise ConfigError(f"{home / cfg.name} is there already: a chaos run begins a new one; choose another name=...")
+    kinds = parse_kinds(arguments.faults)
+    place = home
+    if "enospc" in kinds:
+        place = Path(tempfile.mkdtemp(prefix="rlsp-chaos-"))
+        mount_small_disk(place, DISK_MB)
+    place.mkdir(parents=True, exist_ok=True)
+    overrides.append(f"runs_dir={place}")
+    cfg = msgspec.structs.replace(cfg, runs_dir=str(place))
+    faults = schedule(arguments.seed, arguments.minutes, kinds, arguments.rate, cfg.replay.timeout_s)
+    result, struck = _carry_out(cfg, arguments, overrides, faults)
+    _write_history(cfg.directory, struck)
+    if place != home:
+        from rlsp_async.chaos.harness import keep_run
+
+        keep_run(cfg.directory, home / cfg.name)
+    _print(result, home / cfg.name, arguments.json, out)
+    return 0 if result.passed else 1
+
+
+def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str],
+               faults: list[Fault]) -> tuple[Result, list[Struck]]:
+    from rlsp_async.chaos.harness import Harness, run_command
+
+    print(f"chaos: {len(faults)} faults in {arguments.minutes:g} minutes, seed {arguments.seed}, run {cfg.directory}",
+          file=sys.stderr, flush=True)
+    harness = Harness(cfg, run_command(arguments.config, overrides), faults, arguments.seed, arguments.settle,
+                      lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True))
+    end = asyncio.run(harness.run())
+    reasons = [end.reason] if end.reason else []
+    found, acknowledged = None, 0
+    try:
+        found = audit(cfg.directory)
+        if not found.ok:
+            reasons.append("violated: " + ", ".join(f.guarantee for f in found.findings if f.outcome == "violated"))
+        measure(cfg.directory / "journal.sqlite", end.struck)
+        acknowledged, missing = lost_acknowledged(cfg.directory)
+        reasons += missing[:5]
+    except DataError as e:
+        reasons.append(str(e))
+    num: dict[str, int] = {}
+    for one in end.struck:
+        if one.outcome == "done":
+            num[one.fault.kind] = num.get(one.fault.kind, 0) + 1
+    steps = sum(stage.steps for stage in cfg.stages.values())
+    return Result(passed=not reasons, reasons=reasons, seed=arguments.seed, seconds=end.seconds, steps=steps,
+                  num_struck=num, starts=end.starts, messages=end.messages, acknowledged=acknowledged,
+                  recoveries=summary(end.struck), audit=found), end.struck
+
+
+def _write_history(directory: Path, struck: list[Struck]) -> None:
+    """RUN/chaos.jsonl: one row a fault."""
+    if directory.is_dir():
+        with JsonlWriter(directory / "chaos.jsonl") as writer:
+            for one in struck:
+                writer.write(msgspec.to_builtins(one))
+
+
+def _print(result: Result, directory: Path, as_json: bool, out: TextIO) -> None:
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(result)).decode(), file=out)
+        return
+    faults = ", ".join(f"{num} {kind}" for kind, num in sorted(result.num_struck.items(), key=lambda i: -i[1]))
+    print(f"\nchaos on {directory}, seed {result.seed}: {result.seconds:.0f} s, {faults or 'no faults'}", file=out)
+    print(f"`rlsp run` started {result.starts} times; messages: "
+          + ", ".join(f"{name} {num:,}" for name, num in result.messages.items()), file=out)
+    print(f"\n{'fault':<12} {'on':<12} {'times':>5}   {'back at work, s':>22}   {'next step after, s':>22}", file=out)
+    for row in result.recoveries:
+        print(f"{row.kind:<12} {row.target:<12} {row.num:>5}   {_times(row.back_median_s, row.back_most_s):>22}   "
+              f"{_times(row.step_median_s, row.step_most_s):>22}", file=out)
+    for finding in result.audit.findings if result.audit else []:
+        print(f"{finding.outcome:<15} {finding.guarantee:<6} {finding.figures}", file=out)
+        for bad in finding.rows[:5]:
+            print(f"{'':<22} {bad}", file=out)
+    print(f"\n{result.acknowledged:,} acknowledgements, each found in the journal" if result.passed else "", file=out)
+    for reason in result.reasons:
+        print(f"  {reason}", file=out)
+    print("PASS" if result.passed else "FAIL", file=out)
+
+
+def _times(median_s: float, most_s: float) -> str:
+    return f"{median_s:.1f} (most {most_s:.1f})" if median_s >= 0 else "-"

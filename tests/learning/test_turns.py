@@ -1,0 +1,42 @@
+"""Batches that arrive out of order are trained in order."""
+
+import asyncio
+
+import pytest
+
+from rlsp_async.errors import EngineError
+from rlsp_async.learning.turns import Turns
+from rlsp_async.messages import Batch, StepReport, TrainJob
+
+
+def job(step: int) -> TrainJob:
+    return TrainJob(batch=Batch(stage="rlsp", step=step, groups=[]))
+
+
+class Counting:
+    """Trains at once, and only in order."""
+
+    def __init__(self) -> None:
+        self.steps = [0]
+
+    async def train(self, job: TrainJob) -> StepReport:
+        await asyncio.sleep(0.01)
+        self.steps.append(job.batch.step)
+        return StepReport(step=job.batch.step)
+
+
+async def test_a_batch_that_overtook_another_waits_for_it():
+    learner = Counting()
+    turns = Turns(learner.train, lambda: learner.steps[-1], bound_s=5.0)
+    late = [asyncio.create_task(turns(job(step))) for step in (3, 2)]
+    await asyncio.sleep(0.05)
+    assert learner.steps == [0]
+    await turns(job(1))
+    await asyncio.gather(*late)
+    assert learner.steps == [0, 1, 2, 3]
+
+
+async def test_a_step_that_never_comes_is_not_waited_for_for_ever():
+    learner = Counting()
+    with pytest.raises(EngineError, match="step 2 waited 0 s for step 1, which never came"):
+        await Turns(learner.train, lambda: 0, bound_s=0.02)(job(2))
