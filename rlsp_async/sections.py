@@ -81,8 +81,12 @@ class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Port 0: a free port is taken and written to RUN/hub.json."""
     keys: str = ""
     """Directory of this process's keys (`rlsp keys new DIR`). Empty: none, and the hub listens to this machine only."""
-    durability: Literal["power", "process"] = "process"
+    durability: Literal["power", "process"] = "power"
     """power: each commit is synced to the disk (SQLite FULL). process: survives kill -9, not a power cut (NORMAL)."""
+    retention: Literal["checkpoints", "all"] = "checkpoints"
+    """checkpoints: the tokens of groups that no kept checkpoint can need are deleted. all: every token is kept."""
+    disk_reserve_mb: int = 256
+    """MiB. With less free for the run directory nothing new begins until there is room; 0: never mind."""
     commit_groups: int = 64
     """At most so many messages share a commit."""
     lease_s: float = 60.0
@@ -100,6 +104,8 @@ class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _require(self.timeout_s > 2 * self.heartbeat_s, "timeout_s must be above twice heartbeat_s")
+        _require(self.commit_groups >= 1, "commit_groups must be at least 1")
+        _require(self.disk_reserve_mb >= 0, "disk_reserve_mb must be at least 0")
 
 
 class Sampler(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -124,6 +124,18 @@ class Hub:
         self.state.wanted.discard(step)
         return self._settle(out, now)
 
+    def disk(self, free_bytes: int, now: float, journal_bytes: int = 0) -> Effects:
+        """The room that is left was measured: too little pauses the run, and stops it after `replay.stall_s`."""
+        out, state = Effects(), self.state
+        change = state.disk.measured(free_bytes, journal_bytes, now)
+        if change == "full":
+            return self.stop(state.disk.sentence(), now)
+        if change:
+            state.message = state.disk.sentence() if change == "paused" else ""
+            state.moved("there was room on the disk", now)
+            out.records.append(Event(kind=change, at_s=now, key=state.step, detail=state.message))
+        return self._settle(out, now)
+
     def stop(self, reason: str, now: float) -> Effects:
         """Somebody stops the run: workers finish or return what they hold; the journal can be taken up again."""
         out = Effects()

@@ -6,8 +6,9 @@
     journal.batch(step)                 the groups of an old step, in the order of its manifest
 
 WAL mode. durability "power": synchronous FULL, every commit is synced; "process": NORMAL, survives kill -9 of the hub
-but may lose its last commits with the machine. Blocking: use it from one thread. A record that is already there
-is not stored again. Errors of the disk are MachineError: nothing that was not committed has been acknowledged.
+but may lose its last commits with the machine. Blocking: use it from one thread. A group or an evaluation that is
+already there is not stored again; a manifest or a step that is would be a bug (LawError, `laws.py`). Errors of the disk
+are MachineError: nothing that was not committed has been acknowledged.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import msgspec
 
 from rlsp_async.config import RunConfig, decides_the_weights
 from rlsp_async.errors import ConfigError, MachineError
-from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, VerifiedGroup
+from rlsp_async.messages import PROTOCOL, StepReport, VerifiedGroup
+from rlsp_async.replay import bodies
 from rlsp_async.replay.heads import (
     DEAD,
     Cursor,
@@ -44,11 +46,13 @@ from rlsp_async.replay.laws import check_manifest, check_step
 from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, PUT, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
+WAL_PAGES = 4000
+"""Pages (4 KiB) in the write-ahead log after which they are moved into the file."""
+WAL_BYTES = 32 << 20
+"""The log is cut to this when it was longer: a reader had held it open, or a commit was huge."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _head = msgspec.msgpack.Decoder(Head).decode
-_body = msgspec.msgpack.Decoder(RolloutGroup).decode
-_verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
 _manifest = msgspec.msgpack.Decoder(Manifest).decode
 _report = msgspec.msgpack.Decoder(StepReport).decode
 _result = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -60,6 +64,7 @@ class Journal:
     def __init__(self, path: Path, cfg: RunConfig) -> None:
         self.path = path
         self._cfg = cfg
+        self._prunes = cfg.replay.retention == "checkpoints"
         self._forgot_to = 0
         self._num_events = 0
         with self._translated():
@@ -67,6 +72,8 @@ class Journal:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if cfg.replay.durability == 'power' else 'NORMAL'}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             with self._transaction():
                 for statement in filter(str.strip, SCHEMA.split(";")):
                     self._db.execute(statement)
@@ -87,8 +94,8 @@ class Journal:
         with self._translated():
             row = self._db.execute("SELECT manifest FROM manifests WHERE step = ?", (step,)).fetchone()
             if row is None:
-                raise MachineError(f"{self.path}: there is no batch of step {step}")
-            return [self._verified(group_id) for group_id in _manifest(row[0]).groups]
+                raise MachineError(f"there is no batch of step {step}")
+            return [bodies.verified(self._db, group_id) for group_id in _manifest(row[0]).groups]
 
     def close(self) -> None:
         """Idempotent."""
@@ -131,16 +138,12 @@ class Journal:
             return Loaded(
                 incarnation=int(run["incarnation"]), created=float(run["created"]),
                 heads=[_head(row[0]) for row in rows],
-                bodies=dict(self._live("bodies", "body", _body)),
-                verdicts=dict(self._live("verdicts", "verdicts", _verdicts)), totals=self._totals(),
+                bodies=dict(bodies.live_bodies(self._db)), verdicts=dict(bodies.live_verdicts(self._db)),
+                totals=self._totals(),
                 manifests=self._manifests(), reports=self._reports(),
                 published=_report(newest[0]) if newest else None,
                 evaluations={key: _result(blob) for key, blob in results},
                 cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0)
-
-    def _live(self, table: str, column: str, decode: Any) -> Iterator[tuple[int, Any]]:
-        query = f"SELECT t.group_id, t.{column} FROM groups g JOIN {table} t USING (group_id) WHERE g.dead = 0"
-        return ((group_id, decode(blob)) for group_id, blob in self._db.execute(query))
 
     def _totals(self) -> list[Total]:
         query = """SELECT purpose, provenance, state, reason, count(*), sum(num_tokens), sum(num_wasted_tokens)
@@ -196,8 +199,10 @@ class Journal:
             self._db.execute("INSERT OR IGNORE INTO bodies VALUES (?, ?)", (head.group_id, body))
         if record.verdicts is not None:
             self._db.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (head.group_id, _encode(record.verdicts)))
-        if head.state in ("dropped", "evaluated"):
-            self._delete_bodies([head.group_id])
+        # trained long ago, and buried only now: it had waited in vain for a second use
+        forgotten = head.state == "trained" and head.step <= self._forgot_to
+        if self._prunes and (forgotten or head.state in ("dropped", "evaluated")):
+            bodies.delete(self._db, [head.group_id])
 
     def _step(self, record: Stepped) -> None:
         report = record.report
@@ -213,28 +218,13 @@ class Journal:
             self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (EVENTS_KEPT,))
 
     def _forget(self, step: int) -> None:
-        """Deletes the tokens of groups that no kept checkpoint needs; their heads stay."""
+        """No kept checkpoint needs the tokens that were last trained at this step or before; heads stay."""
         if step <= self._forgot_to:
             return
-        old = self._db.execute("SELECT manifest FROM manifests WHERE step > ? AND step <= ?", (self._forgot_to, step))
-        for manifest in [_manifest(row[0]) for row in old]:
-            marks = ",".join("?" * len(manifest.groups))
-            query = f"SELECT group_id FROM groups WHERE dead = 1 AND step <= ? AND group_id IN ({marks})"
-            dead = self._db.execute(query, (step, *manifest.groups)).fetchall()
-            self._delete_bodies([row[0] for row in dead])
+        if self._prunes:
+            bodies.delete_trained(self._db, self._forgot_to, step)
         self._forgot_to = step
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('forgot_to', ?)", (str(step),))
-
-    def _delete_bodies(self, group_ids: list[int]) -> None:
-        for table in ("bodies", "verdicts"):
-            self._db.executemany(f"DELETE FROM {table} WHERE group_id = ?", [(group_id,) for group_id in group_ids])
-
-    def _verified(self, group_id: int) -> VerifiedGroup:
-        body = self._db.execute("SELECT body FROM bodies WHERE group_id = ?", (group_id,)).fetchone()
-        if body is None:
-            raise MachineError(f"{self.path}: the tokens of group {group_id} are not there any more")
-        verdicts = self._db.execute("SELECT verdicts FROM verdicts WHERE group_id = ?", (group_id,)).fetchone()
-        return VerifiedGroup(group=_body(body[0]), verdicts=_verdicts(verdicts[0]) if verdicts else [])
 
     # --- the disk ------------------------------------------------------------------------------------------------
 
@@ -253,6 +243,8 @@ class Journal:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except (MachineError, msgspec.DecodeError) as e:
+            raise MachineError(f"{self.path}: {e}; to see all that is wrong: rlsp audit {self.path.parent}") from None
         except (sqlite3.Error, OSError) as e:
             raise MachineError(f"{self.path}: the journal cannot be used: {e}; nothing that is not in it was "
                                "acknowledged, so make room or mend the disk and start the run again") from None

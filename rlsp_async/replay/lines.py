@@ -49,7 +49,7 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
            **{name: num for name, num in state.metrics.items() if name.startswith("refused.")},
            "tokens_per_s": (generated - state.generated_then) / took_s,
            "groups": state.ledger.counts(),
-           "dropped": dict(state.ledger.dropped), "account": state.ledger.tokens()}
+           "dropped": dict(state.ledger.dropped), "account": state.ledger.tokens(), **state.disk.figures()}
     state.generated_then, state.stepped_s = generated, now
     state.step_seconds.append(took_s)
     state.metrics.update({name: float(value) for name, value in row.items()

@@ -48,7 +48,7 @@ def may_sample(state: HubState, worker: Worker) -> bool:
 def room(state: HubState) -> int:
     """Training groups that may be issued or admitted now; 0 outside of training."""
     stage, phase = state.stage, state.phase
-    if stage is None or phase is None or state.ending:
+    if stage is None or phase is None or state.ending or state.disk.is_paused:
         return 0
     needed = (state.plan.last_step[phase.stage] - state.last_manifest) * stage.groups_per_step
     return num_to_admit(state.ledger.alive, stage.capacity, state.ledger.waiting,
@@ -124,6 +124,8 @@ def _numbered(group: RolloutGroup, group_id: int, stage: str) -> RolloutGroup:
 
 def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     assert state.phase is not None
+    if state.disk.is_paused:
+        return None
     if state.phase.kind == "evaluate":
         key = state.phase.key
         index = state.cursors.get(key, 0)

@@ -3,6 +3,7 @@
     router.receive --> Hub.on --> commit records --> send --> write lines
     ticker ----------> Hub.tick --^                     (one event at a time, under one lock)
     feeder ----------> Hub.admit -^  demonstrations, made ahead on a helper thread
+    disk ------------> Hub.disk --^  the room that is left
 
 Two threads besides the loop: `journal` (SQLite and jsonl files), `demonstrations` (tokenizer).
 """
@@ -26,12 +27,15 @@ from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.hubfile import former_address, write_hub_file
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.recorder import Recorder
+from rlsp_async.replay.rundir import RunLock, measure
 from rlsp_async.replay.state import Effects
 from rlsp_async.tasks.base import Task, load_task
 
 T = TypeVar("T")
 
 TICK_S = 0.25
+DISK_S = 2.0
+"""Between two looks at the room that is left on the disk."""
 REBIND_S = 5.0
 """How long a restarted hub waits for its old port."""
 FAREWELL_S = 0.5
@@ -79,8 +83,8 @@ class ReplayServer:
     async def run(self, make_router: Callable[[], RouterLike]) -> None:
         """Serves until the run is finished, stopped or failed.
 
-        Raises DivergedError with the hub's message when it failed, MachineError (disk, port), ConfigError (a journal of
-        another run), DataError (no demonstrations).
+        Raises DivergedError with the hub's message when it failed, MachineError (disk, port, another hub at work),
+        ConfigError (a journal of another run), DataError (no demonstrations).
         """
         try:
             await self._open()
@@ -93,6 +97,8 @@ class ReplayServer:
             await self._close()
         if self._hub.state.ending == "failed":
             raise DivergedError(self._hub.state.message)
+        if self._hub.state.disk.is_given_up:
+            raise MachineError(self._hub.state.message)
 
     def stop(self, reason: str) -> None:
         """Drains the line and ends `run`; the journal can be taken up again. Idempotent."""
@@ -108,6 +114,7 @@ class ReplayServer:
                  **self._hub.state.ledger.counts())
 
     def _open_files(self) -> Loaded:
+        self._run_lock = RunLock(self._cfg.directory)
         self._journal = Journal(self._cfg.directory / "journal.sqlite", self._cfg)
         self._recorder = Recorder(self._cfg.directory)
         return self._journal.load()
@@ -140,16 +147,17 @@ class ReplayServer:
         """Waits for what the disk still does; a commit that has begun is finished."""
         self._helper.shutdown(wait=True, cancel_futures=True)
         self._disk.shutdown(wait=True)
-        for name in ("_journal", "_recorder"):
+        for name in ("_journal", "_recorder", "_run_lock"):
             if hasattr(self, name):
                 getattr(self, name).close()
 
     # --- serving -------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
+        await self._measure_disk()  # before the first work is handed out
         try:
             async with asyncio.TaskGroup() as group:
-                loops = (self._receive, self._tick, self._feed)
+                loops = (self._receive, self._tick, self._feed, self._watch_disk)
                 tasks = [group.create_task(loop(), name=loop.__name__) for loop in loops]
                 await self._over.wait()
                 for task in tasks:
@@ -178,6 +186,17 @@ class ReplayServer:
                 if self._stop_reason:
                     effects.append(self._hub.stop(self._stop_reason, self._now()))
                 await self._carry_out(effects)
+
+    async def _watch_disk(self) -> None:
+        """Looks again and again; the only wait is a bounded one; ends by cancelling."""
+        while True:
+            await asyncio.sleep(DISK_S)
+            await self._measure_disk()
+
+    async def _measure_disk(self) -> None:
+        free_bytes, journal_bytes = await self._on_disk(measure, self._cfg.directory)
+        async with self._lock:
+            await self._carry_out([self._hub.disk(free_bytes, self._now(), journal_bytes)])
 
     async def _feed(self) -> None:
         """Keeps one chunk of demonstrations ready and admits them as slots come free; waits for a change of the hub."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from rlsp_async.config import RunConfig, Stage
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
 from rlsp_async.replay.crew import Crew, Worker
+from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.heads import Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.stages import Phase, Plan
@@ -66,6 +67,7 @@ class HubState:
         self.plan = Plan(cfg)
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
+        self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
         self.ledger = Ledger()
         self.ledger.restore(loaded.heads, loaded.totals, loaded.bodies, loaded.verdicts)
         self.cursors = dict(loaded.cursors)

@@ -24,7 +24,7 @@ SLOW_S = 30.0
 
 def watch(state: HubState, out: Effects, now: float) -> None:
     """Warns when nothing moved for half of `replay.stall_s`, fails the run after the whole."""
-    if state.ending:
+    if state.ending or state.disk.is_paused:  # a full disk is the culprit, and has its own bound
         return
     still_s, stall_s = now - state.progress_s, state.cfg.replay.stall_s
     if still_s > stall_s:
