@@ -325,7 +325,7 @@ FromWorker = Hello | Ping | Done | Failed | Loaded | Rejected | Bye
 
 
 class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
-    """Answer to Hello. A worker drops the leases that are not in `leases`."""
+    """Answer to Hello. A worker stops working on the leases that are not in `leases`."""
 
     run: str
     incarnation: int
@@ -360,7 +360,7 @@ class Ack(Noun, frozen=True, kw_only=True, tag="ack"):
 
 
 class Revoke(Noun, frozen=True, kw_only=True, tag="revoke"):
-    """The lease is void: stop working on it, send nothing for it."""
+    """The lease is void: stop working on it. A result that is ready is said until its Ack all the same."""
 
     lease: int
     reason: str

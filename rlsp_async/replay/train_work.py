@@ -9,7 +9,7 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
-from rlsp_async.replay.heads import Cursor, Manifest, Published, Repeated, Stepped
+from rlsp_async.replay.heads import Cursor, Event, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.select import is_stale, select
 from rlsp_async.replay.setbacks import drop, fail_run, void
@@ -164,6 +164,17 @@ def _close_stage(state: HubState, out: Effects, now: float) -> None:
         drop(state, out, group_id, "stage_end", now)
 
 
+def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int], now: float) -> None:
+    """Steps that are in its weights, below the newest (which it can still report), and whose reports were lost with a
+    process: they are closed without figures. None of them ends a stage: the batch after that waits for its report."""
+    for step in range(state.step + 1, hello.step):
+        if step in held or state.ending == "failed":
+            return
+        why = f"its report was lost; it is in the weights of step {hello.step}"
+        out.records.append(Event(kind="lease_lost", at_s=now, worker=hello.worker, key=step, detail=why))
+        _close_step(state, out, StepReport(step=step, incarnation=hello.incarnation), now)
+
+
 def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> None:
     """Queues the batches that its weights lack, and those that it has trained but not reported (it answers them)."""
     if hello.incarnation != state.cursors.get("learner", -1):
@@ -180,6 +191,8 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
                  "longer in the journal: an older checkpoint than the kept ones was loaded", now)
         return
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
+    _close_unreported(state, out, hello, held, now)
+    start = min(max(hello.step, 0), state.step) + 1
     state.to_train.clear()
     state.to_train.extend(step for step in range(start, state.last_manifest + 1) if step not in held)
     state.wanted.clear()

@@ -8,6 +8,7 @@ it stays in the book until its Ack and is said again when a Welcome names its le
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
@@ -26,6 +27,8 @@ Handler = Callable[[Any], Awaitable[Result]]
 step whose predecessor was lost on the way) become Failed, anything else ends the worker."""
 
 ERROR_CHARACTERS = 2000
+LOG_ACKS = "RLSP_LOG_ACKS"
+"""Set by a harness that compares what workers were told with what the journal holds."""
 LARGEST_FACTOR = 8
 
 log = structlog.get_logger("jobs")
@@ -73,6 +76,17 @@ class Jobs:
             self._said[lease] = said_s, wait_s
         for lease in [lease for lease in self._said if lease not in self.book.unacked]:
             del self._said[lease]
+
+    def acknowledged(self, lease: int) -> None:
+        """Its result is on the hub's disk. Idempotent."""
+        if LOG_ACKS in os.environ and lease in self.book.unacked:
+            log.info("acknowledged", lease=lease, key=self.book.keys[lease])
+        self.void(lease)
+
+    def revoke(self, lease: int) -> None:
+        """The lease is void: its task is cancelled. A result that is ready stays until its Ack. Idempotent."""
+        if lease not in self.book.unacked:
+            self.void(lease)
 
     def void(self, lease: int) -> None:
         """Acknowledged or revoked: its task, if it still runs, is cancelled and its result forgotten. Idempotent."""

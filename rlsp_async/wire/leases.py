@@ -2,7 +2,10 @@
 
     offered --take--> running --finish--> unacked --ack--> forgotten
                          |                   |
-                         +------ void -------+          Revoke, or a Welcome that does not name it
+                         +---> void                     Revoke, or a Welcome that does not name it
+
+What is finished is said until its Ack, whatever became of the lease: the hub tells a result that it wants from one that
+comes late.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ class LeaseBook:
         return True
 
     def void(self, lease: int) -> None:
-        """Acknowledged or revoked: forget it. Idempotent."""
+        """Acknowledged, or revoked while it ran: forget it. Idempotent."""
         self.running.discard(lease)
         self.unacked.pop(lease, None)
         self.keys.pop(lease, None)
@@ -70,8 +73,8 @@ class LeaseBook:
         return sorted(self.running | self.unacked.keys())
 
     def reconcile(self, kept: Iterable[int]) -> list[int]:
-        """A Welcome came: forget what the hub does not keep; returns the forgotten, which must not go on running."""
-        lost = sorted(set(self.held()) - set(kept))
+        """A Welcome came: forget what runs and the hub does not keep; returns the forgotten, which must be stopped."""
+        lost = sorted(self.running - set(kept))
         for lease in lost:
             self.void(lease)
         return lost

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable
@@ -51,8 +50,6 @@ __all__ = ["LinkSettings", "WorkerLink"]
 HUB = "hub"
 REPEAT_HEARTBEATS = 2.0
 """What has had no answer for so long is said again."""
-LOG_ACKS = "RLSP_LOG_ACKS"
-"""Set by a harness that compares what workers were told with what the journal holds."""
 BYES = 3
 LEAVE_S = 1.0
 """How long a worker that has said Bye waits for the hub's answer."""
@@ -199,10 +196,10 @@ class WorkerLink:
                 self._jobs.refuse(lease, f"{self.settings.worker} takes no work: {self._reason}")
             case Work():
                 self._jobs.work(message)
-            case Ack(lease=lease) | Revoke(lease=lease):
-                if LOG_ACKS in os.environ and isinstance(message, Ack) and lease in self._jobs.book.unacked:
-                    log.info("acknowledged", lease=lease, key=self._jobs.book.keys[lease])
-                self._jobs.void(lease)
+            case Ack(lease=lease):
+                self._jobs.acknowledged(lease)
+            case Revoke(lease=lease):
+                self._jobs.revoke(lease)
             case Welcome():
                 self._welcome(message)
             case Pong(known=False) if self._over:

@@ -3,7 +3,7 @@
 Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often, in which order and
 from whom: each message, in either direction, may be lost, come twice, late or be overtaken, to the very end of the run.
 Workers are killed, frozen past `timeout_s`, leave and come back; the hub is killed while they hold leases. A learner
-takes steps in order only, as the real one does, and remembers its newest REPORTS reports.
+takes steps in order only, as the real one does, and remembers its newest report only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weight
 
 CHECKPOINT_EVERY = 2
 LOST, TWICE, LATE, OVERTAKEN = 0.06, 0.05, 0.05, 0.1
-REPORTS = 4
 FROZEN_S = 14.0
 """Longer than `timeout_s`."""
 STILL_S = 60.0
@@ -64,6 +63,7 @@ class FakeWorker:
         self.keys: dict[int, int] = {}
         self.weights: list[list[int]] = []
         self.reports: dict[int, StepReport] = {}
+        self.saved: dict[int, StepReport] = {}
         self.thaws_s = 0.0
         self.left = False
         self.welcomed = False
@@ -80,7 +80,7 @@ class FakeWorker:
     def restart(self) -> None:
         """kill -9 and a new start: everything in memory is gone, checkpoints stay."""
         self.weights = self.weights[:self.checkpoint]
-        self.reports = {step: report for step, report in self.reports.items() if step <= self.checkpoint}
+        self.reports = {step: report for step, report in self.saved.items() if step == self.checkpoint}
         self.start += 1
         self.inbox, self.works, self.unacked, self.version, self.left = [], {}, {}, 0, False
         self.keys, self.ended, self.thaws_s = {}, set(), 0.0
@@ -103,7 +103,6 @@ class FakeWorker:
 
     def forget(self, kept: set[int]) -> None:
         self.works = {k: v for k, v in self.works.items() if k in kept}
-        self.unacked = {k: v for k, v in self.unacked.items() if k in kept}
 
     def void(self, lease: int) -> None:
         self.works.pop(lease, None)
@@ -237,7 +236,9 @@ class Chaos:
             case Work(lease=lease):
                 worker.works[lease] = message
                 worker.keys[lease] = key_of(message)
-            case Ack(lease=lease) | Revoke(lease=lease):
+            case Ack(lease=lease):
+                worker.void(lease)
+            case Revoke(lease=lease) if lease not in worker.unacked:
                 worker.void(lease)
             case Welcome(leases=kept) if not worker.welcomed and message.seq == worker.num_hellos:
                 worker.welcomed = True
@@ -297,7 +298,8 @@ class Chaos:
                     ref = weights(batch.step, worker.start) if publish else None
                     worker.reports[batch.step] = StepReport(step=batch.step, weights=ref, checkpoint=worker.checkpoint,
                                                             incarnation=worker.start)
-                    worker.reports.pop(batch.step - REPORTS, None)
+                    worker.saved |= {batch.step: worker.reports[batch.step]}
+                    worker.reports = {batch.step: worker.reports[batch.step]}
                 self.check_repeat(worker, batch.step, ids)
                 return Done(lease=work.lease, steps=[worker.reports[batch.step]])
 

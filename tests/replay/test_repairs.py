@@ -403,3 +403,14 @@ def test_how_a_run_ended_is_recorded():
     bench.run(b"s", b"v", b"l")
     assert [event.kind for event in bench.records if isinstance(event, Event) and event.kind in (
         "hub_start", "finished", "failed", "stopped")] == ["hub_start", "finished"]
+
+
+def test_steps_whose_reports_were_lost_with_the_learner_are_closed_from_its_checkpoint():
+    bench = crewed(stage={"target_lag": 2})
+    bench.until(lambda: len(works(bench, b"l")) == 2, b"s", b"v")
+    bench.say(b"l2", hello("learner", start=2, step=2, seq=1))  # trained 1 and 2, saved 2, and was killed
+    assert bench.hub.state.step == 1
+    [again] = [work for work in works(bench, b"l2") if isinstance(work.job, TrainJob) and work.job.batch.step == 2]
+    bench.say(b"l2", answer(again))
+    assert bench.hub.state.step == 2
+    assert [event.key for event in events(bench, "lease_lost") if "in the weights of step 2" in event.detail] == [1]

@@ -43,6 +43,7 @@ class Hub:
     def __init__(self, mute: bool = False, keep: set[int] | None = None) -> None:
         self.router = Router(LIMITS)
         self.mute, self.keep = mute, keep or set()
+        self.welcomes = True
         self.peers: list[bytes] = []
         self.heard: list[FromWorker] = []
         self.address = ""
@@ -96,14 +97,14 @@ class Hub:
     def _hear(self, peer: bytes, message: FromWorker) -> None:
         self.heard.append(message)
         match message:
-            case Hello():
+            case Hello() if self.welcomes:
                 self.peers.append(peer)
                 kept = sorted(self.keep & set(message.leases))
                 self.router.send(peer, Welcome(run="r", incarnation=1, heartbeat_s=LIMITS.heartbeat_s,
                                                timeout_s=LIMITS.timeout_s, leases=kept))
             case Done(lease=lease) if not self.mute:
                 self.router.send(peer, Ack(lease=lease))
-            case Done() | Failed() | Bye():
+            case Hello() | Done() | Failed() | Bye():
                 pass
 
 

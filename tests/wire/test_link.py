@@ -4,9 +4,18 @@ import asyncio
 import threading
 import time
 
+import msgspec
 import pytest
 
-from rlsp_async.errors import DataError, DivergedError, EngineError, MachineError, UserError, WeightsError
+from rlsp_async.errors import (
+    DataError,
+    DivergedError,
+    EngineError,
+    MachineError,
+    MessageError,
+    UserError,
+    WeightsError,
+)
 from rlsp_async.messages import (
     Ack,
     Bye,
@@ -24,6 +33,7 @@ from rlsp_async.messages import (
     Rollout,
     WeightsRef,
 )
+from rlsp_async.wire.loading import Loader
 from rlsp_async.wire.thread import in_thread
 from tests.wire.hub import LIMITS, Hub, answer, link_to
 
@@ -323,3 +333,83 @@ async def test_metrics_and_the_learners_step_are_asked_for_anew():
 async def test_an_address_that_is_none_ends_the_worker_with_one_clear_sentence():
     with pytest.raises(MachineError, match=r"the hub's address 'tcp://nowhere' cannot be used"):
         await link_to("tcp://nowhere").run()
+
+
+async def test_a_done_without_an_ack_is_said_again_and_a_revoke_does_not_hush_it():
+    async with Hub(mute=True) as hub:
+        running = asyncio.create_task(link_to(hub.address).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(3)
+        await hub.until(lambda: hub.all(Done))
+        hub.say(Revoke(lease=3, reason="it is over"))
+        await hub.until(lambda: len(hub.all(Done)) >= 3)
+        hub.say(Ack(lease=3))
+        await hub.until(lambda: hub.all(Ping)[-1].leases == [] and hub.all(Ping)[-1].seq > 3)
+        said = len(hub.all(Done))
+        hub.lease(3)  # it comes once more, late
+        await asyncio.sleep(0.3)
+        assert len(hub.all(Done)) == said
+        await stop(hub, running)
+
+
+async def test_pings_name_every_lease_and_the_version_served_and_count_up():
+    async def load(ref):
+        return 0.0
+
+    async with Hub(mute=True) as hub:
+        running = asyncio.create_task(link_to(hub.address, on_weights=load).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(5)
+        hub.say(NewWeights(weights=msgspec.structs.replace(ref(4), incarnation=9)))
+        await hub.until(lambda: [(p.leases, p.version, p.made_by) for p in hub.all(Ping)[-1:]] == [([5], 4, 9)])
+        hub.say(Ack(lease=5))
+        assert hub.all(Hello)[0].seq == 1
+        numbers = [ping.seq for ping in hub.all(Ping)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        await stop(hub, running)
+
+
+async def test_older_weights_that_come_late_are_passed_over_unless_a_later_hub_sends_them():
+    loads: list[tuple[int, int]] = []
+    answers: list[Loaded | Rejected] = []
+
+    async def load(ref):
+        loads.append((ref.version, ref.incarnation))
+        return 0.0
+
+    loader = Loader(load, answers.append)
+    running = asyncio.create_task(loader.run())
+    for version, incarnation, hub in ((5, 2, 1), (4, 2, 1), (5, 1, 0), (5, 3, 1), (3, 3, 2)):
+        loader.offer(msgspec.structs.replace(ref(version), incarnation=incarnation), hub)
+        await asyncio.sleep(0.01)
+    running.cancel()
+    assert loads == [(5, 2), (5, 3), (3, 3)]
+    assert (loader.version, loader.made_by) == (3, 3)
+
+
+async def test_a_worker_without_a_welcome_says_hello_again():
+    async with Hub() as hub:
+        hub.welcomes = False
+        running = asyncio.create_task(link_to(hub.address).run())
+        await hub.until(lambda: len(hub.all(Hello)) >= 3)
+        hub.welcomes = True
+        await hub.until(lambda: hub.all(Hello)[-1].seq >= 4)
+        assert [hello.seq for hello in hub.all(Hello)] == list(range(1, len(hub.all(Hello)) + 1))
+        await stop(hub, running)
+
+
+async def test_a_step_that_cannot_follow_is_given_back_and_the_worker_goes_on():
+    async def train(job):
+        if job.group_id == 2:
+            raise MessageError("step 2 cannot follow step 0 of these weights")
+        return await answer(job)
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, train).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(2)
+        await hub.until(lambda: hub.all(Failed))
+        hub.lease(1)
+        await hub.until(lambda: hub.all(Done))
+        await stop(hub, running)
+    assert [(failed.lease, failed.kind) for failed in hub.all(Failed)] == [(2, "returned")]
