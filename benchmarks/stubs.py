@@ -139,8 +139,8 @@ class Stub:
     def ping(self) -> None:
         self.seq += 1
         state = "working" if self.held else "waiting_credit"
-        self.send(Ping(state=state, busy_s=1.0, window_s=1.0, leases=list(self.held), version=self.version, seq=self.seq,
-                       made_by=self.made_by))
+        self.send(Ping(state=state, busy_s=1.0, window_s=1.0, leases=list(self.held), version=self.version,
+                       seq=self.seq, made_by=self.made_by))
 
     def send(self, message: Any) -> None:
         self.socket.send(encode(message), flags=zmq.NOBLOCK)
