@@ -111,7 +111,7 @@ def _run_arm(arm: Arm, args: argparse.Namespace, directory: Path) -> Row:
     in_flight = 100 if arm["bytes"] >= 100_000 else IN_FLIGHT
     is_leg = arm.get("leg") == "sampled"
     per_step = 8 if is_big else 64
-    slots = 40_000 if is_leg else 4096 if "rate" in arm else in_flight + per_step  # few: no leg runs ahead of the others
+    slots = 40_000 if is_leg else 4096 if "rate" in arm else in_flight + per_step  # few: no leg runs ahead
     load = os.getloadavg()[0]
     with HubProcess(directory, durability=arm["durability"], rollouts=arm["rollouts"], groups_per_step=per_step,
                     target_lag=slots // per_step - 1) as hub:
