@@ -107,7 +107,7 @@ PARTS = {"sizes": _sizes, "workers": _workers, "latency": _latency}
 
 def _run_arm(arm: Arm, args: argparse.Namespace, directory: Path) -> Row:
     """One hub, one set of stubs, one measurement."""
-    is_big = arm["bytes"] * arm["rollouts"] > 100_000
+    is_big = arm["bytes"] >= 100_000
     in_flight = 100 if arm["bytes"] >= 100_000 else IN_FLIGHT
     is_leg = arm.get("leg") == "sampled"
     per_step = 8 if is_big else 64
@@ -120,6 +120,8 @@ def _run_arm(arm: Arm, args: argparse.Namespace, directory: Path) -> Row:
                     sampler_credit=max(1, in_flight // arm["workers"]), verifier_credit=in_flight // 2,
                     rollout_bytes=arm["bytes"], warm_s=args.warm, seconds=args.seconds, rate=arm.get("rate", 0.0))
         outcome = _drive(plan)
+    if not outcome.total_sampled:
+        raise SystemExit(f"the hub acknowledged nothing: {arm}")
     shutil.rmtree(directory)
     groups = outcome.sampled if is_leg else min(outcome.sampled, outcome.verified, outcome.steps * per_step)
     row: Row = {"groups_per_s": groups / outcome.seconds, "rollouts_per_s": groups * arm["rollouts"] / outcome.seconds,

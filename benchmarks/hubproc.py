@@ -21,6 +21,8 @@ FOREVER = 1_000_000
 
 CONFIG = """
 name = "bench"
+[model.scratch]
+context = 65536
 [task]
 name = "ops"
 [stages.bench]
@@ -31,6 +33,7 @@ groups_per_step = {groups_per_step}
 target_lag = {target_lag}
 [sampling]
 rollouts = {rollouts}
+max_new_tokens = 16384
 [replay]
 durability = "{durability}"
 max_message_mb = 512
