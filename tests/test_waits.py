@@ -39,6 +39,11 @@ ALLOWED = {
     ("rlsp_async.verifying.checker", "frame"): "both callers stand in a timeout: START_S and the verifier's deadline",
     ("rlsp_async.sampling.sampler", "sample"): "the lock is held for one load of weights, bounded by loading.LOAD_S",
     ("rlsp_async.sampling.sampler", "load"): "bounded by its caller, loading.LOAD_S",
+    ("rlsp_async.learning.turns", "__call__"): "the condition is held only while its waiters are woken",
+    ("rlsp_async.wire.zap", "_serve"): "the authenticator may hear nobody; cancelled when the router closes",
+    ("rlsp_async.chaos.harness", "_keep"): "the life of `rlsp run`, which the harness kills when its time is up",
+    ("rlsp_async.chaos.proxy", "run"): "the proxy may hear nobody; cancelled by the harness",
+    ("rlsp_async.chaos.proxy", "_read"): "the proxy may hear nobody; cancelled with its connection",
     ("rlsp_async.sampling.sampler", "_ready"): "the lock is held for one load of weights, bounded by loading.LOAD_S",
 }
 """(module, function) -> what ends the wait."""
@@ -68,9 +73,9 @@ def _locks(expression: ast.expr) -> bool:
 def _is_bounded(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
     """Within its function an `async with asyncio.timeout(...)` stands around it."""
     while node in parents and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        node = parents[node]
         if isinstance(node, ast.AsyncWith) and any("timeout(" in ast.unparse(i.context_expr) for i in node.items):
             return True
+        node = parents[node]
     return False
 
 
@@ -108,6 +113,7 @@ def test_a_planted_wait_is_found(source: str):
 @pytest.mark.parametrize("source", [
     "async def f(e):\n    async with asyncio.timeout(1):\n        await e.wait()\n",
     "async def f(tasks):\n    await asyncio.wait(tasks, timeout=3)\n",
+    "async def f(self):\n    async with asyncio.timeout(1), self._lock:\n        pass\n",
     "async def f():\n    await asyncio.sleep(1)\n",
 ])
 def test_a_bounded_wait_is_not_accused(source: str):
