@@ -48,6 +48,8 @@ class Worker:
     credit: int
     seen_s: float
     hungry: Hungry[Worker]
+    joined: int
+    """Rises with each worker that comes."""
     rejections: int = 0
     """Times it refused the newest version."""
     made_by: int = 0
@@ -125,13 +127,16 @@ class Crew:
         """Leases whose result is in."""
         self.fenced: OrderedDict[bytes, str] = OrderedDict()
         """Connections of older starts, and what they are told."""
+        self._num_joined = 0
         self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of ours
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
         """A new worker, or a known one on a new connection (its leases stay)."""
         worker = self.workers.get(hello.worker)
         if worker is None:
-            worker = Worker(hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.hungry)
+            worker = Worker(hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.hungry,
+                            self._num_joined)
+            self._num_joined += 1
             self.workers[hello.worker] = self._by_role[worker.role][worker.name] = worker
         self.peers.pop(worker.peer, None)
         self.peers[peer] = worker

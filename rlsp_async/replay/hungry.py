@@ -38,15 +38,18 @@ class Eater(Protocol):
     @property
     def load(self) -> float: ...
 
+    @property
+    def joined(self) -> int: ...
+
 
 W = TypeVar("W", bound=Eater)
 
 
 class Hungry(Generic[W]):
-    """The workers with credit left; of equally busy ones, the one that waits longest comes first."""
+    """The workers with credit left; of equally busy ones, the one that came first."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Key, list[tuple[float, int, W]]] = {}
+        self._heaps: dict[Key, list[tuple[float, int, int, W]]] = {}
         self._places: dict[str, tuple[Key, float, int]] = {}
         """Worker -> heap, load and ticket of its entry."""
         self._ticket = 0
@@ -64,7 +67,7 @@ class Hungry(Generic[W]):
         self._ticket += 1
         self._num_entries += 1
         self._places[worker.name] = key, worker.load, self._ticket
-        heapq.heappush(self._heaps.setdefault(key, []), (worker.load, self._ticket, worker))
+        heapq.heappush(self._heaps.setdefault(key, []), (worker.load, worker.joined, self._ticket, worker))
         if self._num_entries > 4 * len(self._places) + SLACK:
             self._rebuild()
 
@@ -78,15 +81,15 @@ class Hungry(Generic[W]):
         heap = self._heaps.get(key)
         while heap:
             if self._is_valid(heap[0]):
-                return heap[0][2]
+                return heap[0][3]
             heapq.heappop(heap)
             self._num_entries -= 1
         self._heaps.pop(key, None)
         return None
 
-    def _is_valid(self, entry: tuple[float, int, W]) -> bool:
-        place = self._places.get(entry[2].name)
-        return place is not None and place[2] == entry[1]
+    def _is_valid(self, entry: tuple[float, int, int, W]) -> bool:
+        place = self._places.get(entry[3].name)
+        return place is not None and place[2] == entry[2]
 
     def _rebuild(self) -> None:
         kept = {key: [entry for entry in heap if self._is_valid(entry)] for key, heap in self._heaps.items()}

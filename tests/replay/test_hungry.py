@@ -17,6 +17,7 @@ class One:
     version: int = 0
     free: int = 2
     load: float = 0.0
+    joined: int = 0
 
 
 def placed(*workers: One) -> Hungry[One]:
@@ -26,8 +27,8 @@ def placed(*workers: One) -> Hungry[One]:
     return hungry
 
 
-def test_least_busy_comes_first_then_the_one_that_waits_longest():
-    a, b, c = One("a", load=0.5), One("b", load=0.25), One("c", load=0.25)
+def test_least_busy_comes_first_then_the_one_that_came_first():
+    a, b, c = One("a", load=0.5), One("b", load=0.25, joined=1), One("c", load=0.25, joined=2)
     hungry = placed(a, b, c)
     assert hungry.first("sampler", 0) is b
     b.load = 0.75
