@@ -260,7 +260,8 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
     """Application heartbeat, sent by the event loop that does the work."""
 
     state: str = "working"
-    """working | waiting_credit | waiting_work | loading | draining"""
+    """working | waiting_credit | waiting_work | loading | draining; the hub's Status says waiting_credit, too, of a
+    sampler that has nothing to do because every slot is taken."""
     seq: int = 0
     """Counts the Pings of this start."""
     leases: list[int] = []

@@ -140,7 +140,7 @@ def _workers(workers: list[WorkerStatus]) -> Table:
     for w in workers:
         if w.role == "observer":
             continue
-        state = f"silent {w.silent_s:.0f} s" if w.silent_s > 5 else w.state.replace("_", " ")
+        state = f"silent {w.silent_s:.0f} s" if w.silent_s > 5 else w.state.replace("waiting_", "waiting for ")
         colour = "red" if w.silent_s > 5 else COLOURS.get(w.state, "")
         table.add_row(
             w.worker,

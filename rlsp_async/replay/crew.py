@@ -5,12 +5,12 @@ A lease is for one group (sample, verify) or one step (train). The same key is n
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from rlsp_async.messages import Hello, Role, WorkerStatus
+from rlsp_async.replay.hungry import Hungry
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -37,9 +37,9 @@ class Lease:
     """Pings in a row that should have named it and did not."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Worker:
-    """One worker that said hello."""
+    """One worker that said hello. What decides on its next lease is told to `hungry` as it changes."""
 
     name: str
     role: Role
@@ -47,9 +47,9 @@ class Worker:
     incarnation: int
     credit: int
     seen_s: float
-    version: int = -1
-    """Sampler: the version it serves; -1 while it serves none."""
-    state: str = "waiting_work"
+    hungry: Hungry[Worker]
+    joined: int
+    """Rises with each worker that comes."""
     rejections: int = 0
     """Times it refused the newest version."""
     made_by: int = 0
@@ -62,6 +62,35 @@ class Worker:
     leases: dict[int, Lease] = field(default_factory=dict)
     windows: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=PINGS_KEPT))
     """(busy_s, window_s) of the last pings."""
+    _version: int = -1
+    _state: str = "waiting_work"
+
+    @property
+    def version(self) -> int:
+        """Sampler: the version it serves; -1 while it serves none."""
+        return self._version
+
+    @version.setter
+    def version(self, version: int) -> None:
+        if version != self._version:
+            self._version = version
+            self.hungry.place(self)
+
+    @property
+    def state(self) -> str:
+        """As its last Ping said."""
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        if state != self._state:
+            self._state = state
+            self.hungry.place(self)
+
+    @property
+    def load(self) -> float:
+        """Share of its credit that is taken."""
+        return len(self.leases) / self.credit
 
     @property
     def free(self) -> int:
@@ -87,6 +116,8 @@ class Crew:
 
     def __init__(self, incarnation: int) -> None:
         self.workers: dict[str, Worker] = {}
+        self.hungry: Hungry[Worker] = Hungry()
+        self._by_role: dict[Role, dict[str, Worker]] = defaultdict(dict)
         self.peers: dict[bytes, Worker] = {}
         self.leases: dict[int, Lease] = {}
         self.holders: dict[tuple[Kind, int], Lease] = {}
@@ -96,18 +127,22 @@ class Crew:
         """Leases whose result is in."""
         self.fenced: OrderedDict[bytes, str] = OrderedDict()
         """Connections of older starts, and what they are told."""
+        self._num_joined = 0
         self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of ours
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
         """A new worker, or a known one on a new connection (its leases stay)."""
         worker = self.workers.get(hello.worker)
         if worker is None:
-            worker = Worker(hello.worker, hello.role, peer, hello.incarnation, hello.credit, now)
-            self.workers[hello.worker] = worker
+            worker = Worker(hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.hungry,
+                            self._num_joined)
+            self._num_joined += 1
+            self.workers[hello.worker] = self._by_role[worker.role][worker.name] = worker
         self.peers.pop(worker.peer, None)
         self.peers[peer] = worker
         worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
         worker.hello_seq = hello.seq
+        self.hungry.place(worker)
         self.newest[worker.name] = worker.incarnation, worker.hello_seq
         _trim(self.newest, worker.name)
         return worker
@@ -125,6 +160,8 @@ class Crew:
     def leave(self, worker: Worker) -> list[Lease]:
         """It is gone; returns the leases that are void now."""
         self.workers.pop(worker.name, None)
+        self._by_role[worker.role].pop(worker.name, None)
+        self.hungry.remove(worker)
         self.peers.pop(worker.peer, None)
         return [lease for lease in list(worker.leases.values()) if self.release(lease.lease)]
 
@@ -136,6 +173,7 @@ class Crew:
         lease = Lease(number or self._next, worker.name, kind, key, now)
         self._next += not number
         self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
+        self.hungry.place(worker)
         return lease
 
     def release(self, number: int) -> Lease | None:
@@ -143,17 +181,28 @@ class Crew:
         lease = self.leases.pop(number, None)
         if lease is not None:
             del self.holders[lease.kind, lease.key]
-            if lease.worker in self.workers:
-                self.workers[lease.worker].leases.pop(number, None)
+            worker = self.workers.get(lease.worker)
+            if worker is not None:
+                worker.leases.pop(number, None)
+                self.hungry.place(worker)
         return lease
 
     def of(self, role: Role) -> list[Worker]:
         """Workers of a role."""
-        return [worker for worker in self.workers.values() if worker.role == role]
+        return list(self._by_role[role].values())
+
+    def num(self, role: Role) -> int:
+        """How many there are of a role."""
+        return len(self._by_role[role])
+
+    @property
+    def num_working(self) -> int:
+        """All but the observers."""
+        return len(self.workers) - self.num("observer")
 
     def learner(self) -> Worker | None:
         """The learner, when it is there."""
-        return next(iter(self.of("learner")), None)
+        return next(iter(self._by_role["learner"].values()), None)
 
     def silent(self, now: float, timeout_s: float) -> list[Worker]:
         """Workers that gave no sign of life for too long."""
@@ -163,12 +212,6 @@ class Crew:
         """Leases whose worker gave no sign of life for so long; any sign extends all leases of a worker."""
         return [lease for worker in self.workers.values() for lease in worker.leases.values()
                 if now - max(worker.seen_s, lease.since_s) > lease_s]
-
-    def hungry(self, roles: Iterable[Role]) -> list[Worker]:
-        """Workers of these roles with credit left, the least busy first."""
-        wanted = set(roles)
-        free = [w for w in self.workers.values() if w.role in wanted and w.free > 0]
-        return sorted(free, key=lambda w: len(w.leases) / w.credit)
 
 
 def _trim(table: OrderedDict[K, V], key: K) -> None:

@@ -28,6 +28,7 @@ from rlsp_async.messages import (
     Ping,
     Pong,
     Rejected,
+    Role,
     RolloutGroup,
     TrainJob,
     VerifiedGroup,
@@ -41,7 +42,7 @@ from rlsp_async.replay.heads import Loaded as LoadedJournal
 from rlsp_async.replay.lines import span
 from rlsp_async.replay.reconcile import pinged
 from rlsp_async.replay.results import done, failed
-from rlsp_async.replay.sampling_work import admit_demonstrations, next_sample_job, room
+from rlsp_async.replay.sampling_work import admit_demonstrations, may_issue, next_sample_job, room
 from rlsp_async.replay.setbacks import fail_run
 from rlsp_async.replay.state import Effects, HubState, Prompts
 from rlsp_async.replay.status import status
@@ -51,6 +52,7 @@ from rlsp_async.replay.watchdog import watch
 
 STATUS_S = 1.0
 DRAIN_S = 60.0
+HANDED_OUT: tuple[Role, ...] = ("learner", "verifier", "sampler")
 SLEPT_S = 1.0
 """A tick that comes so late, and later than half of timeout_s, says that the hub was frozen."""
 
@@ -213,10 +215,9 @@ class Hub:
 
     def _end(self, out: Effects, now: float) -> None:
         state = self.state
-        workers = [worker for worker in state.crew.workers.values() if worker.role != "observer"]
         if state.phase is None and not state.ending:
             self._drain(out, "the run is complete", now)
-        if state.ending == "draining" and (not workers or now - state.ending_since_s > DRAIN_S):
+        if state.ending == "draining" and (not state.crew.num_working or now - state.ending_since_s > DRAIN_S):
             state.ending = "draining" if state.stopped else "finished"
             if not state.over:
                 out.records.append(Event(kind="stopped" if state.stopped else "finished", at_s=now, key=state.step,
@@ -234,12 +235,27 @@ class Hub:
                          if worker.role != "observer")
 
     def _hand_out(self, out: Effects, now: float) -> None:
-        """One lease a worker and round, the least busy first, until nobody takes one."""
-        given = True
-        while given:
-            given = False
-            for worker in self.state.crew.hungry(("learner", "verifier", "sampler")):
-                given |= self._give(out, worker, now)
+        """Lease after lease, each to the least busy of its role. A chosen batch or a group that is too old makes room
+        for samplers, so they come last."""
+        for role in HANDED_OUT:
+            self._hand_out_to(role, out, now)
+
+    def _hand_out_to(self, role: Role, out: Effects, now: float) -> None:
+        """Until nobody takes one. A group is avoided by one worker only: what two refuse, nobody takes."""
+        hungry, version = self.state.crew.hungry, self.state.version
+        without: list[Worker] = []
+        while len(without) < 2 and self._has_work(role) and (worker := hungry.first(role, version)) is not None:
+            if not self._give(out, worker, now):
+                hungry.remove(worker)
+                without.append(worker)
+        for worker in without:
+            hungry.place(worker)
+
+    def _has_work(self, role: Role) -> bool:
+        """False: there is certainly nothing for this role."""
+        if role == "verifier":
+            return bool(self.state.to_verify)
+        return role == "learner" or bool(self.state.to_sample) or may_issue(self.state)
 
     def _give(self, out: Effects, worker: Worker, now: float) -> bool:
         job = self._next_job(out, worker, now)

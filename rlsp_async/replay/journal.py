@@ -85,9 +85,14 @@ class Journal:
 
     def commit(self, records: Iterable[Record]) -> None:
         """Stores records in order, all or none."""
+        cursors: dict[str, int] = {}
         with self._translated(), self._transaction():
             for record in records:
-                self._store(record)
+                if isinstance(record, Cursor):
+                    cursors[record.name] = record.value  # of one counter the newest value counts
+                else:
+                    self._store(record)
+            self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", cursors.items())
 
     def batch(self, step: int) -> list[VerifiedGroup]:
         """The groups of one step, in order. Raises MachineError when one of them is not there any more."""
@@ -183,8 +188,6 @@ class Journal:
                 self._db.execute(query, (_encode(report), report.step))
             case Evaluated(key=key, result=result):
                 self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
-            case Cursor(name=name, value=value):
-                self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
             case Event():
                 self._event(record)
 

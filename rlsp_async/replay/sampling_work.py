@@ -55,6 +55,14 @@ def room(state: HubState) -> int:
                         needed if stage.max_uses == 1 else None)
 
 
+def may_issue(state: HubState) -> bool:
+    """Whether a new prompt could be issued."""
+    phase = state.phase
+    if phase is not None and phase.kind == "evaluate":
+        return state.cursors.get(phase.key, 0) < num_evaluation_prompts(state)
+    return room(state) > 0
+
+
 def num_evaluation_prompts(state: HubState) -> int:
     """Held-out prompts of one evaluation."""
     size = state.task.size("test")
@@ -151,7 +159,7 @@ def _job(state: HubState, head: Head) -> SampleJob:
 def prompt_of(state: HubState, head: Head) -> Prompt:
     """The prompt of an issued group, made again from its place in the split."""
     split: Literal["train", "test"] = "test" if head.split == "test" else "train"
-    prompt = state.task.prompt(split, head.index)
+    prompt = state.prompt(split, head.index)
     return msgspec.structs.replace(prompt, index=head.index, visit=head.visit)
 
 

@@ -6,6 +6,7 @@ setbacks (budgets), watchdog, lines and status (what people see).
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -22,6 +23,7 @@ Ending = Literal["", "draining", "finished", "failed"]
 File = Literal["metrics", "rollouts", "timeline", "evaluations"]
 
 OUTCOMES_KEPT = 100
+PROMPTS_KEPT = 4096
 RESERVED_HEARTBEATS = 2.0
 """Within so many a worker finds out that its hub was restarted, and says what it holds."""
 
@@ -60,6 +62,8 @@ class HubState:
     def __init__(self, cfg: RunConfig, task: Prompts, loaded: Loaded, now: float) -> None:
         self.cfg = cfg
         self.task = task
+        self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
+        """A group's prompt is made when it is issued and again when its answer is checked."""
         self.plan = Plan(cfg)
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
@@ -176,7 +180,7 @@ class HubState:
 
     def pop_for(self, queue: deque[int], worker: Worker, state: str) -> int | None:
         """The next group of a queue for this worker: still in `state`, and not one it failed on if others are there."""
-        alone = len(self.crew.of(worker.role)) < 2
+        alone = self.crew.num(worker.role) < 2
         for _ in range(len(queue)):
             group_id = queue.popleft()
             head = self.ledger.heads.get(group_id)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from rlsp_async.messages import Status
-from rlsp_async.replay.sampling_work import num_evaluation_prompts
+import msgspec
+
+from rlsp_async.messages import Status, WorkerStatus
+from rlsp_async.replay.crew import Worker
+from rlsp_async.replay.sampling_work import may_issue, may_sample, num_evaluation_prompts
 from rlsp_async.replay.state import HubState
 
 
@@ -14,8 +17,7 @@ def status(state: HubState, now: float) -> Status:
     return Status(run=state.cfg.name, stage=stage, phase=_phase(state),
                   stage_step=max(0, min(state.step, last) - first + 1), stage_steps=last - first + 1, step=state.step,
                   version=state.version, seconds=now, counts=_counts(state), tokens=state.ledger.tokens(),
-                  metrics=dict(state.metrics), workers=[w.status(now) for w in state.crew.workers.values()
-                                                        if w.role != "observer"],
+                  metrics=dict(state.metrics), workers=_workers(state, now),
                   seconds_left=seconds_left(state, now), message=state.message)
 
 
@@ -33,6 +35,19 @@ def seconds_left(state: HubState, now: float) -> float:
     if not judged:
         return -1.0
     return (now - state.phase_since_s) / judged * (num_evaluation_prompts(state) - judged)
+
+
+def _workers(state: HubState, now: float) -> list[WorkerStatus]:
+    """All but the observers. A sampler that has nothing to do because every slot is taken waits for credit."""
+    is_full = state.stage is not None and not state.to_sample and not may_issue(state)
+
+    def shown(worker: Worker) -> WorkerStatus:
+        status = worker.status(now)
+        if is_full and worker.role == "sampler" and worker.state == "waiting_work" and may_sample(state, worker):
+            return msgspec.structs.replace(status, state="waiting_credit")
+        return status
+
+    return [shown(worker) for worker in state.crew.workers.values() if worker.role != "observer"]
 
 
 def _phase(state: HubState) -> str:
