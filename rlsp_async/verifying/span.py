@@ -2,7 +2,7 @@
 
 Only what follows the last `</think>` counts (the whole response when there is none). In it, the first of these that
 is present, the last occurrence of each: `<answer>...</answer>`, `\\boxed{...}`, `#### ...`, "the answer is ...", and,
-when `numbers` is asked for, the last number.
+when `numbers` is asked for, a response that is one short expression, the last number or formula.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ TAIL_CHARS = 50_000
 _BOXES = ("\\boxed", "\\fbox")
 _SAYS = re.compile(r"answer\s{0,3}(?:is|:|=)\s{0,3}:?", re.IGNORECASE)
 _STOP = re.compile(r"(?<!\\)[.!?;](?:\s|$)")
+_COMMAND = re.compile(r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{[^{}]{0,200}\}|\\[a-zA-Z]+")
+_PROSE = re.compile(r"(?<![A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and|or|pi|inf)[A-Za-z]{2,}")
+_FORMULA = re.compile(
+    r"\$\$?((?=[^$\n]{0,400}[\\^=(]|-?[a-z\d])[^$\n]{1,400})\$|\\\(([^\n]{1,400}?)\\\)|\\\[([^\n]{1,400}?)\\\]"
+)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?[$]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?%?")
 
 
 def find_answer(response: str, numbers: bool = True) -> str | None:
     """The answer as written, blanks stripped; None when there is none, or it is longer than MAX_CHARS."""
     text = response[-TAIL_CHARS:].rpartition("</think>")[2]
-    for finder in (_tagged, _boxed, _hashed, _said, *((_last_number,) if numbers else ())):
+    for finder in (_tagged, _boxed, _hashed, _said, *((_whole, _last_value) if numbers else ())):
         found = finder(text)
         if found is not None:
             found = found.strip()
@@ -80,8 +85,19 @@ def _said(text: str) -> str | None:
     return _STOP.split(line, maxsplit=1)[0] or None
 
 
-def _last_number(text: str) -> str | None:
-    match = _last(_NUMBER, text)
+def _whole(text: str) -> str | None:
+    """A response that is one line without words: an expression and nothing else."""
+    line = text.strip()
+    if len(line) > 300 or "\n" in line or _PROSE.search(_COMMAND.sub(" ", line)):
+        return None
+    return line if any(char in "\\^/*({[" for char in line) else None
+
+
+def _last_value(text: str) -> str | None:
+    """The last number, or the last formula in dollar signs when no number stands behind it."""
+    match, formula = _last(_NUMBER, text), _last(_FORMULA, text)
+    if formula is not None and (match is None or match.start() < formula.end()):
+        return next(group for group in formula.groups() if group is not None)
     return match.group() if match else None
 
 

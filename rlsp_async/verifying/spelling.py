@@ -70,7 +70,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\\\[|(?<!\\)\\\](?!\])", " ", text) if text.strip().startswith("\\[") else text
     text = _SPACES.sub(" ", text.replace("\\\\", "\x00")).replace("\x00", "\\\\")
     text = re.sub(r"\\text\{\s*([A-Za-z]|and|or|\d[\d.,]*)\s*\}", r" \1 ", text)
-    return re.sub(r"\s+", " ", text).strip().rstrip(".,;:!").strip()
+    return re.sub(r"\s+", " ", text).strip().rstrip(".,;:").strip()
 
 
 def flat(text: str) -> str:

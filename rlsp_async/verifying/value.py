@@ -41,8 +41,6 @@ def same(left: Node, right: Node) -> bool:
     names = sorted(variables(left) | variables(right))
     if not names:
         return _same_constant(left, right)
-    if bool(variables(left)) != bool(variables(right)):
-        return False  # a number and something that varies; 0x is nobody's answer
     num_compared = 0
     for k in range(len(_POSITIVE) + len(_SIGNED)):
         point = {name: _at(name, i, k) for i, name in enumerate(names)}
@@ -107,6 +105,8 @@ def close(left: Value, right: Value) -> bool:
 
 
 def _same_constant(left: Node, right: Node) -> bool:
+    if left[0] == right[0] == "neg":
+        return _same_constant(left[1], right[1])
     if "based" in (left[0], right[0]):
         return _same_digits(left, right)
     try:
