@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rlsp_async import grade
 from rlsp_async.errors import DivergedError, UserError
 
 ROLES = {
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
             "--worker", metavar="NAME", help=f"its name, unique in the run (default: {role}-0)"
         )
     _add_eval(commands)
+    grade.add_parser(commands)
     report = commands.add_parser("report", help="the results of a run as a table, and RUN/report.html")
     report.add_argument("run", metavar="RUN", help="directory of a run, e.g. runs/ops_cpu")
     report.add_argument("--json", action="store_true", help="the whole report as JSON")
@@ -148,6 +150,8 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.observe.show import show_report
 
             return show_report(Path(arguments.run), as_json=arguments.json)
+        case "grade":
+            return grade.grade(arguments)
         case "demos":
             from rlsp_async.observe.show import show_demonstrations
 

@@ -73,6 +73,7 @@ ROWS = {
     "rlsp_async.cards": Row(3, TORCH),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
+    "rlsp_async.grade": Row(6, TORCH),
     "rlsp_async.prepare": Row(6),
     "rlsp_async.supervise": Row(6),
     "rlsp_async.run": Row(6),

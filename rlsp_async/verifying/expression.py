@@ -20,14 +20,21 @@ FUNCTIONS = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arcc
                        "sinh", "cosh", "tanh", "ln", "log", "lg", "exp", "sqrt", "abs", "floor", "ceil", "max", "min",
                        "cbrt"})
 CONSTANTS = {"pi": "pi", "infty": "infinity", "inf": "infinity", "infinity": "infinity", "oo": "infinity"}
-GREEK = frozenset("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
-                  "chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell angle triangle".split())
+GREEK = frozenset({"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
+                   "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta",
+                   "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "ell", "angle", "triangle"})
 _NUMBER = re.compile(
     r"(\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(?:\.(\d+|(?!\.)))?"
     r"(?:\\overline\s?\{(\d{1,50})\}|([eE][-+]?\d{1,4})(?![\d.a-zA-Z]))?"
 )
+_LETTERS = re.compile(r"\s?\{?\s?(\w{1,6})\s?\}?")
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"[A-Za-z]+")
 _SUBSCRIPT = re.compile(r"_(?:\{([^{}]{1,20})\}|([A-Za-z0-9]))")
+_ENDING = ("\\}", "\\rfloor", "\\rceil", "\\text", "\\end", "\\\\", "\\le ", "\\ge ", "\\ne ", "\\in ", "\\to ", "\\cup", "\\cap",
+           "\\pm", "\\mp", "\\approx", "\\rangle")
+_MINUS_ONE: Node = ("neg", ("number", Fraction(1), 0))
+_INVERSE = (_MINUS_ONE, ("group", _MINUS_ONE))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
 
@@ -111,9 +118,8 @@ class _Reader:
 
     def begins_factor(self) -> bool:
         rest = self.rest()
-        if rest.startswith(("\\}", "\\rfloor", "\\rceil", "\\text", "\\end", "\\\\", "\\le", "\\ge", "\\ne", "\\in ", "\\to",
-                            "\\cup", "\\cap", "\\pm", "\\mp", "\\approx", "\\rangle")):
-            return rest.startswith(("\\left", "\\in f", "\\int"))
+        if rest.startswith(_ENDING):
+            return False
         return bool(rest) and (rest[0] in "([{\\." or rest[0].isalnum())
 
     def power(self, depth: int) -> Node:
@@ -199,10 +205,9 @@ class _Reader:
         if run.lower() in CONSTANTS and len(run) > 1:
             self.at = match.end()
             return ("constant", CONSTANTS[run.lower()])
-        name = next((n for n in sorted(FUNCTIONS, key=len, reverse=True) if run == n), "")
-        if name:
+        if run in FUNCTIONS:
             self.at = match.end()
-            return self.call(name, depth)
+            return self.call(run, depth)
         if len(run) > 3:
             raise Unreadable(f"a word: {run[:20]!r}")
         self.at += 1
@@ -220,7 +225,7 @@ class _Reader:
         return ("variable", name)
 
     def command(self, depth: int) -> Node:
-        match = re.compile(r"\\([a-zA-Z]+)").match(self.text, self.at)
+        match = _COMMAND.match(self.text, self.at)
         if match is None:
             raise Unreadable(f"unexpected {self.text[self.at:self.at + 10]!r}")
         self.at, name = match.end(), match[1]
@@ -249,7 +254,7 @@ class _Reader:
         return self.atom(depth + 1)
 
     def letters(self) -> str:
-        match = re.compile(r"\s?\{?\s?(\w{1,6})\s?\}?").match(self.text, self.at)
+        match = _LETTERS.match(self.text, self.at)
         if match is None:
             raise Unreadable("a name is missing")
         self.at = match.end()
@@ -269,8 +274,7 @@ class _Reader:
         node: Node = ("call", {"lg": "log10"}.get(name, name), self.operand(depth))
         if base is not None:
             node = ("log", base, node[2])
-        inverse = power == ("neg", ("number", Fraction(1), 0)) or power == ("group", ("neg", ("number", Fraction(1), 0)))
-        if power is not None and inverse and name in ("sin", "cos", "tan"):
+        if power in _INVERSE and name in ("sin", "cos", "tan"):
             return ("call", f"arc{name}", node[2])
         return node if power is None else ("^", node, power)
 

@@ -53,7 +53,7 @@ def _sequences(gold: Shape, found: Shape, scalars: Callable[[str, str], bool | N
         return _flattened(gold, found, scalars)
     if {gold.kind, found.kind} <= {"list", "set"}:
         return _any_order(gold.parts, found.parts, scalars)
-    if "set" in (gold.kind, found.kind):
+    if "set" in (gold.kind, found.kind) or (gold.kind == found.kind == "tuple" and gold.text != found.text):
         return False
     answer = _in_order(gold.parts, found.parts, scalars)
     return answer if answer is not False else _flattened(gold, found, scalars)

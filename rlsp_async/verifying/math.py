@@ -22,11 +22,13 @@ from rlsp_async.verifying.number import read_number
 from rlsp_async.verifying.span import find_answer, strip_box
 from rlsp_async.verifying.spelling import flat, plain
 from rlsp_async.verifying.verifier import judged, unparsable
-from rlsp_async.verifying.words import COUNTS, bare_words, is_text
+from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
 
 VERSION = "2"
+LANE = "fast"
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
+_SAYINGS = frozenset({"yes", "no", "true", "false", "odd", "even", "dne", "none"})
 _UNIT = re.compile(r"(?<=[\w})\]|%])\s*\\text\s?\{\s*(?!and\b|or\b)[A-Za-z][^{}]*\}\s*(?:\^\s?\{?[23]\}?)?$")
 _UNIT_WORDS = re.compile(
     r"(?<=[\d})\]i])\s*(?:(?:\s|(?<=\d))(?!and\b|or\b|pi\b|sqrt\b|if\b|mod\b)[A-Za-z]{2,}\.?(?:/[a-z]+)?)+(?:\s?\^\s?\{?[23]\}?)?$"
@@ -89,6 +91,8 @@ def _is_percent(text: str) -> bool:
 
 def _same_shape(gold: str, found: str) -> bool | None:
     one, other = plain(gold), plain(found)
+    if ("\\text" in gold or bare_words(gold) in _SAYINGS) and same_words(gold, found):
+        return True
     try:
         if is_text(flat(_without_unit(one))):
             return alike(flat(one), flat(other), scalar_values)

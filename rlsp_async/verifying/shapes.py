@@ -128,7 +128,7 @@ def _bracketed(text: str, depth: int) -> Shape | None:
     if brackets in ("(]", "[)") or (brackets in ("()", "[]") and len(parts) == 2 and "\\infty" in inner):
         return Shape("interval", brackets, shapes) if len(parts) == 2 else None
     if all(shape.kind == "tuple" for shape in shapes) and brackets == "[]":
-        return Shape("matrix", "", shapes)
+        return Shape("matrix", "", tuple(row._replace(text="()") for row in shapes))
     return Shape("tuple", "()" if brackets == "\\langle\\rangle" else brackets, shapes)
 
 

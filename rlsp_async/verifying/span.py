@@ -18,6 +18,7 @@ TAIL_CHARS = 50_000
 _BOXES = ("\\boxed", "\\fbox")
 _SAYS = re.compile(r"answer\s{0,3}(?:is|:|=)\s{0,3}:?", re.IGNORECASE)
 _STOP = re.compile(r"(?<!\\)[.!?;](?:\s|$)")
+_DOLLARS = re.compile(r"\$\$?([^$]{1,500})\$\$?(?=[\s.,;]|$)")
 _COMMAND = re.compile(r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{[^{}]{0,200}\}|\\[a-zA-Z]+")
 _PROSE = re.compile(r"(?<![A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and|or|pi|inf)[A-Za-z]{2,}")
 _FORMULA = re.compile(
@@ -81,7 +82,10 @@ def _said(text: str) -> str | None:
     match = _last(_SAYS, text)
     if match is None:
         return None
-    line = text[match.end() :].strip().partition("\n")[0]
+    rest = text[match.end() :].lstrip()
+    if formula := _DOLLARS.match(rest):
+        return formula[1]
+    line = rest.partition("\n")[0]
     return _STOP.split(line, maxsplit=1)[0] or None
 
 

@@ -55,6 +55,7 @@ _NAMES = (
     (re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|therefore|iff)(?![a-z])"), " "),
 )  # fmt: skip
 _MARKS = re.compile(r"\*\*([^*]{1,400})\*\*|(?<![\w*])__([^_]{1,400})__(?!\w)|`([^`]{1,400})`")
+_GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
@@ -70,7 +71,9 @@ def plain(text: str) -> str:
     text = re.sub(r"\\\[|(?<!\\)\\\](?!\])", " ", text) if text.strip().startswith("\\[") else text
     text = _SPACES.sub(" ", text.replace("\\\\", "\x00")).replace("\x00", "\\\\")
     text = re.sub(r"\\text\{\s*([A-Za-z]|and|or|\d[\d.,]*)\s*\}", r" \1 ", text)
-    return re.sub(r"\s+", " ", text).strip().rstrip(".,;:").strip()
+    text = re.sub(r"\s+", " ", text).strip()
+    text = text.replace(" ", "") if _GROUPS.fullmatch(text) else text
+    return text.rstrip(".,;:").strip()
 
 
 def flat(text: str) -> str:

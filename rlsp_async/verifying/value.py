@@ -254,9 +254,10 @@ def _call(name: str, argument: Node, point: dict[str, Value] | None) -> Value:
     if name in ("max", "min"):
         raise Unreadable(f"{name} of one")
     value = _float(value)
-    if abs(value) > (MAX_ARGUMENT if name not in ("exp", "sinh", "cosh", "tanh") else 100_000) and "log" not in name and name != "ln":
+    limit = 100_000 if name in ("exp", "sinh", "cosh", "tanh") else MAX_ARGUMENT
+    if abs(value) > limit and name not in _LOGARITHMS:
         raise Unreadable("too large an argument")
-    if name in ("ln", "log", "log10"):
+    if name in _LOGARITHMS:
         value = _positive(value)
     if name.startswith("a") and name[1:] in ("sin", "cos", "tan"):
         name = "arc" + name[1:]
@@ -274,6 +275,7 @@ def _rounded(name: str, value: Value) -> Value:
     return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
 
 
+_LOGARITHMS = frozenset({"ln", "log", "log10"})
 _RULES: dict[str, Callable[..., Value]] = {
     "+": _mixed(lambda a, b: a + b), "-": _mixed(lambda a, b: a - b), "*": _mixed(lambda a, b: a * b),
     "/": _mixed(lambda a, b: a / b), "^": _power, "neg": lambda a: -a, "group": lambda a: a,

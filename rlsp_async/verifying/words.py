@@ -13,9 +13,10 @@ _CHOICE = re.compile(r"(?:option|choice|answer)?\s?\(?([A-Za-z])\)?(?:\s?[).:,-]
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
 _BLANK = re.compile(r"(?<!\d) | (?!\d)")
 _WORDY = re.compile(r"[A-Za-z]{2}")
-COUNTS = {word: number for number, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty".split())}  # fmt: skip
+COUNTS = {word: number for number, word in enumerate((
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+))}  # fmt: skip
 
 
 def same_words(gold: str, found: str) -> bool | None:
@@ -33,7 +34,7 @@ def same_words(gold: str, found: str) -> bool | None:
 def is_text(text: str) -> bool:
     """Whether an answer is words, not an expression."""
     without = re.sub(r"\\[a-zA-Z]+", " ", text)
-    return bool(re.search(r"[A-Za-z]{4}", without)) or bool(re.search(r"[A-Za-z] [A-Za-z]{2}", without)) or ":" in without
+    return re.search(r"[A-Za-z]{4}|[A-Za-z] [A-Za-z]{2}|:", without) is not None
 
 
 def bare_words(text: str) -> str:

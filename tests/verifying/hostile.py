@@ -10,6 +10,7 @@ from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 
 VERSION = "9"
+LANE = "fast"
 PROBE = f"/tmp/rlsp-hostile-probe-{os.getuid()}"
 
 
