@@ -1,6 +1,6 @@
 """How often the `math` verifier is right, beside math-verify alone, on reference answers and everyday rewrites of them.
 
-    python benchmarks/verifiers.py ../shared/data          # *.jsonl with a field "answer"; default: the GSM8K that ships
+    python benchmarks/verifiers.py ../shared/data    # *.jsonl with a field "answer"; default: the GSM8K shipped
     python benchmarks/verifiers.py DIR --limit 500 --no-peer --show 40
 
 Every distinct answer is judged once and counted as often as it occurs. "other" is the answer against a different one
@@ -28,8 +28,8 @@ FILES = ("gsm8k_train", "gsm8k_test", "svamp", "math_answers", "competition_answ
 BAR = 0.995
 _INTEGER = re.compile(r"-?\d+")
 _FULL = str.maketrans("0123456789+-=(),.", "".join(chr(ord(c) + 0xFEE0) for c in "0123456789+-=(),."))
-_VULGAR = {"1/2": "\u00bd", "1/3": "\u2153", "2/3": "\u2154", "1/4": "\u00bc", "3/4": "\u00be", "1/5": "\u2155", "1/8": "\u215b",
-           "3/8": "\u215c", "5/8": "\u215d", "1/6": "\u2159", "5/6": "\u215a"}
+_VULGAR = {"1/2": "\u00bd", "1/3": "\u2153", "2/3": "\u2154", "1/4": "\u00bc", "3/4": "\u00be", "1/5": "\u2155",
+           "1/8": "\u215b", "3/8": "\u215c", "5/8": "\u215d", "1/6": "\u2159", "5/6": "\u215a"}
 _FRAC = re.compile(r"\\[dt]?frac\{?(\d)\}?\{?(\d)\}?")
 
 
@@ -139,8 +139,8 @@ def _share(count: Counter[bool]) -> float:
 
 
 def _table(counts: dict[tuple[str, str], Counter[bool]], names: list[str], seconds: Counter[str]) -> str:
-    lines = [f"| {'rewrite':16} | answers | " + " | ".join(f"{name:>11}" for name in names) + " |", "|---|" * (1 + len(names)) + "---|"]
-    lines[1] = "| --- | --- |" + " --- |" * len(names)
+    lines = [f"| {'rewrite':16} | answers | " + " | ".join(f"{name:>11}" for name in names) + " |",
+             "| --- | --- |" + " --- |" * len(names)]
     for style in (*REWRITES, "other"):
         shares = " | ".join(f"{100 * _share(counts[style, name]):>10.2f}%" for name in names)
         lines.append(f"| {style:16} | {counts[style, names[0]].total():>7} | {shares} |")

@@ -56,7 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     text = "verdicts on JSON lines of answers (gold, response), in order"
     parser = commands.add_parser("grade", help=text, description=text)
     parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="JSON lines; - or nothing: standard input")
-    parser.add_argument("--verifier", default="math", metavar="NAME", help="unless a line names its own (default: math)")
+    parser.add_argument("--verifier", default="math", metavar="NAME", help="where a line names none (default: math)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="checker processes (default: 2)")
     parser.add_argument("--deadline-s", type=float, default=5.0, metavar="X", help="of one answer (default: 5)")
     parser.add_argument("--memory-mb", type=int, default=2048, metavar="N", help="of one checker (default: 2048)")
@@ -125,8 +125,8 @@ class _Grading:
         self._pools[name] = pool
         kept = ", ".join(what for what, held in pool.holds.items() if held) or "nothing"
         lost = ", ".join(what for what, held in pool.holds.items() if not held)
-        _tell(f"verifier {name}: {pool.lane} lane, {self._args.workers} checkers, {self._args.deadline_s:g} s an answer; "
-              f"the kernel guarantees {kept}" + (f"; NOT HELD: {lost}" if lost else ""))
+        _tell(f"verifier {name}: {pool.lane} lane, {self._args.workers} checkers, {self._args.deadline_s:g} s an answer"
+              f"; the kernel guarantees {kept}" + (f"; NOT HELD: {lost}" if lost else ""))
 
     async def _judge(self, chunk: list[Entry]) -> list[Verdict | str]:
         results: list[Verdict | str] = [line if isinstance(line, str) else "" for _, line in chunk]

@@ -82,7 +82,8 @@ class Checker:
 
     async def _ready(self) -> Channel:
         """A living process."""
-        if self._channel is not None and (self._num_served >= (1 if self._is_isolated else RECYCLE_AFTER) or self._channel.is_closed):
+        limit = 1 if self._is_isolated else RECYCLE_AFTER
+        if self._channel is not None and (self._num_served >= limit or self._channel.is_closed):
             self.stop()
         if self._channel is None:
             self._channel, self._pid = await self._start()

@@ -11,18 +11,14 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from rlsp_async.verifying.names import CONSTANTS, FUNCTIONS, GREEK
+
 MAX_CHARS = 1_000
 MAX_DEPTH = 20
 MAX_DIGITS = 400
+MAX_STEPS = 600
 
 Node = tuple[Any, ...]
-FUNCTIONS = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "asin", "acos", "atan",
-                       "sinh", "cosh", "tanh", "ln", "log", "lg", "exp", "sqrt", "abs", "floor", "ceil", "max", "min",
-                       "cbrt"})
-CONSTANTS = {"pi": "pi", "infty": "infinity", "inf": "infinity", "infinity": "infinity", "oo": "infinity"}
-GREEK = frozenset({"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
-                   "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta",
-                   "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "ell", "angle", "triangle"})
 _NUMBER = re.compile(
     r"(\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(?:\.(\d+|(?!\.)))?"
     r"(?:\\overline\s?\{(\d{1,50})\}|([eE][-+]?\d{1,4})(?![\d.a-zA-Z]))?"
@@ -31,8 +27,8 @@ _LETTERS = re.compile(r"\s?\{?\s?(\w{1,6})\s?\}?")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"[A-Za-z]+")
 _SUBSCRIPT = re.compile(r"_(?:\{([^{}]{1,20})\}|([A-Za-z0-9]))")
-_ENDING = ("\\}", "\\rfloor", "\\rceil", "\\text", "\\end", "\\\\", "\\le ", "\\ge ", "\\ne ", "\\in ", "\\to ", "\\cup", "\\cap",
-           "\\pm", "\\mp", "\\approx", "\\rangle")
+_ENDING = ("\\}", "\\rfloor", "\\rceil", "\\text", "\\end", "\\\\", "\\le ", "\\ge ", "\\ne ", "\\in ", "\\to ",
+           "\\cup", "\\cap", "\\pm", "\\mp", "\\approx", "\\rangle")
 _MINUS_ONE: Node = ("neg", ("number", Fraction(1), 0))
 _INVERSE = (_MINUS_ONE, ("group", _MINUS_ONE))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
@@ -55,7 +51,13 @@ def read(text: str, scientific: bool = True) -> Node:
 
 class _Reader:
     def __init__(self, text: str, scientific: bool) -> None:
-        self.text, self.at, self.scientific = text, 0, scientific
+        self.text, self.at, self.scientific, self.num_steps = text, 0, scientific, 0
+
+    def step(self, depth: int) -> None:
+        """One operation more; the tree stays shallow enough to be walked."""
+        self.num_steps += 1
+        if depth > MAX_DEPTH or self.num_steps > MAX_STEPS:
+            raise Unreadable("nested too deeply" if depth > MAX_DEPTH else "too long")
 
     def rest(self) -> str:
         while self.at < len(self.text) and self.text[self.at] == " ":
@@ -79,13 +81,11 @@ class _Reader:
         if not self.take(token):
             raise Unreadable(f"{token!r} is missing")
 
-    # --- levels ------------------------------------------------------------------------------------------------
-
     def sum(self, depth: int) -> Node:
-        if depth > MAX_DEPTH:
-            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
+        self.step(depth)
         node = self.signed(depth)
         while op := self.take("+", "-"):
+            self.step(depth)
             node = (op, node, self.signed(depth))
         return node
 
@@ -102,8 +102,7 @@ class _Reader:
     def product(self, depth: int) -> Node:
         node = self.power(depth)
         while True:
-            if self.text.startswith("**", self.at):
-                raise Unreadable("a power without a base")
+            self.step(depth)
             op = self.take("\\cdot", "*", "/")
             if op:
                 right = ("neg", self.power(depth)) if self.take("-") else self.power(depth)
@@ -118,22 +117,18 @@ class _Reader:
 
     def begins_factor(self) -> bool:
         rest = self.rest()
-        if rest.startswith(_ENDING):
-            return False
-        return bool(rest) and (rest[0] in "([{\\." or rest[0].isalnum())
+        return bool(rest) and not rest.startswith(_ENDING) and (rest[0] in "([{\\." or rest[0].isalnum())
 
     def power(self, depth: int) -> Node:
         node = self.postfix(self.atom(depth), depth)
         if self.take("^", "**"):
             if self.take("\\circ"):
                 return ("degrees", node)
-            node = ("^", node, self.exponent(depth + 1))
-            node = self.postfix(node, depth)
+            node = self.postfix(("^", node, self.exponent(depth + 1)), depth)
         return node
 
     def exponent(self, depth: int) -> Node:
-        if depth > MAX_DEPTH:
-            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
+        self.step(depth)
         if self.take("-"):
             return ("neg", self.exponent(depth + 1))
         self.take("+")
@@ -142,6 +137,7 @@ class _Reader:
 
     def postfix(self, node: Node, depth: int) -> Node:
         while True:
+            self.step(depth)
             if self.text.startswith("^\\circ", self.at):
                 self.at += len("^\\circ")
                 node = ("degrees", node)
@@ -151,8 +147,6 @@ class _Reader:
                 node = ("percent", node)
             else:
                 return node
-
-    # --- atoms -------------------------------------------------------------------------------------------------
 
     def atom(self, depth: int) -> Node:
         rest = self.rest()
@@ -261,8 +255,7 @@ class _Reader:
         return match[1]
 
     def call(self, name: str, depth: int) -> Node:
-        if depth > MAX_DEPTH:
-            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
+        self.step(depth)
         if name == "sqrt":
             return self.root(depth)
         base: Node | None = None

@@ -153,7 +153,8 @@ def _is_constant(shape: Shape) -> bool:
 
 
 _NAME = re.compile(
-    r"\\?[A-Za-z][A-Za-z ]{0,30}'*(?:_(?:\{\w+\}|\w+))?\s?(?:\(\s?[\w, \\]{1,20}\s?\))?|\([A-Za-z], ?[A-Za-z](?:, ?[A-Za-z])?\)"
+    r"\\?[A-Za-z][A-Za-z ]{0,30}'*(?:_(?:\{\w+\}|\w+))?\s?(?:\(\s?[\w, \\]{1,20}\s?\))?"
+    r"|\([A-Za-z], ?[A-Za-z](?:, ?[A-Za-z])?\)"
 )
 
 

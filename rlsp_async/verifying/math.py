@@ -1,4 +1,4 @@
-"""Verifier of mathematical answers: find the answer's span, compare numbers exactly, then shapes, and only then algebra.
+"""Verifier of mathematical answers: find the answer's span, compare numbers exactly, then shapes, then by algebra.
 
     score("...", "... so \\boxed{1,234}", "1234").status == "correct"
 

@@ -23,7 +23,7 @@ class Shape(NamedTuple):
     parts: tuple[Shape, ...] = ()
 
 
-_RELATION = re.compile(r"\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|\\ne(?![a-zA-Z])|\\in(?![a-zA-Z])|\\approx(?![a-zA-Z])|[=<>]")
+_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![a-zA-Z])|[=<>]")
 _OPENING = ("\\{", "(", "[", "{", "\\langle")
 _CLOSING = ("\\}", ")", "]", "}", "\\rangle")
 _MATRIX = re.compile(r"\\begin\s?\{([pbBvV]?matrix|array)\}\s?(?:\{[lcr| ]*\})?(.*)\\end\s?\{\1\}", re.DOTALL)
