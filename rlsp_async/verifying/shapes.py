@@ -187,7 +187,7 @@ def _relation(text: str, depth: int) -> Shape | None:
     if not signs or not all(side.strip() for side in sides[1:]):
         return None
     if not sides[0].strip():
-        return shape_of(sides[1], depth + 1) if len(sides) == 2 and signs[0][0] == "=" else None
+        return shape_of(sides[1], depth + 1) if len(sides) == 2 and signs[0][0] in ("=", "\\approx") else None
     names = [sign[0] for sign in signs]
     if "\\in" in names or set(names) <= {"=", "\\approx"}:
         last = len(sides) - 1
