@@ -24,7 +24,7 @@ MAX_BITS = 20_000
 MAX_MAGNITUDE = 1_000_000
 """Bits of the exponent of a float."""
 MAX_ARGUMENT = 10**9
-MAX_FACTORIAL = 2_000
+MAX_FACTORIAL = 2_050
 MIN_PLACES = 6
 """Decimal places from which a decimal number may stand for an irrational one."""
 
