@@ -16,11 +16,13 @@ TAIL_CHARS = 50_000
 """Only the end of a response is searched."""
 
 MAX_BOXES = 20
+MIN_PHRASE_WORDS = 3
 _BOXES = ("\\boxed", "\\fbox")
 _SAYS = re.compile(r"answer\s{0,3}(?:is|:|=)\s{0,3}:?", re.IGNORECASE)
 _STOP = re.compile(r"(?<!\\)[.!?;](?:\s|$)")
-_DOLLARS = re.compile(r"\$\$?([^$]{1,500})\$\$?(?=[\s.,;*]|$)|\\\[([^$]{1,500}?)\\\]|\\\(([^$]{1,500}?)\\\)")
+_DOLLARS = re.compile(r"\$\$?((?:[^$\\]|\\.){1,500})\$\$?(?=[\s.,;*]|$)|\\\[([^$]{1,500}?)\\\]|\\\(([^$]{1,500}?)\\\)")
 _LABEL_END = re.compile(r"^(?:[:\s]|[*_]{1,2}(?=[\s:])){1,10}")
+_WORD = re.compile(r"[A-Za-z]{2,}")
 _BETWEEN = re.compile(r"[\s$,;]*(?:and|or)?[\s$,;]*")
 _COMMAND = re.compile(r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{[^{}]{0,200}\}|\\[a-zA-Z]+")
 _PROSE = re.compile(r"(?<![A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and|or|pi|inf)[A-Za-z]{2,}")
@@ -111,9 +113,11 @@ def _said(text: str) -> str | None:
 def _said_value(text: str) -> str | None:
     """The only formula or number of a longer phrase, else the phrase: "the answer is that we need 12 apples"."""
     line = _said(text)
-    if line and len(line.split()) > 3 and len(values := _FORMULA.findall(line) or _NUMBER.findall(line)) == 1:
-        return values[0] if isinstance(values[0], str) else next(filter(None, values[0]))
-    return line
+    if not line or len(_WORD.findall(_COMMAND.sub(" ", line))) < MIN_PHRASE_WORDS:
+        return line
+    formulas = [next(filter(None, groups)) for groups in _FORMULA.findall(line)]
+    values = formulas or ([] if "\\" in line or "^" in line else _NUMBER.findall(line))
+    return values[0] if len(values) == 1 else line
 
 
 def _whole(text: str) -> str | None:
