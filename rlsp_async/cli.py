@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rlsp_async import grade
 from rlsp_async.errors import DivergedError, UserError
 from rlsp_async.keys import add_parser as add_keys
 
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_eval(commands)
     add_keys(commands)
+    grade.add_parser(commands)
     report = commands.add_parser("report", help="the results of a run as a table, and RUN/report.html")
     report.add_argument("run", metavar="RUN", help="directory of a run, e.g. runs/ops_cpu")
     report.add_argument("--json", action="store_true", help="the whole report as JSON")
@@ -174,6 +176,8 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.chaos.show import show_chaos
 
             return show_chaos(arguments)
+        case "grade":
+            return grade.grade(arguments)
         case "demos":
             from rlsp_async.observe.show import show_demonstrations
 

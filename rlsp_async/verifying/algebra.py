@@ -27,6 +27,7 @@ _RISKY = (
     (re.compile(r"(?:\^|\*\*)\s*(?:\{\s*)?[-+(]*\s*\d{4}"), f"an exponent above {MAX_EXPONENT}"),
     (re.compile(r"(?:\^|\*\*)[^\s\w]*\w+[^\s\w^]*(?:\^|\*\*)"), "a tower of exponents"),
     (re.compile(r"[\d)}]\s*!"), "a factorial"),
+    (re.compile(r"(?:\|\s*){5}"), "a row of bars"),
     (re.compile(r"\\(?:sum|prod|int|lim|iint|oint|binom|dbinom|tbinom|Gamma|gamma|zeta)(?![a-z])"), "an operator"),
 )
 _READERS = (

@@ -36,6 +36,9 @@ class Forker(Protocol):
 
     def kill(self, pid: int) -> None: ...
 
+    @property
+    def lane(self) -> str: ...
+
 
 class Checker:
     """One killable process, replaced whenever it dies, hangs or has served long enough."""
@@ -54,7 +57,8 @@ class Checker:
         while len(verdicts) < len(items):
             channel = await self._ready()
             try:
-                got, fault = await channel.exchange(items[len(verdicts) :], self._deadline_s)
+                batch = items[len(verdicts) :][: 1 if self._is_isolated else None]
+                got, fault = await channel.exchange(batch, self._deadline_s)
             except BaseException:
                 self.stop()  # cancelled in mid-batch: what it would answer next belongs to nobody
                 raise
@@ -65,6 +69,10 @@ class Checker:
                 verdicts.append(fault)
         return verdicts
 
+    @property
+    def _is_isolated(self) -> bool:
+        return self._forker.lane == "isolated"
+
     def stop(self) -> None:
         """Kills the process, if there is one."""
         if self._channel is not None:
@@ -74,7 +82,8 @@ class Checker:
 
     async def _ready(self) -> Channel:
         """A living process."""
-        if self._channel is not None and (self._num_served >= RECYCLE_AFTER or self._channel.is_closed):
+        limit = 1 if self._is_isolated else RECYCLE_AFTER
+        if self._channel is not None and (self._num_served >= limit or self._channel.is_closed):
             self.stop()
         if self._channel is None:
             self._channel, self._pid = await self._start()

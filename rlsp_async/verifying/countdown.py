@@ -22,6 +22,7 @@ from rlsp_async.verifying.span import find_answer
 from rlsp_async.verifying.verifier import judged, unparsable
 
 VERSION = "1"
+LANE = "fast"
 
 MAX_CHARS = 300
 MAX_DEPTH = 20

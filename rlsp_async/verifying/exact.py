@@ -11,6 +11,7 @@ from rlsp_async.verifying.span import find_answer
 from rlsp_async.verifying.verifier import judged, unparsable
 
 VERSION = "1"
+LANE = "fast"
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:

@@ -1,40 +1,62 @@
-"""Verifier of mathematical answers: find the answer's span, compare plain numbers exactly, and only then ask algebra.
+"""Verifier of mathematical answers: find the answer's span, compare numbers exactly, then shapes, then by algebra.
 
     score("...", "... so \\boxed{1,234}", "1234").status == "correct"
 
-Order: equal as tidy text; both plain numbers (`number.py`; units, currency and per-cent signs are put aside); equal as
-expressions (`algebra.py`). An answer that could explode in a parser is unparsable, with the reason.
+Order: equal as tidy text; both plain numbers (`number.py`; units, currency and per-cent signs are put aside); equal
+shape by shape (`form.py`: lists, tuples, sets, intervals, matrices, equations, expressions, words); and for what is not
+read there, math-verify (`algebra.py`). An answer that could explode in a parser is unparsable, with the reason.
 Parts: "correct" and "format" (1: an answer was found).
 """
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.algebra import equal, refusal
+from rlsp_async.verifying.algebra import MAX_CHARS, equal, refusal
+from rlsp_async.verifying.expression import Unreadable
+from rlsp_async.verifying.form import alike, scalar_values
 from rlsp_async.verifying.number import read_number
 from rlsp_async.verifying.span import find_answer, strip_box
+from rlsp_async.verifying.spelling import flat, plain
 from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
 
-VERSION = "1"
+VERSION = "2"
+LANE = "fast"
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
+_SAYINGS = frozenset({"yes", "no", "true", "false", "odd", "even", "dne", "none"})
+_UNIT = re.compile(r"(?<=[\w})\]|%])\s*\\text\s?\{\s*(?!and\b|or\b)[A-Za-z][^{}]*\}\s*(?:\^\s?\{?[23]\}?)?$")
+_UNIT_WORDS = re.compile(
+    r"(?<=[\d})\]i])\s*(?:(?:\s|(?<=\d))(?!and\b|or\b|pi\b|sqrt\b|if\b|mod\b)[A-Za-z]{2,}\.?(?:/[a-z]+)?)+(?:\s?\^\s?\{?[23]\}?)?$"
+)
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:
     """The verdict. Raises DataError when the reference answer cannot be read."""
     gold = strip_box(answer.strip())
+    if not gold:
+        raise DataError("the reference answer is empty")
     found = find_answer(response)
     if found is None:
         return unparsable("no answer found")
+    found = strip_box(found)
     if tidy(gold) == tidy(found):
         return judged(True, found)
-    gold_number, found_number = read_number(gold), read_number(found)
-    if gold_number is not None and found_number is not None:
-        return judged(gold_number == found_number, found)
-    return _by_algebra(gold, found)
+    if len(found) > MAX_CHARS:
+        return unparsable(f"limit: {refusal(found)}")
+    same = _same_number(gold, found)
+    if same is None:
+        same = _same_shape(gold, found)
+    return _by_algebra(gold, found) if same is None else judged(same, found)
+
+
+def _refusal(text: str) -> str:
+    """Bold marks are no exponents, so the spelling is settled first, when the length allows it."""
+    return refusal(plain(text) if len(text) <= MAX_CHARS else text)
 
 
 def tidy(text: str) -> str:
@@ -42,14 +64,60 @@ def tidy(text: str) -> str:
     return _NOISE.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac").rstrip(".")
 
 
+def _same_number(gold: str, found: str) -> bool | None:
+    """Both as plain numbers; a per-cent sign on one side only may be read either way. None: not both are numbers."""
+    one, other = plain(gold), plain(found)
+    left, right = _number(one), _number(other)
+    if left is None or right is None:
+        return None
+    if left == right:
+        return True
+    signs = _is_percent(one), _is_percent(other)
+    if signs == (True, False):
+        return left == 100 * right
+    if signs == (False, True):
+        return right == 100 * left
+    return None if re.search(r"\de\d|,|_|!", one + other) else False
+
+
+def _number(text: str) -> Fraction | None:
+    count = COUNTS.get(bare_words(text).split(" ")[0]) if text[:1].isalpha() else None
+    return Fraction(count) if count is not None else read_number(flat(text))
+
+
+def _is_percent(text: str) -> bool:
+    return "%" in text or bool(re.search(r"per\s?cent", text))
+
+
+def _same_shape(gold: str, found: str) -> bool | None:
+    one, other = plain(gold), plain(found)
+    if ("\\text" in gold or bare_words(gold) in _SAYINGS) and same_words(gold, found):
+        return True
+    try:
+        if is_text(flat(_without_unit(one))):
+            return alike(flat(one), flat(other), scalar_values)
+        return alike(_without_unit(one), _without_unit(other), scalar_values)
+    except Unreadable:
+        return None
+
+
+def _without_unit(text: str) -> str:
+    """Without words behind a value; a text that is nothing else stays."""
+    bare = _UNIT.sub("", text)
+    bare = flat(bare)
+    return _UNIT_WORDS.sub("", bare) if "\\begin" not in bare else bare
+
+
 def _by_algebra(gold: str, found: str) -> Verdict:
-    if why := refusal(gold):
-        raise DataError(f"reference answer {gold[:80]!r} is refused: {why}")
-    if why := refusal(found):
+    if why := _refusal(found):
         return unparsable(f"limit: {why}")
+    if why := _refusal(gold):
+        raise DataError(f"reference answer {gold[:80]!r} is refused: {why}")
     try:
         same = equal(_bare(gold), _bare(found))
     except ValueError as e:
+        if is_text(gold):
+            return judged(False, found)
         raise DataError(f"reference answer {gold[:80]!r} cannot be read: {e}") from None
     return unparsable("not a mathematical expression") if same is None else judged(same, found)
 

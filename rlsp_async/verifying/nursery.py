@@ -11,9 +11,7 @@ closes it or dies; checkers die with the nursery (PR_SET_PDEATHSIG) or when thei
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
 import signal
 import socket
 import struct
@@ -24,11 +22,11 @@ import msgspec
 
 from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
-from rlsp_async.verifying.verifier import Verifier, load_verifier
+from rlsp_async.verifying.confine import confine, holds
+from rlsp_async.verifying.verifier import Verifier, lane_of, load_verifier
 
 LENGTH = struct.Struct("<I")
 MAX_TEXT = 500
-_PR_SET_PDEATHSIG = 1
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +42,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     error: str = ""
     """Why the verifier cannot be loaded; one sentence."""
+    lane: str = ""
+    """Lane of the verifier; empty in a checker's."""
+    holds: dict[str, bool] = {}
+    """What a checker cannot do on this machine, tried out (`confine.py`)."""
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
     except UserError as e:
         control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
         return
-    control.sendall(frame(Ready(pid=os.getpid())))
+    control.sendall(frame(Ready(pid=os.getpid(), lane=lane_of(verifier), holds=holds())))
     _obey(control, verifier, f"{sys.argv[2].rpartition('.')[2]}/{verifier.VERSION}", int(sys.argv[3]))
 
 
@@ -102,7 +104,7 @@ def _be_checker(channel: socket.socket, verifier: Verifier, name: str, memory_mb
     """The life of a forked checker; never returns."""
     code = 1
     try:
-        _confine(memory_mb)
+        confine(memory_mb)
         channel.sendall(frame(Ready(pid=os.getpid())))
         _serve(channel, verifier, name)
         code = 0
@@ -110,20 +112,6 @@ def _be_checker(channel: socket.socket, verifier: Verifier, name: str, memory_mb
         code = 0  # the pool has closed the channel: nobody waits for an answer
     finally:
         os._exit(code)
-
-
-def _confine(memory_mb: int) -> None:
-    """Dies with the nursery, writes no file and no core, has an empty environment and a bounded address space."""
-    nursery = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != nursery:
-            os._exit(0)
-    os.environ.clear()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
 
 
 def _serve(channel: socket.socket, verifier: Verifier, name: str) -> None:

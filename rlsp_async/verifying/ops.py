@@ -14,6 +14,7 @@ from rlsp_async.tasks.ops import apply
 from rlsp_async.verifying.verifier import judged, unparsable
 
 VERSION = "1"
+LANE = "fast"
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import structlog
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, EngineError, MachineError
@@ -51,7 +52,20 @@ class VerifierPool:
         await self._nursery.start()
         for checker in self._checkers:
             self._idle.put_nowait(checker)
+        if structlog.is_configured():  # else its default would write to standard output
+            held = {what.replace(" ", "_"): held for what, held in self.holds.items()}
+            structlog.get_logger().info("checkers", lane=self.lane, **held)
         return self
+
+    @property
+    def lane(self) -> str:
+        """Lane of the verifier; known once the pool has started."""
+        return self._nursery.lane
+
+    @property
+    def holds(self) -> dict[str, bool]:
+        """What a checker cannot do on this machine: {"no network": True, ...}."""
+        return self._nursery.holds
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:
@@ -97,6 +111,8 @@ class Nursery:
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
+        self.lane = "fast"
+        self.holds: dict[str, bool] = {}
 
     @property
     def is_alive(self) -> bool:
@@ -164,6 +180,7 @@ class Nursery:
         if ready.error:
             await self.stop()
             raise ConfigError(ready.error)
+        self.lane, self.holds = ready.lane, ready.holds
 
 
 def _environment() -> dict[str, str]:

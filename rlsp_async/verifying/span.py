@@ -2,7 +2,7 @@
 
 Only what follows the last `</think>` counts (the whole response when there is none). In it, the first of these that
 is present, the last occurrence of each: `<answer>...</answer>`, `\\boxed{...}`, `#### ...`, "the answer is ...", and,
-when `numbers` is asked for, the last number.
+when `numbers` is asked for, a response that is one short expression, the last number or formula.
 """
 
 from __future__ import annotations
@@ -15,16 +15,27 @@ MAX_CHARS = 4_000
 TAIL_CHARS = 50_000
 """Only the end of a response is searched."""
 
+MAX_BOXES = 20
+MIN_PHRASE_WORDS = 3
 _BOXES = ("\\boxed", "\\fbox")
 _SAYS = re.compile(r"answer\s{0,3}(?:is|:|=)\s{0,3}:?", re.IGNORECASE)
 _STOP = re.compile(r"(?<!\\)[.!?;](?:\s|$)")
+_DOLLARS = re.compile(r"\$\$?((?:[^$\\]|\\.){1,500})\$\$?(?=[\s.,;*]|$)|\\\[([^$]{1,500}?)\\\]|\\\(([^$]{1,500}?)\\\)")
+_LABEL_END = re.compile(r"^(?:[:\s]|[*_]{1,2}(?=[\s:])){1,10}")
+_WORD = re.compile(r"[A-Za-z]{2,}")
+_BETWEEN = re.compile(r"[\s$,;]*(?:and|or)?[\s$,;]*")
+_COMMAND = re.compile(r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{[^{}]{0,200}\}|\\[a-zA-Z]+")
+_PROSE = re.compile(r"(?<![A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and|or|pi|inf)[A-Za-z]{2,}")
+_FORMULA = re.compile(
+    r"\$\$?((?=[^$\n]{0,400}[\\^=(]|-?[a-z\d])[^$\n]{1,400})\$|\\\(([^\n]{1,400}?)\\\)|\\\[([^\n]{1,400}?)\\\]"
+)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?[$]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?%?")
 
 
 def find_answer(response: str, numbers: bool = True) -> str | None:
     """The answer as written, blanks stripped; None when there is none, or it is longer than MAX_CHARS."""
     text = response[-TAIL_CHARS:].rpartition("</think>")[2]
-    for finder in (_tagged, _boxed, _hashed, _said, *((_last_number,) if numbers else ())):
+    for finder in (_tagged, _boxed, _hashed, *((_said_value, _whole, _last_value) if numbers else (_said,))):
         found = finder(text)
         if found is not None:
             found = found.strip()
@@ -45,14 +56,29 @@ def _tagged(text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    """Inside of the last box whose braces balance; `\\boxed 7` gives 7."""
+    """Inside of the last box; boxes with only a comma or "and" between them make one list."""
+    inside, start = _last_box(text)
+    parts: list[str] = [] if inside is None else [inside]
+    while inside is not None and len(parts) < MAX_BOXES:
+        at = start
+        inside, start = _last_box(text[max(0, at - MAX_CHARS) : at])
+        start += max(0, at - MAX_CHARS)
+        end = start + len("\\boxed{") + len(inside or "") + 1
+        if inside is None or not 0 < at - end < 12 or not _BETWEEN.fullmatch(text[end:at]):
+            break
+        parts.insert(0, inside)
+    return ", ".join(parts) if parts else None
+
+
+def _last_box(text: str) -> tuple[str | None, int]:
+    """Inside of the last box whose braces balance, and where it begins; `\\boxed 7` gives 7."""
     start, length = max((text.rfind(box), len(box)) for box in _BOXES)
     if start < 0:
-        return None
+        return None, 0
     inside = text[start + length :].lstrip(" ")
     if inside.startswith("{"):
-        return _balanced(inside, 0)
-    return (inside.split(maxsplit=1) or [""])[0].strip("$.,")
+        return _balanced(inside, 0), start
+    return (inside.split(maxsplit=1) or [""])[0].strip("$.,"), start
 
 
 def _balanced(text: str, opening: int) -> str | None:
@@ -76,12 +102,37 @@ def _said(text: str) -> str | None:
     match = _last(_SAYS, text)
     if match is None:
         return None
-    line = text[match.end() :].strip().partition("\n")[0]
+    rest = text[match.end() :].lstrip()
+    rest = _LABEL_END.sub("", rest, count=1)
+    if formula := _DOLLARS.match(rest):
+        return next(group for group in formula.groups() if group is not None)
+    line = rest.partition("\n")[0]
     return _STOP.split(line, maxsplit=1)[0] or None
 
 
-def _last_number(text: str) -> str | None:
-    match = _last(_NUMBER, text)
+def _said_value(text: str) -> str | None:
+    """The only formula or number of a longer phrase, else the phrase: "the answer is that we need 12 apples"."""
+    line = _said(text)
+    if not line or len(_WORD.findall(_COMMAND.sub(" ", line))) < MIN_PHRASE_WORDS:
+        return line
+    formulas = [next(filter(None, groups)) for groups in _FORMULA.findall(line)]
+    values = formulas or ([] if "\\" in line or "^" in line else _NUMBER.findall(line))
+    return values[0] if len(values) == 1 else line
+
+
+def _whole(text: str) -> str | None:
+    """A response that is one line without words: an expression and nothing else."""
+    line = text.strip()
+    if len(line) > 300 or "\n" in line or _PROSE.search(_COMMAND.sub(" ", line)):
+        return None
+    return line if any(char in "\\^/*({[" for char in line) else None
+
+
+def _last_value(text: str) -> str | None:
+    """The last number, or the last formula in dollar signs when no number stands behind it."""
+    match, formula = _last(_NUMBER, text), _last(_FORMULA, text)
+    if formula is not None and (match is None or match.start() < formula.end()):
+        return next(group for group in formula.groups() if group is not None)
     return match.group() if match else None
 
 

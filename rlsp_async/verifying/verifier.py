@@ -37,6 +37,12 @@ def load_verifier(name: str) -> Verifier:
     return cast(Verifier, find_module(name, PACKAGE, "task.verifier", NEEDS))
 
 
+def lane_of(verifier: Verifier) -> str:
+    """`fast`: a process judges many answers, for code that only reads them. `isolated` (the default): a fresh fork for
+    every single answer, for code that may run what a model wrote. A verifier module says `LANE = "fast"`."""
+    return "fast" if getattr(verifier, "LANE", "isolated") == "fast" else "isolated"
+
+
 def verifier_name(cfg: RunConfig) -> str:
     """The verifier of a run: the one it names, else its task's own."""
     return cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier

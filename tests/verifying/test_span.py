@@ -24,6 +24,9 @@ from rlsp_async.verifying.span import find_answer
     ("The answer is 5 apples. Really.", "5 apples"),
     ("the answer is 2.5. Or so", "2.5"),
     ("Final Answer: **42**", "**42**"),
+    ("The roots are \\boxed{1} and \\boxed{2}.", "1, 2"), ("\\boxed{1} wait, then \\boxed{2}", "2"),
+    ("The answer is:\n\\[\n42\n\\]", "42"), ("**Answer:** 42", "42"), ("**The final answer is: $42$**", "42"),
+    ("The answer is that we need 12 apples.", "12"), ("so $x = 42$ holds", "x = 42"), ("x^2 + \\frac{1}{2}", "x^2 + \\frac{1}{2}"),
     ("costs $3 and then 4/5", "4/5"),
     ("5-3=2 (two)", "2"), ("it is -7", "-7"), ("x1 y2", None),
     ("nothing", None), ("", None), ("\\boxed{}", None),
@@ -35,6 +38,7 @@ def test_find(response: str, found: str | None) -> None:
 
 
 def test_without_numbers() -> None:
+    assert find_answer("the answer is 5 red balls in a box", numbers=False) == "5 red balls in a box"
     assert find_answer("it is 7", numbers=False) is None
 
 

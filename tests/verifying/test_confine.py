@@ -1,0 +1,34 @@
+"""What the kernel refuses a checker."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+
+import pytest
+
+from rlsp_async.verifying import confine
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
+def test_everything_holds_here() -> None:
+    assert confine.holds() == {"no network": True, "no writing": True, "no processes": True, "no signals": True}
+
+
+def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confine, "_seccomp", lambda libc: None)
+    monkeypatch.setattr(confine, "_landlock", lambda libc: None)
+    held = confine.holds()
+    assert (held["no network"], held["no signals"]) == (False, False)
+
+
+def test_landlock_alone_keeps_files_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _has_landlock():
+        pytest.skip("this kernel has no Landlock")
+    monkeypatch.setattr(confine, "_seccomp", lambda libc: None)
+    assert confine.holds()["no writing"]
+
+
+def _has_landlock() -> bool:
+    return bool(ctypes.CDLL(None).syscall(444, None, 0, 1) > 0)  # asks for the version
