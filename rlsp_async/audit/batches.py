@@ -30,6 +30,8 @@ class BatchChecks:
                 self._g4.add(f"the batches of steps {step + 1}..{manifest.step - 1} are gone", step=manifest.step)
             step = manifest.step
             self._manifest(manifest)
+        for kind, number in self._history.damaged:
+            self._g4.add(f"its {kind} cannot be decoded", step=number)
         self._charges()
         self._steps(step)
         most = max(self._uses.values(), default=0)
@@ -53,8 +55,9 @@ class BatchChecks:
             return
         for group_id, oldest, uses in zip(manifest.groups, manifest.oldest, manifest.uses, strict=True):
             self._uses[group_id] += 1
-            if not 1 <= uses <= stage.max_uses:
-                self._g4.add(f"its use {uses} of {stage.max_uses}", group=group_id, step=manifest.step)
+            if uses != self._uses[group_id] or uses > stage.max_uses:
+                self._g4.add(f"its use number {self._uses[group_id]} of {stage.max_uses}, the batch says {uses}",
+                             group=group_id, step=manifest.step)
             self._lag(manifest.step, group_id, oldest, stage.max_lag)
 
     def _lag(self, step: int, group_id: int, oldest: int, max_lag: int) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
+from rlsp_async.messages import PROTOCOL
 
 FREE = ("runs_dir", "replay", "sampler", "verifier", "learner")
 """Sections whose settings do not decide what is trained: they may be changed when a run is resumed."""
@@ -61,13 +62,23 @@ def _settings(history: History) -> Finding:
         stored = history.run.get(f"config.{name}")
         if name not in FREE and stored != hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest():
             found.add(f"[{name}] in the journal was changed", path=str(history.path))
+    if history.run.get("protocol") != str(PROTOCOL):
+        found.add(f"protocol {history.run.get('protocol')}, this version speaks {PROTOCOL}", path=str(history.path))
     path = history.directory / "config.toml"
     if path.is_file():
-        beside = tomllib.loads(path.read_text(encoding="utf-8"))
+        beside = _table(path, found)
         for name in [name for name in beside if name not in FREE and _differs(beside[name], table.get(name))]:
             found.add(f"[{name}] in config.toml is not what the run began with", path=str(path))
     return found.finding(f"protocol {history.run.get('protocol')}, schema {history.run.get('schema')}"
                          + ("" if path.is_file() else "; there is no config.toml beside it"))
+
+
+def _table(path: Path, found: Offences) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        found.add(f"it is not TOML any more: {e}", path=str(path))
+        return {}
 
 
 def _differs(beside: Any, then: Any) -> bool:

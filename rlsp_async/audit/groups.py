@@ -10,6 +10,7 @@ from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.tables import body_digest
 
 TRUE = ("correct", "wrong", "unparsable")
+DEAD = ("trained", "evaluated", "dropped")
 HAS_BODY = ("sampled", "ready", "training")
 HAS_VERDICTS = ("ready", "training")
 
@@ -33,6 +34,9 @@ class GroupChecks:
         """Looks at everything; one finding a guarantee."""
         for row in history.groups():
             self._group(row)
+        [(health,)] = history.rows("PRAGMA quick_check(1)")
+        if health != "ok":
+            self._g1.add(f"SQLite says: {health}", path=str(history.path))
         for orphans in ("bodies", "verdicts"):
             for (group_id,) in history.rows(f"SELECT group_id FROM {orphans} EXCEPT SELECT group_id FROM groups"):
                 self._g1.add(f"{orphans} without a group", group=group_id)
@@ -55,6 +59,8 @@ class GroupChecks:
         if damage or head is None:
             self._g1.add(f"it cannot be decoded: {damage}", group=row.group_id)
             return
+        if bool(row.dead) != (row.state in DEAD):
+            self._g1.add(f"it is {row.state}, and marked as {'gone' if row.dead else 'alive'}", group=row.group_id)
         columns = (row.state, row.num_tokens, row.uses, row.step, row.oldest, row.num_rollouts, row.num_verdicts)
         if columns != (head.state, head.num_tokens, head.uses, head.step, head.oldest, head.num_rollouts,
                        head.num_verdicts):

@@ -12,13 +12,14 @@ import msgspec
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
-from rlsp_async.messages import RolloutGroup, Verdict
+from rlsp_async.messages import RolloutGroup, StepReport, Verdict
 from rlsp_async.replay.heads import Head, Manifest
 from rlsp_async.replay.tables import SCHEMA_VERSION
 
 _head = msgspec.msgpack.Decoder(Head).decode
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode
 _verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
+_report = msgspec.msgpack.Decoder(StepReport).decode
 _manifest = msgspec.msgpack.Decoder(Manifest).decode
 
 _GROUPS = """SELECT g.group_id, g.purpose, g.provenance, g.stage, g.state, g.reason, g.num_tokens, g.uses, g.step,
@@ -56,7 +57,7 @@ class GroupRow(NamedTuple):
 
 
 class StepRow(NamedTuple):
-    """One row of `steps`."""
+    """One row of `steps`, and what its report says (None: it cannot be decoded)."""
 
     step: int
     stage: str
@@ -65,6 +66,7 @@ class StepRow(NamedTuple):
     incarnation: int
     digest: str
     at_s: float
+    report: StepReport | None
 
 
 class History:
@@ -85,7 +87,12 @@ class History:
         if self.run.get("schema") != str(SCHEMA_VERSION):
             raise DataError(f"{journal} was written by another version of rlsp_async (schema "
                             f"{self.run.get('schema', '1')}, this one reads {SCHEMA_VERSION}): audit it with that one")
-        self.cfg: RunConfig = msgspec.json.decode(self.run["config"], type=RunConfig)
+        try:
+            self.cfg: RunConfig = msgspec.json.decode(self.run["config"], type=RunConfig)
+        except (msgspec.DecodeError, KeyError) as e:
+            raise DataError(f"{journal}: the settings in it cannot be read ({e}): it is damaged") from None
+        self.damaged: list[tuple[str, int]] = []
+        """Rows that cannot be decoded, as (kind, step)."""
         self.forgot_to = int(self.run.get("forgot_to", 0))
 
     def rows(self, query: str, *values: Any) -> list[Any]:
@@ -105,13 +112,16 @@ class History:
 
     def manifests(self) -> Iterator[Manifest]:
         """Every batch that was ever chosen, in order."""
-        for row in self.rows("SELECT manifest FROM manifests ORDER BY step"):
-            yield _manifest(row[0])
+        for step, blob in self.rows("SELECT step, manifest FROM manifests ORDER BY step"):
+            try:
+                yield _manifest(blob)
+            except msgspec.DecodeError:
+                self.damaged.append(("manifest", step))
 
     def steps(self) -> list[StepRow]:
         """Every step that was reported, in order."""
-        query = "SELECT step, stage, checkpoint, published, incarnation, digest, at_s FROM steps ORDER BY step"
-        return [StepRow(*row) for row in self.rows(query)]
+        query = "SELECT step, stage, checkpoint, published, incarnation, digest, at_s, report FROM steps ORDER BY step"
+        return [StepRow._make([*row[:-1], _report_of(row[-1])]) for row in self.rows(query)]
 
     def last_step_of(self) -> dict[str, int]:
         """Of each stage, the step that ends it."""
@@ -124,6 +134,13 @@ class History:
     def close(self) -> None:
         """Ends the snapshot. Idempotent."""
         self.db.close()
+
+
+def _report_of(blob: bytes) -> StepReport | None:
+    try:
+        return _report(blob)
+    except msgspec.DecodeError:
+        return None
 
 
 def decoded(row: GroupRow) -> tuple[Head | None, RolloutGroup | None, list[Verdict] | None, str]:

@@ -55,6 +55,8 @@ class Harness:
         self._cfg, self._command, self._faults, self._settle_s, self._say = cfg, command, faults, settle_s, say
         self._mischief = Mischief(seed)
         self._run: asyncio.subprocess.Process | None = None
+        self._expected: tuple[int, ...] = ()
+        """Exit codes of `rlsp run` that are our own doing: -9 after a kill, 2 after a full disk."""
         self._expected_until_s = 0.0
         self._end = End(finished=False)
         self._over: asyncio.Future[str]
@@ -105,7 +107,7 @@ class Harness:
             if code == 0:
                 self._finish("")
                 return
-            if time.monotonic() > self._expected_until_s:
+            if code not in self._expected or time.monotonic() > self._expected_until_s:
                 words = self.output.read_text(errors="replace").splitlines() or [""]
                 self._finish(f"`rlsp run` ended by itself with code {code}: {words[-1]}")
                 return
@@ -172,7 +174,7 @@ class Harness:
     def _kill_run(self) -> str:
         if self._run is None or self._run.returncode is not None:
             return "skipped: it was not running"
-        self._expected_until_s = time.monotonic() + LATE_S
+        self._expected, self._expected_until_s = (-signal.SIGKILL,), time.monotonic() + LATE_S
         return "done" if processes.act(self._run.pid, signal.SIGKILL) else "skipped: it was not running"
 
     def _stop(self, fault: Fault) -> str:
@@ -184,7 +186,7 @@ class Harness:
 
     async def _fill_disk(self, seconds: float) -> str:
         place = Path(self._cfg.runs_dir)
-        self._expected_until_s = time.monotonic() + seconds + LATE_S
+        self._expected, self._expected_until_s = (-signal.SIGKILL, 2), time.monotonic() + seconds + LATE_S
         ballast = disk.fill(place)
         try:
             await asyncio.sleep(seconds)

@@ -136,7 +136,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
                                             lambda m: replaced(groups=[m.groups[0]] * 2)(m)), {"G4"}),
     "a manifest is deleted": (sql("DELETE FROM manifests WHERE step = 2"), {"G4"}),
     "the last manifest is deleted": (sql("DELETE FROM manifests WHERE step = 6"), {"G4"}),
-    "a step is deleted": (sql("DELETE FROM steps WHERE step = 2"), {"G4"}),
+    "a step is deleted": (sql("DELETE FROM steps WHERE step = 2"), {"G4", "G9"}),
     "a use is hidden": (both("uses", 1, "uses = 2"), {"G4"}),
     "uses above the limit": (edit("manifests", "manifest", Manifest, "step = 2", replaced(uses=[3, 1])), {"G4"}),
     "a batch was too old": (edit("manifests", "manifest", Manifest, "step = 6", replaced(oldest=[1, 1])), {"G5"}),
@@ -149,13 +149,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
                                      "group_id = (SELECT max(group_id) FROM verdicts)",
                                      lambda v: [replaced(status="timeout")(v[0]), *v[1:]]), {"G8"}),
     "a group was trained without verdicts": (both("num_verdicts", 0, TRAINED), {"G8"}),
-    "time runs backwards": (sql("UPDATE steps SET at_s = -5 WHERE step = 4"), {"G9"}),
+    "a run that is finished lacks its end": (sql("DELETE FROM steps WHERE step = 6", "DELETE FROM repeats WHERE step = 6"),
+                                             {"G9", "G12"}),
+    "a manifest is unreadable": (sql("UPDATE manifests SET manifest = x'c1' WHERE step = 2"), {"G4"}),
+    "a use more than was charged": (edit("manifests", "manifest", Manifest, "step = 1", replaced(uses=[2, 1])), {"G4"}),
+    "a live group is marked as gone": (sql("UPDATE groups SET dead = 0 WHERE group_id = 1"), {"G1"}),
+    "another loss the second time": (sql("UPDATE repeats SET loss = 99.0, digest = ''"), {"G6"}),
+    "a report is unreadable": (sql("UPDATE steps SET report = x'c1' WHERE step = 4"), {"G6"}),
+    "another protocol": (sql("UPDATE run SET value = '99' WHERE key = 'protocol'"), {"G13"}),
+    "config.toml is no TOML": (lambda d: (d / "config.toml").write_text("= = ="), {"G13"}),
     "a checkpoint is damaged": (flip("checkpoints/step-00000006/tensors.safetensors"), {"G11"}),
     "DONE is gone": (lambda d: (d / "checkpoints/step-00000006/DONE").unlink(), {"G11"}),
     "a setting was changed": (sql("UPDATE run SET value = replace(value, '\"max_uses\":2', '\"max_uses\":3') "
                                   "WHERE key = 'config'"), {"G13"}),
     "tokens came from nowhere": (sql("UPDATE cursors SET value = value - 1 WHERE name = 'generated'"), {"G14"}),
-    "more groups live than there are slots": (sql("UPDATE groups SET dead = 0 WHERE stage = 'b'"), {"slots"}),
+    "more groups live than there are slots": (sql("UPDATE groups SET dead = 0 WHERE stage = 'b'"), {"G1", "slots"}),
 }
 
 
