@@ -44,7 +44,9 @@ class RunLock:
         return self._file.read() or "it has not said its pid yet"
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. Unlocked for whoever inherited it, too: a process that is just being started has a copy."""
+        if not self._file.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()
 
 

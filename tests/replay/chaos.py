@@ -64,6 +64,7 @@ class FakeWorker:
         self.weights: list[list[int]] = []
         self.reports: dict[int, StepReport] = {}
         self.saved: dict[int, StepReport] = {}
+        self.last_steps: set[int] = set()
         self.thaws_s = 0.0
         self.left = False
         self.welcomed = False
@@ -75,7 +76,9 @@ class FakeWorker:
 
     @property
     def checkpoint(self) -> int:
-        return len(self.weights) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+        """Newest step on disk: every second one, and the last of a stage."""
+        num = len(self.weights)
+        return max([num // CHECKPOINT_EVERY * CHECKPOINT_EVERY, *(step for step in self.last_steps if step <= num)])
 
     def restart(self) -> None:
         """kill -9 and a new start: everything in memory is gone, checkpoints stay."""
@@ -215,6 +218,8 @@ class Chaos:
         self.deliver(worker, worker.hello())
 
     def handle(self, worker: FakeWorker, honest: bool = False) -> None:
+        while honest and len(worker.inbox) > 1:
+            self.receive(worker, worker.inbox.pop(0))  # a living worker reads faster than it works
         if worker.inbox:
             self.receive(worker, worker.inbox.pop(0))  # a connection keeps its order
         elif works := list(worker.works.values()):
@@ -293,6 +298,8 @@ class Chaos:
                 ids = [verified.group.group_id for verified in batch.groups]
                 if batch.step == len(worker.weights) + 1:
                     worker.weights.append(ids)
+                    if batch.last_of_stage:
+                        worker.last_steps.add(batch.step)
                     every = self.cfg.stages[batch.stage].publish_every
                     publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
                     ref = weights(batch.step, worker.start) if publish else None
