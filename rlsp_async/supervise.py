@@ -53,7 +53,7 @@ class Budget:
     """How often a process may die: `tries` times in a row; a life in which it worked, or one of `healthy_s`, starts
     the count anew."""
 
-    def __init__(self, tries: int = 5, healthy_s: float = 300.0, first_s: float = 0.1, longest_s: float = 10.0) -> None:
+    def __init__(self, tries: int = 8, healthy_s: float = 300.0, first_s: float = 0.1, longest_s: float = 10.0) -> None:
         self.tries, self.healthy_s, self.first_s, self.longest_s = tries, healthy_s, first_s, longest_s
         self.deaths = 0
 
