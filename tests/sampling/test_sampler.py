@@ -81,7 +81,7 @@ async def test_versions_change_in_flight_and_metrics_count(make_config: Any, job
         assert await sampler.load(make_ref(tmp_path, 5)) == 0.0
         group = await running
         figures = sampler.metrics()
-    assert engine.loaded == [(tmp_path / "v000005.safetensors", 5)]  # the second was known already
+    assert engine.loaded == [(tmp_path / "v000005-0.safetensors", 5)]  # the second was known already
     versions = ints(group.rollouts[0].versions).tolist()
     assert versions == sorted(versions)
     assert set(versions) == {0, 5}
@@ -94,7 +94,7 @@ async def test_wrong_bytes_are_refused_with_both_digests(make_config: Any, job: 
     sampler, engine = make_sampler(make_config())
     async with sampler:
         ref = make_ref(tmp_path, 5)
-        path = tmp_path / "v000005.safetensors"
+        path = tmp_path / "v000005-0.safetensors"
         path.write_bytes(path.read_bytes()[:-1] + b"x")
         with pytest.raises(WeightsError, match=f"version 5.*sha256.*{ref.digest}"):
             await sampler.load(ref)
@@ -173,7 +173,7 @@ async def test_after_a_restart_pruned_weights_serve_nothing_until_the_next_come(
     sampler, engine = make_sampler(make_config())
     async with sampler:
         await sampler.load(make_ref(tmp_path, 8))
-        (tmp_path / "v000008.safetensors").unlink()
+        (tmp_path / "v000008-0.safetensors").unlink()
         engine.kill()
         with pytest.raises(EngineError, match="after a restart: version 8"):
             await sampler.sample(job)
