@@ -227,3 +227,12 @@ def test_no_page_is_ignored_by_git():
     done = subprocess.run(["git", "check-ignore", *map(str, PAGES)], cwd=ROOT, capture_output=True, text=True,
                           timeout=20)
     assert done.stdout == ""
+
+
+def test_tests_that_prove_guarantees_exist():
+    text, path = (ROOT / "docs" / "guarantees.md").read_text(), ""
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", text)
+    assert len([name for _, name in named if name]) > 15
+    for file, name in named:
+        path = file or path
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), (path, name)
