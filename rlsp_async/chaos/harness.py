@@ -30,6 +30,8 @@ from rlsp_async.config import RunConfig
 LATE_S = 20.0
 """A supervisor that ends within this time of a full disk ended because of it."""
 START_S = 180.0
+GONE_S = 10.0
+"""The kernel takes back the last killed process within this time."""
 SHOW_S = 5.0
 AGAIN_S = 0.3
 
@@ -43,6 +45,8 @@ class End(msgspec.Struct, kw_only=True):
     starts: int = 0
     """Of `rlsp run`."""
     struck: list[Struck] = []
+    num_unreached: int = 0
+    """Faults of the schedule whose time had not come when the run was over."""
     messages: dict[str, int] = {}
     """Of the proxy: passed, drop, duplicate ..."""
 
@@ -65,7 +69,10 @@ class Harness:
     async def run(self) -> End:
         """Until everything is trained, or the run ended by itself, or the time is up; nothing is left running."""
         began_s = time.monotonic()
-        self._over = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._over = loop.create_future()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signum, self._finish, f"it was told to stop by {signum.name}")
         proxy = Proxy(self._hub_address, self._mischief)
         env = {**os.environ, "RLSP_HUB_ADDRESS": proxy.bind(), "RLSP_LOG_ACKS": "1"}
         tasks = [asyncio.create_task(work) for work in (proxy.run(), self._keep(env), self._strike(), self._show())]
@@ -78,7 +85,8 @@ class Harness:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._kill_everything()
+            await self._kill_everything()
+        self._end.num_unreached = len(self._faults) - len(self._end.struck)
         self._end.seconds = time.monotonic() - began_s
         self._end.messages = self._mischief.counts
         return self._end
@@ -119,11 +127,16 @@ class Harness:
         except (OSError, msgspec.DecodeError, KeyError):
             return None
 
-    def _kill_everything(self) -> None:
-        if self._run is not None and self._run.returncode is None:
-            processes.act(self._run.pid, signal.SIGKILL)
-        for pid in processes.services(self._cfg.directory / "config.toml").values():
-            processes.act(pid, signal.SIGKILL)
+    async def _kill_everything(self) -> None:
+        """Returns when nothing of the run is alive. Raises TimeoutError when the kernel does not let go."""
+        async with asyncio.timeout(GONE_S):
+            if self._run is not None and self._run.returncode is None:
+                processes.act(self._run.pid, signal.SIGKILL)
+                await self._run.wait()
+            while left := self._services():
+                for pid in left.values():
+                    processes.act(pid, signal.SIGKILL)
+                await asyncio.sleep(0.02)
 
     # --- the faults ------------------------------------------------------------------------------------------------
 
