@@ -48,6 +48,11 @@ class Proxy:
         port = self._front.bind_to_random_port("tcp://127.0.0.1")
         return f"tcp://127.0.0.1:{port}"
 
+    @property
+    def num_known(self) -> int:
+        """Workers that were heard of lately."""
+        return len(self._seen_s)
+
     async def run(self) -> None:
         """Forwards until cancelled."""
         sweeper = asyncio.create_task(self._sweep())
