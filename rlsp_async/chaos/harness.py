@@ -52,10 +52,11 @@ class End(msgspec.Struct, kw_only=True):
 
 
 class Harness:
-    """`command`: how `rlsp run` is started; `settle_s`: how long it may take to finish after the last fault."""
+    """`command`: how `rlsp run` is started; `settle_s`: how long it may take to finish after the last fault;
+    `output`: where what it says goes."""
 
     def __init__(self, cfg: RunConfig, command: list[str], faults: list[Fault], seed: int, settle_s: float,
-                 say: Callable[[str], None]) -> None:
+                 output: Path, say: Callable[[str], None]) -> None:
         self._cfg, self._command, self._faults, self._settle_s, self._say = cfg, command, faults, settle_s, say
         self._mischief = Mischief(seed)
         self._run: asyncio.subprocess.Process | None = None
@@ -64,7 +65,7 @@ class Harness:
         self._expected_until_s = 0.0
         self._end = End(finished=False)
         self._over: asyncio.Future[str]
-        self.output = cfg.directory.with_suffix(".chaos.out")
+        self._output = output
 
     async def run(self) -> End:
         """Until everything is trained, or the run ended by itself, or the time is up; nothing is left running."""
@@ -107,7 +108,7 @@ class Harness:
         """`rlsp run` again and again, until it says that the run is finished."""
         while True:
             self._end.starts += 1
-            with await asyncio.to_thread(open, self.output, "ab") as out:
+            with await asyncio.to_thread(open, self._output, "ab") as out:
                 self._run = await asyncio.create_subprocess_exec(
                     *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=env,
                     start_new_session=True)
@@ -116,7 +117,7 @@ class Harness:
                 self._finish("")
                 return
             if code not in self._expected or time.monotonic() > self._expected_until_s:
-                words = self.output.read_text(errors="replace").splitlines() or [""]
+                words = self._output.read_text(errors="replace").splitlines() or [""]
                 self._finish(f"`rlsp run` ended by itself with code {code}: {words[-1]}")
                 return
             await asyncio.sleep(AGAIN_S)

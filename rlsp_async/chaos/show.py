@@ -108,13 +108,15 @@ def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[st
                place: Path) -> Result:
     from rlsp_async.chaos.harness import Harness, run_command
 
-    place.mkdir(parents=True, exist_ok=True)
+    output = Path(cfg.runs_dir).expanduser() / f"{cfg.name}.chaos.out"
+    for directory in (place, output.parent):
+        directory.mkdir(parents=True, exist_ok=True)
     overrides = [*overrides, f"runs_dir={place}"]
     cfg = msgspec.structs.replace(cfg, runs_dir=str(place))
     print(f"chaos: {len(faults)} faults in {arguments.minutes:g} minutes, seed {arguments.seed}, run {cfg.directory}",
           file=sys.stderr, flush=True)
     harness = Harness(cfg, run_command(arguments.config, overrides), faults, arguments.seed, arguments.settle,
-                      lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True))
+                      output, lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True))
     end = asyncio.run(harness.run())
     reasons = [end.reason] if end.reason else []
     found, acknowledged = None, 0
