@@ -6,12 +6,14 @@ Each raises LawError, and the transaction that holds the record is rolled back.
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import LawError
 from rlsp_async.replay.heads import Manifest, Stepped
+from rlsp_async.replay.rows import select
 
-_ROW = "SELECT state, step, provenance, oldest, uses, num_rollouts FROM groups WHERE group_id = ?"
+_ROWS = "SELECT group_id, state, step, provenance, oldest, uses, num_rollouts FROM groups WHERE group_id IN"
 
 
 def check_manifest(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -> None:
@@ -22,14 +24,14 @@ def check_manifest(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -
     if len(set(manifest.groups)) != len(manifest.groups):
         raise LawError(f"the manifest of step {manifest.step} names a group twice")
     stage = cfg.stages[manifest.stage]
+    rows = {row[0]: row[1:] for row in select(db, _ROWS, manifest.groups)}
     for group_id in manifest.groups:
-        wrong = _wrong(db.execute(_ROW, (group_id,)).fetchone(), manifest.step, stage.max_lag, stage.max_uses,
-                       cfg.sampling.rollouts)
+        wrong = _wrong(rows.get(group_id), manifest.step, stage.max_lag, stage.max_uses, cfg.sampling.rollouts)
         if wrong:
             raise LawError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
 
 
-def _wrong(row: tuple[str, int, str, int, int, int] | None, step: int, max_lag: int, max_uses: int,
+def _wrong(row: tuple[Any, ...] | None, step: int, max_lag: int, max_uses: int,
            rollouts: int) -> str:
     if row is None:
         return "the journal does not know it"

@@ -10,13 +10,13 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from rlsp_async.columns import floats, ints
+from rlsp_async.columns import floats
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling
 from rlsp_async.prompts.uniform import pick
 from rlsp_async.replay.crew import Worker
 from rlsp_async.replay.heads import Cursor, Head
-from rlsp_async.replay.ledger import count_tokens
+from rlsp_async.replay.ledger import check_whole, count_tokens, versions_of
 from rlsp_async.replay.select import is_stale, num_to_admit
 from rlsp_async.replay.setbacks import charge, drop, void
 from rlsp_async.replay.state import Effects, HubState
@@ -177,10 +177,10 @@ def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
     expected = sampling_of(state, head).rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
-    for rollout in group.rollouts:
-        if not np.isfinite(floats(rollout.logprobs)).all():
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: a log-prob is not finite")
-        newest = max(ints(rollout.versions).tolist(), default=-1)
-        if newest > state.step:  # no lag is below 0: the journal knows no such weights
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: tokens of version {newest}, the newest "
-                            f"step is {state.step}")
+    check_whole(group)
+    if not np.isfinite(floats(b"".join(rollout.logprobs for rollout in group.rollouts))).all():
+        bad = [rollout.index for rollout in group.rollouts if not np.isfinite(floats(rollout.logprobs)).all()]
+        raise DataError(f"group {group.group_id}, rollout {bad[0]}: a log-prob is not finite")
+    newest = versions_of(group)[1]
+    if newest > state.step:  # no lag is below 0: the journal knows no such weights
+        raise DataError(f"group {group.group_id}: tokens of version {newest}, the newest step is {state.step}")
