@@ -1,5 +1,9 @@
 """What cannot succeed stops by itself with its exit code and one line, and goes on once its cause is mended."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +46,50 @@ def test_a_verifier_that_always_errs_stops_the_run_and_is_named(tmp_path: Path, 
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(stub.curve(run)) == list(range(1, 13))
     stub.audited(run)
+
+
+FULL_DISK = """
+import json, subprocess, sys
+from pathlib import Path
+from rlsp_async.chaos.disk import fill, mount_small_disk
+from rlsp_async.errors import MachineError
+from tests.flow import stub
+disk, model = Path(sys.argv[1]), Path(sys.argv[2])
+try:
+    mount_small_disk(disk, 96)
+except MachineError as e:
+    sys.exit(json.dumps({"skip": str(e)}))
+run = stub.stub_run(disk / "home", model, "stages.rl.steps=60")
+process = subprocess.Popen([*stub.RLSP, "run", "--resume", str(run)], cwd=disk, env=stub.environment(run), text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+try:
+    stub.wait_for(lambda: stub.last_step(run) >= 3 or process.poll() is not None, "step 3")
+    ballast = fill(disk)
+    output, errors = process.communicate(timeout=60)
+    full = subprocess.CompletedProcess([], process.returncode, output, errors)
+finally:
+    process.kill()
+steps = stub.last_step(run)
+ballast.unlink()
+again = stub.resumed(run)
+stub.audited(run)
+print(json.dumps({"code": full.returncode, "said": stub.said(full), "steps": steps, "again": again.returncode,
+                  "why": again.stderr, "trained": sorted(stub.curve(run))}))
+"""
+
+
+def test_a_full_disk_stops_the_run_with_one_line_and_with_room_it_goes_on(tmp_path: Path, model: Path) -> None:
+    """The disk is a small one of its own: a tmpfs, mounted for one child process."""
+    (disk := tmp_path / "disk").mkdir()
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(disk), str(model)], cwd=stub.ROOT, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(stub.ROOT)}, capture_output=True, timeout=110)
+    if done.stderr.startswith('{"skip"'):
+        pytest.skip(json.loads(done.stderr)["skip"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["code"] == 2, found
+    [line] = found["said"]
+    assert line.startswith(f"rlsp: {disk}/home/runs/stub")
+    assert any(words in line for words in ("full", "No space left on device")), line
+    assert 3 <= found["steps"] < 60, "the disk was full too late"
+    assert (found["again"], found["trained"]) == (0, list(range(1, 61))), found["why"]
