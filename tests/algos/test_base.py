@@ -8,7 +8,7 @@ from rlsp_async.errors import ConfigError
 
 
 def test_the_algorithms_that_ship():
-    assert base.names() == ["grpo", "ppo", "reinforce", "sft"]
+    assert base.names() == ["grpo", "ppo", "reinforce", "sft", "topr"]
 
 
 def test_options_go_on_top_of_the_preset():
