@@ -1,8 +1,12 @@
 """Hand-made columns for the tests of single algorithms, and the gradient of a loss that was written twice."""
 
+from dataclasses import replace
+
 import torch
 
 from rlsp_async.algos import base
+
+__all__ = ["batch", "drawn", "gradient", "members", "replace", "tokens"]
 
 
 def batch(reward, group, length, **columns):

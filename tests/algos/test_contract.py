@@ -8,9 +8,11 @@ import torch
 from rlsp_async.algos import base, grpo, ppo, reinforce, sft
 
 MODULES = {name: base._module(name) for name in base.names()}
-CORRECTED = ["grpo", "ppo", "topr"]
+CORRECTED = ["cispo", "grpo", "gspo", "ppo", "topr"]
 """They claim to correct for the policy that sampled."""
-POLICY_GRADIENT = ["grpo", "ppo", "reinforce", "topr"]
+POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "rloo", "rover", "topr"]
+FACTOR = {"rover": 2.0}
+"""Of the on-policy gradient over REINFORCE's, 1 elsewhere: a squared error has it."""
 
 
 def tokens(num=6, seed=0, on_policy=False):
@@ -73,7 +75,7 @@ def test_moving_the_behaviour_log_prob_moves_the_gradient(name):
 @pytest.mark.parametrize("name", POLICY_GRADIENT)
 def test_on_policy_the_gradient_is_reinforces(name):
     given = tokens(on_policy=True)
-    torch.testing.assert_close(gradient(MODULES[name], given)[1], -given.share * given.adv)
+    torch.testing.assert_close(gradient(MODULES[name], given)[1], -FACTOR.get(name, 1.0) * given.share * given.adv)
 
 
 @pytest.mark.parametrize("name", MODULES)
