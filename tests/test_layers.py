@@ -63,6 +63,7 @@ ROWS = {
     "rlsp_async.verifying": Row(4),
     "rlsp_async.learning": Row(4),
     "rlsp_async.replay.tables": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.replay.rows": Row(3, TORCH),
     "rlsp_async.replay.laws": Row(3, TORCH),
     "rlsp_async.replay.bodies": Row(3, TORCH),
     "rlsp_async.replay.rundir": Row(4, TORCH),

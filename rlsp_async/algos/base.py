@@ -22,6 +22,9 @@ from torch import Tensor
 from rlsp_async import config
 from rlsp_async.errors import ConfigError
 
+Carried = Literal["nothing", "step", "behaviour"]
+"""Which ratio a loss carries itself: none, present over beginning of the step, or one over the policy that sampled."""
+
 Stats = dict[str, Tensor]
 """Named [sum, count] pairs: micro-batches add up, one division at the end."""
 
@@ -29,8 +32,10 @@ Stats = dict[str, Tensor]
 class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every algorithm's Config: what the learner itself reads."""
 
-    aggregation: Literal["token_mean", "seq_mean"] = "token_mean"
-    """Mean over all tokens of an update, or mean over rollouts of their token means."""
+    aggregation: Literal["token_mean", "seq_mean", "seq_sum", "horizon"] = "token_mean"
+    """Mean over all tokens of an update, or over rollouts of their token means, sums, or sums / horizon_tokens."""
+    horizon_tokens: int = 0
+    """Constant by which "horizon" divides a rollout's sum; above 0 there."""
     critic: Literal["none", "head", "head_detached", "separate"] = "none"
     """Value function: none, on the policy's trunk, there without gradient into it, or a model of its own."""
     critic_lr: float = 0.0
@@ -41,6 +46,14 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """RLSP's Eq. 1, or what the released reward server computes (rewards/compose.py)."""
     normalize_reward: bool = False
     """Rewards of a batch to mean 0, standard deviation 1, then clipped."""
+
+    def carries(self) -> Carried:
+        """Which ratio the loss of these options multiplies by."""
+        return "nothing"
+
+    def __post_init__(self) -> None:
+        if self.aggregation == "horizon" and self.horizon_tokens < 1:
+            raise ValueError("aggregation \"horizon\" divides by horizon_tokens; set it to sampling.max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,8 @@ class Rollouts:
     """Log-prob under the policy with which the stage began."""
     values_N: Tensor | None = None
     """Critic's values at the beginning of the step."""
+    old_mean_N: Tensor | None = None
+    """Mean over the vocabulary of the log-probs beside `old_N`."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,13 @@ class Tokens:
     returns: Tensor | None = None
     values: Tensor | None = None
     old_values: Tensor | None = None
+    rollout: Tensor | None = None
+    """int64; tokens of one rollout share a number, 0, 1, ... A rollout is never split between micro-batches."""
+    mean: Tensor | None = None
+    """Mean over the vocabulary of the log-probs where `logp` was taken; no gradient."""
+    old_mean: Tensor | None = None
+    """The same at the beginning of the step."""
+    reference: Tensor | None = None
 
 
 class Algorithm(Protocol):
@@ -99,7 +121,7 @@ class Algorithm(Protocol):
     PRESETS: dict[str, dict[str, Any]]
     """Options by name of preset."""
     NEEDS: frozenset[str]
-    """Columns it may ask for: "old", "reference", "values"."""
+    """Columns it may ask for: "old", "reference", "values", "mean"."""
 
     def needs(self, cfg: Any) -> frozenset[str]:
         """Columns it asks for with these options."""

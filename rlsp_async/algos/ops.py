@@ -135,12 +135,35 @@ def last_tokens(length_B: Tensor) -> Tensor:
     return length_B.cumsum(0) - 1
 
 
-def shares(length_B: Tensor, aggregation: str) -> Tensor:
-    """[N] share of each token in its update: 1 / tokens ("token_mean") or 1 / (rollouts * its length) ("seq_mean")."""
+def shares(length_B: Tensor, aggregation: str, horizon_tokens: int = 0) -> Tensor:
+    """[N] share of each token in its update.
+
+    "token_mean" 1 / tokens; of B rollouts "seq_mean" 1 / (B its length), "seq_sum" 1 / B, "horizon" 1 / (B horizon).
+    """
     if aggregation == "token_mean":
         num = int(length_B.sum())
         return torch.full((num,), 1.0 / num)
-    return (1.0 / (len(length_B) * length_B.float())).repeat_interleave(length_B)
+    per_B = {"seq_mean": length_B.float(), "seq_sum": torch.ones(len(length_B)),
+             "horizon": torch.full((len(length_B),), float(horizon_tokens))}[aggregation]
+    return (1.0 / (len(length_B) * per_B)).repeat_interleave(length_B)
+
+
+def rollout_sums(x: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
+    """[R] the sum of x over the masked-in tokens of the token's rollout. Example: (1, 2, 4) of (0, 0, 1) -> 3, 3, 4."""
+    num = int(rollout.max()) + 1 if len(rollout) else 0
+    return torch.zeros(num, dtype=x.dtype, device=x.device).index_add(0, rollout, guard(x, mask))[rollout]
+
+
+def rollout_means(x: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
+    """[R] the mean of x over the masked-in tokens of each token's rollout; 0 for a rollout without any."""
+    count = rollout_sums(torch.ones_like(x), rollout, mask)
+    return rollout_sums(x, rollout, mask) / count.clamp(min=1)
+
+
+def rollout_ratio(new: Tensor, behaviour: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
+    """[R] the probability of the token's whole rollout under one policy over the other: exp of a sum within +-20."""
+    total = rollout_sums(guard(new, mask) - guard(behaviour, mask), rollout, mask)
+    return total.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
 
 
 def stat(values: Tensor, mask: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlsp_async.algos import ops
+from rlsp_async.algos import groups, ops
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
 
 NEEDS: frozenset[str] = frozenset()
@@ -36,11 +36,7 @@ def needs(cfg: Config) -> frozenset[str]:
 
 def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     """One advantage a rollout, the same for all its tokens."""
-    adv_B = ops.group_advantages(batch.reward_B, batch.group_B, cfg.divide_by_std)
-    signal_B = ops.has_signal(batch.reward_B, batch.group_B)
-    keep_B = signal_B if cfg.drop_flat_groups else signal_B | True
-    return Advantages(adv_B.repeat_interleave(batch.length_B), keep_B,
-                      stats={"signal_fraction": float(signal_B.float().mean())})
+    return groups.centred(batch, cfg.divide_by_std, cfg.drop_flat_groups)
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:

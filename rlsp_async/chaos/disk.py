@@ -10,6 +10,7 @@ from rlsp_async.errors import MachineError
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MNT_DETACH = 2
 
 
 def mount_small_disk(place: Path, size_mb: int) -> None:
@@ -30,6 +31,12 @@ def mount_small_disk(place: Path, size_mb: int) -> None:
         raise _refused()
     if libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, f"size={size_mb}m".encode()):
         raise _refused()
+
+
+def unmount(place: Path) -> None:
+    """Takes the small disk away, with all that is on it, and the directory that it was mounted at."""
+    ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(place), _MNT_DETACH)
+    place.rmdir()
 
 
 def _refused() -> MachineError:

@@ -76,6 +76,8 @@ class PackedBatch:
     versions_R: Ids
     group_R: Longs
     rollout_R: Longs
+    sequence_R: Longs
+    """Number of the token's sequence within this micro-batch."""
     flat_R: Longs
     """Index into the batch's N response tokens."""
 
@@ -132,6 +134,7 @@ def build(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
         versions_R=sequences.versions_N[flat_R],
         group_R=np.repeat(sequences.group_S[at], length_Q),
         rollout_R=np.repeat(sequences.rollout_S[at], length_Q),
+        sequence_R=np.repeat(np.arange(len(at)), length_Q),
         flat_R=flat_R,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,37 +93,47 @@ def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan:
                         length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
                         mask_N=torch.isfinite(behaviour_N))
     if needs & {"values", "reference"}:
-        old_N, values_N = score(parts.policy, sequences, everyone, plan, "values" in needs)
-        rollouts = replace(rollouts, old_N=old_N, values_N=values_N)
+        found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs)
+        rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N)
     if "reference" in needs:
         if parts.reference is None:
             raise ConfigError(f"{plan.where}: the algorithm needs a reference policy and there is none")
-        rollouts = replace(rollouts, reference_N=score(parts.reference, sequences, everyone, plan)[0])
+        rollouts = replace(rollouts, reference_N=score(parts.reference, sequences, everyone, plan).logp_N)
     return rollouts
 
 
 def _with_old(parts: Learning, sequences: pack.Sequences, rollouts: Rollouts, kept: pack.Longs, plan: Plan) -> Rollouts:
     """Adds `old` for the kept sequences if it is asked for and not there. A single update begins with the very weights
     that would make it, so its own log-probs serve."""
-    missing = "old" in parts.algorithm.needs(parts.cfg) and rollouts.old_N is None
+    needs = parts.algorithm.needs(parts.cfg)
+    missing = "old" in needs and rollouts.old_N is None
     if not missing or not len(kept) or plan.epochs * plan.minibatches == 1:
         return rollouts
-    return replace(rollouts, old_N=score(parts.policy, sequences, kept, plan)[0])
+    found = score(parts.policy, sequences, kept, plan, False, "mean" in needs)
+    return replace(rollouts, old_N=found.logp_N, old_mean_N=found.mean_N)
+
+
+class Scores(NamedTuple):
+    """Columns [N] of a pass without gradient; 0 for sequences that were not asked for."""
+
+    logp_N: Tensor
+    values_N: Tensor | None
+    mean_N: Tensor | None
 
 
 @torch.no_grad()
 def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
-          with_values: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Log-probs [N] and values [N] of the members' response tokens, without gradient; 0 for other sequences."""
+          with_values: bool = False, with_mean: bool = False) -> Scores:
+    """Log-probs, and if asked for values and mean log-probs over the vocabulary, of the members' response tokens."""
     num = len(sequences.behaviour_N)
-    logp_N, values_N = torch.zeros(num), torch.zeros(num) if with_values else None
+    found = Scores(torch.zeros(num), torch.zeros(num) if with_values else None, torch.zeros(num) if with_mean else None)
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
-        out = policy.outputs(batch, plan.temperature, with_values)
-        logp_N[batch.flat_R] = out.logp_R.cpu()
-        if values_N is not None and out.values_R is not None:
-            values_N[batch.flat_R] = out.values_R.cpu()
-    return logp_N, values_N
+        out = policy.outputs(batch, plan.temperature, with_values, with_mean)
+        for column, made in zip(found, (out.logp_R, out.values_R, out.mean_R), strict=True):
+            if column is not None and made is not None:
+                column[batch.flat_R] = made.cpu()
+    return found
 
 
 def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan) -> list[list[int]]:
@@ -137,11 +147,12 @@ def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan) -
 def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs, rollouts: Rollouts, adv: Advantages,
                 plan: Plan) -> tuple[float, Stats, int]:
     """Gradients of one update; returns its loss, stats and trained tokens (prompt and response)."""
-    share_S = _shares(sequences.length_S, members, parts.cfg.aggregation)
+    share_S = _shares(sequences.length_S, members, parts.cfg)
+    with_mean = "mean" in parts.algorithm.needs(parts.cfg)
     loss_sum, stats, num_tokens = 0.0, Stats(), 0
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
-        out = parts.policy.outputs(batch, plan.temperature)
+        out = parts.policy.outputs(batch, plan.temperature, with_mean=with_mean)
         share_R = share_S[np.repeat(numbers, sequences.length_S[numbers])]
         tokens = _tokens(batch, out, share_R, rollouts, adv)
         loss, more = parts.algorithm.token_loss(parts.cfg, tokens)
@@ -154,12 +165,12 @@ def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs,
     return loss_sum, stats, num_tokens
 
 
-def _shares(length_S: pack.Longs, members: pack.Longs, aggregation: str) -> Any:
+def _shares(length_S: pack.Longs, members: pack.Longs, cfg: AlgorithmConfig) -> Any:
     """[S] the share of one token of each member in the update; 0 for others."""
     length_M = torch.from_numpy(length_S[members])
     first = length_M.cumsum(0) - length_M
     share_S = np.zeros(len(length_S), dtype=np.float32)
-    share_S[members] = ops.shares(length_M, aggregation)[first].numpy()
+    share_S[members] = ops.shares(length_M, cfg.aggregation, cfg.horizon_tokens)[first].numpy()
     return share_S
 
 
@@ -170,11 +181,13 @@ def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollo
     def pick(x_N: Tensor | None) -> Tensor | None:
         return None if x_N is None else x_N[at].to(device)
 
-    old = pick(rollouts.old_N)
+    old, old_mean = pick(rollouts.old_N), pick(rollouts.old_mean_N)
     return Tokens(logp=out.logp_R, behaviour=rollouts.behaviour_N[at].to(device), adv=adv.adv_N[at].to(device),
                   mask=rollouts.mask_N[at].to(device), share=torch.from_numpy(share_R).to(device),
                   old=out.logp_R.detach() if old is None else old, returns=pick(adv.returns_N), values=out.values_R,
-                  old_values=pick(rollouts.values_N))
+                  old_values=pick(rollouts.values_N), rollout=torch.from_numpy(batch.sequence_R).to(device),
+                  mean=out.mean_R, old_mean=out.mean_R if old_mean is None else old_mean,
+                  reference=pick(rollouts.reference_N))
 
 
 def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:

@@ -8,9 +8,11 @@ import torch
 from rlsp_async.algos import base, grpo, ppo, reinforce, sft
 
 MODULES = {name: base._module(name) for name in base.names()}
-CORRECTED = ["grpo", "ppo"]
+CORRECTED = ["cispo", "grpo", "gspo", "ppo", "topr"]
 """They claim to correct for the policy that sampled."""
-POLICY_GRADIENT = ["grpo", "ppo", "reinforce"]
+POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "rloo", "rover", "topr"]
+FACTOR = {"rover": 2.0}
+"""Of the on-policy gradient over REINFORCE's, 1 elsewhere: a squared error has it."""
 
 
 def tokens(num=6, seed=0, on_policy=False):
@@ -19,9 +21,11 @@ def tokens(num=6, seed=0, on_policy=False):
     logp = (-draw().abs() - 0.1).requires_grad_()
     old = logp.detach().clone() if on_policy else logp.detach() + 0.1 * draw()
     behaviour = old.clone() if on_policy else old + 0.1 * draw()
+    mean = -2.0 + 0.1 * draw()
     return base.Tokens(logp=logp, behaviour=behaviour, adv=draw(), mask=torch.ones(num, dtype=torch.bool),
                        share=torch.full((num,), 1 / num), old=old, returns=draw(),
-                       values=draw().requires_grad_(), old_values=draw())
+                       values=draw().requires_grad_(), old_values=draw(), reference=old + 0.1 * draw(),
+                       rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw())
 
 
 def gradient(module, given, cfg=None):
@@ -53,7 +57,7 @@ def test_what_is_masked_reaches_neither_loss_nor_gradient(name, bad):
     def spoil(x):
         return torch.where(mask, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
 
-    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values")
+    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean")
     spoilt = replace(clean, **{c: spoil(getattr(clean, c)) for c in columns})
     for expected, got in zip(gradient(MODULES[name], clean), gradient(MODULES[name], spoilt), strict=True):
         torch.testing.assert_close(got, expected)
@@ -71,7 +75,7 @@ def test_moving_the_behaviour_log_prob_moves_the_gradient(name):
 @pytest.mark.parametrize("name", POLICY_GRADIENT)
 def test_on_policy_the_gradient_is_reinforces(name):
     given = tokens(on_policy=True)
-    torch.testing.assert_close(gradient(MODULES[name], given)[1], -given.share * given.adv)
+    torch.testing.assert_close(gradient(MODULES[name], given)[1], -FACTOR.get(name, 1.0) * given.share * given.adv)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -92,6 +96,7 @@ def one(**columns):
     filled = {"logp": [-0.7], "old": [-1.0], "behaviour": [-1.2], "adv": [1.0], "values": [0.0], "old_values": [0.0],
               "returns": [0.0], "share": [1.0], **columns}
     made = {k: torch.tensor(v) for k, v in filled.items()}
+    made.setdefault("rollout", torch.zeros(len(made["logp"]), dtype=torch.int64))
     return base.Tokens(**{**made, "logp": made["logp"].requires_grad_(), "values": made["values"].requires_grad_()},
                        mask=torch.ones(len(made["logp"]), dtype=torch.bool))
 
