@@ -55,6 +55,13 @@ class Effects:
     wants: list[int] = field(default_factory=list)
     """Steps whose batches the shell reads from the journal and hands to `Hub.restored`."""
 
+    def extend(self, later: Effects) -> None:
+        """What follows from a later event comes after, each kind in order."""
+        self.records += later.records
+        self.sends += later.sends
+        self.lines += later.lines
+        self.wants += later.wants
+
 
 class HubState:
     """Everything that an event may change."""

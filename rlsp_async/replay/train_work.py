@@ -207,3 +207,5 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
     state.to_train.clear()
     state.to_train.extend(step for step in range(start, state.last_manifest + 1) if step not in held)
     state.wanted.clear()
+    for step in state.restored.keys() - set(state.to_train):
+        del state.restored[step]  # it starts later than the learner before it
