@@ -13,8 +13,8 @@ from rlsp_async.messages import StepReport, TrainJob
 class Turns:
     """A handler that starts a step only when the one before it is in the weights.
 
-    Waits at most `bound_s` for that; then MessageError: nobody is to blame, and the hub sends both again. Ends early by cancelling (its
-    lease was revoked).
+    Waits at most `bound_s` for that; then MessageError: nobody is to blame, and the hub sends both again. Ends early by
+    cancelling (its lease was revoked).
     """
 
     def __init__(self, train: Callable[[TrainJob], Awaitable[StepReport]], step: Callable[[], int],
