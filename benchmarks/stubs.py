@@ -171,7 +171,7 @@ class Stub:
             case Pong(known=False):
                 self.hello()
             case Status():
-                self.fleet.outcome.statuses.append(message)
+                self.fleet.told(message)
             case Refuse(reason=reason):
                 raise SystemExit(f"{self.name} was refused: {reason}")
 
@@ -267,6 +267,13 @@ class Fleet:
                 self.outcome.verified += 1
             case "learner":
                 self.outcome.steps += 1
+
+    def told(self, status: Status) -> None:
+        """Only the newest keeps its list of workers: a thousand of them a second would be what grows here."""
+        statuses = self.outcome.statuses
+        if statuses:
+            statuses[-1] = msgspec.structs.replace(statuses[-1], workers=[])
+        statuses.append(status)
 
     def leased(self, seconds: float) -> None:
         """A Work came for credit that was freed so long ago."""
