@@ -7,9 +7,9 @@ Scenarios: `learner` and `verifiers` are frozen (SIGSTOP) after a few seconds of
 against a learner that keeps up. A real hub process; each role is one process of stub workers (stubs.py). Passes when
 the hub's memory and every queue have stopped growing, and the waiting samplers are shown as `waiting for credit`.
 
-What is judged is the second half. A connection costs the hub 64 KiB as soon as 512 messages have gone over it each way
-(ZeroMQ's two chunks of a queue, tests/wire/test_growth.py); at the pace of `samplers` that takes 6 minutes, so give that
-scenario 12. Whoever looks for less time sees the queues being filled and takes it for a leak.
+What is judged is the second half. A connection costs the hub 64 KiB once 512 messages have gone over it each way
+(the chunks of its queues in ZeroMQ, tests/wire/test_growth.py); at the pace of `samplers` that takes 6 minutes: give it
+12. Whoever looks for less time sees the queues being filled and takes it for a leak.
 """
 
 from __future__ import annotations
