@@ -145,7 +145,7 @@ def _rss_mb(pid: int) -> float:
 def _row(scenario: Scenario, memory: dict[str, list[float]], statuses: list[Status]) -> Row:
     half = memory["hub"][len(memory["hub"]) // 2:]
     slope = _slope(half)
-    capacity = GROUPS_PER_STEP * (TARGET_LAG + 1)
+    capacity = statuses[-1].counts.get("capacity", GROUPS_PER_STEP * (TARGET_LAG + 1))
     highest = {name: max(status.counts.get(name, 0) for status in statuses) for name in LEVELS}
     last = statuses[-1]
     states = Counter(worker.state for worker in last.workers if worker.role == "sampler")
