@@ -57,7 +57,9 @@ class Task(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
     verifier: str = ""
-    """A module of rlsp_async.verifying, or dotted. Empty: the one the task names."""
+    """A module of rlsp_async.verifying, dotted, or a file ending with .py. Empty: the one the task names."""
+    verifier_options: dict[str, Any] = {}
+    """Decoded by the verifier's `Config`; one whose name ends with _env names an environment variable it may read."""
 
 
 class Sampling(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -176,7 +176,11 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
     if group.prompt.prompt_id != state.prompt(_split(head), head.index).prompt_id:
         raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
-    expected = sampling_of(state, head).rollouts
+    issued = _job(state, head)
+    if (group.prompt, group.sampling, group.purpose, group.stage, group.provenance) != (
+            issued.prompt, issued.sampling, issued.purpose, issued.stage, "rollout"):
+        raise DataError(f"group {group.group_id} came with another prompt, sampling or purpose than it was issued with")
+    expected = issued.sampling.rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
     check_whole(group)

@@ -1,7 +1,7 @@
 """What a checker process may not do, asked of the kernel: no network, no new process, no write to any file system.
 
-    confine(memory_mb=2048)      # for the rest of this process; no privilege is needed
-    holds()                      # {"no network": True, "no writing": True, ...}: tried out in a child, not believed
+    confine(Limits(memory_mb=2048))  # for the rest of this process; no privilege is needed
+    holds(Limits(memory_mb=2048))    # {"no network": True, "no writing": True, ...}: tried out in a child, not believed
 
 Three layers, each optional, so that one that a kernel lacks costs only itself: resource limits, Landlock (Linux 5.13),
 and a seccomp filter (x86-64) that answers EPERM. The channel to the pool is open already and stays usable.
@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _ARCH_X86_64 = 0xC000003E
@@ -36,6 +37,8 @@ _DENIED = (
     29, 68, 240, 160, 302, 250, 272, 298, 304, 308, 319, 321, 323, 425, 426, 427,  # shared memory, limits, namespaces
 )  # fmt: skip
 """x86-64 numbers."""
+_CONNECTING = (41, 42, 49)
+"""socket connect bind."""
 _OPEN, _OPENAT = (2, 1), (257, 2)
 """(number, which argument holds the flags)."""
 _LANDLOCK_WRITES = 0b1_1111_1111_0010
@@ -43,36 +46,60 @@ _LANDLOCK_WRITES = 0b1_1111_1111_0010
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
 
 
-def confine(memory_mb: int) -> None:
+@dataclass(frozen=True)
+class Limits:
+    """What a checker is left with."""
+
+    memory_mb: int
+    """Address space."""
+    cpu_s: int = 0
+    """CPU seconds of its whole life; 0: as many as it takes."""
+    network: bool = False
+    """It may open connections."""
+    free: bool = False
+    """Nothing but its life is bound to its parent's: for a program that the user trusts."""
+
+
+def confine(limits: Limits) -> None:
     """Confines this process for good, as far as this kernel goes. Ends it when its parent has died already."""
     parent = os.getppid()
+    if limits.free:
+        _die_with(parent)
+        return
     os.environ.clear()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))
+    if limits.cpu_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s))
     if sys.platform != "linux":
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    libc = _die_with(parent)
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_mb << 20, limits.memory_mb << 20))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _landlock(libc)
     if platform.machine() == "x86_64":
-        _seccomp(libc)
+        _seccomp(libc, limits.network)
 
 
-def holds() -> dict[str, bool]:
-    """What a confined child of this process really cannot do. Call it where a fork is harmless."""
+def _die_with(parent: int) -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+    return libc
+
+
+def holds(limits: Limits) -> dict[str, bool]:
+    """What a child of this process that is confined so really cannot do. Call it where a fork is harmless."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             os.close(reader)
-            confine(1 << 20)
+            confine(replace(limits, memory_mb=1 << 20, cpu_s=0))
             os.write(writer, bytes(_is_refused(attempt) for attempt in _ATTEMPTS.values()))
             code = 0
         finally:
@@ -96,20 +123,20 @@ def _landlock(libc: ctypes.CDLL) -> None:
         os.close(ruleset)
 
 
-def _seccomp(libc: ctypes.CDLL) -> None:
-    program = _program()
+def _seccomp(libc: ctypes.CDLL, network: bool) -> None:
+    program = _program(tuple(number for number in _DENIED if not (network and number in _CONNECTING)))
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
     libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0)
 
 
-def _program() -> bytes:
+def _program(denied: tuple[int, ...]) -> bytes:
     """The filter: wrong architecture dies, denied calls and opening to write get EPERM, the rest goes on."""
     lines = [
         (_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCH_X86_64), (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, 0), (_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _EPERM),
     ]  # fmt: skip
-    for number in _DENIED:
+    for number in denied:
         lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
     for number, argument in (_OPEN, _OPENAT):
         lines += [(_EQUAL, 0, 4, number), (_LOAD, 0, 0, 16 + 8 * argument), (_ANY_BIT, 0, 1, _WRITE_FLAGS),

@@ -17,16 +17,26 @@ import socket
 import struct
 import sys
 import time
+from typing import Any
 
 import msgspec
 
 from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
-from rlsp_async.verifying.confine import confine, holds
-from rlsp_async.verifying.verifier import Verifier, lane_of, load_verifier
+from rlsp_async.verifying.confine import Limits, confine, holds
+from rlsp_async.verifying.verifier import Lane, Verifier, load_verifier
 
 LENGTH = struct.Struct("<I")
 MAX_TEXT = 500
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What the nursery is for; JSON in its arguments."""
+
+    verifier: str
+    options: dict[str, Any]
+    memory_mb: int
+    deadline_s: float
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +59,23 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Argv: control descriptor, verifier name, memory limit in MB."""
+    """Argv: control descriptor, Start."""
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when we end
+    start = msgspec.json.decode(sys.argv[2], type=Start)
     try:
-        verifier = load_verifier(sys.argv[2])
+        verifier = load_verifier(start.verifier, start.options)
     except UserError as e:
         control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
         return
-    control.sendall(frame(Ready(pid=os.getpid(), lane=lane_of(verifier), holds=holds())))
-    _obey(control, verifier, f"{sys.argv[2].rpartition('.')[2]}/{verifier.VERSION}", int(sys.argv[3]))
+    control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=holds(_limits(start, verifier.lane)))))
+    _obey(control, verifier, _limits(start, verifier.lane))
+
+
+def _limits(start: Start, lane: Lane) -> Limits:
+    """A checker of the isolated lane has one answer to judge, and no more time than that takes; others live long."""
+    return Limits(memory_mb=start.memory_mb, cpu_s=int(start.deadline_s) + 2 if lane == "isolated" else 0,
+                  network=lane == "network", free=lane == "trusted")
 
 
 def frame(message: object) -> bytes:
@@ -67,7 +84,7 @@ def frame(message: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def _obey(control: socket.socket, verifier: Verifier, name: str, memory_mb: int) -> None:
+def _obey(control: socket.socket, verifier: Verifier, limits: Limits) -> None:
     """Takes orders until the control socket closes, then kills what is left."""
     children: set[int] = set()
     while order := _next_order(control):
@@ -79,7 +96,7 @@ def _obey(control: socket.socket, verifier: Verifier, name: str, memory_mb: int)
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _be_checker(socket.socket(fileno=descriptor), verifier, name, memory_mb)
+                _be_checker(socket.socket(fileno=descriptor), verifier, limits)
             os.close(descriptor)
             children.add(pid)
     for pid in children - _reap(children):
@@ -100,13 +117,13 @@ def _reap(children: set[int]) -> set[int]:
 # --- the checker ---------------------------------------------------------------------------------------------------
 
 
-def _be_checker(channel: socket.socket, verifier: Verifier, name: str, memory_mb: int) -> None:
+def _be_checker(channel: socket.socket, verifier: Verifier, limits: Limits) -> None:
     """The life of a forked checker; never returns."""
     code = 1
     try:
-        confine(memory_mb)
+        confine(limits)
         channel.sendall(frame(Ready(pid=os.getpid())))
-        _serve(channel, verifier, name)
+        _serve(channel, verifier)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the pool has closed the channel: nobody waits for an answer
@@ -114,26 +131,24 @@ def _be_checker(channel: socket.socket, verifier: Verifier, name: str, memory_mb
         os._exit(code)
 
 
-def _serve(channel: socket.socket, verifier: Verifier, name: str) -> None:
+def _serve(channel: socket.socket, verifier: Verifier) -> None:
     """Reads batches, answers each item as soon as it is judged: an unanswered item is the guilty one."""
     read, decoder = channel.makefile("rb").read, msgspec.msgpack.Decoder(list[VerifyItem])
     while len(head := read(LENGTH.size)) == LENGTH.size:
         for item in decoder.decode(read(LENGTH.unpack(head)[0])):
-            channel.sendall(frame(_judge(verifier, name, item)))
+            channel.sendall(frame(_judge(verifier, item)))
 
 
-def _judge(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
+def _judge(verifier: Verifier, item: VerifyItem) -> Verdict:
     start = time.perf_counter()
     try:
-        verdict = verifier.score(item.prompt, item.response, item.answer)
-        if not isinstance(verdict, Verdict):
-            raise TypeError(f"score returned {type(verdict).__name__}, not Verdict")
+        verdict = verifier.judge(item.prompt, item.response, item.answer)
     except MemoryError:
         verdict = Verdict(status="error", detail="out of memory")
     except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier
         verdict = Verdict(status="error", detail=f"{type(e).__name__}: {e}")
     return msgspec.structs.replace(
-        verdict, verifier=name, milliseconds=(time.perf_counter() - start) * 1e3,
+        verdict, verifier=verifier.name, milliseconds=(time.perf_counter() - start) * 1e3,
         extracted=verdict.extracted[:MAX_TEXT], detail=verdict.detail[:MAX_TEXT],
     )  # fmt: skip
 

@@ -222,6 +222,23 @@ def test_rollouts_that_cannot_be_trained_on_are_a_fault_of_the_answer(change: di
     assert (head.state, head.faults) == ("issued", 1)
 
 
+@pytest.mark.parametrize("change", [
+    {"prompt": {"answer": "42"}}, {"prompt": {"text": "say 42"}}, {"prompt": {"propensity": 0.5}},
+    {"sampling": {"temperature": 9.0}}, {"sampling": {"seed": 1}}, {"purpose": "evaluate"}, {"stage": "sft"},
+    {"provenance": "demonstration"}])
+def test_rollouts_of_something_else_than_was_issued_are_a_fault_of_the_answer(change: dict[str, Any]):
+    """What a sampler echoes is what its rollouts are judged by: a wrong answer there would be a false reward."""
+    bench = crewed()
+    work = works(bench, b"s")[0]
+    group = rollouts_of(work.job)
+    echoed = {name: msgspec.structs.replace(getattr(group, name), **value) if isinstance(value, dict) else value
+              for name, value in change.items()}
+    bench.say(b"s", Done(lease=work.lease, groups=[msgspec.structs.replace(group, **echoed)]))
+    head = bench.hub.state.ledger.heads[work.job.group_id]
+    assert (head.state, head.faults) == ("issued", 1)
+    assert "than it was issued with" in bench.hub.state.last_error
+
+
 def test_late_verdicts_and_rollouts_are_counted_and_recorded_not_trained():
     bench = crewed()
     work = works(bench, b"s")[0]
