@@ -110,7 +110,7 @@ class LeanWork(msgspec.Struct, tag="work"):
     job: LeanTrain
 
 
-_decode_lean = msgspec.msgpack.Decoder(
+decode_lean = msgspec.msgpack.Decoder(
     Welcome | Pong | LeanWork | Ack | Revoke | NewWeights | Drain | Refuse | Status).decode
 
 
@@ -147,7 +147,7 @@ class Stub:
 
     def drain(self) -> None:
         """Reads until the edge-triggered descriptor will speak again."""
-        decode = _decode_lean if self.role == "learner" else decode_from_hub
+        decode = decode_lean if self.role == "learner" else decode_from_hub
         while self.socket.getsockopt(zmq.EVENTS) & READ:
             for _ in range(1000):
                 try:
