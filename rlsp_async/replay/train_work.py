@@ -86,6 +86,7 @@ def accept_report(state: HubState, out: Effects, report: StepReport, now: float)
     """
     if report.step > state.step + 1 and report.step in state.manifests:
         return False
+    state.learner_step = max(state.learner_step, report.step)
     state.restored.pop(report.step, None)
     if report.step in state.to_train:
         state.to_train.remove(report.step)
@@ -198,6 +199,7 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
     if hello.incarnation != state.cursors.get("learner", -1):
         state.cursors["learner"] = hello.incarnation  # an older start is refused from now on
         out.records.append(Cursor(name="learner", value=hello.incarnation))
+    state.learner_step = hello.step
     start = _first_step(state, hello)
     if hello.step > state.last_manifest:
         fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
