@@ -100,6 +100,8 @@ class HubState:
         self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
         """Of the newest groups: True for ready, False for dropped because something failed."""
         self.train_failures = 0
+        self.learner_step = 0
+        """Newest step in the learner's weights, as far as it has said."""
         self.repeats: Counter[int] = Counter()
         """Step -> times that a restarted learner has trained it again."""
         self.num_duplicates = 0
