@@ -25,7 +25,8 @@ def tokens(num=6, seed=0, on_policy=False):
     return base.Tokens(logp=logp, behaviour=behaviour, adv=draw(), mask=torch.ones(num, dtype=torch.bool),
                        share=torch.full((num,), 1 / num), old=old, returns=draw(),
                        values=draw().requires_grad_(), old_values=draw(), reference=old + 0.1 * draw(),
-                       rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw())
+                       rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
+                       lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num))
 
 
 def gradient(module, given, cfg=None):
