@@ -8,9 +8,9 @@ import torch
 from rlsp_async.algos import base, grpo, ppo, reinforce, sft
 
 MODULES = {name: base._module(name) for name in base.names()}
-CORRECTED = ["cispo", "grpo", "gspo", "ppo", "topr"]
+CORRECTED = ["cispo", "grpo", "gspo", "ppo", "reinforce_pp", "topr"]
 """They claim to correct for the policy that sampled."""
-POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "rloo", "rover", "topr"]
+POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "topr"]
 FACTOR = {"rover": 2.0}
 """Of the on-policy gradient over REINFORCE's, 1 elsewhere: a squared error has it."""
 
