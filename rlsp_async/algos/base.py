@@ -99,6 +99,8 @@ class Advantages:
     returns_N: Tensor | None = None
     """Targets of the critic."""
     stats: dict[str, float] = field(default_factory=dict)
+    pair_B: Tensor | None = None
+    """int64 [B]; two rollouts of a group with the same number are compared and share a micro-batch. -1: alone."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Tokens:
     """int64, versions from the token's policy to the learner's at the beginning of the step."""
     value_share: Tensor | None = None
     """`share` without the factors of the correction stages, for losses that are none of the policy's; None: `share`."""
+    pair: Tensor | None = None
+    """int64; the pair of the token's rollout, as `Advantages.pair_B` numbers them."""
 
 
 class Algorithm(Protocol):

@@ -165,9 +165,11 @@ def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: 
     return found
 
 
-def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan) -> list[list[int]]:
+def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan,
+                   pair_B: Tensor | None = None) -> list[list[int]]:
+    together = None if pair_B is None else pair_B.numpy()[members]
     try:
-        bins = pack.plan(sequences.total_S[members], plan.capacity_tokens)
+        bins = pack.plan(sequences.total_S[members], plan.capacity_tokens, together)
     except ValueError as e:
         raise ConfigError(f"{plan.where}: {e}") from None
     return [[int(members[i]) for i in numbers] for numbers in bins]
@@ -179,7 +181,7 @@ def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs,
     share_S = _shares(sequences.length_S, members, parts.cfg)
     with_mean = "mean" in parts.algorithm.needs(parts.cfg)
     loss_sum, stats, num_tokens = 0.0, Stats(), 0
-    for numbers in _micro_batches(sequences, members, plan):
+    for numbers in _micro_batches(sequences, members, plan, adv.pair_B):
         batch = pack.build(sequences, numbers)
         out = parts.policy.outputs(batch, plan.temperature, with_mean=with_mean)
         share_R = share_S[np.repeat(numbers, sequences.length_S[numbers])]
@@ -217,7 +219,8 @@ def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollo
                   old=out.logp_R.detach() if old is None else old, returns=pick(adv.returns_N), values=out.values_R,
                   old_values=pick(rollouts.values_N), rollout=torch.from_numpy(batch.sequence_R).to(device),
                   mean=out.mean_R, old_mean=out.mean_R if old_mean is None else old_mean,
-                  reference=pick(rollouts.reference_N), lag=pick(rollouts.lag_N))
+                  reference=pick(rollouts.reference_N), lag=pick(rollouts.lag_N),
+                  pair=pick(None if adv.pair_B is None else adv.pair_B.repeat_interleave(rollouts.length_B)))
 
 
 def _correct(tokens: Tokens, stages: Stages) -> tuple[Tokens, Stats]:

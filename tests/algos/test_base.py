@@ -8,7 +8,7 @@ from rlsp_async.errors import ConfigError
 
 
 def test_the_algorithms_that_ship():
-    assert base.names() == ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "sft",
+    assert base.names() == ["cispo", "dpo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "sft",
                             "topr"]
 
 

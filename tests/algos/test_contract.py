@@ -26,7 +26,8 @@ def tokens(num=6, seed=0, on_policy=False):
                        share=torch.full((num,), 1 / num), old=old, returns=draw(),
                        values=draw().requires_grad_(), old_values=draw(), reference=old + 0.1 * draw(),
                        rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
-                       lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num))
+                       lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num),
+                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num])
 
 
 def gradient(module, given, cfg=None):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rlsp_async import config
+from rlsp_async.errors import ConfigError
 from rlsp_async.learning import optim, update
 from tests.learning.test_update import data, learning, plan
 
@@ -98,3 +99,18 @@ def test_demonstrations_have_no_stages(model_dir):
     sequences.versions_N[:] = -1
     metrics = update.run(learning(model_dir, "sft"), sequences, reward, plan())
     assert not [name for name in metrics if name.startswith("all_")]
+
+
+def test_pairs_share_a_micro_batch_whatever_its_size(model_dir):
+    results = []
+    for capacity in (256, 40):
+        parts = learning(model_dir, "dpo", against="behaviour", pairs_per_group=2)
+        made = update.run(parts, *data(), plan(capacity))
+        results.append((made["loss"], made["grad_norm"], made["margin"], made["pairs"], made["kept_fraction"]))
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
+    assert results[0][3] >= 4
+
+
+def test_a_pair_too_long_for_a_micro_batch_is_a_setting(model_dir):
+    with pytest.raises(ConfigError, match="a pair of sequences of .* raise learner.tokens_per_microbatch"):
+        update.run(learning(model_dir, "dpo", against="behaviour"), *data(), plan(18))
