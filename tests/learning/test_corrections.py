@@ -114,3 +114,20 @@ def test_pairs_share_a_micro_batch_whatever_its_size(model_dir):
 def test_a_pair_too_long_for_a_micro_batch_is_a_setting(model_dir):
     with pytest.raises(ConfigError, match="a pair of sequences of .* raise learner.tokens_per_microbatch"):
         update.run(learning(model_dir, "dpo", against="behaviour"), *data(), plan(18))
+
+
+def test_m2po_measures_the_kept_rollouts_and_no_others(model_dir):
+    """A token far away leaves; a group without signal, all of it far away, is no part of the mean."""
+    sequences, reward = data()
+    reward[sequences.group_S == 0] = 1.0
+    parts = learning(model_dir, "reinforce", corrections={"mask": "m2po"})
+    everyone = np.arange(len(sequences.responses))
+    exact = update.score(parts.policy, sequences, everyone, plan()).logp_N.numpy()
+    group_N = np.repeat(sequences.group_S, sequences.length_S)
+    sequences.behaviour_N[:] = np.where(group_N == 0, exact - 5.0, exact - 0.1)
+    far = np.flatnonzero(group_N == 1)[0]
+    sequences.behaviour_N[far] = exact[far] - 3.0
+    metrics = update.run(parts, sequences, reward, plan())
+    assert min(metrics["mask_kept_positive"], metrics["mask_kept_negative"]) < 1.0
+    assert max(metrics["mask_kept_positive"], metrics["mask_kept_negative"]) == 1.0
+    assert max(metrics["mask_largest_positive"], metrics["mask_largest_negative"]) == pytest.approx(np.exp(0.1), rel=1e-4)
