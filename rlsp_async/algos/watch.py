@@ -1,7 +1,8 @@
 """Figures of an update that micro-batches add up to: means, effective counts, largest values; by sign of the advantage.
 
-A stat is a pair [sum, count] under its name. Two kinds of name begin with a mark: `_w/NAME` and `_w2/NAME`, weights and
-their squares, become one effective fraction (sum w)^2 / (count sum w^2); `_largest/NAME` keeps the larger.
+A stat is a pair [sum, count] under its name. Some names begin with a mark: `_w/NAME` and `_w2/NAME`, weights and their
+squares, become one effective fraction (sum w)^2 / (count sum w^2); `_largest/NAME` keeps the larger; `_bin/NAME` is a
+share that is left out when it is 0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rlsp_async.algos.view import View
 Stats = dict[str, Tensor]
 LAGS = (0, 1, 2, 4, 8, 16)
 """Lower ends of the lag histogram's bins."""
-_W, _W2, _LARGEST = "_w/", "_w2/", "_largest/"
+_W, _W2, _LARGEST, _BIN = "_w/", "_w2/", "_largest/", "_bin/"
 
 
 def merge(total: Stats, more: Stats) -> Stats:
@@ -32,19 +33,19 @@ def merge(total: Stats, more: Stats) -> Stats:
 
 
 def figures(totals: Stats) -> dict[str, float]:
-    """One number a name; effective fractions of nothing and largest of nothing are left out."""
+    """One number a name; of what there was none, a mean of 0 would be a lie, and there is no number."""
     found: dict[str, float] = {}
     for name, pair in totals.items():
         total, count = float(pair[0]), float(pair[1])
+        if not count or name.startswith(_W2) or (name.startswith(_BIN) and not total):
+            continue
         if name.startswith(_W):
             square = float(totals[_W2 + name.removeprefix(_W)][0])
-            if square > 0:
-                found[name.removeprefix(_W)] = total**2 / (count * square)
+            found |= {name.removeprefix(_W): total**2 / (count * square)} if square > 0 else {}
         elif name.startswith(_LARGEST):
-            if count:
-                found[name.removeprefix(_LARGEST)] = total
-        elif not name.startswith(_W2):
-            found[name] = total / max(1.0, count)
+            found[name.removeprefix(_LARGEST)] = total
+        else:
+            found[name.removeprefix(_BIN)] = total / count
     return found
 
 
@@ -74,7 +75,7 @@ def stage(name: str, view: View, weight: Tensor, keep: Tensor) -> Stats:
         if keep is not view.mask:
             found[f"{name}_kept_{sign}"] = ops.stat(keep.float(), side)
         if view.lag is not None:
-            found |= {f"{name}_lag_{low}_{sign}": pair for low, pair in histogram(view.lag, left).items()}
+            found |= {f"{_BIN}{name}_lag_{low}_{sign}": pair for low, pair in histogram(view.lag, left).items()}
     return found
 
 
