@@ -30,6 +30,7 @@ SAME = 0.8
 
 _IS = r"(?: is|'s| was|'re| are| looks| seems)(?: just| clearly| still| also)?"
 _WE = r"(?:let me|let's|let us|i will|i'll|i should|i need to|we can|we should|we need to|i can|i must)"
+_MADE = r"(?:i made|i've made|there(?: is|'s)|that(?: is|'s| was))"
 _AGAIN = r"(?: just| now| quickly| first| also| at least)?"
 PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
     "backtracks": (
@@ -39,12 +40,13 @@ PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("wrong", rf"\b(?:that|this|it|which|something){_IS} wrong\b"),
         ("incorrect", rf"\b(?:that|this|it|which){_IS} incorrect\b"),
         ("not right", rf"\b(?:that|this|it|which){_IS} not(?: quite)? right\b"),
-        ("n't right", r"\b(?:that|this|it|which) (?:isn't|wasn't|can't be|doesn't look|doesn't seem)(?: quite)? right\b"),
+        ("n't right", r"\b(?:that|this|it|which) (?:isn't|wasn't)(?: quite)? right\b"),
+        ("right", r"\b(?:that|this|it|which) (?:can't be|doesn't (?:look|seem))(?: quite)? right\b"),
         ("not correct", rf"\b(?:that|this|it|which){_IS} not correct\b"),
         ("n't work", r"\b(?:that|this|it|which) (?:doesn't|didn't|won't|wouldn't) work\b"),
         ("not work", r"\b(?:that|this|it|which) (?:does|did|will|would) not work\b"),
-        ("mistake", r"\b(?:i made|i've made|there(?: is|'s)|that(?: is|'s| was)) an? (?:\w+ )?mistake\b|\bmy mistake\b"),
-        ("an error", r"\b(?:i made|i've made|there(?: is|'s)|that(?: is|'s| was)) an error\b"),
+        ("mistake", rf"\b{_MADE} an? (?:\w+ )?mistake\b|\bmy mistake\b"),
+        ("an error", rf"\b{_MADE} an error\b"),
         ("start over", r"\bstart over\b"),
         ("try again", rf"\b{_WE} try again\b|^\W*try again\b"),
         ("go back", rf"\b{_WE} go back\b|^\W*go back\b"),

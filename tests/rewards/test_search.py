@@ -27,6 +27,8 @@ def of(text):
     ("We get 9. This doesn\u2019t work for n = 2.", 1, 0, 0),
     ("Let\u2019s start over with the second equation.", 1, 0, 0),
     ("Hmm, this approach is a dead end for odd n.", 1, 0, 0),
+    ("The total is 50, which can\u2019t be right.", 1, 0, 0),
+    ("I made a small mistake in line two.", 1, 0, 0),
     ("Let me double-check the sum 3 + 4.", 0, 1, 0),
     ("To verify, 3 * 4 = 12.", 0, 1, 0),
     ("I'll just verify the last step.", 0, 1, 0),
