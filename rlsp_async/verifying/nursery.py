@@ -23,6 +23,7 @@ import msgspec
 
 from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
+from rlsp_async.rewards.search import with_counts
 from rlsp_async.verifying.confine import Limits, confine, holds
 from rlsp_async.verifying.verifier import Lane, Verifier, load_verifier
 
@@ -148,7 +149,8 @@ def _judge(verifier: Verifier, item: VerifyItem) -> Verdict:
     except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier
         verdict = Verdict(status="error", detail=f"{type(e).__name__}: {e}")
     return msgspec.structs.replace(
-        verdict, verifier=verifier.name, milliseconds=(time.perf_counter() - start) * 1e3,
+        verdict, parts=with_counts(verifier.name, item.prompt, item.response, item.answer, verdict.parts),
+        verifier=verifier.name, milliseconds=(time.perf_counter() - start) * 1e3,
         extracted=verdict.extracted[:MAX_TEXT], detail=verdict.detail[:MAX_TEXT],
     )  # fmt: skip
 
