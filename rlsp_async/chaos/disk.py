@@ -11,8 +11,6 @@ from rlsp_async.errors import MachineError
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
-FILLS = 1000
-"""Attempts to take what is left."""
 
 
 def mount_small_disk(place: Path, size_mb: int) -> None:
@@ -39,6 +37,10 @@ def _refused() -> MachineError:
     reason = os.strerror(ctypes.get_errno())
     return MachineError(f"this machine does not let us mount a small disk to fill ({reason}): leave enospc out of "
                         "--faults")
+
+
+FILLS = 1000
+"""Attempts to take what is left."""
 
 
 def fill(place: Path) -> Path:
