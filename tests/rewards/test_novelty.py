@@ -92,3 +92,11 @@ def test_sixteen_rollouts_of_4096_tokens_cost_little():
         novelty.of_group(group)
         taken_s.append(time.process_time() - begin_s)
     assert min(taken_s) < 0.05
+
+
+def test_a_huge_group_is_thinned_to_what_is_affordable():
+    rng = np.random.default_rng(0)
+    hashes = [novelty._shingles(rng.integers(0, 150_000, 32_768).astype(np.int32)) for _ in range(16)]
+    left = novelty._thinned(hashes)
+    assert 0.9 * novelty.MAX_SHINGLES < sum(len(h) for h in left) < 1.1 * novelty.MAX_SHINGLES
+    assert all(set(h) >= set(kept) for h, kept in zip(hashes, left, strict=True))
