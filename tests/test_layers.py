@@ -70,6 +70,7 @@ ROWS = {
     "rlsp_async.replay.journal": Row(4, TORCH),
     "rlsp_async.replay.demonstrations": Row(4),
     "rlsp_async.replay.recorder": Row(4, TORCH),
+    "rlsp_async.replay.decided": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them
     "rlsp_async.audit": Row(5, TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),

@@ -143,8 +143,9 @@ class Learner:
     def _repeat(self, step: int) -> StepReport:
         report = msgspec.structs.replace(self._reports[step], incarnation=self.incarnation)
         if step == self._step and self._republish:
-            if report.weights is not None:
+            if report.weights is not None or self._publisher.is_empty():
                 # Published weights may lie in memory and be gone after a reboot; the same weights give the same digest.
+                # When an older version was the newest, nobody can make it again: this one takes its place.
                 report = msgspec.structs.replace(report, weights=self._publish())
             self._republish = False
         self._remember(report)

@@ -158,9 +158,11 @@ def _job(state: HubState, head: Head) -> SampleJob:
 
 def prompt_of(state: HubState, head: Head) -> Prompt:
     """The prompt of an issued group, made again from its place in the split."""
-    split: Literal["train", "test"] = "test" if head.split == "test" else "train"
-    prompt = state.prompt(split, head.index)
-    return msgspec.structs.replace(prompt, index=head.index, visit=head.visit)
+    return msgspec.structs.replace(state.prompt(_split(head), head.index), index=head.index, visit=head.visit)
+
+
+def _split(head: Head) -> Literal["train", "test"]:
+    return "test" if head.split == "test" else "train"
 
 
 def sampling_of(state: HubState, head: Head) -> Sampling:
@@ -172,9 +174,13 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
 
 
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
-    if group.prompt.prompt_id != prompt_of(state, head).prompt_id:
+    if group.prompt.prompt_id != state.prompt(_split(head), head.index).prompt_id:
         raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
-    expected = sampling_of(state, head).rollouts
+    issued = _job(state, head)
+    if (group.prompt, group.sampling, group.purpose, group.stage, group.provenance) != (
+            issued.prompt, issued.sampling, issued.purpose, issued.stage, "rollout"):
+        raise DataError(f"group {group.group_id} came with another prompt, sampling or purpose than it was issued with")
+    expected = issued.sampling.rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
     check_whole(group)

@@ -59,6 +59,7 @@ try:
     mount_small_disk(disk, 96)
 except MachineError as e:
     sys.exit(json.dumps({"skip": str(e)}))
+stub.write_modules(disk / "home", verifier_s=0.02)
 run = stub.stub_run(disk / "home", model, "stages.rl.steps=60")
 process = subprocess.Popen([*stub.RLSP, "run", "--resume", str(run)], cwd=disk, env=stub.environment(run), text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -74,7 +75,7 @@ ballast.unlink()
 again = stub.resumed(run)
 stub.audited(run)
 print(json.dumps({"code": full.returncode, "said": stub.said(full), "steps": steps, "again": again.returncode,
-                  "why": again.stderr, "trained": sorted(stub.curve(run))}))
+                  "why": again.stderr, "trained": stub.last_step(run)}))
 """
 
 
@@ -92,4 +93,4 @@ def test_a_full_disk_stops_the_run_with_one_line_and_with_room_it_goes_on(tmp_pa
     assert line.startswith(f"rlsp: {disk}/home/runs/stub")
     assert any(words in line for words in ("full", "No space left on device")), line
     assert 3 <= found["steps"] < 60, "the disk was full too late"
-    assert (found["again"], found["trained"]) == (0, list(range(1, 61))), found["why"]
+    assert (found["again"], found["trained"]) == (0, 60), found["why"]

@@ -14,7 +14,10 @@ from rlsp_async.verifying.verifier import NEEDS, PACKAGE, load_verifier, verifie
 
 HERE = "tests.verifying"
 GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
-        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a")}
+        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"), "regex": ("", "a", "a|b"),
+        "choice": ("A) 1 B) 2", "(B)", "B"), "format": ("", "<think>a</think><answer>b</answer>", ""),
+        "length": ("", "a", ""), "abstain": ("", "\\boxed{3}", "3")}
+OPTIONS = {"length": {"least": 1}}
 
 
 def test_verifiers_that_ship() -> None:
@@ -23,7 +26,7 @@ def test_verifiers_that_ship() -> None:
 
 @pytest.mark.parametrize("name", GOLD)
 def test_contract(name: str) -> None:
-    verifier, (prompt, response, answer) = load_verifier(name), GOLD[name]
+    verifier, (prompt, response, answer) = load_verifier(name, OPTIONS.get(name)), GOLD[name]
     right, nothing = verifier.judge(prompt, response, answer), verifier.judge(prompt, "", answer)
     assert (right.status, right.parts["correct"], right.parts["format"]) == ("correct", 1.0, 1.0)
     assert (nothing.status, nothing.parts["correct"], nothing.parts["format"]) == ("unparsable", 0.0, 0.0)
