@@ -65,7 +65,8 @@ def gsm8k_cases(rng: random.Random) -> Iterator[Case]:
         said = []
         for rollout in range(8):
             kept = [line for line in lines if rng.random() < 0.7] or lines[:1]
-            said.append("\n".join([*kept, f"The answer is {prompt.answer if rollout < RIGHT else '1' + prompt.answer}"]))
+            number = prompt.answer if rollout < RIGHT else f"1{prompt.answer}"
+            said.append("\n".join([*kept, f"The answer is {number}"]))
         yield prompt.text, prompt.answer, said[:7], said[7]
 
 
@@ -78,8 +79,7 @@ def told(text: str, repeat: str, limit: int) -> str:
 OPS_PADS: dict[str, Padding] = {
     "the word x": lambda text, limit, rng: told(text, "x", limit),
     "its first attempt again": lambda text, limit, rng: told(text, re.split(r"(?<= x) ", text)[0], limit),
-    "random words": lambda text, limit, rng: told(text, " ".join(rng.choices("0 1 2 3 4 5 6 7 + - *".split(), k=300)),
-                                                  limit),
+    "random words": lambda text, limit, rng: told(text, " ".join(rng.choices([*"0123456789+-*"], k=300)), limit),
 }  # fmt: skip
 TEXT_PADS: dict[str, Padding] = {
     "Wait.": lambda text, limit, rng: told(text, "Wait.", limit),
