@@ -14,7 +14,7 @@ from rlsp_async.tasks.base import load_task
 
 
 def test_tasks_that_ship() -> None:
-    assert known_names("rlsp_async.tasks", ("Config", "load")) == ["countdown", "gsm8k", "jsonl", "ops"]
+    assert known_names("rlsp_async.tasks", ("Config", "load")) == ["countdown", "gsm8k", "hf", "jsonl", "ops", "parquet"]
 
 
 def test_a_module_of_the_users_own() -> None:
@@ -24,7 +24,7 @@ def test_a_module_of_the_users_own() -> None:
 
 @pytest.mark.parametrize(("name", "sentence"), [
     ("opz", "task.name: unknown name 'opz'; did you mean 'ops'?"),
-    ("zzzzzz", "known: countdown, gsm8k, jsonl, ops"),
+    ("zzzzzz", "known: countdown, gsm8k, hf, jsonl, ops, parquet"),
     ("nobody.has.this", "task.name: no module 'nobody.has.this'; is its directory on PYTHONPATH?"),
     ("rlsp_async.tasks.nothing", "no module 'rlsp_async.tasks.nothing'"),
     ("os.path", "module 'os.path' offers no 'Config'"),
