@@ -9,12 +9,12 @@ Arrow and Parquet files need pyarrow (pip install 'rlsp_async[parquet]'); the li
 
 from __future__ import annotations
 
-from rlsp_async.tasks import jsonl
-from rlsp_async.tasks.jsonl import Config
+from rlsp_async.tasks.inmemory import Rows
+from rlsp_async.tasks.jsonl import Config, task_of
 
 __all__ = ["Config", "load"]
 
 
-def load(cfg: Config, seed: int) -> jsonl.Rows:
+def load(cfg: Config, seed: int) -> Rows:
     """Reads the splits of the directory."""
-    return jsonl.Rows("hf", cfg, jsonl.read_splits(cfg))
+    return task_of(cfg, "hf")

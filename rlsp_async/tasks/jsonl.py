@@ -14,17 +14,13 @@ whole file is checked when the run starts.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt
-from rlsp_async.tasks.base import Split, no_demonstration
+from rlsp_async.tasks.base import Split
 from rlsp_async.tasks.folders import files_of, splits
+from rlsp_async.tasks.inmemory import Deduplicate, Item, Manner, Rows
 from rlsp_async.tasks.rows import Row, is_heldout, read_rows, text_field
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 TEMPLATE = "{prompt}\nPut the final answer in \\boxed{}."
 
@@ -56,66 +52,28 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verifier: str = "math"
     limit: int = 0
     """Use only so many rows of each file; 0: all."""
+    deduplicate: Deduplicate = "exact"
+    """exact: training rows that equal a test row are removed. near: those with 13 words in a row of one, too."""
 
     def __post_init__(self) -> None:
-        if "{prompt}" not in self.template:
-            raise ValueError("template must contain {prompt}")
-        if self.system and not self.chat:
-            raise ValueError("system needs chat = true: without a chat template there is no place for it")
+        manner(self)
         if not 0.0 < self.heldout_share < 1.0 or self.limit < 0:
             raise ValueError("heldout_share must lie between 0 and 1, limit be at least 0")
 
 
-class Item(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One row: what is asked, the reference answer, a response to imitate (may be empty), and where it stands."""
-
-    prompt: str
-    answer: str
-    response: str
-    source: str
-
-
-class Rows:
-    """A task over rows in memory."""
-
-    def __init__(self, name: str, cfg: Config, splits: dict[Split, list[Item]]) -> None:
-        self.name = name
-        self.verifier = cfg.verifier
-        self._cfg = cfg
-        self._splits = splits
-
-    def size(self, split: Split) -> int | None:
-        """Rows of a split."""
-        return len(self._splits[split])
-
-    def prompt(self, split: Split, index: int) -> Prompt:
-        """Row `index` of a split. Raises DataError beyond its end."""
-        cfg, item = self._cfg, self._item(split, index)
-        return Prompt(prompt_id=f"{self.name}/{split}/{index}", task=self.name, answer=item.answer, index=index,
-                      text=cfg.template.replace("{prompt}", item.prompt), chat=cfg.chat, system=cfg.system,
-                      source=item.source)
-
-    def demonstration(self, index: int) -> tuple[Prompt, str]:
-        """Training row `index`, from the start again after the last. Raises DataError when there are none."""
-        if not self._cfg.response_field:
-            raise no_demonstration(self.name)
-        index %= len(self._splits["train"])
-        return self.prompt("train", index), self._item("train", index).response
-
-    def tokenizer(self) -> PreTrainedTokenizerFast | None:
-        """None: free text needs a model that brings its tokenizer."""
-        return None
-
-    def _item(self, split: Split, index: int) -> Item:
-        items = self._splits[split]
-        if not 0 <= index < len(items):
-            raise DataError(f"{self.name}: {split} prompt {index} asked for, there are {len(items)}")
-        return items[index]
-
-
 def load(cfg: Config, seed: int) -> Rows:
     """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
-    return Rows("jsonl", cfg, read_splits(cfg))
+    return task_of(cfg, "jsonl")
+
+
+def task_of(cfg: Config, name: str) -> Rows:
+    """The task under the name that the run knows it by."""
+    return Rows(name, manner(cfg), read_splits(cfg), deduplicate=cfg.deduplicate)
+
+
+def manner(cfg: Config) -> Manner:
+    """How these rows are put to the model."""
+    return Manner(template=cfg.template, chat=cfg.chat, system=cfg.system, verifier=cfg.verifier)
 
 
 def read_splits(cfg: Config) -> dict[Split, list[Item]]:

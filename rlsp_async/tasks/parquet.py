@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from rlsp_async.tasks import jsonl
-from rlsp_async.tasks.jsonl import Config
+from rlsp_async.tasks.inmemory import Rows
+from rlsp_async.tasks.jsonl import Config, task_of
 
 __all__ = ["Config", "load"]
 
 
-def load(cfg: Config, seed: int) -> jsonl.Rows:
+def load(cfg: Config, seed: int) -> Rows:
     """Reads the files; their names say their format."""
-    return jsonl.Rows("parquet", cfg, jsonl.read_splits(cfg))
+    return task_of(cfg, "parquet")

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from rlsp_async.tasks import arrow
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".parquet", ".arrow")
+
+
+def shipped_file(name: str) -> Path:
+    """A file of rlsp_async/data."""
+    return Path(str(resources.files("rlsp_async").joinpath("data", name)))
 
 
 def suffix_of(path: Path) -> str:

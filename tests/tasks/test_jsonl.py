@@ -58,16 +58,17 @@ def test_template_fields_limit_and_gzip(tmp_path: Path) -> None:
         template="Q: {prompt} A:",
         limit=1,
         verifier="exact",
+        deduplicate="off",
     )
     assert (task.prompt("train", 0).text, task.size("train"), task.verifier) == ("Q: {x}? A:", 1, "exact")
 
 
 def test_demonstrations_come_from_a_field_and_start_again(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", ROWS[:3])
-    task = load(path_train=path, path_test=path, response_field="solution")
+    path, test = write(tmp_path / "a.jsonl", ROWS[:3]), write(tmp_path / "b.jsonl", ROWS[3:4])
+    task = load(path_train=path, path_test=test, response_field="solution")
     assert task.demonstration(4)[1] == "it is 2"
     with pytest.raises(DataError, match="no demonstrations"):
-        load(path_train=path, path_test=path).demonstration(0)
+        load(path_train=path, path_test=test).demonstration(0)
 
 
 @pytest.mark.parametrize(("text", "sentence"), [

@@ -107,8 +107,9 @@ def test_hf_takes_the_test_split_of_the_directory(tmp_path: Path) -> None:
 
 def test_answer_after_a_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
+    (tmp_path / "b.jsonl").write_text('{"prompt": "r", "answer": "#### 1"}\n')
     path.write_text('{"prompt": "q", "answer": "1 #### 2 #### 72 "}\n')
-    options = {"path_train": str(path), "path_test": str(path), "answer_after": "####"}
+    options = {"path_train": str(path), "path_test": str(tmp_path / "b.jsonl"), "answer_after": "####"}
     assert load_task(config.Task(name="jsonl", options=options), 0).prompt("train", 0).answer == "72"
     path.write_text('{"prompt": "q", "answer": "72"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl:1: nothing follows '####' in field 'answer'"):
