@@ -37,8 +37,8 @@ from rlsp_async.sections import (
 
 __all__ = [
     "Algorithm", "Evaluation", "Learner", "Model", "Optimizer", "Replay", "Reward", "RunConfig", "Sampler",
-    "Sampling", "ScratchModel", "Section", "Stage", "Task", "Verifier", "convert", "load", "num_settings",
-    "to_toml",
+    "Sampling", "ScratchModel", "Section", "Stage", "Task", "Verifier", "assigned", "convert", "load",
+    "num_settings", "to_toml",
 ]
 
 T = TypeVar("T")
@@ -84,6 +84,14 @@ def decides_the_weights(key: str) -> bool:
     """Whether a setting must stay what it was when a run goes on. Example: "stages.rlsp.max_lag" yes, "sampler.count"
     no."""
     return key in FIXED or not key.startswith(FREE)
+
+
+def assigned(texts: list[str]) -> dict[str, Any]:
+    """A table of `a.b=value` assignments. Example: assigned(["k=3", "name=x"]) == {"k": 3, "name": "x"}."""
+    table: dict[str, Any] = {}
+    for text in texts:
+        _apply(table, text)
+    return table
 
 
 def num_settings(kind: type[Section] = RunConfig) -> int:

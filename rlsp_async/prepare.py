@@ -19,8 +19,6 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, MachineError, UserError
 
-VERIFIER_NEEDS = ("VERSION", "score")
-
 
 def check_modules(cfg: RunConfig) -> None:
     """The verifier and the algorithms exist and take their options. Raises ConfigError that names the setting.
@@ -28,11 +26,9 @@ def check_modules(cfg: RunConfig) -> None:
     Imports the algorithms' modules, and torch with them; no model is loaded.
     """
     from rlsp_async.algos.base import load_algorithm
-    from rlsp_async.modules import find_module
-    from rlsp_async.tasks.base import load_task
+    from rlsp_async.verifying.verifier import load_verifier, verifier_name
 
-    verifier = cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier
-    find_module(verifier, "rlsp_async.verifying", "task.verifier", VERIFIER_NEEDS)
+    load_verifier(verifier_name(cfg), cfg.task.verifier_options)
     for name, stage in cfg.stages.items():
         try:
             load_algorithm(stage.algorithm)

@@ -1,8 +1,8 @@
 """Every setting of a run, by section; the string below a field says what it means and its unit.
 
 Sections: model, task, sampling, replay, sampler, verifier, learner, stages.NAME (in order), evaluation. Settings of one
-task or one algorithm are decoded by its own module's `Config`; they live in `task.options` and
-`stages.NAME.algorithm.options`. `config.py` reads them from a file.
+task or one algorithm are decoded by its own module's `Config`; they live in `task.options`,
+`task.verifier_options` and `stages.NAME.algorithm.options`. `config.py` reads them from a file.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Task(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
     verifier: str = ""
-    """A module of rlsp_async.verifying, or dotted. Empty: the one the task names."""
+    """A module of rlsp_async.verifying, dotted, or a path ending in .py. Empty: the one the task names."""
+    verifier_options: dict[str, Any] = {}
+    """Decoded by the verifier's `Config`."""
 
 
 class Sampling(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

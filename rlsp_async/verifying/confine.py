@@ -25,8 +25,9 @@ _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
+_SOCKETS = (41, 42, 43, 49, 50, 53, 288)
+"""socket connect accept bind listen socketpair accept4. x86-64 numbers, as below."""
 _DENIED = (
-    41, 42, 43, 49, 50, 53, 288,  # socket connect accept bind listen socketpair accept4
     56, 57, 58, 435, 59, 322,  # clone fork vfork clone3 execve execveat
     62, 129, 200, 234, 101, 310, 311, 424, 434, 438,  # kill and its kin, ptrace, process_vm_*, pidfd_*
     76, 77, 82, 83, 84, 85, 86, 87, 88, 90, 91, 92, 93, 94, 132, 133, 235,  # truncate rename mkdir unlink chmod ...
@@ -35,7 +36,6 @@ _DENIED = (
     155, 161, 165, 166, 169, 170, 171, 175, 176, 246, 313, 320, 428, 429, 430, 431, 432, 442,  # mounts, modules, reboot
     29, 68, 240, 160, 302, 250, 272, 298, 304, 308, 319, 321, 323, 425, 426, 427,  # shared memory, limits, namespaces
 )  # fmt: skip
-"""x86-64 numbers."""
 _OPEN, _OPENAT = (2, 1), (257, 2)
 """(number, which argument holds the flags)."""
 _LANDLOCK_WRITES = 0b1_1111_1111_0010
@@ -43,8 +43,9 @@ _LANDLOCK_WRITES = 0b1_1111_1111_0010
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
 
 
-def confine(memory_mb: int) -> None:
-    """Confines this process for good, as far as this kernel goes. Ends it when its parent has died already."""
+def confine(memory_mb: int, *, network: bool = False) -> None:
+    """Confines this process for good, as far as this kernel goes; `network` leaves it its sockets. Ends it when its
+    parent has died already."""
     parent = os.getppid()
     os.environ.clear()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
@@ -61,19 +62,20 @@ def confine(memory_mb: int) -> None:
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _landlock(libc)
     if platform.machine() == "x86_64":
-        _seccomp(libc)
+        _seccomp(libc, _DENIED if network else (*_SOCKETS, *_DENIED))
 
 
-def holds() -> dict[str, bool]:
+def holds(*, network: bool = False) -> dict[str, bool]:
     """What a confined child of this process really cannot do. Call it where a fork is harmless."""
+    attempts = {what: attempt for what, attempt in _ATTEMPTS.items() if not (network and what == "no network")}
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             os.close(reader)
-            confine(1 << 20)
-            os.write(writer, bytes(_is_refused(attempt) for attempt in _ATTEMPTS.values()))
+            confine(1 << 20, network=network)
+            os.write(writer, bytes(_is_refused(attempt) for attempt in attempts.values()))
             code = 0
         finally:
             os._exit(code)
@@ -81,7 +83,7 @@ def holds() -> dict[str, bool]:
     with os.fdopen(reader, "rb") as pipe:
         results = pipe.read()
     os.waitpid(pid, 0)
-    return dict(zip(_ATTEMPTS, map(bool, results.ljust(len(_ATTEMPTS), b"\0")), strict=True))
+    return dict(zip(attempts, map(bool, results.ljust(len(attempts), b"\0")), strict=True))
 
 
 # --- layers --------------------------------------------------------------------------------------------------------
@@ -96,20 +98,20 @@ def _landlock(libc: ctypes.CDLL) -> None:
         os.close(ruleset)
 
 
-def _seccomp(libc: ctypes.CDLL) -> None:
-    program = _program()
+def _seccomp(libc: ctypes.CDLL, denied: tuple[int, ...]) -> None:
+    program = _program(denied)
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
     libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0)
 
 
-def _program() -> bytes:
+def _program(denied: tuple[int, ...]) -> bytes:
     """The filter: wrong architecture dies, denied calls and opening to write get EPERM, the rest goes on."""
     lines = [
         (_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCH_X86_64), (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, 0), (_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _EPERM),
     ]  # fmt: skip
-    for number in _DENIED:
+    for number in denied:
         lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
     for number, argument in (_OPEN, _OPENAT):
         lines += [(_EQUAL, 0, 4, number), (_LOAD, 0, 0, 16 + 8 * argument), (_ANY_BIT, 0, 1, _WRITE_FLAGS),

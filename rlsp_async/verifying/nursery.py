@@ -23,7 +23,7 @@ import msgspec
 from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
 from rlsp_async.verifying.confine import confine, holds
-from rlsp_async.verifying.verifier import Verifier, lane_of, load_verifier
+from rlsp_async.verifying.verifier import Verifier, load_verifier
 
 LENGTH = struct.Struct("<I")
 MAX_TEXT = 500
@@ -49,16 +49,20 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Argv: control descriptor, verifier name, memory limit in MB."""
+    """Argv: control descriptor, verifier name, memory limit in MB, its options as JSON."""
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when we end
     try:
-        verifier = load_verifier(sys.argv[2])
+        verifier = load_verifier(sys.argv[2], msgspec.json.decode(sys.argv[4]))
     except UserError as e:
         control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
         return
-    control.sendall(frame(Ready(pid=os.getpid(), lane=lane_of(verifier), holds=holds())))
-    _obey(control, verifier, f"{sys.argv[2].rpartition('.')[2]}/{verifier.VERSION}", int(sys.argv[3]))
+    control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=_holds(verifier.lane))))
+    _obey(control, verifier, f"{verifier.name}/{verifier.VERSION}", int(sys.argv[3]))
+
+
+def _holds(lane: str) -> dict[str, bool]:
+    return {} if lane == "program" else holds(network=lane == "network")
 
 
 def frame(message: object) -> bytes:
@@ -104,7 +108,9 @@ def _be_checker(channel: socket.socket, verifier: Verifier, name: str, memory_mb
     """The life of a forked checker; never returns."""
     code = 1
     try:
-        confine(memory_mb)
+        verifier.prepare(memory_mb)
+        if verifier.lane != "program":
+            confine(memory_mb, network=verifier.lane == "network")
         channel.sendall(frame(Ready(pid=os.getpid())))
         _serve(channel, verifier, name)
         code = 0
@@ -126,8 +132,6 @@ def _judge(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
     start = time.perf_counter()
     try:
         verdict = verifier.score(item.prompt, item.response, item.answer)
-        if not isinstance(verdict, Verdict):
-            raise TypeError(f"score returned {type(verdict).__name__}, not Verdict")
     except MemoryError:
         verdict = Verdict(status="error", detail="out of memory")
     except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier

@@ -13,12 +13,13 @@ the group are judged as if nothing had happened. Nothing that a checker does out
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import structlog
@@ -33,6 +34,8 @@ from rlsp_async.verifying.verifier import verifier_name
 LOAD_S = 120.0
 """Loading a verifier library may take this long on a busy machine."""
 STOP_S = 5.0
+FOR_VERIFIERS = "RLSP_VERIFIER_"
+"""Environment variables of such names reach a verifier's `load`."""
 SHOWN = ("correct", "wrong", "unparsable", "timeout", "error")
 
 
@@ -42,7 +45,7 @@ class VerifierPool:
     def __init__(self, cfg: RunConfig, worker: str) -> None:
         self._cfg = cfg.verifier
         self._worker = worker
-        self._nursery = Nursery(verifier_name(cfg), cfg.verifier.memory_mb)
+        self._nursery = Nursery(verifier_name(cfg), cfg.verifier.memory_mb, cfg.task.verifier_options)
         self._checkers = [Checker(self._nursery, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
         self._idle: asyncio.Queue[Checker] = asyncio.Queue()
         self._counts: Counter[str] = Counter()
@@ -105,9 +108,10 @@ class VerifierPool:
 class Nursery:
     """The nursery process seen from the service. `fork` and `kill` never wait for it."""
 
-    def __init__(self, verifier: str, memory_mb: int) -> None:
+    def __init__(self, verifier: str, memory_mb: int, options: dict[str, Any]) -> None:
         self._verifier = verifier
         self._memory_mb = memory_mb
+        self._options = msgspec.json.encode(options).decode()
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -130,7 +134,7 @@ class Nursery:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()), self._verifier,
-                    str(self._memory_mb), pass_fds=[theirs.fileno()], env=_environment(),
+                    str(self._memory_mb), self._options, pass_fds=[theirs.fileno()], env=_environment(),
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
             await self._greeting()
@@ -155,8 +159,9 @@ class Nursery:
 
     def kill(self, pid: int) -> None:
         """Has a checker killed. Nothing to do when the nursery is gone: its checkers went with it."""
-        if self.is_alive:
-            self._order(Order(kill=pid), [])
+        with contextlib.suppress(EngineError):  # it went just now, and nobody has told us yet
+            if self.is_alive:
+                self._order(Order(kill=pid), [])
 
     def _order(self, order: Order, descriptors: list[int]) -> None:
         if self._control is None:
@@ -184,7 +189,9 @@ class Nursery:
 
 
 def _environment() -> dict[str, str]:
-    """What the nursery needs to find the same modules, and nothing else of ours."""
+    """What the nursery needs to find the same modules, and nothing else of ours but what is named for it, such as the
+    key of a judge's endpoint; a confined checker has no environment at all."""
+    named = {key: value for key, value in os.environ.items() if key.startswith(FOR_VERIFIERS)}
     paths = [os.path.abspath(path) for path in sys.path]
-    return {"PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**named, "PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
