@@ -34,8 +34,11 @@ _DENIED = (
     258, 259, 260, 261, 263, 264, 265, 266, 268, 280, 316, 437, 452,  # the same, ...at; openat2
     188, 189, 190, 197, 198, 199,  # extended attributes
     155, 161, 165, 166, 169, 170, 171, 175, 176, 246, 313, 320, 428, 429, 430, 431, 432, 442,  # mounts, modules, reboot
+    157, 109, 112,  # prctl, setpgid, setsid: it stays with its parent and its group
     29, 68, 240, 160, 302, 250, 272, 298, 304, 308, 319, 321, 323, 425, 426, 427,  # shared memory, limits, namespaces
 )  # fmt: skip
+_OPENING = (2, 85, 257)
+"""open creat openat; openat2 is refused to all."""
 _OPEN, _OPENAT = (2, 1), (257, 2)
 """(number, which argument holds the flags)."""
 _LANDLOCK_WRITES = 0b1_1111_1111_0010
@@ -43,13 +46,18 @@ _LANDLOCK_WRITES = 0b1_1111_1111_0010
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
 
 
-def confine(memory_mb: int, *, network: bool = False) -> None:
-    """Confines this process for good, as far as this kernel goes; `network` leaves it its sockets. Ends it when its
-    parent has died already."""
+def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s: int = 0) -> None:
+    """Confines this process for good, as far as this kernel goes. Ends it when its parent has died already.
+
+    `network` leaves it its sockets; `files` lets it open files to read them; after `cpu_s` seconds of CPU time it is
+    killed (0: never).
+    """
     parent = os.getppid()
     os.environ.clear()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))
+    if cpu_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -62,19 +70,20 @@ def confine(memory_mb: int, *, network: bool = False) -> None:
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _landlock(libc)
     if platform.machine() == "x86_64":
-        _seccomp(libc, _DENIED if network else (*_SOCKETS, *_DENIED))
+        _seccomp(libc, (*_DENIED, *(() if network else _SOCKETS), *(() if files else _OPENING)))
 
 
-def holds(*, network: bool = False) -> dict[str, bool]:
+def holds(*, network: bool = False, files: bool = True) -> dict[str, bool]:
     """What a confined child of this process really cannot do. Call it where a fork is harmless."""
-    attempts = {what: attempt for what, attempt in _ATTEMPTS.items() if not (network and what == "no network")}
+    left = {"no network": network, "no reading": files}
+    attempts = {what: attempt for what, attempt in _ATTEMPTS.items() if not left.get(what)}
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             os.close(reader)
-            confine(1 << 20, network=network)
+            confine(1 << 20, network=network, files=files)
             os.write(writer, bytes(_is_refused(attempt) for attempt in attempts.values()))
             code = 0
         finally:
@@ -147,6 +156,7 @@ def _start() -> None:
 _ATTEMPTS: dict[str, Callable[[], object]] = {
     "no network": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(),
     "no writing": _write,
+    "no reading": lambda: os.close(os.open("/", os.O_RDONLY)),
     "no processes": _start,
     "no signals": lambda: os.kill(os.getppid(), 0),
 }

@@ -57,12 +57,14 @@ def main() -> None:
     except UserError as e:
         control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
         return
-    control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=_holds(verifier.lane))))
+    control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=_holds(verifier))))
     _obey(control, verifier, f"{verifier.name}/{verifier.VERSION}", int(sys.argv[3]))
 
 
-def _holds(lane: str) -> dict[str, bool]:
-    return {} if lane == "program" else holds(network=lane == "network")
+def _holds(verifier: Verifier) -> dict[str, bool]:
+    if verifier.lane == "program":
+        return {}
+    return holds(network=verifier.lane == "network", files=verifier.reads_files)
 
 
 def frame(message: object) -> bytes:
@@ -110,7 +112,7 @@ def _be_checker(channel: socket.socket, verifier: Verifier, name: str, memory_mb
     try:
         verifier.prepare(memory_mb)
         if verifier.lane != "program":
-            confine(memory_mb, network=verifier.lane == "network")
+            confine(memory_mb, network=verifier.lane == "network", files=verifier.reads_files)
         channel.sendall(frame(Ready(pid=os.getpid())))
         _serve(channel, verifier, name)
         code = 0

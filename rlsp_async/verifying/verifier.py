@@ -44,6 +44,9 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
     scorer: Any
     """The module, or what its `load` has made."""
 
+    reads_files: bool = True
+    """False (`READS_FILES` of the module): once loaded it opens no file, and is confined so."""
+
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
         """The verdict on one response; parts hold "correct" (0 or 1) and "format" (1 when an answer was found)."""
         return as_verdict(self.scorer.score(prompt, response, answer))
@@ -59,7 +62,8 @@ def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
     none, or the nearest option."""
     module = _file(name) if name.endswith(".py") else find_module(name, PACKAGE, "task.verifier", NEEDS)
     return Verifier(name=Path(name).stem if name.endswith(".py") else name.rpartition(".")[2],
-                    VERSION=str(module.VERSION), lane=_lane(module, name), scorer=_scorer(module, name, options or {}))
+                    VERSION=str(module.VERSION), lane=_lane(module, name),
+                    reads_files=getattr(module, "READS_FILES", True), scorer=_scorer(module, name, options or {}))
 
 
 def as_verdict(result: object) -> Verdict:
