@@ -121,7 +121,7 @@ class Runner:
                 break
             time.sleep(0.005)
             pid, status, usage = os.wait4(self._pid, os.WNOHANG)
-        if usage.ru_utime + usage.ru_stime > self._cpu_s - 0.5:
+        if usage.ru_utime + usage.ru_stime > 0.8 * self._cpu_s:
             return f"it took more than {self._cpu_s} s of CPU time"
         signal_number = status & 0x7F
         return f"its process was killed by signal {signal_number}" if signal_number else "it ended its process"
