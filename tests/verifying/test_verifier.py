@@ -13,7 +13,8 @@ from rlsp_async.modules import known_names
 from rlsp_async.verifying.verifier import NEEDS, PACKAGE, as_verdict, load_verifier, verifier_name
 
 GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
-        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a")}
+        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"),
+        "code": ("", "def f(x): return x", "assert f(1) == 1")}
 
 WITH_OPTIONS = """
 from rlsp_async.config import Section
@@ -47,11 +48,15 @@ def test_verifiers_that_ship() -> None:
 @pytest.mark.parametrize("name", GOLD)
 def test_contract(name: str) -> None:
     verifier, (prompt, response, answer) = load_verifier(name), GOLD[name]
-    right, nothing = verifier.score(prompt, response, answer), verifier.score(prompt, "", answer)
+    def score(response: str) -> Verdict:
+        verifier.prepare(512)
+        return verifier.score(prompt, response, answer)
+
+    right, nothing = score(response), score("")
     assert (right.status, right.parts["correct"], right.parts["format"]) == ("correct", 1.0, 1.0)
     assert (nothing.status, nothing.parts["correct"], nothing.parts["format"]) == ("unparsable", 0.0, 0.0)
     assert right.parts.keys() == nothing.parts.keys()
-    assert verifier.score(prompt, response, answer) == right
+    assert score(response) == right
     assert isinstance(verifier.VERSION, str)
 
 
