@@ -85,7 +85,12 @@ def resolve(cfg: RunConfig) -> RunConfig:
 
 
 def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
-    files = {k: _absolute(v) for k, v in options.items() if k.startswith("path_") and isinstance(v, str) and v}
+    files: dict[str, Any] = {
+        k: _absolute(v) for k, v in options.items() if k.startswith("path_") and isinstance(v, str) and v
+    }
+    match options.get("command"):
+        case [str(program), *arguments] if os.sep in program:
+            files["command"] = [_absolute(program), *arguments]
     return {**options, **files}
 
 

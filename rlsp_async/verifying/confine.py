@@ -52,7 +52,6 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
     `network` leaves it its sockets; `files` lets it open files to read them; after `cpu_s` seconds of CPU time it is
     killed (0: never).
     """
-    parent = os.getppid()
     os.environ.clear()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))
@@ -61,9 +60,7 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
+    die_with_parent()
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -71,6 +68,15 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
     _landlock(libc)
     if platform.machine() == "x86_64":
         _seccomp(libc, (*_DENIED, *(() if network else _SOCKETS), *(() if files else _OPENING)))
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent dies. Ends it when that has happened already (Linux)."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(0)
 
 
 def holds(*, network: bool = False, files: bool = True) -> dict[str, bool]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import sys
@@ -24,11 +25,12 @@ from typing import Any, Self
 import msgspec
 import structlog
 
+from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, EngineError, MachineError
 from rlsp_async.messages import Verdict, VerdictSet, VerifyJob
 from rlsp_async.verifying.checker import Checker
-from rlsp_async.verifying.nursery import LENGTH, Order, Ready
+from rlsp_async.verifying.nursery import LENGTH, Limits, Order, Ready
 from rlsp_async.verifying.verifier import verifier_name
 
 LOAD_S = 120.0
@@ -45,7 +47,7 @@ class VerifierPool:
     def __init__(self, cfg: RunConfig, worker: str) -> None:
         self._cfg = cfg.verifier
         self._worker = worker
-        self._nursery = Nursery(verifier_name(cfg), cfg.verifier.memory_mb, cfg.task.verifier_options)
+        self._nursery = Nursery(verifier_name(cfg), cfg.task.verifier_options, cfg.verifier)
         self._checkers = [Checker(self._nursery, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
         self._idle: asyncio.Queue[Checker] = asyncio.Queue()
         self._counts: Counter[str] = Counter()
@@ -108,10 +110,11 @@ class VerifierPool:
 class Nursery:
     """The nursery process seen from the service. `fork` and `kill` never wait for it."""
 
-    def __init__(self, verifier: str, memory_mb: int, options: dict[str, Any]) -> None:
+    def __init__(self, verifier: str, options: dict[str, Any], section: config.Verifier) -> None:
         self._verifier = verifier
-        self._memory_mb = memory_mb
         self._options = msgspec.json.encode(options).decode()
+        limits = Limits(memory_mb=section.memory_mb, cpu_s=math.ceil(section.deadline_s) + 1)
+        self._limits = msgspec.json.encode(limits).decode()
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -134,7 +137,7 @@ class Nursery:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()), self._verifier,
-                    str(self._memory_mb), self._options, pass_fds=[theirs.fileno()], env=_environment(),
+                    self._options, self._limits, pass_fds=[theirs.fileno()], env=_environment(),
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
             await self._greeting()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import signal
 import sys
 
 import pytest
@@ -19,6 +21,26 @@ def test_everything_holds_here() -> None:
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_sockets_may_be_left_and_nothing_else() -> None:
     assert confine.holds(network=True) == {"no writing": True, "no processes": True, "no signals": True}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
+def test_files_may_be_closed_too() -> None:
+    assert confine.holds(files=False) == {"no network": True, "no writing": True, "no reading": True,
+                                          "no processes": True, "no signals": True}  # fmt: skip
+
+
+def test_cpu_time_is_limited() -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            confine.confine(512, cpu_s=1)
+            while True:
+                pass
+        finally:
+            os._exit(1)
+    _, status, usage = os.wait4(pid, 0)
+    assert status == signal.SIGKILL
+    assert 0.5 < usage.ru_utime + usage.ru_stime < 2.0
 
 
 def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from rlsp_async.verifying.verifier import NEEDS, PACKAGE, as_verdict, load_verif
 GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
         "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"),
         "code": ("", "def f(x): return x", "assert f(1) == 1")}
+OWN_TESTS = {"executable"}
+"""Those that are nothing without options."""
 
 WITH_OPTIONS = """
 from rlsp_async.config import Section
@@ -42,7 +44,7 @@ def load(cfg):
 
 
 def test_verifiers_that_ship() -> None:
-    assert set(known_names(PACKAGE, NEEDS)) == set(GOLD)
+    assert set(known_names(PACKAGE, NEEDS)) == set(GOLD) | OWN_TESTS
 
 
 @pytest.mark.parametrize("name", GOLD)
