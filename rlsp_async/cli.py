@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlsp_async import grade
-from rlsp_async.errors import DivergedError, UserError
+from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 from rlsp_async.keys import add_parser as add_keys
 
 ROLES = {
@@ -50,18 +50,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own modules, "mine.reward"; last, so that they shadow nothing
     try:
-        arguments = _parse(list(sys.argv[1:] if argv is None else argv))
-        return _act(arguments)
+        code = _code_of(argv)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        _write_no_more()  # `rlsp report | head`: the reader has gone
+        return 0
+    except OSError as e:
+        if not disk_is_full(e):
+            raise
+        _write_no_more()  # what was to be said goes to the full disk, too: the code alone says it
+        return MachineError.exit_code
+    return code
+
+
+def _code_of(argv: Sequence[str] | None) -> int:
+    try:
+        return _act(_parse(list(sys.argv[1:] if argv is None else argv)))
     except (UserError, DivergedError) as e:
         print(f"rlsp: {e}", file=sys.stderr)
         return e.exit_code
     except KeyboardInterrupt:
         print("rlsp: stopped by Ctrl-C", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # `rlsp report | head`: the reader has gone; without this Python complains again while it flushes.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
-        return 0
+
+
+def _write_no_more() -> None:
+    """Without this Python complains again while it flushes, and exits with 120."""
+    sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------

@@ -37,8 +37,8 @@ from rlsp_async.sections import (
 
 __all__ = [
     "Algorithm", "Evaluation", "Learner", "Model", "Optimizer", "Replay", "Reward", "RunConfig", "Sampler",
-    "Sampling", "ScratchModel", "Section", "Stage", "Task", "Verifier", "assigned", "convert", "load",
-    "num_settings", "to_toml",
+    "Sampling", "ScratchModel", "Section", "Stage", "Task", "Verifier", "convert", "load", "num_settings",
+    "tables", "to_toml",
 ]
 
 T = TypeVar("T")
@@ -58,9 +58,15 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
         raise ConfigError(f"{where}: cannot be read: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{where}: no valid TOML: {e}") from None
-    for override in overrides or []:
+    return convert(tables(overrides or [], table), RunConfig, str(where))
+
+
+def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`a.b=value` words as nested tables, on top of `table`. Raises ConfigError for one that is not of that form."""
+    table = {} if table is None else table
+    for override in overrides:
         _apply(table, override)
-    return convert(table, RunConfig, str(where))
+    return table
 
 
 def convert(table: dict[str, Any], kind: type[T], where: str) -> T:
@@ -84,14 +90,6 @@ def decides_the_weights(key: str) -> bool:
     """Whether a setting must stay what it was when a run goes on. Example: "stages.rlsp.max_lag" yes, "sampler.count"
     no."""
     return key in FIXED or not key.startswith(FREE)
-
-
-def assigned(texts: list[str]) -> dict[str, Any]:
-    """A table of `a.b=value` assignments. Example: assigned(["k=3", "name=x"]) == {"k": 3, "name": "x"}."""
-    table: dict[str, Any] = {}
-    for text in texts:
-        _apply(table, text)
-    return table
 
 
 def num_settings(kind: type[Section] = RunConfig) -> int:

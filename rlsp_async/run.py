@@ -65,8 +65,7 @@ def _run(cfg: RunConfig) -> int:
     with locked(directory):
         if old:
             take_over(cfg, changed)
-        end = asyncio.run(supervised(cfg))
-        return conclude(cfg, end)
+        return conclude(cfg, *asyncio.run(supervised(cfg)))
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
@@ -208,8 +207,8 @@ def services(cfg: RunConfig) -> list[Service]:
     ]
 
 
-async def supervised(cfg: RunConfig) -> End:
-    """Starts, shows, ends everything; `End.code` 0 means that the run is finished."""
+async def supervised(cfg: RunConfig) -> tuple[End, Status | None]:
+    """Starts, shows, ends everything; `End.code` 0 means that the run is finished. With the last look at the hub."""
     from rlsp_async.logs import open_log
     from rlsp_async.observe.terminal import View
     from rlsp_async.observe.watch import watch
@@ -228,14 +227,12 @@ async def supervised(cfg: RunConfig) -> End:
             asyncio.create_task(view.keep_showing(), name="show"),
         ]
         try:
-            return await supervisor.run()
+            return await supervisor.run(), view.status
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             view.close()
-            if view.status is not None:
-                write_status(cfg.directory, view.status)
 
 
 def _on_signals(stop: _Stop) -> None:
@@ -266,11 +263,20 @@ class _Stop:
 # --- afterwards ----------------------------------------------------------------------------------------------------
 
 
-def conclude(cfg: RunConfig, end: End) -> int:
-    """Report, table, clean-up; or the reason why not. Returns the exit code."""
+def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
+    """Report, table, clean-up; or the reason why not. Returns the exit code. Raises MachineError when a finished run
+    has no room for its report."""
     from rlsp_async.weights.place import clean
 
-    write_report(cfg.directory, finished=end.code == 0)
+    try:
+        if status is not None:
+            write_status(cfg.directory, status)
+        write_report(cfg.directory, finished=end.code == 0)
+    except MachineError as e:
+        if end.code == 0:
+            raise
+        if end.code != e.exit_code:  # else the disk is why the run ended, and that is said below
+            print(f"rlsp: {e}", file=sys.stderr)
     if end.code == 0:
         clean(cfg)
         return show_run(cfg.directory)

@@ -10,6 +10,7 @@ token for it: nothing here pads, and whoever does masks by length, never by id.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from rlsp_async.messages import Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_GENERAL = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""What transformers 5 and 4 call a tokenizer that its tokenizer.json describes in full."""
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -35,10 +38,8 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
         raise DataError(f"{where}: no such model directory")
     if not any((where / name).is_file() for name in _FILES):
         raise DataError(f"{where}: no tokenizer files (tokenizer.json); save the model's tokenizer beside its weights")
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(where), local_files_only=True, trust_remote_code=False)
+        tokenizer = _kind(where).from_pretrained(str(where), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from None
     if tokenizer.eos_token_id is None:
@@ -47,6 +48,21 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     result: PreTrainedTokenizerBase = tokenizer
     return result
+
+
+def _kind(where: Path) -> Any:
+    """The class that `AutoTokenizer` would come to. Where the files name the general one it is taken at once, because
+    `AutoTokenizer` loads torch and every model's configuration first: most of the time that a stub sampler starts."""
+    from transformers import PreTrainedTokenizerFast
+
+    config = where / "tokenizer_config.json"
+    if config.is_file() and (where / "tokenizer.json").is_file():
+        settings = json.loads(config.read_bytes())
+        if isinstance(settings, dict) and settings.get("tokenizer_class") in _GENERAL:
+            return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:

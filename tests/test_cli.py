@@ -123,3 +123,13 @@ def test_modules_of_the_working_directory_are_found(tmp_path: Path) -> None:
                           check=False, capture_output=True, timeout=60)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "can run" in done.stdout
+
+
+def test_a_full_disk_takes_the_words_and_leaves_the_exit_code():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "rlsp_async.cli", "check", "missing.toml"], stderr=full,
+                              stdout=subprocess.PIPE, check=False, timeout=60)
+        assert done.returncode == 2
+        done = subprocess.run([sys.executable, "-m", "rlsp_async.cli", "tasks"], stdout=full, stderr=subprocess.PIPE,
+                              check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, b"")

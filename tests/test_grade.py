@@ -38,10 +38,34 @@ def test_verdicts_in_order_and_bad_lines_among_them(tmp_path: Path, capsys: pyte
     assert [record["status"] for record in records] == [
         "correct", "bad_line", "bad_line", "wrong", "unparsable", "correct", "bad_line", "error"]  # fmt: skip
     assert [record["correct"] for record in records] == [True, None, None, False, False, True, None, None]
-    assert records[0]["parts"] == {"correct": 1.0, "format": 1.0} and records[0]["extracted"] == "0.5"
+    assert records[0]["parts"].items() >= {"correct": 1.0, "format": 1.0, "search_steps": 0.0}.items()
+    assert records[0]["extracted"] == "0.5"
     assert "`response`" in records[2]["detail"] and "did you mean 'exact'" in records[6]["detail"]
     told = capsys.readouterr().err
     assert "fast lane" in told and "no network, no writing, no processes" in told and "3 bad lines" in told
+
+
+def test_options_and_the_variables_that_they_name_reach_the_checkers(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORD_FOR_TEST", "open")
+    lines = [{"gold": "yes", "response": word} for word in ("yes", "aye", "open", "no")]
+    code, records = run(tmp_path, lines, "--verifier", "tests.verifying.own_verifier", "--option", 'accept=["aye"]',
+                        "--option", "word_env=WORD_FOR_TEST")
+    assert code == 0
+    assert [record["correct"] for record in records] == [True, True, True, False]
+    assert records[0]["verifier"] == "own_verifier/3"
+    assert "NOT HELD: no network" in capsys.readouterr().err
+
+
+def test_a_file_of_the_users_judges_in_the_isolated_lane(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("SEEN = []\nVERSION = '1'\ndef score(prompt, response, answer):\n    SEEN.append(response)\n"
+                    "    return len(SEEN) if response == answer else 0.25\n")
+    code, records = run(tmp_path, [{"gold": "a", "response": word} for word in "aba"], "--verifier", str(mine))
+    assert code == 0
+    assert [(record["status"], record["parts"]["score"]) for record in records] == [
+        ("correct", 1.0), ("wrong", 0.25), ("correct", 1.0)]  # nothing of one answer reaches the next
+    assert "isolated lane" in capsys.readouterr().err
 
 
 def test_many_lines_keep_their_order(tmp_path: Path) -> None:
@@ -57,7 +81,7 @@ def test_standard_input_and_output() -> None:
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["correct", "bad_line"]
 
 
-@pytest.mark.parametrize("options", [["--workers", "0"], ["--deadline-s", "0"], ["--verifier", "maths"],
+@pytest.mark.parametrize("options", [["--option", "a=1"], ["--option", "a"], ["--workers", "0"], ["--deadline-s", "0"], ["--verifier", "maths"],
                                      ["--out", "/nowhere/x"]])  # fmt: skip
 def test_wrong_options_say_so(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "in.jsonl"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
 from rlsp_async.model import tiny_qwen2
 from rlsp_async.tasks.words import word_tokenizer
 from rlsp_async.tokens import decode_response, encode_prompt, encode_response, load_tokenizer
+
+ROOT = Path(__file__).parents[1]
 
 
 def prompt(text: str, **more: object) -> Prompt:
@@ -39,6 +44,17 @@ def test_words(words: Path) -> None:
     assert ids.tolist() == [25, 9, 25, 26, 7, 31, 19, 5, 11, 11, 9, 2]
     assert decode_response(tokenizer, ids) == "1 + 1 2 ?= 7 x </think> * * +"
     assert ids.dtype.name == "int32"
+
+
+def test_the_general_tokenizer_is_what_transformers_would_take_and_needs_no_torch(words: Path) -> None:
+    known = AutoTokenizer.from_pretrained(str(words))
+    ours = load_tokenizer(words)
+    assert type(ours) is type(known)
+    assert ours.get_vocab() == known.get_vocab() and ours.special_tokens_map == known.special_tokens_map
+    code = (f"import sys; from rlsp_async.tokens import load_tokenizer; load_tokenizer({str(words)!r}); "
+            "print('torch' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
 
 
 def test_chat_template(qwen: Path) -> None:

@@ -30,6 +30,8 @@ from rlsp_async.config import RunConfig
 LATE_S = 20.0
 """A supervisor that ends within this time of a full disk ended because of it."""
 START_S = 180.0
+GONE_S = 10.0
+"""The kernel takes back the last killed process within this time."""
 SHOW_S = 5.0
 AGAIN_S = 0.3
 
@@ -43,15 +45,18 @@ class End(msgspec.Struct, kw_only=True):
     starts: int = 0
     """Of `rlsp run`."""
     struck: list[Struck] = []
+    num_unreached: int = 0
+    """Faults of the schedule whose time had not come when the run was over."""
     messages: dict[str, int] = {}
     """Of the proxy: passed, drop, duplicate ..."""
 
 
 class Harness:
-    """`command`: how `rlsp run` is started; `settle_s`: how long it may take to finish after the last fault."""
+    """`command`: how `rlsp run` is started; `settle_s`: how long it may take to finish after the last fault;
+    `output`: where what it says goes."""
 
     def __init__(self, cfg: RunConfig, command: list[str], faults: list[Fault], seed: int, settle_s: float,
-                 say: Callable[[str], None]) -> None:
+                 output: Path, say: Callable[[str], None]) -> None:
         self._cfg, self._command, self._faults, self._settle_s, self._say = cfg, command, faults, settle_s, say
         self._mischief = Mischief(seed)
         self._run: asyncio.subprocess.Process | None = None
@@ -60,12 +65,15 @@ class Harness:
         self._expected_until_s = 0.0
         self._end = End(finished=False)
         self._over: asyncio.Future[str]
-        self.output = cfg.directory.with_suffix(".chaos.out")
+        self._output = output
 
     async def run(self) -> End:
         """Until everything is trained, or the run ended by itself, or the time is up; nothing is left running."""
         began_s = time.monotonic()
-        self._over = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._over = loop.create_future()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signum, self._finish, f"it was told to stop by {signum.name}")
         proxy = Proxy(self._hub_address, self._mischief)
         env = {**os.environ, "RLSP_HUB_ADDRESS": proxy.bind(), "RLSP_LOG_ACKS": "1"}
         tasks = [asyncio.create_task(work) for work in (proxy.run(), self._keep(env), self._strike(), self._show())]
@@ -78,7 +86,8 @@ class Harness:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._kill_everything()
+            await self._kill_everything()
+        self._end.num_unreached = len(self._faults) - len(self._end.struck)
         self._end.seconds = time.monotonic() - began_s
         self._end.messages = self._mischief.counts
         return self._end
@@ -99,7 +108,7 @@ class Harness:
         """`rlsp run` again and again, until it says that the run is finished."""
         while True:
             self._end.starts += 1
-            with await asyncio.to_thread(open, self.output, "ab") as out:
+            with await asyncio.to_thread(open, self._output, "ab") as out:
                 self._run = await asyncio.create_subprocess_exec(
                     *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=env,
                     start_new_session=True)
@@ -108,7 +117,7 @@ class Harness:
                 self._finish("")
                 return
             if code not in self._expected or time.monotonic() > self._expected_until_s:
-                words = self.output.read_text(errors="replace").splitlines() or [""]
+                words = self._output.read_text(errors="replace").splitlines() or [""]
                 self._finish(f"`rlsp run` ended by itself with code {code}: {words[-1]}")
                 return
             await asyncio.sleep(AGAIN_S)
@@ -119,11 +128,16 @@ class Harness:
         except (OSError, msgspec.DecodeError, KeyError):
             return None
 
-    def _kill_everything(self) -> None:
-        if self._run is not None and self._run.returncode is None:
-            processes.act(self._run.pid, signal.SIGKILL)
-        for pid in processes.services(self._cfg.directory / "config.toml").values():
-            processes.act(pid, signal.SIGKILL)
+    async def _kill_everything(self) -> None:
+        """Returns when nothing of the run is alive. Raises TimeoutError when the kernel does not let go."""
+        async with asyncio.timeout(GONE_S):
+            if self._run is not None and self._run.returncode is None:
+                processes.act(self._run.pid, signal.SIGKILL)
+                await self._run.wait()
+            while left := self._services():
+                for pid in left.values():
+                    processes.act(pid, signal.SIGKILL)
+                await asyncio.sleep(0.02)
 
     # --- the faults ------------------------------------------------------------------------------------------------
 

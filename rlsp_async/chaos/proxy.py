@@ -48,6 +48,11 @@ class Proxy:
         port = self._front.bind_to_random_port("tcp://127.0.0.1")
         return f"tcp://127.0.0.1:{port}"
 
+    @property
+    def num_known(self) -> int:
+        """Workers that were heard of lately."""
+        return len(self._seen_s)
+
     async def run(self) -> None:
         """Forwards until cancelled."""
         sweeper = asyncio.create_task(self._sweep())
@@ -70,7 +75,8 @@ class Proxy:
             address, now = self._target(), time.monotonic()
             moved = address != self._address
             self._address = address
-            for identity in [i for i in self._backs if moved or now - self._seen_s.get(i, 0.0) > IDLE_S]:
+            silent = [identity for identity, seen_s in self._seen_s.items() if now - seen_s > IDLE_S]
+            for identity in {*silent, *(self._backs if moved else ())}:
                 self._drop(identity)
 
     def _forward(self, act: Callable[[], None]) -> None:
@@ -121,9 +127,11 @@ class Proxy:
             self.num_dropped += 1
 
     def _drop(self, identity: bytes) -> None:
-        self._readers.pop(identity).cancel()
-        self._backs.pop(identity).close(linger=0)
         self._seen_s.pop(identity, None)
+        back = self._backs.pop(identity, None)
+        if back is not None:
+            self._readers.pop(identity).cancel()
+            back.close(linger=0)
 
 
 def _common(socket: zmq.asyncio.Socket) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import msgspec
 
 from rlsp_async.audit.show import Audit, audit
-from rlsp_async.chaos.disk import mount_small_disk
+from rlsp_async.chaos.disk import mount_small_disk, unmount
 from rlsp_async.chaos.faults import KINDS, Fault, parse_kinds, schedule
 from rlsp_async.chaos.verdict import Recovery, Struck, lost_acknowledged, measure, summary
 from rlsp_async.config import RunConfig, load
@@ -20,6 +20,7 @@ from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.observe.jsonl import JsonlWriter
 
 DISK_MB = 1024
+TIMES = "median / 90 % / most"
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -33,6 +34,8 @@ class Result(msgspec.Struct, kw_only=True):
     steps: int
     num_struck: dict[str, int]
     """Faults that were carried out, by kind."""
+    num_unreached: int
+    """Faults of the schedule that came too late: the run was over."""
     starts: int
     messages: dict[str, int]
     acknowledged: int
@@ -53,6 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], wi
                         help="of the samplers (default: scripted, a stub that needs no model)")
     parser.add_argument("--settle", type=float, default=300.0, metavar="S",
                         help="seconds to finish after the last fault (default: 300)")
+    parser.add_argument("--dry-run", action="store_true", help="print the schedule, one fault a line; start nothing")
     parser.add_argument("--json", action="store_true", help="the result as one JSON object")
 
 
@@ -63,36 +67,56 @@ def show_chaos(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
         raise ConfigError("--minutes and --rate must be above 0")
     overrides = [*arguments.overrides, f"sampler.engine={arguments.engine}"]
     cfg = load(arguments.config, overrides)
+    kinds = parse_kinds(arguments.faults)
+    faults = schedule(arguments.seed, arguments.minutes, kinds, arguments.rate, cfg.replay.timeout_s)
+    if arguments.dry_run:
+        for fault in faults:
+            print(_line(fault), file=out)
+        return 0
     home = Path(cfg.runs_dir).expanduser().resolve()
     if (home / cfg.name).exists():
         raise ConfigError(f"{home / cfg.name} is there already: a chaos run begins a new one; choose another name=...")
-    kinds = parse_kinds(arguments.faults)
-    place = home
     if "enospc" in kinds:
-        place = Path(tempfile.mkdtemp(prefix="rlsp-chaos-"))
-        mount_small_disk(place, DISK_MB)
-    place.mkdir(parents=True, exist_ok=True)
-    overrides.append(f"runs_dir={place}")
-    cfg = msgspec.structs.replace(cfg, runs_dir=str(place))
-    faults = schedule(arguments.seed, arguments.minutes, kinds, arguments.rate, cfg.replay.timeout_s)
-    result, struck = _carry_out(cfg, arguments, overrides, faults)
-    _write_history(cfg.directory, struck)
-    if place != home:
-        from rlsp_async.chaos.harness import keep_run
-
-        keep_run(cfg.directory, home / cfg.name)
+        result = _on_small_disk(cfg, arguments, overrides, faults, home)
+    else:
+        result = _carry_out(cfg, arguments, overrides, faults, home)
     _print(result, home / cfg.name, arguments.json, out)
     return 0 if result.passed else 1
 
 
-def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str],
-               faults: list[Fault]) -> tuple[Result, list[Struck]]:
+def _on_small_disk(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault],
+                   home: Path) -> Result:
+    """On a disk of our own that can be filled; what is left of the run is copied to its place."""
+    from rlsp_async.chaos.harness import keep_run
+
+    place = Path(tempfile.mkdtemp(prefix="rlsp-chaos-"))
+    try:
+        mount_small_disk(place, DISK_MB)
+        result = _carry_out(cfg, arguments, overrides, faults, place)
+        keep_run(place / cfg.name, home / cfg.name)
+    finally:
+        unmount(place)
+    return result
+
+
+def _line(fault: Fault) -> str:
+    lasts = f"for {fault.seconds:.1f} s" if fault.seconds else ""
+    return f"{fault.at_s:8.1f} s  {fault.kind:<12} {fault.target:<12} {lasts}".rstrip()
+
+
+def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault],
+               place: Path) -> Result:
     from rlsp_async.chaos.harness import Harness, run_command
 
+    output = Path(cfg.runs_dir).expanduser() / f"{cfg.name}.chaos.out"
+    for directory in (place, output.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+    overrides = [*overrides, f"runs_dir={place}"]
+    cfg = msgspec.structs.replace(cfg, runs_dir=str(place))
     print(f"chaos: {len(faults)} faults in {arguments.minutes:g} minutes, seed {arguments.seed}, run {cfg.directory}",
           file=sys.stderr, flush=True)
     harness = Harness(cfg, run_command(arguments.config, overrides), faults, arguments.seed, arguments.settle,
-                      lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True))
+                      output, lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True))
     end = asyncio.run(harness.run())
     reasons = [end.reason] if end.reason else []
     found, acknowledged = None, 0
@@ -110,9 +134,10 @@ def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[st
         if one.outcome == "done":
             num[one.fault.kind] = num.get(one.fault.kind, 0) + 1
     steps = sum(stage.steps for stage in cfg.stages.values())
+    _write_history(cfg.directory, end.struck)
     return Result(passed=not reasons, reasons=reasons, seed=arguments.seed, seconds=end.seconds, steps=steps,
-                  num_struck=num, starts=end.starts, messages=end.messages, acknowledged=acknowledged,
-                  recoveries=summary(end.struck), audit=found), end.struck
+                  num_struck=num, num_unreached=end.num_unreached, starts=end.starts, messages=end.messages,
+                  acknowledged=acknowledged, recoveries=summary(end.struck), audit=found)
 
 
 def _write_history(directory: Path, struck: list[Struck]) -> None:
@@ -131,10 +156,15 @@ def _print(result: Result, directory: Path, as_json: bool, out: TextIO) -> None:
     print(f"\nchaos on {directory}, seed {result.seed}: {result.seconds:.0f} s, {faults or 'no faults'}", file=out)
     print(f"`rlsp run` started {result.starts} times; messages: "
           + ", ".join(f"{name} {num:,}" for name, num in result.messages.items()), file=out)
-    print(f"\n{'fault':<12} {'on':<12} {'times':>5}   {'back at work, s':>22}   {'next step after, s':>22}", file=out)
+    if result.num_unreached:
+        print(f"{result.num_unreached} faults of the schedule were not reached: the run was over before; give it more "
+              "steps", file=out)
+    print(f"\n{'':<12} {'':<12} {'':>5}   {'back at work, s':>22}   {'next step after, s':>22}", file=out)
+    print(f"{'fault':<12} {'on':<12} {'times':>5}   {TIMES:>22}   {TIMES:>22}", file=out)
     for row in result.recoveries:
-        print(f"{row.kind:<12} {row.target:<12} {row.num:>5}   {_times(row.back_median_s, row.back_most_s):>22}   "
-              f"{_times(row.step_median_s, row.step_most_s):>22}", file=out)
+        print(f"{row.kind:<12} {row.target:<12} {row.num:>5}   "
+              f"{_times(row.back_median_s, row.back_90_s, row.back_most_s):>22}   "
+              f"{_times(row.step_median_s, row.step_90_s, row.step_most_s):>22}", file=out)
     for finding in result.audit.findings if result.audit else []:
         print(f"{finding.outcome:<15} {finding.guarantee:<6} {finding.figures}", file=out)
         for bad in finding.rows[:5]:
@@ -145,5 +175,5 @@ def _print(result: Result, directory: Path, as_json: bool, out: TextIO) -> None:
     print("PASS" if result.passed else "FAIL", file=out)
 
 
-def _times(median_s: float, most_s: float) -> str:
-    return f"{median_s:.1f} (most {most_s:.1f})" if median_s >= 0 else "-"
+def _times(median_s: float, ninety_s: float, most_s: float) -> str:
+    return f"{median_s:.1f} / {ninety_s:.1f} / {most_s:.1f}" if median_s >= 0 else "-"

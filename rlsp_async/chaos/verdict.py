@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,11 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     num: int
     back_median_s: float
+    back_90_s: float
+    """Nine of ten were faster."""
     back_most_s: float
     step_median_s: float
+    step_90_s: float
     step_most_s: float
 
 
@@ -73,14 +77,16 @@ def summary(struck: list[Struck]) -> list[Recovery]:
     rows = []
     for (kind, target), ones in sorted(by.items(), key=lambda item: -len(item[1])):
         back, step = (sorted(t for t in (getattr(o, name) for o in ones) if t >= 0) for name in ("back_s", "step_s"))
-        rows.append(Recovery(kind=kind, target=target or "everything", num=len(ones), back_median_s=_middle(back),
-                             back_most_s=back[-1] if back else -1.0, step_median_s=_middle(step),
-                             step_most_s=step[-1] if step else -1.0))
+        rows.append(Recovery(kind=kind, target=target or "everything", num=len(ones),
+                             back_median_s=quantile(back, 0.5), back_90_s=quantile(back, 0.9),
+                             back_most_s=quantile(back, 1.0), step_median_s=quantile(step, 0.5),
+                             step_90_s=quantile(step, 0.9), step_most_s=quantile(step, 1.0)))
     return rows
 
 
-def _middle(values: list[float]) -> float:
-    return values[len(values) // 2] if values else -1.0
+def quantile(values: list[float], share: float) -> float:
+    """Smallest of the sorted values that is not exceeded by `share` of them; -1 for none."""
+    return values[max(0, math.ceil(share * len(values)) - 1)] if values else -1.0
 
 
 def lost_acknowledged(run: Path) -> tuple[int, list[str]]:

@@ -81,8 +81,7 @@ def die_with_parent() -> None:
 
 def holds(*, network: bool = False, files: bool = True) -> dict[str, bool]:
     """What a confined child of this process really cannot do. Call it where a fork is harmless."""
-    left = {"no network": network, "no reading": files}
-    attempts = {what: attempt for what, attempt in _ATTEMPTS.items() if not left.get(what)}
+    attempts = {what: attempt for what, attempt in _ATTEMPTS.items() if not (files and what == "no reading")}
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -40,7 +40,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     command: list[str]
     """The program and its arguments; no shell reads them. A relative path counts from the working directory."""
     env: dict[str, str] = {}
-    """Environment variables beyond PATH, LANG and those whose names begin with RLSP_VERIFIER_."""
+    """Its environment variables beyond PATH (the system's own) and LANG."""
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
@@ -104,8 +104,7 @@ class Executable:
         return reply
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environment = {key: value for key, value in os.environ.items()
-                       if key in ("PATH", "LANG") or key.startswith("RLSP_VERIFIER_")}  # fmt: skip
+        environment = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")}
         try:
             return subprocess.Popen(
                 [self._program, *self._cfg.command[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -22,6 +22,7 @@ import msgspec
 
 from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
+from rlsp_async.rewards.search import with_counts
 from rlsp_async.verifying.confine import confine, die_with_parent, holds
 from rlsp_async.verifying.verifier import Verifier, load_verifier
 
@@ -67,7 +68,7 @@ def main() -> None:
         control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
         return
     control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=_holds(verifier))))
-    _obey(control, verifier, f"{verifier.name}/{verifier.VERSION}", limits)
+    _obey(control, verifier, verifier.name, limits)
 
 
 def _holds(verifier: Verifier) -> dict[str, bool]:
@@ -158,13 +159,14 @@ def _serve(channel: socket.socket, verifier: Verifier, name: str, cpu_s: int) ->
 def _judge(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
     start = time.perf_counter()
     try:
-        verdict = verifier.score(item.prompt, item.response, item.answer)
+        verdict = verifier.judge(item.prompt, item.response, item.answer)
     except MemoryError:
         verdict = Verdict(status="error", detail="out of memory")
     except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier
         verdict = Verdict(status="error", detail=f"{type(e).__name__}: {e}")
     return msgspec.structs.replace(
-        verdict, verifier=name, milliseconds=(time.perf_counter() - start) * 1e3,
+        verdict, parts=with_counts(name, item.prompt, item.response, item.answer, verdict.parts),
+        verifier=name, milliseconds=(time.perf_counter() - start) * 1e3,
         extracted=verdict.extracted[:MAX_TEXT], detail=verdict.detail[:MAX_TEXT],
     )  # fmt: skip
 

@@ -36,8 +36,6 @@ from rlsp_async.verifying.verifier import verifier_name
 LOAD_S = 120.0
 """Loading a verifier library may take this long on a busy machine."""
 STOP_S = 5.0
-FOR_VERIFIERS = "RLSP_VERIFIER_"
-"""Environment variables of such names reach a verifier's `load`."""
 SHOWN = ("correct", "wrong", "unparsable", "timeout", "error")
 
 
@@ -112,6 +110,7 @@ class Nursery:
 
     def __init__(self, verifier: str, options: dict[str, Any], section: config.Verifier) -> None:
         self._verifier = verifier
+        self._variables = [str(name) for key, name in options.items() if key.endswith("_env")]
         self._options = msgspec.json.encode(options).decode()
         limits = Limits(memory_mb=section.memory_mb, cpu_s=math.ceil(section.deadline_s) + 1)
         self._limits = msgspec.json.encode(limits).decode()
@@ -137,7 +136,7 @@ class Nursery:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()), self._verifier,
-                    self._options, self._limits, pass_fds=[theirs.fileno()], env=_environment(),
+                    self._options, self._limits, pass_fds=[theirs.fileno()], env=_environment(self._variables),
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
             await self._greeting()
@@ -191,10 +190,9 @@ class Nursery:
         self.lane, self.holds = ready.lane, ready.holds
 
 
-def _environment() -> dict[str, str]:
-    """What the nursery needs to find the same modules, and nothing else of ours but what is named for it, such as the
-    key of a judge's endpoint; a confined checker has no environment at all."""
-    named = {key: value for key, value in os.environ.items() if key.startswith(FOR_VERIFIERS)}
+def _environment(variables: list[str]) -> dict[str, str]:
+    """What the nursery needs to find the same modules, the variables that its options name, and nothing else."""
+    named = {name: os.environ[name] for name in variables if name in os.environ}
     paths = [os.path.abspath(path) for path in sys.path]
     return {**named, "PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8",
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -37,7 +37,7 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
     """A verifier, its options settled."""
 
     name: str
-    """Short: the last part of its module's name."""
+    """As verdicts name it, with its version: "math/2"."""
     VERSION: str
     """Rises when a verdict may come out differently; kept with every verdict."""
     lane: Lane
@@ -47,9 +47,14 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
     reads_files: bool = True
     """False (`READS_FILES` of the module): once loaded it opens no file, and is confined so."""
 
-    def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict on one response; parts hold "correct" (0 or 1) and "format" (1 when an answer was found)."""
-        return as_verdict(self.scorer.score(prompt, response, answer))
+    def score(self, prompt: str, response: str, answer: str) -> Verdict | float:
+        """What the module or its object says; parts hold "correct" (0 or 1) and "format" (1: an answer was found)."""
+        result: Verdict | float = self.scorer.score(prompt, response, answer)
+        return result
+
+    def judge(self, prompt: str, response: str, answer: str) -> Verdict:
+        """The same as a verdict. Raises TypeError or ValueError for what is none, and whatever `score` raises."""
+        return as_verdict(self.score(prompt, response, answer))
 
     def prepare(self, memory_mb: int) -> None:
         """Called once in a checker before it is confined and has read anything, if the verifier offers it."""
@@ -61,8 +66,8 @@ def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
     """The verifier that a run names, with the run's options. Raises ConfigError with the nearest name when there is
     none, or the nearest option."""
     module = _file(name) if name.endswith(".py") else find_module(name, PACKAGE, "task.verifier", NEEDS)
-    return Verifier(name=Path(name).stem if name.endswith(".py") else name.rpartition(".")[2],
-                    VERSION=str(module.VERSION), lane=_lane(module, name),
+    version, short = str(module.VERSION), Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
+    return Verifier(name=f"{short}/{version}", VERSION=version, lane=_lane(module, name),
                     reads_files=getattr(module, "READS_FILES", True), scorer=_scorer(module, name, options or {}))
 
 
@@ -70,7 +75,7 @@ def as_verdict(result: object) -> Verdict:
     """What a score function returned. Example: as_verdict(0.5) is wrong, with 0.5 as the part "score"."""
     if isinstance(result, Verdict):
         return result
-    if isinstance(result, bool) or not isinstance(result, int | float):
+    if not isinstance(result, int | float):
         raise TypeError(f"score returned {type(result).__name__}, neither Verdict nor float")
     if result != result or abs(result) == float("inf"):
         raise ValueError(f"score returned {result}, not a finite number")
@@ -100,7 +105,7 @@ def _file(name: str) -> Any:
     """The module in a file of the user's own."""
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        raise ConfigError(f"task.verifier: no file {name!r}; a relative path counts from the working directory")
+        raise ConfigError(f"task.verifier: {name}: no such file; a relative path counts from the working directory")
     spec = importlib.util.spec_from_file_location(f"rlsp_verifier_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -108,7 +113,7 @@ def _file(name: str) -> Any:
     sys.modules[spec.name] = module  # msgspec looks up there the module of a class
     spec.loader.exec_module(module)
     if not hasattr(module, "VERSION"):
-        raise ConfigError(f"task.verifier: {name!r} offers no 'VERSION'; write VERSION = \"1\" in it")
+        raise ConfigError(f"task.verifier: {name}: offers no VERSION; add VERSION = \"1\"")
     return module
 
 
@@ -127,9 +132,9 @@ def _scorer(module: Any, name: str, options: dict[str, Any]) -> Any:
     if hasattr(module, "Config") and hasattr(module, "load"):
         return module.load(_options(module.Config, name, options))
     if not hasattr(module, "score"):
-        raise ConfigError(f"task.verifier: {name!r} offers neither 'score' nor 'Config' and 'load'")
+        raise ConfigError(f"task.verifier: {name!r} offers neither score nor Config and load")
     if options:
-        raise ConfigError(f"task.verifier_options.{next(iter(options))}: verifier {name!r} has no options")
+        raise ConfigError(f"task.verifier_options: verifier {name!r} takes no options")
     return module
 
 

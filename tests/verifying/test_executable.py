@@ -40,12 +40,13 @@ async def test_what_it_says_counts() -> None:
         assert (pool.lane, pool.holds) == ("program", {})
         yes, no, style, unparsable, error, environment, prompt = await ask(
             pool, "yes", "no", "style", "unparsable", "error", "environment", "prompt")  # fmt: skip
-    assert (yes.status, yes.parts, yes.verifier) == (
-        "correct", {"correct": 1.0, "format": 1.0, "score": 1.0}, "executable/1")  # fmt: skip
+    assert (yes.status, yes.verifier) == ("correct", "executable/1")
+    assert yes.parts.items() >= {"correct": 1.0, "format": 1.0, "score": 1.0}.items()
     assert (no.status, no.parts["correct"]) == ("wrong", 0.0)
-    assert (style.status, style.parts, style.detail) == (
-        "wrong", {"correct": 0.0, "format": 1.0, "style": 0.5}, "so-so")  # fmt: skip
-    assert (unparsable.status, unparsable.parts) == ("unparsable", {"correct": 0.0, "format": 0.0})
+    assert (style.status, style.detail) == ("wrong", "so-so")
+    assert style.parts.items() >= {"correct": 0.0, "format": 1.0, "style": 0.5}.items()
+    assert unparsable.status == "unparsable"
+    assert unparsable.parts.items() >= {"correct": 0.0, "format": 0.0}.items()
     assert (error.status, error.detail) == ("error", "the program says so")
     assert (environment.extracted, prompt.extracted) == ("MARK", "p\n|yes")
 

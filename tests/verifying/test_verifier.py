@@ -1,4 +1,4 @@
-"""Finding a verifier by its name or file, its options; the laws that every shipped one keeps."""
+"""Finding a verifier by its name; the laws that every shipped one keeps."""
 
 from __future__ import annotations
 
@@ -10,37 +10,16 @@ from rlsp_async import config
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
 from rlsp_async.modules import known_names
-from rlsp_async.verifying.verifier import NEEDS, PACKAGE, as_verdict, load_verifier, verifier_name
+from rlsp_async.verifying.verifier import NEEDS, PACKAGE, load_verifier, verifier_name
 
+HERE = "tests.verifying"
 GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
-        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"),
-        "code": ("", "def f(x): return x", "assert f(1) == 1")}
+        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"), "regex": ("", "a", "a|b"),
+        "choice": ("A) 1 B) 2", "(B)", "B"), "format": ("", "<think>a</think><answer>b</answer>", ""),
+        "length": ("", "a", ""), "abstain": ("", "\\boxed{3}", "3"), "code": ("", "def f(x): return x", "assert f(1) == 1")}
+OPTIONS = {"length": {"least": 1}}
 OWN_TESTS = {"executable"}
-"""Those that are nothing without options."""
-
-WITH_OPTIONS = """
-from rlsp_async.config import Section
-from rlsp_async.verifying.verifier import judged
-
-VERSION = "4"
-LANE = "network"
-
-
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    tolerance: float = 0.0
-
-
-class Near:
-    def __init__(self, cfg):
-        self.cfg = cfg
-
-    def score(self, prompt, response, answer):
-        return judged(abs(float(response) - float(answer)) <= self.cfg.tolerance, response)
-
-
-def load(cfg):
-    return Near(cfg)
-"""
+"""Those that are nothing without options or something else to talk to."""
 
 
 def test_verifiers_that_ship() -> None:
@@ -49,17 +28,19 @@ def test_verifiers_that_ship() -> None:
 
 @pytest.mark.parametrize("name", GOLD)
 def test_contract(name: str) -> None:
-    verifier, (prompt, response, answer) = load_verifier(name), GOLD[name]
-    def score(response: str) -> Verdict:
-        verifier.prepare(512)
-        return verifier.score(prompt, response, answer)
+    verifier, (prompt, response, answer) = load_verifier(name, OPTIONS.get(name)), GOLD[name]
 
-    right, nothing = score(response), score("")
+    def judge(response: str) -> Verdict:
+        verifier.prepare(512)
+        return verifier.judge(prompt, response, answer)
+
+    right, nothing = judge(response), judge("")
     assert (right.status, right.parts["correct"], right.parts["format"]) == ("correct", 1.0, 1.0)
     assert (nothing.status, nothing.parts["correct"], nothing.parts["format"]) == ("unparsable", 0.0, 0.0)
     assert right.parts.keys() == nothing.parts.keys()
-    assert score(response) == right
-    assert isinstance(verifier.VERSION, str)
+    assert judge(response) == right
+    assert verifier.name == f"{name}/{verifier.VERSION}"
+    assert verifier.lane == ("isolated" if name == "code" else "fast")
 
 
 def test_unknown_verifier() -> None:
@@ -67,59 +48,47 @@ def test_unknown_verifier() -> None:
         load_verifier("maths")
 
 
+def test_options_are_decoded_and_a_wrong_one_is_named() -> None:
+    assert load_verifier(f"{HERE}.own_verifier").judge("", "no", "yes").parts == {"correct": 0.0, "format": 1.0}
+    loose = load_verifier(f"{HERE}.own_verifier", {"accept": ["no"]})
+    assert loose.judge("", "no", "yes").status == "correct" and loose.lane == "network"
+    with pytest.raises(ConfigError, match="'task.verifier_options.acept'; did you mean 'accept'"):
+        load_verifier(f"{HERE}.own_verifier", {"acept": ["no"]})
+    with pytest.raises(ConfigError, match="task.verifier_options: verifier 'exact' takes no options"):
+        load_verifier("exact", {"case": True})
+
+
+def test_a_verifier_may_be_a_file_and_answer_with_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "lengths.py"
+    path.write_text('VERSION = "7"\ndef score(prompt, response, answer):\n    return len(response) / len(answer)\n')
+    verifier = load_verifier(str(path))
+    assert (verifier.name, verifier.lane) == ("lengths/7", "isolated")
+    assert verifier.judge("", "ab", "abcd") == Verdict(status="wrong",
+                                                       parts={"correct": 0.0, "score": 0.5, "format": 1.0})
+    assert verifier.judge("", "abcd", "abcd").status == "correct"
+
+
+@pytest.mark.parametrize(("value", "error"), [("'1'", TypeError), ("None", TypeError), ("float('nan')", ValueError)])
+def test_what_is_no_score_is_an_error(tmp_path: Path, value: str, error: type[Exception]) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(f'VERSION = "1"\ndef score(prompt, response, answer):\n    return {value}\n')
+    with pytest.raises(error, match="score returned"):
+        load_verifier(str(path)).judge("", "", "")
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    (None, "no such file"), ("def score(*words): return 1", 'offers no VERSION; add VERSION = "1"'),
+    ("VERSION = '1'", "offers neither score nor Config and load"),
+    ("VERSION, LANE, score = '1', 'slow', print", "says LANE = 'slow'; there is fast, isolated, network, program")])
+def test_a_file_that_is_no_verifier(tmp_path: Path, text: str | None, sentence: str) -> None:
+    path = tmp_path / "mine.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_verifier(str(path))
+
+
 def test_the_run_may_name_another_verifier_than_the_task() -> None:
     stages = {"s": config.Stage()}
     assert verifier_name(config.RunConfig(name="r", stages=stages)) == "ops"
     assert verifier_name(config.RunConfig(name="r", stages=stages, task=config.Task(verifier="exact"))) == "exact"
-
-
-def test_a_file_with_options(tmp_path: Path) -> None:
-    file = tmp_path / "near.py"
-    file.write_text(WITH_OPTIONS)
-    strict, mild = load_verifier(str(file)), load_verifier(str(file), {"tolerance": 0.5})
-    assert (strict.name, strict.VERSION, strict.lane) == ("near", "4", "network")
-    assert [v.score("", "3.2", "3").status for v in (strict, mild)] == ["wrong", "correct"]
-
-
-@pytest.mark.parametrize(("options", "text"), [
-    ({"tolerence": 1.0}, "unknown key 'task.verifier_options.tolerence'; did you mean 'tolerance'?"),
-    ({"tolerance": "much"}, "task.verifier_options.tolerance: Expected `float`, got `str`"),
-])  # fmt: skip
-def test_a_wrong_option_is_named(options: dict[str, object], text: str, tmp_path: Path) -> None:
-    file = tmp_path / "near.py"
-    file.write_text(WITH_OPTIONS)
-    with pytest.raises(ConfigError) as caught:
-        load_verifier(str(file), options)
-    assert text in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_verifier_without_options_takes_none() -> None:
-    with pytest.raises(ConfigError, match="task.verifier_options.strict: verifier 'ops' has no options"):
-        load_verifier("ops", {"strict": True})
-
-
-@pytest.mark.parametrize(("source", "text"), [
-    ("VERSION = '1'", "neither 'score' nor 'Config' and 'load'"), ("def score(*_): ...", "offers no 'VERSION'"),
-    ("VERSION = '1'\nLANE = 'fats'\ndef score(*_): ...", "LANE = 'fats'; there is fast, isolated, network, program"),
-])  # fmt: skip
-def test_a_file_that_is_no_verifier(source: str, text: str, tmp_path: Path) -> None:
-    file = tmp_path / "half.py"
-    file.write_text(source)
-    with pytest.raises(ConfigError, match=text):
-        load_verifier(str(file))
-
-
-def test_a_file_that_is_missing() -> None:
-    with pytest.raises(ConfigError, match="no file 'mine/nothing.py'"):
-        load_verifier("mine/nothing.py")
-
-
-def test_numbers_are_verdicts() -> None:
-    assert as_verdict(1) == Verdict(status="correct", parts={"correct": 1.0, "format": 1.0, "score": 1.0})
-    assert as_verdict(0.75) == Verdict(status="wrong", parts={"correct": 0.0, "format": 1.0, "score": 0.75})
-    for nothing in (None, True, "1"):
-        with pytest.raises(TypeError, match="neither Verdict nor float"):
-            as_verdict(nothing)
-    for number in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="not a finite number"):
-            as_verdict(number)
