@@ -147,7 +147,7 @@ def shortened(text: str, max_chars: int) -> str:
 def reply(text: str, rubric: Rubric) -> Reply | None:
     """The score that a judge's answer holds: the whole of it one JSON object; else the last object in it that has a
     score; else the only number in it. None when there is none, or it is out of range."""
-    text = text[-MAX_REPLY_CHARS:].rpartition("</think>")[2].strip()
+    text = text[-MAX_REPLY_CHARS:].rpartition("</think>")[2].partition("<think>")[0].strip()
     whole = _object(text)
     if whole is not None and (strict := _scored(whole, rubric, False)):
         return strict
