@@ -29,7 +29,7 @@ class Publisher(Protocol):
         """Forgets old versions."""
 
     def is_empty(self) -> bool:
-        """Whether no version is there: none was published yet, or they lay in memory and the machine was started anew."""
+        """Whether no version is there: none was published yet, or they lay in memory and the machine was restarted."""
 
 
 class StorePublisher:
