@@ -37,14 +37,19 @@ async def ask(pool: VerifierPool, *items: tuple[str, str, str]) -> list[Verdict]
 
 async def test_both_formats() -> None:
     fenced = "<think>def add(n): return 0</think>So:\n```python\ndef add(numbers):\n    return sum(numbers)\n```\nDone."
+    chat = f"<|user|>Answer in one ```python block.\n```python\n{HUMANEVAL}```<|end|>\n<|assistant|>"
+    chat_too = f"<|user|>Complete: ```python\n{HUMANEVAL.rstrip()}```<|end|>\n<|assistant|>"
+    alone = "```python\nN = 1\ndef add(numbers: List[int]):\n    return helper(sum(numbers)) - N\n```<|end|>"
     right = "def pairs(a):\n    return [(min(a), max(a))] if a else []"
     cases = [
         (HUMANEVAL, "    return sum(numbers)\n", CHECK, "correct"), (HUMANEVAL, "    return 3\n", CHECK, "wrong"),
         (HUMANEVAL, fenced, CHECK, "correct"),
         (HUMANEVAL, "    return sum(numbers)\n\nThat is all: the sum.\ndef", CHECK, "correct"),
         (HUMANEVAL, "```\n    return helper(sum(numbers)) - 1\n```", CHECK, "correct"),
+        (chat, alone, CHECK, "correct"), (chat_too, alone, CHECK, "correct"),
         (HUMANEVAL, "the sum", CHECK, "unparsable"), (HUMANEVAL, "", CHECK, "unparsable"),
         ("Pairs?", right, MBPP, "correct"), ("Pairs?", f"```py\n{right}\n```\n```\nprint(1)\n```", MBPP, "correct"),
+        ("Pairs?", f"Of course:\n\nNONE = []\n{right}\n\nThis takes both ends of a.", MBPP, "correct"),
         ("Pairs?", "def pairs(a): return []", MBPP, "wrong"), ("Pairs?", "def pair(a): return []", MBPP, "unparsable"),
         ("Pairs?", f"{right}\nprint('noise ' * 100000)\nif __name__ == '__main__':\n    input()", MBPP, "correct"),
         ("", "def f(x):\n    return x", '{"test": "assert f(1) == 1", "entry_point": "f"}', "correct"),
