@@ -4,8 +4,8 @@
     find_code("    return x", "f", "def f(x):\\n")                              # a completion of the prompt
 
 In this order, after the last `</think>`: the last fenced block that defines the function, the whole text if it is code
-that does, the lines of it that are code, the last block as the rest of the prompt, the text as the rest of the prompt up
-to where it stops being code.
+that does, the lines of it that are code; else the last block, or the text up to where it stops being code, as the rest
+of the prompt.
 """
 
 from __future__ import annotations
