@@ -4,8 +4,8 @@
     python benchmarks/line_memory.py --frozen verifier --minutes 4
 
 Hub, learner, verifier and two samplers as processes of their own (a small model, the scripted engine), no supervisor:
-it would kill what is frozen and start it again. After `WORK_S` of training one of them is stopped (SIGSTOP); the memory
-of all is read once a second. Passes when none has grown in the second half and the samplers wait for credit.
+it would kill what is frozen and start it again. After `STEPS` steps one of them is stopped (SIGSTOP); the memory of all
+is read once a second. Passes when none has grown in the second half and the samplers wait for credit.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -31,8 +32,8 @@ CONFIG = ROOT / "launch" / "configs" / "chaos_cpu.toml"
 SETTINGS = (f"name={NAME}", "sampler.engine=scripted", "stages.rlsp.steps=100000", "stages.sft.steps=5",
             "replay.stall_s=3600", "replay.heartbeat_s=1.0", "replay.timeout_s=10.0", "evaluation.prompts=0")
 WORKERS = {"learner": "learner-0", "verifier": "verifier-0", "sampler": "sampler-0", "sampler2": "sampler-1"}
-WORK_S = 30.0
-START_S = 60.0
+STEPS = 30
+START_S = 120.0
 
 
 def main() -> int:
@@ -60,12 +61,15 @@ def _run(frozen: str, seconds: float, directory: Path) -> Row:
     _prepare(directory)
     services = {"hub": _service("replay", "replay-0", directory)}
     try:
-        address = _address(directory / NAME / "hub.json")
+        address = _address(directory)
         for role, worker in WORKERS.items():
             services[role] = _service(role.rstrip("2"), worker, directory)
+        _wait(lambda: _num_steps(directory / NAME / "metrics.jsonl") >= STEPS, directory)
+        if frozen != "nobody":
+            services[frozen].send_signal(signal.SIGSTOP)
         observer = _start(Plan(address=address, run=NAME, samplers=0, verifiers=0, learners=0, observers=1, warm_s=0.0,
                                seconds=seconds))
-        memory = _watch(services, frozen, seconds)
+        memory = _watch(services, seconds)
         said, _ = observer.communicate(timeout=30)
     finally:
         for process in services.values():
@@ -92,24 +96,31 @@ def _service(role: str, worker: str, directory: Path) -> subprocess.Popen[bytes]
                                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
 
 
-def _address(path: Path) -> str:
-    deadline = time.monotonic() + START_S
-    while not path.is_file():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"the hub did not start: {(path.parent.parent / 'replay-0.log').read_text()}")
-        time.sleep(0.1)
+def _address(directory: Path) -> str:
+    path = directory / NAME / "hub.json"
+    _wait(path.is_file, directory)
     return str(json.loads(path.read_text())["address"])
 
 
-def _watch(services: dict[str, subprocess.Popen[bytes]], frozen: str, seconds: float) -> dict[str, list[float]]:
-    """MB of each process, once a second; freezes one on the way."""
+def _wait(so: Callable[[], bool], directory: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while not so():
+        if time.monotonic() > deadline:
+            logs = "\n".join(path.read_text()[-500:] for path in sorted(directory.glob("*.log")))
+            raise SystemExit(f"the line does not move:\n{logs}")
+        time.sleep(0.1)
+
+
+def _num_steps(metrics: Path) -> int:
+    return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+
+
+def _watch(services: dict[str, subprocess.Popen[bytes]], seconds: float) -> dict[str, list[float]]:
+    """MB of each process, once a second."""
     memory: dict[str, list[float]] = {role: [] for role in services}
-    start, is_frozen = time.monotonic(), frozen == "nobody"
+    start = time.monotonic()
     while time.monotonic() < start + seconds - 1:
         time.sleep(1.0)
-        if not is_frozen and time.monotonic() > start + WORK_S:
-            services[frozen].send_signal(signal.SIGSTOP)
-            is_frozen = True
         for role, process in services.items():
             if process.poll() is not None:
                 raise SystemExit(f"{role} has ended with {process.returncode}")

@@ -5,7 +5,7 @@ import gc
 from rlsp_async.config import RunConfig
 from rlsp_async.service import Service, limits_of, serve
 
-GARBAGE_AT = 50_000
+GARBAGE_AT = 10_000
 """Objects made before the collector looks for cycles. The hub makes thousands a second and none in a cycle; Python's
 own 700 takes a tenth of its time."""
 

@@ -63,7 +63,8 @@ def warnings(where: str, reward: Reward, longest_tokens: int, released: bool) ->
 
 
 def missing(where: str, reward: Reward, num_rollouts: int, verifier: str) -> list[str]:
-    """What a form needs and this run does not give it. `verifier` empty: the task's own."""
+    """What a form needs and this run does not give it. `verifier` empty: the task's own, and none of ours but `judge`
+    has a judge; a user's own may."""
     if reward.explore == "novelty" and num_rollouts < 2:
         return [f"{where}: novelty compares the rollouts of a group, and sampling.rollouts is {num_rollouts}: it is 0"]
     ours = "." not in verifier and "/" not in verifier

@@ -13,16 +13,16 @@ import pytest
 from rlsp_async.messages import RolloutGroup, Verdict
 from tests.flow import stub
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
-STEPS = 100
+STEPS = 160
 NAMES = [f"verifier-{i}" for i in range(4)]
 DOWN_S = 5.0
 """Above replay.timeout_s = 3 of the stub run."""
 
 
 class Verifiers:
-    """Four services of two checkers each, started and killed here; the supervisor knows none of them."""
+    """Four services of one checker each, started and killed here; the supervisor knows none of them."""
 
     def __init__(self, run: Path) -> None:
         self._run, self._out = run, (run.parent / "verifiers.out").open("ab")
@@ -58,7 +58,7 @@ class Verifiers:
 
 def test_half_of_the_verifiers_killed_at_random_and_all_of_them_down(tmp_path: Path, model: Path) -> None:
     stub.write_modules(tmp_path, verifier_s=0.05)
-    run = stub.stub_run(tmp_path, model, f"stages.rl.steps={STEPS}", "verifier.count=0", "verifier.processes=2",
+    run = stub.stub_run(tmp_path, model, f"stages.rl.steps={STEPS}", "verifier.count=0", "verifier.processes=1",
                         "verifier.groups_in_flight=2", "stages.rl.target_lag=3")
     rng = random.Random(5)
     with stub.running(run) as process:
@@ -71,12 +71,12 @@ def test_half_of_the_verifiers_killed_at_random_and_all_of_them_down(tmp_path: P
             for name in NAMES[2:]:
                 verifiers.kill(name)
             time.sleep(DOWN_S)
-            assert connected(run) == set(), "a verifier that is dead or frozen counts as there"
+            stub.wait_for(lambda: connected(run) == set(), "the hub to miss all verifiers", 20.0)
             assert stub.last_step(run) <= before + 6, "somebody judged while all were down"
             verifiers.signal(NAMES[:2], signal.SIGCONT)
             for name in NAMES[2:]:
                 verifiers.start(name)
-            assert process.wait(timeout=60) == 0, run.with_suffix(".out").read_text()
+            assert process.wait(timeout=120) == 0, run.with_suffix(".out").read_text()
         finally:
             verifiers.close()
     assert num_killed >= 12
@@ -93,7 +93,7 @@ def connected(run: Path) -> set[str]:
 
 
 def kill_half(verifiers: Verifiers, rng: random.Random) -> int:
-    """Two services at random, which are started again, and one checker of each of the others; how many were killed."""
+    """Two services at random, which are started again, and the checker of each of the others; how many were killed."""
     time.sleep(rng.uniform(0.2, 1.0))
     down = rng.sample(NAMES, 2)
     for name in down:

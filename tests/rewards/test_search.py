@@ -82,14 +82,14 @@ SENTENCES = st.lists(st.sampled_from([
     max_size=12)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SENTENCES, SENTENCES)
 def test_more_text_never_lowers_a_count(begin, rest):
     before, after = search.counts(" ".join(begin)), search.counts(" ".join([*begin, *rest]))
     assert all(before[kind] <= after[kind] for kind in COUNTS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SENTENCES, st.integers(2, 20))
 def test_saying_everything_again_adds_nothing_but_at_the_seam(begin, times):
     text = " ".join(begin)
@@ -97,7 +97,7 @@ def test_saying_everything_again_adds_nothing_but_at_the_seam(begin, times):
     assert all(often[kind] <= twice[kind] for kind in COUNTS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_has_finite_counts(text):
     found = search.counts(text)
