@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
+from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.codedata import pack, unpack
 from rlsp_async.verifying.codetest import read_tests
 from rlsp_async.verifying.codetext import find_code
@@ -78,6 +81,18 @@ async def test_no_attack_is_correct_and_none_harms_the_next(tmp_path: Path) -> N
     assert found == dict.fromkeys(attacks.ATTACKS, "wrong"), verdicts
     assert {verdict.status for verdict in verdicts[1::2]} == {"correct"}
     assert secret.read_text() == attacks.GOLD
+
+
+async def test_shipped_solutions_are_correct_and_those_of_others_are_not() -> None:
+    task = load_task(config.Task(name="mbpp"), seed=0)
+    shown = [task.demonstration(index) for index in range(0, 150, 6)]
+    items = [(prompt.text, response, prompt.answer) for prompt, response in shown]
+    for (prompt, _), (other, response) in itertools.pairwise(shown):
+        renamed = re.sub(rf"\b{read_tests(other.answer, '').name}\b", read_tests(prompt.answer, "").name, response)
+        items.append((prompt.text, renamed, prompt.answer))
+    async with make() as pool:
+        found = [verdict.status for verdict in await ask(pool, *items)]
+    assert found == ["correct"] * 25 + ["wrong"] * 24
 
 
 async def test_sleep_is_a_timeout() -> None:
