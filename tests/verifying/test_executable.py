@@ -86,6 +86,15 @@ async def test_it_is_killed_at_the_deadline_with_its_children() -> None:
     assert await gone(f"/{other}/")
 
 
+async def test_nothing_is_left_after_kill_9_of_the_nursery() -> None:
+    async with make() as pool:
+        pid = (await ask(pool, "pid"))[0].extracted
+        nursery = pool._nursery._process
+        assert nursery is not None
+        nursery.kill()
+        assert await gone(f"/{pid}/")
+
+
 async def gone(mark: str) -> bool:
     """Whether no process has this in its command line or the name of its directory. Bounded."""
     for _ in range(200):
