@@ -56,7 +56,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     text = "verdicts on JSON lines of answers (gold, response), in order"
     parser = commands.add_parser("grade", help=text, description=text)
     parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="JSON lines; - or nothing: standard input")
-    parser.add_argument("--verifier", default="math", metavar="NAME", help="where a line names none (default: math)")
+    parser.add_argument("--verifier", default="math", metavar="NAME", help="a shipped one, a dotted module or a file "
+                        "ending in .py; for lines that name none (default: math)")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", dest="options",
                         help="of that verifier, in TOML syntax; may be repeated")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="checker processes (default: 2)")

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -68,16 +69,28 @@ def _run(cfg: RunConfig) -> int:
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """Paths (runs_dir, model.path, replay.keys, the task's path_*) made absolute: services start anywhere."""
+    """Paths (runs_dir, model.path, replay.keys, the verifier's file, path_* of options) made absolute: services start
+    anywhere."""
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
-    files = {k: _absolute(v) for k, v in task.options.items() if k.startswith("path_") and isinstance(v, str) and v}
-    task = msgspec.structs.replace(task, options={**task.options, **files})
+    verifier = _absolute(task.verifier) if task.verifier.endswith(".py") else task.verifier
+    task = msgspec.structs.replace(task, options=_with_paths(task.options), verifier=verifier,
+                                   verifier_options=_with_paths(task.verifier_options))
     model = msgspec.structs.replace(cfg.model, path=path)
     keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
     replay = msgspec.structs.replace(cfg.replay, keys=keys)
     return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay)
+
+
+def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
+    files: dict[str, Any] = {
+        k: _absolute(v) for k, v in options.items() if k.startswith("path_") and isinstance(v, str) and v
+    }
+    match options.get("command"):
+        case [str(program), *arguments] if os.sep in program:
+            files["command"] = [_absolute(program), *arguments]
+    return {**options, **files}
 
 
 def _absolute(path: str) -> str:

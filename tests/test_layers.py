@@ -96,6 +96,7 @@ ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rl
 HOMES = {"zmq": ("rlsp_async.wire.", "rlsp_async.chaos.proxy"), "vllm": ("rlsp_async.sampling.vllm_",)}
 FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"})
 FORBIDDEN_NAMES = frozenset({"eval", "exec", "__import__"})
+RUNNER = "rlsp_async.verifying.coderun"  # its one line is nailed down in test_forbidden.py
 FORBIDDEN_METHODS = frozenset({"recv_pyobj", "send_pyobj", "torch.load", "os.system", "yaml.load"})
 FORBIDDEN_TRUE = frozenset({"trust_remote_code", "allow_pickle", "shell"})
 
@@ -179,7 +180,7 @@ def check_calls(name: str, source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called in FORBIDDEN_NAMES or any(("." + called).endswith("." + bad) for bad in FORBIDDEN_METHODS):
+            if (called in FORBIDDEN_NAMES and name != RUNNER) or any(("." + called).endswith("." + bad) for bad in FORBIDDEN_METHODS):
                 yield f"{name}:{node.lineno} calls {called}"
             for keyword in node.keywords:
                 if keyword.arg in FORBIDDEN_TRUE and not _is_false(keyword.value):

@@ -59,6 +59,7 @@ def render() -> str:
     for folder, title, key in (
         ("algos", "Options of the algorithms", "stages.NAME.algorithm.options"),
         ("tasks", "Options of the tasks", "task.options"),
+        ("verifying", "Options of the verifiers", "task.verifier_options"),
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder)

@@ -11,7 +11,7 @@ from rlsp_async.chaos.processes import act, services
 from rlsp_async.messages import StepReport
 from tests.flow import stub
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
 
 def test_sigterm_saves_and_resume_goes_on_with_the_same_curve(tmp_path: Path, model: Path) -> None:

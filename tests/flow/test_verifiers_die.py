@@ -13,7 +13,7 @@ import pytest
 from rlsp_async.messages import RolloutGroup, Verdict
 from tests.flow import stub
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
 STEPS = 160
 NAMES = [f"verifier-{i}" for i in range(4)]
@@ -76,7 +76,7 @@ def test_half_of_the_verifiers_killed_at_random_and_all_of_them_down(tmp_path: P
             verifiers.signal(NAMES[:2], signal.SIGCONT)
             for name in NAMES[2:]:
                 verifiers.start(name)
-            assert process.wait(timeout=60) == 0, run.with_suffix(".out").read_text()
+            assert process.wait(timeout=120) == 0, run.with_suffix(".out").read_text()
         finally:
             verifiers.close()
     assert num_killed >= 12

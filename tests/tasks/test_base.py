@@ -15,7 +15,8 @@ from rlsp_async.tasks.base import load_task
 
 def test_tasks_that_ship() -> None:
     assert known_names("rlsp_async.tasks", ("Config", "load")) == [
-        "aime", "amc", "countdown", "gsm8k", "hendrycks_math", "hf", "humaneval", "jsonl", "mbpp", "ops", "parquet", "svamp"]
+        "aime", "amc", "countdown", "gsm8k", "hendrycks_math", "hf", "humaneval", "jsonl", "mbpp", "ops", "parquet",
+        "reasoning_gym", "svamp"]
 
 
 def test_a_module_of_the_users_own() -> None:
