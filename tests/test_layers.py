@@ -21,8 +21,8 @@ PACKAGE = ROOT / "rlsp_async"
 
 MAX_FUNCTION_LINES = 80
 MAX_FILE_LINES = 300
-# A table that is read from top to bottom: every noun on the wire.
-LONG_FILES = {"rlsp_async.messages": 450}
+# Tables that are read from top to bottom: every noun on the wire, every setting.
+LONG_FILES = {"rlsp_async.messages": 450, "rlsp_async.sections": 350}
 
 CLOCK_AND_IO = frozenset({"asyncio", "zmq", "time", "datetime", "sqlite3", "socket", "subprocess", "threading",
                           "multiprocessing", "concurrent", "uvloop"})

@@ -5,6 +5,7 @@ Pure. A slot is born when a prompt is issued, which happens when a sampler has c
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -13,9 +14,8 @@ import numpy as np
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling
-from rlsp_async.prompts.uniform import pick
 from rlsp_async.replay.crew import Worker
-from rlsp_async.replay.heads import Cursor, Head
+from rlsp_async.replay.heads import Cursor, Head, Learnt
 from rlsp_async.replay.ledger import count_tokens
 from rlsp_async.replay.select import is_stale, num_to_admit
 from rlsp_async.replay.setbacks import charge, drop, void
@@ -50,7 +50,8 @@ def room(state: HubState) -> int:
     stage, phase = state.stage, state.phase
     if stage is None or phase is None or state.ending or state.disk.is_paused:
         return 0
-    needed = (state.plan.last_step[phase.stage] - state.last_manifest) * stage.groups_per_step
+    steps_left = state.plan.last_step[phase.stage] - state.last_manifest
+    needed = math.ceil(steps_left * stage.groups_per_step * stage.oversample)
     return num_to_admit(state.ledger.alive, stage.capacity, state.ledger.waiting,
                         needed if stage.max_uses == 1 else None)
 
@@ -136,9 +137,13 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
                     split="test", index=index, issued_s=now)
     if room(state) < 1:
         return None
-    index, visit = pick(state.cfg.seed, state.task.size("train"), state.cursors.get("train", 0))
+    stage = state.phase.stage
+    draw = state.selectors[stage].draw(state.cursors.get("train", 0), state.ledger.pending)
     _count_up(state, out, "train")
-    return Head(group_id=state.next_group_id(), stage=state.phase.stage, index=index, visit=visit, issued_s=now)
+    if draw.row:
+        out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
+    return Head(group_id=state.next_group_id(), stage=stage, index=draw.place, visit=draw.visit,
+                propensity=draw.propensity, issued_s=now)
 
 
 def _received(state: HubState, out: Effects, num_tokens: int) -> None:
@@ -160,7 +165,9 @@ def prompt_of(state: HubState, head: Head) -> Prompt:
     """The prompt of an issued group, made again from its place in the split."""
     split: Literal["train", "test"] = "test" if head.split == "test" else "train"
     prompt = state.prompt(split, head.index)
-    return msgspec.structs.replace(prompt, index=head.index, visit=head.visit)
+    drawn = head.purpose == "train"
+    return msgspec.structs.replace(prompt, index=head.index, visit=head.visit, propensity=head.propensity,
+                                   selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform")
 
 
 def sampling_of(state: HubState, head: Head) -> Sampling:
