@@ -70,7 +70,7 @@ class Mopps:
         a_C, b_C = self.table.first_N[candidates_C], self.table.second_N[candidates_C]
         winners_M = nearest(rng.beta(a_C[:, None], b_C[:, None], (len(candidates_C), 1 + num)), self._cfg.target)
         winner = int(winners_M[0])
-        share = (1 + np.count_nonzero(winners_M[1:] == winner)) / (num + len(candidates_C))
+        share = (1 + int(np.count_nonzero(winners_M[1:] == winner))) / (num + len(candidates_C))
         place = int(candidates_C[winner])
         return Draw(place, self.table.visit(place), share * len(candidates_C), self.table.row(place))
 
