@@ -18,6 +18,7 @@ from rlsp_async.keys import about_keys
 from rlsp_async.observe import estimate
 from rlsp_async.observe.dominance import Dominance, dominance
 from rlsp_async.observe.flat import settings, toml_text
+from rlsp_async.observe.policies import policy_warnings, refuse_policies
 from rlsp_async.observe.words import bytes_text, count_text, gib_text
 
 DEMONSTRATIONS = 64
@@ -51,7 +52,7 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     _print_findings("the machine", machine(cfg, shape), out)
     for name, stage in cfg.stages.items():
         _print_findings(f"stage {name}", of_stage(cfg, stage), out)
-        warnings += stage_warnings(cfg, name, stage)
+        warnings += stage_warnings(cfg, name, stage) + policy_warnings(name, stage)
     _print_findings("the data", _data(cfg, shape), out)
     warnings += general_warnings(cfg)
     print(file=out)
@@ -101,6 +102,7 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
 
 
 def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
+    refuse_policies(cfg, name, stage)
     if stage.minibatches > stage.groups_per_step:
         raise ConfigError(
             f"stages.{name}.minibatches = {stage.minibatches} is above groups_per_step = "
@@ -154,7 +156,7 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
     rollouts = stage.groups_per_step * per_group
     tokens = estimate.tokens_per_step(cfg, stage)
     found = [
-        Finding("capacity", f"{stage.capacity} groups", "(target_lag + 1) * groups_per_step: more are never alive"),
+        Finding("capacity", f"{stage.capacity} groups", "(target_lag + 1) * groups_per_step * oversample, at most"),
         Finding(
             "worst lag",
             _versions(estimate.admitted_lag(stage)),

@@ -131,6 +131,11 @@ def optimizer_updates(stage: Stage) -> int:
     return stage.steps * stage.minibatches * stage.epochs
 
 
+def slots_lag(stage: Stage) -> int:
+    """Batches that fit into the slots, less the one in training: target_lag, or more when it is oversampled."""
+    return -(-stage.capacity // stage.groups_per_step) - 1
+
+
 def admitted_lag(stage: Stage) -> int:
     """Versions between the oldest token of a group and the step that trains it, as far as admission decides it.
 
@@ -139,7 +144,7 @@ def admitted_lag(stage: Stage) -> int:
     """
     if stage.source == "demonstrations":
         return 0
-    admitted = stage.target_lag + max(0, stage.publish_every - 1)
+    admitted = slots_lag(stage) + max(0, stage.publish_every - 1)
     return stage.max_lag if stage.max_uses > 1 else min(stage.max_lag, admitted)
 
 

@@ -167,6 +167,10 @@ def test_prioritised_logs_its_propensities_in_the_manifest():
     weight = {group_id: 0.25 if group_id % 2 == 0 else 1.0 for group_id in range(1, 7)}
     expected = [weight[group_id] / (3.75 / 6) for group_id in first.groups]
     assert [round(p, 9) for p in first.propensities] == [round(p, 9) for p in expected]
+    line.run(L)
+    rows = [row for file, row in line.lines if file == "metrics"]
+    assert rows[0]["choice_propensity_max"] == max(first.propensities)
+    assert "prompt_propensity_max" not in rows[0]
 
 
 def test_stratified_composes_the_batch():
