@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
     audit.add_argument("--json", action="store_true", help="every finding as JSON")
     _add_chaos(commands)
+    _add_offline(commands)
     demos = commands.add_parser("demos", help="a few demonstrations of a task, readable")
     demos.add_argument("task", metavar="TASK", help="a task (`rlsp tasks`) or a config whose task it is")
     demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
@@ -163,6 +164,12 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_parser(commands, _with_config)
 
 
+def _add_offline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from rlsp_async.offline import export
+
+    export.add_parser(commands)
+
+
 # --- actions -------------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +199,10 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.chaos.show import show_chaos
 
             return show_chaos(arguments)
+        case "export":
+            from rlsp_async.offline.export import export
+
+            return export(arguments)
         case "grade":
             return grade.grade(arguments)
         case "demos":

@@ -81,6 +81,7 @@ ROWS = {
     "rlsp_async.resume": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
+    "rlsp_async.offline": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.grade": Row(6, TORCH),
     "rlsp_async.prepare": Row(6),
     "rlsp_async.supervise": Row(6),
