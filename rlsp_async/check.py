@@ -200,7 +200,7 @@ def _reward(cfg: RunConfig, stage: Stage) -> list[Finding]:
 
 def reward_condition(cfg: RunConfig, stage: Stage) -> Dominance | None:
     """None for stages whose reward is correctness alone, or that have none (demonstrations)."""
-    if stage.source == "demonstrations":
+    if stage.source != "rollouts":
         return None
     longest = cfg.sampling.max_new_tokens
     return dominance(stage.reward, shortest_tokens=max(1, longest // 16), longest_tokens=longest)

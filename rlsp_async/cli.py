@@ -165,9 +165,10 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_offline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from rlsp_async.offline import export
+    from rlsp_async.offline import export, importing
 
     export.add_parser(commands)
+    importing.add_parser(commands)
 
 
 # --- actions -------------------------------------------------------------------------------------------------------
@@ -199,6 +200,10 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.chaos.show import show_chaos
 
             return show_chaos(arguments)
+        case "import":
+            from rlsp_async.offline.importing import import_rows
+
+            return import_rows(arguments)
         case "export":
             from rlsp_async.offline.export import export
 

@@ -221,7 +221,8 @@ class Prompts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which groups a stage trains on, with which algorithm, until when."""
 
-    source: Literal["rollouts", "demonstrations"] = "rollouts"
+    source: Literal["rollouts", "demonstrations", "imported"] = "rollouts"
+    """demonstrations: of the task. imported: what `rlsp import` put into the run; nothing is sampled."""
     steps: int = 10
     """Steps (batches, versions) of this stage."""
     groups_per_step: int = 32
@@ -259,7 +260,7 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _require(self.max_uses >= 1, "max_uses must be at least 1")
         _require(self.minibatches >= 1 and self.epochs >= 1, "minibatches and epochs must be at least 1")
         _require(1.0 <= self.oversample <= 8.0, "oversample must lie in 1..8")
-        _require(self.source == "demonstrations" or self.publish_every <= max(1, self.max_lag),
+        _require(self.source != "rollouts" or self.publish_every <= max(1, self.max_lag),
                  "publish_every above max_lag: every rollout would be stale before a new version comes out")
 
     @property

@@ -68,6 +68,7 @@ ROWS = {
     "rlsp_async.replay.rundir": Row(4, TORCH),
     "rlsp_async.replay.journal": Row(4, TORCH),
     "rlsp_async.replay.demonstrations": Row(4),
+    "rlsp_async.replay.imported": Row(4, TORCH),
     "rlsp_async.replay.recorder": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them

@@ -60,7 +60,8 @@ def read(batch: Batch) -> Rows:
 def _judged(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:
     rollouts = group.group.rollouts
     if group.group.provenance == "demonstration":
-        return [(r, None) for r in rollouts]
+        verdicts: list[Verdict | None] = [*group.verdicts] or [None] * len(rollouts)
+        return list(zip(rollouts, verdicts, strict=True))
     if len(group.verdicts) != len(rollouts):
         raise MessageError(f"group {group.group.group_id}: {len(rollouts)} rollouts, {len(group.verdicts)} verdicts")
     false = next((v for v in group.verdicts if not v.is_true), None)

@@ -118,7 +118,7 @@ def _shape(table: dict[str, Any]) -> Shape:
 
 def rollouts_per_group(cfg: RunConfig, stage: Stage) -> int:
     """A demonstration is a group of one."""
-    return 1 if stage.source == "demonstrations" else cfg.sampling.rollouts
+    return 1 if stage.source != "rollouts" else cfg.sampling.rollouts
 
 
 def tokens_per_step(cfg: RunConfig, stage: Stage) -> int:
@@ -142,7 +142,7 @@ def admitted_lag(stage: Stage) -> int:
     Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group
     that is used more than once may grow as old as max_lag. `max_lag` is the bound that is kept whatever happens.
     """
-    if stage.source == "demonstrations":
+    if stage.source != "rollouts":
         return 0
     admitted = slots_lag(stage) + max(0, stage.publish_every - 1)
     return stage.max_lag if stage.max_uses > 1 else min(stage.max_lag, admitted)

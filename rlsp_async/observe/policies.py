@@ -13,11 +13,11 @@ def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
     if stage.drop_no_signal and stage.source == "rollouts" and cfg.sampling.rollouts < 2:
         raise ConfigError(f"{where}.drop_no_signal needs sampling.rollouts of 2 or more: a group of one rollout never "
                           "has a signal, so every group would be dropped")
-    if stage.source == "demonstrations":
+    if stage.source != "rollouts":
         for key, is_set in (("drop_no_signal", stage.drop_no_signal), ("oversample", stage.oversample > 1.0),
                             ("prompts", stage.prompts.name != "uniform")):
             if is_set:
-                raise ConfigError(f"{where}.{key} is about rollouts, and this stage trains on demonstrations: take it "
+                raise ConfigError(f"{where}.{key} is about rollouts, and this stage trains on {stage.source}: take it "
                                   "out")
 
 

@@ -1,7 +1,7 @@
 """`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines on stdout.
 
     rollouts         one line a rollout of a judged training group: prompt, answer, response, status, reward parts,
-                     where it comes from; with --tokens its ids and log-probs too, so that it can be trained on elsewhere
+                     where it comes from; with --tokens its ids and log-probs too, so that `rlsp import` takes them
     demonstrations   {"prompt", "answer", "response"} of every correct rollout: what the task `jsonl` reads
 
 Tokens that no checkpoint can need are pruned (`replay.retention`), and what is pruned cannot be exported: set

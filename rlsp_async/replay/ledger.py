@@ -122,10 +122,16 @@ class Ledger:
         """issued -> sampled. Raises DataError when the rollouts are not a whole group."""
         return self._take_in(group, "sampled", now)
 
-    def demonstrated(self, head: Head, group: RolloutGroup, now: float) -> Put:
-        """A demonstration is born ready: nobody samples or verifies it."""
+    def demonstrated(self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float) -> Put:
+        """A demonstration is born ready: nobody samples or verifies it. An imported one may bring its verdicts."""
         self.issue(head)
-        return self._take_in(group, "ready", now)
+        taken = self._take_in(group, "ready", now)
+        if not verdicts:
+            return taken
+        self.verdicts[head.group_id] = verdicts
+        counted = self._move(head.group_id, num_verdicts=len(verdicts),
+                             num_correct=sum(verdict.status == "correct" for verdict in verdicts))
+        return Put(head=counted, body=group, verdicts=verdicts)
 
     def _take_in(self, group: RolloutGroup, state: State, now: float) -> Put:
         check_whole(group)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling
+from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling, VerifiedGroup
 from rlsp_async.replay.crew import Worker
 from rlsp_async.replay.heads import Cursor, Head, Learnt
 from rlsp_async.replay.ledger import count_tokens
@@ -99,23 +99,23 @@ def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float)
     return True
 
 
-def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, RolloutGroup]], now: float) -> int:
+def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, VerifiedGroup]], now: float) -> int:
     """Admits (cursor, group) in order while there is room; returns how many. Group ids are given here."""
-    phase = state.phase
+    phase, source = state.phase, state.stage.source if state.stage else ""
     num = 0
-    for cursor, group in groups[: room(state)]:
-        if phase is None or cursor != state.cursors.get("demonstrations", 0):
+    for cursor, made in groups[: room(state)]:
+        if phase is None or cursor != state.cursors.get(source, 0):
             break
-        group = _numbered(group, state.next_group_id(), phase.stage)
+        group = _numbered(made.group, state.next_group_id(), phase.stage)
         head = Head(group_id=group.group_id, stage=phase.stage, provenance="demonstration", index=group.prompt.index,
                     visit=group.prompt.visit, issued_s=now)
-        record = state.ledger.demonstrated(head, group, now)
+        record = state.ledger.demonstrated(head, group, made.verdicts, now)
         out.records.append(record)
         _received(state, out, record.head.num_tokens)
-        _count_up(state, out, "demonstrations")
+        _count_up(state, out, source)
         num += 1
     if num:
-        state.moved(f"{num} demonstrations were admitted", now)
+        state.moved(f"{num} {source} were admitted", now)
     return num
 
 
