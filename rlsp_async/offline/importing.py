@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from rlsp_async import tokens
+from rlsp_async.audit.history import History
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Prompt, Verdict, VerdictStatus
@@ -48,7 +49,7 @@ def import_rows(arguments: argparse.Namespace) -> int:
     cfg = resolve(load(arguments.config, arguments.overrides))
     if all(stage.source != "imported" for stage in cfg.stages.values()):
         raise ConfigError(f'{arguments.config}: no stage has source = "imported": nothing would train on the rows')
-    if (cfg.directory / "journal.sqlite").exists():
+    if has_begun(cfg.directory / "journal.sqlite"):
         raise ConfigError(f"{cfg.directory} has begun: what it trains on stays as it is; choose another name=...")
     if is_run(cfg.directory):
         require_same(cfg, cfg.directory)
@@ -57,6 +58,17 @@ def import_rows(arguments: argparse.Namespace) -> int:
     num, total = write(cfg, Path(arguments.file))
     print(f"rlsp import: {num} rows of {arguments.file}; {cfg.directory / FILE} holds {total}", file=sys.stderr)
     return 0
+
+
+def has_begun(journal: Path) -> bool:
+    """Whether a group was ever issued: a run that only failed to start may still be given its rows."""
+    if not journal.exists():
+        return False
+    history = History(journal)
+    try:
+        return bool(history.rows("SELECT 1 FROM groups LIMIT 1"))
+    finally:
+        history.close()
 
 
 def write(cfg: RunConfig, source: Path) -> tuple[int, int]:
