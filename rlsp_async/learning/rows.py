@@ -59,9 +59,8 @@ def read(batch: Batch) -> Rows:
 
 def _judged(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:
     rollouts = group.group.rollouts
-    if group.group.provenance == "demonstration":
-        verdicts: list[Verdict | None] = [*group.verdicts] or [None] * len(rollouts)
-        return list(zip(rollouts, verdicts, strict=True))
+    if group.group.provenance == "demonstration" and not group.verdicts:
+        return [(r, None) for r in rollouts]
     if len(group.verdicts) != len(rollouts):
         raise MessageError(f"group {group.group.group_id}: {len(rollouts)} rollouts, {len(group.verdicts)} verdicts")
     false = next((v for v in group.verdicts if not v.is_true), None)

@@ -1,4 +1,4 @@
-"""`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines on stdout.
+"""`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines.
 
     rollouts         one line a rollout of a judged training group: prompt, answer, response, status, reward parts,
                      where it comes from; with --tokens its ids and log-probs too, so that `rlsp import` takes them
@@ -20,7 +20,7 @@ import msgspec
 
 from rlsp_async.audit.history import GroupRow, History, decoded
 from rlsp_async.columns import floats, ints
-from rlsp_async.errors import DataError
+from rlsp_async.errors import DataError, unwritable
 from rlsp_async.messages import Rollout, RolloutGroup, Verdict
 
 
@@ -31,12 +31,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--what", choices=("rollouts", "demonstrations"), default="rollouts",
                         help="demonstrations: correct ones only, as the task `jsonl` reads them (default: rollouts)")
     parser.add_argument("--stage", default="", metavar="NAME", help="of this stage only")
+    parser.add_argument("--out", default="", metavar="FILE", help="write there instead of on stdout")
     parser.add_argument("--tokens", action="store_true", help="token ids, log-probs and versions as well")
 
 
 def export(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     """Prints the lines; how many there were, and how many groups were pruned, goes to stderr."""
-    out, history = out or sys.stdout, History(Path(arguments.run))
+    if arguments.out:
+        try:
+            with open(arguments.out, "w", encoding="utf-8") as file:
+                return _print(arguments, file)
+        except OSError as e:
+            raise unwritable(Path(arguments.out), e) from None
+    return _print(arguments, out or sys.stdout)
+
+
+def _print(arguments: argparse.Namespace, out: TextIO) -> int:
+    history = History(Path(arguments.run))
     num_rows = num_pruned = 0
     try:
         if arguments.stage and arguments.stage not in history.cfg.stages:

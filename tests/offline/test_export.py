@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlsp_async.config import Replay, RunConfig
-from rlsp_async.errors import DataError
+from rlsp_async.errors import DataError, MachineError
 from rlsp_async.offline.export import export
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
@@ -36,7 +36,7 @@ def finished(path: Path, **replay: Any) -> RunConfig:
 
 def exported(run: Path, **options: Any) -> list[dict[str, Any]]:
     out = io.StringIO()
-    arguments = {"run": str(run), "what": "rollouts", "stage": "", "tokens": False, **options}
+    arguments = {"run": str(run), "what": "rollouts", "stage": "", "tokens": False, "out": "", **options}
     assert export(argparse.Namespace(**arguments), out) == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
@@ -72,6 +72,14 @@ def test_what_was_pruned_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     journal.close()
     assert len(exported(tmp_path)) == 8
     assert "8 rollouts; the tokens of 2 more groups were pruned (replay.retention)" in capsys.readouterr().err
+
+
+def test_a_file_is_written_or_the_reason_is_said(tmp_path: Path):
+    finished(tmp_path)
+    assert exported(tmp_path, out=str(tmp_path / "out.jsonl")) == []
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").count("\n") == 12
+    with pytest.raises(MachineError, match="cannot be written"):
+        exported(tmp_path, out=str(tmp_path / "no" / "out.jsonl"))
 
 
 def test_an_unknown_stage_is_refused(tmp_path: Path):
