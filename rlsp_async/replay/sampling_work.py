@@ -142,8 +142,8 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     _count_up(state, out, "train")
     if draw.row:
         out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
-    return Head(group_id=state.next_group_id(), stage=stage, index=draw.place, visit=draw.visit,
-                propensity=draw.propensity, issued_s=now)
+    return Head(group_id=state.next_group_id(), stage=stage, index=int(draw.place), visit=int(draw.visit),
+                propensity=float(draw.propensity), issued_s=now)  # a selection of the user's may count in numpy
 
 
 def _received(state: HubState, out: Effects, num_tokens: int) -> None:
