@@ -26,6 +26,7 @@ from rlsp_async.audit.history import History
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Prompt, Verdict, VerdictStatus
+from rlsp_async.observe import estimate
 from rlsp_async.replay.imported import FILE, ImportedRow
 from rlsp_async.tasks.rows import Row, read_rows, text_field
 
@@ -108,7 +109,7 @@ def _is_judged(target: Path) -> bool | None:
 
 def encoded(cfg: RunConfig, source: Path) -> Iterator[ImportedRow]:
     """The rows of a file, checked. Raises DataError with FILE:LINE."""
-    tokenizer = tokens.load_tokenizer(cfg.directory / "model")
+    tokenizer, shape = tokens.load_tokenizer(cfg.directory / "model"), estimate.model_shape(cfg)
     for line, row in read_rows(source):
         where = f"{source}:{line}"
         prompt = Prompt(prompt_id=f"imported/{source.name}/{line}", task=cfg.task.name, source=f"{source.name}:{line}",
@@ -124,6 +125,9 @@ def encoded(cfg: RunConfig, source: Path) -> Iterator[ImportedRow]:
             token_ids = tokens.encode_response(tokenizer, response).tolist()
         if logprobs and len(logprobs) != len(token_ids):
             raise DataError(f"{where}: {len(logprobs)} logprobs for {len(token_ids)} token_ids")
+        if shape and len(prompt_ids) + len(token_ids) > shape.context:
+            raise DataError(f"{where}: {len(prompt_ids)} and {len(token_ids)} tokens do not fit the model's window of "
+                            f"{shape.context}; leave the row out")
         yield ImportedRow(prompt=prompt, response=response, prompt_ids=prompt_ids, token_ids=token_ids,
                           logprobs=logprobs, verdict=verdict_of(row, where))
 

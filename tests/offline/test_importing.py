@@ -104,6 +104,7 @@ IDS = {"prompt_ids": [1], "token_ids": [1, 2]}
     ({**JUDGED, **IDS, "logprobs": 1.0}, "logprobs must be a list"),
     ({**JUDGED, "prompt_ids": [1], "token_ids": [1, 10**6]}, "token_ids must be a list of ids from 0 to"),
     ({**JUDGED, "prompt_ids": [], "token_ids": [1]}, "prompt_ids must be a list of ids"),
+    ({**JUDGED, "prompt_ids": [1] * 500, "token_ids": [1] * 13}, "500 and 13 tokens do not fit the model's window of 512"),
     (DEMONSTRATION, "has no status or reward, unlike the rows before it"),
 ])
 def test_what_cannot_be_used_is_named_by_file_and_line(cfg: RunConfig, tmp_path: Path, row: dict[str, Any], words: str):
