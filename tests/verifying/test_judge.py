@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -356,14 +355,23 @@ async def test_a_judge_slower_than_the_pools_deadline_is_a_timeout() -> None:
             assert (await pool.verify(VerifyJob(group_id=1, task="t", items=items))).verdicts[0].status == "timeout"
 
 
-def test_rlsp_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rlsp_grade_counts_the_values_that_stand_in(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_text('{"gold": "4", "response": "4"}\n' * 3)
+    with serving(fails(401), fails(404), GOOD) as server:
+        assert main(["grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--workers", "1", "--option", "model=m",
+                     "--option", f"base_url={server.base_url}", "--option", "neutral=0.5"]) == 0
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["parts"].get("judge_failed") for line in out.splitlines()] == [1.0, 1.0, None]
+    assert "the judge failed on 2 of them" in err
+
+
+def test_rlsp_grade(tmp_path: Path) -> None:
     lines = [json.dumps({"gold": "4", "response": response, "prompt": "What is 2 + 2?"}) for response in (RIGHT, WRONG)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     with serving(says('{"score": 1, "reason": "x"}'), says("0")) as server:
-        words = ["rlsp", "grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--out", str(tmp_path / "out.jsonl"), "--workers", "1",
+        words = ["grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--out", str(tmp_path / "out.jsonl"), "--workers", "1",
                  "--option", f"base_url={server.base_url}", "--option", "model=m", "--option", "rubric=correctness"]
-        monkeypatch.setattr(sys, "argv", words)
-        assert main(words[1:]) == 0
+        assert main(words) == 0
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert (first["status"], first["parts"]["judge"]) == ("correct", 1.0)
     assert (second["status"], second["parts"]["judge"], second["parts"]["judge_fallback"]) == ("wrong", 0.0, 1.0)
