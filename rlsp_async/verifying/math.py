@@ -22,7 +22,7 @@ from rlsp_async.verifying.expression import Unreadable
 from rlsp_async.verifying.form import alike, alike_in_order, scalar_values
 from rlsp_async.verifying.number import read_number
 from rlsp_async.verifying.shapes import shape_of
-from rlsp_async.verifying.span import ORDER, Place, find_answer, strip_box
+from rlsp_async.verifying.span import Place, find_answer, strip_box
 from rlsp_async.verifying.spelling import flat, plain
 from rlsp_async.verifying.verifier import judged, unparsable
 from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
@@ -41,7 +41,7 @@ _UNIT_WORDS = re.compile(
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one can argue about."""
 
-    extract: tuple[Place, ...] = ORDER
+    extract: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
     """Where the answer may stand, the first place that there is wins; name fewer, or in another order."""
     percent: Literal["either", "literal"] = "either"
     """A per-cent sign on one side only. either: 50% is 50 and 0.5; literal: it is 0.5."""

@@ -11,7 +11,8 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.verifying.math import score
+from rlsp_async.verifying.math import Config, score
+from rlsp_async.verifying.span import ORDER
 from rlsp_async.verifying.verifier import load_verifier
 
 TASK = load_task(config.Task(name="gsm8k"), 0)
@@ -150,6 +151,10 @@ def test_parts() -> None:
 
 def status(response: str, answer: str, **options: object) -> str:
     return load_verifier("math", options).judge("", response, answer).status
+
+
+def test_by_default_the_places_are_those_of_every_verifier() -> None:
+    assert Config().extract == ORDER
 
 
 def test_extract_decides_where_the_answer_may_stand() -> None:
