@@ -17,6 +17,7 @@ from rlsp_async.errors import ConfigError
 from rlsp_async.keys import about_keys
 from rlsp_async.observe import estimate
 from rlsp_async.observe.flat import settings, toml_text
+from rlsp_async.observe.policies import policy_warnings, refuse_policies
 from rlsp_async.observe.words import bytes_text, count_text, gib_text
 from rlsp_async.rewards import advice
 from rlsp_async.rewards.dominance import Dominance
@@ -54,7 +55,7 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     _print_findings("the machine", machine(cfg, shape), out)
     for name, stage in cfg.stages.items():
         _print_findings(f"stage {name}", of_stage(cfg, stage), out)
-        warnings += stage_warnings(cfg, name, stage)
+        warnings += stage_warnings(cfg, name, stage) + policy_warnings(name, stage)
     _print_findings("the data", _data(cfg, shape), out)
     warnings += general_warnings(cfg)
     print(file=out)
@@ -104,6 +105,7 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
 
 
 def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
+    refuse_policies(cfg, name, stage)
     if stage.source == "rollouts" and stage.reward.explore not in ("none", "len_inv"):
         advice.refuse(f"stages.{name}.reward", stage.reward, _is_released(stage))
     if stage.minibatches > stage.groups_per_step:
@@ -159,7 +161,7 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
     rollouts = stage.groups_per_step * per_group
     tokens = estimate.tokens_per_step(cfg, stage)
     found = [
-        Finding("capacity", f"{stage.capacity} groups", "(target_lag + 1) * groups_per_step: more are never alive"),
+        Finding("capacity", f"{stage.capacity} groups", "(target_lag + 1) * groups_per_step * oversample, at most"),
         Finding(
             "worst lag",
             _versions(estimate.admitted_lag(stage)),
@@ -192,7 +194,7 @@ def _reward(cfg: RunConfig, stage: Stage) -> list[Finding]:
 
 def reward_condition(cfg: RunConfig, stage: Stage) -> Dominance | None:
     """None for stages whose reward is correctness alone, or that have none (demonstrations)."""
-    if stage.source == "demonstrations":
+    if stage.source != "rollouts":
         return None
     return advice.condition_of(stage.reward, cfg.sampling.max_new_tokens, _is_released(stage))
 
@@ -213,11 +215,14 @@ def _versions(num: int) -> str:
 
 def _data(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
     """Reads prompts and demonstrations, and the algorithms' options. Raises DataError, ConfigError."""
-    from rlsp_async.prepare import check_data, check_modules
+    from rlsp_async.prepare import check_data, check_modules, overlap_of
+    from rlsp_async.tasks.overlap import summary
 
     size = check_data(cfg)
     check_modules(cfg)
     found = [Finding("held-out prompts", "endless" if size < 0 else str(size), f"task {cfg.task.name}, readable")]
+    if overlap := overlap_of(cfg):
+        found.append(Finding("training rows", *summary(overlap)))
     if cfg.model.path and shape and Path(cfg.model.path).expanduser().is_dir():
         from rlsp_async.prepare import check_window
 

@@ -21,8 +21,8 @@ PACKAGE = ROOT / "rlsp_async"
 
 MAX_FUNCTION_LINES = 80
 MAX_FILE_LINES = 300
-# A table that is read from top to bottom: every noun on the wire.
-LONG_FILES = {"rlsp_async.messages": 450}
+# Tables that are read from top to bottom: every noun on the wire, every setting.
+LONG_FILES = {"rlsp_async.messages": 450, "rlsp_async.sections": 350}
 
 CLOCK_AND_IO = frozenset({"asyncio", "zmq", "time", "datetime", "sqlite3", "socket", "subprocess", "threading",
                           "multiprocessing", "concurrent", "uvloop"})
@@ -69,6 +69,7 @@ ROWS = {
     "rlsp_async.replay.rundir": Row(4, TORCH),
     "rlsp_async.replay.journal": Row(4, TORCH),
     "rlsp_async.replay.demonstrations": Row(4),
+    "rlsp_async.replay.imported": Row(4, TORCH),
     "rlsp_async.replay.recorder": Row(4, TORCH),
     "rlsp_async.replay.decided": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
@@ -83,6 +84,7 @@ ROWS = {
     "rlsp_async.resume": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.check": Row(6),
     "rlsp_async.evaluate": Row(6),
+    "rlsp_async.offline": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.grade": Row(6, TORCH),
     "rlsp_async.prepare": Row(6),
     "rlsp_async.supervise": Row(6),

@@ -62,7 +62,7 @@ def read(batch: Batch) -> Rows:
 
 def _judged(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:
     rollouts = group.group.rollouts
-    if group.group.provenance == "demonstration":
+    if group.group.provenance == "demonstration" and not group.verdicts:
         return [(r, None) for r in rollouts]
     if len(group.verdicts) != len(rollouts):
         raise MessageError(f"group {group.group.group_id}: {len(rollouts)} rollouts, {len(group.verdicts)} verdicts")

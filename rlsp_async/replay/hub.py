@@ -32,7 +32,6 @@ from rlsp_async.messages import (
     Pong,
     Rejected,
     Role,
-    RolloutGroup,
     TrainJob,
     VerifiedGroup,
     Work,
@@ -123,8 +122,8 @@ class Hub:
             self._tell_observers(out, now)
         return out
 
-    def admit(self, groups: list[tuple[int, RolloutGroup]], now: float) -> Effects:
-        """Demonstrations that the shell has prepared, as (cursor, group)."""
+    def admit(self, groups: list[tuple[int, VerifiedGroup]], now: float) -> Effects:
+        """Demonstrations or imported rollouts that the shell has prepared, as (cursor, group)."""
         out = Effects()
         admit_demonstrations(self.state, out, groups, now)
         return self._settle(out, now)
@@ -162,7 +161,7 @@ class Hub:
     def demonstrations_wanted(self) -> int:
         """How many may be admitted now."""
         stage = self.state.stage
-        return room(self.state) if stage is not None and stage.source == "demonstrations" else 0
+        return room(self.state) if stage is not None and stage.source != "rollouts" else 0
 
     @property
     def is_over(self) -> bool:

@@ -2,7 +2,7 @@
 
     router.receive --> Hub.hear --> decided --> commit records --> send --> write lines
     ticker ----------> Hub.tick --^            (in the order of the decisions, one commit at a time)
-    feeder ----------> Hub.admit -^  demonstrations, made ahead on a helper thread
+    feeder ----------> Hub.admit -^  demonstrations and imported rollouts, made ahead on a helper thread
     disk ------------> Hub.disk --^  the room that is left
 
 Two threads besides the loop: `journal` (SQLite and jsonl files), `demonstrations` (tokenizer).
@@ -20,12 +20,13 @@ import structlog
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError
-from rlsp_async.messages import Bye, FromHub, FromWorker, RolloutGroup
+from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
 from rlsp_async.replay.decided import Decided
 from rlsp_async.replay.demonstrations import Demonstrations
 from rlsp_async.replay.heads import Loaded
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.hubfile import former_address, write_hub_file
+from rlsp_async.replay.imported import Imported
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.recorder import Recorder
 from rlsp_async.replay.rundir import RunLock, measure
@@ -61,13 +62,21 @@ class RouterLike(Protocol):
     def close(self) -> None: ...
 
 
+class GroupMaker(Protocol):
+    """Makes groups that nobody samples. Blocking."""
+
+    def make(self, first: int, num: int) -> list[tuple[int, VerifiedGroup]]: ...
+
+
 class ReplayServer:
     """One run's hub. `stop` may be called from the loop at any time; `run` returns when the run is over or stopped."""
 
     def __init__(self, cfg: RunConfig, task: Task | None = None, demonstrations: Demonstrations | None = None) -> None:
         self._cfg = cfg
         self._task = task or load_task(cfg.task, cfg.seed)
-        self._demonstrations = demonstrations or Demonstrations(cfg, self._task)
+        self._makers: dict[str, GroupMaker] = {
+            "demonstrations": demonstrations or Demonstrations(cfg, self._task), "imported": Imported(cfg)}
+        """Of each source that is not sampled: who makes its groups."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="demonstrations")
         self._decided = Decided(cfg.replay.commit_groups)
@@ -202,17 +211,21 @@ class ReplayServer:
 
     async def _feed(self) -> None:
         """Keeps one chunk of demonstrations ready and admits them as slots come free; waits for a change of the hub."""
-        ahead: list[tuple[int, RolloutGroup]] = []
+        ahead: list[tuple[int, VerifiedGroup]] = []
+        source = ""
         while True:
             self._moved.clear()
             stage = self._hub.state.stage
-            if stage is not None and stage.source == "demonstrations" and len(ahead) < stage.groups_per_step:
-                first = self._hub.state.cursors.get("demonstrations", 0) + len(ahead)
-                ahead += await self._in(self._helper, self._demonstrations.make, first, CHUNK)
+            if stage is not None and stage.source != source:
+                ahead, source = [], stage.source
+            if stage is not None and source in self._makers and len(ahead) < stage.groups_per_step:
+                first = self._hub.state.cursors.get(source, 0) + len(ahead)
+                ahead += await self._in(self._helper, self._makers[source].make, first, CHUNK)
             if ahead and self._hub.demonstrations_wanted():
                 num = await self._decided.room()
-                self._decide(self._hub.admit(ahead[:num], self._now()), min(num, len(ahead)))
-                next_cursor = self._hub.state.cursors.get("demonstrations", 0)
+                if self._hub.state.stage is stage:  # else they are for a stage that has ended meanwhile
+                    self._decide(self._hub.admit(ahead[:num], self._now()), min(num, len(ahead)))
+                next_cursor = self._hub.state.cursors.get(source, 0)
                 ahead = [item for item in ahead if item[0] >= next_cursor]
             else:
                 await self._moved.wait()

@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from rlsp_async.config import RunConfig, Stage
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
+from rlsp_async.prompts.base import Selector, load_selector
+from rlsp_async.replay.choices.base import load_choice
 from rlsp_async.replay.crew import Crew, Worker
 from rlsp_async.replay.disk import MIB, Disk
-from rlsp_async.replay.heads import Loaded, Manifest, Record
+from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.stages import Phase, Plan
 
@@ -72,6 +74,9 @@ class HubState:
         self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
         """A group's prompt is made when it is issued and again when its answer is checked."""
         self.plan = Plan(cfg)
+        self.choices = {name: load_choice(stage, cfg.seed) for name, stage in cfg.stages.items()}
+        self.selectors = _selectors(cfg, task, loaded.learnt)
+        """Of each stage that samples: which prompt is issued next."""
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
         self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
@@ -202,3 +207,12 @@ class HubState:
 
     def _held(self, group_id: int) -> bool:
         return ("sample", group_id) in self.crew.holders or ("verify", group_id) in self.crew.holders
+
+
+def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str, Selector]:
+    """Of each stage that samples, with what it had learnt. Raises ConfigError, DataError."""
+    selectors = {name: load_selector(stage.prompts, cfg.seed, task.size("train"))
+                 for name, stage in cfg.stages.items() if stage.source == "rollouts"}
+    for row in learnt:
+        selectors[row.stage].restore(row.place, row.row)
+    return selectors

@@ -9,9 +9,11 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
+from rlsp_async.replay.choices.base import in_the_way, surplus
 from rlsp_async.replay.heads import Cursor, Event, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
-from rlsp_async.replay.select import is_stale, select
+from rlsp_async.replay.outcomes import found_signal
+from rlsp_async.replay.select import fresh, is_stale
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState
 
@@ -51,16 +53,21 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
         return False
     if len(state.ledger.ready) < stage.groups_per_step:
         return False
-    chosen = select(state.ledger.ready.values(), step, stage.groups_per_step, stage.max_lag, stage.selection)
-    if chosen is None:
+    ready = fresh(state.ledger.ready.values(), step, stage.max_lag)
+    batch = state.choices[phase.stage].batch(ready, step, stage.groups_per_step)
+    if batch is None:
         sweep(state, out, now)
+        _make_room(state, out)
         return False
+    found_signal(state, out)
+    chosen = [head for head, _ in batch]
     ids = [head.group_id for head in chosen]
     assert not any(is_stale(head, step, stage.max_lag) for head in chosen), (step, chosen)
     out.records.extend(state.ledger.take(group_id, step) for group_id in ids)
     manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
                         last_of_stage=step == state.plan.last_step[phase.stage], oldest=[h.oldest for h in chosen],
-                        uses=[h.uses + 1 for h in chosen], incarnation=state.incarnation, at_s=now)
+                        uses=[h.uses + 1 for h in chosen],
+                        propensities=[propensity for _, propensity in batch], incarnation=state.incarnation, at_s=now)
     out.records.append(manifest)
     state.manifests[step] = manifest
     state.last_manifest = step
@@ -76,6 +83,15 @@ def sweep(state: HubState, out: Effects, now: float) -> None:
     old = [head.group_id for head in state.ledger.ready.values() if is_stale(head, step, state.stage.max_lag)]
     for group_id in old:
         drop(state, out, group_id, "stale", now)
+
+
+def _make_room(state: HubState, out: Effects) -> None:
+    """All slots are held by ready groups, and a batch needs new ones: used ones go, and their slots are free."""
+    stage, phase, ledger = state.stage, state.phase, state.ledger
+    if stage is not None and phase is not None and len(ledger.ready) == ledger.alive == stage.capacity:
+        choice = state.choices[phase.stage]
+        old = in_the_way(choice.cfg, ledger.ready.values(), stage.groups_per_step)
+        out.records.extend(ledger.retire(head.group_id) for head in old)
 
 
 def accept_report(state: HubState, out: Effects, report: StepReport, now: float) -> bool:
@@ -114,6 +130,8 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
         _close_stage(state, out, now)
     else:
         sweep(state, out, now)
+        extra = surplus(state.choices[manifest.stage].cfg, state.ledger.ready.values())
+        out.records.extend(state.ledger.retire(head.group_id) for head in extra)
     out.records.append(Stepped(report=report, stage=manifest.stage, at_s=now, forget_to=_forget(state)))
     if report.weights is not None:
         state.published = report

@@ -38,6 +38,14 @@ def test_demonstrations_have_no_parts():
     assert made.sequences.versions_N.tolist() == [-1] * len(made.sequences.versions_N)
 
 
+def test_an_imported_rollout_keeps_its_verdict():
+    old = [msgspec.structs.replace(demonstration(RNG, n), verdicts=[Verdict(status="wrong", parts={"correct": 0.0})])
+           for n in (1, 2)]
+    assert rows.read(batch(*old)).parts["correct"].tolist() == [0.0, 0.0]
+    with pytest.raises(MessageError, match="mixes rollouts and demonstrations"):
+        rows.read(batch(old[0], demonstration(RNG, 3)))
+
+
 def test_a_verdict_on_the_verifier_never_becomes_reward():
     group = rolled(RNG, 1)
     late = msgspec.structs.replace(group, verdicts=[*group.verdicts[:3], Verdict(status="timeout")])

@@ -18,7 +18,7 @@ GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answ
         "choice": ("A) 1 B) 2", "(B)", "B"), "format": ("", "<think>a</think><answer>b</answer>", ""),
         "length": ("", "a", ""), "abstain": ("", "\\boxed{3}", "3"), "code": ("", "def f(x): return x", "assert f(1) == 1")}
 OPTIONS = {"length": {"least": 1}}
-OWN_TESTS = {"executable"}
+OWN_TESTS = {"executable", "judge", "reasoning_gym"}
 """Those that are nothing without options or something else to talk to."""
 
 
