@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--json", action="store_true", help="every finding as JSON")
     _add_chaos(commands)
     _add_tasks(commands)
+    _add_offline(commands)
     return parser
 
 
@@ -174,6 +175,13 @@ def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_parser(commands, _with_config)
 
 
+def _add_offline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from rlsp_async.offline import export, importing
+
+    export.add_parser(commands)
+    importing.add_parser(commands)
+
+
 # --- actions -------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +211,14 @@ def _act(arguments: argparse.Namespace) -> int:
             from rlsp_async.chaos.show import show_chaos
 
             return show_chaos(arguments)
+        case "import":
+            from rlsp_async.offline.importing import import_rows
+
+            return import_rows(arguments)
+        case "export":
+            from rlsp_async.offline.export import export
+
+            return export(arguments)
         case "grade":
             return grade.grade(arguments)
         case "demos":

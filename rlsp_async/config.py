@@ -23,6 +23,7 @@ from rlsp_async.sections import (
     Learner,
     Model,
     Optimizer,
+    Prompts,
     Replay,
     Reward,
     RunConfig,
@@ -36,7 +37,7 @@ from rlsp_async.sections import (
 )
 
 __all__ = [
-    "Algorithm", "Evaluation", "Learner", "Model", "Optimizer", "Replay", "Reward", "RunConfig", "Sampler",
+    "Algorithm", "Evaluation", "Learner", "Model", "Optimizer", "Prompts", "Replay", "Reward", "RunConfig", "Sampler",
     "Sampling", "ScratchModel", "Section", "Stage", "Task", "Verifier", "convert", "load", "num_settings",
     "tables", "to_toml",
 ]

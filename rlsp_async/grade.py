@@ -56,7 +56,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     text = "verdicts on JSON lines of answers (gold, response), in order"
     parser = commands.add_parser("grade", help=text, description=text)
     parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="JSON lines; - or nothing: standard input")
-    parser.add_argument("--verifier", default="math", metavar="NAME", help="where a line names none (default: math)")
+    parser.add_argument("--verifier", default="math", metavar="NAME", help="a shipped one, a dotted module or a file "
+                        "ending in .py; for lines that name none (default: math)")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", dest="options",
                         help="of that verifier, in TOML syntax; may be repeated")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="checker processes (default: 2)")
@@ -87,6 +88,7 @@ class _Grading:
         self._out = out
         self._pools: dict[str, VerifierPool] = {}
         self._counts: Counter[str] = Counter()
+        self._num_judge_failed = 0
         self._start = self._told = time.monotonic()
 
     async def run(self, file: IO[bytes]) -> int:
@@ -148,6 +150,7 @@ class _Grading:
         results = await task
         records = [_record(number, result) for (number, _), result in zip(chunk, results, strict=True)]
         self._counts.update(str(record["status"]) for record in records)
+        self._num_judge_failed += sum(record["parts"].get("judge_failed", 0.0) > 0 for record in records)
         try:
             self._out.write(b"".join(_ENCODE(record) + b"\n" for record in records))
             self._out.flush()
@@ -163,6 +166,8 @@ class _Grading:
         num, taken = self._counts.total(), time.monotonic() - self._start
         shown = ", ".join(f"{status} {count}" for status, count in sorted(self._counts.items())) or "nothing"
         _tell(f"{num} lines in {taken:.1f} s ({num / max(taken, 1e-9):.0f} a second): {shown}")
+        if failed := self._num_judge_failed:
+            _tell(f"the judge failed on {failed} of them: part \"judge_failed\", a neutral value stands in")
         if bad := self._counts["bad_line"]:
             _tell(f"{bad} bad line{'s' * (bad > 1)}: see the records with status \"bad_line\"")
 

@@ -27,19 +27,29 @@ if TYPE_CHECKING:
 
 
 def check_modules(cfg: RunConfig) -> None:
-    """The verifier and the algorithms exist and take their options. Raises ConfigError that names the setting.
+    """Verifier, algorithms and policies exist and take their options. Raises ConfigError that names the setting.
 
     Imports the algorithms' modules, and torch with them; no model is loaded.
     """
     from rlsp_async.algos.base import load_algorithm
+    from rlsp_async.prompts.base import load_selector
+    from rlsp_async.replay.choices.base import load_choice
+    from rlsp_async.tasks.base import load_task
     from rlsp_async.verifying.verifier import load_verifier, verifier_name
 
+    task = load_task(cfg.task, cfg.seed)
     load_verifier(verifier_name(cfg), cfg.task.verifier_options)
     for name, stage in cfg.stages.items():
         try:
             load_algorithm(stage.algorithm)
         except ConfigError as e:
             raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+        try:
+            load_choice(stage, cfg.seed)
+            if stage.source == "rollouts":
+                load_selector(stage.prompts, cfg.seed, task.size("train"))
+        except ConfigError as e:
+            raise ConfigError(f"stages.{name}: {e}") from None
 
 
 def check_data(cfg: RunConfig) -> int:

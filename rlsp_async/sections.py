@@ -7,6 +7,7 @@ task or one algorithm are decoded by its own module's `Config`; they live in `ta
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -188,15 +189,20 @@ class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alpha: float = 0.8
     alpha_end: float = -1.0
     """Reached linearly at the last step of the stage; -1: alpha stays."""
-    explore: Literal["none", "len_inv", "len_inv_sqrt", "len_exp", "steps"] = "none"
-    scale: float = 1000.0
-    """C of the length family, in tokens; for "steps" the decay base is `1 - 1/scale`."""
+    explore: Literal["none", "len_inv", "len_inv_sqrt", "len_exp", "steps", "judge", "novelty"] = "none"
+    """What R_explore pays; docs/rewards.md."""
+    scale: float | Literal["auto"] = 1000.0
+    """C of the length family, in tokens; for "steps" the decay base is `1 - 1/scale`. auto: half the largest C with
+    which a right answer of max_new_tokens / 16 and more beats every wrong one; 20/3 for "steps"."""
     clip: float = 10.0
     """Rewards are clipped to [-clip, clip]."""
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.alpha <= 1.0, f"alpha {self.alpha} must lie in 0..1")
         _require(self.alpha_end == -1.0 or 0.0 <= self.alpha_end <= 1.0, "alpha_end must lie in 0..1, or be -1")
+        least = 1.0 if self.explore == "steps" else 0.0
+        _require(self.scale == "auto" or least <= float(self.scale) < float("inf"),
+                 f"scale {self.scale} must be at least {least:g} for explore {self.explore!r}, or \"auto\"")
 
 
 class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -210,10 +216,20 @@ class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Decoded by that module's `Config`."""
 
 
+class Prompts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which prompt is issued next."""
+
+    name: str = "uniform"
+    """A module of rlsp_async.prompts, or a dotted module of your own."""
+    options: dict[str, Any] = {}
+    """Decoded by that module's `Config`."""
+
+
 class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which groups a stage trains on, with which algorithm, until when."""
 
-    source: Literal["rollouts", "demonstrations"] = "rollouts"
+    source: Literal["rollouts", "demonstrations", "imported"] = "rollouts"
+    """demonstrations: of the task. imported: what `rlsp import` put into the run; nothing is sampled."""
     steps: int = 10
     """Steps (batches, versions) of this stage."""
     groups_per_step: int = 32
@@ -222,12 +238,20 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     epochs: int = 1
     """Passes over the batch within a step."""
     target_lag: int = 1
-    """Slots: at most (target_lag + 1) * groups_per_step groups are alive. 0 is synchronous RL."""
+    """Slots: at most (target_lag + 1) * groups_per_step * oversample groups are alive. 0 is synchronous RL."""
     max_lag: int = 4
     """A group whose oldest token is more versions behind is dropped as stale."""
     max_uses: int = 1
     """Batches a group may be part of."""
-    selection: Literal["fifo", "freshest"] = "fifo"
+    selection: str = "fifo"
+    """Which ready groups make a batch: a module of rlsp_async.replay.choices, or a dotted module of your own."""
+    selection_options: dict[str, Any] = {}
+    """Decoded by that module's `Config`."""
+    prompts: Prompts = Prompts()
+    drop_no_signal: bool = False
+    """Drop groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""
+    oversample: float = 1.0
+    """So many times the slots: groups for those that `drop_no_signal` drops are sampled ahead."""
     publish_every: int = 1
     """Steps between published versions; 0: only after the last."""
     algorithm: Algorithm = Algorithm()
@@ -242,13 +266,14 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
                  "every admitted group would be stale before it is trained")
         _require(self.max_uses >= 1, "max_uses must be at least 1")
         _require(self.minibatches >= 1 and self.epochs >= 1, "minibatches and epochs must be at least 1")
-        _require(self.source == "demonstrations" or self.publish_every <= max(1, self.max_lag),
+        _require(1.0 <= self.oversample <= 8.0, "oversample must lie in 1..8")
+        _require(self.source != "rollouts" or self.publish_every <= max(1, self.max_lag),
                  "publish_every above max_lag: every rollout would be stale before a new version comes out")
 
     @property
     def capacity(self) -> int:
-        """Groups alive at once: (target_lag + 1) * groups_per_step."""
-        return (self.target_lag + 1) * self.groups_per_step
+        """Groups alive at once: (target_lag + 1) * groups_per_step * oversample, rounded up."""
+        return math.ceil((self.target_lag + 1) * self.groups_per_step * self.oversample)
 
 
 class Evaluation(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,13 +20,14 @@ import msgspec
 from torch import Tensor
 
 from rlsp_async import config
+from rlsp_async.algos.corrections import CorrectionsConfig
+from rlsp_async.algos.watch import Stats as Stats
 from rlsp_async.errors import ConfigError
 
+_CARRIED = {"behaviour": "the policy that sampled", "step": "the policy at the beginning of the step"}
 Carried = Literal["nothing", "step", "behaviour"]
 """Which ratio a loss carries itself: none, present over beginning of the step, or one over the policy that sampled."""
 
-Stats = dict[str, Tensor]
-"""Named [sum, count] pairs: micro-batches add up, one division at the end."""
 
 
 class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +47,8 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """RLSP's Eq. 1, or what the released reward server computes (rewards/compose.py)."""
     normalize_reward: bool = False
     """Rewards of a batch to mean 0, standard deviation 1, then clipped."""
+    corrections: CorrectionsConfig = CorrectionsConfig()
+    """Rejection, mask and weight by the ratio to the policy that sampled."""
 
     def carries(self) -> Carried:
         """Which ratio the loss of these options multiplies by."""
@@ -54,6 +57,11 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if self.aggregation == "horizon" and self.horizon_tokens < 1:
             raise ValueError("aggregation \"horizon\" divides by horizon_tokens; set it to sampling.max_new_tokens")
+        stages, carried = self.corrections, self.carries()
+        twice = carried == "behaviour" or (carried == "step" and stages.policy == "present")
+        if stages.weight != "none" and twice:
+            raise ValueError(f"corrections.weight = \"{stages.weight}\" counts the same ratio twice: with these "
+                             f"options the loss carries one over {_CARRIED[carried]} itself; leave out one of the two")
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,8 @@ class Rollouts:
     """Critic's values at the beginning of the step."""
     old_mean_N: Tensor | None = None
     """Mean over the vocabulary of the log-probs beside `old_N`."""
+    lag_N: Tensor | None = None
+    """int64, versions from the token's policy to the learner's at the beginning of the step; None: demonstrations."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,8 @@ class Advantages:
     returns_N: Tensor | None = None
     """Targets of the critic."""
     stats: dict[str, float] = field(default_factory=dict)
+    pair_B: Tensor | None = None
+    """int64 [B]; two rollouts of a group with the same number are compared and share a micro-batch. -1: alone."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,12 @@ class Tokens:
     old_mean: Tensor | None = None
     """The same at the beginning of the step."""
     reference: Tensor | None = None
+    lag: Tensor | None = None
+    """int64, versions from the token's policy to the learner's at the beginning of the step."""
+    value_share: Tensor | None = None
+    """`share` without the factors of the correction stages, for losses that are none of the policy's; None: `share`."""
+    pair: Tensor | None = None
+    """int64; the pair of the token's rollout, as `Advantages.pair_B` numbers them."""
 
 
 class Algorithm(Protocol):

@@ -28,6 +28,9 @@ PRESETS: dict[str, dict[str, Any]] = {
                      "drop_flat_groups": False},
     "dr_grpo": {"divide_by_std": False, "clip_high": 0.2, "weight_cap": 0.0, "aggregation": "horizon",
                 "horizon_tokens": 4096, "drop_flat_groups": False},
+    # Public corrections in front of the surrogate: IcePop's mask and weight; M2PO's mask as AReaL has it.
+    "icepop": {"weight_cap": 0.0, "corrections": {"mask": "icepop", "weight": "token", "weight_high": 5.0}},
+    "m2po_areal": {"weight_cap": 5.0, "corrections": {"mask": "m2po"}},
     "dapo": {"weight_cap": 0.0, "limit_tokens": 20480, "buffer_tokens": 4096},
 }
 

@@ -7,11 +7,11 @@ from collections import Counter
 from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
 
-SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "waiting", "in_flight")
+SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
 _OF_STATE = {"trained": "trained", "evaluated": "evaluated", "sampled": "waiting", "ready": "waiting",
              "training": "in_flight"}
-_OF_REASON = {"stale": "stale", "truncated": "truncated", "stage_end": "aborted", "sampler_error": "quarantined",
-              "verifier_error": "quarantined", "quarantined": "quarantined"}
+_OF_REASON = {"stale": "stale", "truncated": "truncated", "stage_end": "aborted", "no_signal": "no_signal",
+              "sampler_error": "quarantined", "verifier_error": "quarantined", "quarantined": "quarantined"}
 
 
 def token_account(history: History) -> dict[str, int]:

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsp_async.algos import ops
+from rlsp_async.algos import ops, watch
 from rlsp_async.algos.base import Advantages, Algorithm, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.algos.corrections import CorrectionsConfig, correct, measure
+from rlsp_async.algos.view import look
+from rlsp_async.algos.weights import step_factor
 from rlsp_async.errors import ConfigError, DivergedError
 from rlsp_async.learning import pack
 from rlsp_async.learning.optim import Updater
@@ -58,17 +61,19 @@ def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan
     metrics = {**adv.stats, **_batch_metrics(rollouts, adv)}
     kept = np.flatnonzero(adv.keep_B.numpy())
     rollouts = _with_old(parts, sequences, rollouts, kept, plan)
+    stages = Stages(parts.cfg.corrections, _measured(parts.cfg.corrections, sequences, rollouts, adv, kept))
     totals: Stats = {}
     figures: dict[str, float] = {"loss": 0.0}
     num_updates = num_tokens = 0
     for epoch in range(plan.epochs):
         for members in minibatches(kept, sequences.group_S, plan.minibatches, (*plan.seed, epoch)):
-            loss, stats, tokens = _accumulate(parts, sequences, members, rollouts, adv, plan)
-            figures |= parts.updater.step(plan.where, plan.critic_only) | {"loss": figures["loss"] + loss}
-            totals = _add(totals, stats)
+            loss, stats, tokens = _accumulate(parts, sequences, members, rollouts, adv, plan, stages)
+            factor = step_factor(watch.figures(stats).get("rollout_ess", 1.0), stages.cfg.ess_base)
+            figures |= parts.updater.step(plan.where, plan.critic_only, factor) | {"loss": figures["loss"] + loss}
+            totals = watch.merge(totals, stats)
             num_updates, num_tokens = num_updates + 1, num_tokens + tokens
     figures["loss"] /= max(1, num_updates)
-    metrics |= {**figures, **_divide(totals), "updates": float(num_updates), "tokens": float(num_tokens)}
+    metrics |= {**figures, **watch.figures(totals), "updates": float(num_updates), "tokens": float(num_tokens)}
     metrics["kept_fraction"] = len(kept) / len(sequences.responses)
     return metrics
 
@@ -91,7 +96,7 @@ def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan:
     behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
     rollouts = Rollouts(reward_B=reward_S, group_B=torch.from_numpy(sequences.group_S),
                         length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
-                        mask_N=torch.isfinite(behaviour_N))
+                        mask_N=torch.isfinite(behaviour_N), lag_N=_lags(sequences, plan))
     if needs & {"values", "reference"}:
         found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs)
         rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N)
@@ -102,15 +107,39 @@ def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan:
     return rollouts
 
 
+def _lags(sequences: pack.Sequences, plan: Plan) -> Tensor | None:
+    """Versions from each token's policy to the weights before this step; None for demonstrations."""
+    version_N = torch.from_numpy(sequences.versions_N.astype(np.int64))
+    return plan.seed[1] - 1 - version_N if bool((version_N >= 0).any()) else None
+
+
 def _with_old(parts: Learning, sequences: pack.Sequences, rollouts: Rollouts, kept: pack.Longs, plan: Plan) -> Rollouts:
     """Adds `old` for the kept sequences if it is asked for and not there. A single update begins with the very weights
     that would make it, so its own log-probs serve."""
-    needs = parts.algorithm.needs(parts.cfg)
-    missing = "old" in needs and rollouts.old_N is None
-    if not missing or not len(kept) or plan.epochs * plan.minibatches == 1:
+    needs, stages = parts.algorithm.needs(parts.cfg), parts.cfg.corrections
+    missing = ("old" in needs or stages.needs_old) and rollouts.old_N is None
+    if not missing or not len(kept) or (plan.epochs * plan.minibatches == 1 and not stages.measures):
         return rollouts
     found = score(parts.policy, sequences, kept, plan, False, "mean" in needs)
     return replace(rollouts, old_N=found.logp_N, old_mean_N=found.mean_N)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The correction stages of a step."""
+
+    cfg: CorrectionsConfig
+    mask_limit: float
+
+
+def _measured(cfg: CorrectionsConfig, sequences: pack.Sequences, rollouts: Rollouts, adv: Advantages,
+              kept: pack.Longs) -> float:
+    """The mask's limit, measured on the kept sequences where the stage asks for that."""
+    if not cfg.measures or rollouts.old_N is None:
+        return measure(cfg, None)
+    number_N = torch.from_numpy(np.repeat(np.arange(len(sequences.responses)), sequences.length_S))
+    mask_N = rollouts.mask_N & torch.isin(number_N, torch.from_numpy(kept))
+    return measure(cfg, look(rollouts.old_N, rollouts.behaviour_N, adv.adv_N, mask_N, number_N))
 
 
 class Scores(NamedTuple):
@@ -136,29 +165,32 @@ def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: 
     return found
 
 
-def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan) -> list[list[int]]:
+def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan,
+                   pair_B: Tensor | None = None) -> list[list[int]]:
+    together = None if pair_B is None else pair_B.numpy()[members]
     try:
-        bins = pack.plan(sequences.total_S[members], plan.capacity_tokens)
+        bins = pack.plan(sequences.total_S[members], plan.capacity_tokens, together)
     except ValueError as e:
         raise ConfigError(f"{plan.where}: {e}") from None
     return [[int(members[i]) for i in numbers] for numbers in bins]
 
 
 def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs, rollouts: Rollouts, adv: Advantages,
-                plan: Plan) -> tuple[float, Stats, int]:
+                plan: Plan, stages: Stages) -> tuple[float, Stats, int]:
     """Gradients of one update; returns its loss, stats and trained tokens (prompt and response)."""
     share_S = _shares(sequences.length_S, members, parts.cfg)
     with_mean = "mean" in parts.algorithm.needs(parts.cfg)
     loss_sum, stats, num_tokens = 0.0, Stats(), 0
-    for numbers in _micro_batches(sequences, members, plan):
+    for numbers in _micro_batches(sequences, members, plan, adv.pair_B):
         batch = pack.build(sequences, numbers)
         out = parts.policy.outputs(batch, plan.temperature, with_mean=with_mean)
         share_R = share_S[np.repeat(numbers, sequences.length_S[numbers])]
         tokens = _tokens(batch, out, share_R, rollouts, adv)
+        tokens, watched = _correct(tokens, stages)
         loss, more = parts.algorithm.token_loss(parts.cfg, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += float(loss.detach())
-        stats = _add(stats, {**more, **_policy_stats(tokens, out)})
+        stats = watch.merge(stats, {**more, **watched, **_policy_stats(tokens, out)})
         num_tokens += batch.num_tokens
     if not math.isfinite(loss_sum):
         raise DivergedError(f"{plan.where}: the loss is {loss_sum}; lower the learning rate")
@@ -187,7 +219,20 @@ def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollo
                   old=out.logp_R.detach() if old is None else old, returns=pick(adv.returns_N), values=out.values_R,
                   old_values=pick(rollouts.values_N), rollout=torch.from_numpy(batch.sequence_R).to(device),
                   mean=out.mean_R, old_mean=out.mean_R if old_mean is None else old_mean,
-                  reference=pick(rollouts.reference_N))
+                  reference=pick(rollouts.reference_N), lag=pick(rollouts.lag_N),
+                  pair=pick(None if adv.pair_B is None else adv.pair_B.repeat_interleave(rollouts.length_B)))
+
+
+def _correct(tokens: Tokens, stages: Stages) -> tuple[Tokens, Stats]:
+    """The tokens with their shares as the correction stages leave them. Nobody sampled a demonstration: as they are."""
+    if tokens.lag is None:
+        return tokens, {}
+    assert tokens.rollout is not None
+    assert tokens.old is not None
+    new = tokens.old if stages.cfg.policy == "old" else tokens.logp
+    view = look(new, tokens.behaviour, tokens.adv, tokens.mask, tokens.rollout, tokens.lag)
+    factor, stats = correct(stages.cfg, view, stages.mask_limit)
+    return replace(tokens, share=tokens.share * factor, value_share=tokens.share), stats
 
 
 def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:
@@ -196,7 +241,7 @@ def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:
     weight = ops.ratio(logp, tokens.behaviour, mask)
     k3 = ops.k3(ops.guard(tokens.behaviour, mask), ops.guard(logp, mask))
     return {"entropy": ops.stat(out.entropy_R, mask), "kl_behaviour": ops.stat(k3, mask),
-            "_weight": ops.stat(weight, mask), "_weight_square": ops.stat(weight**2, mask)}
+            **watch.effective("ess_fraction", weight, mask)}
 
 
 def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
@@ -212,13 +257,3 @@ def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
         left = float((adv.returns_N - rollouts.values_N).var(correction=0))
         metrics["explained_variance"] = 1.0 - left / spread if spread > 0 else 0.0
     return metrics
-
-
-def _add(total: Stats, more: Stats) -> Stats:
-    return {**total, **{name: total[name] + pair if name in total else pair for name, pair in more.items()}}
-
-
-def _divide(totals: Stats) -> dict[str, float]:
-    means = {name: float(pair[0]) / max(1.0, float(pair[1])) for name, pair in totals.items()}
-    weight, square = means.pop("_weight", 0.0), means.pop("_weight_square", 0.0)
-    return {**means, "ess_fraction": weight**2 / square} if square > 0 else means

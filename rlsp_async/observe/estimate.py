@@ -118,7 +118,7 @@ def _shape(table: dict[str, Any]) -> Shape:
 
 def rollouts_per_group(cfg: RunConfig, stage: Stage) -> int:
     """A demonstration is a group of one."""
-    return 1 if stage.source == "demonstrations" else cfg.sampling.rollouts
+    return 1 if stage.source != "rollouts" else cfg.sampling.rollouts
 
 
 def tokens_per_step(cfg: RunConfig, stage: Stage) -> int:
@@ -131,15 +131,20 @@ def optimizer_updates(stage: Stage) -> int:
     return stage.steps * stage.minibatches * stage.epochs
 
 
+def slots_lag(stage: Stage) -> int:
+    """Batches that fit into the slots, less the one in training: target_lag, or more when it is oversampled."""
+    return -(-stage.capacity // stage.groups_per_step) - 1
+
+
 def admitted_lag(stage: Stage) -> int:
     """Versions between the oldest token of a group and the step that trains it, as far as admission decides it.
 
     Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group
     that is used more than once may grow as old as max_lag. `max_lag` is the bound that is kept whatever happens.
     """
-    if stage.source == "demonstrations":
+    if stage.source != "rollouts":
         return 0
-    admitted = stage.target_lag + max(0, stage.publish_every - 1)
+    admitted = slots_lag(stage) + max(0, stage.publish_every - 1)
     return stage.max_lag if stage.max_uses > 1 else min(stage.max_lag, admitted)
 
 

@@ -168,7 +168,7 @@ def stage_windows(
 def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[float, float]]) -> StageSummary:
     mine = [row for row in rows if row.get("stage") == name]
     stage = cfg.stages[name]
-    per_step = stage.groups_per_step * (1 if stage.source == "demonstrations" else cfg.sampling.rollouts)
+    per_step = stage.groups_per_step * (1 if stage.source != "rollouts" else cfg.sampling.rollouts)
     rewards = [float(row["reward"]) for row in mine if _number(row, "reward") is not None]
     tenth = max(1, len(rewards) // 10)
     start, end = windows.get(name, (0.0, 0.0))

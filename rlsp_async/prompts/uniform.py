@@ -9,8 +9,16 @@ A pure function of (seed, size, cursor): the journal keeps one number and a rest
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
+
+from rlsp_async.config import Section
+from rlsp_async.prompts.base import Draw
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`uniform` has no options."""
 
 
 class Pick(NamedTuple):
@@ -37,3 +45,26 @@ def _permutation(seed: int, size: int, visit: int) -> list[int]:
     order = list(range(size))
     random.Random(f"{seed}/{size}/{visit}").shuffle(order)
     return order
+
+
+class Uniform:
+    """`pick` as a selector: it learns nothing."""
+
+    def __init__(self, seed: int, size: int | None) -> None:
+        self._seed, self._size = seed, size
+
+    def draw(self, cursor: int, pending: Mapping[int, int]) -> Draw:
+        """The next prompt of this pass, whatever is on its way."""
+        return Draw(*pick(self._seed, self._size, cursor))
+
+    def observe(self, place: int, num_correct: int, num_judged: int) -> bytes:
+        """Nothing is learnt."""
+        return b""
+
+    def restore(self, place: int, row: bytes) -> None:
+        """Nothing was kept."""
+
+
+def load(cfg: Config, seed: int, size: int | None) -> Uniform:
+    """Any number of prompts, endless ones too."""
+    return Uniform(seed, size)

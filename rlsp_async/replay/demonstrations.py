@@ -11,7 +11,7 @@ from rlsp_async import tokens
 from rlsp_async.columns import Ids, pack_floats, pack_ints
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling
+from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, VerifiedGroup
 from rlsp_async.prompts.uniform import pick
 from rlsp_async.tasks.base import Task
 
@@ -30,12 +30,12 @@ class Demonstrations:
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._size = task.size("train")
 
-    def make(self, first: int, num: int) -> list[tuple[int, RolloutGroup]]:
+    def make(self, first: int, num: int) -> list[tuple[int, VerifiedGroup]]:
         """(cursor, group) for cursors first .. first + num - 1. Group ids are given by the ledger.
 
         Raises DataError when the task has no demonstrations or the tokenizer cannot be used.
         """
-        return [(cursor, self._group(cursor)) for cursor in range(first, first + num)]
+        return [(cursor, VerifiedGroup(group=self._group(cursor))) for cursor in range(first, first + num)]
 
     def _group(self, cursor: int) -> RolloutGroup:
         index, visit = pick(self._cfg.seed, self._size, cursor)

@@ -19,7 +19,8 @@ import msgspec
 from rlsp_async.messages import Provenance, Purpose, RolloutGroup, StepReport, Verdict
 
 State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
-Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end"]
+Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end",
+                 "no_signal"]
 
 DEAD: frozenset[State] = frozenset({"trained", "evaluated", "dropped"})
 FAILURES: frozenset[Reason] = frozenset({"sampler_error", "verifier_error", "quarantined"})
@@ -49,6 +50,10 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Rollouts in its body; 0 before there is one."""
     num_verdicts: int = 0
     """True verdicts (correct, wrong, unparsable) it carries."""
+    num_correct: int = -1
+    """Verdicts `correct`; -1: nobody judged it."""
+    propensity: float = 1.0
+    """Probability with which its prompt was drawn, relative to uniform."""
     why: str = ""
     """Of a group dropped for a failure: the last thing that went wrong."""
     oldest: int = -1
@@ -95,6 +100,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Of each group, the version of its oldest token when it was chosen; -1 for a demonstration."""
     uses: list[int] = []
     """Of each group, its uses with this one charged."""
+    propensities: list[float] = []
+    """Of each group, the probability with which it was drawn from those that were ready, relative to uniform."""
     incarnation: int = 0
     """Of the hub that chose."""
     at_s: float = 0.0
@@ -138,6 +145,14 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     value: int
 
 
+class Learnt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the prompt selection of a stage knows of one prompt now."""
+
+    stage: str
+    place: int
+    row: bytes
+
+
 EventKind = Literal["hub_start", "joined", "gone", "lease_lost", "fenced", "quarantined", "dropped_late", "paused",
                     "unpaused", "stalled", "failed", "stopped", "finished"]
 
@@ -153,7 +168,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-Record = Put | Manifest | Stepped | Repeated | Published | Evaluated | Cursor | Event
+Record = Put | Manifest | Stepped | Repeated | Published | Evaluated | Cursor | Learnt | Event
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,4 +203,5 @@ class Loaded(msgspec.Struct, kw_only=True):
     """Newest one with weights."""
     evaluations: dict[str, dict[str, Any]] = {}
     cursors: dict[str, int] = {}
+    learnt: list[Learnt] = []
     last_group_id: int = 0

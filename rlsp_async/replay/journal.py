@@ -33,6 +33,7 @@ from rlsp_async.replay.heads import (
     Evaluated,
     Event,
     Head,
+    Learnt,
     Loaded,
     Manifest,
     Published,
@@ -47,8 +48,10 @@ from rlsp_async.replay.rows import ROWS, insert
 from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
-WAL_PAGES = 4000
-"""Pages (4 KiB) in the write-ahead log after which they are moved into the file."""
+PAGE_BYTES = 16_384
+"""Of a new file: a body of 40 KB is 3 pages, and the system is asked to write 3 times, not 10."""
+WAL_PAGES = 1000
+"""Pages in the write-ahead log after which they are moved into the file."""
 WAL_BYTES = 32 << 20
 """The log is cut to this when it was longer: a reader had held it open, or a commit was huge."""
 
@@ -71,6 +74,7 @@ class Journal:
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if cfg.replay.durability == 'power' else 'NORMAL'}")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
@@ -156,7 +160,9 @@ class Journal:
                 manifests=self._manifests(), reports=self._reports(),
                 published=_report(newest[0]) if newest else None,
                 evaluations={key: _result(blob) for key, blob in results},
-                cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0)
+                cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0,
+                learnt=[Learnt(stage=stage, place=place, row=row)
+                        for stage, place, row in self._db.execute("SELECT stage, place, row FROM learnt")])
 
     def _totals(self) -> list[Total]:
         query = """SELECT purpose, provenance, state, reason, count(*), sum(num_tokens), sum(num_wasted_tokens)
@@ -194,6 +200,8 @@ class Journal:
                 self._db.execute(query, (_encode(report), report.step))
             case Evaluated(key=key, result=result):
                 self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
+            case Learnt(stage=stage, place=place, row=row):
+                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?)", (stage, place, row))
             case Event():
                 self._event(record)
 

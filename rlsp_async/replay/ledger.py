@@ -2,11 +2,11 @@
 
 The slot law, for training groups, at every instant:
 
-    issued == trained + dropped + alive        alive <= (target_lag + 1) * groups_per_step
+    issued == trained + dropped + alive        alive <= (target_lag + 1) * groups_per_step * oversample
 
 and the same in response tokens, for all groups (evaluation too), the closed account:
 
-    generated == trained + stale + truncated + aborted + quarantined + evaluated + waiting + in_flight
+    generated == trained + stale + truncated + aborted + quarantined + evaluated + no_signal + waiting + in_flight
 
     generated    response tokens that reached the hub, demonstrations included
     trained      of groups trained at least once and gone
@@ -15,6 +15,7 @@ and the same in response tokens, for all groups (evaluation too), the closed acc
     aborted      of rollouts cut off by a worker, and of groups left over when their stage ended
     quarantined  of groups dropped because sampler or verifier failed on them
     evaluated    of evaluation groups that were counted
+    no_signal    of groups dropped because all their rollouts earned the same
     waiting      sampled or ready
     in_flight    in a batch that is not reported yet
 """
@@ -33,11 +34,12 @@ from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.heads import DEAD, Head, Put, Reason, State, Total
 from rlsp_async.replay.select import returns
 
-SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "waiting", "in_flight")
+SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
 
 _SINK_OF_STATE: dict[State, str] = {"sampled": "waiting", "ready": "waiting", "training": "in_flight",
                                     "trained": "trained", "evaluated": "evaluated"}
-_SINK_OF_REASON: dict[Reason, str] = {"stale": "stale", "truncated": "truncated", "stage_end": "aborted"}
+_SINK_OF_REASON: dict[Reason, str] = {"stale": "stale", "truncated": "truncated", "stage_end": "aborted",
+                                      "no_signal": "no_signal"}
 
 
 def sink(state: State, reason: Reason) -> str:
@@ -56,6 +58,8 @@ class Ledger:
         """Training groups that may be selected."""
         self.by_state: Counter[State] = Counter()
         """Live training groups."""
+        self.pending: Counter[int] = Counter()
+        """Place of a training prompt -> its groups that are not judged yet."""
         self.issued = 0
         self.trained = 0
         self.dropped: Counter[Reason] = Counter()
@@ -118,10 +122,16 @@ class Ledger:
         """issued -> sampled. Raises DataError when the rollouts are not a whole group."""
         return self._take_in(group, "sampled", now)
 
-    def demonstrated(self, head: Head, group: RolloutGroup, now: float) -> Put:
-        """A demonstration is born ready: nobody samples or verifies it."""
+    def demonstrated(self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float) -> Put:
+        """A demonstration is born ready: nobody samples or verifies it. An imported one may bring its verdicts."""
         self.issue(head)
-        return self._take_in(group, "ready", now)
+        taken = self._take_in(group, "ready", now)
+        if not verdicts:
+            return taken
+        self.verdicts[head.group_id] = verdicts
+        counted = self._move(head.group_id, num_verdicts=len(verdicts),
+                             num_correct=sum(verdict.status == "correct" for verdict in verdicts))
+        return Put(head=counted, body=group, verdicts=verdicts)
 
     def _take_in(self, group: RolloutGroup, state: State, now: float) -> Put:
         check_whole(group)
@@ -138,8 +148,9 @@ class Ledger:
         """sampled -> ready."""
         self.verdicts[group_id] = verdicts
         num_true = sum(verdict.is_true for verdict in verdicts)
+        num_correct = sum(verdict.status == "correct" for verdict in verdicts)
         head = self._move(group_id, state="ready", lost=0, deaths=0, faults=0, num_verdicts=num_true,
-                          **self._turn(now))
+                          num_correct=num_correct, **self._turn(now))
         return Put(head=head, verdicts=verdicts)
 
     def take(self, group_id: int, step: int) -> Put:
@@ -159,6 +170,11 @@ class Ledger:
         if self.heads[group_id].uses:
             return Put(head=self._move(group_id, state="trained"))
         return Put(head=self._move(group_id, state="dropped", reason=reason, why=why))
+
+    def retire(self, group_id: int) -> Put:
+        """ready -> trained: a group that was used before makes room for others."""
+        assert self.heads[group_id].uses, group_id
+        return Put(head=self._move(group_id, state="trained"))
 
     def evaluated(self, group_id: int) -> Put:
         """ready -> evaluated."""
@@ -199,11 +215,18 @@ class Ledger:
             self.account[sink(head.state, head.reason)] += sign * head.num_tokens
         if head.state not in DEAD and head.purpose == "train":
             self.by_state[head.state] += sign
+            if head.state in ("issued", "sampled"):
+                self._pend(head.index, sign)
             if head.state == "ready":
                 if sign > 0:
                     self.ready[head.group_id] = head
                 else:
                     self.ready.pop(head.group_id, None)
+
+    def _pend(self, place: int, sign: int) -> None:
+        self.pending[place] += sign
+        if not self.pending[place]:
+            del self.pending[place]
 
     def _bury(self, head: Head) -> None:
         del self.heads[head.group_id]

@@ -45,7 +45,7 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
     row: dict[str, Any] = {
            "kind": "step", "step": manifest.step, "stage": manifest.stage, "stage_step": manifest.stage_step,
            "t": now, "took_s": took_s, "version": report.weights.version if report.weights else state.version,
-           **report.metrics, **_batch_figures(state, heads, manifest.step, now),
+           **report.metrics, **_batch_figures(state, heads, manifest.step, now), **_propensities(manifest, heads),
            **{name: num for name, num in state.metrics.items() if name.startswith("refused.")},
            "tokens_per_s": (generated - state.generated_then) / took_s,
            "groups": state.ledger.counts(),
@@ -81,6 +81,15 @@ def _batch_figures(state: HubState, heads: list[Head], step: int, now: float) ->
         "verify_s": _mean(head.ready_s - head.sampled_s for head in heads),
         "ready_s": _mean(now - head.ready_s for head in heads)}
     return {**figures, **_parts(verdicts)}
+
+
+def _propensities(manifest: Manifest, heads: list[Head]) -> dict[str, float]:
+    """How unevenly groups (`choice_`) and their prompts (`prompt_`) were drawn, relative to uniform; none if evenly."""
+    figures: dict[str, float] = {}
+    for name, values in (("choice", manifest.propensities), ("prompt", [head.propensity for head in heads])):
+        if any(value != 1.0 for value in values):
+            figures |= {f"{name}_propensity_min": min(values), f"{name}_propensity_max": max(values)}
+    return figures
 
 
 def _parts(verdicts: list[Verdict]) -> dict[str, float]:

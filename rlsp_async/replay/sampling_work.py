@@ -5,6 +5,7 @@ Pure. A slot is born when a prompt is issued, which happens when a sampler has c
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -12,10 +13,9 @@ import numpy as np
 
 from rlsp_async.columns import floats
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling
-from rlsp_async.prompts.uniform import pick
+from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling, VerifiedGroup
 from rlsp_async.replay.crew import Worker
-from rlsp_async.replay.heads import Cursor, Head
+from rlsp_async.replay.heads import Cursor, Head, Learnt
 from rlsp_async.replay.ledger import check_whole, count_tokens, versions_of
 from rlsp_async.replay.select import is_stale, num_to_admit
 from rlsp_async.replay.setbacks import charge, drop, void
@@ -50,7 +50,8 @@ def room(state: HubState) -> int:
     stage, phase = state.stage, state.phase
     if stage is None or phase is None or state.ending or state.disk.is_paused:
         return 0
-    needed = (state.plan.last_step[phase.stage] - state.last_manifest) * stage.groups_per_step
+    steps_left = state.plan.last_step[phase.stage] - state.last_manifest
+    needed = math.ceil(steps_left * stage.groups_per_step * stage.oversample)
     return num_to_admit(state.ledger.alive, stage.capacity, state.ledger.waiting,
                         needed if stage.max_uses == 1 else None)
 
@@ -98,23 +99,23 @@ def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float)
     return True
 
 
-def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, RolloutGroup]], now: float) -> int:
+def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, VerifiedGroup]], now: float) -> int:
     """Admits (cursor, group) in order while there is room; returns how many. Group ids are given here."""
-    phase = state.phase
+    phase, source = state.phase, state.stage.source if state.stage else ""
     num = 0
-    for cursor, group in groups[: room(state)]:
-        if phase is None or cursor != state.cursors.get("demonstrations", 0):
+    for cursor, made in groups[: room(state)]:
+        if phase is None or cursor != state.cursors.get(source, 0):
             break
-        group = _numbered(group, state.next_group_id(), phase.stage)
+        group = _numbered(made.group, state.next_group_id(), phase.stage)
         head = Head(group_id=group.group_id, stage=phase.stage, provenance="demonstration", index=group.prompt.index,
                     visit=group.prompt.visit, issued_s=now)
-        record = state.ledger.demonstrated(head, group, now)
+        record = state.ledger.demonstrated(head, group, made.verdicts, now)
         out.records.append(record)
         _received(state, out, record.head.num_tokens)
-        _count_up(state, out, "demonstrations")
+        _count_up(state, out, source)
         num += 1
     if num:
-        state.moved(f"{num} demonstrations were admitted", now)
+        state.moved(f"{num} {source} were admitted", now)
     return num
 
 
@@ -136,9 +137,13 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
                     split="test", index=index, issued_s=now)
     if room(state) < 1:
         return None
-    index, visit = pick(state.cfg.seed, state.task.size("train"), state.cursors.get("train", 0))
+    stage = state.phase.stage
+    draw = state.selectors[stage].draw(state.cursors.get("train", 0), state.ledger.pending)
     _count_up(state, out, "train")
-    return Head(group_id=state.next_group_id(), stage=state.phase.stage, index=index, visit=visit, issued_s=now)
+    if draw.row:
+        out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
+    return Head(group_id=state.next_group_id(), stage=stage, index=int(draw.place), visit=int(draw.visit),
+                propensity=float(draw.propensity), issued_s=now)  # a selection of the user's may count in numpy
 
 
 def _received(state: HubState, out: Effects, num_tokens: int) -> None:
@@ -158,9 +163,14 @@ def _job(state: HubState, head: Head) -> SampleJob:
 
 def prompt_of(state: HubState, head: Head) -> Prompt:
     """The prompt of an issued group, made again from its place in the split."""
-    split: Literal["train", "test"] = "test" if head.split == "test" else "train"
-    prompt = state.prompt(split, head.index)
-    return msgspec.structs.replace(prompt, index=head.index, visit=head.visit)
+    drawn = head.purpose == "train"
+    return msgspec.structs.replace(state.prompt(_split(head), head.index), index=head.index, visit=head.visit,
+                                   propensity=head.propensity,
+                                   selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform")
+
+
+def _split(head: Head) -> Literal["train", "test"]:
+    return "test" if head.split == "test" else "train"
 
 
 def sampling_of(state: HubState, head: Head) -> Sampling:
@@ -172,9 +182,13 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
 
 
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
-    if group.prompt.prompt_id != prompt_of(state, head).prompt_id:
+    if group.prompt.prompt_id != state.prompt(_split(head), head.index).prompt_id:
         raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
-    expected = sampling_of(state, head).rollouts
+    issued = _job(state, head)
+    if (group.prompt, group.sampling, group.purpose, group.stage, group.provenance) != (
+            issued.prompt, issued.sampling, issued.purpose, issued.stage, "rollout"):
+        raise DataError(f"group {group.group_id} came with another prompt, sampling or purpose than it was issued with")
+    expected = issued.sampling.rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
     check_whole(group)

@@ -1,14 +1,12 @@
-"""Which groups train: selection, removal, reuse and rate, four numbers and functions over heads.
+"""Which groups may train, and how many are made: age, reuse and rate, functions over heads.
 
 lag = (s - 1) - version of the group's OLDEST token, for the batch of step s, time in the queue included; 0 for a
-demonstration. There is no free lunch in selection: `fifo` trains what was ready first, `freshest` what is least
-off-policy, and starves the rest until it is stale.
+demonstration. Which of those that may train do so is the choice of the stage: `choices/`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 from rlsp_async.replay.heads import Head
 
@@ -23,13 +21,9 @@ def is_stale(head: Head, step: int, max_lag: int) -> bool:
     return lag(head, step) > max_lag
 
 
-def select(ready: Iterable[Head], step: int, num: int, max_lag: int,
-           selection: Literal["fifo", "freshest"]) -> list[Head] | None:
-    """Selection: the `num` groups of the batch of `step`, in training order; None when too few are fresh enough."""
-    fresh = [head for head in ready if not is_stale(head, step, max_lag)]
-    if len(fresh) < num:
-        return None
-    return sorted(fresh, key=_fifo if selection == "fifo" else _freshest)[:num]
+def fresh(ready: Iterable[Head], step: int, max_lag: int) -> list[Head]:
+    """The ready groups that may be in the batch of `step`."""
+    return [head for head in ready if not is_stale(head, step, max_lag)]
 
 
 def returns(head: Head, step: int, max_lag: int, max_uses: int) -> bool:
@@ -45,11 +39,3 @@ def num_to_admit(alive: int, capacity: int, waiting: int, needed: int | None) ->
     """
     room = capacity - alive
     return max(0, room if needed is None else min(room, needed - waiting))
-
-
-def _fifo(head: Head) -> tuple[int, int]:
-    return head.order, head.group_id
-
-
-def _freshest(head: Head) -> tuple[int, int, int]:
-    return -head.oldest, head.order, head.group_id

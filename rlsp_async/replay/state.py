@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from rlsp_async.config import RunConfig, Stage
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
+from rlsp_async.prompts.base import Selector, load_selector
+from rlsp_async.replay.choices.base import load_choice
 from rlsp_async.replay.crew import Crew, Worker
 from rlsp_async.replay.disk import MIB, Disk
-from rlsp_async.replay.heads import Loaded, Manifest, Record
+from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.stages import Phase, Plan
 
@@ -55,6 +57,13 @@ class Effects:
     wants: list[int] = field(default_factory=list)
     """Steps whose batches the shell reads from the journal and hands to `Hub.restored`."""
 
+    def extend(self, later: Effects) -> None:
+        """What follows from a later event comes after, each kind in order."""
+        self.records += later.records
+        self.sends += later.sends
+        self.lines += later.lines
+        self.wants += later.wants
+
 
 class HubState:
     """Everything that an event may change."""
@@ -65,6 +74,9 @@ class HubState:
         self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
         """A group's prompt is made when it is issued and again when its answer is checked."""
         self.plan = Plan(cfg)
+        self.choices = {name: load_choice(stage, cfg.seed) for name, stage in cfg.stages.items()}
+        self.selectors = _selectors(cfg, task, loaded.learnt)
+        """Of each stage that samples: which prompt is issued next."""
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
         self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
@@ -93,6 +105,8 @@ class HubState:
         self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
         """Of the newest groups: True for ready, False for dropped because something failed."""
         self.train_failures = 0
+        self.learner_step = 0
+        """Newest step in the learner's weights, as far as it has said."""
         self.repeats: Counter[int] = Counter()
         """Step -> times that a restarted learner has trained it again."""
         self.num_duplicates = 0
@@ -193,3 +207,12 @@ class HubState:
 
     def _held(self, group_id: int) -> bool:
         return ("sample", group_id) in self.crew.holders or ("verify", group_id) in self.crew.holders
+
+
+def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str, Selector]:
+    """Of each stage that samples, with what it had learnt. Raises ConfigError, DataError."""
+    selectors = {name: load_selector(stage.prompts, cfg.seed, task.size("train"))
+                 for name, stage in cfg.stages.items() if stage.source == "rollouts"}
+    for row in learnt:
+        selectors[row.stage].restore(row.place, row.row)
+    return selectors

@@ -9,9 +9,11 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
+from rlsp_async.replay.choices.base import in_the_way, surplus
 from rlsp_async.replay.heads import Cursor, Event, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
-from rlsp_async.replay.select import is_stale, select
+from rlsp_async.replay.outcomes import found_signal
+from rlsp_async.replay.select import fresh, is_stale
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState
 
@@ -51,16 +53,21 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
         return False
     if len(state.ledger.ready) < stage.groups_per_step:
         return False
-    chosen = select(state.ledger.ready.values(), step, stage.groups_per_step, stage.max_lag, stage.selection)
-    if chosen is None:
+    ready = fresh(state.ledger.ready.values(), step, stage.max_lag)
+    batch = state.choices[phase.stage].batch(ready, step, stage.groups_per_step)
+    if batch is None:
         sweep(state, out, now)
+        _make_room(state, out)
         return False
+    found_signal(state, out)
+    chosen = [head for head, _ in batch]
     ids = [head.group_id for head in chosen]
     assert not any(is_stale(head, step, stage.max_lag) for head in chosen), (step, chosen)
     out.records.extend(state.ledger.take(group_id, step) for group_id in ids)
     manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
                         last_of_stage=step == state.plan.last_step[phase.stage], oldest=[h.oldest for h in chosen],
-                        uses=[h.uses + 1 for h in chosen], incarnation=state.incarnation, at_s=now)
+                        uses=[h.uses + 1 for h in chosen],
+                        propensities=[propensity for _, propensity in batch], incarnation=state.incarnation, at_s=now)
     out.records.append(manifest)
     state.manifests[step] = manifest
     state.last_manifest = step
@@ -78,6 +85,15 @@ def sweep(state: HubState, out: Effects, now: float) -> None:
         drop(state, out, group_id, "stale", now)
 
 
+def _make_room(state: HubState, out: Effects) -> None:
+    """All slots are held by ready groups, and a batch needs new ones: used ones go, and their slots are free."""
+    stage, phase, ledger = state.stage, state.phase, state.ledger
+    if stage is not None and phase is not None and len(ledger.ready) == ledger.alive == stage.capacity:
+        choice = state.choices[phase.stage]
+        old = in_the_way(choice.cfg, ledger.ready.values(), stage.groups_per_step)
+        out.records.extend(ledger.retire(head.group_id) for head in old)
+
+
 def accept_report(state: HubState, out: Effects, report: StepReport, now: float) -> bool:
     """A step was trained. Its groups finish; if it was published, its weights are announced with the same commit.
 
@@ -86,6 +102,7 @@ def accept_report(state: HubState, out: Effects, report: StepReport, now: float)
     """
     if report.step > state.step + 1 and report.step in state.manifests:
         return False
+    state.learner_step = max(state.learner_step, report.step)
     state.restored.pop(report.step, None)
     if report.step in state.to_train:
         state.to_train.remove(report.step)
@@ -113,6 +130,8 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
         _close_stage(state, out, now)
     else:
         sweep(state, out, now)
+        extra = surplus(state.choices[manifest.stage].cfg, state.ledger.ready.values())
+        out.records.extend(state.ledger.retire(head.group_id) for head in extra)
     out.records.append(Stepped(report=report, stage=manifest.stage, at_s=now, forget_to=_forget(state)))
     if report.weights is not None:
         state.published = report
@@ -135,16 +154,18 @@ def _accept_repeat(state: HubState, out: Effects, report: StepReport, now: float
 
 
 def may_replace(old: WeightsRef | None, new: WeightsRef | None) -> bool:
-    """Weights of the newest version, made again, replace those that are published, unless their learner is older."""
+    """Weights of the newest version or a later one, made again, replace those that are published, unless their learner
+    is older."""
     if old is None or new is None or old == new:
         return False
-    return new.version == old.version and new.incarnation >= old.incarnation
+    return new.version >= old.version and new.incarnation >= old.incarnation
 
 
 def may_come_again(state: HubState) -> bool:
-    """Whether the newest weights may still be published anew: the learner is not back yet, or is asked for them."""
+    """Whether the newest weights, or later ones, may still be published anew: the learner is not back yet, or is asked
+    for them."""
     asked = {*state.to_train, *(lease.key for lease in state.crew.leases.values() if lease.kind == "train")}
-    return state.crew.learner() is None or state.version in asked
+    return state.crew.learner() is None or any(state.version <= step <= state.step for step in asked)
 
 
 def _remember_checkpoint(state: HubState, report: StepReport) -> None:
@@ -183,15 +204,21 @@ def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int
         _close_step(state, out, StepReport(step=step, incarnation=hello.incarnation), now)
 
 
+def _first_step(state: HubState, hello: Hello) -> int:
+    """The first step that a learner is sent when it comes."""
+    if state.weights is not None and state.weights.version <= hello.step <= state.step and (
+            hello.step in state.manifests and hello.incarnation != state.weights.incarnation):
+        return hello.step  # it answers from its checkpoint and publishes again: memory is empty after a reboot
+    return min(max(hello.step, 0), state.step) + 1
+
+
 def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> None:
     """Queues the batches that its weights lack, and those that it has trained but not reported (it answers them)."""
     if hello.incarnation != state.cursors.get("learner", -1):
         state.cursors["learner"] = hello.incarnation  # an older start is refused from now on
         out.records.append(Cursor(name="learner", value=hello.incarnation))
-    start = min(max(hello.step, 0), state.step) + 1
-    if state.weights is not None and state.weights.version == hello.step and (
-            hello.step in state.manifests and hello.incarnation != state.weights.incarnation):
-        start = hello.step  # it answers from its checkpoint and publishes again: memory is empty after a reboot
+    state.learner_step = hello.step
+    start = _first_step(state, hello)
     if hello.step > state.last_manifest:
         fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
                  f"{state.last_manifest}: they belong to different runs, or the journal lost its end", now)
@@ -203,7 +230,9 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
         return
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
     _close_unreported(state, out, hello, held, now)
-    start = min(max(hello.step, 0), state.step) + 1
+    start = _first_step(state, hello)
     state.to_train.clear()
     state.to_train.extend(step for step in range(start, state.last_manifest + 1) if step not in held)
     state.wanted.clear()
+    for step in state.restored.keys() - set(state.to_train):
+        del state.restored[step]  # it starts later than the learner before it

@@ -10,6 +10,7 @@ import math
 
 from rlsp_async.messages import Verdict, VerdictSet, VerifyItem, VerifyJob
 from rlsp_async.replay.crew import Worker
+from rlsp_async.replay.outcomes import judged
 from rlsp_async.replay.select import is_stale
 from rlsp_async.replay.setbacks import charge, drop, outcome, void
 from rlsp_async.replay.state import Effects, HubState
@@ -47,9 +48,11 @@ def accept_verdicts(state: HubState, out: Effects, verdicts: VerdictSet, now: fl
     if wrong:
         charge(state, out, group_id, "verify", "faults", wrong, now)
         return True
-    out.records.append(state.ledger.verified(group_id, verdicts.verdicts, now))
+    record = state.ledger.verified(group_id, verdicts.verdicts, now)
+    out.records.append(record)
     state.forget(group_id)
     outcome(state, out, True, now)
+    judged(state, out, record.head, now)
     state.moved(f"group {group_id} was verified", now)
     return True
 

@@ -83,8 +83,8 @@ def _what(state: HubState, now: float) -> str:
             return f"a {role} to take {num} groups; {_known(state, role)}"
     if state.stage is not None and len(state.ledger.ready) >= state.stage.groups_per_step:
         return _learner(state, now)
-    if state.stage is not None and state.stage.source == "demonstrations":
-        return "demonstrations"
+    if state.stage is not None and state.stage.source != "rollouts":
+        return state.stage.source
     return f"a sampler that serves version {state.version}; {_known(state, 'sampler')}"
 
 

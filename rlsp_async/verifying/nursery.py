@@ -17,26 +17,17 @@ import socket
 import struct
 import sys
 import time
-from typing import Any
 
 import msgspec
 
 from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
-from rlsp_async.verifying.confine import Limits, confine, holds
-from rlsp_async.verifying.verifier import Lane, Verifier, load_verifier
+from rlsp_async.rewards.search import with_counts
+from rlsp_async.verifying.confine import confine, die_with_parent, holds
+from rlsp_async.verifying.verifier import Verifier, load_verifier
 
 LENGTH = struct.Struct("<I")
 MAX_TEXT = 500
-
-
-class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """What the nursery is for; JSON in its arguments."""
-
-    verifier: str
-    options: dict[str, Any]
-    memory_mb: int
-    deadline_s: float
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +35,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     kill: int = 0
     """Pid of the checker; 0: fork."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a checker."""
+
+    memory_mb: int
+    cpu_s: int
+    """CPU time of one answer; the pool's deadline comes first, unless the pool cannot kill any more."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,23 +58,23 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Argv: control descriptor, Start."""
+    """Argv: control descriptor, verifier name, its options as JSON, limits as JSON."""
+    limits = msgspec.json.decode(sys.argv[4], type=Limits)
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when we end
-    start = msgspec.json.decode(sys.argv[2], type=Start)
     try:
-        verifier = load_verifier(start.verifier, start.options)
+        verifier = load_verifier(sys.argv[2], msgspec.json.decode(sys.argv[3]))
     except UserError as e:
         control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
         return
-    control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=holds(_limits(start, verifier.lane)))))
-    _obey(control, verifier, _limits(start, verifier.lane))
+    control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=_holds(verifier))))
+    _obey(control, verifier, verifier.name, limits)
 
 
-def _limits(start: Start, lane: Lane) -> Limits:
-    """A checker of the isolated lane has one answer to judge, and no more time than that takes; others live long."""
-    return Limits(memory_mb=start.memory_mb, cpu_s=int(start.deadline_s) + 2 if lane == "isolated" else 0,
-                  network=lane == "network", free=lane == "trusted")
+def _holds(verifier: Verifier) -> dict[str, bool]:
+    if verifier.lane == "program":
+        return {}
+    return holds(network=verifier.lane == "network", files=verifier.reads_files)
 
 
 def frame(message: object) -> bytes:
@@ -84,22 +83,30 @@ def frame(message: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def _obey(control: socket.socket, verifier: Verifier, limits: Limits) -> None:
+def _obey(control: socket.socket, verifier: Verifier, name: str, limits: Limits) -> None:
     """Takes orders until the control socket closes, then kills what is left."""
     children: set[int] = set()
     while order := _next_order(control):
         message, descriptors = order
         children -= _reap(children)
         if message.kill in children:
-            os.kill(message.kill, signal.SIGKILL)
+            _kill(message.kill)
         for descriptor in descriptors:
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _be_checker(socket.socket(fileno=descriptor), verifier, limits)
+                _be_checker(socket.socket(fileno=descriptor), verifier, name, limits)
             os.close(descriptor)
             children.add(pid)
     for pid in children - _reap(children):
+        _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    """Kills a checker and whatever it has started: they are one process group."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has not come so far as to be a group
         os.kill(pid, signal.SIGKILL)
 
 
@@ -117,13 +124,19 @@ def _reap(children: set[int]) -> set[int]:
 # --- the checker ---------------------------------------------------------------------------------------------------
 
 
-def _be_checker(channel: socket.socket, verifier: Verifier, limits: Limits) -> None:
+def _be_checker(channel: socket.socket, verifier: Verifier, name: str, limits: Limits) -> None:
     """The life of a forked checker; never returns."""
     code = 1
     try:
-        confine(limits)
+        os.setpgid(0, 0)
+        verifier.prepare(limits.memory_mb)
+        if verifier.lane == "program":
+            die_with_parent()
+        else:
+            confine(limits.memory_mb, network=verifier.lane == "network", files=verifier.reads_files,
+                    cpu_s=limits.cpu_s if verifier.lane == "isolated" else 0)
         channel.sendall(frame(Ready(pid=os.getpid())))
-        _serve(channel, verifier)
+        _serve(channel, verifier, name, limits.cpu_s if verifier.lane in ("fast", "network") else 0)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the pool has closed the channel: nobody waits for an answer
@@ -131,15 +144,19 @@ def _be_checker(channel: socket.socket, verifier: Verifier, limits: Limits) -> N
         os._exit(code)
 
 
-def _serve(channel: socket.socket, verifier: Verifier) -> None:
-    """Reads batches, answers each item as soon as it is judged: an unanswered item is the guilty one."""
+def _serve(channel: socket.socket, verifier: Verifier, name: str, cpu_s: int) -> None:
+    """Reads batches, answers each item as soon as it is judged: an unanswered item is the guilty one.
+
+    A process that judges many answers cannot have a limit of CPU time for each of them; a timer kills it (SIGPROF).
+    """
     read, decoder = channel.makefile("rb").read, msgspec.msgpack.Decoder(list[VerifyItem])
     while len(head := read(LENGTH.size)) == LENGTH.size:
         for item in decoder.decode(read(LENGTH.unpack(head)[0])):
-            channel.sendall(frame(_judge(verifier, item)))
+            signal.setitimer(signal.ITIMER_PROF, cpu_s)
+            channel.sendall(frame(_judge(verifier, name, item)))
 
 
-def _judge(verifier: Verifier, item: VerifyItem) -> Verdict:
+def _judge(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
     start = time.perf_counter()
     try:
         verdict = verifier.judge(item.prompt, item.response, item.answer)
@@ -148,7 +165,8 @@ def _judge(verifier: Verifier, item: VerifyItem) -> Verdict:
     except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier
         verdict = Verdict(status="error", detail=f"{type(e).__name__}: {e}")
     return msgspec.structs.replace(
-        verdict, verifier=verifier.name, milliseconds=(time.perf_counter() - start) * 1e3,
+        verdict, parts=with_counts(name, item.prompt, item.response, item.answer, verdict.parts),
+        verifier=name, milliseconds=(time.perf_counter() - start) * 1e3,
         extracted=verdict.extracted[:MAX_TEXT], detail=verdict.detail[:MAX_TEXT],
     )  # fmt: skip
 

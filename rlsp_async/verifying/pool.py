@@ -13,6 +13,8 @@ the group are judged as if nothing had happened. Nothing that a checker does out
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import socket
 import sys
@@ -28,7 +30,7 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, EngineError, MachineError
 from rlsp_async.messages import Verdict, VerdictSet, VerifyJob
 from rlsp_async.verifying.checker import Checker
-from rlsp_async.verifying.nursery import LENGTH, Order, Ready, Start
+from rlsp_async.verifying.nursery import LENGTH, Limits, Order, Ready
 from rlsp_async.verifying.verifier import verifier_name
 
 LOAD_S = 120.0
@@ -108,9 +110,10 @@ class Nursery:
 
     def __init__(self, verifier: str, options: dict[str, Any], section: config.Verifier) -> None:
         self._verifier = verifier
-        self._order_of_start = msgspec.json.encode(Start(
-            verifier=verifier, options=options, memory_mb=section.memory_mb, deadline_s=section.deadline_s)).decode()
         self._variables = [str(name) for key, name in options.items() if key.endswith("_env")]
+        self._options = msgspec.json.encode(options).decode()
+        limits = Limits(memory_mb=section.memory_mb, cpu_s=math.ceil(section.deadline_s) + 1)
+        self._limits = msgspec.json.encode(limits).decode()
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -132,8 +135,8 @@ class Nursery:
             self._control.setblocking(False)
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()),
-                    self._order_of_start, pass_fds=[theirs.fileno()], env=_environment(self._variables),
+                    sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()), self._verifier,
+                    self._options, self._limits, pass_fds=[theirs.fileno()], env=_environment(self._variables),
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
             await self._greeting()
@@ -158,8 +161,9 @@ class Nursery:
 
     def kill(self, pid: int) -> None:
         """Has a checker killed. Nothing to do when the nursery is gone: its checkers went with it."""
-        if self.is_alive:
-            self._order(Order(kill=pid), [])
+        with contextlib.suppress(EngineError):  # it went just now, and nobody has told us yet
+            if self.is_alive:
+                self._order(Order(kill=pid), [])
 
     def _order(self, order: Order, descriptors: list[int]) -> None:
         if self._control is None:
@@ -188,7 +192,7 @@ class Nursery:
 
 def _environment(variables: list[str]) -> dict[str, str]:
     """What the nursery needs to find the same modules, the variables that its options name, and nothing else."""
+    named = {name: os.environ[name] for name in variables if name in os.environ}
     paths = [os.path.abspath(path) for path in sys.path]
-    return {**{name: os.environ[name] for name in variables if name in os.environ},
-            "PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**named, "PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,25 +1,22 @@
-"""What a verifier is: a module that offers `VERSION`, and one of
-
-    score(prompt, response, answer) -> Verdict | float          without options
-    Config, load(cfg) -> something with such a `score`          with options, those of `task.verifier_options`
+"""What a verifier is: a module that offers `VERSION` and `score(prompt, response, answer) -> Verdict | float`.
 
     verifier = load_verifier("math")
     verifier.score("What is 2 + 2?", "... so \\boxed{4}", "4").status == "correct"
+    load_verifier("mine/lean.py", {"strict": True})         # a file of the user's own, with options
 
-`score` is pure and synchronous and runs inside a killable process (`pool.py`); it may loop for ever or take all the
-memory on bad text without harm. It never raises for a bad response, only (DataError) for a reference answer or a
-prompt that it cannot read: that is a fault of the data, and becomes status "error".
+A verifier with options offers `Config` (a `rlsp_async.config.Section`) and `load(cfg) -> object with score` instead.
+`score` is synchronous and runs inside a killable process (`pool.py`); it may loop for ever or take all the memory on
+bad text without harm. It never raises for a bad response, only (DataError) for a reference answer or a prompt that it
+cannot read: that is a fault of the data, and becomes status "error". A float x stands for `correct` from 1 on.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -32,91 +29,57 @@ from rlsp_async.tasks.base import load_task
 
 PACKAGE = "rlsp_async.verifying"
 NEEDS = ("VERSION",)
-Lane = Literal["fast", "isolated", "network", "trusted"]
-"""Where a verifier's checkers run; a module says `LANE = "fast"`.
-
-fast      one process judges many answers: for code that only reads them
-isolated  a fresh fork for every single answer: for code that may run what a model wrote (the default)
-network   as fast, but it may open connections: for a judge behind an address
-trusted   as fast, and not confined at all: for a program of the user's that has to be started
-"""
-LANES: tuple[Lane, ...] = ("fast", "isolated", "network", "trusted")
+Lane = Literal["fast", "isolated", "network", "program"]
+Score = Callable[[str, str, str], Verdict | float]
 
 
-@dataclass(frozen=True)
-class Verifier:
-    """A verifier that is ready to judge."""
+class Verifier(msgspec.Struct, frozen=True, kw_only=True):
+    """A verifier, its options settled."""
 
     name: str
     """As verdicts name it, with its version: "math/2"."""
-    score: Callable[[str, str, str], Verdict | float]
-    """(prompt, response, answer) -> verdict; parts hold "correct" (0 or 1) and "format" (1: an answer was found)."""
-    lane: Lane = "isolated"
-    VERSION: str = ""
+    VERSION: str
     """Rises when a verdict may come out differently; kept with every verdict."""
+    lane: Lane
+    scorer: Any
+    """The module, or what its `load` has made."""
+
+    reads_files: bool = True
+    """False (`READS_FILES` of the module): once loaded it opens no file, and is confined so."""
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict | float:
+        """What the module or its object says; parts hold "correct" (0 or 1) and "format" (1: an answer was found)."""
+        result: Verdict | float = self.scorer.score(prompt, response, answer)
+        return result
 
     def judge(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict, also of a `score` that answers with a number: 1 or more is correct.
+        """The same as a verdict. Raises TypeError or ValueError for what is none, and whatever `score` raises."""
+        return as_verdict(self.score(prompt, response, answer))
 
-        Raises TypeError or ValueError for what is neither a Verdict nor a finite number, and whatever `score` raises.
-        """
-        result = self.score(prompt, response, answer)
-        if isinstance(result, Verdict):
-            return result
-        if not isinstance(result, int | float):
-            raise TypeError(f"score returned {type(result).__name__}, not Verdict or a number")
-        if not math.isfinite(result):
-            raise ValueError(f"score returned {result}")
-        return Verdict(status="correct" if result >= 1 else "wrong",
-                       parts={"correct": float(result >= 1), "score": float(result), "format": 1.0})
+    def prepare(self, memory_mb: int) -> None:
+        """Called once in a checker before it is confined and has read anything, if the verifier offers it."""
+        if hasattr(self.scorer, "prepare"):
+            self.scorer.prepare(memory_mb)
 
 
 def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
-    """The verifier that a run names: one of ours, a dotted module, or a file whose name ends with .py.
-
-    Raises ConfigError with the nearest name when there is none, or for an option that it does not take.
-    """
-    module = _file(Path(name)) if name.endswith(".py") else find_module(name, PACKAGE, "task.verifier", NEEDS)
-    lane = getattr(module, "LANE", "isolated")
-    if lane not in LANES:
-        raise ConfigError(f"task.verifier: {name!r} says LANE = {lane!r}; there are {', '.join(LANES)}")
-    version = str(module.VERSION)
-    return Verifier(f"{Path(name).stem if name.endswith('.py') else name.rpartition('.')[2]}/{version}",
-                    _scorer(module, name, options or {}), lane, version)
+    """The verifier that a run names, with the run's options. Raises ConfigError with the nearest name when there is
+    none, or the nearest option."""
+    module = _file(name) if name.endswith(".py") else find_module(name, PACKAGE, "task.verifier", NEEDS)
+    version, short = str(module.VERSION), Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
+    return Verifier(name=f"{short}/{version}", VERSION=version, lane=_lane(module, name),
+                    reads_files=getattr(module, "READS_FILES", True), scorer=_scorer(module, name, options or {}))
 
 
-def _scorer(module: ModuleType, name: str, options: dict[str, Any]) -> Callable[[str, str, str], Verdict | float]:
-    if hasattr(module, "load") and hasattr(module, "Config"):
-        scorer = module.load(_options(module.Config, name, options))
-        return cast(Callable[[str, str, str], Verdict | float], scorer.score)
-    if not hasattr(module, "score"):
-        raise ConfigError(f"task.verifier: module {name!r} offers neither score nor Config and load")
-    if options:
-        raise ConfigError(f"task.verifier_options: verifier {name!r} takes no options")
-    return cast(Callable[[str, str, str], Verdict | float], module.score)
-
-
-def _options(kind: type[Any], name: str, options: dict[str, Any]) -> Any:
-    """The options as the module's Config; the error names `task.verifier_options.KEY`."""
-    inner = msgspec.defstruct("_Options", [("verifier_options", kind)], bases=(config.Section,), frozen=True,
-                              kw_only=True)
-    outer = msgspec.defstruct("_Task", [("task", inner)], bases=(config.Section,), frozen=True, kw_only=True)
-    table = {"task": {"verifier_options": options}}
-    return config.convert(table, outer, f"verifier {name!r}").task.verifier_options  # type: ignore[attr-defined]
-
-
-def _file(path: Path) -> ModuleType:
-    """A verifier of the user's that is a file. An error inside it rises as it is: its traceback says what is wrong."""
-    if not path.is_file():
-        raise ConfigError(f"task.verifier: {path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "VERSION"):
-        raise ConfigError(f"task.verifier: {path}: offers no VERSION; add VERSION = \"1\"")
-    return module
+def as_verdict(result: object) -> Verdict:
+    """What a score function returned. Example: as_verdict(0.5) is wrong, with 0.5 as the part "score"."""
+    if isinstance(result, Verdict):
+        return result
+    if not isinstance(result, int | float):
+        raise TypeError(f"score returned {type(result).__name__}, neither Verdict nor float")
+    if result != result or abs(result) == float("inf"):
+        raise ValueError(f"score returned {result}, not a finite number")
+    return judged(result >= 1, "", score=float(result))
 
 
 def verifier_name(cfg: RunConfig) -> str:
@@ -133,3 +96,52 @@ def judged(correct: bool, extracted: str, **parts: float) -> Verdict:
 def unparsable(detail: str, **parts: float) -> Verdict:
     """A verdict on a response in which no usable answer was found."""
     return Verdict(status="unparsable", detail=detail, parts={"correct": 0.0, "format": 0.0, **parts})
+
+
+# --- finding and loading -------------------------------------------------------------------------------------------
+
+
+def _file(name: str) -> Any:
+    """The module in a file of the user's own."""
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"task.verifier: {name}: no such file; a relative path counts from the working directory")
+    spec = importlib.util.spec_from_file_location(f"rlsp_verifier_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # msgspec looks up there the module of a class
+    spec.loader.exec_module(module)
+    if not hasattr(module, "VERSION"):
+        raise ConfigError(f"task.verifier: {name}: offers no VERSION; add VERSION = \"1\"")
+    return module
+
+
+def _lane(module: Any, name: str) -> Lane:
+    """`fast`: a process judges many answers, for code that only reads them. `isolated` (the default): a fresh fork for
+    every single answer, for code that may run what a model wrote. `network`: as fast, but sockets are allowed.
+    `program`: not confined at all, for starting programs of the user's own."""
+    lane: Lane = getattr(module, "LANE", "isolated")
+    if lane not in get_args(Lane):
+        raise ConfigError(f"task.verifier: {name!r} says LANE = {lane!r}; there is {', '.join(get_args(Lane))}")
+    return lane
+
+
+def _scorer(module: Any, name: str, options: dict[str, Any]) -> Any:
+    """What scores: the object that `load` makes of the options, or the module itself."""
+    if hasattr(module, "Config") and hasattr(module, "load"):
+        return module.load(_options(module.Config, name, options))
+    if not hasattr(module, "score"):
+        raise ConfigError(f"task.verifier: {name!r} offers neither score nor Config and load")
+    if options:
+        raise ConfigError(f"task.verifier_options: verifier {name!r} takes no options")
+    return module
+
+
+def _options(kind: type[Any], name: str, options: dict[str, Any]) -> Any:
+    """`task.verifier_options` as the module's Config; the error names `task.verifier_options.KEY`."""
+    fields = [("verifier_options", kind)]
+    inner = msgspec.defstruct("_Options", fields, bases=(config.Section,), frozen=True, kw_only=True)
+    outer = msgspec.defstruct("_Task", [("task", inner)], bases=(config.Section,), frozen=True, kw_only=True)
+    table = {"task": {"verifier_options": options}}
+    return config.convert(table, outer, f"verifier {name!r}").task.verifier_options  # type: ignore[attr-defined]

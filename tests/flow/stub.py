@@ -24,7 +24,7 @@ from rlsp_async.observe.jsonl import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 RLSP = [sys.executable, "-m", "rlsp_async.cli"]
-BOUND_S = 90.0
+BOUND_S = 150.0
 
 STUB = """
 name = "stub"

@@ -29,6 +29,8 @@ from rlsp_async.messages import (
     SampleJob,
     StepReport,
     TrainJob,
+    Verdict,
+    VerdictSet,
     VerifyJob,
     Welcome,
     Work,
@@ -37,7 +39,7 @@ from rlsp_async.replay.heads import Manifest
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import SINKS
-from rlsp_async.replay.select import lag
+from rlsp_async.replay.select import fresh, lag
 from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
 
 CHECKPOINT_EVERY = 2
@@ -206,8 +208,21 @@ class Chaos:
             self.carry_out(self.hub.tick(self.now))
 
     def kill_hub(self) -> None:
+        before = self.policies()
         self.journal.close()
         self.open_hub()
+        assert self.policies() == before
+
+    def policies(self) -> list[Any]:
+        """What the hub would choose next, and what its prompt selections know: the journal must give it all back."""
+        state = self.hub.state
+        step, found = state.last_manifest + 1, []
+        for name, stage in self.cfg.stages.items():
+            ready = [head for head in fresh(state.ledger.ready.values(), step, stage.max_lag) if head.stage == name]
+            table = getattr(state.selectors.get(name), "table", None)
+            known = [table.row(place) for place in range(len(table))] if table else []
+            found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known))
+        return [*found, dict(state.ledger.pending), dict(state.cursors)]
 
     def leave(self, worker: FakeWorker) -> None:
         """SIGTERM: gives its leases back, says Bye; then somebody starts it again."""
@@ -292,8 +307,9 @@ class Chaos:
                 group = rollouts_of(work.job, worker.version, self.random.randint(1, 5), "abort" if bad else "stop")
                 return Done(lease=work.lease, groups=[group])
             case VerifyJob():
-                status = self.random.choice(("timeout", "error")) if bad else "correct"
-                return Done(lease=work.lease, verdicts=[verdicts_of(work.job, status)])
+                failed = self.random.choice(("timeout", "error")) if bad else ""
+                verdicts = verdicts_of(work.job, failed) if failed else mixed_verdicts(work.job)
+                return Done(lease=work.lease, verdicts=[verdicts])
             case TrainJob(batch=batch):
                 ids = [verified.group.group_id for verified in batch.groups]
                 if batch.step == len(worker.weights) + 1:
@@ -375,6 +391,13 @@ class Chaos:
         assert len(groups) == len(set(groups))
         for worker in state.crew.workers.values():
             assert len(worker.leases) <= worker.credit
+
+
+def mixed_verdicts(job: VerifyJob) -> VerdictSet:
+    """Every third group is all right or all wrong; of the others the first rollout alone is right."""
+    right = [job.group_id % 2 == 0 if job.group_id % 3 == 0 else place == 0 for place in range(len(job.items))]
+    return VerdictSet(group_id=job.group_id, verdicts=[
+        Verdict(status="correct" if one else "wrong", parts={"correct": float(one)}) for one in right])
 
 
 def key_of(work: Work) -> int:

@@ -1,9 +1,9 @@
-"""Selection, removal, reuse and rate, by hand."""
+"""Age, reuse and rate, by hand."""
 
 from __future__ import annotations
 
 from rlsp_async.replay.heads import Head
-from rlsp_async.replay.select import is_stale, lag, num_to_admit, returns, select
+from rlsp_async.replay.select import fresh, is_stale, lag, num_to_admit, returns
 
 
 def head(group_id: int, oldest: int, order: int = 0, **fields) -> Head:
@@ -20,15 +20,9 @@ def test_demonstrations_never_age():
     assert lag(head(1, oldest=-1, provenance="demonstration"), step=1000) == 0
 
 
-def test_fifo_and_freshest_differ_and_stale_ones_are_never_chosen():
-    ready = [head(1, oldest=5, order=1), head(2, oldest=1, order=2), head(3, oldest=8, order=3), head(4, 7, order=4)]
-    fifo = select(ready, 9, 2, max_lag=4, selection="fifo")
-    freshest = select(ready, 9, 2, max_lag=4, selection="freshest")
-    assert fifo is not None
-    assert freshest is not None
-    assert [h.group_id for h in fifo] == [1, 3]
-    assert [h.group_id for h in freshest] == [3, 4]
-    assert select(ready, 9, 4, max_lag=4, selection="fifo") is None
+def test_stale_ones_are_never_among_the_fresh():
+    ready = [head(1, oldest=5), head(2, oldest=1), head(3, oldest=8), head(4, 7)]
+    assert [h.group_id for h in fresh(ready, 9, max_lag=4)] == [1, 3, 4]
 
 
 def test_reuse_ends_by_count_or_by_age():

@@ -12,7 +12,19 @@ import pytest
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import Evaluation, Replay, Stage
 from rlsp_async.errors import DataError, DivergedError, MachineError
-from rlsp_async.messages import Bye, Drain, Loaded, NewWeights, Rollout, RolloutGroup, Sampling, Status, Welcome, Work
+from rlsp_async.messages import (
+    Bye,
+    Drain,
+    Loaded,
+    NewWeights,
+    Rollout,
+    RolloutGroup,
+    Sampling,
+    Status,
+    VerifiedGroup,
+    Welcome,
+    Work,
+)
 from rlsp_async.observe.jsonl import read_jsonl
 from rlsp_async.replay.server import ReplayServer
 from tests.replay.line import SmallTask, answer, config, hello
@@ -68,8 +80,8 @@ class FakeRouter:
 class FakeDemonstrations:
     """Demonstrations of one to three tokens, without a tokenizer."""
 
-    def make(self, first: int, num: int) -> list[tuple[int, RolloutGroup]]:
-        return [(cursor, self._group(cursor)) for cursor in range(first, first + num)]
+    def make(self, first: int, num: int) -> list[tuple[int, VerifiedGroup]]:
+        return [(cursor, VerifiedGroup(group=self._group(cursor))) for cursor in range(first, first + num)]
 
     def _group(self, cursor: int) -> RolloutGroup:
         length = cursor % 3 + 1

@@ -1,0 +1,105 @@
+"""`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines.
+
+    rollouts         one line a rollout of a judged training group: prompt, answer, response, status, reward parts,
+                     where it comes from; with --tokens its ids and log-probs too, so that `rlsp import` takes them
+    demonstrations   {"prompt", "answer", "response"} of every correct rollout: what the task `jsonl` reads
+
+Tokens that no checkpoint can need are pruned (`replay.retention`), and what is pruned cannot be exported: set
+retention = "all" before a run whose rollouts are wanted. Reading does not disturb a run that goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from rlsp_async.audit.history import GroupRow, History, decoded
+from rlsp_async.columns import floats, ints
+from rlsp_async.errors import DataError, unwritable
+from rlsp_async.messages import Rollout, RolloutGroup, Verdict
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`rlsp export`."""
+    parser = commands.add_parser("export", help="rollouts of a run's journal as JSON lines on stdout")
+    parser.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
+    parser.add_argument("--what", choices=("rollouts", "demonstrations"), default="rollouts",
+                        help="demonstrations: correct ones only, as the task `jsonl` reads them (default: rollouts)")
+    parser.add_argument("--stage", default="", metavar="NAME", help="of this stage only")
+    parser.add_argument("--out", default="", metavar="FILE", help="write there instead of on stdout")
+    parser.add_argument("--tokens", action="store_true", help="token ids, log-probs and versions as well")
+
+
+def export(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
+    """Prints the lines; how many there were, and how many groups were pruned, goes to stderr."""
+    if arguments.out:
+        try:
+            with open(arguments.out, "w", encoding="utf-8") as file:
+                return _print(arguments, file)
+        except OSError as e:
+            raise unwritable(Path(arguments.out), e) from None
+    return _print(arguments, out or sys.stdout)
+
+
+def _print(arguments: argparse.Namespace, out: TextIO) -> int:
+    history = History(Path(arguments.run))
+    num_rows = num_pruned = 0
+    try:
+        if arguments.stage and arguments.stage not in history.cfg.stages:
+            raise DataError(f"{arguments.run} has no stage {arguments.stage!r}; "
+                            f"there is {', '.join(history.cfg.stages)}")
+        for row in history.groups():
+            if not _is_wanted(row, arguments.stage):
+                continue
+            num_pruned += row.body is None
+            for line in lines(row, arguments.what, tokens=arguments.tokens):
+                print(msgspec.json.encode(line).decode(), file=out)
+                num_rows += 1
+    finally:
+        history.close()
+    pruned = f"; the tokens of {num_pruned} more groups were pruned (replay.retention)" if num_pruned else ""
+    print(f"rlsp export: {num_rows} {arguments.what}{pruned}", file=sys.stderr)
+    return 0
+
+
+def _is_wanted(row: GroupRow, stage: str) -> bool:
+    judged = row.is_rollouts and row.num_verdicts > 0
+    return row.purpose == "train" and judged and (not stage or row.stage == stage)
+
+
+def lines(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[str, Any]]:
+    """The lines of one group; none when its tokens are gone. Raises DataError when it cannot be decoded."""
+    _, group, verdicts, damage = decoded(row)
+    if damage:
+        raise DataError(f"group {row.group_id} cannot be decoded: {damage}; to see all that is wrong: rlsp audit")
+    if group is None or verdicts is None:
+        return
+    for rollout, verdict in zip(group.rollouts, verdicts, strict=True):
+        if what == "demonstrations" and (verdict.status != "correct" or rollout.finish != "stop"):
+            continue
+        line = _asked(group) | {"response": rollout.text}
+        if what == "rollouts":
+            line |= _judged(group, rollout, verdict)
+        yield line | (_columns(group, rollout) if tokens else {})
+
+
+def _asked(group: RolloutGroup) -> dict[str, Any]:
+    prompt = group.prompt
+    chat = {"chat": True, "system": prompt.system} if prompt.chat else {}
+    return {"prompt": prompt.text, "answer": prompt.answer, **chat}
+
+
+def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+    return {"status": verdict.status, "parts": verdict.parts, "prompt_id": group.prompt.prompt_id,
+            "group": group.group_id, "rollout": rollout.index, "stage": group.stage, "finish": rollout.finish,
+            "temperature": group.sampling.temperature, "propensity": group.prompt.propensity}
+
+
+def _columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
+    return {"prompt_ids": ints(group.prompt_ids).tolist(), "token_ids": ints(rollout.token_ids).tolist(),
+            "logprobs": floats(rollout.logprobs).tolist(), "versions": ints(rollout.versions).tolist()}

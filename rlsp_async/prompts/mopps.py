@@ -1,0 +1,100 @@
+"""MoPPS, arXiv:2507.04632: prompts whose success rate is believed to be near a target, by Thompson sampling.
+
+    belief       success rate of a prompt ~ Beta(a, b), at first (1, 1)
+    verdicts     a <- lam * a + (1 - lam) * a0 + num_correct        b likewise with the rest
+    draw         `candidates` prompts uniformly; one g ~ Beta(a, b) each; the g nearest to `target` wins
+
+The paper chooses a batch of B from ratio * B candidates at once; here every free slot draws from `candidates` of its
+own, among the prompts of which no group is on its way. The propensity is what that draw would give again among the
+same candidates, estimated from `propensity_draws` further draws. With lam < 1 the order of verdicts matters: it is the
+journal's. The rewards of batches chosen so stay near the target: they do not show progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rlsp_async.prompts.base import Draw, PoolConfig, pool_size
+from rlsp_async.prompts.table import Places, Reals, Table
+
+
+class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of `mopps`."""
+
+    target: float = 0.5
+    """Success rate that is wanted (gamma*)."""
+    decay: float = 0.5
+    """lam: share of what was known that counts after new verdicts; 1 never forgets (the paper: 0.5 and 1)."""
+    candidates: int = 16
+    """Prompts that each draw compares (the paper's candidate ratio: 8 and 16)."""
+    prior: tuple[float, float] = (1.0, 1.0)
+    """a0 and b0."""
+    propensity_draws: int = 32
+    """Further draws from which the logged propensity is estimated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.target < 1.0 or not 0.0 <= self.decay <= 1.0 or min(self.prior) <= 0:
+            raise ValueError("target must lie between 0 and 1, decay in 0..1, and the prior must be above 0")
+        if self.candidates < 1 or self.propensity_draws < 1:
+            raise ValueError("candidates and propensity_draws must be at least 1")
+
+
+def updated(a: float, b: float, num_correct: int, num_judged: int, cfg: Config) -> tuple[float, float]:
+    """The belief after one group. Example: prior (1, 1), decay .5, 2 of 8 correct: (1, 1) -> (3, 7)."""
+    rest = 1.0 - cfg.decay
+    return (cfg.decay * a + rest * cfg.prior[0] + num_correct,
+            cfg.decay * b + rest * cfg.prior[1] + num_judged - num_correct)
+
+
+def nearest(g_CM: Reals, target: float) -> Places:
+    """Of M draws over C candidates, who wins each: the smallest distance to the target, the first of equal ones."""
+    winners_M: Places = np.argmin(np.square(g_CM - target), axis=0)
+    return winners_M
+
+
+class Mopps:
+    """Beliefs about a pool of prompts."""
+
+    def __init__(self, cfg: Config, seed: int, size: int) -> None:
+        self._cfg, self._seed = cfg, seed
+        self.table = Table(size, *cfg.prior)
+
+    def draw(self, cursor: int, pending: Mapping[int, int]) -> Draw:
+        """One prompt."""
+        rng = np.random.default_rng([self._seed, cursor])
+        candidates_C = self._candidates(rng, pending)
+        num = self._cfg.propensity_draws
+        a_C, b_C = self.table.first_N[candidates_C], self.table.second_N[candidates_C]
+        winners_M = nearest(rng.beta(a_C[:, None], b_C[:, None], (len(candidates_C), 1 + num)), self._cfg.target)
+        winner = int(winners_M[0])
+        share = (1 + int(np.count_nonzero(winners_M[1:] == winner))) / (num + len(candidates_C))
+        place = int(candidates_C[winner])
+        return Draw(place, self.table.visit(place), share * len(candidates_C), self.table.row(place))
+
+    def observe(self, place: int, num_correct: int, num_judged: int) -> bytes:
+        """Verdicts of one group."""
+        table = self.table
+        table.first_N[place], table.second_N[place] = updated(
+            float(table.first_N[place]), float(table.second_N[place]), num_correct, num_judged, self._cfg)
+        return table.row(place)
+
+    def restore(self, place: int, row: bytes) -> None:
+        """Takes back what the journal kept."""
+        self.table.restore(place, row)
+
+    def _candidates(self, rng: np.random.Generator, pending: Mapping[int, int]) -> Places:
+        num = min(self._cfg.candidates, len(self.table))
+        drawn = rng.choice(len(self.table), num, replace=False)
+        free = [place for place in drawn.tolist() if place not in pending]
+        if free:
+            return np.array(free, np.int64)
+        rest = self.table.not_pending(pending)
+        return rng.choice(rest, min(num, len(rest)), replace=False)
+
+
+def load(cfg: Config, seed: int, size: int | None) -> Mopps:
+    """Raises ConfigError when the prompts have no end and no pool is set."""
+    return Mopps(cfg, seed, pool_size(cfg, size, "mopps"))

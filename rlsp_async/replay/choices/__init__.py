@@ -1,0 +1,1 @@
+"""Which ready groups make the next batch: one file a choice. Contract: `base.py`."""

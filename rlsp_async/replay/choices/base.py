@@ -1,0 +1,115 @@
+"""What a choice is: a module that offers `Config` (a `ChoiceConfig`) and `choose(cfg, ready, step, num, seed)`.
+
+    stages.rlsp.selection = "prioritised"
+    stages.rlsp.selection_options = { decay = 0.7, min_new = 0.5 }
+
+`ready` are heads that are fresh enough, at least `num` of them, in no order that means anything; the answer is `num`
+of them in training order, each with its propensity. A choice is a pure function of its arguments: a hub that is
+restarted finds the same groups ready and chooses the same. Lag and uses are checked outside, before and after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+from rlsp_async import config
+from rlsp_async.config import Section, Stage
+from rlsp_async.errors import ConfigError
+from rlsp_async.modules import find_module
+from rlsp_async.replay.heads import Head
+
+
+class Chosen(NamedTuple):
+    """A group of the batch. `propensity`: probability with which it was drawn first, relative to uniform; 1 for a
+    choice that draws nothing at random."""
+
+    head: Head
+    propensity: float = 1.0
+
+
+class ChoiceConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options that every choice has; they matter with max_uses above 1."""
+
+    min_new: float = 0.0
+    """Rate of reuse: at least this share of a batch has never been trained before. The batch waits for them."""
+    keep: int = 0
+    """At most so many groups wait for a further use; 0: as many as there are slots."""
+    remove: Literal["oldest", "stalest", "most_used"] = "stalest"
+    """Who goes first when one must: longest in the queue, tokens of the oldest version, or trained most often."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.min_new <= 1.0 or self.keep < 0:
+            raise ValueError("min_new must lie in 0..1, keep be at least 0")
+
+
+class Choice(Protocol):
+    """A module of this shape."""
+
+    Config: type[ChoiceConfig]
+
+    def choose(self, cfg: Any, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+        """`num` of the ready groups, in training order."""
+
+
+class Choosing:
+    """The choice of one stage with its options."""
+
+    def __init__(self, choice: Choice, cfg: ChoiceConfig, seed: int) -> None:
+        self.cfg = cfg
+        self._choice, self._seed = choice, seed
+
+    def batch(self, fresh: list[Head], step: int, num: int) -> list[Chosen] | None:
+        """The batch of `step`; None: there are not enough groups, or not enough new ones."""
+        new = [head for head in fresh if not head.uses]
+        quota = num_new(self.cfg, num)
+        if len(fresh) < num or len(new) < quota:
+            return None
+        if not quota:
+            return self._choice.choose(self.cfg, fresh, step, num, self._seed)
+        first = self._choice.choose(self.cfg, new, step, quota, self._seed) if quota < num else []
+        taken = {chosen.head.group_id for chosen in first}
+        rest = [head for head in (fresh if first else new) if head.group_id not in taken]
+        return first + self._choice.choose(self.cfg, rest, step, num - len(first), self._seed)
+
+
+def num_new(cfg: ChoiceConfig, num: int) -> int:
+    """Groups of a batch that must never have been trained. Example: min_new .5 of 5 -> 3."""
+    return math.ceil(cfg.min_new * num)
+
+
+def surplus(cfg: ChoiceConfig, ready: Iterable[Head]) -> list[Head]:
+    """Used groups above `keep`, in the order in which they go."""
+    used = [head for head in ready if head.uses]
+    return removal_order(cfg, used)[: max(0, len(used) - cfg.keep)] if cfg.keep else []
+
+
+def in_the_way(cfg: ChoiceConfig, ready: Iterable[Head], num: int) -> list[Head]:
+    """Used groups whose slots the new ones of a batch of `num` need, in the order in which they go."""
+    heads = list(ready)
+    missing = num_new(cfg, num) - sum(not head.uses for head in heads)
+    return removal_order(cfg, [head for head in heads if head.uses])[: max(0, missing)]
+
+
+def removal_order(cfg: ChoiceConfig, heads: list[Head]) -> list[Head]:
+    """Who goes first stands first; ties by age in the queue."""
+    if cfg.remove == "stalest":
+        return sorted(heads, key=lambda head: (head.oldest, *in_turn(head)))
+    if cfg.remove == "most_used":
+        return sorted(heads, key=lambda head: (-head.uses, *in_turn(head)))
+    return sorted(heads, key=in_turn)
+
+
+def in_turn(head: Head) -> tuple[int, int]:
+    """Sorts by the order in which groups became ready."""
+    return head.order, head.group_id
+
+
+def load_choice(stage: Stage, seed: int) -> Choosing:
+    """What `selection` and `selection_options` name. Raises ConfigError for an unknown name or option."""
+    module = find_module(stage.selection, "rlsp_async.replay.choices", "selection", ("Config", "choose"))
+    if not issubclass(module.Config, ChoiceConfig):
+        raise ConfigError(f"selection {stage.selection!r}: its Config must be a ChoiceConfig of replay.choices.base")
+    cfg = config.convert(stage.selection_options, module.Config, f"selection_options of {stage.selection!r}")
+    return Choosing(cast(Choice, module), cfg, seed)

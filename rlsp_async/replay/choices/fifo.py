@@ -1,0 +1,15 @@
+"""What was ready first is trained first."""
+
+from __future__ import annotations
+
+from rlsp_async.replay.choices.base import ChoiceConfig, Chosen, in_turn
+from rlsp_async.replay.heads import Head
+
+
+class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`fifo` has only the options that every choice has."""
+
+
+def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+    """In the order of the queue."""
+    return [Chosen(head) for head in sorted(ready, key=in_turn)[:num]]

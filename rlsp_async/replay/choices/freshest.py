@@ -1,0 +1,15 @@
+"""What is least off-policy is trained first; the rest waits until it is stale."""
+
+from __future__ import annotations
+
+from rlsp_async.replay.choices.base import ChoiceConfig, Chosen, in_turn
+from rlsp_async.replay.heads import Head
+
+
+class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`freshest` has only the options that every choice has."""
+
+
+def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+    """By the version of the oldest token, newest first."""
+    return [Chosen(head) for head in sorted(ready, key=lambda head: (-head.oldest, *in_turn(head)))[:num]]

@@ -1,0 +1,77 @@
+"""What follows from the verdicts of a training group besides that it is ready. Pure.
+
+    the prompt selection of its stage learns from them         -> Learnt, in the same commit
+    all rollouts earn the same (`drop_no_signal`)              -> dropped as no_signal, its tokens accounted
+
+Dropping is DAPO's dynamic sampling (arXiv:2503.14476): a group whose rewards are all equal has no advantage. Its slot
+is free at once, so the batch still fills; `oversample` keeps more on the way. There is a bound: when NO_SIGNAL_BATCHES
+batches' worth of groups in a row had no signal, the run stops, for it is learning nothing.
+"""
+
+from __future__ import annotations
+
+from rlsp_async.columns import num_values
+from rlsp_async.config import Reward
+from rlsp_async.messages import RolloutGroup, Verdict
+from rlsp_async.replay.heads import Cursor, Head, Learnt
+from rlsp_async.replay.setbacks import drop, fail_run
+from rlsp_async.replay.state import Effects, HubState
+
+NO_SIGNAL_BATCHES = 10
+NO_SIGNAL_AT_LEAST = 100
+"""Groups: small batches are not unlucky so soon."""
+NO_SIGNAL = "no_signal"
+"""Name of the cursor: groups dropped for it since the last batch."""
+
+
+def judged(state: HubState, out: Effects, head: Head, now: float) -> None:
+    """A group has its true verdicts and is ready."""
+    if head.purpose != "train":
+        return
+    selector = state.selectors[head.stage]
+    row = selector.observe(head.index, head.num_correct, head.num_rollouts)
+    if row:
+        out.records.append(Learnt(stage=head.stage, place=head.index, row=row))
+    stage = state.cfg.stages[head.stage]
+    group, verdicts = state.ledger.bodies[head.group_id], state.ledger.verdicts[head.group_id]
+    if stage.drop_no_signal and not has_signal(group, verdicts, stage.reward):
+        drop(state, out, head.group_id, "no_signal", now)
+        _bounded(state, out, head.stage, now)
+
+
+def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: Reward) -> bool:
+    """Whether two rollouts can have earned differently.
+
+    The reward is composed at the learner; here its ingredients are compared: correctness, and, when there is an
+    exploration reward, every part and the length.
+    """
+    if reward.explore == "none":
+        return len({verdict.parts.get("correct", 0.0) for verdict in verdicts}) > 1
+    earned = {(num_values(rollout.token_ids), *sorted(verdict.parts.items()))
+              for rollout, verdict in zip(group.rollouts, verdicts, strict=True)}
+    return len(earned) > 1
+
+
+def found_signal(state: HubState, out: Effects) -> None:
+    """A batch was chosen: the count begins anew."""
+    if state.cursors.get(NO_SIGNAL, 0):
+        _set(state, out, 0)
+
+
+def _bounded(state: HubState, out: Effects, name: str, now: float) -> None:
+    num = state.cursors.get(NO_SIGNAL, 0) + 1
+    _set(state, out, num)
+    if num > most_without_signal(state.cfg.stages[name].groups_per_step):
+        fail_run(state, out, f"stage {name}: {num} groups since the last batch had no signal (all their rollouts "
+                 "earned the same): its prompts are all too easy or all too hard; change the task or take "
+                 f"drop_no_signal out of stages.{name}", now)
+
+
+def most_without_signal(groups_per_step: int) -> int:
+    """Groups without signal that are borne between two batches."""
+    return max(NO_SIGNAL_AT_LEAST, NO_SIGNAL_BATCHES * groups_per_step)
+
+
+def _set(state: HubState, out: Effects, num: int) -> None:
+    state.cursors[NO_SIGNAL] = num
+    out.records.append(Cursor(name=NO_SIGNAL, value=num))

@@ -1,0 +1,47 @@
+"""`rlsp check` on prompt and replay selections: what is refused, what is warned of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlsp_async.check import refuse
+from rlsp_async.config import Prompts, RunConfig, Sampling, Stage
+from rlsp_async.errors import ConfigError
+from rlsp_async.observe.estimate import admitted_lag, slots_lag
+from rlsp_async.observe.policies import policy_warnings
+
+
+@pytest.mark.parametrize(("stage", "rollouts", "words"), [
+    ({"drop_no_signal": True}, 1, "sampling.rollouts of 2 or more"),
+    ({"source": "demonstrations", "drop_no_signal": True}, 8, "stages.s.drop_no_signal is about rollouts"),
+    ({"source": "demonstrations", "oversample": 2.0}, 8, "stages.s.oversample is about rollouts"),
+    ({"source": "demonstrations", "prompts": Prompts(name="mopps")}, 8, "stages.s.prompts is about rollouts"),
+])
+def test_what_cannot_work_is_refused(stage: dict[str, Any], rollouts: int, words: str):
+    cfg = RunConfig(name="x", stages={"s": Stage(**stage)}, sampling=Sampling(rollouts=rollouts))
+    with pytest.raises(ConfigError, match=words):
+        refuse(cfg, None)
+
+
+@pytest.mark.parametrize(("stage", "words"), [
+    ({"oversample": 1.5}, "without drop_no_signal"),
+    ({"oversample": 2.0, "drop_no_signal": True, "max_lag": 2}, "groups can be 3 versions behind, above max_lag = 2"),
+    ({"selection_options": {"min_new": 0.5}}, "no effect with max_uses = 1"),
+    ({"selection_options": {"min_new": 1.0}, "max_uses": 2}, "no group is ever used again"),
+    ({"prompts": Prompts(name="mopps", options={"pool": 9})}, "64 groups are on their way at once"),
+])
+def test_what_may_surprise_is_said(stage: dict[str, Any], words: str):
+    [text] = policy_warnings("s", Stage(**stage))
+    assert words in text
+
+
+def test_plain_stages_are_not_warned_of():
+    assert policy_warnings("s", Stage()) == []
+    assert policy_warnings("s", Stage(oversample=1.5, drop_no_signal=True)) == []
+
+
+def test_oversampling_makes_groups_older():
+    assert [slots_lag(Stage(target_lag=1, oversample=x)) for x in (1.0, 1.5, 2.0)] == [1, 2, 3]
+    assert admitted_lag(Stage(target_lag=1, oversample=2.0)) == 3

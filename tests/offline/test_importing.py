@@ -1,0 +1,148 @@
+"""`rlsp import`: what is accepted, what is refused with file and line, and that a run trains on it with no sampler."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from rlsp_async import tokens
+from rlsp_async.audit.show import audit
+from rlsp_async.columns import floats, ints
+from rlsp_async.config import RunConfig, Stage, Task, to_toml
+from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.offline.importing import has_begun, import_rows, verdict_of, write
+from rlsp_async.replay.imported import FILE, Imported
+from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.server import ReplayServer
+from rlsp_async.tasks.base import load_task
+from tests.replay.line import SmallTask, config
+from tests.replay.test_server import FakeRouter
+
+DEMONSTRATION = {"prompt": "1 1 3 4 -> 7 <think>", "response": "3 4 + 7"}
+JUDGED = {**DEMONSTRATION, "answer": "7", "status": "wrong", "parts": {"correct": 0.0, "search_steps": 2}}
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> RunConfig:
+    """A prepared run with the tokenizer of `ops` and no model."""
+    made = config(runs_dir=str(tmp_path), stages={"off": Stage(source="imported", steps=3, groups_per_step=2)})
+    (made.directory / "model").mkdir(parents=True)
+    tokenizer = load_task(Task(name="ops"), 0).tokenizer()
+    assert tokenizer is not None
+    tokenizer.save_pretrained(str(made.directory / "model"))
+    return made
+
+
+def file_of(tmp_path: Path, *rows: Any) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_demonstrations_are_encoded_with_the_runs_tokenizer(cfg: RunConfig, tmp_path: Path):
+    assert write(cfg, file_of(tmp_path, DEMONSTRATION, DEMONSTRATION)) == (2, 2)
+    [(cursor, made)] = Imported(cfg).make(0, 1)
+    assert cursor == 0
+    assert made.verdicts == []
+    group, [rollout] = made.group, made.group.rollouts
+    assert (group.provenance, group.sampling.rollouts, rollout.text) == ("demonstration", 1, "3 4 + 7")
+    tokenizer = tokens.load_tokenizer(cfg.directory / "model")
+    assert ints(rollout.token_ids).tolist() == tokens.encode_response(tokenizer, "3 4 + 7").tolist()
+    assert set(ints(rollout.versions).tolist()) == {-1}
+
+
+def test_rollouts_bring_verdicts_and_log_probs(cfg: RunConfig, tmp_path: Path):
+    row = {**JUDGED, "prompt_ids": [1, 2], "token_ids": [3, 4, 5], "logprobs": [-0.5, -1.0, -2.0], "temperature": 1.0}
+    write(cfg, file_of(tmp_path, row))
+    [(_, made)] = Imported(cfg).make(4, 1)
+    assert made.group.prompt.visit == 4
+    assert floats(made.group.rollouts[0].logprobs).tolist() == [-0.5, -1.0, -2.0]
+    assert ints(made.group.prompt_ids).tolist() == [1, 2]
+    assert made.verdicts[0].status == "wrong"
+    assert made.verdicts[0].parts == {"correct": 0.0, "search_steps": 2.0}
+
+
+def test_imports_add_up_and_each_pass_visits_every_row(cfg: RunConfig, tmp_path: Path):
+    rows = [{**JUDGED, "answer": str(i)} for i in range(5)]
+    assert write(cfg, file_of(tmp_path, *rows[:2])) == (2, 2)
+    assert write(cfg, file_of(tmp_path, *rows[2:])) == (3, 5)
+    made = Imported(cfg).make(0, 10)
+    assert sorted(group.group.prompt.answer for _, group in made[:5]) == list("01234")
+    assert sorted(group.group.prompt.answer for _, group in made[5:]) == list("01234")
+    assert Imported(cfg).make(7, 1) == made[7:8]
+
+
+def test_rewards_become_verdicts():
+    right, wrong = verdict_of({"reward": 1}, "f:1"), verdict_of({"reward": 0.25}, "f:1")
+    assert right is not None
+    assert wrong is not None
+    assert (right.status, right.parts) == ("correct", {"correct": 1.0, "score": 1.0})
+    assert (wrong.status, wrong.parts) == ("wrong", {"correct": 0.0, "score": 0.25})
+    unparsable = verdict_of({"status": "unparsable"}, "f:1")
+    assert unparsable is not None
+    assert unparsable.parts == {"correct": 0.0}
+    assert verdict_of({}, "f:1") is None
+
+
+IDS = {"prompt_ids": [1], "token_ids": [1, 2]}
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ({"prompt": "x"}, "has no field 'response'"),
+    ({**JUDGED, "status": "timeout"}, "'timeout' is no verdict on the answer"),
+    ({**JUDGED, "parts": {"correct": "yes"}}, "parts.correct must be a finite number"),
+    ({**JUDGED, "parts": [1]}, "parts must be an object"),
+    ({**DEMONSTRATION, "reward": True}, "reward must be a finite number, not True"),
+    ({**JUDGED, "logprobs": [-1.0]}, "logprobs need prompt_ids and token_ids"),
+    ({**JUDGED, **IDS, "logprobs": [-1.0]}, "1 logprobs for 2 token_ids"),
+    ({**JUDGED, **IDS, "logprobs": [-1.0, -1.0], "temperature": 0.7}, "of temperature 0.7"),
+    ({**JUDGED, **IDS, "logprobs": 1.0}, "logprobs must be a list"),
+    ({**JUDGED, "prompt_ids": [1], "token_ids": [1, 10**6]}, "token_ids must be a list of ids from 0 to"),
+    ({**JUDGED, "prompt_ids": [], "token_ids": [1]}, "prompt_ids must be a list of ids"),
+    ({**JUDGED, "prompt_ids": [1] * 500, "token_ids": [1] * 13}, "500 and 13 tokens do not fit the model's window of 512"),
+    (DEMONSTRATION, "has no status or reward, unlike the rows before it"),
+])
+def test_what_cannot_be_used_is_named_by_file_and_line(cfg: RunConfig, tmp_path: Path, row: dict[str, Any], words: str):
+    write(cfg, file_of(tmp_path, JUDGED))
+    before = (cfg.directory / FILE).read_bytes()
+    with pytest.raises(DataError, match=r"in\.jsonl:2") as error:
+        write(cfg, file_of(tmp_path, JUDGED, row))
+    assert words in str(error.value)
+    assert (cfg.directory / FILE).read_bytes() == before
+    assert not list(cfg.directory.glob("*.part"))
+
+
+def test_a_run_that_does_not_want_rows_or_has_begun_is_refused(cfg: RunConfig, tmp_path: Path):
+    toml = tmp_path / "run.toml"
+    toml.write_text(to_toml(msgspec.structs.replace(cfg, stages={"rl": Stage()})), encoding="utf-8")
+    arguments = argparse.Namespace(file=str(file_of(tmp_path, JUDGED)), config=str(toml), overrides=[])
+    with pytest.raises(ConfigError, match='no stage has source = "imported"'):
+        import_rows(arguments)
+    assert not has_begun(cfg.directory / "journal.sqlite")
+    Journal(cfg.directory / "journal.sqlite", cfg).close()
+    assert not has_begun(cfg.directory / "journal.sqlite")
+
+
+def test_a_hub_without_its_rows_says_what_to_do(cfg: RunConfig):
+    with pytest.raises(DataError, match="rlsp import FILE.jsonl"):
+        Imported(cfg).make(0, 1)
+    (cfg.directory / FILE).write_text("{}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="is not what `rlsp import` wrote"):
+        Imported(cfg).make(0, 1)
+
+
+async def test_a_run_trains_on_imported_rollouts_with_no_sampler_and_no_verifier(cfg: RunConfig, tmp_path: Path):
+    write(cfg, file_of(tmp_path, *[{**JUDGED, "status": status} for status in ("correct", "wrong", "wrong")]))
+    router = FakeRouter({b"l": "learner"})
+    await ReplayServer(cfg, SmallTask()).run(lambda: router)
+    batches = [m.job.batch for _, m in router.sent if hasattr(m, "job")]
+    assert [batch.step for batch in batches] == [1, 2, 3]
+    statuses = [[group.verdicts[0].status for group in batch.groups] for batch in batches]
+    assert sorted(statuses[0] + statuses[1][:1]) == ["correct", "wrong", "wrong"]  # one pass over the three rows
+    assert audit(cfg.directory).ok
+    assert has_begun(cfg.directory / "journal.sqlite")

@@ -1,0 +1,57 @@
+"""The laws of the ledger under the chaos driver with every policy, and a hub that chooses the same after each kill.
+
+The comparison of what a hub would choose before and after it was killed is in `Chaos.kill_hub`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from rlsp_async.audit.show import audit
+from rlsp_async.config import Evaluation, Prompts, Replay, Stage
+from tests.replay.chaos import Chaos
+from tests.replay.line import config
+
+NUM_EVENTS = 200
+SEEDS = range(4)
+POOL = {"pool": 7}
+POLICIES: dict[str, dict[str, Any]] = {
+    "mopps": {"prompts": Prompts(name="mopps", options=POOL)},
+    "curriculum": {"prompts": Prompts(name="curriculum", options=POOL)},
+    "no_signal": {"drop_no_signal": True, "oversample": 1.5},
+    "prioritised": {"selection": "prioritised", "max_uses": 2},
+    "stratified": {"selection": "stratified", "selection_options": {"correct": 0.2}, "max_uses": 2},
+    "half_new": {"selection": "freshest", "max_uses": 3, "max_lag": 6,
+                 "selection_options": {"min_new": 0.5, "remove": "most_used", "keep": 2}},
+    "all_new": {"selection": "prioritised", "max_uses": 3, "max_lag": 6, "selection_options": {"min_new": 1.0}},
+    "together": {"prompts": Prompts(name="mopps", options=POOL), "selection": "prioritised", "max_uses": 2,
+                 "drop_no_signal": True, "oversample": 2.0, "selection_options": {"min_new": 0.5, "remove": "oldest"}},
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_laws_hold_with_every_policy(policy: str, seed: int):
+    random = Random(f"{policy}/{seed}")
+    fields = {"max_lag": 3, **POLICIES[policy]}
+    stage = Stage(steps=5, groups_per_step=random.randint(1, 3), target_lag=random.randint(0, 2), **fields)
+    cfg = config(stages={"a": stage}, evaluation=Evaluation(prompts=0), seed=seed,
+                 replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
+        chaos = Chaos(cfg, Path(directory) / "journal.sqlite", random)
+        for _ in range(NUM_EVENTS):
+            chaos.event()
+        chaos.kill_hub()
+        chaos.settle()
+        assert chaos.hub.state.ending == "finished", chaos.hub.state.message
+        assert chaos.violations() == []
+        chaos.journal.close()
+        laws = [f for f in audit(Path(directory) / "journal.sqlite").findings
+                if f.guarantee in ("G3", "G4", "G5", "G14", "slots")]
+        assert len(laws) == 5
+        assert not [finding for finding in laws if finding.outcome == "violated"]
