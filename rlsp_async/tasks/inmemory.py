@@ -61,6 +61,7 @@ class Rows:
         self._splits = dict(splits)
         if deduplicate != "off":
             self._remove()
+        self._shown = [place for place, item in enumerate(self._splits["train"]) if item.response]
 
     def size(self, split: Split) -> int | None:
         """Rows of a split."""
@@ -74,12 +75,14 @@ class Rows:
                       source=item.source)
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
-        """Training row `index`, from the start again after the last. Raises DataError when it has no response."""
-        rows = self._splits["train"]
-        if not rows or not rows[index % len(rows)].response:
+        """Of the training rows with a response number `index`, from the start again after the last.
+
+        Raises DataError when there are none.
+        """
+        if not self._shown:
             raise no_demonstration(self.name)
-        index %= len(rows)
-        return self.prompt("train", index), rows[index].response
+        place = self._shown[index % len(self._shown)]
+        return self.prompt("train", place), self._splits["train"][place].response
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """None: free text needs a model that brings its tokenizer."""

@@ -119,3 +119,11 @@ def test_an_aime_answer_that_cannot_be(tmp_path: Path, answer: str) -> None:
 def test_amc_answers(tmp_path: Path, answer: object, text: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"problem": "p", "answer": answer}) + "\n")
     assert load("amc", path_test=str(tmp_path / "a.jsonl")).prompt("test", 0).answer == text
+
+
+def test_only_rows_with_a_solution_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text('{"problem": "t", "answer": "1"}\n')
+    rows = [{"problem": "a", "answer": "1"}, {"problem": "b", "answer": "2", "solution": "two"}, {"problem": "c", "answer": "3"}]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load("amc", path_test=str(tmp_path), path_train=str(tmp_path / "old.jsonl"))
+    assert [task.demonstration(i)[0].prompt_id for i in range(3)] == ["amc/train/1"] * 3
