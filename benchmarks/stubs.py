@@ -110,7 +110,7 @@ class LeanWork(msgspec.Struct, tag="work"):
     job: LeanTrain
 
 
-_decode_lean = msgspec.msgpack.Decoder(
+decode_lean = msgspec.msgpack.Decoder(
     Welcome | Pong | LeanWork | Ack | Revoke | NewWeights | Drain | Refuse | Status).decode
 
 
@@ -147,7 +147,7 @@ class Stub:
 
     def drain(self) -> None:
         """Reads until the edge-triggered descriptor will speak again."""
-        decode = _decode_lean if self.role == "learner" else decode_from_hub
+        decode = decode_lean if self.role == "learner" else decode_from_hub
         while self.socket.getsockopt(zmq.EVENTS) & READ:
             for _ in range(1000):
                 try:
@@ -171,7 +171,7 @@ class Stub:
             case Pong(known=False):
                 self.hello()
             case Status():
-                self.fleet.outcome.statuses.append(message)
+                self.fleet.told(message)
             case Refuse(reason=reason):
                 raise SystemExit(f"{self.name} was refused: {reason}")
 
@@ -267,6 +267,13 @@ class Fleet:
                 self.outcome.verified += 1
             case "learner":
                 self.outcome.steps += 1
+
+    def told(self, status: Status) -> None:
+        """Only the newest keeps its list of workers: a thousand of them a second would be what grows here."""
+        statuses = self.outcome.statuses
+        if statuses:
+            statuses[-1] = msgspec.structs.replace(statuses[-1], workers=[])
+        statuses.append(status)
 
     def leased(self, seconds: float) -> None:
         """A Work came for credit that was freed so long ago."""

@@ -16,10 +16,12 @@ from rlsp_async.config import RunConfig, Stage, load
 from rlsp_async.errors import ConfigError
 from rlsp_async.keys import about_keys
 from rlsp_async.observe import estimate
-from rlsp_async.observe.dominance import Dominance, dominance
 from rlsp_async.observe.flat import settings, toml_text
 from rlsp_async.observe.policies import policy_warnings, refuse_policies
 from rlsp_async.observe.words import bytes_text, count_text, gib_text
+from rlsp_async.rewards import advice
+from rlsp_async.rewards.dominance import Dominance
+from rlsp_async.verifying.verifier import load_verifier, verifier_name
 
 DEMONSTRATIONS = 64
 """So many are read to learn how short an answer can be."""
@@ -40,6 +42,7 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     shape = estimate.model_shape(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
+    load_verifier(verifier_name(cfg), cfg.task.verifier_options)
     warnings = about_keys(cfg)
     warnings += (
         []
@@ -103,6 +106,8 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
 
 def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
     refuse_policies(cfg, name, stage)
+    if stage.source == "rollouts" and stage.reward.explore not in ("none", "len_inv"):
+        advice.refuse(f"stages.{name}.reward", stage.reward, _is_released(stage))
     if stage.minibatches > stage.groups_per_step:
         raise ConfigError(
             f"stages.{name}.minibatches = {stage.minibatches} is above groups_per_step = "
@@ -183,35 +188,29 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
 
 
 def _reward(cfg: RunConfig, stage: Stage) -> list[Finding]:
-    condition = reward_condition(cfg, stage)
-    if condition is None:
-        return []
-    verdict = "holds" if condition.holds else "is BROKEN"
-    return [
-        Finding(
-            "correct beats wrong",
-            f"from {_tokens_text(condition.shortest_safe_tokens)} on",
-            f"the dominance condition {verdict} for answers of {condition.shortest_tokens} to "
-            f"{condition.longest_tokens} tokens; reward.scale (C) = {stage.reward.scale:g}, bound C < "
-            f"{condition.largest_scale:.4g} at alpha = {condition.alpha:g}",
-        )
-    ]
+    found = advice.finding(stage.reward, cfg.sampling.max_new_tokens, _is_released(stage))
+    return [Finding("correct beats wrong", *found)] if found and stage.source == "rollouts" else []
 
 
 def reward_condition(cfg: RunConfig, stage: Stage) -> Dominance | None:
     """None for stages whose reward is correctness alone, or that have none (demonstrations)."""
     if stage.source != "rollouts":
         return None
-    longest = cfg.sampling.max_new_tokens
-    return dominance(stage.reward, shortest_tokens=max(1, longest // 16), longest_tokens=longest)
+    return advice.condition_of(stage.reward, cfg.sampling.max_new_tokens, _is_released(stage))
+
+
+def _is_released(stage: Stage) -> bool:
+    """Whether the reward is the released server's. Imports the algorithm's module."""
+    from rlsp_async.algos.base import load_algorithm
+
+    try:
+        return stage.reward.explore != "none" and load_algorithm(stage.algorithm)[1].reward_form == "released"
+    except ConfigError:
+        return False  # no such algorithm: `check_modules` says so, with the stage's name
 
 
 def _versions(num: int) -> str:
     return f"{num} version" if num == 1 else f"{num} versions"
-
-
-def _tokens_text(tokens: float) -> str:
-    return "no length" if tokens == float("inf") else f"{tokens:.0f} tokens"
 
 
 def _data(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
@@ -235,13 +234,10 @@ def _data(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
 def stage_warnings(cfg: RunConfig, name: str, stage: Stage) -> list[str]:
     """Settings that work, but perhaps not as meant."""
     texts = []
-    condition = reward_condition(cfg, stage)
-    if condition and not condition.holds:
-        texts.append(
-            f"stages.{name}.reward: a wrong answer can beat a right one: a correct answer shorter than "
-            f"{_tokens_text(condition.shortest_safe_tokens)} scores below a wrong one of "
-            f"{condition.longest_tokens}; lower scale below {condition.largest_scale:.4g} or raise alpha"
-        )
+    if stage.source == "rollouts":
+        where, longest = f"stages.{name}.reward", cfg.sampling.max_new_tokens
+        texts += advice.warnings(where, stage.reward, longest, _is_released(stage))
+        texts += advice.missing(where, stage.reward, cfg.sampling.rollouts, cfg.task.verifier)
     lag = stage.target_lag + max(0, stage.publish_every - 1)
     if stage.source == "rollouts" and lag > stage.max_lag:
         texts.append(

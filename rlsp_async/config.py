@@ -39,7 +39,7 @@ from rlsp_async.sections import (
 __all__ = [
     "Algorithm", "Evaluation", "Learner", "Model", "Optimizer", "Prompts", "Replay", "Reward", "RunConfig", "Sampler",
     "Sampling", "ScratchModel", "Section", "Stage", "Task", "Verifier", "convert", "load", "num_settings",
-    "to_toml",
+    "tables", "to_toml",
 ]
 
 T = TypeVar("T")
@@ -59,9 +59,15 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
         raise ConfigError(f"{where}: cannot be read: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{where}: no valid TOML: {e}") from None
-    for override in overrides or []:
+    return convert(tables(overrides or [], table), RunConfig, str(where))
+
+
+def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`a.b=value` words as nested tables, on top of `table`. Raises ConfigError for one that is not of that form."""
+    table = {} if table is None else table
+    for override in overrides:
         _apply(table, override)
-    return convert(table, RunConfig, str(where))
+    return table
 
 
 def convert(table: dict[str, Any], kind: type[T], where: str) -> T:

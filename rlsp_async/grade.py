@@ -56,7 +56,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     text = "verdicts on JSON lines of answers (gold, response), in order"
     parser = commands.add_parser("grade", help=text, description=text)
     parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="JSON lines; - or nothing: standard input")
-    parser.add_argument("--verifier", default="math", metavar="NAME", help="where a line names none (default: math)")
+    parser.add_argument("--verifier", default="math", metavar="NAME", help="a shipped one, a dotted module or a file "
+                        "ending in .py; for lines that name none (default: math)")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", dest="options",
+                        help="of that verifier, in TOML syntax; may be repeated")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="checker processes (default: 2)")
     parser.add_argument("--deadline-s", type=float, default=5.0, metavar="X", help="of one answer (default: 5)")
     parser.add_argument("--memory-mb", type=int, default=2048, metavar="N", help="of one checker (default: 2048)")
@@ -116,8 +119,9 @@ class _Grading:
 
         if len(self._pools) >= MAX_VERIFIERS:
             raise ConfigError(f"more than {MAX_VERIFIERS} different verifiers in one file; grade them apart")
+        options = config.tables(self._args.options) if name == self._args.verifier else {}
         cfg = config.RunConfig(
-            name="grade", stages={"grade": config.Stage()}, task=config.Task(verifier=name),
+            name="grade", stages={"grade": config.Stage()}, task=config.Task(verifier=name, verifier_options=options),
             verifier=config.Verifier(processes=self._args.workers, deadline_s=self._args.deadline_s,
                                      memory_mb=self._args.memory_mb),
         )  # fmt: skip

@@ -19,8 +19,6 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, MachineError, UserError
 
-VERIFIER_NEEDS = ("VERSION", "score")
-
 
 def check_modules(cfg: RunConfig) -> None:
     """Verifier, algorithms and policies exist and take their options. Raises ConfigError that names the setting.
@@ -28,14 +26,13 @@ def check_modules(cfg: RunConfig) -> None:
     Imports the algorithms' modules, and torch with them; no model is loaded.
     """
     from rlsp_async.algos.base import load_algorithm
-    from rlsp_async.modules import find_module
     from rlsp_async.prompts.base import load_selector
     from rlsp_async.replay.choices.base import load_choice
     from rlsp_async.tasks.base import load_task
+    from rlsp_async.verifying.verifier import load_verifier, verifier_name
 
-    task = load_task(cfg.task, cfg.seed)
-    verifier = cfg.task.verifier or task.verifier
-    find_module(verifier, "rlsp_async.verifying", "task.verifier", VERIFIER_NEEDS)
+    load_verifier(verifier_name(cfg), cfg.task.verifier_options)
+    size = load_task(cfg.task, cfg.seed).size("train")
     for name, stage in cfg.stages.items():
         try:
             load_algorithm(stage.algorithm)
@@ -44,7 +41,7 @@ def check_modules(cfg: RunConfig) -> None:
         try:
             load_choice(stage, cfg.seed)
             if stage.source == "rollouts":
-                load_selector(stage.prompts, cfg.seed, task.size("train"))
+                load_selector(stage.prompts, cfg.seed, size)
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
 

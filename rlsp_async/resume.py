@@ -13,7 +13,7 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.observe.flat import settings
 from rlsp_async.observe.report import load_report
 
@@ -60,10 +60,16 @@ def require_same(cfg: RunConfig, directory: Path) -> list[str]:
 
 
 def take_over(cfg: RunConfig, changed: list[str]) -> None:
-    """Writes the settings of this start into RUN/config.toml, where the services read them; says what changed."""
+    """Writes the settings of this start into RUN/config.toml, where the services read them; says what changed.
+
+    Raises MachineError when the disk refuses.
+    """
     for sentence in changed:
         print(f"{cfg.directory}: {sentence}", flush=True)
     path = cfg.directory / "config.toml"
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(config.to_toml(cfg), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(config.to_toml(cfg), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as e:
+        raise unwritable(path, e) from None

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -64,21 +65,32 @@ def _run(cfg: RunConfig) -> int:
     with locked(directory):
         if old:
             take_over(cfg, changed)
-        end = asyncio.run(supervised(cfg))
-        return conclude(cfg, end)
+        return conclude(cfg, *asyncio.run(supervised(cfg)))
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """Paths (runs_dir, model.path, replay.keys, the task's path_*) made absolute: services start anywhere."""
+    """Paths (runs_dir, model.path, replay.keys, the verifier's file, path_* of options) made absolute: services start
+    anywhere."""
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
-    files = {k: _absolute(v) for k, v in task.options.items() if k.startswith("path_") and isinstance(v, str) and v}
-    task = msgspec.structs.replace(task, options={**task.options, **files})
+    verifier = _absolute(task.verifier) if task.verifier.endswith(".py") else task.verifier
+    task = msgspec.structs.replace(task, options=_with_paths(task.options), verifier=verifier,
+                                   verifier_options=_with_paths(task.verifier_options))
     model = msgspec.structs.replace(cfg.model, path=path)
     keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
     replay = msgspec.structs.replace(cfg.replay, keys=keys)
     return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay)
+
+
+def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
+    files: dict[str, Any] = {
+        k: _absolute(v) for k, v in options.items() if k.startswith("path_") and isinstance(v, str) and v
+    }
+    match options.get("command"):
+        case [str(program), *arguments] if os.sep in program:
+            files["command"] = [_absolute(program), *arguments]
+    return {**options, **files}
 
 
 def _absolute(path: str) -> str:
@@ -195,8 +207,8 @@ def services(cfg: RunConfig) -> list[Service]:
     ]
 
 
-async def supervised(cfg: RunConfig) -> End:
-    """Starts, shows, ends everything; `End.code` 0 means that the run is finished."""
+async def supervised(cfg: RunConfig) -> tuple[End, Status | None]:
+    """Starts, shows, ends everything; `End.code` 0 means that the run is finished. With the last look at the hub."""
     from rlsp_async.logs import open_log
     from rlsp_async.observe.terminal import View
     from rlsp_async.observe.watch import watch
@@ -215,14 +227,12 @@ async def supervised(cfg: RunConfig) -> End:
             asyncio.create_task(view.keep_showing(), name="show"),
         ]
         try:
-            return await supervisor.run()
+            return await supervisor.run(), view.status
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             view.close()
-            if view.status is not None:
-                write_status(cfg.directory, view.status)
 
 
 def _on_signals(stop: _Stop) -> None:
@@ -253,11 +263,20 @@ class _Stop:
 # --- afterwards ----------------------------------------------------------------------------------------------------
 
 
-def conclude(cfg: RunConfig, end: End) -> int:
-    """Report, table, clean-up; or the reason why not. Returns the exit code."""
+def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
+    """Report, table, clean-up; or the reason why not. Returns the exit code. Raises MachineError when a finished run
+    has no room for its report."""
     from rlsp_async.weights.place import clean
 
-    write_report(cfg.directory, finished=end.code == 0)
+    try:
+        if status is not None:
+            write_status(cfg.directory, status)
+        write_report(cfg.directory, finished=end.code == 0)
+    except MachineError as e:
+        if end.code == 0:
+            raise
+        if end.code != e.exit_code:  # else the disk is why the run ended, and that is said below
+            print(f"rlsp: {e}", file=sys.stderr)
     if end.code == 0:
         clean(cfg)
         return show_run(cfg.directory)

@@ -58,7 +58,9 @@ class Task(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
     verifier: str = ""
-    """A module of rlsp_async.verifying, or dotted. Empty: the one the task names."""
+    """A module of rlsp_async.verifying, dotted, or a file ending with .py. Empty: the one the task names."""
+    verifier_options: dict[str, Any] = {}
+    """Decoded by the verifier's `Config`; one whose name ends with _env names an environment variable it may read."""
 
 
 class Sampling(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,15 +189,20 @@ class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alpha: float = 0.8
     alpha_end: float = -1.0
     """Reached linearly at the last step of the stage; -1: alpha stays."""
-    explore: Literal["none", "len_inv", "len_inv_sqrt", "len_exp", "steps"] = "none"
-    scale: float = 1000.0
-    """C of the length family, in tokens; for "steps" the decay base is `1 - 1/scale`."""
+    explore: Literal["none", "len_inv", "len_inv_sqrt", "len_exp", "steps", "judge", "novelty"] = "none"
+    """What R_explore pays; docs/rewards.md."""
+    scale: float | Literal["auto"] = 1000.0
+    """C of the length family, in tokens; for "steps" the decay base is `1 - 1/scale`. auto: half the largest C with
+    which a right answer of max_new_tokens / 16 and more beats every wrong one; 20/3 for "steps"."""
     clip: float = 10.0
     """Rewards are clipped to [-clip, clip]."""
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.alpha <= 1.0, f"alpha {self.alpha} must lie in 0..1")
         _require(self.alpha_end == -1.0 or 0.0 <= self.alpha_end <= 1.0, "alpha_end must lie in 0..1, or be -1")
+        least = 1.0 if self.explore == "steps" else 0.0
+        _require(self.scale == "auto" or least <= float(self.scale) < float("inf"),
+                 f"scale {self.scale} must be at least {least:g} for explore {self.explore!r}, or \"auto\"")
 
 
 class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

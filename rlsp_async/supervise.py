@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from rlsp_async.errors import MachineError, unwritable
 from rlsp_async.messages import Status
 from rlsp_async.vigil import Vigil
 
@@ -84,6 +85,8 @@ class Supervisor:
         self._services, self._say, self._new_budget = services, say, budget
         self._vigil = Vigil("replay-0", frozen_s)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._log_begins: dict[str, int] = {}
+        """Bytes of a service's output that are older than its present process."""
         self._stopping = False
         self.ending = False
         """The hub drains: a worker that leaves now is not missed."""
@@ -168,7 +171,9 @@ class Supervisor:
 
     def _is_final(self, service: Service, code: int) -> bool:
         if code in FINAL_CODES:
-            said = last_words(service.log) or full_disk(service.log)
+            said = last_words(service.log, self._log_begins.get(service.name, 0))
+            if not said and code == MachineError.exit_code:
+                said = full_disk(service.name, service.log)
             self.finish(code, said or f"{service.name} ended with {exit_text(code)}", service.name)
             return True
         if code == 0 and service.role == "replay":
@@ -185,8 +190,12 @@ class Supervisor:
         return self.ending or self.end.done()
 
     async def _start(self, service: Service) -> asyncio.subprocess.Process:
-        log = await asyncio.to_thread(open, service.log, "ab")
+        try:
+            log = await asyncio.to_thread(open, service.log, "ab")
+        except OSError as e:
+            raise unwritable(service.log, e) from None
         with log:
+            self._log_begins[service.name] = log.tell()
             process = await asyncio.create_subprocess_exec(
                 *service.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -236,19 +245,20 @@ def exit_text(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def full_disk(log: Path, least_bytes: int = 1 << 20) -> str:
-    """A sentence if the disk of a service's output has no room: then it could not say so itself."""
-    if shutil.disk_usage(log.parent).free >= least_bytes:
-        return ""
-    return f"{log.parent.parent}: the disk is full; free some space"
+def full_disk(name: str, log: Path) -> str:
+    """The sentence for a service that ended with exit code 2 and no word: on a full disk it cannot say why."""
+    free_mb = shutil.disk_usage(log.parent).free / 2**20
+    return (f"{log.parent.parent}: the disk was full when {name} had to write ({free_mb:.0f} MiB are free now); "
+            "free some space")
 
 
-def last_words(log: Path, prefix: str = "rlsp") -> str:
-    """The last line that a service said for people ("rlsp ...: sentence"), else its last line at all."""
+def last_words(log: Path, begin: int = 0, prefix: str = "rlsp") -> str:
+    """The last line that a service said for people ("rlsp ...: sentence") since byte `begin`, else its last at all."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        text = log.read_bytes()[begin:].decode(errors="replace")
     except FileNotFoundError:
         return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith(prefix) and ": " in line]
     return (said or lines or [""])[-1].partition(": ")[2] if said else (lines or [""])[-1]
 

@@ -22,6 +22,8 @@ CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.
          "sympy.sympify", "sympy.parse_expr"}
 FLAGS = {"shell", "trust_remote_code", "allow_pickle"}
 """Keywords that must not be anything but False."""
+RUNNER = ("rlsp_async/verifying/coderun.py", "run_source", 'exec(compile(source, label, "exec", dont_inherit=True, optimize=0), namespace)')
+"""The one line that runs code: a model's, in a confined process without files, network or tests; and the tests'."""
 
 
 def sources() -> list[tuple[str, str]]:
@@ -85,8 +87,21 @@ def _strings(node: ast.Call) -> set[str]:
 
 
 def test_nothing_runs_what_it_reads():
-    accused = [sentence for name, source in sources() for sentence in found(name, source)]
+    accused = [sentence for name, source in sources() for sentence in found(name, without_the_runner(name, source))]
     assert not accused, "\n" + "\n".join(accused)
+
+
+def without_the_runner(name: str, source: str) -> str:
+    """The source without the line that may run code; exactly one, in its function, in its file."""
+    if name != RUNNER[0]:
+        return source
+    function = next(node for node in ast.parse(source).body if getattr(node, "name", "") == RUNNER[1])
+    assert isinstance(function, ast.FunctionDef)
+    lines = source.splitlines()
+    assert lines[function.end_lineno - 1].strip() == RUNNER[2]
+    assert source.count(RUNNER[2]) == 1
+    assert len(function.body) == 2
+    return source.replace(RUNNER[2], "return")
 
 
 def test_every_folder_was_read():

@@ -38,10 +38,34 @@ def test_verdicts_in_order_and_bad_lines_among_them(tmp_path: Path, capsys: pyte
     assert [record["status"] for record in records] == [
         "correct", "bad_line", "bad_line", "wrong", "unparsable", "correct", "bad_line", "error"]  # fmt: skip
     assert [record["correct"] for record in records] == [True, None, None, False, False, True, None, None]
-    assert records[0]["parts"] == {"correct": 1.0, "format": 1.0} and records[0]["extracted"] == "0.5"
+    assert records[0]["parts"].items() >= {"correct": 1.0, "format": 1.0, "search_steps": 0.0}.items()
+    assert records[0]["extracted"] == "0.5"
     assert "`response`" in records[2]["detail"] and "did you mean 'exact'" in records[6]["detail"]
     told = capsys.readouterr().err
     assert "fast lane" in told and "no network, no writing, no processes" in told and "3 bad lines" in told
+
+
+def test_options_and_the_variables_that_they_name_reach_the_checkers(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORD_FOR_TEST", "open")
+    lines = [{"gold": "yes", "response": word} for word in ("yes", "aye", "open", "no")]
+    code, records = run(tmp_path, lines, "--verifier", "tests.verifying.own_verifier", "--option", 'accept=["aye"]',
+                        "--option", "word_env=WORD_FOR_TEST")
+    assert code == 0
+    assert [record["correct"] for record in records] == [True, True, True, False]
+    assert records[0]["verifier"] == "own_verifier/3"
+    assert "NOT HELD: no network" in capsys.readouterr().err
+
+
+def test_a_file_of_the_users_judges_in_the_isolated_lane(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("SEEN = []\nVERSION = '1'\ndef score(prompt, response, answer):\n    SEEN.append(response)\n"
+                    "    return len(SEEN) if response == answer else 0.25\n")
+    code, records = run(tmp_path, [{"gold": "a", "response": word} for word in "aba"], "--verifier", str(mine))
+    assert code == 0
+    assert [(record["status"], record["parts"]["score"]) for record in records] == [
+        ("correct", 1.0), ("wrong", 0.25), ("correct", 1.0)]  # nothing of one answer reaches the next
+    assert "isolated lane" in capsys.readouterr().err
 
 
 def test_many_lines_keep_their_order(tmp_path: Path) -> None:
@@ -57,7 +81,7 @@ def test_standard_input_and_output() -> None:
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["correct", "bad_line"]
 
 
-@pytest.mark.parametrize("options", [["--workers", "0"], ["--deadline-s", "0"], ["--verifier", "maths"],
+@pytest.mark.parametrize("options", [["--option", "a=1"], ["--option", "a"], ["--workers", "0"], ["--deadline-s", "0"], ["--verifier", "maths"],
                                      ["--out", "/nowhere/x"]])  # fmt: skip
 def test_wrong_options_say_so(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "in.jsonl"
@@ -100,3 +124,77 @@ def test_a_verifier_that_runs_what_it_is_told_harms_nobody(tmp_path: Path) -> No
     assert [record["status"] for i, record in enumerate(records) if i % 3 < 2] == GOOD * (len(DEEDS) + 1)
     assert dict(zip(DEEDS, (record["status"] for record in records[2::3]), strict=False)) == DEEDS
     assert not Path(hostile.PROBE).exists()
+
+
+OWN = """
+from rlsp_async.config import Section
+
+VERSION = "3"
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    needed: tuple[str, ...] = ("ok",)
+
+
+class Words:
+    def __init__(self, cfg):
+        self.needed = cfg.needed
+
+    def score(self, prompt, response, answer):
+        if response == "write":
+            open("/tmp/rlsp-own-marker", "w")
+        return sum(word in response.split() for word in self.needed) / len(self.needed)
+
+
+def load(cfg):
+    return Words(cfg)
+"""
+LINES = [{"gold": "", "response": "ok"}, {"gold": "", "response": "ok so"}, {"gold": "", "response": "write"}]
+
+
+def test_a_file_of_the_users_own_with_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    code, records = run(tmp_path, LINES, "--verifier", str(file), "--option", 'needed=["ok", "so"]')
+    assert code == 0
+    assert [record["status"] for record in records] == ["wrong", "correct", "error"]
+    assert [record["parts"].get("score") for record in records] == [0.5, 1.0, None]
+    assert records[0]["verifier"] == "mine/3"
+    assert not Path("/tmp/rlsp-own-marker").exists()
+    assert "isolated lane" in capsys.readouterr().err
+    for options, text in ((["--option", "neded=1"], "did you mean 'needed'?"), (["--option", "needed"], "key=value"),
+                          (["--option", "needed=1"], "Expected `array`, got `int`")):
+        assert cli.main(["grade", str(tmp_path / "in.jsonl"), "--verifier", str(file), *options]) == 2
+        told = capsys.readouterr().err
+        assert text in told
+        assert told.count("\n") == 1
+
+
+def test_a_program_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = [sys.executable, "-I", "-S", str(ROOT / "tests/verifying/program.py")]
+    lines = [{"gold": "a", "response": response} for response in ("a", "b", "die", "a")]
+    code, records = run(tmp_path, lines, "--verifier", "executable", "--option", f"command={json.dumps(program)}")
+    assert code == 0
+    assert [record["status"] for record in records] == ["correct", "wrong", "error", "correct"]
+    assert "the kernel guarantees nothing" in capsys.readouterr().err
+
+
+def test_code_and_math_in_one_file(tmp_path: Path) -> None:
+    lines = [{"gold": "assert f(1) == 2", "response": "def f(x): return x + 1", "verifier": "code"}, *CANARY]
+    _, records = run(tmp_path, lines)
+    assert [record["status"] for record in records] == ["correct", "correct", "wrong"]
+
+
+@pytest.mark.parametrize(("options", "code", "text"), [
+    ('{ needed = ["so"] }', 0, "can run"), ("{ neded = 1 }", 2, "unknown key 'task.verifier_options.neded'"),
+])  # fmt: skip
+def test_check_reads_the_verifier_of_a_run(
+    options: str, code: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, toml = tmp_path / "mine.py", tmp_path / "run.toml"
+    file.write_text(OWN)
+    toml.write_text(f'name = "r"\n[task]\nverifier = "{file}"\nverifier_options = {options}\n[stages.a]\nsteps = 2\n')
+    assert cli.main(["check", str(toml)]) == code
+    told = capsys.readouterr()
+    assert text in (told.err if code else told.out)
+    assert told.err.count("\n") == (1 if code else 0)

@@ -63,6 +63,7 @@ ROWS = {
     "rlsp_async.verifying": Row(4),
     "rlsp_async.learning": Row(4),
     "rlsp_async.replay.tables": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.replay.rows": Row(3, TORCH),
     "rlsp_async.replay.laws": Row(3, TORCH),
     "rlsp_async.replay.bodies": Row(3, TORCH),
     "rlsp_async.replay.rundir": Row(4, TORCH),
@@ -70,6 +71,7 @@ ROWS = {
     "rlsp_async.replay.demonstrations": Row(4),
     "rlsp_async.replay.imported": Row(4, TORCH),
     "rlsp_async.replay.recorder": Row(4, TORCH),
+    "rlsp_async.replay.decided": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
     # 5, 6: what every process shares, and what starts them
     "rlsp_async.audit": Row(5, TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
@@ -96,6 +98,7 @@ ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rl
 HOMES = {"zmq": ("rlsp_async.wire.", "rlsp_async.chaos.proxy"), "vllm": ("rlsp_async.sampling.vllm_",)}
 FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"})
 FORBIDDEN_NAMES = frozenset({"eval", "exec", "__import__"})
+RUNNER = "rlsp_async.verifying.coderun"  # its one line is nailed down in test_forbidden.py
 FORBIDDEN_METHODS = frozenset({"recv_pyobj", "send_pyobj", "torch.load", "os.system", "yaml.load"})
 FORBIDDEN_TRUE = frozenset({"trust_remote_code", "allow_pickle", "shell"})
 
@@ -179,7 +182,7 @@ def check_calls(name: str, source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called in FORBIDDEN_NAMES or any(("." + called).endswith("." + bad) for bad in FORBIDDEN_METHODS):
+            if (called in FORBIDDEN_NAMES and name != RUNNER) or any(("." + called).endswith("." + bad) for bad in FORBIDDEN_METHODS):
                 yield f"{name}:{node.lineno} calls {called}"
             for keyword in node.keywords:
                 if keyword.arg in FORBIDDEN_TRUE and not _is_false(keyword.value):

@@ -56,6 +56,21 @@ async def test_exit_code_2_is_final_and_its_sentence_is_passed_on(tmp_path: Path
     assert (end, said) == (End(2, "no CUDA device: set learner.device", "learner-0"), [])
 
 
+async def test_what_an_earlier_start_said_is_not_why_this_one_ended(tmp_path: Path) -> None:
+    hub = service(tmp_path, "replay", "import sys; sys.exit(3)")
+    hub.log.write_text("rlsp replay-0: stage rl: 50 of the last 50 groups failed\n")
+    end, _ = await supervised(hub)
+    assert end == End(3, "replay-0 ended with exit code 3", "replay-0")
+
+
+async def test_a_service_that_ends_with_2_and_no_word_met_a_full_disk(tmp_path: Path) -> None:
+    """On a full disk the sentence itself could not be written; meanwhile somebody may have made room."""
+    end, _ = await supervised(service(tmp_path, "replay", "import sys; sys.exit(2)"))
+    assert (end.code, end.service) == (2, "replay-0")
+    assert end.reason.startswith(f"{tmp_path.parent}: the disk was full when replay-0 had to write (")
+    assert end.reason.endswith(" MiB are free now); free some space")
+
+
 async def test_exit_code_3_is_final_too(tmp_path: Path) -> None:
     end, _ = await supervised(service(tmp_path, "replay", "import sys; sys.exit(3)"))
     assert end == End(3, "replay-0 ended with exit code 3", "replay-0")

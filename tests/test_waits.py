@@ -27,10 +27,9 @@ ALLOWED = {
                                         "again; cancelled by WorkerLink.run",
     ("rlsp_async.wire.router", "receive"): "the hub may hear nobody; its ticker runs beside it and cancels it",
     ("rlsp_async.replay.server", "_serve"): "until the run is over; the watchdog ends a run that stalls (stall_s)",
-    ("rlsp_async.replay.server", "_receive"): "the hub may hear nobody; its ticker runs beside it and cancels it. The "
-                                              "lock is held for one commit, whose disk errors raise",
-    ("rlsp_async.replay.server", "_tick"): "the lock is held for one commit, whose disk errors raise",
-    ("rlsp_async.replay.server", "_measure_disk"): "the lock is held for one commit, whose disk errors raise",
+    ("rlsp_async.replay.server", "_receive"): "the hub may hear nobody; its ticker runs beside it and cancels it",
+    ("rlsp_async.replay.decided", "room"): "until what waits is taken: one commit, whose disk errors raise",
+    ("rlsp_async.replay.decided", "take"): "the ticker adds something every TICK_S",
     ("rlsp_async.replay.server", "_feed"): "until the hub moves; cancelled when the run is over; the watchdog bounds it",
     ("rlsp_async.service", "_supervise"): "the life of the process: cancelled KILL_S after the first signal",
     ("rlsp_async.supervise", "_keep"): "the life of a process: stopped with SIGTERM, then SIGKILL after KILL_S",

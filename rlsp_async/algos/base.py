@@ -20,17 +20,23 @@ import msgspec
 from torch import Tensor
 
 from rlsp_async import config
+from rlsp_async.algos.corrections import CorrectionsConfig
+from rlsp_async.algos.watch import Stats as Stats
 from rlsp_async.errors import ConfigError
 
-Stats = dict[str, Tensor]
-"""Named [sum, count] pairs: micro-batches add up, one division at the end."""
+_CARRIED = {"behaviour": "the policy that sampled", "step": "the policy at the beginning of the step"}
+Carried = Literal["nothing", "step", "behaviour"]
+"""Which ratio a loss carries itself: none, present over beginning of the step, or one over the policy that sampled."""
+
 
 
 class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every algorithm's Config: what the learner itself reads."""
 
-    aggregation: Literal["token_mean", "seq_mean"] = "token_mean"
-    """Mean over all tokens of an update, or mean over rollouts of their token means."""
+    aggregation: Literal["token_mean", "seq_mean", "seq_sum", "horizon"] = "token_mean"
+    """Mean over all tokens of an update, or over rollouts of their token means, sums, or sums / horizon_tokens."""
+    horizon_tokens: int = 0
+    """Constant by which "horizon" divides a rollout's sum; above 0 there."""
     critic: Literal["none", "head", "head_detached", "separate"] = "none"
     """Value function: none, on the policy's trunk, there without gradient into it, or a model of its own."""
     critic_lr: float = 0.0
@@ -41,6 +47,21 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """RLSP's Eq. 1, or what the released reward server computes (rewards/compose.py)."""
     normalize_reward: bool = False
     """Rewards of a batch to mean 0, standard deviation 1, then clipped."""
+    corrections: CorrectionsConfig = CorrectionsConfig()
+    """Rejection, mask and weight by the ratio to the policy that sampled."""
+
+    def carries(self) -> Carried:
+        """Which ratio the loss of these options multiplies by."""
+        return "nothing"
+
+    def __post_init__(self) -> None:
+        if self.aggregation == "horizon" and self.horizon_tokens < 1:
+            raise ValueError("aggregation \"horizon\" divides by horizon_tokens; set it to sampling.max_new_tokens")
+        stages, carried = self.corrections, self.carries()
+        twice = carried == "behaviour" or (carried == "step" and stages.policy == "present")
+        if stages.weight != "none" and twice:
+            raise ValueError(f"corrections.weight = \"{stages.weight}\" counts the same ratio twice: with these "
+                             f"options the loss carries one over {_CARRIED[carried]} itself; leave out one of the two")
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,10 @@ class Rollouts:
     """Log-prob under the policy with which the stage began."""
     values_N: Tensor | None = None
     """Critic's values at the beginning of the step."""
+    old_mean_N: Tensor | None = None
+    """Mean over the vocabulary of the log-probs beside `old_N`."""
+    lag_N: Tensor | None = None
+    """int64, versions from the token's policy to the learner's at the beginning of the step; None: demonstrations."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +99,8 @@ class Advantages:
     returns_N: Tensor | None = None
     """Targets of the critic."""
     stats: dict[str, float] = field(default_factory=dict)
+    pair_B: Tensor | None = None
+    """int64 [B]; two rollouts of a group with the same number are compared and share a micro-batch. -1: alone."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +117,19 @@ class Tokens:
     returns: Tensor | None = None
     values: Tensor | None = None
     old_values: Tensor | None = None
+    rollout: Tensor | None = None
+    """int64; tokens of one rollout share a number, 0, 1, ... A rollout is never split between micro-batches."""
+    mean: Tensor | None = None
+    """Mean over the vocabulary of the log-probs where `logp` was taken; no gradient."""
+    old_mean: Tensor | None = None
+    """The same at the beginning of the step."""
+    reference: Tensor | None = None
+    lag: Tensor | None = None
+    """int64, versions from the token's policy to the learner's at the beginning of the step."""
+    value_share: Tensor | None = None
+    """`share` without the factors of the correction stages, for losses that are none of the policy's; None: `share`."""
+    pair: Tensor | None = None
+    """int64; the pair of the token's rollout, as `Advantages.pair_B` numbers them."""
 
 
 class Algorithm(Protocol):
@@ -99,7 +139,7 @@ class Algorithm(Protocol):
     PRESETS: dict[str, dict[str, Any]]
     """Options by name of preset."""
     NEEDS: frozenset[str]
-    """Columns it may ask for: "old", "reference", "values"."""
+    """Columns it may ask for: "old", "reference", "values", "mean"."""
 
     def needs(self, cfg: Any) -> frozenset[str]:
         """Columns it asks for with these options."""

@@ -113,6 +113,34 @@ def gae(reward_N: Tensor, values_N: Tensor, length_B: Tensor, gamma: float, lam:
     return from_columns(adv_LB, length_B)
 
 
+def vtrace(reward_N: Tensor, values_N: Tensor, rho_N: Tensor, length_B: Tensor, gamma: float, lam: float,
+           cap: float) -> tuple[Tensor, Tensor]:
+    """V-trace, arXiv:1802.01561: advantages and targets [N] for values of the policy that rho leads to.
+
+    rho' = min(rho, cap), c = lam min(rho, 1), delta_t = rho'_t (r_t + gamma V_{t+1} - V_t),
+    vs_t = V_t + delta_t + gamma c_t (vs_{t+1} - V_{t+1}),  A_t = rho'_t (r_t + gamma vs_{t+1} - V_t).
+    Example: r (0, 0, 1), V (.2, .4, .6), rho (.5, 2, 1.2), cap 1 -> A (.4, .6, .4), vs (.6, 1, 1).
+    """
+    reward_LB, values_LB, rho_LB = (to_columns(x, length_B) for x in (reward_N, values_N, rho_N))
+    next_LB = torch.cat([values_LB[1:], torch.zeros_like(values_LB[:1])])
+    capped_LB = rho_LB.clamp(max=cap)
+    delta_LB = capped_LB * (reward_LB + gamma * next_LB - values_LB)
+    surplus_B = torch.zeros_like(delta_LB[0])
+    target_LB = torch.empty_like(delta_LB)
+    for t in range(len(delta_LB) - 1, -1, -1):
+        surplus_B = delta_LB[t] + gamma * lam * rho_LB[t].clamp(max=1.0) * surplus_B
+        target_LB[t] = values_LB[t] + surplus_B
+    after_LB = torch.cat([target_LB[1:], torch.zeros_like(target_LB[:1])])
+    adv_LB = capped_LB * (reward_LB + gamma * after_LB - values_LB)
+    return from_columns(adv_LB, length_B), from_columns(target_LB, length_B)
+
+
+def interpolated(behaviour: Tensor, new: Tensor, towards_new: Tensor, mask: Tensor) -> Tensor:
+    """Log-probs on the line between two policies: the share 0 is behaviour, 1 is new."""
+    behaviour, new = guard(behaviour, mask), guard(new, mask)
+    return behaviour + towards_new * (new - behaviour)
+
+
 def to_columns(x_N: Tensor, length_B: Tensor) -> Tensor:
     """Ragged [N] as [L, B], zeros after the end."""
     inside_BL = _inside(length_B)
@@ -135,12 +163,35 @@ def last_tokens(length_B: Tensor) -> Tensor:
     return length_B.cumsum(0) - 1
 
 
-def shares(length_B: Tensor, aggregation: str) -> Tensor:
-    """[N] share of each token in its update: 1 / tokens ("token_mean") or 1 / (rollouts * its length) ("seq_mean")."""
+def shares(length_B: Tensor, aggregation: str, horizon_tokens: int = 0) -> Tensor:
+    """[N] share of each token in its update.
+
+    "token_mean" 1 / tokens; of B rollouts "seq_mean" 1 / (B its length), "seq_sum" 1 / B, "horizon" 1 / (B horizon).
+    """
     if aggregation == "token_mean":
         num = int(length_B.sum())
         return torch.full((num,), 1.0 / num)
-    return (1.0 / (len(length_B) * length_B.float())).repeat_interleave(length_B)
+    per_B = {"seq_mean": length_B.float(), "seq_sum": torch.ones(len(length_B)),
+             "horizon": torch.full((len(length_B),), float(horizon_tokens))}[aggregation]
+    return (1.0 / (len(length_B) * per_B)).repeat_interleave(length_B)
+
+
+def rollout_sums(x: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
+    """[R] the sum of x over the masked-in tokens of the token's rollout. Example: (1, 2, 4) of (0, 0, 1) -> 3, 3, 4."""
+    num = int(rollout.max()) + 1 if len(rollout) else 0
+    return torch.zeros(num, dtype=x.dtype, device=x.device).index_add(0, rollout, guard(x, mask))[rollout]
+
+
+def rollout_means(x: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
+    """[R] the mean of x over the masked-in tokens of each token's rollout; 0 for a rollout without any."""
+    count = rollout_sums(torch.ones_like(x), rollout, mask)
+    return rollout_sums(x, rollout, mask) / count.clamp(min=1)
+
+
+def rollout_ratio(new: Tensor, behaviour: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
+    """[R] the probability of the token's whole rollout under one policy over the other: exp of a sum within +-20."""
+    total = rollout_sums(guard(new, mask) - guard(behaviour, mask), rollout, mask)
+    return total.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
 
 
 def stat(values: Tensor, mask: Tensor) -> Tensor:

@@ -7,8 +7,13 @@
     L     = sum_t share_t ( w_t max(-rho_t A_t, -clip(rho_t) A_t)
                             + value_coef * 0.5 max((V - G)^2, (clip(V, V_old +- value_clip) - G)^2) )
 
-G is A + V ("gae", as OpenRLHF has it) or the reward-to-go ("monte_carlo", as the paper writes it). w_t is decoupled
-PPO's weight, arXiv:2110.00641 and 2505.24298; `weight_cap = 0` leaves it out.
+G is A + V ("gae", as OpenRLHF has it), the reward-to-go ("monte_carlo", as the paper writes it), or V-trace's target
+("vtrace", arXiv:1802.01561), whose advantages carry min(exp(old - behaviour), weight_cap) themselves: w_t is 1 then.
+
+Decoupled PPO, arXiv:2110.00641 and 2505.24298: the trust region lies around a proximal policy, `old`, and w_t leads
+from there to the policy that sampled. `proximal` says which: the learner at the beginning of the step ("recomputed"),
+or behaviour + lag / (lag + 1) (logp - behaviour) without gradient ("interpolated", A-3PO, arXiv:2512.06547).
+`weight_cap = 0` leaves w_t out.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rlsp_async.algos import ops
-from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
 
 NEEDS = frozenset({"old", "reference", "values"})
 
@@ -30,6 +35,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What the scripts pass: lambda is not passed and defaults to 1, reward normalisation has no effect on a remote
     # reward, the actor is frozen for 4 steps, targets are A + V, rewards come from the released server.
     "rlsp_released": {**_RLSP, "lam": 1.0, "returns": "gae", "critic_warmup_steps": 4, "reward_form": "released"},
+    # Decoupled: the paper has no cap on the weight; AReaL's code leaves out the tokens above it. Neither has a KL.
+    "decoupled_paper": {"kl_coef": 0.0, "weight_cap": float("inf")},
+    "decoupled_areal": {"kl_coef": 0.0, "weight_cap": 0.0, "corrections": {
+        "mask": "icepop", "mask_low": 1e-9, "mask_high": 5.0, "weight": "token", "weight_high": 5.0}},
+    # IMPALA's critic with both of its caps at 1.
+    "vtrace": {"returns": "vtrace", "weight_cap": 1.0, "lam": 1.0, "kl_coef": 0.0},
     # A model of 0.2 M parameters and groups of 8 rollouts: the value head sees the trunk from outside, learns ten times
     # faster than the policy, and has one step to find its level.
     "rlsp_cpu": {"lam": 1.0, "kl_coef": 0.002, "critic": "head_detached", "critic_lr": 3e-3, "critic_warmup_steps": 1},
@@ -52,10 +63,20 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Price of KL to the policy with which the stage began; 0: that policy is not kept."""
     whiten: bool = True
     """Advantages of a batch to mean 0, standard deviation 1."""
-    returns: Literal["gae", "monte_carlo"] = "gae"
+    returns: Literal["gae", "monte_carlo", "vtrace"] = "gae"
     """Targets of the value."""
+    proximal: Literal["recomputed", "interpolated"] = "recomputed"
+    """The policy around which the trust region lies."""
     weight_cap: float = 5.0
     """Largest importance weight of old policy over behaviour policy; 0: no weight."""
+
+    def carries(self) -> Carried:
+        return "behaviour" if self.weight_cap else "step"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.returns == "vtrace" and not self.weight_cap:
+            raise ValueError("returns \"vtrace\" needs weight_cap above 0, the cap of its ratios (1 in the paper)")
 
 
 def needs(cfg: Config) -> frozenset[str]:
@@ -74,29 +95,49 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
         reward_N = -cfg.kl_coef * kl_N
         penalty_mean = cfg.kl_coef * float(kl_N.sum()) / len(batch.length_B)
     reward_N = reward_N.index_add(0, ops.last_tokens(batch.length_B), batch.reward_B)
-    values_N = ops.guard(batch.values_N, batch.mask_N)
-    adv_N = ops.gae(reward_N, values_N, batch.length_B, cfg.gamma, cfg.lam)
-    returns_N = adv_N + values_N
-    if cfg.returns == "monte_carlo":
-        returns_N = ops.gae(reward_N, torch.zeros_like(values_N), batch.length_B, cfg.gamma, 1.0)
-    stats = {"kl_penalty": penalty_mean}
+    adv_N, returns_N = _targets(cfg, batch, reward_N)
     keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
-    return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N, stats)
+    return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N,
+                      {"kl_penalty": penalty_mean})
+
+
+def _targets(cfg: Config, batch: Rollouts, reward_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages and targets of the value."""
+    assert batch.values_N is not None
+    values_N = ops.guard(batch.values_N, batch.mask_N)
+    if cfg.returns == "vtrace":
+        assert batch.old_N is not None
+        rho_N = ops.ratio(batch.old_N, batch.behaviour_N, batch.mask_N)
+        return ops.vtrace(reward_N, values_N, rho_N, batch.length_B, cfg.gamma, cfg.lam, cfg.weight_cap)
+    adv_N = ops.gae(reward_N, values_N, batch.length_B, cfg.gamma, cfg.lam)
+    if cfg.returns == "monte_carlo":
+        return adv_N, ops.gae(reward_N, torch.zeros_like(values_N), batch.length_B, cfg.gamma, 1.0)
+    return adv_N, adv_N + values_N
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
-    assert tokens.old is not None
     mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
-    rho = ops.ratio(tokens.logp, tokens.old, mask)
+    old = _proximal(cfg, tokens)
+    rho = ops.ratio(tokens.logp, old, mask)
     policy = ops.clipped_surrogate(rho, adv, cfg.clip, cfg.clip)
     stats = ops.clip_stats(rho.detach(), adv, mask, cfg.clip, cfg.clip)
-    if cfg.weight_cap:
-        weight = ops.truncated_weight(tokens.old, tokens.behaviour, cfg.weight_cap, mask)
+    if cfg.weight_cap and cfg.returns != "vtrace":
+        weight = ops.truncated_weight(old, tokens.behaviour, cfg.weight_cap, mask)
         policy = weight * policy
         stats["weight"] = ops.stat(weight, mask)
     value = _value_loss(cfg, tokens)
     stats |= {"policy_loss": ops.stat(policy, mask), "value_loss": ops.stat(value, mask)}
-    return (tokens.share * ops.guard(policy + cfg.value_coef * value, mask)).sum(), stats
+    value_share = tokens.share if tokens.value_share is None else tokens.value_share
+    value_loss = cfg.value_coef * (value_share * ops.guard(value, mask)).sum()
+    return (tokens.share * ops.guard(policy, mask)).sum() + value_loss, stats
+
+
+def _proximal(cfg: Config, tokens: Tokens) -> Tensor:
+    if cfg.proximal == "recomputed":
+        assert tokens.old is not None
+        return tokens.old
+    assert tokens.lag is not None
+    return ops.interpolated(tokens.behaviour, tokens.logp.detach(), tokens.lag / (tokens.lag + 1), tokens.mask)
 
 
 def _value_loss(cfg: Config, tokens: Tokens) -> Tensor:

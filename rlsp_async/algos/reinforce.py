@@ -5,7 +5,8 @@
 
 On rollouts of the present policy this is the policy gradient. On reused or stale rollouts nothing holds it: negative
 advantages push improbable tokens down without bound (arXiv:2503.14286). It is here to be seen collapsing where the
-corrected losses do not, and makes no claim of correction.
+corrected losses do not, and makes no claim of correction. With `corrections` it is the plain surrogate of the losses
+that are a mask and a weight and nothing else.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ from typing import Any
 
 from torch import Tensor
 
-from rlsp_async.algos import ops
+from rlsp_async.algos import groups, ops
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
 
 NEEDS: frozenset[str] = frozenset()
-PRESETS: dict[str, dict[str, Any]] = {}
+_PRESENT = {"policy": "present", "weight": "token"}
+PRESETS: dict[str, dict[str, Any]] = {
+    # arXiv:2505.24034 (LlamaRL): the ratio capped, the paper tries 2 to 10.
+    "aipo": {"corrections": {**_PRESENT, "weight_high": 5.0}},
+    # arXiv:2510.01161 as released: a PPO clip whose bounds follow from the batch is this mask on the plain ratio.
+    "m2po_released": {"divide_by_std": True, "corrections": {**_PRESENT, "weight_high": float("inf"),
+                                                             "mask": "m2po_released"}},
+    # arXiv:2602.04879 as verl has it.
+    "dppo_tv_verl": {"divide_by_std": True, "corrections": {**_PRESENT, "weight_high": 20.0, "mask": "dppo_tv"}},
+}
 
 
 class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,11 +46,7 @@ def needs(cfg: Config) -> frozenset[str]:
 
 def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     """One advantage a rollout, the same for all its tokens."""
-    adv_B = ops.group_advantages(batch.reward_B, batch.group_B, cfg.divide_by_std)
-    signal_B = ops.has_signal(batch.reward_B, batch.group_B)
-    keep_B = signal_B if cfg.drop_flat_groups else signal_B | True
-    return Advantages(adv_B.repeat_interleave(batch.length_B), keep_B,
-                      stats={"signal_fraction": float(signal_B.float().mean())})
+    return groups.centred(batch, cfg.divide_by_std, cfg.drop_flat_groups)
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:

@@ -22,6 +22,11 @@ PRESETS: dict[str, dict[str, Any]] = {}
 class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Nothing of its own."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.corrections.active:
+            raise ValueError("nobody sampled a demonstration: sft takes no corrections")
+
 
 def needs(cfg: Config) -> frozenset[str]:
     return NEEDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -11,6 +12,8 @@ from rlsp_async.errors import MachineError
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _MNT_DETACH = 2
+FILLS = 1000
+"""Attempts to take what is left."""
 
 
 def mount_small_disk(place: Path, size_mb: int) -> None:
@@ -49,12 +52,11 @@ def fill(place: Path) -> Path:
     """Takes all the room that is left with one file; remove it to free the disk."""
     ballast = place / "ballast"
     with open(ballast, "wb") as file:
-        room = os.statvfs(place)
-        for share in (room.f_bavail * room.f_frsize, 0):
-            try:
-                if share:
-                    os.posix_fallocate(file.fileno(), 0, share)
-            except OSError:
-                continue  # somebody wrote meanwhile: what is left is next to nothing
-            break
+        for _ in range(FILLS):  # others write meanwhile: what was free a moment ago may be refused as a whole
+            room = os.statvfs(place)
+            free_bytes = room.f_bavail * room.f_frsize
+            if not free_bytes:
+                break
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, free_bytes)
     return ballast

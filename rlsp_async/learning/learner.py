@@ -105,7 +105,8 @@ class Learner:
     def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
         section, cfg = current.section, current.cfg
         data = rows.read(batch)
-        reward_S, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps)
+        reward_S, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps,
+                                      self.cfg.sampling.max_new_tokens)
         plan = update.Plan(section.epochs, section.minibatches, self.cfg.learner.tokens_per_microbatch,
                            data.temperature, (self.cfg.seed, batch.step), batch.stage_step <= cfg.critic_warmup_steps,
                            f"stage {batch.stage!r}, step {batch.step}")
@@ -142,8 +143,9 @@ class Learner:
     def _repeat(self, step: int) -> StepReport:
         report = msgspec.structs.replace(self._reports[step], incarnation=self.incarnation)
         if step == self._step and self._republish:
-            if report.weights is not None:
+            if report.weights is not None or self._publisher.is_empty():
                 # Published weights may lie in memory and be gone after a reboot; the same weights give the same digest.
+                # When an older version was the newest, nobody can make it again: this one takes its place.
                 report = msgspec.structs.replace(report, weights=self._publish())
             self._republish = False
         self._remember(report)

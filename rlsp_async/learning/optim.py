@@ -58,8 +58,9 @@ class Updater:
     def _masters(self, names: Iterable[str]) -> list[Tensor]:
         return [self._pairs[n][1] for n in names]
 
-    def step(self, where: str, critic_only: bool = False) -> dict[str, float]:
-        """One update from the gradients that lie in the parameters, which are cleared.
+    def step(self, where: str, critic_only: bool = False, policy_factor: float = 1.0) -> dict[str, float]:
+        """One update from the gradients that lie in the parameters, which are cleared. `policy_factor` scales the
+        learning rates of all but the critic, for this update.
 
         Returns norms before clipping and the learning rate. Raises DivergedError, naming `where`, when a gradient is
         not finite; weights are untouched then.
@@ -76,11 +77,11 @@ class Updater:
             if critic_only and key != "critic":
                 continue
             for group in optimizer.param_groups:
-                group["lr"] = lr * factor
+                group["lr"] = lr * factor * (1.0 if key == "critic" else policy_factor)
             optimizer.step()
         self._write_back()
         self.num_done += 1
-        return {**norms, "lr": self.cfg.lr * factor}
+        return {**norms, "lr": self.cfg.lr * factor * policy_factor}
 
     def _clip(self, names: list[str]) -> float:
         grads = [m for m in self._masters(names) if m.grad is not None]

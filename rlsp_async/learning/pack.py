@@ -76,6 +76,8 @@ class PackedBatch:
     versions_R: Ids
     group_R: Longs
     rollout_R: Longs
+    sequence_R: Longs
+    """Number of the token's sequence within this micro-batch."""
     flat_R: Longs
     """Index into the batch's N response tokens."""
 
@@ -84,14 +86,18 @@ class PackedBatch:
         return len(self.ids_T)
 
 
-def plan(total_S: Sequence[int] | Longs, capacity_tokens: int) -> list[list[int]]:
+def plan(total_S: Sequence[int] | Longs, capacity_tokens: int,
+         together_S: Sequence[int] | Longs | None = None) -> list[list[int]]:
     """First-fit-decreasing: micro-batches of sequence numbers, each of at most `capacity_tokens` tokens.
 
-    Raises ValueError when one sequence alone is longer.
+    Sequences with the same number in `together_S`, -1 excepted, share a micro-batch. Raises ValueError when one
+    sequence, or those that go together, are longer.
     """
-    lengths = [int(n) for n in total_S]
+    units = _units(len(total_S), together_S)
+    lengths = [sum(int(total_S[i]) for i in unit) for unit in units]
     if lengths and max(lengths) > capacity_tokens:
-        raise ValueError(f"a sequence of {max(lengths)} tokens does not fit a micro-batch of {capacity_tokens}; "
+        what = "a sequence" if len(units[lengths.index(max(lengths))]) == 1 else "a pair of sequences"
+        raise ValueError(f"{what} of {max(lengths)} tokens does not fit a micro-batch of {capacity_tokens}; "
                          "raise learner.tokens_per_microbatch")
     bins: list[list[int]] = []
     room: list[int] = []
@@ -102,9 +108,18 @@ def plan(total_S: Sequence[int] | Longs, capacity_tokens: int) -> list[list[int]
             bins.append([])
             room.append(capacity_tokens)
             slot = len(bins) - 1
-        bins[slot].append(number)
+        bins[slot] += units[number]
         room[slot] -= need
     return bins
+
+
+def _units(num: int, together_S: Sequence[int] | Longs | None) -> list[list[int]]:
+    """Sequence numbers by what must not be parted. Example: (-1, 4, -1, 4) -> [[0], [1, 3], [2]]."""
+    units: dict[tuple[int, int], list[int]] = {}
+    for i in range(num):
+        key = -1 if together_S is None else int(together_S[i])
+        units.setdefault((key, i if key == -1 else 0), []).append(i)
+    return list(units.values())
 
 
 def build(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
@@ -132,6 +147,7 @@ def build(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
         versions_R=sequences.versions_N[flat_R],
         group_R=np.repeat(sequences.group_S[at], length_Q),
         rollout_R=np.repeat(sequences.rollout_S[at], length_Q),
+        sequence_R=np.repeat(np.arange(len(at)), length_Q),
         flat_R=flat_R,
     )
 

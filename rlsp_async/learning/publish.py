@@ -28,6 +28,9 @@ class Publisher(Protocol):
     def prune(self) -> None:
         """Forgets old versions."""
 
+    def is_empty(self) -> bool:
+        """Whether no version is there: none was published yet, or they lay in memory and the machine was restarted."""
+
 
 class StorePublisher:
     """Publishes into the run's weights directory (`rlsp_async.weights`)."""
@@ -47,6 +50,11 @@ class StorePublisher:
         from rlsp_async.weights import store
 
         store.prune(self.directory, self._keep, self._incarnation)
+
+    def is_empty(self) -> bool:
+        from rlsp_async.weights.file import versions
+
+        return not versions(self.directory)
 
 
 def probe_ids(seed: int, num_vocabulary: int, context_tokens: int) -> Ids:

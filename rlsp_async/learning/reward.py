@@ -7,34 +7,59 @@ import numpy as np
 from rlsp_async import config
 from rlsp_async.algos.base import AlgorithmConfig
 from rlsp_async.learning.rows import Rows
-from rlsp_async.rewards import compose
+from rlsp_async.rewards import compose, explore
+from rlsp_async.rewards.dominance import resolved_scale
 from rlsp_async.rewards.explore import Reals
+from rlsp_async.rewards.novelty import novelty
 
 
-def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_step: int,
-       num_steps: int) -> tuple[Reals, dict[str, float]]:
-    """Rewards [S] and metrics. Demonstrations have none: zeros and no metric."""
+def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_step: int, num_steps: int,
+       longest_tokens: int) -> tuple[Reals, dict[str, float]]:
+    """Rewards [S] and metrics. Demonstrations have none: zeros and no metric. `longest_tokens`: max_new_tokens."""
     length_S = rows.sequences.length_S.astype(np.float64)
     if not rows.parts:
         return np.zeros_like(length_S), {}
     correct_S = rows.parts.get("correct", np.zeros_like(length_S))
     alpha = compose.scheduled_alpha(section.alpha, section.alpha_end, stage_step, num_steps)
-    made = _compose(rows, section, algorithm, correct_S, length_S, alpha)
+    scale = resolved_scale(section, longest_tokens, algorithm.reward_form == "released")
+    figures: dict[str, float] = {}
+    if algorithm.reward_form == "released":
+        made = _released(rows, section, correct_S, scale)
+    else:
+        explore_S, figures = _explore(rows, section.explore, length_S, scale)
+        made = compose.compose(correct_S, explore_S, alpha, section.clip)
     reward_S = compose.normalize(made.reward_B, section.clip) if algorithm.normalize_reward else made.reward_B
-    metrics = {f"part_{name}": float(part_S.mean()) for name, part_S in rows.parts.items()}
+    metrics = {f"part_{name}": float(part_S.mean()) for name, part_S in rows.parts.items()} | _judge_figures(rows)
     metrics |= {"reward": float(made.reward_B.mean()), "reward_std": float(made.reward_B.std()), "alpha": alpha,
                 "std_outcome": float(made.outcome_B.std()), "std_explore": float(made.explore_B.std()),
                 "inverted_fraction": compose.inverted_fraction(made.reward_B, correct_S)}
-    return reward_S, metrics
+    return reward_S, metrics | figures
 
 
-def _compose(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, correct_S: Reals, length_S: Reals,
-             alpha: float) -> compose.Composed:
-    if algorithm.reward_form == "released":
-        scale = 0.0 if section.explore == "none" else section.scale
-        return compose.released(correct_S, rows.boxed_S, rows.chars_S, scale, section.clip, rows.parts.get("judge"))
-    if section.explore == "none":
-        return compose.compose(correct_S, None, alpha, section.clip)
+def _explore(rows: Rows, form: str, length_S: Reals, scale: float) -> tuple[Reals | None, dict[str, float]]:
+    """R_ex [S], None for "none", and its own figures."""
+    group_S = rows.sequences.group_S
+    if form == "none":
+        return None, {}
+    if form == "judge":
+        return explore.judge(rows.judge_S, group_S), {"judge_missing": float(np.isnan(rows.judge_S).sum())}
+    if form == "novelty":
+        explore_S = novelty(rows.sequences.responses, group_S)
+        return explore_S, {"novelty": float(explore_S.mean())}
     steps_S = rows.parts.get("search_steps", np.zeros_like(length_S))
-    explore_S = compose.exploration(section.explore, length_S, steps_S, section.scale)
-    return compose.compose(correct_S, explore_S, alpha, section.clip)
+    return compose.exploration(form, length_S, steps_S, scale), {}
+
+
+def _judge_figures(rows: Rows) -> dict[str, float]:
+    """Mean of the scores that there are, and how many are not. Nothing without a judge."""
+    if "judge" not in rows.parts:
+        return {}
+    known_S = rows.judge_S[~np.isnan(rows.judge_S)]
+    return {"part_judge": float(known_S.mean()) if len(known_S) else explore.NEUTRAL,
+            "judge_missing": float(len(rows.judge_S) - len(known_S))}
+
+
+def _released(rows: Rows, section: config.Reward, correct_S: Reals, scale: float) -> compose.Composed:
+    scale = 0.0 if section.explore == "none" else scale
+    judge_S = np.nan_to_num(rows.judge_S, nan=explore.NEUTRAL) if "judge" in rows.parts else None
+    return compose.released(correct_S, rows.boxed_S, rows.chars_S, scale, section.clip, judge_S)

@@ -13,7 +13,7 @@ from rlsp_async.columns import floats, ints
 from rlsp_async.errors import MessageError
 from rlsp_async.learning.pack import Sequences
 from rlsp_async.messages import Batch, Rollout, Verdict, VerifiedGroup
-from rlsp_async.rewards.explore import Reals
+from rlsp_async.rewards.explore import Reals, judge_score
 
 _BOX = "\\boxed"
 
@@ -29,6 +29,8 @@ class Rows:
     """1 where the verifier found an answer."""
     chars_S: Reals
     """Characters before the first boxed answer, or of the whole response."""
+    judge_S: Reals
+    """The judge's score, NaN where it gave none or says that it failed."""
     temperature: float
     """At which the rollouts were drawn; 1 for demonstrations."""
 
@@ -53,6 +55,7 @@ def read(batch: Batch) -> Rows:
                for name in sorted({name for v in verdicts for name in v.parts})},
         boxed_S=np.array([float(v.status != "unparsable") for v in verdicts]),
         chars_S=np.array([float(len(r.text.split(_BOX, 1)[0])) for _, _, r, _ in rollouts]),
+        judge_S=np.array([judge_score(v.parts) for v in verdicts]),
         temperature=_temperature(batch),
     )
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from rlsp_async.errors import EngineError
+from rlsp_async.errors import MessageError
 from rlsp_async.messages import StepReport, TrainJob
 
 
 class Turns:
     """A handler that starts a step only when the one before it is in the weights.
 
-    Waits at most `bound_s` for that; then EngineError, and the hub sends both again. Ends early by cancelling (its
-    lease was revoked).
+    Waits at most `bound_s` for that; then MessageError: nobody is to blame, and the hub sends both again. Ends early by
+    cancelling (its lease was revoked).
     """
 
     def __init__(self, train: Callable[[TrainJob], Awaitable[StepReport]], step: Callable[[], int],
@@ -36,5 +36,5 @@ class Turns:
             async with asyncio.timeout(self._bound_s), self._changed:
                 await self._changed.wait_for(lambda: step <= self._step() + 1)
         except TimeoutError:
-            raise EngineError(f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
-                              ) from None
+            raise MessageError(f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
+                               ) from None

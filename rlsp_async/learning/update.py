@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlsp_async.algos import ops
+from rlsp_async.algos import ops, watch
 from rlsp_async.algos.base import Advantages, Algorithm, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.algos.corrections import CorrectionsConfig, correct, measure
+from rlsp_async.algos.view import look
+from rlsp_async.algos.weights import step_factor
 from rlsp_async.errors import ConfigError, DivergedError
 from rlsp_async.learning import pack
 from rlsp_async.learning.optim import Updater
@@ -58,17 +61,19 @@ def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan
     metrics = {**adv.stats, **_batch_metrics(rollouts, adv)}
     kept = np.flatnonzero(adv.keep_B.numpy())
     rollouts = _with_old(parts, sequences, rollouts, kept, plan)
+    stages = Stages(parts.cfg.corrections, _measured(parts.cfg.corrections, sequences, rollouts, adv, kept))
     totals: Stats = {}
     figures: dict[str, float] = {"loss": 0.0}
     num_updates = num_tokens = 0
     for epoch in range(plan.epochs):
         for members in minibatches(kept, sequences.group_S, plan.minibatches, (*plan.seed, epoch)):
-            loss, stats, tokens = _accumulate(parts, sequences, members, rollouts, adv, plan)
-            figures |= parts.updater.step(plan.where, plan.critic_only) | {"loss": figures["loss"] + loss}
-            totals = _add(totals, stats)
+            loss, stats, tokens = _accumulate(parts, sequences, members, rollouts, adv, plan, stages)
+            factor = step_factor(watch.figures(stats).get("rollout_ess", 1.0), stages.cfg.ess_base)
+            figures |= parts.updater.step(plan.where, plan.critic_only, factor) | {"loss": figures["loss"] + loss}
+            totals = watch.merge(totals, stats)
             num_updates, num_tokens = num_updates + 1, num_tokens + tokens
     figures["loss"] /= max(1, num_updates)
-    metrics |= {**figures, **_divide(totals), "updates": float(num_updates), "tokens": float(num_tokens)}
+    metrics |= {**figures, **watch.figures(totals), "updates": float(num_updates), "tokens": float(num_tokens)}
     metrics["kept_fraction"] = len(kept) / len(sequences.responses)
     return metrics
 
@@ -91,75 +96,113 @@ def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan:
     behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
     rollouts = Rollouts(reward_B=reward_S, group_B=torch.from_numpy(sequences.group_S),
                         length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
-                        mask_N=torch.isfinite(behaviour_N))
+                        mask_N=torch.isfinite(behaviour_N), lag_N=_lags(sequences, plan))
     if needs & {"values", "reference"}:
-        old_N, values_N = score(parts.policy, sequences, everyone, plan, "values" in needs)
-        rollouts = replace(rollouts, old_N=old_N, values_N=values_N)
+        found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs)
+        rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N)
     if "reference" in needs:
         if parts.reference is None:
             raise ConfigError(f"{plan.where}: the algorithm needs a reference policy and there is none")
-        rollouts = replace(rollouts, reference_N=score(parts.reference, sequences, everyone, plan)[0])
+        rollouts = replace(rollouts, reference_N=score(parts.reference, sequences, everyone, plan).logp_N)
     return rollouts
+
+
+def _lags(sequences: pack.Sequences, plan: Plan) -> Tensor | None:
+    """Versions from each token's policy to the weights before this step; None for demonstrations."""
+    version_N = torch.from_numpy(sequences.versions_N.astype(np.int64))
+    return plan.seed[1] - 1 - version_N if bool((version_N >= 0).any()) else None
 
 
 def _with_old(parts: Learning, sequences: pack.Sequences, rollouts: Rollouts, kept: pack.Longs, plan: Plan) -> Rollouts:
     """Adds `old` for the kept sequences if it is asked for and not there. A single update begins with the very weights
     that would make it, so its own log-probs serve."""
-    missing = "old" in parts.algorithm.needs(parts.cfg) and rollouts.old_N is None
-    if not missing or not len(kept) or plan.epochs * plan.minibatches == 1:
+    needs, stages = parts.algorithm.needs(parts.cfg), parts.cfg.corrections
+    missing = ("old" in needs or stages.needs_old) and rollouts.old_N is None
+    if not missing or not len(kept) or (plan.epochs * plan.minibatches == 1 and not stages.measures):
         return rollouts
-    return replace(rollouts, old_N=score(parts.policy, sequences, kept, plan)[0])
+    found = score(parts.policy, sequences, kept, plan, False, "mean" in needs)
+    return replace(rollouts, old_N=found.logp_N, old_mean_N=found.mean_N)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The correction stages of a step."""
+
+    cfg: CorrectionsConfig
+    mask_limit: float
+
+
+def _measured(cfg: CorrectionsConfig, sequences: pack.Sequences, rollouts: Rollouts, adv: Advantages,
+              kept: pack.Longs) -> float:
+    """The mask's limit, measured on the kept sequences where the stage asks for that."""
+    if not cfg.measures or rollouts.old_N is None:
+        return measure(cfg, None)
+    number_N = torch.from_numpy(np.repeat(np.arange(len(sequences.responses)), sequences.length_S))
+    mask_N = rollouts.mask_N & torch.isin(number_N, torch.from_numpy(kept))
+    return measure(cfg, look(rollouts.old_N, rollouts.behaviour_N, adv.adv_N, mask_N, number_N))
+
+
+class Scores(NamedTuple):
+    """Columns [N] of a pass without gradient; 0 for sequences that were not asked for."""
+
+    logp_N: Tensor
+    values_N: Tensor | None
+    mean_N: Tensor | None
 
 
 @torch.no_grad()
 def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
-          with_values: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Log-probs [N] and values [N] of the members' response tokens, without gradient; 0 for other sequences."""
+          with_values: bool = False, with_mean: bool = False) -> Scores:
+    """Log-probs, and if asked for values and mean log-probs over the vocabulary, of the members' response tokens."""
     num = len(sequences.behaviour_N)
-    logp_N, values_N = torch.zeros(num), torch.zeros(num) if with_values else None
+    found = Scores(torch.zeros(num), torch.zeros(num) if with_values else None, torch.zeros(num) if with_mean else None)
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
-        out = policy.outputs(batch, plan.temperature, with_values)
-        logp_N[batch.flat_R] = out.logp_R.cpu()
-        if values_N is not None and out.values_R is not None:
-            values_N[batch.flat_R] = out.values_R.cpu()
-    return logp_N, values_N
+        out = policy.outputs(batch, plan.temperature, with_values, with_mean)
+        for column, made in zip(found, (out.logp_R, out.values_R, out.mean_R), strict=True):
+            if column is not None and made is not None:
+                column[batch.flat_R] = made.cpu()
+    return found
 
 
-def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan) -> list[list[int]]:
+def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan,
+                   pair_B: Tensor | None = None) -> list[list[int]]:
+    together = None if pair_B is None else pair_B.numpy()[members]
     try:
-        bins = pack.plan(sequences.total_S[members], plan.capacity_tokens)
+        bins = pack.plan(sequences.total_S[members], plan.capacity_tokens, together)
     except ValueError as e:
         raise ConfigError(f"{plan.where}: {e}") from None
     return [[int(members[i]) for i in numbers] for numbers in bins]
 
 
 def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs, rollouts: Rollouts, adv: Advantages,
-                plan: Plan) -> tuple[float, Stats, int]:
+                plan: Plan, stages: Stages) -> tuple[float, Stats, int]:
     """Gradients of one update; returns its loss, stats and trained tokens (prompt and response)."""
-    share_S = _shares(sequences.length_S, members, parts.cfg.aggregation)
+    share_S = _shares(sequences.length_S, members, parts.cfg)
+    with_mean = "mean" in parts.algorithm.needs(parts.cfg)
     loss_sum, stats, num_tokens = 0.0, Stats(), 0
-    for numbers in _micro_batches(sequences, members, plan):
+    for numbers in _micro_batches(sequences, members, plan, adv.pair_B):
         batch = pack.build(sequences, numbers)
-        out = parts.policy.outputs(batch, plan.temperature)
+        out = parts.policy.outputs(batch, plan.temperature, with_mean=with_mean)
         share_R = share_S[np.repeat(numbers, sequences.length_S[numbers])]
         tokens = _tokens(batch, out, share_R, rollouts, adv)
+        tokens, watched = _correct(tokens, stages)
         loss, more = parts.algorithm.token_loss(parts.cfg, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += float(loss.detach())
-        stats = _add(stats, {**more, **_policy_stats(tokens, out)})
+        stats = watch.merge(stats, {**more, **watched, **_policy_stats(tokens, out)})
         num_tokens += batch.num_tokens
     if not math.isfinite(loss_sum):
         raise DivergedError(f"{plan.where}: the loss is {loss_sum}; lower the learning rate")
     return loss_sum, stats, num_tokens
 
 
-def _shares(length_S: pack.Longs, members: pack.Longs, aggregation: str) -> Any:
+def _shares(length_S: pack.Longs, members: pack.Longs, cfg: AlgorithmConfig) -> Any:
     """[S] the share of one token of each member in the update; 0 for others."""
     length_M = torch.from_numpy(length_S[members])
     first = length_M.cumsum(0) - length_M
     share_S = np.zeros(len(length_S), dtype=np.float32)
-    share_S[members] = ops.shares(length_M, aggregation)[first].numpy()
+    share_S[members] = ops.shares(length_M, cfg.aggregation, cfg.horizon_tokens)[first].numpy()
     return share_S
 
 
@@ -170,11 +213,26 @@ def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollo
     def pick(x_N: Tensor | None) -> Tensor | None:
         return None if x_N is None else x_N[at].to(device)
 
-    old = pick(rollouts.old_N)
+    old, old_mean = pick(rollouts.old_N), pick(rollouts.old_mean_N)
     return Tokens(logp=out.logp_R, behaviour=rollouts.behaviour_N[at].to(device), adv=adv.adv_N[at].to(device),
                   mask=rollouts.mask_N[at].to(device), share=torch.from_numpy(share_R).to(device),
                   old=out.logp_R.detach() if old is None else old, returns=pick(adv.returns_N), values=out.values_R,
-                  old_values=pick(rollouts.values_N))
+                  old_values=pick(rollouts.values_N), rollout=torch.from_numpy(batch.sequence_R).to(device),
+                  mean=out.mean_R, old_mean=out.mean_R if old_mean is None else old_mean,
+                  reference=pick(rollouts.reference_N), lag=pick(rollouts.lag_N),
+                  pair=pick(None if adv.pair_B is None else adv.pair_B.repeat_interleave(rollouts.length_B)))
+
+
+def _correct(tokens: Tokens, stages: Stages) -> tuple[Tokens, Stats]:
+    """The tokens with their shares as the correction stages leave them. Nobody sampled a demonstration: as they are."""
+    if tokens.lag is None:
+        return tokens, {}
+    assert tokens.rollout is not None
+    assert tokens.old is not None
+    new = tokens.old if stages.cfg.policy == "old" else tokens.logp
+    view = look(new, tokens.behaviour, tokens.adv, tokens.mask, tokens.rollout, tokens.lag)
+    factor, stats = correct(stages.cfg, view, stages.mask_limit)
+    return replace(tokens, share=tokens.share * factor, value_share=tokens.share), stats
 
 
 def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:
@@ -183,7 +241,7 @@ def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:
     weight = ops.ratio(logp, tokens.behaviour, mask)
     k3 = ops.k3(ops.guard(tokens.behaviour, mask), ops.guard(logp, mask))
     return {"entropy": ops.stat(out.entropy_R, mask), "kl_behaviour": ops.stat(k3, mask),
-            "_weight": ops.stat(weight, mask), "_weight_square": ops.stat(weight**2, mask)}
+            **watch.effective("ess_fraction", weight, mask)}
 
 
 def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
@@ -199,13 +257,3 @@ def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
         left = float((adv.returns_N - rollouts.values_N).var(correction=0))
         metrics["explained_variance"] = 1.0 - left / spread if spread > 0 else 0.0
     return metrics
-
-
-def _add(total: Stats, more: Stats) -> Stats:
-    return {**total, **{name: total[name] + pair if name in total else pair for name, pair in more.items()}}
-
-
-def _divide(totals: Stats) -> dict[str, float]:
-    means = {name: float(pair[0]) / max(1.0, float(pair[1])) for name, pair in totals.items()}
-    weight, square = means.pop("_weight", 0.0), means.pop("_weight_square", 0.0)
-    return {**means, "ess_fraction": weight**2 / square} if square > 0 else means

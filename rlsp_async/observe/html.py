@@ -22,7 +22,8 @@ STYLE = Path(__file__).with_name("report.css")
 CHARTS: list[tuple[str, list[str]]] = [
     ("loss", ["loss", "policy_loss", "value_loss"]),
     ("response length, tokens", ["response_tokens"]),
-    ("search steps", ["part_search_steps"]),
+    ("search steps", ["part_search_steps", "part_backtracks", "part_checks", "part_alternatives"]),
+    ("share of pairs in which the wrong answer is paid more", ["inverted_fraction"]),
     ("lag, versions", ["lag_mean", "lag_max"]),
     ("KL to the policy that sampled", ["kl_behaviour", "kl_penalty"]),
     ("entropy, nats", ["entropy"]),
@@ -155,7 +156,8 @@ def _curves(rows: list[Row], cfg: RunConfig) -> list[str]:
 
 def _parts(rows: list[Row]) -> list[str]:
     """Reward parts of a size like the reward's: counts (search steps) have a chart of their own."""
-    names = dict.fromkeys(key for row in rows for key in row if key.startswith(PART))
+    elsewhere = {metric for _, metrics in CHARTS for metric in metrics}
+    names = dict.fromkeys(key for row in rows for key in row if key.startswith(PART) and key not in elsewhere)
     return [name for name in names if all(abs(row.get(name) or 0.0) <= 1.5 for row in rows)]
 
 

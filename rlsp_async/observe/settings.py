@@ -59,6 +59,7 @@ def render() -> str:
     for folder, title, key in (
         ("algos", "Options of the algorithms", "stages.NAME.algorithm.options"),
         ("tasks", "Options of the tasks", "task.options"),
+        ("verifying", "Options of the verifiers", "task.verifier_options"),
         ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
         ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
     ):

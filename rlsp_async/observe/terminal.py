@@ -28,6 +28,8 @@ STATES = ("issued", "sampled", "verifying", "ready", "training", "trained", "dro
 SHOWN_PARTS = 6
 PARTS = ("part_", "parts.")
 """Beginnings of a metric's name: the mean of a reward part, e.g. part_correct."""
+SUMMED = ("backtracks", "checks", "alternatives")
+"""Parts that search_steps sums up: left to the report."""
 
 COLOURS = {
     "working": "green",
@@ -91,11 +93,13 @@ def figures(status: Status) -> list[tuple[str, str]]:
     if "reward" in m:
         shown.append(("reward", f"{m['reward']:.3g}"))
     parts = {name.removeprefix(PARTS[0]).removeprefix(PARTS[1]): m[name] for name in m if name.startswith(PARTS)}
+    parts = {name: value for name, value in parts.items() if name not in SUMMED}
     shown += [(name.replace("_", " "), f"{value:.3g}") for name, value in list(parts.items())[:SHOWN_PARTS]]
     if "lag_mean" in m:
         worst = f" (max {m['lag_max']:.0f})" if "lag_max" in m else ""
         shown.append(("lag", f"{m['lag_mean']:.2f}{worst}"))
     for name, label in (
+        ("inverted_fraction", "inverted"),
         ("loss", "loss"),
         ("kl_behaviour", "KL"),
         ("entropy", "entropy"),

@@ -15,6 +15,7 @@ import msgspec
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import RolloutGroup, Verdict, VerifiedGroup
 from rlsp_async.replay.heads import Manifest
+from rlsp_async.replay.rows import select
 from rlsp_async.replay.tables import body_digest
 
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode
@@ -53,13 +54,12 @@ def _checked(group_id: int, body: bytes, digest: bytes | None) -> RolloutGroup:
 def delete(db: sqlite3.Connection, group_ids: list[int]) -> None:
     """Their tokens and verdicts go, their heads stay."""
     for table in ("bodies", "verdicts"):
-        db.executemany(f"DELETE FROM {table} WHERE group_id = ?", [(group_id,) for group_id in group_ids])
+        list(select(db, f"DELETE FROM {table} WHERE group_id IN", group_ids))
 
 
 def delete_trained(db: sqlite3.Connection, after: int, upto: int) -> None:
     """The tokens of the dead groups of the batches of steps after+1..upto, unless a later batch holds them too."""
     old = db.execute("SELECT manifest FROM manifests WHERE step > ? AND step <= ?", (after, upto)).fetchall()
     for manifest in [_manifest(row[0]) for row in old]:
-        marks = ",".join("?" * len(manifest.groups))
-        query = f"SELECT group_id FROM groups WHERE dead = 1 AND step <= ? AND group_id IN ({marks})"
-        delete(db, [row[0] for row in db.execute(query, (upto, *manifest.groups)).fetchall()])
+        query = f"SELECT group_id FROM groups WHERE dead = 1 AND step <= {upto:d} AND group_id IN"
+        delete(db, [row[0] for row in select(db, query, manifest.groups)])

@@ -9,11 +9,14 @@
                                             train_work.py
 
 Nothing is believed to have arrived because it was sent: Pings and Hellos say what a worker holds (reconcile.py,
-arrivals.py), and what was lost is said again. After every event, work is handed to whoever has credit. The shell
-commits the records of an event before it sends anything, so whatever a worker hears is already on disk.
+arrivals.py), and what was lost is said again. After every event, or once for all messages that came together, work is
+handed to whoever has credit. The shell commits the records of an event before it sends anything, so whatever a worker
+hears is already on disk.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
@@ -66,17 +69,27 @@ class Hub:
 
     def on(self, peer: bytes, message: FromWorker, now: float) -> Effects:
         """A worker said something."""
+        return self.hear([(peer, message)], now)
+
+    def hear(self, arrived: Iterable[tuple[bytes, FromWorker]], now: float) -> Effects:
+        """Workers said something, in this order; work is handed out once for all of it."""
         out = Effects()
+        for peer, message in arrived:
+            self._heard(out, peer, message, now)
+            self._advance(out, now)
+            self._end(out, now)
+        if not self.state.ending:
+            self._hand_out(out, now)
+        return out
+
+    def _heard(self, out: Effects, peer: bytes, message: FromWorker, now: float) -> None:
         if isinstance(message, Hello):
-            arrive(self.state, out, peer, message, now)
-            return self._settle(out, now)
+            return arrive(self.state, out, peer, message, now)
         worker = self.state.crew.peers.get(peer)
         if peer in self.state.crew.fenced:
-            heard_fenced(self.state, out, peer, message, now)
-            return out
+            return heard_fenced(self.state, out, peer, message, now)
         if worker is None:
-            out.sends.append((peer, Pong(known=False)))  # it must say hello (again) before it is heard
-            return out
+            return out.sends.append((peer, Pong(known=False)))  # it must say hello (again) before it is heard
         worker.seen_s = now
         match message:
             case Ping():
@@ -91,7 +104,6 @@ class Hub:
                 self._rejected(out, worker, message, now)
             case Bye():
                 gone(self.state, out, worker, f"said goodbye {message.reason}".strip(), now, "returned")
-        return self._settle(out, now)
 
     def tick(self, now: float) -> Effects:
         """Time passed: silent workers are gone, observers are told, a stalled or finished run ends."""
@@ -119,8 +131,9 @@ class Hub:
     def restored(self, step: int, groups: list[VerifiedGroup], now: float) -> Effects:
         """The batch of an old step, read from the journal for a restarted learner."""
         out = Effects()
-        self.state.restored[step] = groups
         self.state.wanted.discard(step)
+        if step in self.state.to_train:  # else its learner was replaced while the disk was read
+            self.state.restored[step] = groups
         return self._settle(out, now)
 
     def disk(self, free_bytes: int, now: float, journal_bytes: int = 0) -> Effects:

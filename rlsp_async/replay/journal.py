@@ -44,11 +44,14 @@ from rlsp_async.replay.heads import (
     Total,
 )
 from rlsp_async.replay.laws import check_manifest, check_step
-from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, PUT, SCHEMA, SCHEMA_VERSION, body_digest
+from rlsp_async.replay.rows import ROWS, insert
+from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
-WAL_PAGES = 4000
-"""Pages (4 KiB) in the write-ahead log after which they are moved into the file."""
+PAGE_BYTES = 16_384
+"""Of a new file: a body of 40 KB is 3 pages, and the system is asked to write 3 times, not 10."""
+WAL_PAGES = 1000
+"""Pages in the write-ahead log after which they are moved into the file."""
 WAL_BYTES = 32 << 20
 """The log is cut to this when it was longer: a reader had held it open, or a commit was huge."""
 
@@ -71,6 +74,7 @@ class Journal:
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if cfg.replay.durability == 'power' else 'NORMAL'}")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
@@ -87,12 +91,19 @@ class Journal:
     def commit(self, records: Iterable[Record]) -> None:
         """Stores records in order, all or none."""
         cursors: dict[str, int] = {}
+        puts: list[Put] = []
         with self._translated(), self._transaction():
             for record in records:
-                if isinstance(record, Cursor):
+                if isinstance(record, Put):
+                    puts.append(record)
+                elif isinstance(record, Cursor):
                     cursors[record.name] = record.value  # of one counter the newest value counts
                 else:
+                    if isinstance(record, Manifest | Stepped):  # their laws ask the tables
+                        self._put(puts)
+                        puts = []
                     self._store(record)
+            self._put(puts)
             self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", cursors.items())
 
     def batch(self, step: int) -> list[VerifiedGroup]:
@@ -173,8 +184,6 @@ class Journal:
 
     def _store(self, record: Record) -> None:
         match record:
-            case Put():
-                self._put(record)
             case Manifest():
                 check_manifest(self._db, self._cfg, record)
                 self._db.execute("INSERT INTO manifests VALUES (?, ?, ?, ?, ?)", (
@@ -196,21 +205,25 @@ class Journal:
             case Event():
                 self._event(record)
 
-    def _put(self, record: Put) -> None:
-        head = record.head
-        body = None if record.body is None else _encode(record.body)
-        self._db.execute(PUT, (
-            head.group_id, head.purpose, head.provenance, head.stage, head.state, head.reason, head.num_tokens,
-            head.num_wasted_tokens, head.uses, head.step, head.state in DEAD, head.oldest, head.newest,
-            head.num_rollouts, head.num_verdicts, body and body_digest(body), head.why, _encode(head)))
-        if body is not None:
-            self._db.execute("INSERT OR IGNORE INTO bodies VALUES (?, ?)", (head.group_id, body))
-        if record.verdicts is not None:
-            self._db.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (head.group_id, _encode(record.verdicts)))
-        # trained long ago, and buried only now: it had waited in vain for a second use
+    def _put(self, puts: list[Put]) -> None:
+        """Heads, bodies and verdicts of many groups; what no checkpoint can need goes at once."""
+        for at in range(0, len(puts), ROWS):
+            self._put_some(puts[at:at + ROWS])
+        if self._prunes:
+            bodies.delete(self._db, [put.head.group_id for put in puts if self._is_needless(put.head)])
+
+    def _put_some(self, puts: list[Put]) -> None:
+        blobs = [None if put.body is None else _encode(put.body) for put in puts]
+        insert(self._db, "groups", [_row(put.head, body) for put, body in zip(puts, blobs, strict=True)])
+        insert(self._db, "bodies", [(put.head.group_id, body) for put, body in zip(puts, blobs, strict=True)
+                                    if body is not None])
+        insert(self._db, "verdicts", [(put.head.group_id, _encode(put.verdicts)) for put in puts
+                                      if put.verdicts is not None])
+
+    def _is_needless(self, head: Head) -> bool:
+        """Nobody reads its tokens again. Trained long ago and buried only now: it waited in vain for a second use."""
         forgotten = head.state == "trained" and head.step <= self._forgot_to
-        if self._prunes and (forgotten or head.state in ("dropped", "evaluated")):
-            bodies.delete(self._db, [head.group_id])
+        return forgotten or head.state in ("dropped", "evaluated")
 
     def _step(self, record: Stepped) -> None:
         report = record.report
@@ -256,6 +269,13 @@ class Journal:
         except (sqlite3.Error, OSError) as e:
             raise MachineError(f"{self.path}: the journal cannot be used: {e}; nothing that is not in it was "
                                "acknowledged, so make room or mend the disk and start the run again") from None
+
+
+def _row(head: Head, body: bytes | None) -> tuple[Any, ...]:
+    """A row of `groups`."""
+    return (head.group_id, head.purpose, head.provenance, head.stage, head.state, head.reason, head.num_tokens,
+            head.num_wasted_tokens, head.uses, head.step, head.state in DEAD, head.oldest, head.newest,
+            head.num_rollouts, head.num_verdicts, None if body is None else body_digest(body), head.why, _encode(head))
 
 
 def _digest(report: StepReport) -> str:

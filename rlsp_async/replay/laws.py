@@ -6,34 +6,37 @@ Each raises LawError, and the transaction that holds the record is rolled back.
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import LawError
 from rlsp_async.replay.heads import Manifest, Stepped
+from rlsp_async.replay.rows import select
 
-_ROW = "SELECT state, step, provenance, oldest, uses, num_rollouts FROM groups WHERE group_id = ?"
+_ROWS = """SELECT group_id, state, step, provenance, oldest, uses, num_rollouts, num_verdicts FROM groups
+           WHERE group_id IN"""
 
 
 def check_manifest(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -> None:
-    """Steps have no gap; every group is whole, fresh enough, charged for this step, and not above its uses."""
+    """Steps have no gap; every group is whole, judged, fresh enough, charged for this step, and not above its uses."""
     last = db.execute("SELECT max(step) FROM manifests").fetchone()[0] or 0
     if manifest.step != last + 1:
         raise LawError(f"the manifest of step {manifest.step} would follow that of step {last}")
     if len(set(manifest.groups)) != len(manifest.groups):
         raise LawError(f"the manifest of step {manifest.step} names a group twice")
     stage = cfg.stages[manifest.stage]
+    rows = {row[0]: row[1:] for row in select(db, _ROWS, manifest.groups)}
     for group_id in manifest.groups:
-        wrong = _wrong(db.execute(_ROW, (group_id,)).fetchone(), manifest.step, stage.max_lag, stage.max_uses,
-                       cfg.sampling.rollouts)
+        wrong = _wrong(rows.get(group_id), manifest.step, stage.max_lag, stage.max_uses, cfg.sampling.rollouts)
         if wrong:
             raise LawError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
 
 
-def _wrong(row: tuple[str, int, str, int, int, int] | None, step: int, max_lag: int, max_uses: int,
+def _wrong(row: tuple[Any, ...] | None, step: int, max_lag: int, max_uses: int,
            rollouts: int) -> str:
     if row is None:
         return "the journal does not know it"
-    state, charged_for, provenance, oldest, uses, num_rollouts = row
+    state, charged_for, provenance, oldest, uses, num_rollouts, num_verdicts = row
     lag = 0 if provenance == "demonstration" else step - 1 - oldest
     if state != "training" or charged_for != step:
         return f"it is {state}, charged for step {charged_for}"
@@ -43,6 +46,8 @@ def _wrong(row: tuple[str, int, str, int, int, int] | None, step: int, max_lag: 
         return f"it has {uses} uses of {max_uses}"
     if num_rollouts != (1 if provenance == "demonstration" else rollouts):
         return f"it has {num_rollouts} rollouts of {rollouts}"
+    if provenance != "demonstration" and num_verdicts != num_rollouts:
+        return f"it has {num_verdicts} true verdicts on {num_rollouts} rollouts"
     return ""
 
 

@@ -11,12 +11,12 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from rlsp_async.columns import floats, ints
+from rlsp_async.columns import floats
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling, VerifiedGroup
 from rlsp_async.replay.crew import Worker
 from rlsp_async.replay.heads import Cursor, Head, Learnt
-from rlsp_async.replay.ledger import count_tokens
+from rlsp_async.replay.ledger import check_whole, count_tokens, versions_of
 from rlsp_async.replay.select import is_stale, num_to_admit
 from rlsp_async.replay.setbacks import charge, drop, void
 from rlsp_async.replay.state import Effects, HubState
@@ -163,11 +163,14 @@ def _job(state: HubState, head: Head) -> SampleJob:
 
 def prompt_of(state: HubState, head: Head) -> Prompt:
     """The prompt of an issued group, made again from its place in the split."""
-    split: Literal["train", "test"] = "test" if head.split == "test" else "train"
-    prompt = state.prompt(split, head.index)
     drawn = head.purpose == "train"
-    return msgspec.structs.replace(prompt, index=head.index, visit=head.visit, propensity=head.propensity,
-                                   selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform")
+    return msgspec.structs.replace(
+        state.prompt(_split(head), head.index), index=head.index, visit=head.visit, propensity=head.propensity,
+        selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform")
+
+
+def _split(head: Head) -> Literal["train", "test"]:
+    return "test" if head.split == "test" else "train"
 
 
 def sampling_of(state: HubState, head: Head) -> Sampling:
@@ -179,15 +182,19 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
 
 
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
-    if group.prompt.prompt_id != prompt_of(state, head).prompt_id:
+    if group.prompt.prompt_id != state.prompt(_split(head), head.index).prompt_id:
         raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
-    expected = sampling_of(state, head).rollouts
+    issued = _job(state, head)
+    if (group.prompt, group.sampling, group.purpose, group.stage, group.provenance) != (
+            issued.prompt, issued.sampling, issued.purpose, issued.stage, "rollout"):
+        raise DataError(f"group {group.group_id} came with another prompt, sampling or purpose than it was issued with")
+    expected = issued.sampling.rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
-    for rollout in group.rollouts:
-        if not np.isfinite(floats(rollout.logprobs)).all():
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: a log-prob is not finite")
-        newest = max(ints(rollout.versions).tolist(), default=-1)
-        if newest > state.step:  # no lag is below 0: the journal knows no such weights
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: tokens of version {newest}, the newest "
-                            f"step is {state.step}")
+    check_whole(group)
+    if not np.isfinite(floats(b"".join(rollout.logprobs for rollout in group.rollouts))).all():
+        bad = [rollout.index for rollout in group.rollouts if not np.isfinite(floats(rollout.logprobs)).all()]
+        raise DataError(f"group {group.group_id}, rollout {bad[0]}: a log-prob is not finite")
+    newest = versions_of(group)[1]
+    if newest > state.step:  # no lag is below 0: the journal knows no such weights
+        raise DataError(f"group {group.group_id}: tokens of version {newest}, the newest step is {state.step}")

@@ -1,7 +1,7 @@
 """The hub's shell: a router, the pure hub, the journal, and what people read. It obeys; it decides nothing.
 
-    router.receive --> Hub.on --> commit records --> send --> write lines
-    ticker ----------> Hub.tick --^                     (one event at a time, under one lock)
+    router.receive --> Hub.hear --> decided --> commit records --> send --> write lines
+    ticker ----------> Hub.tick --^            (in the order of the decisions, one commit at a time)
     feeder ----------> Hub.admit -^  demonstrations and imported rollouts, made ahead on a helper thread
     disk ------------> Hub.disk --^  the room that is left
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ import structlog
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
+from rlsp_async.replay.decided import Decided
 from rlsp_async.replay.demonstrations import Demonstrations
 from rlsp_async.replay.heads import Loaded
 from rlsp_async.replay.hub import Hub
@@ -78,7 +79,7 @@ class ReplayServer:
         """Of each source that is not sampled: who makes its groups."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="demonstrations")
-        self._lock = asyncio.Lock()
+        self._decided = Decided(cfg.replay.commit_groups)
         self._over = asyncio.Event()
         self._moved = asyncio.Event()
         self._stop_reason = ""
@@ -166,7 +167,7 @@ class ReplayServer:
         await self._measure_disk()  # before the first work is handed out
         try:
             async with asyncio.TaskGroup() as group:
-                loops = (self._receive, self._tick, self._feed, self._watch_disk)
+                loops = (self._carry_out, self._receive, self._tick, self._feed, self._watch_disk)
                 tasks = [group.create_task(loop(), name=loop.__name__) for loop in loops]
                 await self._over.wait()
                 for task in tasks:
@@ -175,26 +176,28 @@ class ReplayServer:
             raise errors.exceptions[0] from None  # the first to fail cancelled the others
         await asyncio.sleep(FAREWELL_S)
 
+    def _decide(self, effects: Effects, num_messages: int = 0) -> None:
+        """The hub has decided, with these effects."""
+        self._decided.add(effects, num_messages)
+        self._moved.set()
+
     async def _receive(self) -> None:
         """Consumes the router; unblocked by any message; ends by cancelling."""
-        most = self._cfg.replay.commit_groups
         while True:
             arrived = await self._router.receive()
-            for at in range(0, len(arrived), most):
-                async with self._lock:
-                    await self._carry_out([self._hub.on(peer, message, self._now())
-                                           for peer, message in arrived[at:at + most]])
+            while arrived:
+                num = await self._decided.room()
+                some, arrived = arrived[:num], arrived[num:]
+                self._decide(self._hub.hear(some, self._now()), len(some))
 
     async def _tick(self) -> None:
         """Time passes for the hub: liveness, watchdog, observers, a stop; ends by cancelling."""
         while True:
             await asyncio.sleep(TICK_S)
-            async with self._lock:
-                self._hub.state.metrics.update(self._router.refusals())
-                effects = [self._hub.tick(self._now())]
-                if self._stop_reason:
-                    effects.append(self._hub.stop(self._stop_reason, self._now()))
-                await self._carry_out(effects)
+            self._hub.state.metrics.update(self._router.refusals())
+            self._decide(self._hub.tick(self._now()))
+            if self._stop_reason:
+                self._decide(self._hub.stop(self._stop_reason, self._now()))
 
     async def _watch_disk(self) -> None:
         """Looks at the room that is left every DISK_S; ends by cancelling."""
@@ -204,8 +207,7 @@ class ReplayServer:
 
     async def _measure_disk(self) -> None:
         free_bytes, journal_bytes = await self._on_disk(measure, self._cfg.directory)
-        async with self._lock:
-            await self._carry_out([self._hub.disk(free_bytes, self._now(), journal_bytes)])
+        self._decide(self._hub.disk(free_bytes, self._now(), journal_bytes))
 
     async def _feed(self) -> None:
         """Keeps one chunk of demonstrations ready and admits them as slots come free; waits for a change of the hub."""
@@ -220,31 +222,33 @@ class ReplayServer:
                 first = self._hub.state.cursors.get(source, 0) + len(ahead)
                 ahead += await self._in(self._helper, self._makers[source].make, first, CHUNK)
             if ahead and self._hub.demonstrations_wanted():
-                async with self._lock:
-                    if self._hub.state.stage is stage:  # else they are for a stage that has ended meanwhile
-                        await self._carry_out([self._hub.admit(ahead, self._now())])
+                num = await self._decided.room()
+                if self._hub.state.stage is not stage:
+                    continue  # they are for a stage that has ended meanwhile
+                self._decide(self._hub.admit(ahead[:num], self._now()), min(num, len(ahead)))
                 next_cursor = self._hub.state.cursors.get(source, 0)
                 ahead = [item for item in ahead if item[0] >= next_cursor]
             else:
                 await self._moved.wait()
 
-    async def _carry_out(self, effects: Iterable[Effects]) -> None:
-        """Commits, then sends, then writes lines; then fetches what a restarted learner needs. The lock is held."""
-        todo = merge(effects)
-        if todo.records:
-            await self._on_disk(self._journal.commit, todo.records)
-        deaf = {peer for peer, message in todo.sends if not self._router.send(peer, message)}
-        if todo.lines:
-            await self._on_disk(self._recorder.write, todo.lines)
-        self._say()
-        self._moved.set()
-        if self._hub.is_over:
-            self._over.set()
-        for peer in deaf & self._hub.state.crew.peers.keys():  # if it lives it says hello again
-            await self._carry_out([self._hub.on(peer, Bye(reason="it takes no messages"), self._now())])
-        for step in todo.wants:
-            groups = await self._on_disk(self._journal.batch, step)
-            await self._carry_out([self._hub.restored(step, groups, self._now())])
+    async def _carry_out(self) -> None:
+        """One decision after the other: commits, then sends, then writes lines; then fetches what a restarted learner
+        needs. Unblocked by any decision; ends by cancelling."""
+        while True:
+            todo = await self._decided.take()
+            if todo.records:
+                await self._on_disk(self._journal.commit, todo.records)
+            deaf = {peer for peer, message in todo.sends if not self._router.send(peer, message)}
+            if todo.lines:
+                await self._on_disk(self._recorder.write, todo.lines)
+            self._say()
+            for peer in deaf & self._hub.state.crew.peers.keys():  # if it lives it says hello again
+                self._decide(self._hub.on(peer, Bye(reason="it takes no messages"), self._now()))
+            for step in todo.wants:
+                groups = await self._on_disk(self._journal.batch, step)
+                self._decide(self._hub.restored(step, groups, self._now()))
+            if self._hub.is_over and self._decided.is_empty:
+                self._over.set()
 
     def _say(self) -> None:
         """One log line when the phase or the message changed."""
@@ -265,14 +269,3 @@ class ReplayServer:
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
-
-
-def merge(effects: Iterable[Effects]) -> Effects:
-    """Several events' effects as one, each kind in order."""
-    total = Effects()
-    for part in effects:
-        total.records += part.records
-        total.sends += part.sends
-        total.lines += part.lines
-        total.wants += part.wants
-    return total

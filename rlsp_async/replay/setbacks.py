@@ -106,11 +106,16 @@ def outcome(state: HubState, out: Effects, good: bool, now: float) -> None:
 
 
 def requeue_step(state: HubState, step: int) -> None:
-    """A train lease is void: its step is sent again, and what was sent after it too, in order."""
+    """A train lease is void: its step is sent again, and what was sent after it too, in order.
+
+    Not a step that was reported, and that the learner has left behind (it can answer only its newest ones) or that no
+    kept checkpoint needs: it would be refused for ever, and hold up the steps after it.
+    """
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
     steps = {step, *state.to_train} - held
     state.to_train.clear()
-    state.to_train.extend(sorted(steps))
+    state.to_train.extend(sorted(step for step in steps if step in state.manifests and (
+        step > state.step or step >= state.learner_step)))
 
 
 def void(state: HubState, out: Effects, kind: Literal["sample", "verify"], group_id: int, reason: str) -> None:

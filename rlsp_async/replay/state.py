@@ -57,6 +57,13 @@ class Effects:
     wants: list[int] = field(default_factory=list)
     """Steps whose batches the shell reads from the journal and hands to `Hub.restored`."""
 
+    def extend(self, later: Effects) -> None:
+        """What follows from a later event comes after, each kind in order."""
+        self.records += later.records
+        self.sends += later.sends
+        self.lines += later.lines
+        self.wants += later.wants
+
 
 class HubState:
     """Everything that an event may change."""
@@ -98,6 +105,8 @@ class HubState:
         self.outcomes: deque[bool] = deque(maxlen=OUTCOMES_KEPT)
         """Of the newest groups: True for ready, False for dropped because something failed."""
         self.train_failures = 0
+        self.learner_step = 0
+        """Newest step in the learner's weights, as far as it has said."""
         self.repeats: Counter[int] = Counter()
         """Step -> times that a restarted learner has trained it again."""
         self.num_duplicates = 0

@@ -43,12 +43,14 @@ CREATE TABLE IF NOT EXISTS learnt (
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-PUT = """INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, num_tokens = excluded.num_tokens,
-    num_wasted_tokens = excluded.num_wasted_tokens, uses = excluded.uses, step = excluded.step, dead = excluded.dead,
-    oldest = excluded.oldest, newest = excluded.newest, num_rollouts = excluded.num_rollouts,
-    num_verdicts = excluded.num_verdicts, body_digest = coalesce(excluded.body_digest, body_digest),
-    why = excluded.why, head = excluded.head"""
+NEWEST_HEAD = """ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+    num_tokens = excluded.num_tokens, num_wasted_tokens = excluded.num_wasted_tokens, uses = excluded.uses,
+    step = excluded.step, dead = excluded.dead, oldest = excluded.oldest, newest = excluded.newest,
+    num_rollouts = excluded.num_rollouts, num_verdicts = excluded.num_verdicts,
+    body_digest = coalesce(excluded.body_digest, body_digest), why = excluded.why, head = excluded.head"""
+INSERTS = {"groups": ("INSERT", 18, NEWEST_HEAD), "bodies": ("INSERT OR IGNORE", 2, ""),
+           "verdicts": ("INSERT OR IGNORE", 2, "")}
+"""Table -> verb, columns, what becomes of a row that is there: the newest head counts, the first body and verdicts."""
 
 
 def body_digest(body: bytes) -> bytes:

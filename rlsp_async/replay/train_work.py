@@ -102,6 +102,7 @@ def accept_report(state: HubState, out: Effects, report: StepReport, now: float)
     """
     if report.step > state.step + 1 and report.step in state.manifests:
         return False
+    state.learner_step = max(state.learner_step, report.step)
     state.restored.pop(report.step, None)
     if report.step in state.to_train:
         state.to_train.remove(report.step)
@@ -153,16 +154,18 @@ def _accept_repeat(state: HubState, out: Effects, report: StepReport, now: float
 
 
 def may_replace(old: WeightsRef | None, new: WeightsRef | None) -> bool:
-    """Weights of the newest version, made again, replace those that are published, unless their learner is older."""
+    """Weights of the newest version or a later one, made again, replace those that are published, unless their learner
+    is older."""
     if old is None or new is None or old == new:
         return False
-    return new.version == old.version and new.incarnation >= old.incarnation
+    return new.version >= old.version and new.incarnation >= old.incarnation
 
 
 def may_come_again(state: HubState) -> bool:
-    """Whether the newest weights may still be published anew: the learner is not back yet, or is asked for them."""
+    """Whether the newest weights, or later ones, may still be published anew: the learner is not back yet, or is asked
+    for them."""
     asked = {*state.to_train, *(lease.key for lease in state.crew.leases.values() if lease.kind == "train")}
-    return state.crew.learner() is None or state.version in asked
+    return state.crew.learner() is None or any(state.version <= step <= state.step for step in asked)
 
 
 def _remember_checkpoint(state: HubState, report: StepReport) -> None:
@@ -201,15 +204,21 @@ def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int
         _close_step(state, out, StepReport(step=step, incarnation=hello.incarnation), now)
 
 
+def _first_step(state: HubState, hello: Hello) -> int:
+    """The first step that a learner is sent when it comes."""
+    if state.weights is not None and state.weights.version <= hello.step <= state.step and (
+            hello.step in state.manifests and hello.incarnation != state.weights.incarnation):
+        return hello.step  # it answers from its checkpoint and publishes again: memory is empty after a reboot
+    return min(max(hello.step, 0), state.step) + 1
+
+
 def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> None:
     """Queues the batches that its weights lack, and those that it has trained but not reported (it answers them)."""
     if hello.incarnation != state.cursors.get("learner", -1):
         state.cursors["learner"] = hello.incarnation  # an older start is refused from now on
         out.records.append(Cursor(name="learner", value=hello.incarnation))
-    start = min(max(hello.step, 0), state.step) + 1
-    if state.weights is not None and state.weights.version == hello.step and (
-            hello.step in state.manifests and hello.incarnation != state.weights.incarnation):
-        start = hello.step  # it answers from its checkpoint and publishes again: memory is empty after a reboot
+    state.learner_step = hello.step
+    start = _first_step(state, hello)
     if hello.step > state.last_manifest:
         fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
                  f"{state.last_manifest}: they belong to different runs, or the journal lost its end", now)
@@ -221,7 +230,9 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
         return
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
     _close_unreported(state, out, hello, held, now)
-    start = min(max(hello.step, 0), state.step) + 1
+    start = _first_step(state, hello)
     state.to_train.clear()
     state.to_train.extend(step for step in range(start, state.last_manifest + 1) if step not in held)
     state.wanted.clear()
+    for step in state.restored.keys() - set(state.to_train):
+        del state.restored[step]  # it starts later than the learner before it

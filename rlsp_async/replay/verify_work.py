@@ -63,7 +63,12 @@ def _untrue(verdicts: list[Verdict], num_rollouts: int) -> str:
         return f"{len(verdicts)} verdicts for {num_rollouts} rollouts"
     for index, verdict in enumerate(verdicts):
         if not verdict.is_true:
-            return f"verdict on rollout {index}: {verdict.status}: {verdict.detail}"
+            return f"{_judge(verdict)} on rollout {index}: {verdict.status}: {verdict.detail}"
         if not all(math.isfinite(part) for part in verdict.parts.values()):
-            return f"verdict on rollout {index}: a part is not finite: {verdict.parts}"
+            return f"{_judge(verdict)} on rollout {index}: a part is not finite: {verdict.parts}"
     return ""
+
+
+def _judge(verdict: Verdict) -> str:
+    """Whose verdict it is; a verifier that was killed has left no name."""
+    return f"verdict of {verdict.verifier}" if verdict.verifier else "verdict"

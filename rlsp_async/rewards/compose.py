@@ -94,11 +94,3 @@ def inverted_fraction(reward_B: Reals, correct_B: Reals) -> float:
         return 0.0
     above = len(wrong) - np.searchsorted(wrong, right, side="right")
     return float(above.sum()) / (len(right) * len(wrong))
-
-
-def dominance_bound(alpha: float, shortest: float, longest: float) -> float:
-    """Largest C of `len_inv` with which every correct answer of these lengths beats every wrong one:
-    alpha Lmin / ((1 - alpha) (1 - Lmin / Lmax)). Infinite when nothing limits it."""
-    if alpha >= 1.0 or shortest >= longest:
-        return float("inf")
-    return alpha * shortest / ((1.0 - alpha) * (1.0 - shortest / longest))

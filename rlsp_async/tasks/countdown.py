@@ -2,19 +2,19 @@
 
     Using the numbers [30, 100, 93], create an arithmetic expression that equals 23. ...     answer "30 93 100 -> 23"
 
-Rows have `numbers` and `target`. Shipped: 1999 generated training problems, and for the test split the 256 of
-dllm-reasoning/d1 (Apache-2.0).
+Rows have `numbers`, `target` and perhaps `solution`, the expression to imitate. Shipped: 1999 generated training
+problems with solutions, and for the test split the 256 of dllm-reasoning/d1 (Apache-2.0). Two puzzles are the same when
+their numbers, in any order, and their target are.
 """
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.tasks import jsonl
-from rlsp_async.tasks.rows import Row, read_rows
+from rlsp_async.tasks.inmemory import Item, Manner, Rows
+from rlsp_async.tasks.rows import Row, read_rows, shipped_file
 
 TEMPLATE = (
     "Using the numbers {numbers}, write an arithmetic expression that equals {target}. Use each number exactly once, "
@@ -38,23 +38,19 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if "{numbers}" not in self.template or "{target}" not in self.template:
             raise ValueError("template must contain {numbers} and {target}")
-        _rows(self)
+        _manner(self)
 
 
-def load(cfg: Config, seed: int) -> jsonl.Rows:
+def load(cfg: Config, seed: int) -> Rows:
     """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
     train = _read(cfg, cfg.path_train, "countdown_train.jsonl.gz")
     test = _read(cfg, cfg.path_test, "countdown_test.jsonl.gz")
-    return jsonl.Rows("countdown", _rows(cfg), {"train": train, "test": test})
+    return Rows("countdown", _manner(cfg), {"train": train, "test": test})
 
 
-def _rows(cfg: Config) -> jsonl.Config:
-    return jsonl.Config(path_train="", template="{prompt}", chat=cfg.chat, system=cfg.system, verifier="countdown")
-
-
-def _read(cfg: Config, path: str, shipped: str) -> list[jsonl.Item]:
-    where = Path(path).expanduser() if path else Path(str(resources.files("rlsp_async").joinpath("data", shipped)))
-    items: list[jsonl.Item] = []
+def _read(cfg: Config, path: str, shipped: str) -> list[Item]:
+    where = Path(path).expanduser() if path else shipped_file(shipped)
+    items: list[Item] = []
     for line, row in read_rows(where):
         items.append(_item(cfg, row, f"{where}:{line}", f"{where.name}:{line}"))
         if len(items) == cfg.limit:
@@ -62,10 +58,16 @@ def _read(cfg: Config, path: str, shipped: str) -> list[jsonl.Item]:
     return items
 
 
-def _item(cfg: Config, row: Row, where: str, source: str) -> jsonl.Item:
+def _item(cfg: Config, row: Row, where: str, source: str) -> Item:
     numbers, target = row.get("numbers"), row.get("target")
     if not isinstance(numbers, list) or not numbers or not all(type(n) is int and n >= 0 for n in [*numbers, target]):
         raise DataError(f"{where}: needs `numbers` (a list of whole numbers) and `target` (a whole number)")
+    solution = row.get("solution")
     text = cfg.template.replace("{numbers}", str(numbers)).replace("{target}", str(target))
     answer = f"{' '.join(map(str, numbers))} -> {target}"
-    return jsonl.Item(prompt=text, answer=answer, response="", source=source)
+    return Item(prompt=text, answer=answer, source=source, content=f"{sorted(numbers)} -> {target}",
+                response=f"<answer>{solution}</answer>" if isinstance(solution, str) else "")
+
+
+def _manner(cfg: Config) -> Manner:
+    return Manner(chat=cfg.chat, system=cfg.system, verifier="countdown")

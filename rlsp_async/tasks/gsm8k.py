@@ -7,14 +7,14 @@ with the answer in a box.
 from __future__ import annotations
 
 import re
-from importlib import resources
-from pathlib import Path
 
 import msgspec
 
 from rlsp_async.config import Section
 from rlsp_async.tasks import jsonl
 from rlsp_async.tasks.base import Split
+from rlsp_async.tasks.inmemory import Item, Rows
+from rlsp_async.tasks.rows import shipped_file
 
 _MARK = re.compile(r"<<[^<>]*>>")
 
@@ -35,22 +35,21 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _rows(self, "train")
 
 
-def load(cfg: Config, seed: int) -> jsonl.Rows:
+def load(cfg: Config, seed: int) -> Rows:
     """The task."""
-    splits: dict[Split, list[jsonl.Item]] = {}
+    splits: dict[Split, list[Item]] = {}
     for split in ("train", "test"):
         rows = _rows(cfg, split)
-        splits[split] = [_boxed(item) for item in jsonl.read_file(rows, Path(rows.path_train))]
-    return jsonl.Rows("gsm8k", _rows(cfg, "train"), splits)
+        splits[split] = [_boxed(item) for item in jsonl.read_file(rows, shipped_file(f"gsm8k_{split}.jsonl.gz"))]
+    return Rows("gsm8k", jsonl.manner(_rows(cfg, "train")), splits)
 
 
 def _rows(cfg: Config, split: str) -> jsonl.Config:
-    path = str(resources.files("rlsp_async").joinpath("data", f"gsm8k_{split}.jsonl.gz"))
-    return jsonl.Config(path_train=path, chat=cfg.chat, system=cfg.system, template=cfg.template, limit=cfg.limit,
+    return jsonl.Config(path_train="", chat=cfg.chat, system=cfg.system, template=cfg.template, limit=cfg.limit,
                         response_field="solution" if split == "train" else "")
 
 
-def _boxed(item: jsonl.Item) -> jsonl.Item:
+def _boxed(item: Item) -> Item:
     """The solution as a response: calculator marks gone, "#### 72" as a box."""
     text = _MARK.sub("", item.response).partition("####")[0].rstrip()
     return msgspec.structs.replace(item, response=f"{text}\nThe answer is \\boxed{{{item.answer}}}." if text else "")

@@ -13,21 +13,24 @@ the group are judged as if nothing had happened. Nothing that a checker does out
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import socket
 import sys
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import structlog
 
+from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, EngineError, MachineError
 from rlsp_async.messages import Verdict, VerdictSet, VerifyJob
 from rlsp_async.verifying.checker import Checker
-from rlsp_async.verifying.nursery import LENGTH, Order, Ready
+from rlsp_async.verifying.nursery import LENGTH, Limits, Order, Ready
 from rlsp_async.verifying.verifier import verifier_name
 
 LOAD_S = 120.0
@@ -42,7 +45,7 @@ class VerifierPool:
     def __init__(self, cfg: RunConfig, worker: str) -> None:
         self._cfg = cfg.verifier
         self._worker = worker
-        self._nursery = Nursery(verifier_name(cfg), cfg.verifier.memory_mb)
+        self._nursery = Nursery(verifier_name(cfg), cfg.task.verifier_options, cfg.verifier)
         self._checkers = [Checker(self._nursery, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
         self._idle: asyncio.Queue[Checker] = asyncio.Queue()
         self._counts: Counter[str] = Counter()
@@ -105,9 +108,12 @@ class VerifierPool:
 class Nursery:
     """The nursery process seen from the service. `fork` and `kill` never wait for it."""
 
-    def __init__(self, verifier: str, memory_mb: int) -> None:
+    def __init__(self, verifier: str, options: dict[str, Any], section: config.Verifier) -> None:
         self._verifier = verifier
-        self._memory_mb = memory_mb
+        self._variables = [str(name) for key, name in options.items() if key.endswith("_env")]
+        self._options = msgspec.json.encode(options).decode()
+        limits = Limits(memory_mb=section.memory_mb, cpu_s=math.ceil(section.deadline_s) + 1)
+        self._limits = msgspec.json.encode(limits).decode()
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -130,7 +136,7 @@ class Nursery:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()), self._verifier,
-                    str(self._memory_mb), pass_fds=[theirs.fileno()], env=_environment(),
+                    self._options, self._limits, pass_fds=[theirs.fileno()], env=_environment(self._variables),
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
             await self._greeting()
@@ -155,8 +161,9 @@ class Nursery:
 
     def kill(self, pid: int) -> None:
         """Has a checker killed. Nothing to do when the nursery is gone: its checkers went with it."""
-        if self.is_alive:
-            self._order(Order(kill=pid), [])
+        with contextlib.suppress(EngineError):  # it went just now, and nobody has told us yet
+            if self.is_alive:
+                self._order(Order(kill=pid), [])
 
     def _order(self, order: Order, descriptors: list[int]) -> None:
         if self._control is None:
@@ -183,8 +190,9 @@ class Nursery:
         self.lane, self.holds = ready.lane, ready.holds
 
 
-def _environment() -> dict[str, str]:
-    """What the nursery needs to find the same modules, and nothing else of ours."""
+def _environment(variables: list[str]) -> dict[str, str]:
+    """What the nursery needs to find the same modules, the variables that its options name, and nothing else."""
+    named = {name: os.environ[name] for name in variables if name in os.environ}
     paths = [os.path.abspath(path) for path in sys.path]
-    return {"PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**named, "PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

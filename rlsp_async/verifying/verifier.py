@@ -1,46 +1,85 @@
-"""What a verifier is: a module that offers `VERSION` and `score(prompt, response, answer) -> Verdict`.
+"""What a verifier is: a module that offers `VERSION` and `score(prompt, response, answer) -> Verdict | float`.
 
     verifier = load_verifier("math")
     verifier.score("What is 2 + 2?", "... so \\boxed{4}", "4").status == "correct"
+    load_verifier("mine/lean.py", {"strict": True})         # a file of the user's own, with options
 
-`score` is pure and synchronous and runs inside a killable process (`pool.py`); it may loop for ever or take all the
-memory on bad text without harm. It never raises for a bad response, only (DataError) for a reference answer or a
-prompt that it cannot read: that is a fault of the data, and becomes status "error".
+A verifier with options offers `Config` (a `rlsp_async.config.Section`) and `load(cfg) -> object with score` instead.
+`score` is synchronous and runs inside a killable process (`pool.py`); it may loop for ever or take all the memory on
+bad text without harm. It never raises for a bad response, only (DataError) for a reference answer or a prompt that it
+cannot read: that is a fault of the data, and becomes status "error". A float x stands for `correct` from 1 on.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+import msgspec
+
+from rlsp_async import config
 from rlsp_async.config import RunConfig
+from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
 from rlsp_async.modules import find_module
 from rlsp_async.tasks.base import load_task
 
 PACKAGE = "rlsp_async.verifying"
-NEEDS = ("VERSION", "score")
+NEEDS = ("VERSION",)
+Lane = Literal["fast", "isolated", "network", "program"]
+Score = Callable[[str, str, str], Verdict | float]
 
 
-class Verifier(Protocol):
-    """A verifier module."""
+class Verifier(msgspec.Struct, frozen=True, kw_only=True):
+    """A verifier, its options settled."""
 
+    name: str
+    """As verdicts name it, with its version: "math/2"."""
     VERSION: str
     """Rises when a verdict may come out differently; kept with every verdict."""
+    lane: Lane
+    scorer: Any
+    """The module, or what its `load` has made."""
 
-    def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict on one response; parts hold "correct" (0 or 1) and "format" (1 when an answer was found)."""
-        ...
+    reads_files: bool = True
+    """False (`READS_FILES` of the module): once loaded it opens no file, and is confined so."""
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict | float:
+        """What the module or its object says; parts hold "correct" (0 or 1) and "format" (1: an answer was found)."""
+        result: Verdict | float = self.scorer.score(prompt, response, answer)
+        return result
+
+    def judge(self, prompt: str, response: str, answer: str) -> Verdict:
+        """The same as a verdict. Raises TypeError or ValueError for what is none, and whatever `score` raises."""
+        return as_verdict(self.score(prompt, response, answer))
+
+    def prepare(self, memory_mb: int) -> None:
+        """Called once in a checker before it is confined and has read anything, if the verifier offers it."""
+        if hasattr(self.scorer, "prepare"):
+            self.scorer.prepare(memory_mb)
 
 
-def load_verifier(name: str) -> Verifier:
-    """The verifier module that a run names. Raises ConfigError with the nearest name when there is none."""
-    return cast(Verifier, find_module(name, PACKAGE, "task.verifier", NEEDS))
+def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
+    """The verifier that a run names, with the run's options. Raises ConfigError with the nearest name when there is
+    none, or the nearest option."""
+    module = _file(name) if name.endswith(".py") else find_module(name, PACKAGE, "task.verifier", NEEDS)
+    version, short = str(module.VERSION), Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
+    return Verifier(name=f"{short}/{version}", VERSION=version, lane=_lane(module, name),
+                    reads_files=getattr(module, "READS_FILES", True), scorer=_scorer(module, name, options or {}))
 
 
-def lane_of(verifier: Verifier) -> str:
-    """`fast`: a process judges many answers, for code that only reads them. `isolated` (the default): a fresh fork for
-    every single answer, for code that may run what a model wrote. A verifier module says `LANE = "fast"`."""
-    return "fast" if getattr(verifier, "LANE", "isolated") == "fast" else "isolated"
+def as_verdict(result: object) -> Verdict:
+    """What a score function returned. Example: as_verdict(0.5) is wrong, with 0.5 as the part "score"."""
+    if isinstance(result, Verdict):
+        return result
+    if not isinstance(result, int | float):
+        raise TypeError(f"score returned {type(result).__name__}, neither Verdict nor float")
+    if result != result or abs(result) == float("inf"):
+        raise ValueError(f"score returned {result}, not a finite number")
+    return judged(result >= 1, "", score=float(result))
 
 
 def verifier_name(cfg: RunConfig) -> str:
@@ -57,3 +96,52 @@ def judged(correct: bool, extracted: str, **parts: float) -> Verdict:
 def unparsable(detail: str, **parts: float) -> Verdict:
     """A verdict on a response in which no usable answer was found."""
     return Verdict(status="unparsable", detail=detail, parts={"correct": 0.0, "format": 0.0, **parts})
+
+
+# --- finding and loading -------------------------------------------------------------------------------------------
+
+
+def _file(name: str) -> Any:
+    """The module in a file of the user's own."""
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"task.verifier: {name}: no such file; a relative path counts from the working directory")
+    spec = importlib.util.spec_from_file_location(f"rlsp_verifier_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # msgspec looks up there the module of a class
+    spec.loader.exec_module(module)
+    if not hasattr(module, "VERSION"):
+        raise ConfigError(f"task.verifier: {name}: offers no VERSION; add VERSION = \"1\"")
+    return module
+
+
+def _lane(module: Any, name: str) -> Lane:
+    """`fast`: a process judges many answers, for code that only reads them. `isolated` (the default): a fresh fork for
+    every single answer, for code that may run what a model wrote. `network`: as fast, but sockets are allowed.
+    `program`: not confined at all, for starting programs of the user's own."""
+    lane: Lane = getattr(module, "LANE", "isolated")
+    if lane not in get_args(Lane):
+        raise ConfigError(f"task.verifier: {name!r} says LANE = {lane!r}; there is {', '.join(get_args(Lane))}")
+    return lane
+
+
+def _scorer(module: Any, name: str, options: dict[str, Any]) -> Any:
+    """What scores: the object that `load` makes of the options, or the module itself."""
+    if hasattr(module, "Config") and hasattr(module, "load"):
+        return module.load(_options(module.Config, name, options))
+    if not hasattr(module, "score"):
+        raise ConfigError(f"task.verifier: {name!r} offers neither score nor Config and load")
+    if options:
+        raise ConfigError(f"task.verifier_options: verifier {name!r} takes no options")
+    return module
+
+
+def _options(kind: type[Any], name: str, options: dict[str, Any]) -> Any:
+    """`task.verifier_options` as the module's Config; the error names `task.verifier_options.KEY`."""
+    fields = [("verifier_options", kind)]
+    inner = msgspec.defstruct("_Options", fields, bases=(config.Section,), frozen=True, kw_only=True)
+    outer = msgspec.defstruct("_Task", [("task", inner)], bases=(config.Section,), frozen=True, kw_only=True)
+    table = {"task": {"verifier_options": options}}
+    return config.convert(table, outer, f"verifier {name!r}").task.verifier_options  # type: ignore[attr-defined]

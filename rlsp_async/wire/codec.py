@@ -50,11 +50,20 @@ def decode_from_hub(frame: bytes, max_tokens: int = MAX_TOKENS) -> FromHub:
     return cast("FromHub", _decode(_from_hub, _measure(FromHub, max_tokens), frame, "the hub"))
 
 
+def require_heard(frame: bytes, max_tokens: int = MAX_TOKENS) -> None:
+    """Raises MessageError for what a hub would drop unheard: nobody would answer it, and its lease never end."""
+    _translated(_measure(FromWorker, max_tokens).decode, frame, "a worker")
+
+
 def _decode(decoder: Any, measure: Any, frame: bytes, who: str) -> Any:
+    _translated(measure.decode, frame, who)
+    return _translated(decoder.decode, frame, who)
+
+
+def _translated(decode: Any, frame: bytes, who: str) -> Any:
     """msgspec raises its own error, UnicodeDecodeError for a string, RecursionError for a nest that is too deep."""
     try:
-        measure.decode(frame)
-        return decoder.decode(frame)
+        return decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         kind = TooLongError if " of length <= " in str(e) else MessageError
         raise kind(f"{len(frame)} bytes are no message of {who}: {e}") from None

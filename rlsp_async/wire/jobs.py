@@ -18,7 +18,7 @@ import structlog
 from rlsp_async.errors import ConfigError, DataError, EngineError, MessageError
 from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, TrainJob, VerdictSet, Work
 from rlsp_async.wire.busy import BusyMeter
-from rlsp_async.wire.codec import encode
+from rlsp_async.wire.codec import encode, require_heard
 from rlsp_async.wire.leases import LeaseBook
 
 Result = RolloutGroup | VerdictSet | StepReport
@@ -37,11 +37,12 @@ log = structlog.get_logger("jobs")
 class Jobs:
     """Consumes Work, produces Done and Failed as frames for `say`; `end` is told of an error nobody can work with."""
 
-    def __init__(self, credit: int, handler: Handler | None, max_bytes: int, say: Callable[[bytes], None],
-                 say_done: Callable[[bytes], None], end: Callable[[BaseException], None]) -> None:
+    def __init__(self, credit: int, handler: Handler | None, max_bytes: int, max_tokens: int,
+                 say: Callable[[bytes], None], say_done: Callable[[bytes], None],
+                 end: Callable[[BaseException], None]) -> None:
         self.book = LeaseBook(credit if handler else 0)
         self.busy = BusyMeter(time.monotonic())
-        self._handler, self._max_bytes = handler, max_bytes
+        self._handler, self._max_bytes, self._max_tokens = handler, max_bytes, max_tokens
         self._say, self._say_done, self._end = say, say_done, end
         self._tasks: dict[int, asyncio.Task[Done]] = {}
         self._said: dict[int, tuple[float, float]] = {}
@@ -159,7 +160,8 @@ class Jobs:
     def _done(self, done: Done) -> None:
         try:
             frame = encode(done, self._max_bytes)
-        except ConfigError as e:
+            require_heard(frame, self._max_tokens)
+        except (ConfigError, MessageError) as e:
             self._failed(done.lease, "data", e)
         else:
             if self.book.finish(done.lease, frame):

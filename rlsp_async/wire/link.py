@@ -71,7 +71,7 @@ class WorkerLink:
         self._metrics, self._step, self._on_status = metrics or dict, step or (lambda: -1), on_status
         self._limits = settings.limits
         self._jobs = Jobs(settings.credit, handler, self._limits.max_message_bytes,
-                          self._say, self._say_done, self._end)
+                          self._limits.max_tokens, self._say, self._say_done, self._end)
         self._loader = Loader(on_weights, self._post) if on_weights else None
         self._live = Liveness(self._limits.timeout_s)
         self._session: Session | None = None

@@ -86,6 +86,7 @@ class Router:
         socket, copy = self._open(), self._keys is None  # only a Frame carries the user id
         if self._doorman is not None:
             self._doorman.require_alive()
+        await asyncio.sleep(0)  # a frame that is there does not suspend: who sends without a pause would hold the loop
         arrived: list[list[Any]] = [await socket.recv_multipart(copy=copy)]
         while len(arrived) < self._drain:
             try:

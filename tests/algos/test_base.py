@@ -8,7 +8,8 @@ from rlsp_async.errors import ConfigError
 
 
 def test_the_algorithms_that_ship():
-    assert base.names() == ["grpo", "ppo", "reinforce", "sft"]
+    assert base.names() == ["cispo", "dpo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "sft",
+                            "topr"]
 
 
 def test_options_go_on_top_of_the_preset():
@@ -21,7 +22,7 @@ def test_a_dotted_name_is_a_module():
 
 
 @pytest.mark.parametrize(("section", "said"), [
-    (config.Algorithm(name="gpro"), "did you mean 'grpo'"),
+    (config.Algorithm(name="reinfroce"), "did you mean 'reinforce'"),
     (config.Algorithm(name="no.such.module"), "no algorithm 'no.such.module'"),
     (config.Algorithm(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
     (config.Algorithm(name="sft", preset="any"), "there is none"),

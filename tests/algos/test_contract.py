@@ -5,12 +5,16 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from rlsp_async import config
 from rlsp_async.algos import base, grpo, ppo, reinforce, sft
 
 MODULES = {name: base._module(name) for name in base.names()}
-CORRECTED = ["grpo", "ppo"]
+PRESETS = [(name, preset) for name, module in MODULES.items() for preset in ("", *module.PRESETS)]
+CORRECTED = ["cispo", "grpo", "gspo", "ppo", "reinforce_pp", "topr"]
 """They claim to correct for the policy that sampled."""
-POLICY_GRADIENT = ["grpo", "ppo", "reinforce"]
+POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "topr"]
+FACTOR = {"rover": 2.0}
+"""Of the on-policy gradient over REINFORCE's, 1 elsewhere: a squared error has it."""
 
 
 def tokens(num=6, seed=0, on_policy=False):
@@ -19,9 +23,13 @@ def tokens(num=6, seed=0, on_policy=False):
     logp = (-draw().abs() - 0.1).requires_grad_()
     old = logp.detach().clone() if on_policy else logp.detach() + 0.1 * draw()
     behaviour = old.clone() if on_policy else old + 0.1 * draw()
+    mean = -2.0 + 0.1 * draw()
     return base.Tokens(logp=logp, behaviour=behaviour, adv=draw(), mask=torch.ones(num, dtype=torch.bool),
                        share=torch.full((num,), 1 / num), old=old, returns=draw(),
-                       values=draw().requires_grad_(), old_values=draw())
+                       values=draw().requires_grad_(), old_values=draw(), reference=old + 0.1 * draw(),
+                       rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
+                       lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num),
+                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num])
 
 
 def gradient(module, given, cfg=None):
@@ -29,35 +37,39 @@ def gradient(module, given, cfg=None):
     return loss, *torch.autograd.grad(loss, [given.logp, given.values], allow_unused=True, materialize_grads=True)
 
 
+def options(name, preset):
+    return base.load_algorithm(config.Algorithm(name=name, preset=preset))[1]
+
+
 def part(given, at):
     return base.Tokens(**{f.name: getattr(given, f.name)[at] for f in fields(given)})
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_split_batches_add_up(name):
-    given = tokens()
-    whole = MODULES[name].token_loss(MODULES[name].Config(), given)
-    halves = [MODULES[name].token_loss(MODULES[name].Config(), part(given, at)) for at in (slice(0, 2), slice(2, 6))]
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_split_batches_add_up(name, preset):
+    given, cfg = tokens(), options(name, preset)
+    whole = MODULES[name].token_loss(cfg, given)
+    halves = [MODULES[name].token_loss(cfg, part(given, at)) for at in (slice(0, 2), slice(2, 6))]
     torch.testing.assert_close(whole[0], halves[0][0] + halves[1][0])
     for key, pair in whole[1].items():
         torch.testing.assert_close(pair, halves[0][1][key] + halves[1][1][key])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", MODULES)
-def test_what_is_masked_reaches_neither_loss_nor_gradient(name, bad):
-    given = tokens()
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_what_is_masked_reaches_neither_loss_nor_gradient(name, preset, bad):
+    given, cfg = tokens(), options(name, preset)
     mask = torch.tensor([True, True, False, True, True, True])
     clean = replace(given, mask=mask)
 
     def spoil(x):
         return torch.where(mask, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
 
-    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values")
+    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean")
     spoilt = replace(clean, **{c: spoil(getattr(clean, c)) for c in columns})
-    for expected, got in zip(gradient(MODULES[name], clean), gradient(MODULES[name], spoilt), strict=True):
+    for expected, got in zip(gradient(MODULES[name], clean, cfg), gradient(MODULES[name], spoilt, cfg), strict=True):
         torch.testing.assert_close(got, expected)
-    assert gradient(MODULES[name], spoilt)[1][2] == 0.0
+    assert gradient(MODULES[name], spoilt, cfg)[1][2] == 0.0
 
 
 @pytest.mark.parametrize("name", CORRECTED)
@@ -71,7 +83,7 @@ def test_moving_the_behaviour_log_prob_moves_the_gradient(name):
 @pytest.mark.parametrize("name", POLICY_GRADIENT)
 def test_on_policy_the_gradient_is_reinforces(name):
     given = tokens(on_policy=True)
-    torch.testing.assert_close(gradient(MODULES[name], given)[1], -given.share * given.adv)
+    torch.testing.assert_close(gradient(MODULES[name], given)[1], -FACTOR.get(name, 1.0) * given.share * given.adv)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -92,6 +104,7 @@ def one(**columns):
     filled = {"logp": [-0.7], "old": [-1.0], "behaviour": [-1.2], "adv": [1.0], "values": [0.0], "old_values": [0.0],
               "returns": [0.0], "share": [1.0], **columns}
     made = {k: torch.tensor(v) for k, v in filled.items()}
+    made.setdefault("rollout", torch.zeros(len(made["logp"]), dtype=torch.int64))
     return base.Tokens(**{**made, "logp": made["logp"].requires_grad_(), "values": made["values"].requires_grad_()},
                        mask=torch.ones(len(made["logp"]), dtype=torch.bool))
 

@@ -64,3 +64,17 @@ def test_memory_names_what_grows(memory, seen, wrong):
     found = _row(SCENARIOS[0], {"hub": memory}, [seen])["wrong"]
     assert len(found) == len(wrong)
     assert all(part in text for part, text in zip(wrong, found, strict=True))
+
+
+def test_parts_names_what_each_part_of_the_hub_costs():
+    command = [sys.executable, str(ROOT / "benchmarks" / "parts.py"), "--repeats", "1", "--groups", "64"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    rows = [line for line in done.stdout.splitlines() if line.startswith("G=")]
+    assert [row.split()[0] for row in rows] == ["G=1", "G=8"], done.stdout + done.stderr
+    for row in rows:
+        words = row.partition(": ")[2].split()
+        cost = {name: float(value) for name, value in zip(words[::3], words[1::3], strict=True)}
+        assert list(cost) == ["decode", "hub", "commit", "encode", "lines", "sum"]
+        assert abs(sum(cost.values()) - 2 * cost["sum"]) < 6
+        assert min(cost.values()) > 0

@@ -44,6 +44,9 @@ class Shelf:
     def prune(self):
         pass
 
+    def is_empty(self):
+        return not self.published
+
 
 def digest(tensors):
     return hashlib.sha256(b"".join(tensors[n].numpy().tobytes() for n in sorted(tensors))).hexdigest()

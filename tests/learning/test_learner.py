@@ -22,8 +22,8 @@ def weights(learner):
     return digest({n: p.detach() for n, p in learner.policy.policy_parameters()})
 
 
-def learner(tmp_path, model_dir, algorithm=PPO, shelf=None):
-    cfg = run_config(tmp_path, algorithm)
+def learner(tmp_path, model_dir, algorithm=PPO, shelf=None, **stage):
+    cfg = run_config(tmp_path, algorithm, **stage)
     return Learner(cfg, model_dir, cfg.directory, shelf or Shelf())
 
 
@@ -69,6 +69,18 @@ def test_a_repeat_after_a_restart_publishes_the_same_weights_again(tmp_path, mod
     second = learner(tmp_path, model_dir, shelf=shelf)
     assert second.train(jobs()[-1]) == reports[-1]
     assert list(shelf.published) == [6]
+
+
+@pytest.mark.parametrize("shelf_is_full", [True, False])
+def test_a_repeat_that_published_nothing_publishes_when_nothing_is_left(tmp_path, model_dir, shelf_is_full):
+    """After a reboot between two published versions; not after a mere restart, which changes no rhythm."""
+    first, shelf = learner(tmp_path, model_dir, publish_every=4), Shelf()
+    reports = [first.train(each) for each in jobs()[:4]]
+    assert reports[-1].weights is None
+    if shelf_is_full:
+        shelf.published[2] = {}
+    again = learner(tmp_path, model_dir, shelf=shelf, publish_every=4).train(jobs()[3])
+    assert (again.weights is None, 4 in shelf.published) == (shelf_is_full, not shelf_is_full)
 
 
 @pytest.mark.parametrize("step", [0, 2, 5])

@@ -59,3 +59,11 @@ def test_every_token_is_packed_once_and_no_row_is_too_long(lengths):
         assert row.ids_T[row.response_T].tolist() == row.target_R.tolist()
         assert row.ids_T[row.source_R + 1].tolist() == row.target_R.tolist()
         assert np.array_equal(row.behaviour_R, given_.behaviour_N[row.flat_R])
+
+
+def test_what_goes_together_shares_a_micro_batch():
+    bins = pack.plan([5, 3, 4, 2, 6], 9, [-1, 7, -1, 7, -1])
+    assert sorted(n for members in bins for n in members) == [0, 1, 2, 3, 4]
+    assert [b for b in bins if 1 in b] == [b for b in bins if 3 in b]
+    with pytest.raises(ValueError, match="a pair of sequences of 5 tokens"):
+        pack.plan([3, 2], 4, [0, 0])

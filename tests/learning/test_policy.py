@@ -92,3 +92,13 @@ def test_sliding_windows_are_refused(model_dir, tmp_path):
     (tmp_path / "m" / "config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match="sliding_attention"):
         policy.load_model(tmp_path / "m")
+
+
+def test_the_mean_over_the_vocabulary_is_that_of_the_logits(model_dir, monkeypatch):
+    made, row = policy.Policy(policy.load_model(model_dir)), batch()
+    logits = []
+    monkeypatch.setattr(policy.F, "log_softmax", lambda x, dim: logits.append(x) or x.log_softmax(dim))
+    mean_R = made.outputs(row, 0.5, with_mean=True).mean_R
+    expected = logits[0].mean(-1) - logits[0].logsumexp(-1)
+    torch.testing.assert_close(mean_R, expected.detach())
+    assert made.outputs(row, 0.5).mean_R is None

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rlsp_async.errors import EngineError
+from rlsp_async.errors import MessageError
 from rlsp_async.learning.turns import Turns
 from rlsp_async.messages import Batch, StepReport, TrainJob
 
@@ -36,7 +36,8 @@ async def test_a_batch_that_overtook_another_waits_for_it():
     assert learner.steps == [0, 1, 2, 3]
 
 
-async def test_a_step_that_never_comes_is_not_waited_for_for_ever():
+async def test_a_step_that_never_comes_is_not_waited_for_for_ever_and_is_nobodys_fault():
+    """MessageError is said as Failed of kind `returned`, which the hub charges to no budget."""
     learner = Counting()
-    with pytest.raises(EngineError, match="step 2 waited 0 s for step 1, which never came"):
+    with pytest.raises(MessageError, match="step 2 waited 0 s for step 1, which never came"):
         await Turns(learner.train, lambda: 0, bound_s=0.02)(job(2))

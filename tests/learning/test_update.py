@@ -35,7 +35,7 @@ def data(step=1):
 def test_the_loss_is_the_mean_that_was_asked_for(model_dir, aggregation, weigh):
     parts = learning(model_dir, "sft", aggregation=aggregation)
     sequences, reward = data()
-    logp_N, _ = update.score(parts.policy, sequences, np.arange(16), plan())
+    logp_N, *_ = update.score(parts.policy, sequences, np.arange(16), plan())
     length = sequences.length_S
     expected = -(logp_N.numpy() * np.repeat(weigh(length), length)).sum()
     assert update.run(parts, sequences, reward, plan(capacity=40))["loss"] == pytest.approx(expected, rel=1e-5)

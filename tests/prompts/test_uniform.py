@@ -30,3 +30,11 @@ def test_empty_set_and_negative_cursor_are_refused():
         pick(0, 0, 0)
     with pytest.raises(ValueError, match="below 0"):
         pick(0, 5, -1)
+
+
+def test_the_order_is_a_function_of_seed_size_and_visit_alone():
+    """Written down, so that a change of it shows: a run that is resumed must go on with the same order."""
+    assert [tuple(pick(0, 5, cursor)) for cursor in range(10)] == [
+        (2, 0), (0, 0), (4, 0), (3, 0), (1, 0), (4, 1), (2, 1), (0, 1), (1, 1), (3, 1)]
+    backwards = [pick(0, 5, cursor) for cursor in reversed(range(10))]
+    assert backwards[::-1] == [pick(0, 5, cursor) for cursor in range(10)]

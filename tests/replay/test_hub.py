@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import pytest
 
+from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import Evaluation, Replay, Sampling, Stage
 from rlsp_async.messages import (
     Ack,
@@ -232,6 +236,25 @@ def test_incomplete_group_is_not_accepted():
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
     assert bench.hub.state.ledger.heads[work.job.group_id].state == "issued"
     assert bench.hub.state.ledger.heads[work.job.group_id].faults == 1
+
+
+@pytest.mark.parametrize("changes", [
+    {"logprobs": b"abc"},
+    {"versions": b"abcdefg"},
+    {"token_ids": pack_ints([7])},
+    {"logprobs": pack_floats([0.0, math.nan, 0.0])},
+    {"logprobs": pack_floats([0.0, -math.inf, 0.0])},
+    {"versions": pack_ints([0, 1, 0])},
+])
+def test_columns_that_cannot_be_true_are_the_fault_of_their_group(changes):
+    bench = crewed()
+    work = bench.got(b"s", Work)[0]
+    group = rollouts_of(work.job)
+    group.rollouts[1] = msgspec.structs.replace(group.rollouts[1], **changes)
+    bench.say(b"s", Done(lease=work.lease, groups=[group]))
+    head = bench.hub.state.ledger.heads[work.job.group_id]
+    assert (head.state, head.faults) == ("issued", 1)
+    assert f"group {head.group_id}" in bench.hub.state.last_error
 
 
 def test_aborted_rollouts_are_sampled_again_and_their_tokens_accounted():

@@ -57,6 +57,7 @@ BROKEN = {
     "its lag is -3": lambda r: spoil_head(r, oldest=3),
     "2 uses of 1": lambda r: spoil_head(r, uses=2),
     "1 rollouts of 2": lambda r: spoil_head(r, num_rollouts=1),
+    "1 true verdicts on 2": lambda r: spoil_head(r, num_verdicts=1),
     "no batch of it": lambda r: [r[first(r, Stepped)]],
     "report of step 2": lambda r: [*r[: first(r, Manifest) + 1], msgspec.structs.replace(
         r[first(r, Stepped)], report=msgspec.structs.replace(r[first(r, Stepped)].report, step=2))],

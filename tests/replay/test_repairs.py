@@ -20,14 +20,16 @@ from rlsp_async.messages import (
     Ping,
     Pong,
     Refuse,
+    Rejected,
     Revoke,
     StepReport,
     TrainJob,
     Welcome,
     Work,
 )
-from rlsp_async.replay.heads import Event, Put, Repeated
+from rlsp_async.replay.heads import Event, Published, Put, Repeated
 from rlsp_async.replay.heads import Loaded as LoadedJournal
+from rlsp_async.replay.setbacks import requeue_step
 from tests.replay.line import Bench, answer, config, hello, new_hub, report_of, rollouts_of, verdicts_of, weights
 
 
@@ -222,6 +224,23 @@ def test_rollouts_that_cannot_be_trained_on_are_a_fault_of_the_answer(change: di
     assert (head.state, head.faults) == ("issued", 1)
 
 
+@pytest.mark.parametrize("change", [
+    {"prompt": {"answer": "42"}}, {"prompt": {"text": "say 42"}}, {"prompt": {"propensity": 0.5}},
+    {"sampling": {"temperature": 9.0}}, {"sampling": {"seed": 1}}, {"purpose": "evaluate"}, {"stage": "sft"},
+    {"provenance": "demonstration"}])
+def test_rollouts_of_something_else_than_was_issued_are_a_fault_of_the_answer(change: dict[str, Any]):
+    """What a sampler echoes is what its rollouts are judged by: a wrong answer there would be a false reward."""
+    bench = crewed()
+    work = works(bench, b"s")[0]
+    group = rollouts_of(work.job)
+    echoed = {name: msgspec.structs.replace(getattr(group, name), **value) if isinstance(value, dict) else value
+              for name, value in change.items()}
+    bench.say(b"s", Done(lease=work.lease, groups=[msgspec.structs.replace(group, **echoed)]))
+    head = bench.hub.state.ledger.heads[work.job.group_id]
+    assert (head.state, head.faults) == ("issued", 1)
+    assert "than it was issued with" in bench.hub.state.last_error
+
+
 def test_late_verdicts_and_rollouts_are_counted_and_recorded_not_trained():
     bench = crewed()
     work = works(bench, b"s")[0]
@@ -403,6 +422,58 @@ def test_how_a_run_ended_is_recorded():
     bench.run(b"s", b"v", b"l")
     assert [event.kind for event in bench.records if isinstance(event, Event) and event.kind in (
         "hub_start", "finished", "failed", "stopped")] == ["hub_start", "finished"]
+
+
+def test_a_step_that_the_learner_has_left_behind_is_not_sent_again_and_again():
+    """Its lease ran out after a later step was reported: the learner cannot train it any more, and nobody needs it."""
+    bench = crewed(stages={"rlsp": Stage(steps=9, groups_per_step=2, target_lag=2)})
+    for step in (1, 2, 3):
+        bench.until(lambda step=step: len(works(bench, b"l")) >= step, b"s", b"v")
+        bench.say(b"l", answer(works(bench, b"l")[step - 1]))
+    bench.say(b"l2", hello("learner", start=2, step=0, seq=1))  # from the beginning, no checkpoint was made
+    for step in (1, 2):
+        bench.take(bench.hub.restored(step, [], 0.0), b"")
+    first, second = works(bench, b"l2")
+    bench.say(b"l2", Done(lease=second.lease, steps=[report_of(second.job)]))
+    bench.say(b"l2", Failed(lease=first.lease, kind="returned", error="step 1 cannot follow step 2"))
+    bench.say(b"l2", Ping(seq=1, leases=[]))
+    bench.take(bench.hub.restored(3, [], 0.0), b"")
+    bench.say(b"l2", Ping(seq=2, leases=[]))
+    assert [work.job.batch.step for work in works(bench, b"l2")][:3] == [1, 2, 3]
+
+
+def test_a_step_that_was_forgotten_meanwhile_is_passed_over():
+    bench = crewed(stages={"rlsp": Stage(steps=9, groups_per_step=2, target_lag=2)})
+    bench.until(lambda: len(works(bench, b"l")) == 2, b"s", b"v")
+    first, second = works(bench, b"l")
+    bench.say(b"l", answer(first))
+    del bench.hub.state.manifests[1]
+    requeue_step(bench.hub.state, 1)
+    assert not bench.hub.state.to_train
+    bench.say(b"l", answer(second))
+    bench.until(lambda: len(works(bench, b"l")) == 3, b"s", b"v")
+    assert works(bench, b"l")[2].job.batch.step == 3
+
+
+def test_after_a_reboot_between_two_published_versions_the_learner_is_asked_for_the_weights_that_it_has():
+    bench = crewed(stages={"rlsp": Stage(steps=9, groups_per_step=2, publish_every=2, target_lag=2)})
+    for step in range(1, 4):  # version 2 is out, step 3 is saved and published nothing
+        bench.until(lambda step=step: len(works(bench, b"l")) >= step, b"s", b"v")
+        job = works(bench, b"l")[step - 1]
+        bench.say(b"l", Done(lease=job.lease, steps=[report_of(job.job, publish=step == 2, checkpoint=3)]))
+    state = bench.hub.state
+    assert (state.step, state.version) == (3, 2)
+    bench.say(b"l2", hello("learner", start=2, step=3, seq=1))
+    for _ in range(6):
+        bench.say(b"s", Rejected(version=2, reason="no such file"))
+    assert state.ending == ""
+    bench.take(bench.hub.restored(3, [], 0.0), b"")
+    asked = [work for work in works(bench, b"l2") if isinstance(work.job, TrainJob)]
+    assert asked[0].job.batch.step == 3
+    bench.say(b"l2", Done(lease=asked[0].lease, steps=[StepReport(step=3, weights=weights(3, incarnation=2), incarnation=2)]))
+    assert state.version == 3
+    assert bench.got(b"s", NewWeights)[-1].weights == weights(3, incarnation=2)
+    assert [r.report.step for r in bench.records if isinstance(r, Published)] == [3]
 
 
 def test_steps_whose_reports_were_lost_with_the_learner_are_closed_from_its_checkpoint():

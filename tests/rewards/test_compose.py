@@ -74,14 +74,6 @@ def test_inverted_pairs():
     assert compose.inverted_fraction(np.zeros(2), np.array([1.0, 0.0])) == 0.0  # equal pay is not inverted
 
 
-def test_dominance_bound_is_where_the_shortest_right_answer_meets_the_longest_wrong_one():
-    bound = compose.dominance_bound(0.8, 235.62, 4096.0)
-    assert bound == pytest.approx(1000.0, rel=1e-3)
-    right, wrong = (0.8 - 0.2 * bound / 235.62), (-0.2 * bound / 4096.0)
-    assert right == pytest.approx(wrong, abs=1e-9)
-    assert compose.dominance_bound(1.0, 10, 20) == float("inf")
-
-
 def test_normalize():
     np.testing.assert_allclose(compose.normalize(np.array([1.0, 3.0]), 10.0), [-1.0, 1.0], atol=1e-6)
     assert np.all(compose.normalize(np.array([2.0, 2.0]), 10.0) == 0.0)

@@ -14,7 +14,9 @@ from rlsp_async.tasks.base import load_task
 
 
 def test_tasks_that_ship() -> None:
-    assert known_names("rlsp_async.tasks", ("Config", "load")) == ["countdown", "gsm8k", "jsonl", "ops"]
+    assert known_names("rlsp_async.tasks", ("Config", "load")) == [
+        "aime", "amc", "countdown", "gsm8k", "hendrycks_math", "hf", "humaneval", "jsonl", "mbpp", "ops", "parquet",
+        "reasoning_gym", "svamp"]
 
 
 def test_a_module_of_the_users_own() -> None:
@@ -24,7 +26,7 @@ def test_a_module_of_the_users_own() -> None:
 
 @pytest.mark.parametrize(("name", "sentence"), [
     ("opz", "task.name: unknown name 'opz'; did you mean 'ops'?"),
-    ("zzzzzz", "known: countdown, gsm8k, jsonl, ops"),
+    ("zzzzzz", "known: aime, amc, countdown, gsm8k, hendrycks_math, hf"),
     ("nobody.has.this", "task.name: no module 'nobody.has.this'; is its directory on PYTHONPATH?"),
     ("rlsp_async.tasks.nothing", "no module 'rlsp_async.tasks.nothing'"),
     ("os.path", "module 'os.path' offers no 'Config'"),
@@ -53,7 +55,7 @@ def test_option_errors_name_the_key(options: dict[str, object], sentence: str) -
 
 def test_a_task_without_demonstrations_says_so() -> None:
     with pytest.raises(DataError, match="has no demonstrations"):
-        load_task(config.Task(name="countdown"), 0).demonstration(0)
+        load_task(config.Task(name="humaneval"), 0).demonstration(0)
 
 
 def test_tasks_load_nothing_heavy() -> None:

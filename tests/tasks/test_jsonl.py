@@ -58,16 +58,17 @@ def test_template_fields_limit_and_gzip(tmp_path: Path) -> None:
         template="Q: {prompt} A:",
         limit=1,
         verifier="exact",
+        deduplicate="off",
     )
     assert (task.prompt("train", 0).text, task.size("train"), task.verifier) == ("Q: {x}? A:", 1, "exact")
 
 
 def test_demonstrations_come_from_a_field_and_start_again(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", ROWS[:3])
-    task = load(path_train=path, path_test=path, response_field="solution")
+    path, test = write(tmp_path / "a.jsonl", ROWS[:3]), write(tmp_path / "b.jsonl", ROWS[3:4])
+    task = load(path_train=path, path_test=test, response_field="solution")
     assert task.demonstration(4)[1] == "it is 2"
     with pytest.raises(DataError, match="no demonstrations"):
-        load(path_train=path, path_test=path).demonstration(0)
+        load(path_train=path, path_test=test).demonstration(0)
 
 
 @pytest.mark.parametrize(("text", "sentence"), [
@@ -92,7 +93,7 @@ def test_faults_of_a_file(tmp_path: Path, text: str, sentence: str) -> None:
 def test_faults_outside_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
         load(path_train=str(tmp_path / "none.jsonl"))
-    with pytest.raises(DataError, match="is a directory"):
+    with pytest.raises(DataError, match=r"has no split .train.; no file of rows .* lies in it"):
         load(path_train=str(tmp_path))
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}\n')
     with pytest.raises(DataError, match=r"latin\.jsonl:1: is not UTF-8"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import signal
 import sys
 
 import pytest
@@ -16,8 +18,34 @@ def test_everything_holds_here() -> None:
     assert confine.holds() == {"no network": True, "no writing": True, "no processes": True, "no signals": True}
 
 
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
+def test_sockets_may_be_left_and_nothing_else() -> None:
+    assert confine.holds(network=True) == {"no network": False, "no writing": True, "no processes": True,
+                                           "no signals": True}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
+def test_files_may_be_closed_too() -> None:
+    assert confine.holds(files=False) == {"no network": True, "no writing": True, "no reading": True,
+                                          "no processes": True, "no signals": True}  # fmt: skip
+
+
+def test_cpu_time_is_limited() -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            confine.confine(512, cpu_s=1)
+            while True:
+                pass
+        finally:
+            os._exit(1)
+    _, status, usage = os.wait4(pid, 0)
+    assert status == signal.SIGKILL
+    assert 0.5 < usage.ru_utime + usage.ru_stime < 2.0
+
+
 def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confine, "_seccomp", lambda libc: None)
+    monkeypatch.setattr(confine, "_seccomp", lambda libc, denied: None)
     monkeypatch.setattr(confine, "_landlock", lambda libc: None)
     held = confine.holds()
     assert (held["no network"], held["no signals"]) == (False, False)
@@ -26,7 +54,7 @@ def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_landlock_alone_keeps_files_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _has_landlock():
         pytest.skip("this kernel has no Landlock")
-    monkeypatch.setattr(confine, "_seccomp", lambda libc: None)
+    monkeypatch.setattr(confine, "_seccomp", lambda libc, denied: None)
     assert confine.holds()["no writing"]
 
 

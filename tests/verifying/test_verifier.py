@@ -2,35 +2,90 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rlsp_async import config
 from rlsp_async.errors import ConfigError
+from rlsp_async.messages import Verdict
 from rlsp_async.modules import known_names
 from rlsp_async.verifying.verifier import NEEDS, PACKAGE, load_verifier, verifier_name
 
+HERE = "tests.verifying"
 GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
-        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a")}
+        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"), "regex": ("", "a", "a|b"),
+        "choice": ("A) 1 B) 2", "(B)", "B"), "format": ("", "<think>a</think><answer>b</answer>", ""),
+        "length": ("", "a", ""), "abstain": ("", "\\boxed{3}", "3"), "code": ("", "def f(x): return x", "assert f(1) == 1")}
+OPTIONS = {"length": {"least": 1}}
+OWN_TESTS = {"executable", "judge", "reasoning_gym"}
+"""Those that are nothing without options or something else to talk to."""
 
 
 def test_verifiers_that_ship() -> None:
-    assert set(known_names(PACKAGE, NEEDS)) == set(GOLD)
+    assert set(known_names(PACKAGE, NEEDS)) == set(GOLD) | OWN_TESTS
 
 
 @pytest.mark.parametrize("name", GOLD)
 def test_contract(name: str) -> None:
-    verifier, (prompt, response, answer) = load_verifier(name), GOLD[name]
-    right, nothing = verifier.score(prompt, response, answer), verifier.score(prompt, "", answer)
+    verifier, (prompt, response, answer) = load_verifier(name, OPTIONS.get(name)), GOLD[name]
+
+    def judge(response: str) -> Verdict:
+        verifier.prepare(512)
+        return verifier.judge(prompt, response, answer)
+
+    right, nothing = judge(response), judge("")
     assert (right.status, right.parts["correct"], right.parts["format"]) == ("correct", 1.0, 1.0)
     assert (nothing.status, nothing.parts["correct"], nothing.parts["format"]) == ("unparsable", 0.0, 0.0)
     assert right.parts.keys() == nothing.parts.keys()
-    assert verifier.score(prompt, response, answer) == right
-    assert isinstance(verifier.VERSION, str)
+    assert judge(response) == right
+    assert verifier.name == f"{name}/{verifier.VERSION}"
+    assert verifier.lane == ("isolated" if name == "code" else "fast")
 
 
 def test_unknown_verifier() -> None:
     with pytest.raises(ConfigError, match="unknown name 'maths'; did you mean 'math'"):
         load_verifier("maths")
+
+
+def test_options_are_decoded_and_a_wrong_one_is_named() -> None:
+    assert load_verifier(f"{HERE}.own_verifier").judge("", "no", "yes").parts == {"correct": 0.0, "format": 1.0}
+    loose = load_verifier(f"{HERE}.own_verifier", {"accept": ["no"]})
+    assert loose.judge("", "no", "yes").status == "correct" and loose.lane == "network"
+    with pytest.raises(ConfigError, match="'task.verifier_options.acept'; did you mean 'accept'"):
+        load_verifier(f"{HERE}.own_verifier", {"acept": ["no"]})
+    with pytest.raises(ConfigError, match="task.verifier_options: verifier 'exact' takes no options"):
+        load_verifier("exact", {"case": True})
+
+
+def test_a_verifier_may_be_a_file_and_answer_with_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "lengths.py"
+    path.write_text('VERSION = "7"\ndef score(prompt, response, answer):\n    return len(response) / len(answer)\n')
+    verifier = load_verifier(str(path))
+    assert (verifier.name, verifier.lane) == ("lengths/7", "isolated")
+    assert verifier.judge("", "ab", "abcd") == Verdict(status="wrong",
+                                                       parts={"correct": 0.0, "score": 0.5, "format": 1.0})
+    assert verifier.judge("", "abcd", "abcd").status == "correct"
+
+
+@pytest.mark.parametrize(("value", "error"), [("'1'", TypeError), ("None", TypeError), ("float('nan')", ValueError)])
+def test_what_is_no_score_is_an_error(tmp_path: Path, value: str, error: type[Exception]) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(f'VERSION = "1"\ndef score(prompt, response, answer):\n    return {value}\n')
+    with pytest.raises(error, match="score returned"):
+        load_verifier(str(path)).judge("", "", "")
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    (None, "no such file"), ("def score(*words): return 1", 'offers no VERSION; add VERSION = "1"'),
+    ("VERSION = '1'", "offers neither score nor Config and load"),
+    ("VERSION, LANE, score = '1', 'slow', print", "says LANE = 'slow'; there is fast, isolated, network, program")])
+def test_a_file_that_is_no_verifier(tmp_path: Path, text: str | None, sentence: str) -> None:
+    path = tmp_path / "mine.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_verifier(str(path))
 
 
 def test_the_run_may_name_another_verifier_than_the_task() -> None:

@@ -225,6 +225,26 @@ async def test_a_result_above_the_size_limit_fails_at_the_sender_with_the_settin
     assert len(hub.all(Hello)) == 1
 
 
+async def test_an_answer_that_the_hub_would_drop_unheard_is_a_failure_of_its_lease(monkeypatch):
+    """The gate answers nothing to a column above max_tokens; the lease would be held for ever."""
+    async def endless(job):
+        column = b"\0\0\0\0" * 9
+        rollout = Rollout(index=0, token_ids=column, logprobs=column, versions=column, text="")
+        return msgspec.structs.replace(await answer(job), rollouts=[rollout])
+
+    monkeypatch.setattr("tests.wire.hub.LIMITS", msgspec.structs.replace(LIMITS, max_tokens=8))
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, endless).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(7)
+        await hub.until(lambda: hub.all(Failed))
+        assert await stop(hub, running) == "enough"
+    [failed] = hub.all(Failed)
+    assert (failed.lease, failed.kind) == (7, "data")
+    assert "of length <= 32 - at `$.groups[0].rollouts[0].token_ids`" in failed.error
+    assert hub.router.counts.too_long == 0
+
+
 async def test_a_blocking_handler_in_its_thread_does_not_stop_the_heartbeats():
     gate, names = threading.Event(), []
 

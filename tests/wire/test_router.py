@@ -150,6 +150,27 @@ async def test_a_flood_is_dropped_and_counted_and_the_neighbour_is_answered_mean
         assert router.counts.malformed == router.counts.wrong_role == router.counts.strangers == 0
 
 
+async def test_who_sends_garbage_without_a_pause_does_not_keep_the_loop_waiting():
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with bound(drain=1) as (router, socket):
+        for _ in range(100):
+            await socket.send(b"\xc1")
+        await asyncio.sleep(0.2)
+        ticker = asyncio.create_task(tick())
+        for _ in range(100):
+            await router.receive()
+        ticker.cancel()
+        assert router.counts.malformed == 100
+        assert turns >= 50
+
+
 async def test_what_was_refused_is_a_figure_of_the_run():
     async with bound() as (router, socket):
         assert router.refusals() == {}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlsp_async.config import Reward
-from rlsp_async.observe.dominance import SHAPES, dominance
+from rlsp_async.rewards.dominance import SHAPES, dominance
 
 
 def test_the_papers_setting() -> None:

@@ -1,0 +1,77 @@
+"""REINFORCE++, arXiv:2501.03262: PPO's loss without a critic, whitened over the whole batch instead of a group.
+
+    r_t   = R [t is last] - kl_coef (old_t - reference_t)                KL inside the reward, k1, every token
+    A_t   = sum_{s >= t} gamma^(s - t) r_s                               whitened over all tokens of the batch
+    rho_t = exp(logp_t - old_t)                                          trust region [1 - clip, 1 + clip]
+    w_t   = min(exp(old_t - behaviour_t), weight_cap)                    without gradient, for asynchrony
+    L     = - sum_t share_t w_t min(rho_t A_t, clip(rho_t) A_t)
+
+With `baseline = "group"` the group's mean is subtracted from R first (REINFORCE++-baseline); the whitening stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rlsp_async.algos import ops
+from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+
+NEEDS = frozenset({"old", "reference"})
+PRESETS: dict[str, dict[str, Any]] = {
+    # As published, without the correction for asynchrony, which they do not have.
+    "paper": {"weight_cap": 0.0},
+    "paper_baseline": {"weight_cap": 0.0, "baseline": "group"},
+}
+
+
+class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of REINFORCE++."""
+
+    clip: float = 0.2
+    gamma: float = 1.0
+    kl_coef: float = 0.01
+    """Price of KL to the policy with which the stage began; 0: that policy is not kept."""
+    baseline: Literal["none", "group"] = "none"
+    """Whether the mean reward of the group is subtracted first."""
+    weight_cap: float = 2.0
+    """Largest importance weight of old policy over behaviour policy; 0: no weight."""
+
+    def carries(self) -> Carried:
+        return "behaviour" if self.weight_cap else "step"
+
+
+def needs(cfg: Config) -> frozenset[str]:
+    return NEEDS if cfg.kl_coef else NEEDS - {"reference"}
+
+
+def advantages(cfg: Config, batch: Rollouts) -> Advantages:
+    """Whitened returns of every token; every rollout counts."""
+    reward_B = batch.reward_B
+    if cfg.baseline == "group":
+        reward_B = ops.group_advantages(reward_B, batch.group_B, divide_by_std=False)
+    reward_N, penalty = torch.zeros(int(batch.length_B.sum())), 0.0
+    if cfg.kl_coef:
+        assert batch.old_N is not None
+        assert batch.reference_N is not None
+        reward_N = -cfg.kl_coef * ops.log_ratio(batch.old_N, batch.reference_N, batch.mask_N)
+        penalty = -float(reward_N.sum()) / len(batch.length_B)
+    reward_N = reward_N.index_add(0, ops.last_tokens(batch.length_B), reward_B)
+    returns_N = ops.gae(reward_N, torch.zeros_like(reward_N), batch.length_B, cfg.gamma, 1.0)
+    keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
+    return Advantages(ops.whiten(returns_N, batch.mask_N), keep_B, stats={"kl_penalty": penalty})
+
+
+def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    assert tokens.old is not None
+    mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
+    rho = ops.ratio(tokens.logp, tokens.old, mask)
+    loss = ops.clipped_surrogate(rho, adv, cfg.clip, cfg.clip)
+    stats = ops.clip_stats(rho.detach(), adv, mask, cfg.clip, cfg.clip)
+    if cfg.weight_cap:
+        weight = ops.truncated_weight(tokens.old, tokens.behaviour, cfg.weight_cap, mask)
+        loss = weight * loss
+        stats["weight"] = ops.stat(weight, mask)
+    return (tokens.share * ops.guard(loss, mask)).sum(), stats

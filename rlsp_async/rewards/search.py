@@ -1,0 +1,149 @@
+"""How much a response searches: backtracks, checks and alternatives, counted where the text is (the verifier).
+
+    counts("Try 3 + 5 = 8. Wait, that is wrong. Let me check 3 * 5.")
+    -> {"backtracks": 1.0, "checks": 1.0, "alternatives": 0.0, "search_steps": 2.0}
+
+English phrases, listed below, at word boundaries, in any case, with straight or curly apostrophes. A sentence counts
+once for each of the three kinds, and only when it says something new: its words without the phrase (and, when fewer
+than MIN_WORDS are left, the words of the sentence before) must differ from those of every sentence counted before. So
+"wait" a hundred times counts once. Appending sentences never lowers a count; none goes above MAX_PER_KIND.
+
+The puzzles have a grammar of their own (`grammar.py`), which is read instead.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rlsp_async.rewards import grammar
+
+MAX_CHARS = 200_000
+"""Only so much of a response is read."""
+MAX_PER_KIND = 32
+MAX_LOOKED_AT = 400
+"""Sentences with a phrase, of one kind, that are compared at all."""
+MIN_WORDS = 3
+MAX_WORDS = 64
+"""Of a sentence; the rest of a longer one is not compared."""
+SAME = 0.8
+"""Jaccard similarity of two sentences' words from which on they say the same."""
+
+_IS = r"(?: is|'s| was|'re| are| looks| seems)(?: just| clearly| still| also)?"
+_WE = r"(?:let me|let's|let us|i will|i'll|i should|i need to|we can|we should|we need to|i can|i must)"
+_MADE = r"(?:i made|i've made|there(?: is|'s)|that(?: is|'s| was))"
+_AGAIN = r"(?: just| now| quickly| first| also| at least)?"
+PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "backtracks": (
+        # "wait" at the head of a clause; never "wait for the bus", "had to wait 5 minutes"
+        ("wait", r"(?:^|[,:(*]|\s-)\W{0,3}(?:(?:but|oh|hmm|ah|no|ok|okay|so|and|actually)\W{1,3}){0,3}wait\b"
+                 r"(?!\s+(?:for|until|till|on|time|an?|another|\d))"),
+        ("wrong", rf"\b(?:that|this|it|which|something){_IS} wrong\b"),
+        ("incorrect", rf"\b(?:that|this|it|which){_IS} incorrect\b"),
+        ("not right", rf"\b(?:that|this|it|which){_IS} not(?: quite)? right\b"),
+        ("n't right", r"\b(?:that|this|it|which) (?:isn't|wasn't)(?: quite)? right\b"),
+        ("right", r"\b(?:that|this|it|which) (?:can't be|doesn't (?:look|seem))(?: quite)? right\b"),
+        ("not correct", rf"\b(?:that|this|it|which){_IS} not correct\b"),
+        ("n't work", r"\b(?:that|this|it|which) (?:doesn't|didn't|won't|wouldn't) work\b"),
+        ("not work", r"\b(?:that|this|it|which) (?:does|did|will|would) not work\b"),
+        ("mistake", rf"\b{_MADE} an? (?:\w+ )?mistake\b|\bmy mistake\b"),
+        ("an error", rf"\b{_MADE} an error\b"),
+        ("start over", r"\bstart over\b"),
+        ("try again", rf"\b{_WE} try again\b|^\W*try again\b"),
+        ("go back", rf"\b{_WE} go back\b|^\W*go back\b"),
+        ("going back", r"\bgoing back\b"),
+        ("backtrack", r"\bbacktrack(?:ing)?\b"),
+        ("reconsider", r"\breconsider(?:ing)?\b"),
+        ("rethink", r"\brethink(?:ing)?\b"),
+        ("scratch that", r"\bscratch that\b"),
+        ("on second thought", r"\bon second thoughts?\b"),
+        ("dead end", r"\bdead end\b"),
+    ),
+    "checks": (
+        ("check", rf"\b{_WE}{_AGAIN} (?:double[- ]|re-?)?check\b|^\W*(?:to|now|double[- ]|re-?)?\W?check(?:ing)?\b"),
+        ("double", r"\bdouble[- ]check(?:ing|ed)?\b"),
+        ("verify", rf"\b{_WE}{_AGAIN} verify\b|\bto verify\b|^\W*(?:now )?verify\b"),
+        ("verifying", r"\bverifying\b"),
+        ("confirm", rf"\b{_WE}{_AGAIN} confirm\b|\bto confirm\b"),
+        ("sanity", r"\bsanity[- ]check\b"),
+        ("make sure", rf"\b{_WE}{_AGAIN} make sure\b"),
+        ("back in", r"\bplug(?:ging)? (?:\w+ ){0,4}back in(?:to)?\b"),
+        ("correct?", r"\b(?:is|was) (?:that|this|it) correct\?"),
+        ("right?", r"\b(?:is|was) (?:that|this|it) right\?"),
+    ),
+    "alternatives": (
+        ("alternatively", r"\balternatively\b"),
+        ("on the other hand", r"\bon the other hand\b"),
+        ("another", r"\banother (?:way|approach|method|option|possibility|idea|route|strategy|attempt)\b"),
+        ("different", r"\ba different (?:way|approach|method|option|idea|route|strategy)\b"),
+        ("instead", r"^\W*instead,|\b(?:let me|let's|let us|try|use|consider) (?:[^,;]{1,40} )?instead$"),
+        ("what if", r"\bwhat if\b"),
+        ("maybe", r"^\W*maybe (?:i|we|it|there|the|try|instead)\b"),
+        ("perhaps", r"^\W*perhaps (?:i|we|it|there|the|try|instead)\b"),
+        ("could also", r"\b(?:i|we|one) could also\b"),
+        ("can also", r"\b(?:i|we|one) can also\b"),
+        ("try something", r"\btry something (?:else|different)\b"),
+    ),
+}  # fmt: skip
+"""Kind -> (words that must be there for a look to be worth it, pattern within one lower-case sentence)."""
+
+_COMPILED = {kind: tuple((word, re.compile(pattern)) for word, pattern in patterns)
+             for kind, patterns in PATTERNS.items()}  # fmt: skip
+_SPELLING = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "\u00b4": "'", "`": "'",
+                           "\u2014": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\u00a0": " "})  # fmt: skip
+_END = re.compile(r"(?<=[.!?\u3002])\s|[\n\r;]")
+_WORD = re.compile(r"[^\W_]+")
+Words = frozenset[str]
+
+
+def counts(response: str) -> dict[str, float]:
+    """Counts of free text; "search_steps" is their sum."""
+    text = response[:MAX_CHARS].translate(_SPELLING).lower()
+    present = {kind: [p for word, p in patterns if word in text] for kind, patterns in _COMPILED.items()}
+    sentences = [s for s in (s.strip() for s in _END.split(text)) if s] if any(present.values()) else []
+    found = {kind: float(_count(sentences, patterns)) for kind, patterns in present.items()}
+    return {**found, "search_steps": sum(found.values())}
+
+
+def with_counts(verifier: str, prompt: str, response: str, answer: str, parts: dict[str, float]) -> dict[str, float]:
+    """A verdict's parts and the counts of its response.
+
+    `verifier` is its name with version ("ops/1"). Where the puzzle's grammar is read its counts replace the verifier's;
+    elsewhere a part that the verifier itself reports stays.
+    """
+    found = grammar.counts(verifier.partition("/")[0], prompt, response[:MAX_CHARS], answer)
+    return {**counts(response), **parts} if found is None else {**parts, **found}
+
+
+def _count(sentences: list[str], patterns: list[re.Pattern[str]]) -> int:
+    """Sentences that match a pattern and say something that no counted one has said."""
+    said: list[Words] = []
+    num_looked_at = 0
+    for number, sentence in enumerate(sentences if patterns else []):
+        match = next((m for p in patterns if (m := p.search(sentence))), None)
+        if match is None:
+            continue
+        num_looked_at += 1
+        words = _context(sentences, number, patterns)
+        if words and all(_similarity(words, other) < SAME for other in said):
+            said.append(words)
+        if len(said) == MAX_PER_KIND or num_looked_at == MAX_LOOKED_AT:
+            break
+    return len(said)
+
+
+def _context(sentences: list[str], number: int, patterns: list[re.Pattern[str]]) -> Words:
+    words = _words(sentences[number], patterns)
+    if len(words) < MIN_WORDS and number:
+        words |= _words(sentences[number - 1], patterns)
+    return words
+
+
+def _words(sentence: str, patterns: list[re.Pattern[str]]) -> Words:
+    """The words of a sentence without the phrases."""
+    for pattern in patterns:
+        sentence = pattern.sub(" ", sentence)
+    return frozenset(_WORD.findall(sentence)[:MAX_WORDS])
+
+
+def _similarity(a: Words, b: Words) -> float:
+    return len(a & b) / len(a | b)

@@ -1,0 +1,48 @@
+"""Python functions from their docstrings (Chen et al., arXiv:2107.03374; MIT licence), shipped; evaluation only.
+
+164 problems; the training split is empty. The reference answer is what the verifier `code` reads: JSON with the tests
+and the name of the function, {"entry_point": "add", "test": "def check(candidate): ..."}.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rlsp_async.config import Section
+from rlsp_async.tasks.inmemory import Item, Manner, Rows
+from rlsp_async.tasks.rows import Row, read_rows, shipped_file, text_field
+
+TEMPLATE = "Complete this function. Answer with the whole function in one ```python block.\n\n```python\n{prompt}```"
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the problems are and how they are put to the model."""
+
+    path_test: str = ""
+    """HumanEval.jsonl(.gz) or another file with `prompt`, `test` and `entry_point`. Empty: the shipped one."""
+    chat: bool = True
+    """Put the prompt through the tokenizer's chat template, as a user message."""
+    system: str = ""
+    """System message; needs chat."""
+    template: str = TEMPLATE
+    """`{prompt}` is replaced by signature and docstring; "{prompt}" alone asks a base model for the rest."""
+
+    def __post_init__(self) -> None:
+        _manner(self)
+
+
+def load(cfg: Config, seed: int) -> Rows:
+    """Reads the file. Raises DataError with FILE:LINE for a row that cannot be used."""
+    path = Path(cfg.path_test).expanduser() if cfg.path_test else shipped_file("humaneval.jsonl.gz")
+    items = [_item(row, f"{path}:{line}", f"{path.name}:{line}") for line, row in read_rows(path)]
+    return Rows("humaneval", _manner(cfg), {"train": [], "test": items})
+
+
+def _item(row: Row, where: str, source: str) -> Item:
+    answer = json.dumps({name: text_field(row, name, where) for name in ("entry_point", "test")})
+    return Item(prompt=text_field(row, "prompt", where), answer=answer, source=source)
+
+
+def _manner(cfg: Config) -> Manner:
+    return Manner(template=cfg.template, chat=cfg.chat, system=cfg.system, verifier="code")

@@ -1,0 +1,18 @@
+"""Your own Parquet files, with the options of `jsonl`; needs pyarrow: pip install 'rlsp_async[parquet]'.
+
+    [task]
+    name = "parquet"
+    options = { path_train = "train.parquet", path_test = "test.parquet", prompt_field = "question", chat = true }
+"""
+
+from __future__ import annotations
+
+from rlsp_async.tasks.inmemory import Rows
+from rlsp_async.tasks.jsonl import Config, task_of
+
+__all__ = ["Config", "load"]
+
+
+def load(cfg: Config, seed: int) -> Rows:
+    """Reads the files; their names say their format."""
+    return task_of(cfg, "parquet")

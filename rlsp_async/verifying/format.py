@@ -1,0 +1,118 @@
+"""Verifier of form: the tags that a response must have, in order, each once, and nothing else said about it.
+
+    tags = ["think", "answer"]      "<think>...</think> <answer>...</answer>"
+
+Alone, a response is `correct` when every rule holds. With `inner` the verdict is the inner verifier's, the part
+"format" is the share of rules that hold, and with `strict` nothing is correct in a wrong form.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from rlsp_async.config import Section
+from rlsp_async.messages import Verdict
+from rlsp_async.verifying.inner import load_inner, with_parts
+from rlsp_async.verifying.verifier import unparsable
+
+VERSION = "1"
+LANE = "fast"
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rules."""
+
+    tags: tuple[str, ...] = ("think", "answer")
+    """Each `<tag>...</tag>` once, in this order, not empty."""
+    prompt_opens: bool = False
+    """The prompt ends with the first opening tag, so the response begins inside it."""
+    text_outside: bool = False
+    """Words may stand outside the tags."""
+    pattern: str = ""
+    """A regular expression that must be found in the response; empty: none."""
+    inner: str = ""
+    """Verifier of the answer; empty: the form is all."""
+    inner_options: dict[str, Any] = {}
+    strict: bool = False
+    """With `inner`: a right answer in a wrong form is wrong."""
+
+    def __post_init__(self) -> None:
+        bad = [tag for tag in self.tags if not re.fullmatch(r"[A-Za-z][\w-]*", tag)]
+        if bad or len(set(self.tags)) < len(self.tags):
+            raise ValueError(f"tags must be different names of letters, digits and hyphens, without brackets: {bad}")
+        if not self.tags and not self.pattern:
+            raise ValueError("there is no rule: set tags or pattern")
+        try:
+            re.compile(self.pattern)
+        except re.error as e:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {e}") from None
+
+
+class Format:
+    """A verifier with its options."""
+
+    def __init__(self, cfg: Config) -> None:
+        self._cfg = cfg
+        self._inner = load_inner(cfg.inner, cfg.inner_options) if cfg.inner else None
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict:
+        """The verdict; its detail says which rule is broken first."""
+        broken, num_rules = self._broken(response)
+        share = 1.0 - len(broken) / num_rules
+        if self._inner is None:
+            if not response.strip():
+                return unparsable("empty response")
+            return Verdict(status="wrong" if broken else "correct", detail=broken[0] if broken else "",
+                           parts={"correct": float(not broken), "format": share})
+        verdict = with_parts(self._inner.judge(prompt, response, answer), format=share)
+        if self._cfg.strict and broken and verdict.status == "correct":
+            return msgspec.structs.replace(verdict, status="wrong", detail=broken[0],
+                                           parts={**verdict.parts, "correct": 0.0})
+        return verdict
+
+    def _broken(self, response: str) -> tuple[list[str], int]:
+        """What is wrong, and how many rules there are."""
+        cfg = self._cfg
+        text = f"<{cfg.tags[0]}>{response}" if cfg.prompt_opens and cfg.tags else response
+        broken = [f"<{tag}> stands {_count(text, tag)} times, not once" for tag in cfg.tags if not _once(text, tag)]
+        num_rules = len(cfg.tags)
+        if cfg.tags:
+            num_rules += 2 - cfg.text_outside
+            blocks = list(re.finditer(rf"<({'|'.join(map(re.escape, cfg.tags))})>(.*?)</\1>", text, re.S))
+            if tuple(block[1] for block in blocks) != cfg.tags:
+                broken.append(f"the tags do not follow each other as {', '.join(cfg.tags)}")
+            if not cfg.text_outside and _outside(text, blocks):
+                broken.append("there is text outside the tags")
+        if cfg.pattern:
+            num_rules += 1
+            if not re.search(cfg.pattern, text):
+                broken.append("the pattern is not found")
+        return broken, num_rules
+
+
+def _count(text: str, tag: str) -> int:
+    return max(text.count(f"<{tag}>"), text.count(f"</{tag}>"))
+
+
+def _once(text: str, tag: str) -> bool:
+    """Opened once, closed once, and something in between."""
+    if text.count(f"<{tag}>") != 1 or text.count(f"</{tag}>") != 1:
+        return False
+    inside = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+    return bool(inside[1] and inside[0].strip())
+
+
+def _outside(text: str, blocks: list[re.Match[str]]) -> bool:
+    at, left = 0, []
+    for block in blocks:
+        left.append(text[at:block.start()])
+        at = block.end()
+    return any(piece.strip() for piece in [*left, text[at:]])
+
+
+def load(cfg: Config) -> Format:
+    """The verifier."""
+    return Format(cfg)

@@ -1,0 +1,79 @@
+"""Verifier by regular expression.
+
+    pattern = "Answer: (\\\\w+)"     the first group of the last match is the answer, compared word for word
+    pattern = "\\\\bdef \\\\w+"        without a group: a match is enough, and the reference answer is not read
+    no pattern                     the reference answer is the pattern
+
+Only what follows the last `</think>` is searched. A pattern that runs away ends as `timeout`: the process is killable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Literal
+
+from rlsp_async.config import Section
+from rlsp_async.errors import DataError
+from rlsp_async.messages import Verdict
+from rlsp_async.verifying.exact import plain_words
+from rlsp_async.verifying.verifier import judged, unparsable
+
+VERSION = "1"
+LANE = "fast"
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the response is searched."""
+
+    pattern: str = ""
+    """Python's syntax; empty: the reference answer of each prompt."""
+    match: Literal["search", "full"] = "search"
+    """Anywhere in the text, or the text as a whole, blanks around it put aside."""
+    ignore_case: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as e:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {e}") from None
+
+
+class Regex:
+    """A verifier with its options."""
+
+    def __init__(self, cfg: Config) -> None:
+        self._cfg = cfg
+        self._flags = re.IGNORECASE if cfg.ignore_case else re.NOFLAG
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict:
+        """The verdict. Raises DataError for a reference answer that is needed and cannot be used."""
+        text = response.rpartition("</think>")[2].strip()
+        match = self._last_match(self._compiled(answer), text)
+        if match is None:
+            return unparsable("no match")
+        if not self._cfg.pattern or not match.re.groups:
+            return judged(True, match.group())
+        gold = plain_words(answer)
+        if not gold:
+            raise DataError("the reference answer is empty")
+        found = match.group(1) or ""
+        return judged(plain_words(found) == gold, found)
+
+    def _compiled(self, answer: str) -> re.Pattern[str]:
+        if not (self._cfg.pattern or answer):
+            raise DataError("the reference answer is empty, and no pattern is set")
+        try:
+            return re.compile(self._cfg.pattern or answer, self._flags)
+        except re.error as e:
+            raise DataError(f"the reference answer {answer[:80]!r} is no regular expression: {e}") from None
+
+    def _last_match(self, pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+        if self._cfg.match == "full":
+            return pattern.fullmatch(text)
+        return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+
+
+def load(cfg: Config) -> Regex:
+    """The verifier."""
+    return Regex(cfg)

@@ -1,0 +1,77 @@
+"""What the hub has decided waits in order, and not without bound; it decides on while the disk is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from rlsp_async.config import Replay
+from rlsp_async.messages import Work
+from rlsp_async.replay.decided import Decided
+from rlsp_async.replay.heads import Cursor, Put
+from rlsp_async.replay.state import Effects
+from tests.replay.test_server import FakeRouter, server, two_stages, until
+
+
+def effects(number: int) -> Effects:
+    return Effects(records=[Cursor(name="c", value=number)], wants=[number])
+
+
+async def test_what_waits_is_taken_at_once_and_in_order():
+    decided = Decided(10)
+    assert decided.is_empty
+    decided.add(effects(1), 1)
+    decided.add(effects(2))
+    decided.add(effects(3), 2)
+    assert not decided.is_empty
+    taken = await decided.take()
+    assert taken.wants == [1, 2, 3]
+    assert [record.value for record in taken.records] == [1, 2, 3]
+    assert decided.is_empty
+
+
+async def test_no_more_messages_wait_than_may_share_a_commit():
+    decided = Decided(3)
+    assert await decided.room() == 3
+    decided.add(effects(1), 2)
+    assert await decided.room() == 1
+    decided.add(effects(2), 1)
+    waiting = asyncio.create_task(decided.room())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await decided.take()
+    async with asyncio.timeout(1):
+        assert await waiting == 3
+
+
+async def test_the_hub_decides_on_while_a_commit_is_under_way_and_sends_nothing_of_it(tmp_path):
+    """With a disk of 20 ms a commit: decisions run ahead of it, messages do not, and no commit is above its bound."""
+    cfg = two_stages(tmp_path, replay=Replay(commit_groups=4))
+    hub = server(cfg)
+    on_disk: set[int] = set()
+    early: list[Any] = []
+    ahead: list[int] = []
+
+    def on_send(peer: bytes, message: Any) -> None:
+        if isinstance(message, Work) and hasattr(message.job, "group_id") and message.job.group_id not in on_disk:
+            early.append(message)
+
+    task = asyncio.create_task(hub.run(lambda: FakeRouter(on_send=on_send)))
+    await until(lambda: hasattr(hub, "_journal"))
+    store = hub._journal.commit
+
+    def commit(records: Any) -> None:
+        bodies = sum(isinstance(record, Put) and record.body is not None for record in records)
+        assert bodies <= cfg.replay.commit_groups
+        before = hub._hub.state.last_group_id
+        time.sleep(0.02)
+        ahead.append(hub._hub.state.last_group_id - before)
+        store(records)
+        on_disk.update(record.head.group_id for record in records if isinstance(record, Put))
+
+    hub._journal.commit = commit  # type: ignore[method-assign]
+    await task
+    assert hub._hub.state.ending == "finished"
+    assert early == []
+    assert max(ahead) > 0
