@@ -215,11 +215,14 @@ def _versions(num: int) -> str:
 
 def _data(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
     """Reads prompts and demonstrations, and the algorithms' options. Raises DataError, ConfigError."""
-    from rlsp_async.prepare import check_data, check_modules
+    from rlsp_async.prepare import check_data, check_modules, overlap_of
+    from rlsp_async.tasks.overlap import summary
 
     size = check_data(cfg)
     check_modules(cfg)
     found = [Finding("held-out prompts", "endless" if size < 0 else str(size), f"task {cfg.task.name}, readable")]
+    if overlap := overlap_of(cfg):
+        found.append(Finding("training rows", *summary(overlap)))
     if cfg.model.path and shape and Path(cfg.model.path).expanduser().is_dir():
         from rlsp_async.prepare import check_window
 

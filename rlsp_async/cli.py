@@ -35,6 +35,7 @@ examples:
   rlsp chaos launch/configs/chaos_cpu.toml            kill, freeze and disturb everything; nothing may be lost
   rlsp eval  runs/ops_cpu/final --task ops -n 8       held-out pass@1 and pass@8 of any model directory
   rlsp demos ops -n 3                                 what the task looks like
+  rlsp tasks jsonl path_train=mine.jsonl --report     your own file: sizes, an example, rows that both splits have
 
 on several machines (RUN is a directory that `rlsp run` prepared, on a shared disk or copied):
   rlsp keys    new keys                               once; says which files go where, see docs/operations.md
@@ -122,11 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
     audit.add_argument("--json", action="store_true", help="every finding as JSON")
     _add_chaos(commands)
+    _add_tasks(commands)
     _add_offline(commands)
-    demos = commands.add_parser("demos", help="a few demonstrations of a task, readable")
-    demos.add_argument("task", metavar="TASK", help="a task (`rlsp tasks`) or a config whose task it is")
-    demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
-    commands.add_parser("tasks", help="the tasks that ship, one line each")
     return parser
 
 
@@ -156,6 +154,19 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="default: 1.0")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+
+
+def _add_tasks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demos = commands.add_parser("demos", help="a few demonstrations of a task, readable")
+    demos.add_argument("task", metavar="TASK", help="a task (`rlsp tasks`) or a config whose task it is")
+    demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
+    tasks = commands.add_parser("tasks", help="the tasks that ship, with an example each; one of them in detail")
+    tasks.add_argument("task", metavar="TASK", nargs="?", default="", help="one task, or a config whose task it is")
+    tasks.add_argument("--report", action="store_true", help="which training rows repeat held-out ones, and what was "
+                       "removed")
+    for parser in (demos, tasks):
+        parser.add_argument("overrides", metavar="key=value", nargs="*", default=[],
+                            help="options of the task, e.g. path_train=train.jsonl limit=100")
 
 
 def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -211,13 +222,13 @@ def _act(arguments: argparse.Namespace) -> int:
         case "grade":
             return grade.grade(arguments)
         case "demos":
-            from rlsp_async.observe.show import show_demonstrations
+            from rlsp_async.observe.tasks import show_demonstrations
 
-            return show_demonstrations(arguments.task, arguments.n)
+            return show_demonstrations(arguments.task, arguments.n, arguments.overrides)
         case "tasks":
-            from rlsp_async.observe.show import show_tasks
+            from rlsp_async.observe.tasks import show_tasks
 
-            return show_tasks()
+            return show_tasks(arguments.task, arguments.overrides, report=arguments.report)
         case "keys":
             from rlsp_async.keys import keys
 

@@ -88,6 +88,7 @@ class _Grading:
         self._out = out
         self._pools: dict[str, VerifierPool] = {}
         self._counts: Counter[str] = Counter()
+        self._num_judge_failed = 0
         self._start = self._told = time.monotonic()
 
     async def run(self, file: IO[bytes]) -> int:
@@ -149,6 +150,7 @@ class _Grading:
         results = await task
         records = [_record(number, result) for (number, _), result in zip(chunk, results, strict=True)]
         self._counts.update(str(record["status"]) for record in records)
+        self._num_judge_failed += sum(record["parts"].get("judge_failed", 0.0) > 0 for record in records)
         try:
             self._out.write(b"".join(_ENCODE(record) + b"\n" for record in records))
             self._out.flush()
@@ -164,6 +166,8 @@ class _Grading:
         num, taken = self._counts.total(), time.monotonic() - self._start
         shown = ", ".join(f"{status} {count}" for status, count in sorted(self._counts.items())) or "nothing"
         _tell(f"{num} lines in {taken:.1f} s ({num / max(taken, 1e-9):.0f} a second): {shown}")
+        if failed := self._num_judge_failed:
+            _tell(f"the judge failed on {failed} of them: part \"judge_failed\", a neutral value stands in")
         if bad := self._counts["bad_line"]:
             _tell(f"{bad} bad line{'s' * (bad > 1)}: see the records with status \"bad_line\"")
 

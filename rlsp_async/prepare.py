@@ -14,10 +14,16 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, MachineError, UserError
+
+if TYPE_CHECKING:
+    from rlsp_async.tasks.overlap import Overlap
 
 
 def check_modules(cfg: RunConfig) -> None:
@@ -31,8 +37,8 @@ def check_modules(cfg: RunConfig) -> None:
     from rlsp_async.tasks.base import load_task
     from rlsp_async.verifying.verifier import load_verifier, verifier_name
 
+    task = load_task(cfg.task, cfg.seed)
     load_verifier(verifier_name(cfg), cfg.task.verifier_options)
-    size = load_task(cfg.task, cfg.seed).size("train")
     for name, stage in cfg.stages.items():
         try:
             load_algorithm(stage.algorithm)
@@ -41,7 +47,7 @@ def check_modules(cfg: RunConfig) -> None:
         try:
             load_choice(stage, cfg.seed)
             if stage.source == "rollouts":
-                load_selector(stage.prompts, cfg.seed, size)
+                load_selector(stage.prompts, cfg.seed, task.size("train"))
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
 
@@ -69,6 +75,15 @@ def check_data(cfg: RunConfig) -> int:
     return -1 if size is None else size
 
 
+def overlap_of(cfg: RunConfig) -> Overlap | None:
+    """What the training and the test rows of the task have in common; None for a task that reads no rows."""
+    from rlsp_async.tasks.base import load_task
+    from rlsp_async.tasks.inmemory import Rows
+
+    task = load_task(cfg.task, cfg.seed)
+    return task.overlap() if isinstance(task, Rows) else None
+
+
 def check_window(cfg: RunConfig, model: Path) -> int:
     """Prompts fit into the model with room for an answer; returns the longest of the first prompts, in tokens."""
     from rlsp_async.model import check_window as longest_prompt
@@ -79,7 +94,10 @@ def check_window(cfg: RunConfig, model: Path) -> int:
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
-    """Checks everything, then writes RUN (config.toml, model/, logs/) whole. Raises UserError and leaves nothing."""
+    """Checks everything, then writes RUN whole: config.toml, data.json, model/, logs/.
+
+    Raises UserError and leaves nothing.
+    """
     from rlsp_async.model import prepare_model
     from rlsp_async.weights.place import clean
 
@@ -91,6 +109,8 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
         check_window(cfg, made / "model")
         (made / "logs").mkdir()
         (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
+        if overlap := overlap_of(cfg):
+            (made / "data.json").write_bytes(msgspec.json.format(msgspec.json.encode(overlap)))
         made.chmod(0o755)
         clean(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
         os.rename(made, directory)

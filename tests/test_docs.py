@@ -107,7 +107,7 @@ def test_commands_parse(page):
             arguments = cli._parse(words)
         except SystemExit as e:
             raise AssertionError(f"{ids(page)}: {command}") from e
-        for override in getattr(arguments, "overrides", []):
+        for override in [] if arguments.command in ("demos", "tasks") else getattr(arguments, "overrides", []):
             key = re.sub(r"stages\.[\w-]+", "stages.NAME", override.partition("=")[0])
             assert key in known_keys(), f"{ids(page)}: {override}"
 

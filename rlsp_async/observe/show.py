@@ -1,4 +1,4 @@
-"""What the commands print: the results of a run, demonstrations, tasks, an evaluation. One table each.
+"""What the commands print: the results of a run, an evaluation. One table each.
 
 A terminal gets colours, a pipe plain text; `--json` gives the same facts to programs.
 """
@@ -9,18 +9,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import msgspec
 
-from rlsp_async.config import Task, load
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.observe.report import Report, build_report, load_report, write_report
 from rlsp_async.observe.rows import headline_figures
+from rlsp_async.observe.tasks import task_of
 from rlsp_async.observe.words import count_text, figure_name, figure_text, seconds_text
-
-if TYPE_CHECKING:
-    from rlsp_async.tasks import base
 
 
 def show_run(directory: Path, note: str = "", out: TextIO | None = None) -> int:
@@ -130,57 +127,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> N
         if number == 0:
             print("  ".join("-" * width for width in widths), file=out)
     print(file=out)
-
-
-# --- tasks ---------------------------------------------------------------------------------------------------------
-
-
-def task_of(text: str) -> tuple[Task, int]:
-    """The task section and the seed that a name, or a config file, stands for."""
-    if text.endswith(".toml"):
-        cfg = load(text)
-        return cfg.task, cfg.seed
-    return Task(name=text), 0
-
-
-def show_demonstrations(text: str, num: int, out: TextIO | None = None) -> int:
-    """`rlsp demos TASK`: prompt, response and reference answer of the first demonstrations; without any, prompts."""
-    from rlsp_async.tasks.base import load_task
-
-    if num < 1:
-        raise ConfigError(f"-n {num}: at least 1")
-    out = out or sys.stdout
-    section, seed = task_of(text)
-    task = load_task(section, seed)
-    for index in range(num):
-        _demonstration(task, index, out)
-    return 0
-
-
-def _demonstration(task: base.Task, index: int, out: TextIO) -> None:
-    try:
-        prompt, response = task.demonstration(index)
-    except DataError as e:
-        if index:
-            raise
-        print(f"({e})\n", file=out)
-        prompt, response = task.prompt("train", index), ""
-    print(f"--- {prompt.prompt_id}", file=out)
-    print(f"prompt:    {prompt.text}", file=out)
-    if response:
-        print(f"response:  {response}", file=out)
-    print(f"reference: {prompt.answer}\n", file=out)
-
-
-def show_tasks(out: TextIO | None = None) -> int:
-    """`rlsp tasks`: what ships, with the first line of each module."""
-    from rlsp_async.modules import find_module, known_names
-
-    needs = ("Config", "load")
-    for name in known_names("rlsp_async.tasks", needs):
-        module = find_module(name, "rlsp_async.tasks", "task", needs)
-        print(f"{name:<14} {(module.__doc__ or '').strip().splitlines()[0]}", file=out or sys.stdout)
-    return 0
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------

@@ -164,9 +164,9 @@ def _job(state: HubState, head: Head) -> SampleJob:
 def prompt_of(state: HubState, head: Head) -> Prompt:
     """The prompt of an issued group, made again from its place in the split."""
     drawn = head.purpose == "train"
-    return msgspec.structs.replace(
-        state.prompt(_split(head), head.index), index=head.index, visit=head.visit, propensity=head.propensity,
-        selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform")
+    return msgspec.structs.replace(state.prompt(_split(head), head.index), index=head.index, visit=head.visit,
+                                   propensity=head.propensity,
+                                   selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform")
 
 
 def _split(head: Head) -> Literal["train", "test"]:

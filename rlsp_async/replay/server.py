@@ -223,9 +223,8 @@ class ReplayServer:
                 ahead += await self._in(self._helper, self._makers[source].make, first, CHUNK)
             if ahead and self._hub.demonstrations_wanted():
                 num = await self._decided.room()
-                if self._hub.state.stage is not stage:
-                    continue  # they are for a stage that has ended meanwhile
-                self._decide(self._hub.admit(ahead[:num], self._now()), min(num, len(ahead)))
+                if self._hub.state.stage is stage:  # else they are for a stage that has ended meanwhile
+                    self._decide(self._hub.admit(ahead[:num], self._now()), min(num, len(ahead)))
                 next_cursor = self._hub.state.cursors.get(source, 0)
                 ahead = [item for item in ahead if item[0] >= next_cursor]
             else:

@@ -1,10 +1,10 @@
-"""Your own prompts and answers, one JSON object a line.
+"""Your own prompts and answers from files of rows: JSON lines, JSON, CSV, Parquet or Arrow.
 
     [task]
     name = "jsonl"
     options = { path_train = "train.jsonl", path_test = "test.jsonl", chat = true }
 
-    {"prompt": "What is 2 + 2?", "answer": "4"}
+    {"prompt": "What is 2 + 2?", "answer": "4"}            a line of train.jsonl
 
 The names of the files say their format: .jsonl, .json, .csv (also .jsonl.gz, .json.gz), .parquet, .arrow; a directory
 is a data set with splits (`folders.py`). Without `path_test` the md5 of a prompt decides whether it is held out. The
@@ -22,6 +22,7 @@ from rlsp_async.tasks.folders import files_of, splits
 from rlsp_async.tasks.inmemory import Deduplicate, Item, Manner, Rows
 from rlsp_async.tasks.rows import Row, is_heldout, read_rows, text_field
 
+EXAMPLE = ("What is 2 + 2?", "4")
 TEMPLATE = "{prompt}\nPut the final answer in \\boxed{}."
 
 

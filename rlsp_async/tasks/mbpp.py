@@ -23,7 +23,7 @@ HELDOUT = range(11, 511)
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the problems are and how they are put to the model."""
 
-    path: str = ""
+    path_all: str = ""
     """mbpp.jsonl or sanitized-mbpp.json as published, with all splits in it. Empty: the shipped one."""
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
@@ -40,7 +40,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def load(cfg: Config, seed: int) -> Rows:
     """Reads the file. Raises DataError with FILE:LINE for a row that cannot be used."""
-    path = Path(cfg.path).expanduser() if cfg.path else shipped_file("mbpp.jsonl.gz")
+    path = Path(cfg.path_all).expanduser() if cfg.path_all else shipped_file("mbpp.jsonl.gz")
     splits: dict[Split, list[Item]] = {"train": [], "test": []}
     for line, row in read_rows(path):
         where = f"{path}:{line}"

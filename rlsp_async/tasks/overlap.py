@@ -109,6 +109,12 @@ def report_lines(overlap: Overlap, name: str) -> list[str]:
     return lines
 
 
+def summary(overlap: Overlap) -> tuple[str, str]:
+    """The report in two cells: training rows, and what became of those that repeat a test row."""
+    near = f"{overlap.near} {'removed' if overlap.near_removed else 'kept'} that share {NGRAM_WORDS} words in a row"
+    return str(overlap.train), f"{overlap.removed} removed that equal a held-out row, {near} with one"
+
+
 def _pair_lines(pairs: Sequence[Pair], num: int) -> Iterator[str]:
     for pair in pairs:
         yield f"  {pair.train} = {pair.test}: {pair.text}"

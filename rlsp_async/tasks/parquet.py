@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from rlsp_async.tasks.inmemory import Rows
-from rlsp_async.tasks.jsonl import Config, task_of
+from rlsp_async.tasks.jsonl import EXAMPLE, Config, task_of
 
-__all__ = ["Config", "load"]
+__all__ = ["EXAMPLE", "Config", "load"]
 
 
 def load(cfg: Config, seed: int) -> Rows:

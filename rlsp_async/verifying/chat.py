@@ -39,14 +39,15 @@ class ChatError(Exception):
 class Chat:
     """One endpoint. Made before the process is confined: it reads the certificates."""
 
-    def __init__(self, base_url: str, key: str) -> None:
-        """Raises ValueError for what is no http or https address."""
+    def __init__(self, base_url: str, key: str, ca_file: str = "") -> None:
+        """`ca_file`: certificates to trust, PEM; empty: the system's. Raises ValueError for what is no http or https
+        address, OSError for a file that holds no certificates."""
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise ValueError(f"base_url {base_url!r} must look like http://host:8000/v1")
         self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         self._path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = ssl.create_default_context(cafile=ca_file or None) if parts.scheme == "https" else None
         self._key = key
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close",
                          "Accept-Encoding": "identity", "User-Agent": "rlsp_async"}
@@ -60,7 +61,8 @@ class Chat:
         except TimeoutError:
             raise ChatError("no answer in time", True) from None
         except (OSError, http.client.HTTPException, ValueError) as e:
-            raise ChatError(self._clean(f"{type(e).__name__}: {e}"), True) from None
+            may_help = not isinstance(e, ssl.SSLCertVerificationError)
+            raise ChatError(self._clean(f"{type(e).__name__}: {e}"), may_help) from None
         if status != 200:
             may_help = status in RETRIED or status >= 500
             why = self._clean(f"status {status}: {body[:2000].decode('utf-8', 'replace')}")

@@ -4,7 +4,8 @@
     find_code("    return x", "f", "def f(x):\\n")                              # a completion of the prompt
 
 In this order, after the last `</think>`: the last fenced block that defines the function, the whole text if it is code
-that does, the last block as the rest of the prompt, the text as the rest of the prompt up to where it stops being code.
+that does, the lines of it that are code; else the last block, or the text up to where it stops being code, as the rest
+of the prompt.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ import re
 import warnings
 
 MAX_CHARS = 64_000
-_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```(?![\w`])|\Z)", re.MULTILINE | re.DOTALL)
+_PROMPT_FENCE = re.compile(r"```\w*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-_FIRST_LINE = re.compile(r"^(?:from|import|def|class|async def|@)\b.*", re.MULTILINE)
+_FIRST_LINE = re.compile(r"^(?:(?:from|import|def|class|async def)\b|@|[A-Za-z_]\w*\s*=(?!=)).*", re.MULTILINE)
+
+_CODE_LINE = re.compile(
+    r"(?:from|import|def|class|async|if|elif|else|for|while|with|try|except|finally|assert)\b|[@#)\]}]"
+    r"|[A-Za-z_][\w.]*(?:\[[^\]]*\])?\s*(?:[-+*/|&^]?=|\()"
+)
 
 
 def find_code(response: str, name: str, prompt: str) -> str | None:
@@ -25,7 +32,7 @@ def find_code(response: str, name: str, prompt: str) -> str | None:
     if len(text) > MAX_CHARS:
         return None
     blocks: list[str] = [block for block in _FENCE.findall(text) if block.strip()]
-    for code in (*reversed(blocks), text):
+    for code in (*reversed(blocks), text, _code_lines(text)):
         if defines(code, name):
             return f"{preamble(prompt, name)}\n{code}"
     for begin in _beginnings(prompt):
@@ -85,9 +92,22 @@ def _beginnings(prompt: str) -> list[str]:
     """Places in the prompt where code may stand: its fenced blocks, all of it, from its first line of code on."""
     if len(prompt) > MAX_CHARS:
         return []
-    found = list(reversed(_FENCE.findall(prompt)))
+    found = list(reversed(_PROMPT_FENCE.findall(prompt)))
     first = _FIRST_LINE.search(prompt)
     return [*found, prompt, *([prompt[first.start() :]] if first else [])]
+
+
+def _code_lines(text: str) -> str:
+    """From the first line of code up to the first line that is neither indented nor looks like code."""
+    first = _FIRST_LINE.search(text)
+    if first is None:
+        return ""
+    kept: list[str] = []
+    for line in text[first.start() :].splitlines(keepends=True):
+        if line.strip() and not line[0].isspace() and not _CODE_LINE.match(line):
+            break
+        kept.append(line)
+    return "".join(kept)
 
 
 def _indented(text: str) -> str:

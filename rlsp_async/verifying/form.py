@@ -26,6 +26,16 @@ def alike(gold: str, found: str, scalars: Callable[[str, str], bool | None]) -> 
     return _alike(shape_of(gold), shape_of(found), scalars)
 
 
+def alike_in_order(gold: str, found: str, scalars: Callable[[str, str], bool | None]) -> bool | None:
+    """As `alike`, but two lists are equal in one order only; sets, and what a plus-minus sign stands for, have none."""
+    if "\\pm" in gold + found or "\\mp" in gold + found:
+        return alike(gold, found, scalars)
+    one, other = shape_of(gold), shape_of(found)
+    if one.kind == other.kind == "list":
+        return len(one.parts) == len(other.parts) and _in_order(one.parts, other.parts, scalars)
+    return _alike(one, other, scalars)
+
+
 def _alike(gold: Shape, found: Shape, scalars: Callable[[str, str], bool | None]) -> bool | None:
     if gold.kind == "relation" or found.kind == "relation":
         return _relations(gold, found, scalars)

@@ -41,6 +41,8 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: str
     api_key_env: str = ""
     """Name of the environment variable that holds the key. Empty: none is sent."""
+    ca_file: str = ""
+    """PEM file of the certificates that an https address is checked against. Empty: the system's."""
     rubric: str = "exploration"
     """exploration, correctness, or a text of your own with {response}, and {prompt} and {answer} if you want."""
     score_range: tuple[float, float] = (0.0, 1.0)
@@ -94,7 +96,9 @@ class Judge:
         self._cfg = cfg
         self._rubric = named(cfg.rubric, *cfg.score_range)
         try:
-            self._chat = Chat(cfg.base_url, key)
+            self._chat = Chat(cfg.base_url, key, cfg.ca_file)
+        except OSError as e:
+            raise ConfigError(f"task.verifier_options.ca_file: {cfg.ca_file}: {e}") from None
         except ValueError as e:
             raise ConfigError(f"task.verifier_options: {e}") from None
         inner = cfg.inner or ("math" if cfg.rubric == "exploration" else "")

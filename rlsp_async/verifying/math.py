@@ -5,21 +5,24 @@
 Order: equal as tidy text; both plain numbers (`number.py`; units, currency and per-cent signs are put aside); equal
 shape by shape (`form.py`: lists, tuples, sets, intervals, matrices, equations, expressions, words); and for what is not
 read there, math-verify (`algebra.py`). An answer that could explode in a parser is unparsable, with the reason.
-Parts: "correct" and "format" (1: an answer was found).
+Parts: "correct" and "format" (1: an answer was found). What one can argue about is an option (`Config`).
 """
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Literal
 
+from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.algebra import MAX_CHARS, equal, refusal
 from rlsp_async.verifying.expression import Unreadable
-from rlsp_async.verifying.form import alike, scalar_values
+from rlsp_async.verifying.form import alike, alike_in_order, scalar_values
 from rlsp_async.verifying.number import read_number
-from rlsp_async.verifying.span import find_answer, strip_box
+from rlsp_async.verifying.shapes import shape_of
+from rlsp_async.verifying.span import Place, find_answer, strip_box
 from rlsp_async.verifying.spelling import flat, plain
 from rlsp_async.verifying.verifier import judged, unparsable
 from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
@@ -35,23 +38,59 @@ _UNIT_WORDS = re.compile(
 )
 
 
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one can argue about."""
+
+    extract: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
+    """Where the answer may stand, the first place that there is wins; name fewer, or in another order."""
+    percent: Literal["either", "literal"] = "either"
+    """A per-cent sign on one side only. either: 50% is 50 and 0.5; literal: it is 0.5."""
+    ordered: bool = False
+    """A list, as 1, 2, is right in the order of the reference answer only. A set in braces has no order."""
+
+    def __post_init__(self) -> None:
+        if not self.extract or len(set(self.extract)) < len(self.extract):
+            raise ValueError("extract must name at least one place, none of them twice")
+
+
+class Math:
+    """A verifier with its options."""
+
+    def __init__(self, cfg: Config) -> None:
+        self._cfg = cfg
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict:
+        """The verdict. Raises DataError when the reference answer cannot be read."""
+        gold = strip_box(answer.strip())
+        if not gold:
+            raise DataError("the reference answer is empty")
+        found = find_answer(response, order=self._cfg.extract)
+        if found is None:
+            return unparsable("no answer found")
+        found = strip_box(found)
+        if tidy(gold) == tidy(found):
+            return judged(True, found)
+        if len(found) > MAX_CHARS:
+            return unparsable(f"limit: {refusal(found)}")
+        same = _same_number(gold, found, self._cfg.percent == "literal")
+        if same is None:
+            same = _same_shape(gold, found, self._cfg.ordered)
+        if same is None and self._cfg.ordered and _is_list(gold):
+            return unparsable("a list with a part that cannot be read")  # math-verify minds no order
+        return _by_algebra(gold, found) if same is None else judged(same, found)
+
+
+def load(cfg: Config) -> Math:
+    """The verifier."""
+    return Math(cfg)
+
+
 def score(prompt: str, response: str, answer: str) -> Verdict:
-    """The verdict. Raises DataError when the reference answer cannot be read."""
-    gold = strip_box(answer.strip())
-    if not gold:
-        raise DataError("the reference answer is empty")
-    found = find_answer(response)
-    if found is None:
-        return unparsable("no answer found")
-    found = strip_box(found)
-    if tidy(gold) == tidy(found):
-        return judged(True, found)
-    if len(found) > MAX_CHARS:
-        return unparsable(f"limit: {refusal(found)}")
-    same = _same_number(gold, found)
-    if same is None:
-        same = _same_shape(gold, found)
-    return _by_algebra(gold, found) if same is None else judged(same, found)
+    """The verdict with every option as it is by default. Raises DataError when the reference answer cannot be read."""
+    return _DEFAULT.score(prompt, response, answer)
+
+
+_DEFAULT = Math(Config())
 
 
 def _refusal(text: str) -> str:
@@ -64,15 +103,18 @@ def tidy(text: str) -> str:
     return _NOISE.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac").rstrip(".")
 
 
-def _same_number(gold: str, found: str) -> bool | None:
-    """Both as plain numbers; a per-cent sign on one side only may be read either way. None: not both are numbers."""
+def _same_number(gold: str, found: str, literal: bool) -> bool | None:
+    """Both as plain numbers; a per-cent sign on one side only may be read either way, unless it is taken literally.
+    None: not both are numbers."""
     one, other = plain(gold), plain(found)
     left, right = _number(one), _number(other)
     if left is None or right is None:
         return None
+    signs = _is_percent(one), _is_percent(other)
+    if literal and signs[0] != signs[1]:
+        return left == 100 * right if signs[0] else right == 100 * left
     if left == right:
         return True
-    signs = _is_percent(one), _is_percent(other)
     if signs == (True, False):
         return left == 100 * right
     if signs == (False, True):
@@ -89,16 +131,24 @@ def _is_percent(text: str) -> bool:
     return "%" in text or bool(re.search(r"per\s?cent", text))
 
 
-def _same_shape(gold: str, found: str) -> bool | None:
+def _same_shape(gold: str, found: str, ordered: bool) -> bool | None:
+    compare = alike_in_order if ordered else alike
     one, other = plain(gold), plain(found)
     if ("\\text" in gold or bare_words(gold) in _SAYINGS) and same_words(gold, found):
         return True
     try:
         if is_text(flat(_without_unit(one))):
-            return alike(flat(one), flat(other), scalar_values)
-        return alike(_without_unit(one), _without_unit(other), scalar_values)
+            return compare(flat(one), flat(other), scalar_values)
+        return compare(_without_unit(one), _without_unit(other), scalar_values)
     except Unreadable:
         return None
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return shape_of(plain(text)).kind == "list"
+    except Unreadable:
+        return False
 
 
 def _without_unit(text: str) -> str:

@@ -5,7 +5,8 @@
 `correct` from a score of 1 on; less is `wrong` and stands in the part "score". What its scorers get wrong is put right
 here: nine of them run the text of the answer as Python. Two of those (countdown, puzzle24) are replaced by our own
 reader of expressions, the other seven see only text that cannot call, name or fetch anything. Where a scorer is known
-to accept nonsense (game_of_life_halting), the answer is compared with the reference instead.
+to accept what is wrong (game_of_life_halting: everything; coin_flip: the first digits; spell_backward: letters behind
+the word), the answer is compared with the reference instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import functools
 import io
 import json
 import re
+from fractions import Fraction
 from typing import Any
 
 from rlsp_async.config import Section
@@ -34,7 +36,9 @@ _FORMULAS = frozenset({"polynomial_multiplication", "simple_integration", "inter
 _FORMULA = re.compile(r"(?:[\d\s+\-*/().,]|(?<![A-Za-z])(?:[A-Za-z]|sin|cos|tan|exp|log|ln|sqrt|pi)(?![A-Za-z]))*",
                       re.ASCII)
 _TOWER = re.compile(r"\*\*[(-]{0,4}(?:\d{4}|[\w.]{1,9}\){0,2}\*\*)")
-_EXACT = frozenset({"game_of_life_halting"})
+_EXACT = frozenset({"game_of_life_halting", "spell_backward"})
+_NUMBER = re.compile(r"\d{1,9}/\d{1,9}|\d{0,9}\.?\d{1,18}|\d{1,9}\.", re.ASCII)
+_TOLERANCE = Fraction(1, 10_000)
 _UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, SyntaxError)
 
 
@@ -59,7 +63,9 @@ class Scorer:
         if not is_harmless(name, found):
             return unparsable(f"not an answer to {name}: {found[:80]!r}", score=0.0)
         if name in _EXACT:
-            return judged(found.casefold() == str(item["answer"]).casefold(), found)
+            return _compared(found.casefold() == str(item["answer"]).casefold(), found)
+        if name == "coin_flip":
+            return _compared(is_same_number(found, str(item["answer"])), found)
         return _verdict(name, _dataset(name, json.dumps(params)), item, found)
 
 
@@ -78,6 +84,20 @@ def is_harmless(name: str, text: str) -> bool:
     if name in _FORMULAS:
         return bool(_FORMULA.fullmatch(text)) and not _TOWER.search("".join(text.split()))
     return True
+
+
+def is_same_number(found: str, reference: str) -> bool:
+    """Whether two probabilities, decimal or as a fraction, are the same within 0.0001, the scorer's own tolerance."""
+    if not _NUMBER.fullmatch(found):
+        return False
+    try:
+        return abs(Fraction(found) - Fraction(reference)) <= _TOLERANCE
+    except ZeroDivisionError:
+        return False
+
+
+def _compared(correct: bool, found: str) -> Verdict:
+    return judged(correct, found, score=float(correct))
 
 
 def _verdict(name: str, dataset: Any, item: dict[str, Any], found: str) -> Verdict:

@@ -2,14 +2,22 @@
 
 Only what follows the last `</think>` counts (the whole response when there is none). In it, the first of these that
 is present, the last occurrence of each: `<answer>...</answer>`, `\\boxed{...}`, `#### ...`, "the answer is ...", and,
-when `numbers` is asked for, a response that is one short expression, the last number or formula.
+when `numbers` is asked for, a response that is one short expression, the last number or formula. `order` names those
+that are looked for, and in which order:
+
+    find_answer("#### 1, no: \\boxed{2}") == "2"      find_answer("#### 1\n\\boxed{2}", order=("hashes",)) == "1"
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal
 
+Place = Literal["answer_tag", "boxed", "hashes", "sentence", "expression", "last"]
+ORDER: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
+"""As above: `<answer>`, a box, `####`, "the answer is", one expression, the last number or formula."""
 MAX_CHARS = 4_000
 """A longer answer is none."""
 TAIL_CHARS = 50_000
@@ -32,11 +40,12 @@ _FORMULA = re.compile(
 _NUMBER = re.compile(r"(?<![\w.])[-+]?[$]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?%?")
 
 
-def find_answer(response: str, numbers: bool = True) -> str | None:
+def find_answer(response: str, numbers: bool = True, order: Sequence[Place] = ORDER) -> str | None:
     """The answer as written, blanks stripped; None when there is none, or it is longer than MAX_CHARS."""
     text = response[-TAIL_CHARS:].rpartition("</think>")[2]
-    for finder in (_tagged, _boxed, _hashed, *((_said_value, _whole, _last_value) if numbers else (_said,))):
-        found = finder(text)
+    finders = _FINDERS if numbers else _OF_WORDS
+    for place in order:
+        found = finders[place](text) if place in finders else None
         if found is not None:
             found = found.strip()
             return found if 0 < len(found) <= MAX_CHARS else None
@@ -138,3 +147,9 @@ def _last_value(text: str) -> str | None:
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+
+
+_OF_WORDS: dict[Place, Callable[[str], str | None]] = {
+    "answer_tag": _tagged, "boxed": _boxed, "hashes": _hashed, "sentence": _said}
+_FINDERS: dict[Place, Callable[[str], str | None]] = {
+    **_OF_WORDS, "sentence": _said_value, "expression": _whole, "last": _last_value}

@@ -15,7 +15,7 @@ from rlsp_async.tasks.base import load_task
 
 def test_tasks_that_ship() -> None:
     assert known_names("rlsp_async.tasks", ("Config", "load")) == [
-        "aime", "amc", "countdown", "gsm8k", "hendrycks_math", "hf", "humaneval", "jsonl", "mbpp", "ops", "parquet",
+        "addition", "aime", "amc", "countdown", "gsm8k", "hendrycks_math", "hf", "humaneval", "jsonl", "mbpp", "ops", "parquet",
         "reasoning_gym", "svamp"]
 
 
@@ -26,7 +26,7 @@ def test_a_module_of_the_users_own() -> None:
 
 @pytest.mark.parametrize(("name", "sentence"), [
     ("opz", "task.name: unknown name 'opz'; did you mean 'ops'?"),
-    ("zzzzzz", "known: aime, amc, countdown, gsm8k, hendrycks_math, hf"),
+    ("zzzzzz", "known: addition, aime, amc, countdown, gsm8k, hendrycks_math, hf"),
     ("nobody.has.this", "task.name: no module 'nobody.has.this'; is its directory on PYTHONPATH?"),
     ("rlsp_async.tasks.nothing", "no module 'rlsp_async.tasks.nothing'"),
     ("os.path", "module 'os.path' offers no 'Config'"),

@@ -11,7 +11,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.overlap import COMMON, Pair, Place, near_repeats, remove_repeats, report_lines, words
+from rlsp_async.tasks.overlap import COMMON, Pair, Place, near_repeats, remove_repeats, report_lines, summary, words
 
 LONG = "a train leaves the station at noon and goes north with sixty miles an hour until it stops"
 
@@ -75,6 +75,8 @@ def test_a_task_removes_and_reports(tmp_path: Path) -> None:
         "training rows with 13 words in a row of a test row, kept: 1",
         "  train.jsonl:3 = test.jsonl:2: " + " ".join(LONG.split()[:13]),
         "rows that an earlier row of their split equals, kept: 1 in training, 0 in test"]
+    assert summary(task.overlap()) == (
+        "3", "1 removed that equal a held-out row, 1 kept that share 13 words in a row with one")
     assert load(tmp_path, train, test, deduplicate="off").size("train") == 4
     near = load(tmp_path, train, test, deduplicate="near")
     assert (near.size("train"), near.overlap().near, near.overlap().removed) == (2, 1, 1)

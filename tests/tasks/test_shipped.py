@@ -82,7 +82,7 @@ def test_mbpp_as_published(tmp_path: Path) -> None:
     rows = [{"task_id": 10, "text": "Write {tests}.", "code": "x", "test_list": ["assert f(1) == 2"], "test_setup_code": ""},
             {"task_id": 11, "text": "b", "code": "x", "test_list": ["assert g()"], "test_setup_code": "import math"}]
     (tmp_path / "mbpp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = load_task(config.Task(name="mbpp", options={"path": str(tmp_path / "mbpp.jsonl")}), 0)
+    task = load_task(config.Task(name="mbpp", options={"path_all": str(tmp_path / "mbpp.jsonl")}), 0)
     assert (task.size("train"), task.size("test")) == (1, 1)
     assert task.prompt("train", 0).text.startswith("Write {tests}.\nIt must pass these tests:\nassert f(1) == 2\n")
     assert task.prompt("test", 0).answer == "import math\nassert g()"

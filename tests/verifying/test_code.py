@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
+from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.codedata import pack, unpack
 from rlsp_async.verifying.codetest import read_tests
 from rlsp_async.verifying.codetext import find_code
@@ -37,14 +40,19 @@ async def ask(pool: VerifierPool, *items: tuple[str, str, str]) -> list[Verdict]
 
 async def test_both_formats() -> None:
     fenced = "<think>def add(n): return 0</think>So:\n```python\ndef add(numbers):\n    return sum(numbers)\n```\nDone."
+    chat = f"<|user|>Answer in one ```python block.\n```python\n{HUMANEVAL}```<|end|>\n<|assistant|>"
+    chat_too = f"<|user|>Complete: ```python\n{HUMANEVAL.rstrip()}```<|end|>\n<|assistant|>"
+    alone = "```python\nN = 1\ndef add(numbers: List[int]):\n    return helper(sum(numbers)) - N\n```<|end|>"
     right = "def pairs(a):\n    return [(min(a), max(a))] if a else []"
     cases = [
         (HUMANEVAL, "    return sum(numbers)\n", CHECK, "correct"), (HUMANEVAL, "    return 3\n", CHECK, "wrong"),
         (HUMANEVAL, fenced, CHECK, "correct"),
         (HUMANEVAL, "    return sum(numbers)\n\nThat is all: the sum.\ndef", CHECK, "correct"),
         (HUMANEVAL, "```\n    return helper(sum(numbers)) - 1\n```", CHECK, "correct"),
+        (chat, alone, CHECK, "correct"), (chat_too, alone, CHECK, "correct"),
         (HUMANEVAL, "the sum", CHECK, "unparsable"), (HUMANEVAL, "", CHECK, "unparsable"),
         ("Pairs?", right, MBPP, "correct"), ("Pairs?", f"```py\n{right}\n```\n```\nprint(1)\n```", MBPP, "correct"),
+        ("Pairs?", f"Of course:\n\nNONE = []\n{right}\n\nThis takes both ends of a.", MBPP, "correct"),
         ("Pairs?", "def pairs(a): return []", MBPP, "wrong"), ("Pairs?", "def pair(a): return []", MBPP, "unparsable"),
         ("Pairs?", f"{right}\nprint('noise ' * 100000)\nif __name__ == '__main__':\n    input()", MBPP, "correct"),
         ("", "def f(x):\n    return x", '{"test": "assert f(1) == 1", "entry_point": "f"}', "correct"),
@@ -73,6 +81,18 @@ async def test_no_attack_is_correct_and_none_harms_the_next(tmp_path: Path) -> N
     assert found == dict.fromkeys(attacks.ATTACKS, "wrong"), verdicts
     assert {verdict.status for verdict in verdicts[1::2]} == {"correct"}
     assert secret.read_text() == attacks.GOLD
+
+
+async def test_shipped_solutions_are_correct_and_those_of_others_are_not() -> None:
+    task = load_task(config.Task(name="mbpp"), seed=0)
+    shown = [task.demonstration(index) for index in range(0, 150, 6)]
+    items = [(prompt.text, response, prompt.answer) for prompt, response in shown]
+    for (prompt, _), (other, response) in itertools.pairwise(shown):
+        renamed = re.sub(rf"\b{read_tests(other.answer, '').name}\b", read_tests(prompt.answer, "").name, response)
+        items.append((prompt.text, renamed, prompt.answer))
+    async with make() as pool:
+        found = [verdict.status for verdict in await ask(pool, *items)]
+    assert found == ["correct"] * 25 + ["wrong"] * 24
 
 
 async def test_sleep_is_a_timeout() -> None:

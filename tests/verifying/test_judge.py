@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
-import sys
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.cli import main
 from rlsp_async.errors import ConfigError
-from rlsp_async.messages import VerifyItem, VerifyJob
+from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.chat import ChatError, content, retry_after
 from rlsp_async.verifying.judge import pause_s, persist
@@ -314,7 +316,7 @@ def test_content_in_pieces() -> None:
     ({"neutral": 0.5, "rubric": "correctness"}, "neutral needs an inner"), ({"correct_from": 0}, "correct_from"),
     ({"extra": {"stream": True}}, "extra"), ({"inner": "judge", "inner_options": {"base_url": "http://h/v1", "model": "m"}}, "network lane, and only one of the fast lane"), ({"inner": "mth"}, "did you mean 'math'"), ({"modle": "m"}, "model"),
     ({"api_key_env": "RLSP_NO_SUCH_KEY"}, "RLSP_NO_SUCH_KEY is not set"), ({"max_chars": 1}, "max_chars"), ({"temperature": -1}, "temperature"),
-    ({"max_tokens": -1}, "max_tokens")])
+    ({"max_tokens": -1}, "max_tokens"), ({"base_url": "https://h/v1", "ca_file": "/no/such.pem"}, "ca_file: /no/such.pem")])
 def test_bad_options(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         load_verifier("judge", {"base_url": "http://h/v1", "model": "m", **options})
@@ -347,23 +349,60 @@ async def test_through_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {key for _, key, _ in server.seen} == {"Bearer sk-123"}
 
 
+def certificate(where: Path) -> tuple[str, str]:
+    """Files of a certificate for localhost and of its key."""
+    cert, key = str(where / "cert.pem"), str(where / "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=30)
+    return cert, key
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+async def test_https_through_the_pool(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    with serving(GOOD) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        options = {"base_url": f"https://localhost:{server.server_address[1]}/v1", "model": "m", "ca_file": cert}
+        assert (await through_the_pool(options, 5.0)).parts["judge"] == 0.75
+        stranger = await through_the_pool({**options, "ca_file": ""}, 5.0)
+    assert stranger.status == "error"
+    assert "certificate" in stranger.detail.lower()
+    assert "(tries: 1)" in stranger.detail
+
+
+async def through_the_pool(options: dict[str, Any], deadline_s: float) -> Verdict:
+    cfg = config.RunConfig(name="t", stages={"s": config.Stage()}, task=config.Task(verifier="judge", verifier_options=options),
+                           verifier=config.Verifier(deadline_s=deadline_s))
+    async with VerifierPool(cfg, "verifier-0") as pool:
+        items = [VerifyItem(prompt="p", response=RIGHT, answer="4")]
+        return (await pool.verify(VerifyJob(group_id=1, task="t", items=items))).verdicts[0]
+
+
 async def test_a_judge_slower_than_the_pools_deadline_is_a_timeout() -> None:
     with serving(SLOW) as server:
         options = {"base_url": server.base_url, "model": "m", "rubric": "correctness"}
-        cfg = config.RunConfig(name="t", stages={"s": config.Stage()}, task=config.Task(verifier="judge", verifier_options=options), verifier=config.Verifier(deadline_s=0.3))
-        async with VerifierPool(cfg, "verifier-0") as pool:
-            items = [VerifyItem(prompt="p", response=RIGHT, answer="4")]
-            assert (await pool.verify(VerifyJob(group_id=1, task="t", items=items))).verdicts[0].status == "timeout"
+        assert (await through_the_pool(options, 0.3)).status == "timeout"
 
 
-def test_rlsp_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rlsp_grade_counts_the_values_that_stand_in(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_text('{"gold": "4", "response": "4"}\n' * 3)
+    with serving(fails(401), fails(404), GOOD) as server:
+        assert main(["grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--workers", "1", "--option", "model=m",
+                     "--option", f"base_url={server.base_url}", "--option", "neutral=0.5"]) == 0
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["parts"].get("judge_failed") for line in out.splitlines()] == [1.0, 1.0, None]
+    assert "the judge failed on 2 of them" in err
+
+
+def test_rlsp_grade(tmp_path: Path) -> None:
     lines = [json.dumps({"gold": "4", "response": response, "prompt": "What is 2 + 2?"}) for response in (RIGHT, WRONG)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     with serving(says('{"score": 1, "reason": "x"}'), says("0")) as server:
-        words = ["rlsp", "grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--out", str(tmp_path / "out.jsonl"), "--workers", "1",
+        words = ["grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--out", str(tmp_path / "out.jsonl"), "--workers", "1",
                  "--option", f"base_url={server.base_url}", "--option", "model=m", "--option", "rubric=correctness"]
-        monkeypatch.setattr(sys, "argv", words)
-        assert main(words[1:]) == 0
+        assert main(words) == 0
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert (first["status"], first["parts"]["judge"]) == ("correct", 1.0)
     assert (second["status"], second["parts"]["judge"], second["parts"]["judge_fallback"]) == ("wrong", 0.0, 1.0)

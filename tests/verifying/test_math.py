@@ -9,9 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from rlsp_async import config
-from rlsp_async.errors import DataError
+from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.verifying.math import score
+from rlsp_async.verifying.math import Config, score
+from rlsp_async.verifying.span import ORDER
+from rlsp_async.verifying.verifier import load_verifier
 
 TASK = load_task(config.Task(name="gsm8k"), 0)
 GOLDS = [TASK.prompt("test", i).answer for i in range(1319)]
@@ -142,3 +144,60 @@ def test_parts() -> None:
     assert score("", "\\boxed{7}", "7").parts == {"correct": 1.0, "format": 1.0}
     assert score("", "\\boxed{8}", "7").parts == {"correct": 0.0, "format": 1.0}
     assert score("", "", "7").parts == {"correct": 0.0, "format": 0.0}
+
+
+# --- options -------------------------------------------------------------------------------------------------------
+
+
+def status(response: str, answer: str, **options: object) -> str:
+    return load_verifier("math", options).judge("", response, answer).status
+
+
+def test_by_default_the_places_are_those_of_every_verifier() -> None:
+    assert Config().extract == ORDER
+
+
+def test_extract_decides_where_the_answer_may_stand() -> None:
+    response = "The answer is 7.\nOr \\boxed{8}.\n#### 9"
+    assert status(response, "8") == "correct"
+    assert status(response, "9", extract=["hashes", "boxed"]) == "correct"
+    assert status(response, "7", extract=["sentence"]) == "correct"
+    assert status("it is 7", "7") == "correct"
+    assert status("it is 7", "7", extract=["boxed"]) == "unparsable"
+
+
+@pytest.mark.parametrize(("gold", "response", "either", "literal"), [
+    ("50", "50%", True, False), ("0.5", "50%", True, True), ("50\\%", "0.5", True, True), ("50\\%", "50", True, False),
+    ("50\\%", "50%", True, True), ("1/2", "50 percent", True, True), ("50", "50 percent", True, False), ("50%", "0.50%", False, False),
+    ("0", "0%", True, True), ("50%, 25%", "0.5, 0.25", True, True), ("50%, 25%", "50, 25", False, False)])
+def test_percent(gold: str, response: str, either: bool, literal: bool) -> None:
+    assert (status(f"\\boxed{{{response}}}", gold) == "correct") == either
+    assert (status(f"\\boxed{{{response}}}", gold, percent="literal") == "correct") == literal
+
+
+@pytest.mark.parametrize(("gold", "response", "ordered"), [
+    ("1, 2", "2, 1", False), ("1, 2", "1, 2.0", True), ("1 and 2", "2 and 1", False), ("x, y, z", "x, z, y", False), ("\\{1, 2\\}", "\\{2, 1\\}", True),
+    ("1 \\pm \\sqrt{2}", "1 - \\sqrt{2}, 1 + \\sqrt{2}", True), ("\\dot{x}, 2", "2, \\dot{x}", False), ("\\{1, 2\\}", "2, 1", True)])
+def test_ordered(gold: str, response: str, ordered: bool) -> None:
+    assert (status(f"\\boxed{{{response}}}", gold, ordered=True) == "correct") == ordered
+
+
+def test_without_options_lists_have_no_order() -> None:
+    assert status("\\boxed{2, 1}", "1, 2") == "correct"
+    assert status("\\boxed{(2, 1)}", "(1, 2)") == "wrong"
+
+
+@pytest.mark.parametrize("options", [{"percent": "literal"}, {"ordered": True}, {"extract": ["boxed"]}])
+def test_every_gsm8k_answer_is_correct_under_every_option(options: dict[str, object]) -> None:
+    judge = load_verifier("math", options).judge
+    for gold, other in itertools.pairwise(GOLDS[:300]):
+        assert judge("", f"so \\boxed{{{gold}}}", gold).status == "correct"
+        assert judge("", f"so \\boxed{{{other}}}", gold).status == ("correct" if gold == other else "wrong")
+
+
+@pytest.mark.parametrize(("options", "why"), [
+    ({"extract": []}, "at least one place"), ({"extract": ["boxed", "boxed"]}, "none of them twice"), ({"extract": ["box"]}, "extract"),
+    ({"percent": "both"}, "percent"), ({"orderd": True}, "ordered")])
+def test_bad_options(options: dict[str, object], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        load_verifier("math", options)

@@ -15,7 +15,7 @@ from rlsp_async.verifying import reasoning_gym as verifier
 QUICK = ["chain_sum", "basic_arithmetic", "gcd", "lcm", "products", "count_bits", "number_sequence", "letter_counting",
          "leg_counting", "simple_equations", "base_conversion", "decimal_chain_sum", "syllogism", "time_intervals",
          "number_filtering", "word_sequence_reversal", "binary_matrix", "spiral_matrix", "string_insertion", "n_queens",
-         "polynomial_multiplication", "simple_integration", "game_of_life_halting", "prime_factorization", "countdown"]
+         "polynomial_multiplication", "simple_integration", "game_of_life_halting", "prime_factorization", "countdown", "coin_flip", "spell_backward"]
 NONSENSE = ["nonsense", "[[7, 7]]", "yes", "-1e9", "a" * 3000, "</answer>", "\u221e", "C", "()"]
 
 
@@ -40,7 +40,7 @@ def test_the_reference_is_correct_and_nonsense_is_not(gym: None, name: str) -> N
         gold = json.loads(prompt.answer)["answer"]
         verdict = judge(f"<think>so</think> <answer>\n{gold}\n</answer>", prompt.answer)
         assert verdict.status == "correct", (gold, verdict)
-        assert verdict.parts["score"] >= 1 if name not in verifier._EXACT else verdict.parts["correct"] == 1
+        assert verdict.parts["score"] >= 1
         for text in NONSENSE:
             assert judge(f"<answer>{text}</answer>", prompt.answer).status in ("wrong", "unparsable"), text
 
@@ -90,6 +90,19 @@ def test_countdown_and_puzzle24_have_our_own_scorer() -> None:
     puzzle = item("puzzle24", "x", numbers=[1, 2, 3, 4])
     assert judge("<answer>1*2*3*4</answer>", puzzle).parts == {"correct": 1.0, "format": 1.0, "score": 1.0}
     assert judge("<answer>6*4*1*1</answer>", puzzle).status == "wrong"  # its own scorer takes any four numbers
+
+
+@pytest.mark.parametrize(("name", "gold", "right", "wrong"), [
+    ("coin_flip", "0.234375", ["0.234375", "15/64", ".2344", "0.2343"], ["0", "0.2", "0.23", "15/0", "1e9999999", "-0.234375", "."]),
+    ("coin_flip", "1", ["1", "1.0", "1."], ["10", "0", "11/10"]),
+    ("spell_backward", "tac", ["tac", "TAC"], ["tac 1", "ta", "cat", "tacx"]),
+    ("game_of_life_halting", "True", ["True", "true"], ["False", "yes", "x"]),
+])
+def test_what_its_scorers_would_accept(name: str, gold: str, right: list[str], wrong: list[str]) -> None:
+    for text in right:
+        assert judge(f"<answer>{text}</answer>", item(name, gold)).parts == {"correct": 1.0, "format": 1.0, "score": 1.0}
+    for text in wrong:
+        assert judge(f"<answer>{text}</answer>", item(name, gold)).status == "wrong", text
 
 
 def test_no_answer_and_no_item() -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rlsp_async.verifying.span import find_answer
+from rlsp_async.verifying.span import ORDER, find_answer
 
 
 @pytest.mark.parametrize(("response", "found"), [
@@ -47,3 +47,26 @@ def test_megabytes_take_no_time(piece: str) -> None:
     start = time.process_time()
     find_answer(piece * (2_000_000 // len(piece)))
     assert time.process_time() - start < 0.5
+
+
+EVERYWHERE = "The answer is 4.\n\\boxed{2} <answer>1</answer>\n#### 3\n6"
+
+
+@pytest.mark.parametrize(("place", "found"), [("answer_tag", "1"), ("boxed", "2"), ("hashes", "3"), ("sentence", "4"), ("expression", None), ("last", "6")])
+def test_one_place_alone_and_first(place: str, found: str | None) -> None:
+    assert find_answer(EVERYWHERE, order=(place,)) == found
+    assert find_answer(EVERYWHERE, order=(place, *ORDER)) == (found or "1")
+
+
+def test_an_expression_alone() -> None:
+    assert find_answer("x^2 + 1", order=("expression",)) == "x^2 + 1"
+    assert find_answer("x^2 + 1", order=("last",)) == "1"
+    assert find_answer("x^2 + 1", numbers=False, order=("expression", "last")) is None
+
+
+def test_the_order_by_default_is_the_order_of_the_places() -> None:
+    assert ORDER == ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
+    left = EVERYWHERE
+    for gone, found in (("", "1"), ("<answer>1</answer>", "2"), ("\\boxed{2}", "3"), ("#### 3", "4"), ("The answer is 4.", "6")):
+        left = left.replace(gone, "") if gone else left
+        assert find_answer(left) == found
