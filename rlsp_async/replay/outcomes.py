@@ -43,11 +43,11 @@ def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: Reward) -> 
     """Whether two rollouts can have earned differently.
 
     The reward is composed at the learner; here its ingredients are compared: correctness, and, when there is an
-    exploration reward, every part and the length.
+    exploration reward, every part, the length and the text.
     """
     if reward.explore == "none":
         return len({verdict.parts.get("correct", 0.0) for verdict in verdicts}) > 1
-    earned = {(num_values(rollout.token_ids), *sorted(verdict.parts.items()))
+    earned = {(rollout.text, num_values(rollout.token_ids), *sorted(verdict.parts.items()))
               for rollout, verdict in zip(group.rollouts, verdicts, strict=True)}
     return len(earned) > 1
 

@@ -60,7 +60,8 @@ def test_demonstrations_are_what_the_task_jsonl_reads(tmp_path: Path):
     assert rows == [{"prompt": f"{i} + 1 =", "answer": str(i + 1), "response": "2"} for i in range(6)]
     file = tmp_path / "demonstrations.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    task = load(Config(path_train=str(file), path_test=str(file), response_field="response", template="{prompt}"), 0)
+    task = load(Config(path_train=str(file), path_test=str(file), response_field="response", template="{prompt}",
+                       deduplicate="off"), 0)
     prompt, response = task.demonstration(3)
     assert (prompt.text, prompt.answer, response) == ("3 + 1 =", "4", "2")
 
