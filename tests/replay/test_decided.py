@@ -51,26 +51,31 @@ async def test_the_hub_decides_on_while_a_commit_is_under_way_and_sends_nothing_
     hub = server(cfg)
     on_disk: set[int] = set()
     early: list[Any] = []
-    ahead: list[int] = []
+    heard, ahead = [0], []
 
     def on_send(peer: bytes, message: Any) -> None:
         if isinstance(message, Work) and hasattr(message.job, "group_id") and message.job.group_id not in on_disk:
             early.append(message)
 
     task = asyncio.create_task(hub.run(lambda: FakeRouter(on_send=on_send)))
-    await until(lambda: hasattr(hub, "_journal"))
-    store = hub._journal.commit
+    await until(lambda: hasattr(hub, "_hub"))
+    store, hear = hub._journal.commit, hub._hub.hear
+
+    def count(*words: Any) -> Any:
+        heard[0] += 1
+        return hear(*words)
 
     def commit(records: Any) -> None:
         bodies = sum(isinstance(record, Put) and record.body is not None for record in records)
         assert bodies <= cfg.replay.commit_groups
-        before = hub._hub.state.last_group_id
+        before = heard[0]
         time.sleep(0.02)
-        ahead.append(hub._hub.state.last_group_id - before)
+        ahead.append(heard[0] - before)
         store(records)
         on_disk.update(record.head.group_id for record in records if isinstance(record, Put))
 
     hub._journal.commit = commit  # type: ignore[method-assign]
+    hub._hub.hear = count  # type: ignore[method-assign]
     await task
     assert hub._hub.state.ending == "finished"
     assert early == []

@@ -16,7 +16,7 @@ COUNTS = {"backtracks", "checks", "alternatives", "search_steps"}
 ])  # fmt: skip
 def test_the_checker_adds_them(verifier, prompt, response, answer, steps):
     item = VerifyItem(prompt=prompt, response=response, answer=answer)
-    verdict = nursery._judge(load_verifier(verifier), item)
+    verdict = nursery._judge(load_verifier(verifier), f"{verifier}/1", item)
     assert verdict.status == "correct"
     assert set(verdict.parts) >= COUNTS | {"correct", "format"}
     assert verdict.parts["search_steps"] == steps

@@ -16,7 +16,8 @@ HERE = "tests.verifying"
 GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
         "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"), "regex": ("", "a", "a|b"),
         "choice": ("A) 1 B) 2", "(B)", "B"), "format": ("", "<think>a</think><answer>b</answer>", ""),
-        "length": ("", "a", ""), "abstain": ("", "\\boxed{3}", "3"), "code": ("", "def f(x): return x", "assert f(1) == 1")}
+        "length": ("", "a", ""), "abstain": ("", "\\boxed{3}", "3"), "code": ("", "def f(x): return x", "assert f(1) == 1"),
+        "addition": ("1 + 2 <think>", "</think> 3", "3")}
 OPTIONS = {"length": {"least": 1}}
 OWN_TESTS = {"executable", "judge", "reasoning_gym"}
 """Those that are nothing without options or something else to talk to."""
