@@ -21,7 +21,7 @@ from rlsp_async.observe.policies import policy_warnings, refuse_policies
 from rlsp_async.observe.words import bytes_text, count_text, gib_text
 from rlsp_async.rewards import advice
 from rlsp_async.rewards.dominance import Dominance
-from rlsp_async.verifying.verifier import load_verifier, verifier_name
+from rlsp_async.verifying.verifier import check_verifier
 
 DEMONSTRATIONS = 64
 """So many are read to learn how short an answer can be."""
@@ -42,7 +42,7 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     shape = estimate.model_shape(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
-    load_verifier(verifier_name(cfg), cfg.task.verifier_options)
+    check_verifier(cfg)
     warnings = about_keys(cfg)
     warnings += (
         []

@@ -35,10 +35,10 @@ def check_modules(cfg: RunConfig) -> None:
     from rlsp_async.prompts.base import load_selector
     from rlsp_async.replay.choices.base import load_choice
     from rlsp_async.tasks.base import load_task
-    from rlsp_async.verifying.verifier import load_verifier, verifier_name
+    from rlsp_async.verifying.verifier import check_verifier
 
     task = load_task(cfg.task, cfg.seed)
-    load_verifier(verifier_name(cfg), cfg.task.verifier_options)
+    check_verifier(cfg)
     for name, stage in cfg.stages.items():
         try:
             load_algorithm(stage.algorithm)

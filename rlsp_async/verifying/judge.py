@@ -94,6 +94,7 @@ class Judge:
     def __init__(self, cfg: Config, key: str = "") -> None:
         """Raises ConfigError for an address or an inner verifier that is none."""
         self._cfg = cfg
+        self.needs_s = cfg.timeout_s
         self._rubric = named(cfg.rubric, *cfg.score_range)
         try:
             self._chat = Chat(cfg.base_url, key, cfg.ca_file)

@@ -71,6 +71,18 @@ def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
                     reads_files=getattr(module, "READS_FILES", True), scorer=_scorer(module, name, options or {}))
 
 
+def check_verifier(cfg: RunConfig) -> None:
+    """The verifier of a run takes its options, and the time it says that it may need (`needs_s`) is there.
+
+    Raises ConfigError.
+    """
+    verifier = load_verifier(verifier_name(cfg), cfg.task.verifier_options)
+    needs_s = float(getattr(verifier.scorer, "needs_s", 0.0))
+    if needs_s >= cfg.verifier.deadline_s:
+        raise ConfigError(f"verifier.deadline_s = {cfg.verifier.deadline_s:g}: verifier {verifier.name} may take "
+                          f"{needs_s:g} s and would be killed before it gives up; set it above {needs_s:g}")
+
+
 def as_verdict(result: object) -> Verdict:
     """What a score function returned. Example: as_verdict(0.5) is wrong, with 0.5 as the part "score"."""
     if isinstance(result, Verdict):

@@ -10,7 +10,7 @@ from rlsp_async import config
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
 from rlsp_async.modules import known_names
-from rlsp_async.verifying.verifier import NEEDS, PACKAGE, load_verifier, verifier_name
+from rlsp_async.verifying.verifier import NEEDS, PACKAGE, check_verifier, load_verifier, verifier_name
 
 HERE = "tests.verifying"
 GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
@@ -87,6 +87,15 @@ def test_a_file_that_is_no_verifier(tmp_path: Path, text: str | None, sentence: 
         path.write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         load_verifier(str(path))
+
+
+def test_a_verifier_that_would_be_killed_before_it_gives_up_is_refused() -> None:
+    options = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "timeout_s": 5.0}
+    task = config.Task(verifier="judge", verifier_options=options)
+    stages = {"s": config.Stage()}
+    with pytest.raises(ConfigError, match="may take 5 s and would be killed before it gives up; set it above 5"):
+        check_verifier(config.RunConfig(name="r", stages=stages, task=task))
+    check_verifier(config.RunConfig(name="r", stages=stages, task=task, verifier=config.Verifier(deadline_s=6.0)))
 
 
 def test_the_run_may_name_another_verifier_than_the_task() -> None:
