@@ -175,7 +175,7 @@ def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[
     lagged = mine if stage.source == "rollouts" else []
     return StageSummary(
         name=name,
-        steps=len(mine),
+        steps=max((int(row.get("stage_step", 0)) for row in mine), default=0),  # a crash may have taken a row
         planned_steps=stage.steps,
         seconds=end - start,
         rollouts=sum(int(row.get("num_rollouts", per_step)) for row in mine),

@@ -40,11 +40,13 @@ def test_a_killed_service_comes_back_and_the_run_goes_on(tmp_path: Path, role: s
 def check_what_is_left(run: Path) -> None:
     """Every step trained once, on groups no older than allowed, and every token accounted for."""
     steps = [row["step"] for row in read_jsonl(run / "metrics.jsonl") if row["kind"] == "step"]
-    assert sorted(set(steps)) == list(range(1, 6 + STEPS + 1))
+    assert set(steps) <= set(range(1, 6 + STEPS + 1))
+    assert len(set(steps)) >= 6 + STEPS - 1  # kill -9 of the hub may take the row that it is about to write
     tokens = json.loads((run / "report.json").read_text())["tokens"]
     assert tokens["generated"] == sum(n for name, n in tokens.items() if name != "generated")
     with sqlite3.connect(run / "journal.sqlite") as journal:
         manifests = journal.execute("SELECT COUNT(*) FROM manifests").fetchone()[0]
+        assert [row[0] for row in journal.execute("SELECT step FROM steps ORDER BY step")] == list(range(1, 7 + STEPS))
         uses = {row[0] for row in journal.execute("SELECT uses FROM groups WHERE state = 'trained'")}
     assert (manifests, uses) == (6 + STEPS, {1})
 

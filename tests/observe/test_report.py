@@ -114,6 +114,14 @@ def test_torn_and_repeated_lines_are_survived(tmp_path: Path) -> None:
     assert rlsp.reward_last == 0.9
 
 
+def test_a_row_that_a_crash_took_is_no_step_less(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "killed")
+    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
+    gone = next(line for line in lines if '"stage_step":7' in line.replace(" ", "") and '"rlsp"' in line)
+    (directory / "metrics.jsonl").write_text("".join(line for line in lines if line != gone))
+    assert build_report(directory).stages[1].steps == 16
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     directory = fake_run.make_run(tmp_path / "bad")
     (directory / "evaluations.jsonl").write_text('{"when": "before"}\n')
