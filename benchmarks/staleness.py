@@ -6,8 +6,9 @@
 
 A cell is a whole run of the line (launch/configs/ops_staleness.toml: hub, sampler, verifier, learner) with one
 algorithm, at one lag or one reuse, with one seed; all start from the same model. At lag L every batch was sampled
-exactly L versions before it is trained (fewer during the first L steps). At reuse r every group is trained in up to r
-batches, each 1/r new, so the same number of steps takes 1/r of the rollouts. What is there is not run again.
+exactly L versions before it is trained (fewer during the first L steps); one step is one update. At reuse r every group
+is trained in up to r batches, which are r times as large: 8 new groups and the rest used ones, so that steps and
+rollouts are as many as without reuse. What is there is not run again.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import sys
 from collections.abc import Sequence
 
 from arms import ROOT, Cell, Estimate, Result, add_common, difference, estimate, points, refuse, run_cells, write_page
-
-sys.path.insert(0, str(ROOT))
 
 CONFIG = ROOT / "launch" / "configs" / "ops_staleness.toml"
 GROUPS_PER_STEP = 8
@@ -99,7 +98,8 @@ def cell(algorithm: str, kind: str, value: int, seed: int) -> Cell:
         overrides += [f"stages.rl.target_lag={value}",
                       f"stages.rl.selection_options.min_ready={(value + 1) * GROUPS_PER_STEP}"]
     else:
-        overrides += [f"stages.rl.max_uses={value}", f"stages.rl.selection_options.min_new={1 / value}"]
+        overrides += [f"stages.rl.max_uses={value}", f"stages.rl.groups_per_step={value * GROUPS_PER_STEP}",
+                      f"stages.rl.selection_options.min_new={1 / value}"]
     return Cell(f"{algorithm}_{kind}{value}", tuple(overrides), seed)
 
 
@@ -132,8 +132,8 @@ def _table(results: Sequence[Result], algorithms: Sequence[str], kind: str, valu
     figure = "lag_mean" if kind == "lag" else "rollouts"
     means = [estimate([r.figures[figure] for a in algorithms for r in of(results, a, kind, value)
                        if figure in r.figures]).mean for value in values]
-    label = "mean lag, with the start" if kind == "lag" else "rollouts trained, with repeats"
-    lines.append(f"| {label} | " + " | ".join(f"{mean:.1f}" if kind == "lag" else f"{mean:.0f}" for mean in means) + " |")
+    label, form = ("mean lag, with the start", ".1f") if kind == "lag" else ("rollouts trained, with repeats", ".0f")
+    lines.append(f"| {label} | " + " | ".join(f"{mean:{form}}" for mean in means) + " |")
     return "\n".join(lines)
 
 
@@ -143,11 +143,11 @@ def _losses(results: Sequence[Result], algorithms: Sequence[str], kind: str, val
     lines = [f"| {kind} {value} against lag 0, points | " + " | ".join(f"`{a}`" for a in algorithms) + " |",
              "| --- " * (len(algorithms) + 1) + "|",
              "| the same algorithm | " + " | ".join(points(found[a], "+") for a in algorithms) + " |"]
-    fresh, stale = (max(((_mean(results, a, k, v), a) for a in algorithms)) for k, v in (("lag", 0), (kind, value)))
+    fresh, stale = (max((_mean(results, a, k, v), a) for a in algorithms) for k, v in (("lag", 0), (kind, value)))
     lost = 100 * (fresh[0] - stale[0])
-    verdict = "met" if lost <= GOAL_POINTS else "missed"
-    text = (f"The best at lag 0 is `{fresh[1]}` with {100 * fresh[0]:.1f} %, the best at {kind} {value} is `{stale[1]}` "
-            f"with {100 * stale[0]:.1f} %: {lost:+.1f} points lost; the goal of at most {GOAL_POINTS:.0f} is {verdict}.")
+    text = (f"The best at lag 0 is `{fresh[1]}` with {100 * fresh[0]:.1f} %, the best at {kind} {value} is "
+            f"`{stale[1]}` with {100 * stale[0]:.1f} %: {lost:+.1f} points lost; the goal of at most "
+            f"{GOAL_POINTS:.0f} is {'met' if lost <= GOAL_POINTS else 'missed'}.")
     return "\n".join(lines) + f"\n\n{text}"
 
 
