@@ -5,11 +5,13 @@ from __future__ import annotations
 from rlsp_async.config import RunConfig, Stage
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import slots_lag
+from rlsp_async.replay.success.memory import load_success_replay
 
 
 def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
     """Raises ConfigError for settings with which nothing would ever be trained, or which could have no effect."""
     where = f"stages.{name}"
+    load_success_replay(name, stage)
     if stage.drop_no_signal and stage.source == "rollouts" and cfg.sampling.rollouts < 2:
         raise ConfigError(f"{where}.drop_no_signal needs sampling.rollouts of 2 or more: a group of one rollout never "
                           "has a signal, so every group would be dropped")

@@ -18,6 +18,7 @@ from rlsp_async.observe.policies import policy_warnings
     ({"source": "demonstrations", "drop_no_signal": True}, 8, "stages.s.drop_no_signal is about rollouts"),
     ({"source": "demonstrations", "oversample": 2.0}, 8, "stages.s.oversample is about rollouts"),
     ({"source": "demonstrations", "prompts": Prompts(name="mopps")}, 8, "stages.s.prompts is about rollouts"),
+    ({"drop_no_signal": True, "success_replay": {"capacity": 8}}, 8, "stages.s.success_replay mends groups"),
 ])
 def test_what_cannot_work_is_refused(stage: dict[str, Any], rollouts: int, words: str):
     cfg = RunConfig(name="x", stages={"s": Stage(**stage)}, sampling=Sampling(rollouts=rollouts))
