@@ -221,7 +221,8 @@ def commit(directory: Path, records: list[Any]) -> None:
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    line = run(tmp_path_factory.mktemp("healthy"), steps=4)
+    replay = Replay(retention="all", retries=2, failures_per_100=100.0, stall_s=1e9)
+    line = run(tmp_path_factory.mktemp("healthy"), steps=4, replay=replay)
     line.journal.close()
     return line.path
 
