@@ -25,7 +25,7 @@ class SuccessChecks:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._found = Offences("success", "what replaced a failed rollout is a success of its prompt")
+        self._found = Offences("success", "a replayed rollout is a success of its prompt")
         self._options = {name: load_success_replay(name, stage) for name, stage in history.cfg.stages.items()}
         self._known: dict[Key, Success] = {}
         self._uses: Counter[Key] = Counter()

@@ -38,8 +38,8 @@ def policy_warnings(name: str, stage: Stage) -> list[str]:
         texts.append(f"{where}: with min_new = 1 no group is ever used again; max_uses = 1 does the same with less")
     pool = stage.prompts.options.get("pool", 0)
     if stage.success_replay and not pool:
-        texts.append(f"{where}: success_replay remembers successes by prompt, and without prompts.options.pool a prompt "
-                     "comes back only when the whole training split has been through; an endless one never does")
+        texts.append(f"{where}: success_replay remembers successes by prompt, and without prompts.options.pool one "
+                     "comes back only when the whole training split has been through, an endless one never")
     if 0 < pool < stage.capacity:
         texts.append(f"{where}: {stage.capacity} groups are on their way at once, and prompts.options.pool has only "
                      f"{pool} prompts: several groups of one prompt are sampled side by side")
