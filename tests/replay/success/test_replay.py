@@ -113,13 +113,17 @@ def test_a_killed_hub_and_a_killed_learner_send_the_same_batches_again(tmp_path:
     """`Chaos` compares every batch, byte by byte, with the one of that step before, and the memory across each kill."""
     cfg = settings(ON, max_uses=2)
     chaos = Chaos(cfg, tmp_path / "journal.sqlite", Random(seed))
-    for _ in range(150):
-        chaos.event()
-        if chaos.hub.state.last_manifest > chaos.hub.state.step:
+    learner, seen, kept = chaos.workers[-1], 0, 0
+    while not chaos.hub.is_over:
+        for worker in chaos.workers:
+            chaos.handle(worker, honest=True)
+        chaos.pass_time(0.2)
+        if chaos.hub.state.last_manifest > seen:  # its batch is under way
+            seen, kept = chaos.hub.state.last_manifest, max(kept, chaos.hub.state.memory.num_kept)
             chaos.kill_hub()
-            chaos.workers[-1].restart()
-            chaos.deliver(chaos.workers[-1], chaos.workers[-1].hello())
-    chaos.settle()
+            learner.restart()
+            chaos.deliver(learner, learner.hello())
+    assert seen == 8 and kept > 0
     assert chaos.hub.state.ending == "finished" and chaos.violations() == []
     assert any(one.replayed_from for batch in batches_of(chaos) for group in batch.groups
                for one in group.group.rollouts)
