@@ -247,6 +247,8 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which ready groups make a batch: a module of rlsp_async.replay.choices, or a dotted module of your own."""
     selection_options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
+    success_replay: dict[str, Any] = {}
+    """A failed group is trained with a remembered success of its prompt (ARPO), e.g. { capacity = 8 }; empty: never."""
     prompts: Prompts = Prompts()
     drop_no_signal: bool = False
     """Drop groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""

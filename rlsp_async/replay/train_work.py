@@ -16,6 +16,7 @@ from rlsp_async.replay.outcomes import found_signal
 from rlsp_async.replay.select import fresh, is_stale
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState
+from rlsp_async.replay.success.mend import mend, remember, with_successes
 
 REPEATS_THAT_MOVE = 3
 """How often the same step, trained again by restarted learners, counts as progress."""
@@ -43,7 +44,8 @@ def _groups_of(state: HubState, manifest: Manifest) -> list[VerifiedGroup] | Non
     if manifest.step <= state.step:  # reported long ago: the bodies are in the journal only
         return state.restored.get(manifest.step)
     ledger = state.ledger
-    return [VerifiedGroup(group=ledger.bodies[i], verdicts=ledger.verdicts.get(i, [])) for i in manifest.groups]
+    groups = [VerifiedGroup(group=ledger.bodies[i], verdicts=ledger.verdicts.get(i, [])) for i in manifest.groups]
+    return with_successes(state, manifest, groups)
 
 
 def _choose(state: HubState, out: Effects, now: float) -> bool:
@@ -68,8 +70,10 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
     manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
                         last_of_stage=step == state.plan.last_step[phase.stage], oldest=[h.oldest for h in chosen],
                         uses=[h.uses + 1 for h in chosen],
-                        propensities=[propensity for _, propensity in batch], incarnation=state.incarnation, at_s=now)
+                        propensities=[propensity for _, propensity in batch],
+                        replayed=mend(state, out, chosen, step), incarnation=state.incarnation, at_s=now)
     out.records.append(manifest)
+    remember(state, out, chosen, step)
     state.manifests[step] = manifest
     state.last_manifest = step
     state.to_train.append(step)
@@ -124,11 +128,12 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
     stage = state.plan.stages[manifest.stage]
     out.lines.extend(step_lines(state, manifest, report, now))
     state.step, state.train_failures = report.step, 0
+    state.memory.forget(state.step)
     state.reported[report.step] = report
     for group_id in manifest.groups:
         out.records.append(state.ledger.finish(group_id, state.last_manifest + 1, stage.max_lag, stage.max_uses))
     if manifest.last_of_stage:
-        _close_stage(state, out, now)
+        _close_stage(state, out, manifest.stage, now)
     else:
         sweep(state, out, now)
         extra = surplus(state.choices[manifest.stage].cfg, state.ledger.ready.values())
@@ -186,12 +191,13 @@ def _forget(state: HubState) -> int:
     return forget_to
 
 
-def _close_stage(state: HubState, out: Effects, now: float) -> None:
+def _close_stage(state: HubState, out: Effects, ended: str, now: float) -> None:
     """What is left over when a stage ends is dropped: the next stage starts from its own slots."""
     for group_id in [h.group_id for h in state.ledger.heads.values() if h.purpose == "train"]:
         void(state, out, "sample", group_id, "the stage has ended")
         void(state, out, "verify", group_id, "the stage has ended")
         drop(state, out, group_id, "stage_end", now)
+    out.records.extend(state.memory.end(ended))
 
 
 def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int], now: float) -> None:

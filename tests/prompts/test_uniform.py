@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlsp_async.prompts.uniform import pick
+from rlsp_async.prompts.uniform import Config, load, pick
 
 
 def test_each_pass_visits_every_prompt_once():
@@ -38,3 +38,10 @@ def test_the_order_is_a_function_of_seed_size_and_visit_alone():
         (2, 0), (0, 0), (4, 0), (3, 0), (1, 0), (4, 1), (2, 1), (0, 1), (1, 1), (3, 1)]
     backwards = [pick(0, 5, cursor) for cursor in reversed(range(10))]
     assert backwards[::-1] == [pick(0, 5, cursor) for cursor in range(10)]
+
+
+def test_a_pool_makes_prompts_come_back():
+    endless = load(Config(pool=3), 0, None)
+    assert sorted(endless.draw(cursor, {}).place for cursor in range(6)) == [0, 0, 1, 1, 2, 2]
+    assert {load(Config(pool=9), 0, 2).draw(cursor, {}).place for cursor in range(9)} == {0, 1}
+    assert load(Config(), 0, None).draw(1000, {}).place == 1000
