@@ -17,7 +17,7 @@ from rlsp_async.prompts.base import Draw, PoolConfig, pool_size
 
 
 class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of `uniform`. Without a `pool` endless prompts never come again."""
+    """`uniform` has only the option of a pool; it needs none."""
 
 
 class Pick(NamedTuple):
