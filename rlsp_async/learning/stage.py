@@ -48,7 +48,7 @@ def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resum
     algorithm, options = load_algorithm(section.algorithm)
     if not resumed:
         _arrive(cfg, name, policy, run_dir)
-    policy.add_critic(options.critic)
+    policy.add_critic(options.critic, options.num_values())
     needed = "reference" in algorithm.needs(options)
     if not resumed and (needed or _is_base(cfg, name)):
         _write(_path(run_dir, name), policy)
