@@ -9,11 +9,11 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
-from rlsp_async.replay.choices.base import in_the_way, surplus
+from rlsp_async.replay.choices.base import carried, in_the_way, surplus
 from rlsp_async.replay.heads import Cursor, Event, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.outcomes import found_signal
-from rlsp_async.replay.select import fresh, is_stale
+from rlsp_async.replay.select import fresh, is_stale, returns
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.success.mend import mend, remember, with_successes
@@ -192,12 +192,26 @@ def _forget(state: HubState) -> int:
 
 
 def _close_stage(state: HubState, out: Effects, ended: str, now: float) -> None:
-    """What is left over when a stage ends is dropped: the next stage starts from its own slots."""
-    for group_id in [h.group_id for h in state.ledger.heads.values() if h.purpose == "train"]:
+    """What is left over when a stage ends is dropped, but for the ready groups that the next one carries over into its
+    own slots."""
+    kept = _carried(state, ended)
+    left = [h.group_id for h in state.ledger.heads.values() if h.purpose == "train" and h.group_id not in kept]
+    for group_id in left:
         void(state, out, "sample", group_id, "the stage has ended")
         void(state, out, "verify", group_id, "the stage has ended")
         drop(state, out, group_id, "stage_end", now)
     out.records.extend(state.memory.end(ended))
+
+
+def _carried(state: HubState, ended: str) -> set[int]:
+    """Ready groups that the next stage may train, by its own bounds on uses and lag, and takes over."""
+    name = state.plan.following(ended)
+    if name is None or state.plan.stages[name].source != "rollouts":
+        return set()
+    stage, step = state.plan.stages[name], state.last_manifest + 1
+    fit = [head for head in state.ledger.ready.values()
+           if head.provenance == "rollout" and returns(head, step, stage.max_lag, stage.max_uses)]
+    return {head.group_id for head in carried(state.choices[name].cfg, fit, stage.capacity)}
 
 
 def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int], now: float) -> None:

@@ -34,6 +34,8 @@ def test_what_cannot_work_is_refused(stage: dict[str, Any], rollouts: int, words
     ({"selection_options": {"min_new": 1.0}, "max_uses": 2}, "no group is ever used again"),
     ({"success_replay": {"capacity": 8}}, "comes back only when the whole"),
     ({"prompts": Prompts(name="mopps", options={"pool": 9})}, "64 groups are on their way at once"),
+    ({"prompts": Prompts(options={"pool": 9}), "max_uses": 2, "selection_options": {"carry": 50}}, "14 groups are on"),
+    ({"selection_options": {"carry": 5}}, "nothing of it is taken over"),
 ])
 def test_what_may_surprise_is_said(stage: dict[str, Any], words: str):
     [text] = policy_warnings("s", Stage(**stage))

@@ -14,6 +14,12 @@ def test_each_pass_visits_every_prompt_once():
         assert {p.visit for p in picks} == {visit}
 
 
+@pytest.mark.parametrize(("size", "pool", "places"), [(None, 0, 6), (None, 3, 3), (5, 0, 5), (5, 3, 3), (2, 3, 2)])
+def test_a_pool_is_the_first_prompts(size, pool, places):
+    selector = load(Config(pool=pool), 7, size)
+    assert sorted({selector.draw(cursor, {}).place for cursor in range(6)}) == list(range(places))
+
+
 def test_passes_and_seeds_differ_and_repeats_agree():
     orders = {(seed, visit): [pick(seed, 50, visit * 50 + i).place for i in range(50)]
               for seed in (0, 1) for visit in (0, 1)}

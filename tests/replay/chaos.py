@@ -377,14 +377,23 @@ class Chaos:
             assert len(set(manifest.groups)) == stage.groups_per_step
             assert all(0 <= lag(heads[i], manifest.step) <= stage.max_lag for i in manifest.groups)
             assert all(heads[i].uses <= stage.max_uses for i in manifest.groups)
-            assert all(heads[i].stage == manifest.stage for i in manifest.groups)
+            carries = stage.selection_options.get("carry", 0)
+            assert sum(heads[i].stage != manifest.stage for i in manifest.groups) <= carries
+
+    def most_carried(self) -> int:
+        """Groups that may live through the evaluation at hand: what the stage that is trained next takes over."""
+        state = self.hub.state
+        names = list(self.cfg.stages)
+        left = [name for name in names if state.plan.last_step[name] > state.step]
+        return min(self.cfg.stages[left[0]].selection_options.get("carry", 0),
+                   self.cfg.stages[left[0]].capacity) if left else 0
 
     def check_laws(self) -> None:
         state = self.hub.state
         counts, account = state.ledger.counts(), state.ledger.tokens()
         assert counts["issued"] == counts["trained"] + counts["dropped"] + counts["alive"]
         assert counts["alive"] == sum(h.purpose == "train" for h in state.ledger.heads.values())
-        assert counts["alive"] <= (state.stage.capacity if state.stage else 0)
+        assert counts["alive"] <= (state.stage.capacity if state.stage else self.most_carried())
         assert account["generated"] == sum(account[name] for name in SINKS)
         assert min(account.values()) >= 0
         assert account["generated"] == state.cursors.get("generated", 0)
