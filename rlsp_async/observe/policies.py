@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlsp_async.config import RunConfig, Stage
+from rlsp_async.config import RunConfig, Stage, Temperature
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import slots_lag
 
@@ -15,7 +15,8 @@ def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
                           "has a signal, so every group would be dropped")
     if stage.source != "rollouts":
         for key, is_set in (("drop_no_signal", stage.drop_no_signal), ("oversample", stage.oversample > 1.0),
-                            ("prompts", stage.prompts.name != "uniform")):
+                            ("prompts", stage.prompts.name != "uniform"),
+                            ("temperature", stage.temperature != Temperature())):
             if is_set:
                 raise ConfigError(f"{where}.{key} is about rollouts, and this stage trains on {stage.source}: take it "
                                   "out")

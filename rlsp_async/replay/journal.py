@@ -161,8 +161,8 @@ class Journal:
                 published=_report(newest[0]) if newest else None,
                 evaluations={key: _result(blob) for key, blob in results},
                 cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0,
-                learnt=[Learnt(stage=stage, place=place, row=row)
-                        for stage, place, row in self._db.execute("SELECT stage, place, row FROM learnt")])
+                learnt=[Learnt(stage=stage, what=what, place=place, row=row)
+                        for stage, what, place, row in self._db.execute("SELECT stage, what, place, row FROM learnt")])
 
     def _totals(self) -> list[Total]:
         query = """SELECT purpose, provenance, state, reason, count(*), sum(num_tokens), sum(num_wasted_tokens)
@@ -200,8 +200,8 @@ class Journal:
                 self._db.execute(query, (_encode(report), report.step))
             case Evaluated(key=key, result=result):
                 self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
-            case Learnt(stage=stage, place=place, row=row):
-                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?)", (stage, place, row))
+            case Learnt(stage=stage, place=place, row=row, what=what):
+                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?, ?)", (stage, what, place, row))
             case Event():
                 self._event(record)
 

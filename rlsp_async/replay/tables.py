@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 EVENTS_KEPT = 100_000
 EVENTS_SLACK = 1_000
 """How many more there may be before the oldest are deleted."""
@@ -39,7 +39,8 @@ CREATE TABLE IF NOT EXISTS events (
     key INTEGER NOT NULL, detail TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS evaluations (key TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS learnt (
-    stage TEXT NOT NULL, place INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (stage, place)) WITHOUT ROWID;
+    stage TEXT NOT NULL, what TEXT NOT NULL, place INTEGER NOT NULL, row BLOB NOT NULL,
+    PRIMARY KEY (stage, what, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
