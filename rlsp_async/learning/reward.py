@@ -7,7 +7,7 @@ import numpy as np
 from rlsp_async import config
 from rlsp_async.algos.base import AlgorithmConfig
 from rlsp_async.learning.rows import Rows
-from rlsp_async.rewards import compose, explore
+from rlsp_async.rewards import compose, explore, penalties
 from rlsp_async.rewards.dominance import resolved_scale
 from rlsp_async.rewards.explore import Reals
 from rlsp_async.rewards.novelty import novelty
@@ -28,11 +28,14 @@ def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_ste
     else:
         explore_S, figures = _explore(rows, section.explore, length_S, scale)
         made = compose.compose(correct_S, explore_S, alpha, section.clip)
-    reward_S = compose.normalize(made.reward_B, section.clip) if algorithm.normalize_reward else made.reward_B
+    faults = penalties.find(section.penalties, rows.sequences.responses, rows.texts, rows.cut_S)
+    paid_S = penalties.penalise(made.reward_B, faults)
+    figures |= {f"penalty_{name}": float(fault_S.mean()) for name, fault_S in faults.items()}
+    reward_S = compose.normalize(paid_S, section.clip) if algorithm.normalize_reward else paid_S
     metrics = {f"part_{name}": float(part_S.mean()) for name, part_S in rows.parts.items()} | _judge_figures(rows)
-    metrics |= {"reward": float(made.reward_B.mean()), "reward_std": float(made.reward_B.std()), "alpha": alpha,
+    metrics |= {"reward": float(paid_S.mean()), "reward_std": float(paid_S.std()), "alpha": alpha,
                 "std_outcome": float(made.outcome_B.std()), "std_explore": float(made.explore_B.std()),
-                "inverted_fraction": compose.inverted_fraction(made.reward_B, correct_S)}
+                "inverted_fraction": compose.inverted_fraction(paid_S, correct_S)}
     return reward_S, metrics | figures
 
 

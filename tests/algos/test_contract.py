@@ -12,9 +12,11 @@ MODULES = {name: base._module(name) for name in base.names()}
 PRESETS = [(name, preset) for name, module in MODULES.items() for preset in ("", *module.PRESETS)]
 CORRECTED = ["cispo", "grpo", "gspo", "ppo", "reinforce_pp", "topr"]
 """They claim to correct for the policy that sampled."""
-POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "topr"]
+POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "t1", "topr"]
 FACTOR = {"rover": 2.0}
 """Of the on-policy gradient over REINFORCE's, 1 elsewhere: a squared error has it."""
+ASKED = {("t1", "paper"): {"entropy_coef": 0.01, "reference_ema": 0.05}}
+"""Options that a preset asks for, because its paper gives no value."""
 
 
 def tokens(num=6, seed=0, on_policy=False):
@@ -29,7 +31,7 @@ def tokens(num=6, seed=0, on_policy=False):
                        values=draw().requires_grad_(), old_values=draw(), reference=old + 0.1 * draw(),
                        rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
                        lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num),
-                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num])
+                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num], entropy=draw().abs().requires_grad_())
 
 
 def gradient(module, given, cfg=None):
@@ -38,7 +40,8 @@ def gradient(module, given, cfg=None):
 
 
 def options(name, preset):
-    return base.load_algorithm(config.Algorithm(name=name, preset=preset))[1]
+    return base.load_algorithm(config.Algorithm(name=name, preset=preset,
+                                                options=ASKED.get((name, preset), {})))[1]
 
 
 def part(given, at):
@@ -65,7 +68,8 @@ def test_what_is_masked_reaches_neither_loss_nor_gradient(name, preset, bad):
     def spoil(x):
         return torch.where(mask, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
 
-    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean")
+    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean",
+               "entropy")
     spoilt = replace(clean, **{c: spoil(getattr(clean, c)) for c in columns})
     for expected, got in zip(gradient(MODULES[name], clean, cfg), gradient(MODULES[name], spoilt, cfg), strict=True):
         torch.testing.assert_close(got, expected)
