@@ -12,7 +12,8 @@ G is A + V ("gae", as OpenRLHF has it), the reward-to-go ("monte_carlo", as the 
 
 Decoupled PPO, arXiv:2110.00641 and 2505.24298: the trust region lies around a proximal policy, `old`, and w_t leads
 from there to the policy that sampled. `proximal` says which: the learner at the beginning of the step ("recomputed"),
-or behaviour + lag / (lag + 1) (logp - behaviour) without gradient ("interpolated", A-3PO, arXiv:2512.06547).
+or behaviour + lag / (lag + 1) (logp - behaviour) without gradient ("interpolated", A-3PO, arXiv:2512.06547), or nobody
+but the policy that sampled ("behaviour": PPO as first published, arXiv:1707.06347, with w_t = 1).
 `weight_cap = 0` leaves w_t out.
 """
 
@@ -35,6 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What the scripts pass: lambda is not passed and defaults to 1, reward normalisation has no effect on a remote
     # reward, the actor is frozen for 4 steps, targets are A + V, rewards come from the released server.
     "rlsp_released": {**_RLSP, "lam": 1.0, "returns": "gae", "critic_warmup_steps": 4, "reward_form": "released"},
+    # The first paper's: one ratio, to the policy that sampled, and the clip around that policy.
+    "clip_behaviour": {"kl_coef": 0.0, "proximal": "behaviour", "weight_cap": 0.0},
     # Decoupled: the paper has no cap on the weight; AReaL's code leaves out the tokens above it. Neither has a KL.
     "decoupled_paper": {"kl_coef": 0.0, "weight_cap": float("inf")},
     "decoupled_areal": {"kl_coef": 0.0, "weight_cap": 0.0, "corrections": {
@@ -65,16 +68,19 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Advantages of a batch to mean 0, standard deviation 1."""
     returns: Literal["gae", "monte_carlo", "vtrace"] = "gae"
     """Targets of the value."""
-    proximal: Literal["recomputed", "interpolated"] = "recomputed"
+    proximal: Literal["recomputed", "interpolated", "behaviour"] = "recomputed"
     """The policy around which the trust region lies."""
     weight_cap: float = 5.0
     """Largest importance weight of old policy over behaviour policy; 0: no weight."""
 
     def carries(self) -> Carried:
-        return "behaviour" if self.weight_cap else "step"
+        return "behaviour" if self.weight_cap or self.proximal == "behaviour" else "step"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.proximal == "behaviour" and self.weight_cap:
+            raise ValueError("proximal \"behaviour\" has the ratio to the policy that sampled in the surrogate: set "
+                             "weight_cap to 0, or it would count twice")
         if self.returns == "vtrace" and not self.weight_cap:
             raise ValueError("returns \"vtrace\" needs weight_cap above 0, the cap of its ratios (1 in the paper)")
 
@@ -136,6 +142,8 @@ def _proximal(cfg: Config, tokens: Tokens) -> Tensor:
     if cfg.proximal == "recomputed":
         assert tokens.old is not None
         return tokens.old
+    if cfg.proximal == "behaviour":
+        return tokens.behaviour
     assert tokens.lag is not None
     return ops.interpolated(tokens.behaviour, tokens.logp.detach(), tokens.lag / (tokens.lag + 1), tokens.mask)
 
