@@ -21,6 +21,8 @@ from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, 
 
 NEEDS: frozenset[str] = frozenset({"reference", "entropy"})
 _UNPUBLISHED = ("entropy_coef", "reference_ema")
+ASKED = {"paper": _UNPUBLISHED}
+"""Options that must be given with a preset."""
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"kl_coef": 2e-4, **dict.fromkeys(_UNPUBLISHED, -1.0)},
     # Ours, for models of the CPU tasks.

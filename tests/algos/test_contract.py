@@ -15,8 +15,6 @@ CORRECTED = ["cispo", "grpo", "gspo", "ppo", "reinforce_pp", "topr"]
 POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover", "t1", "topr"]
 FACTOR = {"rover": 2.0}
 """Of the on-policy gradient over REINFORCE's, 1 elsewhere: a squared error has it."""
-ASKED = {("t1", "paper"): {"entropy_coef": 0.01, "reference_ema": 0.05}}
-"""Options that a preset asks for, because its paper gives no value."""
 
 
 def tokens(num=6, seed=0, on_policy=False):
@@ -40,8 +38,8 @@ def gradient(module, given, cfg=None):
 
 
 def options(name, preset):
-    return base.load_algorithm(config.Algorithm(name=name, preset=preset,
-                                                options=ASKED.get((name, preset), {})))[1]
+    asked = getattr(MODULES[name], "ASKED", {}).get(preset, ())  # its paper gives no value
+    return base.load_algorithm(config.Algorithm(name=name, preset=preset, options=dict.fromkeys(asked, 0.01)))[1]
 
 
 def part(given, at):

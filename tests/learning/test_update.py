@@ -139,3 +139,13 @@ def test_a_batch_of_two_temperatures_scores_each_rollout_at_its_own(model_dir):
         torch.testing.assert_close(found[at], alone[at])
     on_policy = replace(mixed, behaviour_N=found.numpy())
     assert update.run(parts, on_policy, reward, plan())["kl_behaviour"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_an_entropy_bonus_raises_the_entropy(model_dir):
+    sequences, reward = data()
+    entropies = {}
+    for coef in (0.0, 1.0):
+        parts = learning(model_dir, "t1", entropy_coef=coef, kl_coef=0.0)
+        update.run(parts, sequences, torch.zeros_like(reward), plan(epochs=4))
+        entropies[coef] = update.run(parts, sequences, torch.zeros_like(reward), plan())["entropy"]
+    assert entropies[1.0] > entropies[0.0] + 1e-3
