@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlsp_async.check import refuse
-from rlsp_async.config import Prompts, RunConfig, Sampling, Stage
+from rlsp_async.config import Prompts, RunConfig, Sampling, Stage, Temperature
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import admitted_lag, slots_lag
 from rlsp_async.observe.policies import policy_warnings
@@ -19,6 +19,7 @@ from rlsp_async.observe.policies import policy_warnings
     ({"source": "demonstrations", "oversample": 2.0}, 8, "stages.s.oversample is about rollouts"),
     ({"selection_options": {"min_ready": 65}}, 8, "min_ready = 65 groups will never be ready at once: the stage has 64"),
     ({"source": "demonstrations", "prompts": Prompts(name="mopps")}, 8, "stages.s.prompts is about rollouts"),
+    ({"source": "imported", "temperature": Temperature(name="bstar")}, 8, "stages.s.temperature is about rollouts"),
 ])
 def test_what_cannot_work_is_refused(stage: dict[str, Any], rollouts: int, words: str):
     cfg = RunConfig(name="x", stages={"s": Stage(**stage)}, sampling=Sampling(rollouts=rollouts))

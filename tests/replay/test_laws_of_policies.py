@@ -24,7 +24,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "mopps": {"prompts": Prompts(name="mopps", options=POOL)},
     "curriculum": {"prompts": Prompts(name="curriculum", options=POOL)},
     "bstar": {"temperature": Temperature(name="bstar", options={"target": 2})},
-    "entropy": {"temperature": Temperature(name="entropy", options={"first": 2, "rate": 0.5})},
+    "entropy": {"temperature": Temperature(name="entropy", options={"target": 0.9, "rate": 0.1})},
     "no_signal": {"drop_no_signal": True, "oversample": 1.5},
     "prioritised": {"selection": "prioritised", "max_uses": 2},
     "stratified": {"selection": "stratified", "selection_options": {"correct": 0.2}, "max_uses": 2},
