@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from arms import ROOT, Cell, Estimate, Result, add_common, difference, estimate, points, refuse, run_cells, write_page
+from charts import curves
 
 CONFIG = ROOT / "launch" / "configs" / "ops_staleness.toml"
 GROUPS_PER_STEP = 8
@@ -47,10 +48,8 @@ def main() -> int:
     text = "\n\n".join(report(results, args))
     print(text)
     if args.page:
-        from charts import curves
-
         for kind, values in (("lag", args.lags), ("reuse", args.reuses)):
-            chart = curves(f"pass@1 after 64 steps, against {kind}", _means(results, args.algorithms, kind, values))
+            chart = curves(f"pass@1 after 64 updates, by {kind}", _means(results, args.algorithms, kind, values), kind)
             args.page.with_name(f"{args.page.stem}_{kind}.svg").write_text(chart)
         write_page(args.page, text)
     return 0

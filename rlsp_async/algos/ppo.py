@@ -92,25 +92,26 @@ def needs(cfg: Config) -> frozenset[str]:
 def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     """GAE over every rollout's tokens, whitened over the batch."""
     assert batch.values_N is not None
-    reward_N = torch.zeros_like(batch.values_N)
-    penalty_mean = 0.0
-    if cfg.kl_coef:
-        assert batch.old_N is not None
-        assert batch.reference_N is not None
-        kl_N = ops.log_ratio(batch.old_N, batch.reference_N, batch.mask_N)
-        reward_N = -cfg.kl_coef * kl_N
-        penalty_mean = cfg.kl_coef * float(kl_N.sum()) / len(batch.length_B)
-    reward_N = reward_N.index_add(0, ops.last_tokens(batch.length_B), batch.reward_B)
-    adv_N, returns_N = _targets(cfg, batch, reward_N)
+    price_N = kl_price(cfg, batch)
+    reward_N = (-price_N).index_add(0, ops.last_tokens(batch.length_B), batch.reward_B)
+    adv_N, returns_N = targets(cfg, batch, reward_N, batch.values_N)
     keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
     return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N,
-                      {"kl_penalty": penalty_mean})
+                      {"kl_penalty": float(price_N.sum()) / len(batch.length_B)})
 
 
-def _targets(cfg: Config, batch: Rollouts, reward_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Advantages and targets of the value."""
-    assert batch.values_N is not None
-    values_N = ops.guard(batch.values_N, batch.mask_N)
+def kl_price(cfg: Config, batch: Rollouts) -> Tensor:
+    """[N] what each token pays for its distance (k1) from the policy with which the stage began."""
+    if not cfg.kl_coef:
+        return torch.zeros_like(batch.behaviour_N)
+    assert batch.old_N is not None
+    assert batch.reference_N is not None
+    return cfg.kl_coef * ops.log_ratio(batch.old_N, batch.reference_N, batch.mask_N)
+
+
+def targets(cfg: Config, batch: Rollouts, reward_N: Tensor, values_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages and targets of the value; both are linear in rewards and values together."""
+    values_N = ops.guard(values_N, batch.mask_N)
     if cfg.returns == "vtrace":
         assert batch.old_N is not None
         rho_N = ops.ratio(batch.old_N, batch.behaviour_N, batch.mask_N)
@@ -122,6 +123,13 @@ def _targets(cfg: Config, batch: Rollouts, reward_N: Tensor) -> tuple[Tensor, Te
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    policy, stats = policy_loss(cfg, tokens)
+    value, more = value_loss(cfg, tokens)
+    return policy + value, {**stats, **more}
+
+
+def policy_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    """The surrogate, summed with the tokens' shares."""
     mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
     old = _proximal(cfg, tokens)
     rho = ops.ratio(tokens.logp, old, mask)
@@ -131,11 +139,16 @@ def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
         weight = ops.truncated_weight(old, tokens.behaviour, cfg.weight_cap, mask)
         policy = weight * policy
         stats["weight"] = ops.stat(weight, mask)
-    value = _value_loss(cfg, tokens)
-    stats |= {"policy_loss": ops.stat(policy, mask), "value_loss": ops.stat(value, mask)}
-    value_share = tokens.share if tokens.value_share is None else tokens.value_share
-    value_loss = cfg.value_coef * (value_share * ops.guard(value, mask)).sum()
-    return (tokens.share * ops.guard(policy, mask)).sum() + value_loss, stats
+    stats["policy_loss"] = ops.stat(policy, mask)
+    return (tokens.share * ops.guard(policy, mask)).sum(), stats
+
+
+def value_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    """The critic's loss with its weight; no correction stage leaves out a token of it."""
+    value = _squared_error(cfg, tokens)
+    share = tokens.share if tokens.value_share is None else tokens.value_share
+    loss = cfg.value_coef * (share * ops.guard(value, tokens.mask)).sum()
+    return loss, {"value_loss": ops.stat(value, tokens.mask)}
 
 
 def _proximal(cfg: Config, tokens: Tokens) -> Tensor:
@@ -148,7 +161,7 @@ def _proximal(cfg: Config, tokens: Tokens) -> Tensor:
     return ops.interpolated(tokens.behaviour, tokens.logp.detach(), tokens.lag / (tokens.lag + 1), tokens.mask)
 
 
-def _value_loss(cfg: Config, tokens: Tokens) -> Tensor:
+def _squared_error(cfg: Config, tokens: Tokens) -> Tensor:
     assert tokens.values is not None
     assert tokens.old_values is not None
     assert tokens.returns is not None

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rlsp_async.rewards.explore import Reals
-
 Bools = npt.NDArray[np.bool_]
 
 PENALTY = -1.0
@@ -53,8 +51,7 @@ def find(names: Sequence[str], responses: Sequence[npt.NDArray[np.int32]], texts
     return {name: rules[name]() for name in names}
 
 
-def penalise(reward_B: Reals, faults: dict[str, Bools]) -> Reals:
-    """r'. Example: rewards (1, 1, 0), the second over-long -> (1, -1, 0)."""
-    if not faults:
-        return reward_B
-    return np.where(np.logical_or.reduce(list(faults.values())), PENALTY, reward_B)
+def hit(faults: dict[str, Bools], num: int) -> Bools:
+    """Who has any of the faults. Example: over-long (0, 1, 0), garbled (0, 0, 1) -> (0, 1, 1)."""
+    hit_B: Bools = np.logical_or.reduce([np.zeros(num, dtype=np.bool_), *faults.values()])
+    return hit_B

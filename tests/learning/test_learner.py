@@ -17,6 +17,7 @@ PPO = {"name": "ppo", "options": {"critic": "head"}}
 SEPARATE = {"name": "ppo", "preset": "rlsp_released"}
 GRPO = {"name": "grpo"}
 T1 = {"name": "t1", "options": {"kl_coef": 0.1, "entropy_coef": 0.01, "reference_ema": 0.3}}
+STREAMS = {"name": "rlsp_streams", "options": {"critic": "head", "bound": 0.5}}
 
 
 def weights(learner):
@@ -28,7 +29,7 @@ def learner(tmp_path, model_dir, algorithm=PPO, shelf=None, **stage):
     return Learner(cfg, model_dir, cfg.directory, shelf or Shelf())
 
 
-@pytest.mark.parametrize("algorithm", [PPO, SEPARATE, GRPO, T1])
+@pytest.mark.parametrize("algorithm", [PPO, SEPARATE, GRPO, STREAMS, T1])
 def test_a_restart_in_mid_stage_ends_with_the_same_bits(tmp_path, model_dir, algorithm):
     straight = learner(tmp_path / "a", model_dir, algorithm)
     for each in jobs():

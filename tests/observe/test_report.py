@@ -25,7 +25,7 @@ _spec.loader.exec_module(fake_run)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory: Path = fake_run.fake_run.make_run(tmp_path_factory.mktemp("runs") / "fake")
+    directory: Path = fake_run.make_run(tmp_path_factory.mktemp("runs") / "fake")
     write_report(directory, finished=True)
     return directory
 
@@ -109,7 +109,7 @@ def test_the_table_and_json(run: Path) -> None:
 
 
 def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
-    directory = fake_run.fake_run.make_run(tmp_path / "young")
+    directory = fake_run.make_run(tmp_path / "young")
     for name in ("metrics.jsonl", "timeline.jsonl", "evaluations.jsonl", "rollouts.jsonl", "status.json"):
         (directory / name).unlink()
     report = write_report(directory, finished=False)
@@ -118,7 +118,7 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
 
 
 def test_torn_and_repeated_lines_are_survived(tmp_path: Path) -> None:
-    directory = fake_run.fake_run.make_run(tmp_path / "torn")
+    directory = fake_run.make_run(tmp_path / "torn")
     with open(directory / "metrics.jsonl", "ab") as file:
         file.write(b'{"kind":"step","step":216,"stage":"rlsp","stage_step":16,"t":220.5,"reward":0.9}\n{"kind":"ste')
     rlsp = build_report(directory).stages[1]
@@ -127,7 +127,7 @@ def test_torn_and_repeated_lines_are_survived(tmp_path: Path) -> None:
 
 
 def test_a_row_that_a_crash_took_is_no_step_less(tmp_path: Path) -> None:
-    directory = fake_run.fake_run.make_run(tmp_path / "killed")
+    directory = fake_run.make_run(tmp_path / "killed")
     lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
     gone = next(line for line in lines if '"stage_step":7' in line.replace(" ", "") and '"rlsp"' in line)
     (directory / "metrics.jsonl").write_text("".join(line for line in lines if line != gone))
@@ -135,7 +135,7 @@ def test_a_row_that_a_crash_took_is_no_step_less(tmp_path: Path) -> None:
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
-    directory = fake_run.fake_run.make_run(tmp_path / "bad")
+    directory = fake_run.make_run(tmp_path / "bad")
     (directory / "evaluations.jsonl").write_text('{"when": "before"}\n')
     with pytest.raises(DataError, match=r"evaluations.jsonl: a row that cannot be read: KeyError\('stage'\)"):
         build_report(directory)

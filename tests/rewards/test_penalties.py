@@ -47,11 +47,10 @@ def test_faults_and_what_they_cost():
     found = penalties.find(["repetition", "over_long", "garbled"], responses, texts, cut_B)
     assert {name: fault.tolist() for name, fault in found.items()} == {
         "repetition": [False, True, False], "over_long": [True, False, False], "garbled": [False, False, True]}
-    paid = penalties.penalise(np.array([1.0, 1.0, 0.5]), found)
-    assert paid.tolist() == [-1.0, -1.0, -1.0]
+    assert penalties.hit(found, 3).tolist() == [True, True, True]
     one = penalties.find(["over_long"], responses, texts, cut_B)
-    assert penalties.penalise(np.array([1.0, 1.0, 0.0]), one).tolist() == [-1.0, 1.0, 0.0]
-    assert penalties.penalise(np.array([1.0, 0.5]), {}).tolist() == [1.0, 0.5]
+    assert penalties.hit(one, 3).tolist() == [True, False, False]
+    assert penalties.hit({}, 2).tolist() == [False, False]
 
 
 def test_a_long_response_is_cheap():
