@@ -31,6 +31,8 @@ class Rows:
     """Characters before the first boxed answer, or of the whole response."""
     judge_S: Reals
     """The judge's score, NaN where it gave none or says that it failed."""
+    own_S: Bools
+    """False for a rollout that success replay put in: it trains, and counts in no figure of what the policy can do."""
     temperature: float
     """At which the rollouts were drawn, 1 for demonstrations; where they differ, `sequences.temperature_S` counts."""
     texts: list[str]
@@ -60,6 +62,7 @@ def read(batch: Batch) -> Rows:
         boxed_S=np.array([float(v.status != "unparsable") for v in verdicts]),
         chars_S=np.array([float(len(r.text.split(_BOX, 1)[0])) for _, _, r, _ in rollouts]),
         judge_S=np.array([judge_score(v.parts) for v in verdicts]),
+        own_S=np.array([not r.replayed_from for _, _, r, _ in rollouts]),
         temperature=drawn.pop() if len(drawn := _temperatures(batch)) == 1 else 1.0,
         texts=[r.text for _, _, r, _ in rollouts],
         cut_S=np.array([r.finish == "length" for _, _, r, _ in rollouts]),

@@ -63,6 +63,7 @@ def render() -> str:
         ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
         ("temperatures", "Options of the temperature schedules", "stages.NAME.temperature.options"),
         ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
+        ("replay/success", "Options of success replay", "stages.NAME.success_replay"),
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder)
