@@ -56,6 +56,10 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """Which ratio the loss of these options multiplies by."""
         return "nothing"
 
+    def scored_at(self) -> float:
+        """Temperature of the policy that is trained; 0: of each rollout the one that drew it, as every ratio needs."""
+        return 0.0
+
     def num_values(self) -> int:
         """Heads of the value function, where there is one."""
         return 1

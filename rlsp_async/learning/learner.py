@@ -108,6 +108,7 @@ class Learner:
         data = rows.read(batch)
         reward_S, terms, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps,
                                              self.cfg.sampling.max_new_tokens)
+        data = rows.scored_at(data, cfg.scored_at())
         plan = update.Plan(section.epochs, section.minibatches, self.cfg.learner.tokens_per_microbatch,
                            data.temperature, (self.cfg.seed, batch.step), batch.stage_step <= cfg.critic_warmup_steps,
                            f"stage {batch.stage!r}, step {batch.step}")

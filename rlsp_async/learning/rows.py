@@ -5,7 +5,7 @@ Shapes: S sequences (rollouts of all groups, in manifest order), N their respons
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,13 @@ def read(batch: Batch) -> Rows:
         texts=[r.text for _, _, r, _ in rollouts],
         cut_S=np.array([r.finish == "length" for _, _, r, _ in rollouts]),
     )
+
+
+def scored_at(rows: Rows, temperature: float) -> Rows:
+    """The same rollouts for a policy at this temperature; 0: as they were drawn."""
+    if not temperature:
+        return rows
+    return replace(rows, temperature=temperature, sequences=replace(rows.sequences, temperature_S=None))
 
 
 def _judged(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:

@@ -10,8 +10,8 @@ import torch
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import ConfigError, FencedError, MachineError, MessageError
 from rlsp_async.learning.learner import Learner, decisive
-from rlsp_async.messages import StepReport
-from tests.learning.small import Shelf, digest, job, jobs, run_config
+from rlsp_async.messages import Batch, Sampling, StepReport, TrainJob
+from tests.learning.small import Shelf, digest, job, jobs, rolled, run_config
 
 PPO = {"name": "ppo", "options": {"critic": "head"}}
 SEPARATE = {"name": "ppo", "preset": "rlsp_released"}
@@ -160,6 +160,22 @@ def test_the_reference_that_follows_is_the_average_and_survives_a_restart(tmp_pa
     torch.testing.assert_close(held, mean)
     again = learner(tmp_path, model_dir, T1)
     assert digest({n: p.detach() for n, p in again._stage.reference.policy_parameters()}) == digest(held)
+
+
+def test_filtered_rollouts_of_any_temperature_may_be_learnt_at_one(tmp_path, model_dir):
+    rng = np.random.default_rng(3)
+    groups = [rolled(rng, 3, temperature=0.5), rolled(rng, 4, temperature=1.4)]
+    plain = [msgspec.structs.replace(g, group=msgspec.structs.replace(g.group, sampling=Sampling(rollouts=4)))
+             for g in groups]
+    made = {}
+    for name, temperature, given in (("drawn", 0.0, groups), ("one", 1.0, groups), ("plain", 0.0, plain)):
+        held = learner(tmp_path / name, model_dir, {"name": "filtered", "options": {"temperature": temperature}},
+                       drop_no_signal=False)
+        for each in jobs()[:2]:
+            held.train(each)
+        held.train(TrainJob(batch=Batch(stage="rl", step=3, groups=given)))
+        made[name] = weights(held)
+    assert made["one"] == made["plain"] != made["drawn"]
 
 
 def test_critic_warm_up_leaves_the_policy_alone(tmp_path, model_dir):

@@ -68,6 +68,14 @@ def test_each_rollout_keeps_the_temperature_that_drew_it():
     assert (same.temperature, same.sequences.temperature_S) == (0.5, None)
 
 
+def test_a_loss_may_score_them_at_a_temperature_of_its_own():
+    drawn = rows.read(batch(rolled(RNG, 1, 2, temperature=0.5), rolled(RNG, 2, 3)))
+    assert rows.scored_at(drawn, 0.0) is drawn
+    at_one = rows.scored_at(drawn, 1.0)
+    assert (at_one.temperature, at_one.sequences.temperature_S) == (1.0, None)
+    assert at_one.sequences.group_S is drawn.sequences.group_S
+
+
 def test_a_rollout_without_tokens_is_left_out():
     group = rolled(RNG, 1)
     empty = msgspec.structs.replace(group.group.rollouts[1], token_ids=b"", logprobs=b"", versions=b"")
