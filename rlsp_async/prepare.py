@@ -36,6 +36,7 @@ def check_modules(cfg: RunConfig) -> None:
     from rlsp_async.replay.choices.base import load_choice
     from rlsp_async.replay.success.memory import load_success_replay
     from rlsp_async.tasks.base import load_task
+    from rlsp_async.temperatures.base import load_schedule
     from rlsp_async.verifying.verifier import check_verifier
 
     task = load_task(cfg.task, cfg.seed)
@@ -50,6 +51,7 @@ def check_modules(cfg: RunConfig) -> None:
             load_success_replay(name, stage)
             if stage.source == "rollouts":
                 load_selector(stage.prompts, cfg.seed, task.size("train"))
+                load_schedule(stage.temperature, cfg.seed, cfg.sampling.temperature)
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
 

@@ -35,7 +35,7 @@ class Outputs:
     logp_R: Tensor
     """Log-prob of each response token at the temperature."""
     entropy_R: Tensor
-    """Of the distribution it was drawn from; no gradient."""
+    """Of the distribution it was drawn from; without gradient unless asked for."""
     values_R: Tensor | None
     """Value of the state before each response token, [R, K] with K value heads; None without a critic."""
     mean_R: Tensor | None = None
@@ -84,14 +84,16 @@ class Policy(nn.Module):
         return torch.device(next(self.model.parameters()).device)
 
     def outputs(self, batch: PackedBatch, temperature: float, with_values: bool = True,
-                with_mean: bool = False) -> Outputs:
-        """Runs the model over one packed row."""
+                with_mean: bool = False, with_entropy: bool = False) -> Outputs:
+        """Runs the model over one packed row. `temperature` counts unless the row brings one for each token;
+        `with_entropy`: the entropy carries gradient."""
         device = self.device
         ids_T, positions_T, source_R, target_R = (
             torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R))
         spans = attention.Spans.of(batch.cu_seqlens, device)
         hidden_RE = _trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
-        logp_R, entropy_R, mean_R = self._log_probs(hidden_RE, target_R, temperature, with_mean)
+        divisor = temperature if batch.temperature_R is None else torch.from_numpy(batch.temperature_R).to(device)
+        logp_R, entropy_R, mean_R = self._log_probs(hidden_RE, target_R, divisor, with_mean, with_entropy)
         values_R = None
         if with_values and self.value_head is not None:
             state_RE = hidden_RE
@@ -102,15 +104,17 @@ class Policy(nn.Module):
             values_R = self.value_head(state_RE.float()).squeeze(-1)
         return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None)
 
-    def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float,
-                   with_mean: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor,
+                   with_mean: bool, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         size = max(1, _CHUNK_VALUES // head.weight.shape[0])
         if len(target_R) <= size:
-            return _chunk(head, hidden_RE, target_R, temperature, with_mean)
+            return _chunk(head, hidden_RE, target_R, temperature, with_mean, with_entropy)
         # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
-        parts = [checkpoint(_chunk, head, h, t, temperature, with_mean, use_reentrant=False)
-                 for h, t in zip(torch.split(hidden_RE, size), torch.split(target_R, size), strict=True)]
+        starts = range(0, len(target_R), size)
+        divisors = [temperature[at:at + size] if isinstance(temperature, Tensor) else temperature for at in starts]
+        parts = [checkpoint(_chunk, head, h, t, d, with_mean, with_entropy, use_reentrant=False) for h, t, d in
+                 zip(torch.split(hidden_RE, size), torch.split(target_R, size), divisors, strict=True)]
         logp_R, entropy_R, mean_R = (torch.cat(column) for column in zip(*parts, strict=True))
         return logp_R, entropy_R, mean_R
 
@@ -130,15 +134,18 @@ def _trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Sp
     return hidden_TE
 
 
-def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float,
-           with_mean: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, with_mean: bool,
+           with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Log-prob of the token, entropy, and mean log-prob over the vocabulary (0 unless asked for)."""
     logits_RV = head(hidden_RE).float()
-    if temperature != 1.0:
+    if isinstance(temperature, Tensor):
+        logits_RV = logits_RV / temperature[:, None]
+    elif temperature != 1.0:
         logits_RV = logits_RV / temperature
     logp_RV = F.log_softmax(logits_RV, dim=-1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(with_entropy and torch.is_grad_enabled()):
         entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
+    with torch.no_grad():
         mean_R = logp_RV.mean(-1) if with_mean else torch.zeros_like(entropy_R)
     return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R, mean_R
 

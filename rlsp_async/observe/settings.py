@@ -61,6 +61,7 @@ def render() -> str:
         ("tasks", "Options of the tasks", "task.options"),
         ("verifying", "Options of the verifiers", "task.verifier_options"),
         ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
+        ("temperatures", "Options of the temperature schedules", "stages.NAME.temperature.options"),
         ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
         ("replay/success", "Options of success replay", "stages.NAME.success_replay"),
     ):

@@ -54,6 +54,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Verdicts `correct`; -1: nobody judged it."""
     propensity: float = 1.0
     """Probability with which its prompt was drawn, relative to uniform."""
+    temperature: float = 0.0
+    """At which its rollouts are drawn; 0: sampling.temperature (evaluations, demonstrations)."""
     why: str = ""
     """Of a group dropped for a failure: the last thing that went wrong."""
     oldest: int = -1
@@ -206,11 +208,13 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learnt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the prompt selection of a stage knows of one prompt now."""
+    """What a policy of a stage knows now: its prompt selection of one prompt, or its schedule of temperatures."""
 
     stage: str
     place: int
+    """Of the prompt in its split; 0 for temperatures."""
     row: bytes
+    what: Literal["prompts", "temperature"] = "prompts"
 
 
 EventKind = Literal["hub_start", "joined", "gone", "lease_lost", "fenced", "quarantined", "dropped_late", "paused",

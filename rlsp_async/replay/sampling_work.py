@@ -138,12 +138,14 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     if room(state) < 1:
         return None
     stage = state.phase.stage
-    draw = state.selectors[stage].draw(state.cursors.get("train", 0), state.ledger.pending)
+    cursor = state.cursors.get("train", 0)
+    draw = state.selectors[stage].draw(cursor, state.ledger.pending)
     _count_up(state, out, "train")
     if draw.row:
         out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
     return Head(group_id=state.next_group_id(), stage=stage, index=int(draw.place), visit=int(draw.visit),
-                propensity=float(draw.propensity), issued_s=now)  # a selection of the user's may count in numpy
+                propensity=float(draw.propensity), issued_s=now,
+                temperature=float(state.schedules[stage].draw(cursor)))  # a selection of the user's may count in numpy
 
 
 def _received(state: HubState, out: Effects, num_tokens: int) -> None:
@@ -174,10 +176,11 @@ def _split(head: Head) -> Literal["train", "test"]:
 
 
 def sampling_of(state: HubState, head: Head) -> Sampling:
-    """How its rollouts are drawn: a seed of its own for each group, the same when it is issued again."""
+    """How its rollouts are drawn: a seed and a temperature of its own, the same when it is issued again."""
     cfg = state.cfg
     rollouts = cfg.evaluation.rollouts if head.purpose == "evaluate" else cfg.sampling.rollouts
-    return Sampling(temperature=cfg.sampling.temperature, max_new_tokens=cfg.sampling.max_new_tokens, rollouts=rollouts,
+    return Sampling(temperature=head.temperature or cfg.sampling.temperature,
+                    max_new_tokens=cfg.sampling.max_new_tokens, rollouts=rollouts,
                     seed=((cfg.seed << 32) + head.group_id) * _MIX % 2**31)
 
 

@@ -9,7 +9,7 @@ from rlsp_async.errors import ConfigError
 
 def test_the_algorithms_that_ship():
     assert base.names() == ["cispo", "dpo", "filtered", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo",
-                            "rlsp_streams", "rover", "sft", "topr"]
+                            "rlsp_streams", "rover", "sft", "t1", "topr"]
 
 
 def test_options_go_on_top_of_the_preset():
@@ -51,5 +51,6 @@ def test_the_paper_and_its_code_differ_where_they_differ():
 def test_every_preset_is_valid(name):
     module, _ = base.load_algorithm(config.Algorithm(name=name))
     for preset in module.PRESETS:
-        _, cfg = base.load_algorithm(config.Algorithm(name=name, preset=preset))
+        asked = dict.fromkeys(getattr(module, "ASKED", {}).get(preset, ()), 0.01)
+        _, cfg = base.load_algorithm(config.Algorithm(name=name, preset=preset, options=asked))
         assert module.needs(cfg) <= module.NEEDS

@@ -12,7 +12,7 @@ MODULES = {name: base._module(name) for name in base.names()}
 PRESETS = [(name, preset) for name, module in MODULES.items() for preset in ("", *module.PRESETS)]
 CORRECTED = ["cispo", "grpo", "gspo", "ppo", "reinforce_pp", "rlsp_streams", "topr"]
 """They claim to correct for the policy that sampled."""
-POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rlsp_streams", "rover",
+POLICY_GRADIENT = ["cispo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rlsp_streams", "rover", "t1",
                    "topr"]
 FACTOR = {"rover": 2.0}
 """Of the on-policy gradient over REINFORCE's, 1 elsewhere: a squared error has it."""
@@ -32,7 +32,7 @@ def tokens(num=6, seed=0, on_policy=False, name="ppo"):
                        values=value().requires_grad_(), old_values=value(), reference=old + 0.1 * draw(),
                        rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
                        lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num),
-                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num])
+                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num], entropy=draw().abs().requires_grad_())
 
 
 def gradient(module, given, cfg=None):
@@ -41,7 +41,8 @@ def gradient(module, given, cfg=None):
 
 
 def options(name, preset):
-    return base.load_algorithm(config.Algorithm(name=name, preset=preset))[1]
+    asked = getattr(MODULES[name], "ASKED", {}).get(preset, ())  # its paper gives no value
+    return base.load_algorithm(config.Algorithm(name=name, preset=preset, options=dict.fromkeys(asked, 0.01)))[1]
 
 
 def part(given, at):
@@ -69,7 +70,8 @@ def test_what_is_masked_reaches_neither_loss_nor_gradient(name, preset, bad):
         left = mask.reshape(-1, *[1] * (x.ndim - 1))
         return torch.where(left, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
 
-    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean")
+    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean",
+               "entropy")
     spoilt = replace(clean, **{c: spoil(getattr(clean, c)) for c in columns})
     for expected, got in zip(gradient(MODULES[name], clean, cfg), gradient(MODULES[name], spoilt, cfg), strict=True):
         torch.testing.assert_close(got, expected)

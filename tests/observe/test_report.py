@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_the_page_is_whole_and_self_contained(run: Path) -> None:
         assert piece not in text
     for piece in ("32.1 %", "61.8 %", "held-out pass@k", "search steps", "KL to the policy", "stage rlsp", "812,345",
                   "prefers-color-scheme: dark", "v-unparsable", "-&gt; 7 &lt;think&gt;"):  # fmt: skip
+        assert piece in text
+
+
+def test_what_a_schedule_of_temperatures_knows_is_drawn(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "bstar")
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | {"temperature_mean": 0.8, "temperature_score_0.6": 0.5, "penalty_garbled": 0.1} for row in rows]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(directory, finished=True)
+    text = (directory / "report.html").read_text()
+    for piece in ("temperature of the batch", "balance score of each temperature", "share with a fault"):
         assert piece in text
 
 

@@ -218,14 +218,16 @@ class Chaos:
         assert self.policies() == before
 
     def policies(self) -> list[Any]:
-        """What the hub would choose next, and what its prompt selections know: the journal must give it all back."""
+        """What the hub would choose next, and what its policies know: the journal must give it all back."""
         state = self.hub.state
         step, found = state.last_manifest + 1, []
         for name, stage in self.cfg.stages.items():
             ready = [head for head in fresh(state.ledger.ready.values(), step, stage.max_lag) if head.stage == name]
             table = getattr(state.selectors.get(name), "table", None)
             known = [table.row(place) for place in range(len(table))] if table else []
-            found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known))
+            schedule = state.schedules.get(name)
+            drawn = [schedule.draw(state.cursors.get("train", 0) + at) for at in range(4)] if schedule else []
+            found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known, drawn))
         found.append([one for one in state.memory.known() if one.kept or one.step > state.step])
         return [*found, dict(state.ledger.pending), dict(state.cursors)]
 
