@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from rlsp_async.messages import Provenance, Purpose, RolloutGroup, StepReport, Verdict
+from rlsp_async.messages import Prompt, Provenance, Purpose, RolloutGroup, StepReport, Verdict
 
 State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
 Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end",
@@ -54,6 +54,14 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Verdicts `correct`; -1: nobody judged it."""
     propensity: float = 1.0
     """Probability with which its prompt was drawn, relative to uniform."""
+    parent: str = ""
+    """Of a child (`spawn.py`): the rollout it was spawned from, "group/index". `index` and `visit` are its parent's."""
+    parent_oldest: int = -1
+    """Version of its parent's oldest token."""
+    prompt: Prompt | None = None
+    """Of a child that is not sampled yet: its prompt, which cannot be made again once its parent's tokens are gone."""
+    num_children: int = 0
+    """Children that were spawned from its rollouts."""
     why: str = ""
     """Of a group dropped for a failure: the last thing that went wrong."""
     oldest: int = -1

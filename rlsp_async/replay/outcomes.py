@@ -28,15 +28,19 @@ def judged(state: HubState, out: Effects, head: Head, now: float) -> None:
     """A group has its true verdicts and is ready."""
     if head.purpose != "train":
         return
-    selector = state.selectors[head.stage]
-    row = selector.observe(head.index, head.num_correct, head.num_rollouts)
-    if row:
-        out.records.append(Learnt(stage=head.stage, place=head.index, row=row))
+    if not head.parent:  # how often its parent's problem is solved does not follow from a child
+        _learn(state, out, head)
     stage = state.cfg.stages[head.stage]
     group, verdicts = state.ledger.bodies[head.group_id], state.ledger.verdicts[head.group_id]
     if stage.drop_no_signal and not has_signal(group, verdicts, stage.reward):
         drop(state, out, head.group_id, "no_signal", now)
         _bounded(state, out, head.stage, now)
+
+
+def _learn(state: HubState, out: Effects, head: Head) -> None:
+    row = state.selectors[head.stage].observe(head.index, head.num_correct, head.num_rollouts)
+    if row:
+        out.records.append(Learnt(stage=head.stage, place=head.index, row=row))
 
 
 def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: Reward) -> bool:

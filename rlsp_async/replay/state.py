@@ -19,6 +19,7 @@ from rlsp_async.replay.crew import Crew, Worker
 from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.stages import Phase, Plan
 
 Ending = Literal["", "draining", "finished", "failed"]
@@ -77,6 +78,8 @@ class HubState:
         self.choices = {name: load_choice(stage, cfg.seed) for name, stage in cfg.stages.items()}
         self.selectors = _selectors(cfg, task, loaded.learnt)
         """Of each stage that samples: which prompt is issued next."""
+        self.spawners = _spawners(cfg, task)
+        """Of each stage that spawns: which finished rollout is put to the model again."""
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
         self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
@@ -216,3 +219,8 @@ def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str,
     for row in learnt:
         selectors[row.stage].restore(row.place, row.row)
     return selectors
+
+
+def _spawners(cfg: RunConfig, task: Prompts) -> dict[str, Spawner]:
+    found = {name: load_spawner(stage, task, cfg.seed) for name, stage in cfg.stages.items()}
+    return {name: spawner for name, spawner in found.items() if spawner is not None}
