@@ -1,6 +1,6 @@
 """Verifying an answer to the operator puzzle (`ops.py`), in the words that its tokenizer has.
 
-    prompt         1 1 3 4 -> 7 : * * + check <think>
+    prompt         1 1 3 4 -> 7 : 1 * 1 * 3 + 4 check <think>
     demonstration  1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> ok
 
 The answer is `ok` or `x`: whether the proposed row of operators gives the target. Demonstrations (`verify_share` of
@@ -19,8 +19,10 @@ MARK = "check"
 
 
 def check_text(problem: str, row: str) -> str:
-    """"1 1 3 4 -> 7" and "* * +" as a prompt."""
-    return f"{problem} : {row} {MARK} <think>"
+    """"1 1 3 4 -> 7" and "* * +" as a prompt, the operators set between the numbers."""
+    first, *numbers = problem.partition(" -> ")[0].split()
+    set_out = " ".join([first, *(f"{op} {n}" for op, n in zip(row.split(), numbers, strict=True))])
+    return f"{problem} : {set_out} {MARK} <think>"
 
 
 def is_check(prompt: str) -> bool:

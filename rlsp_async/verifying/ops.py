@@ -2,7 +2,7 @@
 
     score("1 1 3 4 -> 7 <think>", "... </think> * * +", "7")   correct: 1 * 1 * 3 + 4 = 7, from left to right
 
-    score("1 1 3 4 -> 7 : * * + check <think>", "... </think> ok", "ok")    correct: a verification that says so
+    score("1 1 3 4 -> 7 : 1 * 1 * 3 + 4 check <think>", "... </think> ok", "ok")    correct: a verification that says so
 
 Running values may leave 0..limit here: only the final value counts. "search_steps" is the number of attempts that came
 to a verdict of their own (`x` or `ok`) before the answer.

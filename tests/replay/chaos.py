@@ -40,7 +40,7 @@ from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import SINKS
 from rlsp_async.replay.select import fresh, lag
-from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
+from tests.replay.line import VerifyingTask, hello, rollouts_of, verdicts_of, weights
 
 CHECKPOINT_EVERY = 2
 LOST, TWICE, LATE, OVERTAKEN = 0.06, 0.05, 0.05, 0.1
@@ -131,7 +131,7 @@ class Chaos:
 
     def open_hub(self) -> None:
         self.journal = Journal(self.path, self.cfg)
-        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+        self.hub = Hub(self.cfg, VerifyingTask(), self.journal.load(), self.now)
 
     # --- the wire ------------------------------------------------------------------------------------------------
 
@@ -222,6 +222,8 @@ class Chaos:
             table = getattr(state.selectors.get(name), "table", None)
             known = [table.row(place) for place in range(len(table))] if table else []
             found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known))
+            spawner, number = state.spawners.get(name), state.cursors.get("train", 0)
+            found.append(spawner and spawner.choose(state.ledger, name, number, state.cursors))
         return [*found, dict(state.ledger.pending), dict(state.cursors)]
 
     def leave(self, worker: FakeWorker) -> None:
