@@ -32,6 +32,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "spawn": {"spawn": {"share": 0.5}, "max_uses": 2},
     "spawn_mopps": {"spawn": {"share": 0.3, "balance": False}, "prompts": Prompts(name="mopps", options=POOL),
                     "drop_no_signal": True, "oversample": 1.5},
+    "min_ready": {"selection_options": {"min_ready": 3}, "oversample": 3.0},
     "together": {"prompts": Prompts(name="mopps", options=POOL), "selection": "prioritised", "max_uses": 2,
                  "drop_no_signal": True, "oversample": 2.0, "selection_options": {"min_new": 0.5, "remove": "oldest"}},
 }
