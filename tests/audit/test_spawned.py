@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from rlsp_async.audit.history import History
 from rlsp_async.audit.show import audit
 from rlsp_async.config import Replay
 from rlsp_async.messages import RolloutGroup
+from rlsp_async.offline.export import lines
 from rlsp_async.replay.heads import Head
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
@@ -77,6 +79,20 @@ def test_two_children_of_one_rollout_are_found(tmp_path: Path):
     first, second = sorted(healthy(tmp_path), key=lambda head: head.group_id)[:2]
     head(second, parent=first.parent)(tmp_path)
     assert "is a child of the same rollout" in outcome(tmp_path)[1]
+
+
+def test_children_are_exported_with_their_parents_and_are_no_demonstrations(tmp_path: Path):
+    children = healthy(tmp_path)
+    history = History(tmp_path)
+    rows = [row for row in history.groups() if row.num_verdicts]
+    rollouts = [line for row in rows for line in lines(row, "rollouts")]
+    shown = [line for row in rows for line in lines(row, "demonstrations")]
+    history.close()
+    judged = [child for child in children if child.num_verdicts]
+    assert sorted(line["parent"] for line in rollouts if "parent" in line) == sorted(
+        child.parent for child in judged for _ in range(2))
+    assert shown
+    assert not [line for line in shown if "check" in line["prompt"]]
 
 
 def test_children_that_cannot_be_decoded_are_no_crash(tmp_path: Path):

@@ -188,6 +188,7 @@ def test_an_answer_to_another_prompt_than_the_childs_is_refused():
     bench.until(lambda: jobs_of(bench) and jobs_of(bench)[-1].prompt.selector == "spawn", S, V)
     work = bench.got(S, Work)[-1]
     bench.inbox[S].clear()
+    assert work.job.prompt.index not in bench.hub.state.ledger.pending  # its parent is judged: the problem is free
     problem = bench.hub.state.task.prompt("train", work.job.prompt.index)
     forged = rollouts_of(msgspec.structs.replace(work.job, prompt=problem))
     bench.say(S, Done(lease=work.lease, groups=[forged]))
