@@ -200,7 +200,7 @@ def table(results: Sequence[Result], arms: Sequence[str]) -> str:
     """Markdown; the first arm is the control."""
     widest = max((name for r in results for name in r.figures if name.startswith("pass_at_")), key=_k)
     lines = [f"| arm | seeds | pass@1, % | against the control, points | pass@{_k(widest)}, % | response tokens | "
-             "rollouts trained | mean lag |", "| --- " * 8 + "|"]
+             "search steps | rollouts trained | mean lag |", "| --- " * 9 + "|"]
     by_arm = {arm: [result for result in results if result.arm == arm] for arm in arms}
     for arm, own in by_arm.items():
         versus = "" if arm == arms[0] else points(difference(own, by_arm[arms[0]]), "+")
@@ -209,7 +209,7 @@ def table(results: Sequence[Result], arms: Sequence[str]) -> str:
         alive = [r for r in own if "diverged" not in r.figures]
         lines.append(f"| {arm}{note} | {len(own)} | {points(estimate([r.figures['pass_at_1'] for r in own]))} | "
                      f"{versus} | {_mean(alive, widest, 100)} | {_mean(alive, 'response_tokens')} | "
-                     f"{_mean(alive, 'rollouts')} | {_mean(alive, 'lag_mean')} |")
+                     f"{_mean(alive, 'search_steps')} | {_mean(alive, 'rollouts')} | {_mean(alive, 'lag_mean')} |")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def results(**solved: list[float]) -> list[Result]:
-    return [Result(arm, seed, {"pass_at_1": value, "pass_at_4": 0.9, "response_tokens": 30.0, "rollouts": 4096.0,
+    return [Result(arm, seed, {"pass_at_1": value, "pass_at_4": 0.9, "response_tokens": 30.0, "search_steps": 2.0, "rollouts": 4096.0,
                                "lag_mean": 1.0}) for arm, values in solved.items() for seed, value in enumerate(values)]
 
 
@@ -47,7 +47,7 @@ def test_the_table_says_who_diverged():
     found = [*results(control=[0.5, 0.6]), Result("naive", 0, {"pass_at_1": 0.0, "diverged": 1.0}),
              *results(naive=[0.0, 0.1])[1:]]
     text = arms.table(found, ["control", "naive"]).splitlines()
-    assert text[2].startswith("| control | 2 | 55.0 +- 63.5 |  | 90.0 | 30.0 | 4096 | 1.0 |")
+    assert text[2].startswith("| control | 2 | 55.0 +- 63.5 |  | 90.0 | 30.0 | 2.0 | 4096 | 1.0 |")
     assert text[3].startswith("| naive (1 diverged) | 2 | 5.0 +- 63.5 | -50.0 +- 0.0 |")
 
 
