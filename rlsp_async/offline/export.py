@@ -95,9 +95,10 @@ def _asked(group: RolloutGroup) -> dict[str, Any]:
 
 
 def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+    parent = {"parent": rollout.parent} if rollout.parent else {}
     return {"status": verdict.status, "parts": verdict.parts, "prompt_id": group.prompt.prompt_id,
             "group": group.group_id, "rollout": rollout.index, "stage": group.stage, "finish": rollout.finish,
-            "temperature": group.sampling.temperature, "propensity": group.prompt.propensity, **({"parent": rollout.parent} if rollout.parent else {})}
+            "temperature": group.sampling.temperature, "propensity": group.prompt.propensity, **parent}
 
 
 def _columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
