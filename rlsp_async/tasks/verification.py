@@ -3,8 +3,9 @@
     verification_prompt(prompt, "... so \\boxed{4}", verdict).answer == "1"
 
 RISE, arXiv:2505.13445, section 3, in words of our own. The model rates the response by the rules by which it was itself
-rated: 1 for a right final answer in a box, -0.5 for a wrong one, -1 for none. The rating is compared as a number, so
-"1.0" is 1. The response stands between fences that are longer than any in it, and nothing is ever cut.
+rated: 1 for a right final answer, -0.5 for a wrong one, -1 for none. The paper's rules speak of an answer in a box; the
+verifier `math` finds answers outside of boxes too, and the rules must say what the label says. The rating is compared
+as a number, so "1.0" is 1. The response stands between fences that are longer than any in it, and nothing is ever cut.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ Response:
 {fence}
 
 The rating follows three rules:
-1. The response gives no final answer in \\boxed{}: the rating is -1.
-2. It gives one in \\boxed{}, and that answer is wrong: the rating is -0.5.
-3. It gives one in \\boxed{}, and that answer is right: the rating is 1.
+1. No final answer can be found in the response: the rating is -1.
+2. It gives a final answer, and that answer is wrong: the rating is -0.5.
+3. It gives a final answer, and that answer is right: the rating is 1.
 
 First check the response in a few sentences, working out for yourself what you doubt. Then put the rating, and nothing \
 else, in \\boxed{}."""
