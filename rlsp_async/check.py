@@ -247,7 +247,8 @@ def stage_warnings(cfg: RunConfig, name: str, stage: Stage) -> list[str]:
             f"stages.{name}: groups can be {lag} versions behind (target_lag + publish_every - 1), above max_lag "
             f"= {stage.max_lag}: late ones are dropped, their work is lost"
         )
-    if stage.source == "rollouts" and stage.epochs * stage.minibatches * stage.max_uses > 8:
+    likelihood = stage.algorithm.name in ("sft", "filtered")  # pushes nothing down, so nothing runs away
+    if stage.source == "rollouts" and not likelihood and stage.epochs * stage.minibatches * stage.max_uses > 8:
         texts.append(
             f"stages.{name}: a rollout is behind up to {stage.epochs * stage.minibatches * stage.max_uses} updates; "
             "without a corrected loss (clipping, tapering) that diverges"

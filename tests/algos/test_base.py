@@ -8,8 +8,8 @@ from rlsp_async.errors import ConfigError
 
 
 def test_the_algorithms_that_ship():
-    assert base.names() == ["cispo", "dpo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rlsp_streams",
-                            "rover", "sft", "topr"]
+    assert base.names() == ["cispo", "dpo", "filtered", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo",
+                            "rlsp_streams", "rover", "sft", "topr"]
 
 
 def test_options_go_on_top_of_the_preset():

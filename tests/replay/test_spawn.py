@@ -12,7 +12,7 @@ from rlsp_async.config import Prompts, RunConfig, Stage
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Done, Prompt, SampleJob, Sampling, Verdict, Work
 from rlsp_async.replay import spawn
-from rlsp_async.replay.heads import Head, Learnt, Loaded, Put
+from rlsp_async.replay.heads import Head, Learnt, Loaded, Manifest, Put, Remember
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import Ledger
@@ -181,6 +181,17 @@ def test_prompt_selections_do_not_learn_from_children():
     assert table.first_N[child.index] == 0.5 * 1 + 0.5 * 1 + 2  # the prior and two right ones: learnt once
     learnt = [r for r in bench.records if isinstance(r, Learnt) and r.place == child.index]
     assert len(learnt) == 2  # issued, judged
+
+
+def test_children_are_no_successes_of_the_problem_and_are_not_mended():
+    bench = line(success_replay={"capacity": 2})
+    bench.say(L, hello("learner", step=0))
+    bench.until(lambda: bench.hub.state.last_manifest == 3, S, V, L)
+    heads = {record.head.group_id: record.head for record in bench.records if isinstance(record, Put)}
+    trained = {group_id for record in bench.records if isinstance(record, Manifest) for group_id in record.groups}
+    sources = {record.success.group_id for record in bench.records if isinstance(record, Remember)}
+    assert any(heads[group_id].parent for group_id in trained)
+    assert sources == {group_id for group_id in trained if not heads[group_id].parent}
 
 
 def test_an_answer_to_another_prompt_than_the_childs_is_refused():
