@@ -265,6 +265,9 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A failed group is trained with a remembered success of its prompt (ARPO), e.g. { capacity = 8 }; empty: never."""
     prompts: Prompts = Prompts()
     temperature: Temperature = Temperature()
+    spawn: dict[str, Any] = {}
+    """Finished rollouts are put to the model again, to be verified, and both are trained (RISE): options of
+    `replay/spawn.py`, e.g. { share = 0.125 }; empty: nothing is."""
     drop_no_signal: bool = False
     """Drop groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""
     oversample: float = 1.0

@@ -23,6 +23,7 @@ CHARTS: list[tuple[str, list[str]]] = [
     ("loss", ["loss", "policy_loss", "value_loss"]),
     ("response length, tokens", ["response_tokens"]),
     ("search steps", ["part_search_steps", "part_backtracks", "part_checks", "part_alternatives"]),
+    ("verifying beside solving, share right", ["verification_balanced", "verification_accuracy", "solved"]),
     ("share of pairs in which the wrong answer is paid more", ["inverted_fraction"]),
     ("lag, versions", ["lag_mean", "lag_max"]),
     ("KL to the policy that sampled", ["kl_behaviour", "kl_penalty"]),

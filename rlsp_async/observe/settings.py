@@ -67,6 +67,8 @@ def render() -> str:
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder)
+    spawn = read_groups((PACKAGE / "replay" / "spawn.py").read_text(encoding="utf-8"))["Config"]
+    parts += ["## Options of spawning: `stages.NAME.spawn`", _table(spawn.settings)]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from rlsp_async.messages import Provenance, Purpose, Rollout, RolloutGroup, StepReport, Verdict
+from rlsp_async.messages import Prompt, Provenance, Purpose, Rollout, RolloutGroup, StepReport, Verdict
 
 State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
 Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end",
@@ -56,6 +56,14 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Probability with which its prompt was drawn, relative to uniform."""
     temperature: float = 0.0
     """At which its rollouts are drawn; 0: sampling.temperature (evaluations, demonstrations)."""
+    parent: str = ""
+    """Of a child (`spawn.py`): the rollout it was spawned from, "group/index". `index` and `visit` are its parent's."""
+    parent_oldest: int = -1
+    """Version of its parent's oldest token."""
+    prompt: Prompt | None = None
+    """Of a child that is not sampled yet: its prompt, which cannot be made again once its parent's tokens are gone."""
+    num_children: int = 0
+    """Children that were spawned from its rollouts."""
     why: str = ""
     """Of a group dropped for a failure: the last thing that went wrong."""
     oldest: int = -1

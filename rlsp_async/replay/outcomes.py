@@ -29,7 +29,8 @@ def judged(state: HubState, out: Effects, head: Head, now: float) -> None:
     """A group has its true verdicts and is ready."""
     if head.purpose != "train":
         return
-    _learn(state, out, head)
+    if not head.parent:  # how often its parent's problem is solved does not follow from a child
+        _learn(state, out, head)
     stage = state.cfg.stages[head.stage]
     group, verdicts = state.ledger.bodies[head.group_id], state.ledger.verdicts[head.group_id]
     if stage.drop_no_signal and not has_signal(group, verdicts, stage.reward):

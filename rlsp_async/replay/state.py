@@ -19,6 +19,7 @@ from rlsp_async.replay.crew import Crew, Worker
 from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.stages import Phase, Plan
 from rlsp_async.replay.success.memory import Memory, load_success_replay
 from rlsp_async.temperatures.base import Schedule, load_schedule
@@ -84,6 +85,8 @@ class HubState:
         """Of each stage that samples: which prompt is issued next."""
         self.schedules = _schedules(cfg, loaded.learnt)
         """Of each stage that samples: at which temperature its rollouts are drawn."""
+        self.spawners = _spawners(cfg, task)
+        """Of each stage that spawns: which finished rollout is put to the model again."""
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
         self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
@@ -234,3 +237,6 @@ def _schedules(cfg: RunConfig, learnt: list[Learnt]) -> dict[str, Schedule]:
         if row.what == "temperature":
             schedules[row.stage].restore(row.row)
     return schedules
+def _spawners(cfg: RunConfig, task: Prompts) -> dict[str, Spawner]:
+    found = {name: load_spawner(stage, task, cfg.seed) for name, stage in cfg.stages.items()}
+    return {name: spawner for name, spawner in found.items() if spawner is not None}

@@ -42,7 +42,7 @@ from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import SINKS
 from rlsp_async.replay.select import fresh, lag
-from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
+from tests.replay.line import VerifyingTask, hello, rollouts_of, verdicts_of, weights
 
 pack = msgspec.msgpack.encode
 CHECKPOINT_EVERY = 2
@@ -135,7 +135,7 @@ class Chaos:
 
     def open_hub(self) -> None:
         self.journal = Journal(self.path, self.cfg)
-        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+        self.hub = Hub(self.cfg, VerifyingTask(), self.journal.load(), self.now)
 
     # --- the wire ------------------------------------------------------------------------------------------------
 
@@ -228,6 +228,9 @@ class Chaos:
             schedule = state.schedules.get(name)
             drawn = [schedule.draw(state.cursors.get("train", 0) + at) for at in range(4)] if schedule else []
             found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known, drawn))
+            found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known))
+            spawner, number = state.spawners.get(name), state.cursors.get("train", 0)
+            found.append(spawner and spawner.choose(state.ledger, name, number, state.cursors))
         found.append([one for one in state.memory.known() if one.kept or one.step > state.step])
         return [*found, dict(state.ledger.pending), dict(state.cursors)]
 
