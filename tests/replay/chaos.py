@@ -18,6 +18,7 @@ import msgspec
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
     Ack,
+    Batch,
     Bye,
     Done,
     Drain,
@@ -310,6 +311,10 @@ class Chaos:
     def can_train(self, worker: FakeWorker, step: int) -> bool:
         return step in worker.reports or step == len(worker.weights) + 1
 
+    def check_batch(self, batch: Batch) -> None:
+        """A step that is sent again is the same to the byte."""
+        assert self.batches.setdefault(batch.step, pack(batch)) == pack(batch), batch.step
+
     def answer(self, worker: FakeWorker, work: Work, honest: bool) -> Done:
         bad = not honest and self.random.random() < 0.08
         match work.job:
@@ -321,7 +326,7 @@ class Chaos:
                 verdicts = verdicts_of(work.job, failed) if failed else mixed_verdicts(work.job)
                 return Done(lease=work.lease, verdicts=[verdicts])
             case TrainJob(batch=batch):
-                assert self.batches.setdefault(batch.step, pack(batch)) == pack(batch), batch.step
+                self.check_batch(batch)
                 ids = [verified.group.group_id for verified in batch.groups]
                 if batch.step == len(worker.weights) + 1:
                     worker.weights.append(ids)
