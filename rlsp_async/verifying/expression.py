@@ -154,7 +154,7 @@ class _Reader:
             raise Unreadable("cut off")
         if rest[0].isdigit() or (rest[0] == "." and rest[1:2].isdigit()):
             return self.number()
-        if rest[0].isalpha():
+        if rest[0].isascii() and rest[0].isalpha():
             return self.word(depth)
         opening = self.take("(", "[", "\\{", "{", "|", "\\lfloor", "\\lceil")
         if opening:

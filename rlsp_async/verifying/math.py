@@ -27,7 +27,7 @@ from rlsp_async.verifying.spelling import flat, plain
 from rlsp_async.verifying.verifier import judged, unparsable
 from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
 
-VERSION = "2"
+VERSION = "3"
 LANE = "fast"
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")

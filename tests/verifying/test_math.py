@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Callable
 
@@ -127,6 +128,16 @@ def test_hostile_answers_are_quick_and_never_correct(text: str) -> None:
     for gold in ("7", "\\frac{x}{2}"):
         assert score("", f"\\boxed{{{text}}}", gold).status in ("wrong", "unparsable")
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("letters", ["\u0436\u00e9\u00df\u4e2d\u0664\u00b2\u2160 =5", "\\boxed{}$0123456789+-*/^_(),.% \nfracqrti=:;[]|!x"])
+def test_nothing_that_a_model_may_write_is_a_fault_of_the_verifier(letters: str) -> None:
+    """A letter that is not ASCII, as in "5 \u043a\u043c", once was."""
+    draw = random.Random(0)
+    for _ in range(1500):
+        text = "".join(draw.choices(letters, k=draw.randrange(1, 60)))
+        assert score("", f"The answer is \\boxed{{{text}}}", "72").status in ("correct", "wrong", "unparsable", "timeout")
+        assert score("", text, "72").status in ("correct", "wrong", "unparsable", "timeout")
 
 
 def test_no_answer_and_a_limit_say_so() -> None:
