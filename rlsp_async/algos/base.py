@@ -78,7 +78,7 @@ class Rollouts:
     mask_N: Tensor
     """bool; False: the token's columns may hold anything and must not matter."""
     old_N: Tensor | None = None
-    """Log-prob under the learner at the beginning of the step; here only beside "reference" or "values"."""
+    """Log-prob under the learner at the beginning of the step; only beside "reference", "values" or "energy"."""
     reference_N: Tensor | None = None
     """Log-prob under the policy with which the stage began."""
     values_N: Tensor | None = None
@@ -87,6 +87,8 @@ class Rollouts:
     """Mean over the vocabulary of the log-probs beside `old_N`."""
     lag_N: Tensor | None = None
     """int64, versions from the token's policy to the learner's at the beginning of the step; None: demonstrations."""
+    energy_N: Tensor | None = None
+    """Squared norm of the gradient of `old_N` by the logits, 1 - 2 p + sum over the vocabulary of p^2."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Algorithm(Protocol):
     PRESETS: dict[str, dict[str, Any]]
     """Options by name of preset."""
     NEEDS: frozenset[str]
-    """Columns it may ask for: "old", "reference", "values", "mean"."""
+    """Columns it may ask for: "old", "reference", "values", "mean", "energy"."""
 
     def needs(self, cfg: Any) -> frozenset[str]:
         """Columns it asks for with these options."""

@@ -1,6 +1,6 @@
 """REINFORCE with a group-mean baseline, without any correction for stale tokens.
 
-    A_i = R_i - mean(R_1..R_G)
+    A_i = R_i - mean(R_1..R_G)                                or the baseline of least variance (baselines.py)
     L   = - sum_t share_t A_t logp_t
 
 On rollouts of the present policy this is the policy gradient. On reused or stale rollouts nothing holds it: negative
@@ -11,14 +11,15 @@ that are a mask and a weight and nothing else.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from torch import Tensor
 
-from rlsp_async.algos import groups, ops
+from rlsp_async.algos import baselines, groups, ops
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
 
-NEEDS: frozenset[str] = frozenset()
+NEEDS = frozenset({"energy"})
 _PRESENT = {"policy": "present", "weight": "token"}
 PRESETS: dict[str, dict[str, Any]] = {
     # arXiv:2505.24034 (LlamaRL): the ratio capped, the paper tries 2 to 10.
@@ -28,12 +29,16 @@ PRESETS: dict[str, dict[str, Any]] = {
                                                              "mask": "m2po_released"}},
     # arXiv:2602.04879 as verl has it.
     "dppo_tv_verl": {"divide_by_std": True, "corrections": {**_PRESENT, "weight_high": 20.0, "mask": "dppo_tv"}},
+    # arXiv:2602.17616: whole rollouts weighted, the step as long as their effective number allows, its baseline.
+    "vcpo": {"baseline": "minimum_variance", "corrections": {"weight": "rollout", "ess_base": 1.0}},
 }
 
 
 class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of REINFORCE."""
 
+    baseline: Literal["mean", "minimum_variance"] = "mean"
+    """The group's mean, or VCPO's weighted by squared gradient norms of the logits (one more pass a step)."""
     divide_by_std: bool = False
     """Divide a group's advantages by its standard deviation."""
     drop_flat_groups: bool = True
@@ -41,12 +46,21 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def needs(cfg: Config) -> frozenset[str]:
-    return NEEDS
+    return NEEDS if cfg.baseline == "minimum_variance" else frozenset()
 
 
 def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     """One advantage a rollout, the same for all its tokens."""
-    return groups.centred(batch, cfg.divide_by_std, cfg.drop_flat_groups)
+    made = groups.centred(batch, cfg.divide_by_std, cfg.drop_flat_groups)
+    if cfg.baseline == "mean":
+        return made
+    # Centred advantages are rewards with another zero: their own best baseline moves them to where it belongs.
+    first_B = ops.last_tokens(batch.length_B) - batch.length_B + 1
+    centred_B = made.adv_N[first_B]
+    shift_B = baselines.minimum_variance(cfg, replace(batch, reward_B=centred_B)).to(centred_B.dtype)
+    adv_B = centred_B - shift_B
+    stats = {**made.stats, "baseline_shift": float(shift_B.abs().mean())}
+    return replace(made, adv_N=adv_B.repeat_interleave(batch.length_B), stats=stats)
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:

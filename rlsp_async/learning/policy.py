@@ -40,6 +40,8 @@ class Outputs:
     """Value of the state before each response token; None without a critic."""
     mean_R: Tensor | None = None
     """Mean over the vocabulary of the log-probs there, no gradient; None unless asked for."""
+    energy_R: Tensor | None = None
+    """Squared norm of the gradient of `logp_R` by the logits, 1 - 2 p + sum of p^2; None unless asked for."""
 
 
 class Policy(nn.Module):
@@ -82,14 +84,15 @@ class Policy(nn.Module):
         return torch.device(next(self.model.parameters()).device)
 
     def outputs(self, batch: PackedBatch, temperature: float, with_values: bool = True,
-                with_mean: bool = False) -> Outputs:
+                with_mean: bool = False, with_energy: bool = False) -> Outputs:
         """Runs the model over one packed row."""
         device = self.device
         ids_T, positions_T, source_R, target_R = (
             torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R))
         spans = attention.Spans.of(batch.cu_seqlens, device)
         hidden_RE = _trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
-        logp_R, entropy_R, mean_R = self._log_probs(hidden_RE, target_R, temperature, with_mean)
+        asked = (with_mean, with_energy)
+        logp_R, entropy_R, mean_R, energy_R = self._log_probs(hidden_RE, target_R, temperature, asked)
         values_R = None
         if with_values and self.value_head is not None:
             state_RE = hidden_RE
@@ -98,19 +101,19 @@ class Policy(nn.Module):
             if self.critic_kind == "head_detached":
                 state_RE = state_RE.detach()
             values_R = self.value_head(state_RE.float()).squeeze(-1)
-        return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None)
+        return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None, energy_R if with_energy else None)
 
     def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float,
-                   with_mean: bool) -> tuple[Tensor, Tensor, Tensor]:
+                   asked: tuple[bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         size = max(1, _CHUNK_VALUES // head.weight.shape[0])
         if len(target_R) <= size:
-            return _chunk(head, hidden_RE, target_R, temperature, with_mean)
+            return _chunk(head, hidden_RE, target_R, temperature, asked)
         # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
-        parts = [checkpoint(_chunk, head, h, t, temperature, with_mean, use_reentrant=False)
+        parts = [checkpoint(_chunk, head, h, t, temperature, asked, use_reentrant=False)
                  for h, t in zip(torch.split(hidden_RE, size), torch.split(target_R, size), strict=True)]
-        logp_R, entropy_R, mean_R = (torch.cat(column) for column in zip(*parts, strict=True))
-        return logp_R, entropy_R, mean_R
+        logp_R, entropy_R, mean_R, energy_R = (torch.cat(column) for column in zip(*parts, strict=True))
+        return logp_R, entropy_R, mean_R, energy_R
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is published: names and parameters of the language model alone, tied ones once."""
@@ -129,16 +132,21 @@ def _trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Sp
 
 
 def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float,
-           with_mean: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-prob of the token, entropy, and mean log-prob over the vocabulary (0 unless asked for)."""
+           asked: tuple[bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-prob of the token, entropy; mean log-prob over the vocabulary and energy (0 unless asked for)."""
+    with_mean, with_energy = asked
     logits_RV = head(hidden_RE).float()
     if temperature != 1.0:
         logits_RV = logits_RV / temperature
     logp_RV = F.log_softmax(logits_RV, dim=-1)
     with torch.no_grad():
-        entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
+        prob_RV = logp_RV.exp()
+        entropy_R = -(prob_RV * logp_RV).sum(-1)
         mean_R = logp_RV.mean(-1) if with_mean else torch.zeros_like(entropy_R)
-    return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R, mean_R
+        energy_R = torch.zeros_like(entropy_R)
+        if with_energy:
+            energy_R = 1 - 2 * prob_RV.gather(1, target_R[:, None]).squeeze(1) + prob_RV.square().sum(-1)
+    return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R, mean_R, energy_R
 
 
 def load_model(directory: Path, dtype: str = "float32", device: str | torch.device = "cpu",

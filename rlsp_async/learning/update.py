@@ -90,16 +90,17 @@ def minibatches(kept: pack.Longs, group_S: pack.Longs, num: int, seed: tuple[int
 
 def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan) -> Rollouts:
     """What advantages are made of, with the weights as they are before the step. `old` is made here only when the
-    critic or the reference ask for a pass anyway."""
+    critic, the reference or the baseline ask for a pass anyway."""
     needs = parts.algorithm.needs(parts.cfg)
     everyone = np.arange(len(sequences.responses))
     behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
     rollouts = Rollouts(reward_B=reward_S, group_B=torch.from_numpy(sequences.group_S),
                         length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
                         mask_N=torch.isfinite(behaviour_N), lag_N=_lags(sequences, plan))
-    if needs & {"values", "reference"}:
-        found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs)
-        rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N)
+    if needs & {"values", "reference", "energy"}:
+        found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs, "energy" in needs)
+        rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N,
+                           energy_N=found.energy_N)
     if "reference" in needs:
         if parts.reference is None:
             raise ConfigError(f"{plan.where}: the algorithm needs a reference policy and there is none")
@@ -148,18 +149,20 @@ class Scores(NamedTuple):
     logp_N: Tensor
     values_N: Tensor | None
     mean_N: Tensor | None
+    energy_N: Tensor | None
 
 
 @torch.no_grad()
 def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
-          with_values: bool = False, with_mean: bool = False) -> Scores:
-    """Log-probs, and if asked for values and mean log-probs over the vocabulary, of the members' response tokens."""
+          with_values: bool = False, with_mean: bool = False, with_energy: bool = False) -> Scores:
+    """Log-probs of the members' response tokens; if asked for values, mean log-probs over the vocabulary, energies."""
     num = len(sequences.behaviour_N)
-    found = Scores(torch.zeros(num), torch.zeros(num) if with_values else None, torch.zeros(num) if with_mean else None)
+    wanted = (True, with_values, with_mean, with_energy)
+    found = Scores(*(torch.zeros(num) if is_wanted else None for is_wanted in wanted))
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
-        out = policy.outputs(batch, plan.temperature, with_values, with_mean)
-        for column, made in zip(found, (out.logp_R, out.values_R, out.mean_R), strict=True):
+        out = policy.outputs(batch, plan.temperature, with_values, with_mean, with_energy)
+        for column, made in zip(found, (out.logp_R, out.values_R, out.mean_R, out.energy_R), strict=True):
             if column is not None and made is not None:
                 column[batch.flat_R] = made.cpu()
     return found
