@@ -157,8 +157,8 @@ def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: 
           with_values: bool = False, with_mean: bool = False, with_energy: bool = False) -> Scores:
     """Log-probs of the members' response tokens; if asked for values, mean log-probs over the vocabulary, energies."""
     num = len(sequences.behaviour_N)
-    wanted = (True, with_values, with_mean, with_energy)
-    found = Scores(*(torch.zeros(num) if is_wanted else None for is_wanted in wanted))
+    extra = (torch.zeros(num) if asked else None for asked in (with_values, with_mean, with_energy))
+    found = Scores(torch.zeros(num), *extra)
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
         out = policy.outputs(batch, plan.temperature, with_values, with_mean, with_energy)
