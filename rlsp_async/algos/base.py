@@ -1,7 +1,9 @@
 """What an algorithm is: a module with `Config`, `PRESETS`, `NEEDS`, `needs`, `advantages` and `token_loss`.
 
-No class, no registry: `[stages.NAME.algorithm] name = "grpo"` names `rlsp_async.algos.grpo`, or a dotted module of
-your own. `tests/algos/test_contract.py` runs the same laws on every module here.
+No class, no registry, no list: `[stages.NAME.algorithm] name = "grpo"` names `rlsp_async.algos.grpo`, or a dotted
+module of your own. A new one is one file here and `tests/algos/test_NAME.py`; `tests/algos/test_contract.py` finds it
+and runs the same laws on it. It promises by default that on rollouts of the present policy its gradient is REINFORCE's;
+a module for which that is not so says `ON_POLICY`: a factor, or None for what is no policy gradient.
 
 Shapes: B rollouts of a batch, N their response tokens end to end, R response tokens of one micro-batch.
 """
