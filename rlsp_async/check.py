@@ -169,7 +169,7 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
         ),
         Finding(
             "a step",
-            f"{rollouts} rollouts, up to {count_text(tokens)} tokens",
+            f"{'up to ' if stage.source == 'imported' else ''}{rollouts} rollouts, up to {count_text(tokens)} tokens",
             f"{stage.groups_per_step} groups of {per_group}",
         ),
         Finding(
