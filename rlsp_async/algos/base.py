@@ -56,6 +56,11 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """Which ratio the loss of these options multiplies by."""
         return "nothing"
 
+    def is_held(self) -> bool:
+        """Whether anything minds what the policy that sampled has become: a ratio to it in the loss, a correction."""
+        stages = self.corrections
+        return self.carries() == "behaviour" or bool({stages.reject, stages.mask, stages.weight} - {"none"})
+
     def __post_init__(self) -> None:
         if self.aggregation == "horizon" and self.horizon_tokens < 1:
             raise ValueError("aggregation \"horizon\" divides by horizon_tokens; set it to sampling.max_new_tokens")

@@ -51,6 +51,9 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     anchor: float = 0.0
     """Times half the squared log-ratio to the policy that sampled, on every token; 0: none."""
 
+    def is_held(self) -> bool:
+        return super().is_held() or self.anchor > 0
+
 
 def needs(cfg: Config) -> frozenset[str]:
     return NEEDS if cfg.baseline == "minimum_variance" else frozenset()
