@@ -1,93 +1,163 @@
-"""Off-policy reuse: which loss survives training 16 times on a batch that is already stale?
+"""What staleness costs: final pass@1 against lag and against reuse, algorithm by algorithm.
 
-    python benchmarks/staleness.py --smoke --model runs/ops_cpu/stages/sft
-    python benchmarks/staleness.py --arms reinforce,grpo,topr,cispo --seeds 3 --model runs/ops_cpu/stages/sft
+    rlsp run launch/configs/ops_staleness_sft.toml     the model that every cell starts from (half a minute)
+    python benchmarks/staleness.py --page docs/staleness.md
+    python benchmarks/staleness.py --algorithms reinforce,topr --lags 0,16 --reuses 1 --seeds 1
 
-Every arm is a whole run of the line (`launch/configs/ops_offpolicy.toml`: hub, sampler, verifier, learner) from the
-same SFT checkpoint with the same number of rollouts; only the loss differs. `--smoke` runs naive REINFORCE (must
-collapse) against clipped GRPO (must not) with one seed and exits 1 when theory and measurement disagree.
+A cell is a whole run of the line (launch/configs/ops_staleness.toml: hub, sampler, verifier, learner) with one
+algorithm, at one lag or one reuse, with one seed; all start from the same model. At lag L every batch was sampled
+exactly L versions before it is trained (fewer during the first L steps); one step is one update. At reuse r every group
+is trained in up to r batches, which are r times as large: 8 new groups and the rest used ones, so that steps and
+rollouts are as many as without reuse. What is there is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-import time
-from pathlib import Path
+from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ROOT / "launch" / "configs" / "ops_offpolicy.toml"
-ARMS = {
-    "reinforce": ("reinforce", ""), "rloo": ("rloo", ""), "ppo": ("ppo", "rlsp_cpu"), "grpo": ("grpo", ""),
-    "grpo_dapo": ("grpo", "dapo"), "gspo": ("gspo", "paper"), "cispo": ("cispo", "paper"), "topr": ("topr", "paper"),
-    "rover": ("rover", "paper"), "m2po": ("reinforce", "m2po_released"), "aipo": ("reinforce", "aipo")}
-"""Name of an arm -> algorithm and preset."""
-SMOKE = ("reinforce", "grpo")
-COLLAPSED = 0.20
-"""Below this share of solved held-out problems (the SFT checkpoint solves about .4) an arm has collapsed."""
+from arms import ROOT, Cell, Estimate, Result, add_common, difference, estimate, points, refuse, run_cells, write_page
+from charts import curves
+
+CONFIG = ROOT / "launch" / "configs" / "ops_staleness.toml"
+GROUPS_PER_STEP = 8
+_CRITIC = {"critic": "head_detached", "critic_lr": 3e-3, "critic_warmup_steps": 1, "lam": 1.0}
+"""The value head of the main job's preset `rlsp_cpu`."""
+ALGORITHMS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "reinforce": ("reinforce", "", {}),
+    "ppo_clip": ("ppo", "clip_behaviour", _CRITIC),
+    "ppo_decoupled": ("ppo", "decoupled_paper", {**_CRITIC, "weight_cap": 5.0}),
+    "grpo_tis": ("grpo", "", {}),
+    "topr": ("topr", "paper", {}),
+    "m2po": ("reinforce", "m2po_released", {}),
+    "rover": ("rover", "paper", {}),
+}
+"""Name in the tables -> algorithm, preset, options on top."""
+LAGS = (0, 1, 2, 4, 8, 16, 64)
+REUSES = (1, 2, 4, 8)
+GOAL_POINTS = 2.0
+"""Most that the best algorithm may lose at lag 16 and at reuse 4."""
 
 
 def main() -> int:
-    args = _arguments()
-    rows: list[dict[str, object]] = []
-    for seed in range(args.seeds):
-        for arm in args.arms:
-            rows.append(_run_arm(arm, seed, args))
-            (args.out / "staleness.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(_table(rows))
-    return _judge(rows) if args.smoke else 0
+    args = arguments()
+    cells = [cell(algorithm, kind, value, seed) for seed in range(args.seeds)
+             for kind, value in conditions(args.lags, args.reuses) for algorithm in args.algorithms]
+    results = run_cells(cells, CONFIG, args.out, args.model, args.jobs)
+    text = "\n\n".join(report(results, args))
+    print(text)
+    if args.page:
+        for kind, values in (("lag", args.lags), ("reuse", args.reuses)):
+            chart = curves(f"pass@1 after 64 updates, by {kind}", _means(results, args.algorithms, kind, values), kind)
+            args.page.with_name(f"{args.page.stem}_{kind}.svg").write_text(chart)
+        write_page(args.page, text)
+    return 0
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; exits with 2 and one line when it makes no sense."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "runs" / "ops_cpu" / "stages" / "sft",
-                        help="Hugging Face directory that every arm starts from")
-    parser.add_argument("--smoke", action="store_true", help="exit 1 unless REINFORCE collapses and GRPO does not")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each arm")
-    parser.add_argument("--steps", type=int, default=6, help="batches of 256 rollouts")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "staleness", help="where the runs go")
-    parser.add_argument("--arms", default="", help=f"comma separated, of {', '.join(ARMS)} (default: all; with --smoke "
-                                                   f"{', '.join(SMOKE)})")
-    args = parser.parse_args()
-    args.arms = args.arms.split(",") if args.arms else list(SMOKE if args.smoke else ARMS)
-    if unknown := [arm for arm in args.arms if arm not in ARMS]:
-        parser.error(f"--arms: no arm {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    if not (args.model / "config.json").is_file():
-        parser.error(f"{args.model}: no model there; run ./launch/local.sh first, it leaves one after its SFT stage")
-    args.out = args.out / time.strftime("%Y%m%d-%H%M%S")
-    args.out.mkdir(parents=True)
+    parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="comma separated (default: all)")
+    parser.add_argument("--lags", default=",".join(map(str, LAGS)), help="comma separated")
+    parser.add_argument("--reuses", default=",".join(map(str, REUSES)), help="comma separated; reuse 1 is lag 0")
+    parser.add_argument("--seeds", type=int, default=3)
+    add_common(parser, "staleness")
+    args = parser.parse_args(argv)
+    args.algorithms = args.algorithms.split(",")
+    if unknown := [name for name in args.algorithms if name not in ALGORITHMS]:
+        parser.error(f"--algorithms: there is no {', '.join(unknown)}; there are {', '.join(ALGORITHMS)}")
+    args.lags, args.reuses = _numbers(parser, "lags", args.lags, 0), _numbers(parser, "reuses", args.reuses, 1)
+    refuse(parser, args)
     return args
 
 
-def _run_arm(arm: str, seed: int, args: argparse.Namespace) -> dict[str, object]:
-    name = f"{arm}-{seed}"
-    command = [sys.executable, "-m", "rlsp_async.cli", "run", str(CONFIG), f"name={name}", f"seed={seed}",
-               f"runs_dir={args.out}", f"model.path={args.model.resolve()}", f"stages.rl.steps={args.steps}",
-               f"stages.rl.algorithm.name={ARMS[arm][0]}", f"stages.rl.algorithm.preset={ARMS[arm][1]}"]
-    print(f"-- {name}", flush=True)
-    subprocess.run(command, check=True, cwd=ROOT)
-    report = json.loads((args.out / name / "report.json").read_text())
-    before, after = (evaluation["figures"] for evaluation in report["evaluations"])
-    return {"arm": arm, "seed": seed, "rollouts": args.steps * 256, "before": before["pass_at_1"]["mean"],
-            "pass_at_1": after["pass_at_1"]["mean"], "low": after["pass_at_1"]["low"],
-            "high": after["pass_at_1"]["high"], "length": after["response_tokens"]["mean"]}
+def _numbers(parser: argparse.ArgumentParser, name: str, text: str, least: int) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",") if part]
+    except ValueError:
+        parser.error(f"--{name}: {text!r} is not a list of whole numbers")
+    if any(number < least for number in numbers):
+        parser.error(f"--{name}: every number must be at least {least}")
+    return numbers
 
 
-def _table(rows: list[dict[str, object]]) -> str:
-    lines = ["arm          seed  rollouts  pass@1 before  after (95 % interval)   length"]
-    lines += [f"{r['arm']:<12} {r['seed']:>4}  {r['rollouts']:>8}  {r['before']:>13.3f}  {r['pass_at_1']:.3f} "
-              f"({r['low']:.3f}..{r['high']:.3f})    {r['length']:>6.1f}" for r in rows]
+def conditions(lags: Sequence[int], reuses: Sequence[int]) -> list[tuple[str, int]]:
+    """What is measured, without the same thing twice: reuse 1 is lag 0."""
+    found = [("lag", lag) for lag in lags] + [("reuse", reuse) if reuse > 1 else ("lag", 0) for reuse in reuses]
+    return list(dict.fromkeys(found))
+
+
+def cell(algorithm: str, kind: str, value: int, seed: int) -> Cell:
+    """One run. `kind` is "lag" or "reuse"."""
+    name, preset, options = ALGORITHMS[algorithm]
+    overrides = [f"stages.rl.algorithm.name={name}", f"stages.rl.algorithm.preset={preset}"]
+    overrides += [f"stages.rl.algorithm.options.{key}={option}" for key, option in options.items()]
+    if kind == "lag":
+        overrides += [f"stages.rl.target_lag={value}",
+                      f"stages.rl.selection_options.min_ready={(value + 1) * GROUPS_PER_STEP}"]
+    else:
+        overrides += [f"stages.rl.max_uses={value}", f"stages.rl.groups_per_step={value * GROUPS_PER_STEP}",
+                      f"stages.rl.selection_options.min_new={1 / value}"]
+    return Cell(f"{algorithm}_{kind}{value}", tuple(overrides), seed)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def report(results: Sequence[Result], args: argparse.Namespace) -> list[str]:
+    """Markdown: one table by lag, one by reuse, and whether the goal is met."""
+    parts = []
+    for kind, values, head in (("lag", args.lags, "lag"), ("reuse", args.reuses, "reuse")):
+        if values:
+            parts.append(_table(results, args.algorithms, kind, values, head))
+    for kind, value in (("lag", 16), ("reuse", 4)):
+        if value in (args.lags if kind == "lag" else args.reuses) and 0 in args.lags:
+            parts.append(_losses(results, args.algorithms, kind, value))
+    return parts
+
+
+def of(results: Sequence[Result], algorithm: str, kind: str, value: int) -> list[Result]:
+    """The runs of one cell, over the seeds."""
+    arm = f"{algorithm}_lag0" if (kind, value) == ("reuse", 1) else f"{algorithm}_{kind}{value}"
+    return [result for result in results if result.arm == arm]
+
+
+def _table(results: Sequence[Result], algorithms: Sequence[str], kind: str, values: Sequence[int], head: str) -> str:
+    lines = [f"| {head} | " + " | ".join(map(str, values)) + " |", "| --- " * (len(values) + 1) + "|"]
+    for algorithm in algorithms:
+        cells = [estimate([r.figures["pass_at_1"] for r in of(results, algorithm, kind, value)]) for value in values]
+        lines.append(f"| `{algorithm}` | " + " | ".join(points(value) for value in cells) + " |")
+    figure = "lag_mean" if kind == "lag" else "rollouts"
+    means = [estimate([r.figures[figure] for a in algorithms for r in of(results, a, kind, value)
+                       if figure in r.figures]).mean for value in values]
+    label, form = ("mean lag, with the start", ".1f") if kind == "lag" else ("rollouts trained, with repeats", ".0f")
+    lines.append(f"| {label} | " + " | ".join(f"{mean:{form}}" for mean in means) + " |")
     return "\n".join(lines)
 
 
-def _judge(rows: list[dict[str, object]]) -> int:
-    solved = {str(r["arm"]): float(str(r["pass_at_1"])) for r in rows}
-    ok = solved["reinforce"] < COLLAPSED < solved["grpo"]
-    print("as theory says: naive REINFORCE collapsed, clipped GRPO did not" if ok
-          else f"NOT as theory says: reinforce {solved['reinforce']:.3f}, grpo {solved['grpo']:.3f}, bar {COLLAPSED}")
-    return 0 if ok else 1
+def _losses(results: Sequence[Result], algorithms: Sequence[str], kind: str, value: int) -> str:
+    """What each algorithm loses against itself at lag 0, and the best of all against the best at lag 0."""
+    found = {a: difference(of(results, a, kind, value), of(results, a, "lag", 0)) for a in algorithms}
+    lines = [f"| {kind} {value} against lag 0, points | " + " | ".join(f"`{a}`" for a in algorithms) + " |",
+             "| --- " * (len(algorithms) + 1) + "|",
+             "| the same algorithm | " + " | ".join(points(found[a], "+") for a in algorithms) + " |"]
+    fresh, stale = (max((_mean(results, a, k, v), a) for a in algorithms) for k, v in (("lag", 0), (kind, value)))
+    lost = 100 * (fresh[0] - stale[0])
+    text = (f"The best at lag 0 is `{fresh[1]}` with {100 * fresh[0]:.1f} %, the best at {kind} {value} is "
+            f"`{stale[1]}` with {100 * stale[0]:.1f} %: {lost:+.1f} points lost; the goal of at most "
+            f"{GOAL_POINTS:.0f} is {'met' if lost <= GOAL_POINTS else 'missed'}.")
+    return "\n".join(lines) + f"\n\n{text}"
+
+
+def _mean(results: Sequence[Result], algorithm: str, kind: str, value: int) -> float:
+    return estimate([r.figures["pass_at_1"] for r in of(results, algorithm, kind, value)]).mean
+
+
+def _means(results: Sequence[Result], algorithms: Sequence[str], kind: str,
+           values: Sequence[int]) -> dict[str, list[tuple[int, Estimate]]]:
+    return {a: [(value, estimate([r.figures["pass_at_1"] for r in of(results, a, kind, value)])) for value in values]
+            for a in algorithms}
 
 
 if __name__ == "__main__":

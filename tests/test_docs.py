@@ -14,7 +14,7 @@ from rlsp_async import config
 from rlsp_async.observe import settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("launch/**/*.md"), *ROOT.glob("proto/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("launch/**/*.md"), *ROOT.glob("proto/*.md")])
 PEOPLE = [page for page in PAGES if page.parent.name != "proto"]
 # Folders of the checkout: `tasks/...` in a page means the package's.
 TOP = ("rlsp_async", "services", "proto", "launch", "tests", "docs", "benchmarks", ".ci")

@@ -61,6 +61,14 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         stages = self.corrections
         return self.carries() == "behaviour" or bool({stages.reject, stages.mask, stages.weight} - {"none"})
 
+    def num_values(self) -> int:
+        """Heads of the value function, where there is one."""
+        return 1
+
+    def first_values(self, reward_B: Tensor, terms: Terms | None) -> tuple[float, ...]:
+        """Where each head of a critic that has learned nothing yet begins."""
+        return (float(reward_B.mean()),)
+
     def __post_init__(self) -> None:
         if self.aggregation == "horizon" and self.horizon_tokens < 1:
             raise ValueError("aggregation \"horizon\" divides by horizon_tokens; set it to sampling.max_new_tokens")
@@ -69,6 +77,18 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         if stages.weight != "none" and twice:
             raise ValueError(f"corrections.weight = \"{stages.weight}\" counts the same ratio twice: with these "
                              f"options the loss carries one over {_CARRIED[carried]} itself; leave out one of the two")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A reward taken apart: alpha * outcome_B + (1 - alpha) * explore_B (RLSP, arXiv:2502.06773 Eq. 1)."""
+
+    outcome_B: Tensor
+    """1 where the verifier found the answer right."""
+    explore_B: Tensor
+    """R_explore, so that its paid share stays within the reward's clip; zeros where alpha is 1."""
+    alpha: float
+    """Of this step."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +109,15 @@ class Rollouts:
     reference_N: Tensor | None = None
     """Log-prob under the policy with which the stage began."""
     values_N: Tensor | None = None
-    """Critic's values at the beginning of the step."""
+    """Critic's values at the beginning of the step; [N, K] with K value heads."""
     old_mean_N: Tensor | None = None
     """Mean over the vocabulary of the log-probs beside `old_N`."""
     lag_N: Tensor | None = None
     """int64, versions from the token's policy to the learner's at the beginning of the step; None: demonstrations."""
     energy_N: Tensor | None = None
     """Squared norm of the gradient of `old_N` by the logits, 1 - 2 p + sum over the vocabulary of p^2."""
+    terms: Terms | None = None
+    """What `reward_B` is made of; None for demonstrations and for rewards that are not Eq. 1."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +128,7 @@ class Advantages:
     keep_B: Tensor
     """bool [B]; False: the rollout is left out of the update and of its counts."""
     returns_N: Tensor | None = None
-    """Targets of the critic."""
+    """Targets of the critic; [N, K] with K value heads."""
     stats: dict[str, float] = field(default_factory=dict)
     pair_B: Tensor | None = None
     """int64 [B]; two rollouts of a group with the same number are compared and share a micro-batch. -1: alone."""
@@ -114,7 +136,8 @@ class Advantages:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Columns [R] of one micro-batch. `logp` and `values` carry gradient."""
+    """Columns [R] of one micro-batch; what is the critic's is [R, K] with K value heads. `logp` and `values` carry
+    gradient."""
 
     logp: Tensor
     behaviour: Tensor

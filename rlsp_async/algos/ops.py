@@ -96,6 +96,12 @@ def whiten(adv_N: Tensor, mask_N: Tensor, eps: float = 1e-8) -> Tensor:
     return torch.where(mask_N, (adv_N - used.mean()) / (used.std(correction=0) + eps), torch.zeros_like(adv_N))
 
 
+def explained_variance(returns_N: Tensor, values_N: Tensor) -> float:
+    """1 - Var(G - V) / Var(G); 0 where the returns do not vary."""
+    spread, left = (float(x.var(correction=0)) for x in (returns_N, returns_N - values_N))
+    return 1.0 - left / spread if spread > 0 else 0.0
+
+
 def gae(reward_N: Tensor, values_N: Tensor, length_B: Tensor, gamma: float, lam: float) -> Tensor:
     """Generalised advantages, arXiv:1506.02438; the value after the last token is 0.
 

@@ -12,7 +12,8 @@ G is A + V ("gae", as OpenRLHF has it), the reward-to-go ("monte_carlo", as the 
 
 Decoupled PPO, arXiv:2110.00641 and 2505.24298: the trust region lies around a proximal policy, `old`, and w_t leads
 from there to the policy that sampled. `proximal` says which: the learner at the beginning of the step ("recomputed"),
-or behaviour + lag / (lag + 1) (logp - behaviour) without gradient ("interpolated", A-3PO, arXiv:2512.06547).
+or behaviour + lag / (lag + 1) (logp - behaviour) without gradient ("interpolated", A-3PO, arXiv:2512.06547), or nobody
+but the policy that sampled ("behaviour": PPO as first published, arXiv:1707.06347, with w_t = 1).
 `weight_cap = 0` leaves w_t out.
 """
 
@@ -35,6 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What the scripts pass: lambda is not passed and defaults to 1, reward normalisation has no effect on a remote
     # reward, the actor is frozen for 4 steps, targets are A + V, rewards come from the released server.
     "rlsp_released": {**_RLSP, "lam": 1.0, "returns": "gae", "critic_warmup_steps": 4, "reward_form": "released"},
+    # The first paper's: one ratio, to the policy that sampled, and the clip around that policy.
+    "clip_behaviour": {"kl_coef": 0.0, "proximal": "behaviour", "weight_cap": 0.0},
     # Decoupled: the paper has no cap on the weight; AReaL's code leaves out the tokens above it. Neither has a KL.
     "decoupled_paper": {"kl_coef": 0.0, "weight_cap": float("inf")},
     "decoupled_areal": {"kl_coef": 0.0, "weight_cap": 0.0, "corrections": {
@@ -65,16 +68,19 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Advantages of a batch to mean 0, standard deviation 1."""
     returns: Literal["gae", "monte_carlo", "vtrace"] = "gae"
     """Targets of the value."""
-    proximal: Literal["recomputed", "interpolated"] = "recomputed"
+    proximal: Literal["recomputed", "interpolated", "behaviour"] = "recomputed"
     """The policy around which the trust region lies."""
     weight_cap: float = 5.0
     """Largest importance weight of old policy over behaviour policy; 0: no weight."""
 
     def carries(self) -> Carried:
-        return "behaviour" if self.weight_cap else "step"
+        return "behaviour" if self.weight_cap or self.proximal == "behaviour" else "step"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.proximal == "behaviour" and self.weight_cap:
+            raise ValueError("proximal \"behaviour\" has the ratio to the policy that sampled in the surrogate: set "
+                             "weight_cap to 0, or it would count twice")
         if self.returns == "vtrace" and not self.weight_cap:
             raise ValueError("returns \"vtrace\" needs weight_cap above 0, the cap of its ratios (1 in the paper)")
 
@@ -86,25 +92,26 @@ def needs(cfg: Config) -> frozenset[str]:
 def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     """GAE over every rollout's tokens, whitened over the batch."""
     assert batch.values_N is not None
-    reward_N = torch.zeros_like(batch.values_N)
-    penalty_mean = 0.0
-    if cfg.kl_coef:
-        assert batch.old_N is not None
-        assert batch.reference_N is not None
-        kl_N = ops.log_ratio(batch.old_N, batch.reference_N, batch.mask_N)
-        reward_N = -cfg.kl_coef * kl_N
-        penalty_mean = cfg.kl_coef * float(kl_N.sum()) / len(batch.length_B)
-    reward_N = reward_N.index_add(0, ops.last_tokens(batch.length_B), batch.reward_B)
-    adv_N, returns_N = _targets(cfg, batch, reward_N)
+    price_N = kl_price(cfg, batch)
+    reward_N = (-price_N).index_add(0, ops.last_tokens(batch.length_B), batch.reward_B)
+    adv_N, returns_N = targets(cfg, batch, reward_N, batch.values_N)
     keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
     return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N,
-                      {"kl_penalty": penalty_mean})
+                      {"kl_penalty": float(price_N.sum()) / len(batch.length_B)})
 
 
-def _targets(cfg: Config, batch: Rollouts, reward_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Advantages and targets of the value."""
-    assert batch.values_N is not None
-    values_N = ops.guard(batch.values_N, batch.mask_N)
+def kl_price(cfg: Config, batch: Rollouts) -> Tensor:
+    """[N] what each token pays for its distance (k1) from the policy with which the stage began."""
+    if not cfg.kl_coef:
+        return torch.zeros_like(batch.behaviour_N)
+    assert batch.old_N is not None
+    assert batch.reference_N is not None
+    return cfg.kl_coef * ops.log_ratio(batch.old_N, batch.reference_N, batch.mask_N)
+
+
+def targets(cfg: Config, batch: Rollouts, reward_N: Tensor, values_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages and targets of the value; both are linear in rewards and values together."""
+    values_N = ops.guard(values_N, batch.mask_N)
     if cfg.returns == "vtrace":
         assert batch.old_N is not None
         rho_N = ops.ratio(batch.old_N, batch.behaviour_N, batch.mask_N)
@@ -116,6 +123,13 @@ def _targets(cfg: Config, batch: Rollouts, reward_N: Tensor) -> tuple[Tensor, Te
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    policy, stats = policy_loss(cfg, tokens)
+    value, more = value_loss(cfg, tokens)
+    return policy + value, {**stats, **more}
+
+
+def policy_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    """The surrogate, summed with the tokens' shares."""
     mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
     old = _proximal(cfg, tokens)
     rho = ops.ratio(tokens.logp, old, mask)
@@ -125,22 +139,29 @@ def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
         weight = ops.truncated_weight(old, tokens.behaviour, cfg.weight_cap, mask)
         policy = weight * policy
         stats["weight"] = ops.stat(weight, mask)
-    value = _value_loss(cfg, tokens)
-    stats |= {"policy_loss": ops.stat(policy, mask), "value_loss": ops.stat(value, mask)}
-    value_share = tokens.share if tokens.value_share is None else tokens.value_share
-    value_loss = cfg.value_coef * (value_share * ops.guard(value, mask)).sum()
-    return (tokens.share * ops.guard(policy, mask)).sum() + value_loss, stats
+    stats["policy_loss"] = ops.stat(policy, mask)
+    return (tokens.share * ops.guard(policy, mask)).sum(), stats
+
+
+def value_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    """The critic's loss with its weight; no correction stage leaves out a token of it."""
+    value = _squared_error(cfg, tokens)
+    share = tokens.share if tokens.value_share is None else tokens.value_share
+    loss = cfg.value_coef * (share * ops.guard(value, tokens.mask)).sum()
+    return loss, {"value_loss": ops.stat(value, tokens.mask)}
 
 
 def _proximal(cfg: Config, tokens: Tokens) -> Tensor:
     if cfg.proximal == "recomputed":
         assert tokens.old is not None
         return tokens.old
+    if cfg.proximal == "behaviour":
+        return tokens.behaviour
     assert tokens.lag is not None
     return ops.interpolated(tokens.behaviour, tokens.logp.detach(), tokens.lag / (tokens.lag + 1), tokens.mask)
 
 
-def _value_loss(cfg: Config, tokens: Tokens) -> Tensor:
+def _squared_error(cfg: Config, tokens: Tokens) -> Tensor:
     assert tokens.values is not None
     assert tokens.old_values is not None
     assert tokens.returns is not None

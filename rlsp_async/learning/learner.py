@@ -105,13 +105,13 @@ class Learner:
     def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
         section, cfg = current.section, current.cfg
         data = rows.read(batch)
-        reward_S, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps,
-                                      self.cfg.sampling.max_new_tokens)
+        reward_S, terms, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps,
+                                             self.cfg.sampling.max_new_tokens)
         plan = update.Plan(section.epochs, section.minibatches, self.cfg.learner.tokens_per_microbatch,
                            data.temperature, (self.cfg.seed, batch.step), batch.stage_step <= cfg.critic_warmup_steps,
                            f"stage {batch.stage!r}, step {batch.step}")
         parts = update.Learning(current.algorithm, cfg, self.policy, current.updater, current.reference)
-        return {**figures, **update.run(parts, data.sequences, torch.from_numpy(reward_S).float(), plan)}
+        return {**figures, **update.run(parts, data.sequences, torch.from_numpy(reward_S).float(), plan, terms)}
 
     def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> StepReport:
         every = current.section.publish_every

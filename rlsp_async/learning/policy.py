@@ -37,7 +37,7 @@ class Outputs:
     entropy_R: Tensor
     """Of the distribution it was drawn from; no gradient."""
     values_R: Tensor | None
-    """Value of the state before each response token; None without a critic."""
+    """Value of the state before each response token, [R, K] with K value heads; None without a critic."""
     mean_R: Tensor | None = None
     """Mean over the vocabulary of the log-probs there, no gradient; None unless asked for."""
     energy_R: Tensor | None = None
@@ -48,24 +48,26 @@ class Policy(nn.Module):
     """A causal language model with an optional critic.
 
     `critic`: "head" is a linear layer on the shared trunk, "head_detached" the same without gradient into the trunk,
-    "separate" a second trunk that starts as a copy of the policy (as RLSP's released code has it). Value heads are
-    float32 and start at zero, and at the first batch's mean reward once there is one.
+    "separate" a second trunk that starts as a copy of the policy (as RLSP's released code has it). Its `num_values`
+    heads are rows of one layer; they are float32 and start at zero, and where the algorithm says (the mean reward) once
+    there is a batch.
     """
 
-    def __init__(self, model: Any, critic: Critic = "none") -> None:
+    def __init__(self, model: Any, critic: Critic = "none", num_values: int = 1) -> None:
         super().__init__()
         self.model = model
         self.critic_kind: Critic = "none"
         self.value_head: nn.Linear | None = None
         self.critic: Any = None
-        self.add_critic(critic)
+        self.num_values = num_values
+        self.add_critic(critic, num_values)
 
-    def add_critic(self, critic: Critic) -> None:
+    def add_critic(self, critic: Critic, num_values: int = 1) -> None:
         """A fresh critic of this kind in place of the present one."""
-        self.critic_kind, self.value_head, self.critic = critic, None, None
+        self.critic_kind, self.value_head, self.critic, self.num_values = critic, None, None, num_values
         if critic == "none":
             return
-        head = nn.Linear(self.model.config.hidden_size, 1, dtype=torch.float32)
+        head = nn.Linear(self.model.config.hidden_size, num_values, dtype=torch.float32)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.value_head = head.to(self.device)
@@ -73,11 +75,11 @@ class Policy(nn.Module):
             self.critic = copy.deepcopy(self.model.get_decoder())
 
     @torch.no_grad()
-    def center_values(self, mean: float) -> None:
-        """Lets a critic that has learned nothing yet begin at the mean return. Otherwise its weights travel there on
-        the mean of the hidden states, and what differs between states becomes noise for many steps."""
+    def center_values(self, *means: float) -> None:
+        """Lets a critic that has learned nothing yet begin at the mean return, head by head. Otherwise its weights
+        travel there on the mean of the hidden states, and what differs between states becomes noise for many steps."""
         if self.value_head is not None and not bool(self.value_head.weight.any() or self.value_head.bias.any()):
-            self.value_head.bias.fill_(mean)
+            self.value_head.bias.copy_(torch.tensor(means))
 
     @property
     def device(self) -> torch.device:

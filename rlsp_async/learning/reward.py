@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from rlsp_async import config
-from rlsp_async.algos.base import AlgorithmConfig
+from rlsp_async.algos.base import AlgorithmConfig, Terms
 from rlsp_async.learning.rows import Rows
 from rlsp_async.rewards import compose, explore
 from rlsp_async.rewards.dominance import resolved_scale
@@ -14,26 +15,36 @@ from rlsp_async.rewards.novelty import novelty
 
 
 def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_step: int, num_steps: int,
-       longest_tokens: int) -> tuple[Reals, dict[str, float]]:
-    """Rewards [S] and metrics. Demonstrations have none: zeros and no metric. `longest_tokens`: max_new_tokens."""
+       longest_tokens: int) -> tuple[Reals, Terms | None, dict[str, float]]:
+    """Rewards [S], their two terms, and metrics. Demonstrations have none: zeros and no metric. The released form has
+    no terms. `longest_tokens`: max_new_tokens."""
     length_S = rows.sequences.length_S.astype(np.float64)
     if not rows.parts:
-        return np.zeros_like(length_S), {}
+        return np.zeros_like(length_S), None, {}
     correct_S = rows.parts.get("correct", np.zeros_like(length_S))
     alpha = compose.scheduled_alpha(section.alpha, section.alpha_end, stage_step, num_steps)
     scale = resolved_scale(section, longest_tokens, algorithm.reward_form == "released")
     figures: dict[str, float] = {}
+    terms: Terms | None = None
     if algorithm.reward_form == "released":
         made = _released(rows, section, correct_S, scale)
     else:
         explore_S, figures = _explore(rows, section.explore, length_S, scale)
         made = compose.compose(correct_S, explore_S, alpha, section.clip)
+        terms = _terms(correct_S, made, 1.0 if explore_S is None else alpha, section.clip)
     reward_S = compose.normalize(made.reward_B, section.clip) if algorithm.normalize_reward else made.reward_B
     metrics = {f"part_{name}": float(part_S.mean()) for name, part_S in rows.parts.items()} | _judge_figures(rows)
     metrics |= {"reward": float(made.reward_B.mean()), "reward_std": float(made.reward_B.std()), "alpha": alpha,
                 "std_outcome": float(made.outcome_B.std()), "std_explore": float(made.explore_B.std()),
                 "inverted_fraction": compose.inverted_fraction(made.reward_B, correct_S)}
-    return reward_S, metrics | figures
+    return reward_S, terms, metrics | figures
+
+
+def _terms(correct_S: Reals, made: compose.Composed, alpha: float, clip: float) -> Terms:
+    """The two terms without their weights. The clip holds for what exploration is paid: on the sum it could hide from
+    the algorithm whether an answer was right."""
+    explore_S = np.clip(made.explore_B, -clip, clip) / (1.0 - alpha) if alpha < 1.0 else np.zeros_like(correct_S)
+    return Terms(torch.from_numpy(correct_S).float(), torch.from_numpy(explore_S).float(), alpha)
 
 
 def _explore(rows: Rows, form: str, length_S: Reals, scale: float) -> tuple[Reals | None, dict[str, float]]:

@@ -45,7 +45,7 @@ def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resum
         raise ConfigError(f"no stage {name!r} in this run; there is {', '.join(cfg.stages)}")
     section = cfg.stages[name]
     algorithm, options = load_algorithm(section.algorithm)
-    policy.add_critic(options.critic)
+    policy.add_critic(options.critic, options.num_values())
     reference = None
     if "reference" in algorithm.needs(options):
         path = run_dir / "reference" / f"{name}.safetensors"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlsp_async.algos import ops, watch
-from rlsp_async.algos.base import Advantages, Algorithm, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.algos.base import Advantages, Algorithm, AlgorithmConfig, Rollouts, Stats, Terms, Tokens
 from rlsp_async.algos.corrections import CorrectionsConfig, correct, measure
 from rlsp_async.algos.view import look
 from rlsp_async.algos.weights import step_factor
@@ -53,10 +53,11 @@ class Learning:
     reference: Policy | None = None
 
 
-def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan) -> dict[str, float]:
+def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan,
+        terms: Terms | None = None) -> dict[str, float]:
     """Trains one batch; returns its metrics. Raises DivergedError when loss or gradient is not finite."""
-    parts.policy.center_values(float(reward_S.mean()))
-    rollouts = _columns(parts, sequences, reward_S, plan)
+    parts.policy.center_values(*parts.cfg.first_values(reward_S, terms))
+    rollouts = replace(_columns(parts, sequences, reward_S, plan), terms=terms)
     adv = parts.algorithm.advantages(parts.cfg, rollouts)
     metrics = {**adv.stats, **_batch_metrics(rollouts, adv)}
     kept = np.flatnonzero(adv.keep_B.numpy())
@@ -144,7 +145,7 @@ def _measured(cfg: CorrectionsConfig, sequences: pack.Sequences, rollouts: Rollo
 
 
 class Scores(NamedTuple):
-    """Columns [N] of a pass without gradient; 0 for sequences that were not asked for."""
+    """Columns [N] of a pass without gradient, values [N, K] with K heads; 0 for sequences that were not asked for."""
 
     logp_N: Tensor
     values_N: Tensor | None
@@ -156,9 +157,10 @@ class Scores(NamedTuple):
 def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
           with_values: bool = False, with_mean: bool = False, with_energy: bool = False) -> Scores:
     """Log-probs of the members' response tokens; if asked for values, mean log-probs over the vocabulary, energies."""
-    num = len(sequences.behaviour_N)
-    extra = (torch.zeros(num) if asked else None for asked in (with_values, with_mean, with_energy))
-    found = Scores(torch.zeros(num), *extra)
+    num, heads = len(sequences.behaviour_N), policy.num_values
+    values = torch.zeros(num if heads == 1 else (num, heads)) if with_values else None
+    mean_N, energy_N = (torch.zeros(num) if asked else None for asked in (with_mean, with_energy))
+    found = Scores(torch.zeros(num), values, mean_N, energy_N)
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
         out = policy.outputs(batch, plan.temperature, with_values, with_mean, with_energy)
@@ -255,8 +257,6 @@ def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
     if rollouts.reference_N is not None and rollouts.old_N is not None:
         # k2: one token that the reference likes and the policy hates would fill k3 alone.
         metrics["kl_reference"] = float(ops.k2(rollouts.old_N, rollouts.reference_N).mean())
-    if adv.returns_N is not None and rollouts.values_N is not None:
-        spread = float(adv.returns_N.var(correction=0))
-        left = float((adv.returns_N - rollouts.values_N).var(correction=0))
-        metrics["explained_variance"] = 1.0 - left / spread if spread > 0 else 0.0
+    if adv.returns_N is not None and rollouts.values_N is not None and adv.returns_N.ndim == 1:
+        metrics["explained_variance"] = ops.explained_variance(adv.returns_N, rollouts.values_N)
     return metrics

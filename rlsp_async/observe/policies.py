@@ -13,6 +13,10 @@ def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
     if stage.drop_no_signal and stage.source == "rollouts" and cfg.sampling.rollouts < 2:
         raise ConfigError(f"{where}.drop_no_signal needs sampling.rollouts of 2 or more: a group of one rollout never "
                           "has a signal, so every group would be dropped")
+    min_ready = stage.selection_options.get("min_ready", 0)
+    if isinstance(min_ready, int) and min_ready > stage.capacity:
+        raise ConfigError(f"{where}.selection_options.min_ready = {min_ready} groups will never be ready at once: the "
+                          f"stage has {stage.capacity} slots; lower it, or raise target_lag")
     if stage.source != "rollouts":
         for key, is_set in (("drop_no_signal", stage.drop_no_signal), ("oversample", stage.oversample > 1.0),
                             ("prompts", stage.prompts.name != "uniform")):

@@ -54,7 +54,8 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
     if len(state.ledger.ready) < stage.groups_per_step:
         return False
     ready = fresh(state.ledger.ready.values(), step, stage.max_lag)
-    batch = state.choices[phase.stage].batch(ready, step, stage.groups_per_step)
+    num_steps_left = state.plan.last_step[phase.stage] - state.last_manifest
+    batch = state.choices[phase.stage].batch(ready, step, stage.groups_per_step, num_steps_left)
     if batch is None:
         sweep(state, out, now)
         _make_room(state, out)

@@ -14,16 +14,18 @@ FACTOR = {name: getattr(module, "ON_POLICY", 1.0) for name, module in MODULES.it
 """Of the on-policy gradient over REINFORCE's; None: it is no policy gradient."""
 
 
-def tokens(num=6, seed=0, on_policy=False):
+def tokens(num=6, seed=0, on_policy=False, name="ppo"):
     g = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(num, generator=g)  # noqa: E731
     logp = (-draw().abs() - 0.1).requires_grad_()
     old = logp.detach().clone() if on_policy else logp.detach() + 0.1 * draw()
     behaviour = old.clone() if on_policy else old + 0.1 * draw()
     mean = -2.0 + 0.1 * draw()
+    heads = MODULES[name].Config().num_values()
+    value = draw if heads == 1 else lambda: torch.randn(num, heads, generator=g)
     return base.Tokens(logp=logp, behaviour=behaviour, adv=draw(), mask=torch.ones(num, dtype=torch.bool),
-                       share=torch.full((num,), 1 / num), old=old, returns=draw(),
-                       values=draw().requires_grad_(), old_values=draw(), reference=old + 0.1 * draw(),
+                       share=torch.full((num,), 1 / num), old=old, returns=value(),
+                       values=value().requires_grad_(), old_values=value(), reference=old + 0.1 * draw(),
                        rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
                        lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num),
                        pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num])
@@ -44,7 +46,7 @@ def part(given, at):
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_split_batches_add_up(name, preset):
-    given, cfg = tokens(), options(name, preset)
+    given, cfg = tokens(name=name), options(name, preset)
     whole = MODULES[name].token_loss(cfg, given)
     halves = [MODULES[name].token_loss(cfg, part(given, at)) for at in (slice(0, 2), slice(2, 6))]
     torch.testing.assert_close(whole[0], halves[0][0] + halves[1][0])
@@ -55,12 +57,13 @@ def test_split_batches_add_up(name, preset):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_what_is_masked_reaches_neither_loss_nor_gradient(name, preset, bad):
-    given, cfg = tokens(), options(name, preset)
+    given, cfg = tokens(name=name), options(name, preset)
     mask = torch.tensor([True, True, False, True, True, True])
     clean = replace(given, mask=mask)
 
     def spoil(x):
-        return torch.where(mask, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
+        left = mask.reshape(-1, *[1] * (x.ndim - 1))
+        return torch.where(left, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
 
     columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean")
     spoilt = replace(clean, **{c: spoil(getattr(clean, c)) for c in columns})
@@ -71,7 +74,7 @@ def test_what_is_masked_reaches_neither_loss_nor_gradient(name, preset, bad):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_moving_the_behaviour_log_prob_moves_the_gradient_of_what_says_it_corrects_and_of_nothing_else(name):
-    given = tokens()
+    given = tokens(name=name)
     moved = replace(given, behaviour=given.behaviour + 0.3)
     before, after = gradient(MODULES[name], given)[1], gradient(MODULES[name], moved)[1]
     assert torch.allclose(before, after) == (MODULES[name].Config().carries() != "behaviour")
@@ -79,16 +82,18 @@ def test_moving_the_behaviour_log_prob_moves_the_gradient_of_what_says_it_correc
 
 @pytest.mark.parametrize("name", [name for name, factor in FACTOR.items() if factor is not None])
 def test_on_policy_the_gradient_is_reinforces(name):
-    given = tokens(on_policy=True)
+    given = tokens(on_policy=True, name=name)
     torch.testing.assert_close(gradient(MODULES[name], given)[1], -FACTOR[name] * given.share * given.adv)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_advantages_have_the_batchs_shape_and_are_finite(name):
+    heads = MODULES[name].Config().num_values()
+    terms = base.Terms(torch.tensor([1.0, 0, 0]), torch.tensor([0.5, 0, 1]), 0.8)
     batch = base.Rollouts(reward_B=torch.tensor([1.0, 0, 0]), group_B=torch.tensor([0, 0, 1]),
                           length_B=torch.tensor([2, 1, 3]), behaviour_N=torch.zeros(6),
                           mask_N=torch.ones(6, dtype=torch.bool), old_N=torch.zeros(6), reference_N=torch.zeros(6),
-                          values_N=torch.zeros(6))
+                          values_N=torch.zeros(6 if heads == 1 else (6, heads)), terms=terms)
     out = MODULES[name].advantages(MODULES[name].Config(), batch)
     assert (out.adv_N.shape, out.keep_B.shape, out.keep_B.dtype) == ((6,), (3,), torch.bool)
     assert bool(torch.isfinite(out.adv_N).all())

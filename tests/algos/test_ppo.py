@@ -49,7 +49,8 @@ def test_interpolated_proximal_by_hand():
 
 
 @pytest.mark.parametrize("cfg", [ppo.Config(), ppo.Config(weight_cap=1.1), ppo.Config(proximal="interpolated"),
-                                 ppo.Config(returns="vtrace"), ppo.Config(weight_cap=0.0)])
+                                 ppo.Config(returns="vtrace"), ppo.Config(weight_cap=0.0),
+                                 ppo.Config(proximal="behaviour", weight_cap=0.0)])
 def test_gradient_is_that_of_a_slow_reference(cfg):
     given = make.drawn()
     zeros, lag = torch.zeros(len(given.logp)), torch.arange(len(given.logp))
@@ -61,6 +62,8 @@ def test_gradient_is_that_of_a_slow_reference(cfg):
         old, behaviour = given.old[t], given.behaviour[t]
         if cfg.proximal == "interpolated":
             old = behaviour + lag[t] / (lag[t] + 1) * (given.logp[t].detach() - behaviour)
+        if cfg.proximal == "behaviour":
+            old = behaviour
         rho, adv = torch.exp(given.logp[t] - old), given.adv[t]
         corrects = cfg.weight_cap and cfg.returns != "vtrace"
         weight = min(math.exp(old - behaviour), cfg.weight_cap) if corrects else 1.0
@@ -68,6 +71,12 @@ def test_gradient_is_that_of_a_slow_reference(cfg):
     loss, _ = ppo.token_loss(cfg, given)
     torch.testing.assert_close(loss, slow)
     torch.testing.assert_close(make.gradient(loss, given), make.gradient(slow, given))
+
+
+def test_the_ratio_to_the_policy_that_sampled_counts_once():
+    with pytest.raises(ValueError, match="weight_cap"):
+        ppo.Config(proximal="behaviour")
+    assert ppo.Config(proximal="behaviour", weight_cap=0.0).carries() == "behaviour"
 
 
 def test_the_critic_learns_from_what_the_stages_leave_out():

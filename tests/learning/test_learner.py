@@ -16,6 +16,7 @@ from tests.learning.small import Shelf, digest, job, jobs, run_config
 PPO = {"name": "ppo", "options": {"critic": "head"}}
 SEPARATE = {"name": "ppo", "preset": "rlsp_released"}
 GRPO = {"name": "grpo"}
+STREAMS = {"name": "rlsp_streams", "options": {"critic": "head", "bound": 0.5}}
 
 
 def weights(learner):
@@ -27,7 +28,7 @@ def learner(tmp_path, model_dir, algorithm=PPO, shelf=None, **stage):
     return Learner(cfg, model_dir, cfg.directory, shelf or Shelf())
 
 
-@pytest.mark.parametrize("algorithm", [PPO, SEPARATE, GRPO])
+@pytest.mark.parametrize("algorithm", [PPO, SEPARATE, GRPO, STREAMS])
 def test_a_restart_in_mid_stage_ends_with_the_same_bits(tmp_path, model_dir, algorithm):
     straight = learner(tmp_path / "a", model_dir, algorithm)
     for each in jobs():

@@ -71,6 +71,17 @@ def test_a_fresh_critic_begins_at_the_mean_and_a_trained_one_is_left_alone(model
     assert made.value_head.bias.item() == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize("kind", ["head", "separate"])
+def test_two_value_heads_are_two_columns_that_begin_apart(model_dir, kind):
+    made = policy.Policy(policy.load_model(model_dir), kind, 2)
+    made.center_values(0.4, -2.0)
+    values = made.outputs(batch(), 1.0).values_R
+    assert values.shape == (*batch().target_R.shape, 2)
+    assert [values[:, k].unique().tolist() for k in range(2)] == [pytest.approx([0.4]), [-2.0]]
+    assert {n: p.shape[0] for n, p in made.critic_parameters() if n.startswith("value_head")} == {
+        "value_head.weight": 2, "value_head.bias": 2}
+
+
 def test_gradient_checkpointing_changes_nothing(model_dir):
     grads = []
     for checkpointing in (False, True):

@@ -31,7 +31,23 @@ def made(*groups):
 
 
 def of(data, algorithm=None, longest_tokens=48, **section):
-    return reward.of(data, config.Reward(**section), algorithm or grpo.Config(), 1, 3, longest_tokens)
+    reward_S, _, figures = reward.of(data, config.Reward(**section), algorithm or grpo.Config(), 1, 3, longest_tokens)
+    return reward_S, figures
+
+
+def terms_of(data, **section):
+    terms = reward.of(data, config.Reward(**section), grpo.Config(), 1, 3, 48)[1]
+    return terms.outcome_B.tolist(), terms.explore_B.tolist(), terms.alpha
+
+
+def test_the_terms_are_the_reward_without_weights_and_the_clip_is_explorations():
+    data = made([([5] * 10, {"correct": 1.0}), ([5] * 50, {"correct": 0.0})])
+    outcome, explore, alpha = terms_of(data, explore="len_inv", scale=100.0)
+    assert (outcome, explore, alpha) == ([1.0, 0.0], pytest.approx([-10.0, -2.0]), 0.8)
+    # .2 * -10 is clipped to -.5: beside a right answer's .8 nothing is hidden
+    assert terms_of(data, explore="len_inv", scale=100.0, clip=0.5)[1] == pytest.approx([-2.5, -2.0])
+    for section in ({"explore": "none"}, {"explore": "len_inv", "alpha": 1.0}):
+        assert terms_of(data, **section) == ([1.0, 0.0], [0.0, 0.0], 1.0)
 
 
 def test_the_share_of_inverted_pairs_through_the_real_composition():

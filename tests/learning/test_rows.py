@@ -82,10 +82,11 @@ def test_columns_of_different_lengths_are_refused():
 def test_reward_and_its_figures():
     made = rows.read(job(1, "rl", 1).batch)
     section = config.Reward(alpha=0.5, alpha_end=1.0, explore="steps", scale=4.0)
-    reward_S, figures = reward.of(made, section, grpo.Config(), stage_step=2, num_steps=3, longest_tokens=48)
+    reward_S, terms, figures = reward.of(made, section, grpo.Config(), stage_step=2, num_steps=3, longest_tokens=48)
     expected = 0.75 * made.parts["correct"] + 0.25 * (1 - 0.75 ** made.parts["search_steps"])
     np.testing.assert_allclose(reward_S, expected)
-    assert figures["alpha"] == 0.75
+    np.testing.assert_allclose(terms.alpha * terms.outcome_B + (1 - terms.alpha) * terms.explore_B, expected, rtol=1e-6)
+    assert figures["alpha"] == terms.alpha == 0.75
     assert figures["part_correct"] == pytest.approx(made.parts["correct"].mean())
     assert figures["std_outcome"] == pytest.approx(0.75 * made.parts["correct"].std())
     assert {"reward", "std_explore", "inverted_fraction", "part_search_steps"} <= set(figures)
@@ -95,7 +96,8 @@ def test_the_released_form_and_normalised_rewards():
     made = rows.read(job(1, "rl", 1).batch)
     released = ppo.Config(reward_form="released")
     section = config.Reward(explore="len_inv", scale=3.0)
-    reward_S, _ = reward.of(made, section, released, 1, 3, 48)
+    reward_S, terms, _ = reward.of(made, section, released, 1, 3, 48)
+    assert terms is None
     np.testing.assert_allclose(reward_S, made.parts["correct"] - 3.0 / (3 / 4))
-    normal_S, _ = reward.of(made, section, ppo.Config(normalize_reward=True), 1, 3, 48)
+    normal_S, _, _ = reward.of(made, section, ppo.Config(normalize_reward=True), 1, 3, 48)
     assert (normal_S.mean(), normal_S.std()) == (pytest.approx(0, abs=1e-9), pytest.approx(1, abs=1e-6))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rlsp_async import config
-from rlsp_async.algos.base import load_algorithm
+from rlsp_async.algos.base import Terms, load_algorithm
 from rlsp_async.errors import ConfigError, DivergedError
 from rlsp_async.learning import optim, rows, update
 from rlsp_async.learning.policy import Policy, load_model
@@ -14,7 +14,7 @@ from tests.learning.small import job
 
 def learning(model_dir, name="ppo", **options):
     module, cfg = load_algorithm(config.Algorithm(name=name, options=options))
-    made = Policy(load_model(model_dir), cfg.critic)
+    made = Policy(load_model(model_dir), cfg.critic, cfg.num_values())
     reference = Policy(load_model(model_dir)) if "reference" in module.needs(cfg) else None
     return update.Learning(module, cfg, made, optim.Updater(config.Optimizer(lr=1e-3), made, 0.0, 8), reference)
 
@@ -98,6 +98,27 @@ def test_a_step_reports_what_it_must(model_dir):
     assert metrics["adv_mean"] == pytest.approx(0.0, abs=1e-5)
     assert 0.0 < metrics["ess_fraction"] <= 1.0
     assert metrics["kl_behaviour"] >= 0.0
+
+
+def terms(sequences, correct, alpha=0.8):
+    return Terms(correct, torch.from_numpy(-10.0 / sequences.length_S).float(), alpha)
+
+
+def test_two_streams_report_both_and_learn_both(model_dir):
+    results = []
+    for capacity in (256, 20):
+        parts = learning(model_dir, "rlsp_streams", bound=0.5)
+        sequences, correct = data()
+        paid = terms(sequences, correct)
+        metrics = update.run(parts, sequences, 0.8 * correct + 0.2 * paid.explore_B, plan(capacity, minibatches=2), paid)
+        results.append((metrics["loss"], metrics["grad_norm"], metrics["opposed_fraction"]))
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
+    assert {"adv_std_outcome", "adv_std_explore", "explained_variance_outcome", "explained_variance_explore",
+            "opposed_fraction", "bounded_fraction", "value_loss_outcome", "value_loss_explore"} <= set(metrics)
+    assert "explained_variance" not in metrics
+    assert all(bool((row != 0).any()) for row in parts.policy.value_head.weight)
+    assert parts.policy.value_head.bias.tolist() == pytest.approx(
+        [float(paid.outcome_B.mean()), float(paid.explore_B.mean())], abs=0.01)
 
 
 def test_a_behaviour_log_prob_that_is_not_finite_is_masked(model_dir):

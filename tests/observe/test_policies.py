@@ -17,6 +17,7 @@ from rlsp_async.observe.policies import policy_warnings
     ({"drop_no_signal": True}, 1, "sampling.rollouts of 2 or more"),
     ({"source": "demonstrations", "drop_no_signal": True}, 8, "stages.s.drop_no_signal is about rollouts"),
     ({"source": "demonstrations", "oversample": 2.0}, 8, "stages.s.oversample is about rollouts"),
+    ({"selection_options": {"min_ready": 65}}, 8, "min_ready = 65 groups will never be ready at once: the stage has 64"),
     ({"source": "demonstrations", "prompts": Prompts(name="mopps")}, 8, "stages.s.prompts is about rollouts"),
 ])
 def test_what_cannot_work_is_refused(stage: dict[str, Any], rollouts: int, words: str):

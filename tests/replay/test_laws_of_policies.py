@@ -29,6 +29,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "half_new": {"selection": "freshest", "max_uses": 3, "max_lag": 6,
                  "selection_options": {"min_new": 0.5, "remove": "most_used", "keep": 2}},
     "all_new": {"selection": "prioritised", "max_uses": 3, "max_lag": 6, "selection_options": {"min_new": 1.0}},
+    "min_ready": {"selection_options": {"min_ready": 3}, "oversample": 3.0},
     "together": {"prompts": Prompts(name="mopps", options=POOL), "selection": "prioritised", "max_uses": 2,
                  "drop_no_signal": True, "oversample": 2.0, "selection_options": {"min_new": 0.5, "remove": "oldest"}},
 }

@@ -189,3 +189,13 @@ def test_new_groups_get_the_slots_of_used_ones():
     assert line.hub.state.ending == "finished"
     assert [manifest.groups for manifest in manifests(line)] == [[1, 2], [3, 2], [4, 3]]
     assert [manifest.uses for manifest in manifests(line)] == [[1, 1], [1, 2], [1, 2]]
+
+
+def test_min_ready_of_all_slots_makes_the_lag_exact():
+    line = bench({}, stages={"rl": Stage(steps=6, groups_per_step=2, target_lag=2, max_lag=2,
+                                         selection_options={"min_ready": 6})})
+    line.say(L, hello("learner", step=0))
+    line.run(S, V, L)
+    assert line.hub.state.ending == "finished"
+    assert [step - 1 - min(manifest.oldest) for step, manifest in enumerate(manifests(line), 1)] == [0, 1, 2, 2, 2, 2]
+    assert [min(manifest.oldest) == max(manifest.oldest) for manifest in manifests(line)] == [True] * 6

@@ -30,8 +30,11 @@ class Chosen(NamedTuple):
 
 
 class ChoiceConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options that every choice has; they matter with max_uses above 1."""
+    """Options that every choice has. All but min_ready matter with max_uses above 1 only."""
 
+    min_ready: int = 0
+    """A batch waits until so many groups are ready, or all that the stage still needs; 0: the batch itself is enough.
+    With (target_lag + 1) * groups_per_step every group is trained at a lag of exactly target_lag, after the start."""
     min_new: float = 0.0
     """Rate of reuse: at least this share of a batch has never been trained before. The batch waits for them."""
     keep: int = 0
@@ -40,8 +43,8 @@ class ChoiceConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Who goes first when one must: longest in the queue, tokens of the oldest version, or trained most often."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.min_new <= 1.0 or self.keep < 0:
-            raise ValueError("min_new must lie in 0..1, keep be at least 0")
+        if not 0.0 <= self.min_new <= 1.0 or self.keep < 0 or self.min_ready < 0:
+            raise ValueError("min_new must lie in 0..1, keep and min_ready be at least 0")
 
 
 class Choice(Protocol):
@@ -60,11 +63,12 @@ class Choosing:
         self.cfg = cfg
         self._choice, self._seed = choice, seed
 
-    def batch(self, fresh: list[Head], step: int, num: int) -> list[Chosen] | None:
-        """The batch of `step`; None: there are not enough groups, or not enough new ones."""
+    def batch(self, fresh: list[Head], step: int, num: int, num_steps_left: int = 1) -> list[Chosen] | None:
+        """The batch of `step`; None: there are not enough groups, or not enough new ones. `num_steps_left`: of the
+        stage, this one included."""
         new = [head for head in fresh if not head.uses]
         quota = num_new(self.cfg, num)
-        if len(fresh) < num or len(new) < quota:
+        if len(fresh) < least_ready(self.cfg, num, num_steps_left) or len(new) < quota:
             return None
         if not quota:
             return self._choice.choose(self.cfg, fresh, step, num, self._seed)
@@ -72,6 +76,12 @@ class Choosing:
         taken = {chosen.head.group_id for chosen in first}
         rest = [head for head in (fresh if first else new) if head.group_id not in taken]
         return first + self._choice.choose(self.cfg, rest, step, num - len(first), self._seed)
+
+
+def least_ready(cfg: ChoiceConfig, num: int, num_steps_left: int) -> int:
+    """Rate: groups that must be ready before a batch of `num` is taken. Towards the end of the stage no more come than
+    its steps need, so no more are waited for."""
+    return max(num, min(cfg.min_ready, num * num_steps_left))
 
 
 def num_new(cfg: ChoiceConfig, num: int) -> int:

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from rlsp_async.config import Stage
 from rlsp_async.errors import ConfigError
 from rlsp_async.replay.choices import prioritised, stratified
-from rlsp_async.replay.choices.base import ChoiceConfig, Chosen, in_the_way, load_choice, num_new, surplus
+from rlsp_async.replay.choices.base import (
+    ChoiceConfig,
+    Chosen,
+    in_the_way,
+    least_ready,
+    load_choice,
+    num_new,
+    surplus,
+)
 from rlsp_async.replay.heads import Head
 
 NAMES = ("fifo", "freshest", "prioritised", "stratified")
@@ -108,6 +116,17 @@ def test_rate_of_reuse_by_hand():
     assert ids(batch("fifo", ready, 1, 2, min_new=1.0)) == [3, 4]
     assert batch("fifo", ready, 1, 3, min_new=1.0) is None
     assert num_new(ChoiceConfig(min_new=0.5), 5) == 3
+
+
+def test_a_batch_waits_until_min_ready_are_there_or_all_that_is_left():
+    cfg = ChoiceConfig(min_ready=6)
+    assert [least_ready(cfg, 2, left) for left in (9, 3, 2, 1)] == [6, 6, 4, 2]
+    assert least_ready(ChoiceConfig(), 2, 9) == 2
+    ready = [head(number) for number in range(1, 6)]
+    waiting = load_choice(Stage(selection_options={"min_ready": 6}), 0)
+    assert waiting.batch(ready, 1, 2, 9) is None
+    assert ids(waiting.batch([*ready, head(6)], 1, 2, 9)) == [1, 2]
+    assert ids(waiting.batch(ready, 1, 2, 2)) == [1, 2]
 
 
 def test_removal_orders_by_hand():

@@ -1,0 +1,176 @@
+"""RLSP with a value head for each term of its reward: correctness and exploration have advantages of their own. Ours.
+
+    c = 1[correct], e = R_explore                               the terms of Eq. 1 (arXiv:2502.06773), without weights
+    A_c = GAE(c, V_c; gamma, lam)       A_e = GAE(e, V_e; gamma_explore, lam_explore)       A_kl = GAE(-price, 0)
+    A   = alpha A_c + (1 - alpha) A_e + A_kl                    whitened over the batch if `whiten`
+    L   = PPO's surrogate of A (ppo.py) + value_coef 0.5 ((V_c - G_c)^2 + (V_e - G_e)^2), each clipped as there
+
+The paper decouples at the reward and nowhere else: one scalar, one critic, one advantage. Here no head's targets
+contain alpha, so a schedule of it makes no value stale; exploration may be credited over another horizon; and what the
+one stream does to the other is measured. KL to the reference is paid beside the two, without a value.
+
+`combine = "sum"`: with equal gamma and lam A is PPO's own, for the values alpha V_c + (1 - alpha) V_e (GAE is linear).
+
+`combine = "gdpo"`: c and e are first normalised in their group, (r - mean) / std, as GDPO has it (arXiv:2601.05242).
+Warning: alpha no longer limits what exploration alone can gain. In a group that is all wrong the differences of
+R_explore, however small, become advantages of variance (1 - alpha)^2.
+
+`bound` above 0: in a group with right and wrong answers exploration takes back at most that share of a token's A_c,
+
+    right answer: max((1 - alpha) A_e, -bound alpha |A_c|)        wrong answer: min((1 - alpha) A_e, bound alpha |A_c|)
+
+and V_c stays within the group's rewards. With gamma = lam = 1 then A_c >= 0 where the answer is right and <= 0 where it
+is wrong, so no token of a wrong answer has more than one of a right answer of its group, whatever R_explore and alpha
+are; whitening keeps the order (KL stands outside). A bound on the standard deviation of A_e would not do: one short
+answer can lie many deviations out. Paying exploration only in such groups would not do either: nothing limits it inside
+of them, and it would be silent where nobody is right, which is what RLSP pays it for. In groups that are all right or
+all wrong there is no pair to protect, and it is paid in full.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from rlsp_async.algos import ops, ppo
+from rlsp_async.algos.base import Advantages, Rollouts, Stats, Terms, Tokens
+from rlsp_async.errors import ConfigError
+
+NEEDS = ppo.NEEDS
+_HEADS = ("outcome", "explore")
+PRESETS: dict[str, dict[str, Any]] = {
+    "rlsp_cpu": ppo.PRESETS["rlsp_cpu"],
+    "rlsp_cpu_bounded": {**ppo.PRESETS["rlsp_cpu"], "bound": 0.5},
+    "rlsp_cpu_gdpo": {**ppo.PRESETS["rlsp_cpu"], "combine": "gdpo"},
+}
+
+
+class Config(ppo.Config, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All options of `ppo`, and these; its gamma and lam are those of correctness."""
+
+    combine: Literal["sum", "gdpo"] = "sum"
+    """The terms as they are, or each normalised in its group first."""
+    gamma_explore: float = -1.0
+    """Of the exploration stream; -1: gamma."""
+    lam_explore: float = -1.0
+    """Of the exploration stream; -1: lam."""
+    bound: float = 0.0
+    """Share of a token's correctness advantage that exploration may take back, below 1; 0: no bound."""
+
+    def num_values(self) -> int:
+        return 2
+
+    def first_values(self, reward_B: Tensor, terms: Terms | None) -> tuple[float, ...]:
+        if terms is None or self.combine == "gdpo":
+            return 0.0, 0.0
+        return float(terms.outcome_B.mean()), float(terms.explore_B.mean())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward_form != "eq1" or self.normalize_reward:
+            raise ValueError("the streams are the two terms of Eq. 1; leave reward_form and normalize_reward alone")
+        if not 0.0 <= self.bound < 1.0:
+            raise ValueError(f"bound {self.bound} must be at least 0 and below 1: from 1 on exploration could outvote")
+
+
+def needs(cfg: Config) -> frozenset[str]:
+    return ppo.needs(cfg)
+
+
+def advantages(cfg: Config, batch: Rollouts) -> Advantages:
+    """Both streams and their sum. Raises ConfigError for demonstrations: nobody judged them."""
+    if batch.terms is None:
+        raise ConfigError("algorithm 'rlsp_streams' trains on rewards of two terms, and demonstrations have none; give "
+                          "the stage source = \"rollouts\" or another algorithm")
+    assert batch.values_N is not None
+    values = batch.values_N.unbind(1)
+    rewards = _rewards(cfg, batch, batch.terms)
+    first = _within_group(batch, batch.terms, rewards[0], values[0]) if cfg.bound else values[0]
+    outcome_N, outcome_returns_N = _stream(cfg, batch, rewards[0], first)
+    explore_N, explore_returns_N = _stream(_of_exploration(cfg), batch, rewards[1], values[1])
+    outcome_N, explore_N = batch.terms.alpha * outcome_N, (1.0 - batch.terms.alpha) * explore_N
+    free_N = explore_N
+    if cfg.bound:
+        explore_N = _bounded(cfg.bound, batch, batch.terms, outcome_N, explore_N)
+    price_N = ppo.kl_price(cfg, batch)
+    adv_N = outcome_N + explore_N + ppo.targets(cfg, batch, -price_N, torch.zeros_like(price_N))[0]
+    returns_N = torch.stack([outcome_returns_N, explore_returns_N], dim=1)
+    stats = {"kl_penalty": float(price_N.sum()) / len(batch.length_B),
+             **_figures(batch.mask_N, adv_N, outcome_N, explore_N, free_N),
+             **_explained(batch.mask_N, returns_N, batch.values_N)}
+    keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
+    return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N, stats)
+
+
+def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+    loss, stats = ppo.policy_loss(cfg, tokens)
+    for k, name in enumerate(_HEADS):
+        value, more = ppo.value_loss(cfg, _head(tokens, k))
+        loss, stats = loss + value, {**stats, f"value_loss_{name}": more["value_loss"]}
+    return loss, stats
+
+
+def _head(tokens: Tokens, k: int) -> Tokens:
+    assert tokens.values is not None
+    assert tokens.old_values is not None
+    assert tokens.returns is not None
+    return dataclasses.replace(tokens, values=tokens.values[:, k], old_values=tokens.old_values[:, k],
+                               returns=tokens.returns[:, k])
+
+
+def _of_exploration(cfg: Config) -> Config:
+    gamma = cfg.gamma if cfg.gamma_explore < 0 else cfg.gamma_explore
+    return replace(cfg, gamma=gamma, lam=cfg.lam if cfg.lam_explore < 0 else cfg.lam_explore)
+
+
+def _rewards(cfg: Config, batch: Rollouts, terms: Terms) -> tuple[Tensor, Tensor]:
+    both = terms.outcome_B, terms.explore_B
+    if cfg.combine == "sum":
+        return both
+    outcome_B, explore_B = (ops.group_advantages(r_B, batch.group_B, divide_by_std=True) for r_B in both)
+    return outcome_B, explore_B
+
+
+def _stream(cfg: Config, batch: Rollouts, reward_B: Tensor, values_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages and targets of one term, paid at the last token."""
+    reward_N = torch.zeros_like(values_N).index_add(0, ops.last_tokens(batch.length_B), reward_B)
+    return ppo.targets(cfg, batch, reward_N, values_N)
+
+
+def _mixed(batch: Rollouts, terms: Terms) -> Tensor:
+    """bool [N]: tokens of groups with right and wrong answers."""
+    return ops.has_signal(terms.outcome_B, batch.group_B).repeat_interleave(batch.length_B)
+
+
+def _within_group(batch: Rollouts, terms: Terms, reward_B: Tensor, values_N: Tensor) -> Tensor:
+    """Values no lower and no higher than the group's rewards, in groups with right and wrong answers."""
+    empty_G = torch.zeros(int(batch.group_B.max()) + 1, dtype=reward_B.dtype)
+    low_B, high_B = (empty_G.scatter_reduce(0, batch.group_B, reward_B, kind, include_self=False)[batch.group_B]
+                     for kind in ("amin", "amax"))
+    near_N = values_N.clamp(low_B.repeat_interleave(batch.length_B), high_B.repeat_interleave(batch.length_B))
+    return torch.where(_mixed(batch, terms), near_N, values_N)
+
+
+def _bounded(bound: float, batch: Rollouts, terms: Terms, outcome_N: Tensor, explore_N: Tensor) -> Tensor:
+    """Exploration's advantages, cut where they would outvote correctness; both with their weights."""
+    limit_N = bound * outcome_N.abs()
+    right_N = (terms.outcome_B > 0.5).repeat_interleave(batch.length_B)
+    cut_N = torch.where(right_N, torch.maximum(explore_N, -limit_N), torch.minimum(explore_N, limit_N))
+    return torch.where(_mixed(batch, terms), cut_N, explore_N)
+
+
+def _figures(mask_N: Tensor, adv_N: Tensor, outcome_N: Tensor, explore_N: Tensor, free_N: Tensor) -> dict[str, float]:
+    """Spread of the weighted streams, share of tokens whose sum points against correctness, share that was cut."""
+    adv, outcome, explore, free = (x_N[mask_N] for x_N in (adv_N, outcome_N, explore_N, free_N))
+    return {"adv_std_outcome": float(outcome.std(correction=0)), "adv_std_explore": float(explore.std(correction=0)),
+            "opposed_fraction": float((adv * outcome < 0).float().mean()),
+            "bounded_fraction": float((explore != free).float().mean())}
+
+
+def _explained(mask_N: Tensor, returns_N: Tensor, values_N: Tensor) -> dict[str, float]:
+    return {f"explained_variance_{name}": ops.explained_variance(returns_N[mask_N, k], values_N[mask_N, k])
+            for k, name in enumerate(_HEADS)}
