@@ -92,6 +92,9 @@ class Rollout(Noun, frozen=True, kw_only=True):
     """Branch depth in its tree."""
     step_offsets: IntColumn = b""
     """Token offsets at which reasoning steps begin; empty when the task has no notion of a step."""
+    replayed_from: str = ""
+    """In a batch: it stands in for a failed rollout of its group and was drawn for another one, "group/index" (success
+    replay). It counts in no accuracy. Empty for all others, and never said by a sampler."""
     sampler: str = ""
     """Worker that sampled it."""
     seconds: float = 0.0

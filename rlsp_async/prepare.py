@@ -34,6 +34,7 @@ def check_modules(cfg: RunConfig) -> None:
     from rlsp_async.algos.base import load_algorithm
     from rlsp_async.prompts.base import load_selector
     from rlsp_async.replay.choices.base import load_choice
+    from rlsp_async.replay.success.memory import load_success_replay
     from rlsp_async.tasks.base import load_task
     from rlsp_async.verifying.verifier import check_verifier
 
@@ -46,6 +47,7 @@ def check_modules(cfg: RunConfig) -> None:
             raise ConfigError(f"stages.{name}.algorithm: {e}") from None
         try:
             load_choice(stage, cfg.seed)
+            load_success_replay(name, stage)
             if stage.source == "rollouts":
                 load_selector(stage.prompts, cfg.seed, task.size("train"))
         except ConfigError as e:

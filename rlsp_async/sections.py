@@ -230,6 +230,9 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     source: Literal["rollouts", "demonstrations", "imported"] = "rollouts"
     """demonstrations: of the task. imported: what `rlsp import` put into the run; nothing is sampled."""
+    start: Literal["previous", "base"] = "previous"
+    """Weights it begins with: as the stage before left them, or, for rounds that train anew, those with which the first
+    stage that samples (or trains on imported rollouts) began."""
     steps: int = 10
     """Steps (batches, versions) of this stage."""
     groups_per_step: int = 32
@@ -247,6 +250,8 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which ready groups make a batch: a module of rlsp_async.replay.choices, or a dotted module of your own."""
     selection_options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
+    success_replay: dict[str, Any] = {}
+    """A failed group is trained with a remembered success of its prompt (ARPO), e.g. { capacity = 8 }; empty: never."""
     prompts: Prompts = Prompts()
     drop_no_signal: bool = False
     """Drop groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""
@@ -312,6 +317,15 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
                  f"name {self.name!r} is a directory name: letters, digits, dot, underscore, hyphen")
         for which in (*self.evaluation.before, *self.evaluation.after):
             _require(which in self.stages, f"evaluation names stage {which!r}; there is {', '.join(self.stages)}")
+        early = list(self.stages)[: list(self.stages).index(self.base_stage)] if self.base_stage else self.stages
+        for name in early:
+            _require(self.stages[name].start == "previous", f"stages.{name}.start = \"base\": no stage that samples "
+                     "has begun by then, so there is no base yet; take it out")
+
+    @property
+    def base_stage(self) -> str:
+        """The stage whose first weights are the base of stages that `start` there; empty when there is none."""
+        return next((name for name, stage in self.stages.items() if stage.source != "demonstrations"), "")
 
     @property
     def directory(self) -> Path:

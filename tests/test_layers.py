@@ -66,6 +66,7 @@ ROWS = {
     "rlsp_async.replay.rows": Row(3, TORCH),
     "rlsp_async.replay.laws": Row(3, TORCH),
     "rlsp_async.replay.bodies": Row(3, TORCH),
+    "rlsp_async.replay.success.store": Row(3, TORCH),
     "rlsp_async.replay.rundir": Row(4, TORCH),
     "rlsp_async.replay.journal": Row(4, TORCH),
     "rlsp_async.replay.demonstrations": Row(4),

@@ -116,6 +116,10 @@ class Rollouts:
     """int64, versions from the token's policy to the learner's at the beginning of the step; None: demonstrations."""
     energy_N: Tensor | None = None
     """Squared norm of the gradient of `old_N` by the logits, 1 - 2 p + sum over the vocabulary of p^2."""
+    prompt_B: Tensor | None = None
+    """int64; rollouts whose prompts have the same tokens share a number, in whichever groups they are."""
+    text_B: Tensor | None = None
+    """int64; rollouts share a number whose prompts and responses have the same tokens."""
     terms: Terms | None = None
     """What `reward_B` is made of; None for demonstrations and for rewards that are not Eq. 1."""
 

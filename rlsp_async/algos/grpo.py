@@ -4,11 +4,12 @@
     rho_t = exp(logp_t - old_t)           trust region [1 - clip_low, 1 + clip_high]
     w_t   = min(exp(old_t - behaviour_t), weight_cap)                     without gradient
     L     = sum_t share_t ( -w_t min(rho_t A_t, clip(rho_t) A_t) + kl_coef k3(logp_t, reference_t) )
+    -min(rho_t A_t, ..) is at most -dual_clip A_t where A_t < 0, if dual_clip is set
     R_i   = R_i - 1 + (limit_tokens - length_i) / buffer_tokens          in the buffer below limit_tokens, if one is set
 
 Groups whose rewards are all the same carry no signal and are left out of the update and its counts; the length penalty
 gives them none. arXiv:2402.03300 (groups, k3), 2503.14476 (asymmetric clip, token mean, length penalty), 2503.20783 (no
-std, constant horizon), 2505.24298 (w_t).
+std, constant horizon), 2505.24298 (w_t), 1912.09729 (dual clip).
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Public corrections in front of the surrogate: IcePop's mask and weight; M2PO's mask as AReaL has it.
     "icepop": {"weight_cap": 0.0, "corrections": {"mask": "icepop", "weight": "token", "weight_high": 5.0}},
     "m2po_areal": {"weight_cap": 5.0, "corrections": {"mask": "m2po"}},
+    # ARPO (arXiv:2505.16282), with success replay. Released: its code makes `old` anew after a success was put in, so
+    # that one counts as if it had just been sampled. Corrected: the ratio to the policy that did sample it.
+    "arpo_released": {"clip_high": 0.3, "dual_clip": 3.0, "weight_cap": 0.0},
+    "arpo_corrected": {"clip_high": 0.3, "dual_clip": 3.0, "weight_cap": 2.0},
     "dapo": {"weight_cap": 0.0, "limit_tokens": 20480, "buffer_tokens": 4096},
 }
 
@@ -40,6 +45,8 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     clip_low: float = 0.2
     clip_high: float = 0.28
+    dual_clip: float = 0.0
+    """Dual clip: largest ratio that counts where an advantage is negative, above 1; 0: none."""
     divide_by_std: bool = True
     """Divide a group's advantages by its standard deviation."""
     weight_cap: float = 2.0
@@ -58,6 +65,8 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.dual_clip and self.dual_clip <= 1.0:
+            raise ValueError("dual_clip is a ratio above 1; 0 leaves it out")
         if self.limit_tokens and not 0 < self.buffer_tokens <= self.limit_tokens:
             raise ValueError("buffer_tokens must be above 0 and at most limit_tokens when limit_tokens is set")
 
@@ -87,6 +96,8 @@ def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
     mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
     rho = ops.ratio(tokens.logp, tokens.old, mask)
     loss = ops.clipped_surrogate(rho, adv, cfg.clip_low, cfg.clip_high)
+    if cfg.dual_clip:
+        loss = ops.dual_clipped(loss, adv, cfg.dual_clip)
     stats = ops.clip_stats(rho.detach(), adv, mask, cfg.clip_low, cfg.clip_high)
     if cfg.weight_cap:
         weight = ops.truncated_weight(tokens.old, tokens.behaviour, cfg.weight_cap, mask)

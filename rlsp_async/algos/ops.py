@@ -33,6 +33,11 @@ def clipped_surrogate(rho: Tensor, adv: Tensor, low: float, high: float) -> Tens
     return -torch.minimum(rho * adv, rho.clamp(1 - low, 1 + high) * adv)
 
 
+def dual_clipped(loss: Tensor, adv: Tensor, most: float) -> Tensor:
+    """Dual clip, arXiv:1912.09729 Eq. 5: where A < 0 a loss is at most -most A. Ratio 5, A -1, most 3 -> 3."""
+    return torch.where(adv < 0, torch.minimum(loss, -most * adv), loss)
+
+
 def truncated_weight(new: Tensor, behaviour: Tensor, cap: float, mask: Tensor) -> Tensor:
     """min(exp(new - behaviour), cap), without gradient. Ratios (.3, 3), cap 2 -> (.3, 2)."""
     return ratio(new.detach(), behaviour, mask).clamp(max=cap)

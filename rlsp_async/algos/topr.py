@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlsp_async.algos import ops
+from rlsp_async.algos import groups, ops
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
 
 NEEDS: frozenset[str] = frozenset()
@@ -45,12 +45,16 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     """c, on the scale of -1 to 1."""
     effective_positive: float = 0.0
     """Choose c for each batch so that positives have this effective share; 0: c is `baseline`."""
+    positives_per_group: int = 0
+    """Keep all negatives of a group and at most so many positives, the first ones; 0: all. The paper's data have 1."""
 
     def carries(self) -> Carried:
         return "behaviour"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.positives_per_group < 0:
+            raise ValueError("positives_per_group must be at least 0 (0: all)")
         if not 0.0 <= self.effective_positive < 1.0:
             raise ValueError("effective_positive is a share: 0 (off) up to, not including, 1")
         for low, high in (self.positive, self.negative):
@@ -63,18 +67,26 @@ def needs(cfg: Config) -> frozenset[str]:
 
 
 def advantages(cfg: Config, batch: Rollouts) -> Advantages:
-    """One multiplier a rollout; every rollout counts, flat groups too."""
+    """One multiplier a rollout; every rollout counts, flat groups too, but for surplus positives. The shares and c are
+    those of what is kept."""
     signed_B = 2.0 * batch.reward_B - 1.0
-    positive = float((signed_B > 0).float().mean())
+    keep_B = _kept(cfg, signed_B > 0, batch.group_B)
+    positive = float((signed_B[keep_B] > 0).float().mean())
     c = cfg.baseline
     if cfg.effective_positive and 0.0 < positive < 1.0:
         c = baseline_for(positive, cfg.effective_positive)
     adv_B = signed_B - c
-    pushed = float(adv_B.abs().sum())
-    share = float(adv_B.clamp(min=0).sum()) / pushed if pushed else 0.0
+    pushed = float(adv_B[keep_B].abs().sum())
+    share = float(adv_B[keep_B].clamp(min=0).sum()) / pushed if pushed else 0.0
     stats = {"baseline": c, "positive_fraction": positive, "effective_positive_fraction": share}
-    return Advantages(adv_B.repeat_interleave(batch.length_B), torch.ones_like(batch.length_B, dtype=torch.bool),
-                      stats=stats)
+    return Advantages(adv_B.repeat_interleave(batch.length_B), keep_B, stats=stats)
+
+
+def _kept(cfg: Config, positive_B: Tensor, group_B: Tensor) -> Tensor:
+    """Section 2.3's rule of composition, "the first correct sample and all incorrect ones", as a number."""
+    if not cfg.positives_per_group:
+        return torch.ones_like(positive_B)
+    return ~positive_B | (groups.place(group_B, positive_B) < cfg.positives_per_group)
 
 
 def baseline_for(positive: float, wanted: float) -> float:

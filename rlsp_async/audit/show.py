@@ -16,6 +16,7 @@ from rlsp_async.audit.finding import Finding
 from rlsp_async.audit.groups import GroupChecks
 from rlsp_async.audit.history import History
 from rlsp_async.audit.steps import check_steps
+from rlsp_async.audit.successes import SuccessChecks
 
 _MARKS = {"ok": "ok", "violated": "VIOLATED", "not applicable": "-"}
 
@@ -38,7 +39,7 @@ def audit(path: Path) -> Audit:
     history = History(path)
     try:
         findings = [*GroupChecks(history).run(history), *BatchChecks(history).run(), *check_steps(history),
-                    *check_files(history), *check_account(history)]
+                    *check_files(history), *check_account(history), *SuccessChecks(history).run()]
         tokens = token_account(history)
     finally:
         history.close()

@@ -2,7 +2,8 @@
 
     TrainJob(step s) -> rows -> rewards -> updates -> publish (every so often) -> checkpoint (every so often) -> report
 
-Promises: step s is trained once, on the weights of step s - 1; a repeat of s is answered from memory or checkpoint;
+Promises: step s is trained once, on the weights of step s - 1 (the first of a stage that starts from the base: on
+those); a repeat of s is answered from memory or checkpoint;
 from one checkpoint and the same batches a CPU makes the same bits. The newest complete checkpoint is where a restart
 begins, and the hub sends the steps after it again.
 """

@@ -86,6 +86,14 @@ class PackedBatch:
         return len(self.ids_T)
 
 
+def numbers(*columns: list[Ids]) -> Longs:
+    """[S] the same number, counted from 0, for sequences with the same ids in every column. Example: [[5, 6], [7],
+    [5, 6]] -> [0, 1, 0]."""
+    seen: dict[tuple[bytes, ...], int] = {}
+    keys = (tuple(ids.tobytes() for ids in row) for row in zip(*columns, strict=True))
+    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
+
+
 def plan(total_S: Sequence[int] | Longs, capacity_tokens: int,
          together_S: Sequence[int] | Longs | None = None) -> list[list[int]]:
     """First-fit-decreasing: micro-batches of sequence numbers, each of at most `capacity_tokens` tokens.

@@ -17,7 +17,9 @@ from rlsp_async.rewards.novelty import novelty
 def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_step: int, num_steps: int,
        longest_tokens: int) -> tuple[Reals, Terms | None, dict[str, float]]:
     """Rewards [S], their two terms, and metrics. Demonstrations have none: zeros and no metric. The released form has
-    no terms. `longest_tokens`: max_new_tokens."""
+    no terms. `longest_tokens`: max_new_tokens.
+
+    What success replay put in is in the rewards, and not in the means and deviations."""
     length_S = rows.sequences.length_S.astype(np.float64)
     if not rows.parts:
         return np.zeros_like(length_S), None, {}
@@ -33,9 +35,12 @@ def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_ste
         made = compose.compose(correct_S, explore_S, alpha, section.clip)
         terms = _terms(correct_S, made, 1.0 if explore_S is None else alpha, section.clip)
     reward_S = compose.normalize(made.reward_B, section.clip) if algorithm.normalize_reward else made.reward_B
-    metrics = {f"part_{name}": float(part_S.mean()) for name, part_S in rows.parts.items()} | _judge_figures(rows)
-    metrics |= {"reward": float(made.reward_B.mean()), "reward_std": float(made.reward_B.std()), "alpha": alpha,
-                "std_outcome": float(made.outcome_B.std()), "std_explore": float(made.explore_B.std()),
+    own_S = rows.own_S if rows.own_S.any() else np.ones_like(rows.own_S)
+    metrics = {f"part_{name}": float(part_S[own_S].mean()) for name, part_S in rows.parts.items()}
+    metrics |= _judge_figures(rows)
+    metrics |= {"reward": float(made.reward_B[own_S].mean()), "reward_std": float(made.reward_B[own_S].std()),
+                "alpha": alpha, "std_outcome": float(made.outcome_B[own_S].std()),
+                "std_explore": float(made.explore_B[own_S].std()),
                 "inverted_fraction": compose.inverted_fraction(made.reward_B, correct_S)}
     return reward_S, terms, metrics | figures
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import MessageError
@@ -31,6 +32,8 @@ class Rows:
     """Characters before the first boxed answer, or of the whole response."""
     judge_S: Reals
     """The judge's score, NaN where it gave none or says that it failed."""
+    own_S: NDArray[np.bool_]
+    """False for a rollout that success replay put in: it trains, and counts in no figure of what the policy can do."""
     temperature: float
     """At which the rollouts were drawn; 1 for demonstrations."""
 
@@ -56,6 +59,7 @@ def read(batch: Batch) -> Rows:
         boxed_S=np.array([float(v.status != "unparsable") for v in verdicts]),
         chars_S=np.array([float(len(r.text.split(_BOX, 1)[0])) for _, _, r, _ in rollouts]),
         judge_S=np.array([judge_score(v.parts) for v in verdicts]),
+        own_S=np.array([not r.replayed_from for _, _, r, _ in rollouts]),
         temperature=_temperature(batch),
     )
 

@@ -1,7 +1,8 @@
-"""What a stage has of its own: algorithm, optimizers, critic and the reference policy it is held to.
+"""What a stage has of its own: algorithm, optimizers, critic, the weights it starts from and the reference policy.
 
-The reference is the policy as the stage found it. It is written to RUN/reference/STAGE.safetensors at the stage's first
-step, so that a learner that restarts in mid-stage is held to the same one.
+The reference is the policy as the stage begins. It is written to RUN/reference/STAGE.safetensors at the stage's first
+step, so that a learner that restarts in mid-stage is held to the same one. The base, from which stages start anew that
+say so (rounds of expert iteration, arXiv:2403.04642), is that file of the first stage that trains on rollouts.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class StageState:
 
 
 def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resumed: bool = False) -> StageState:
-    """Enters a stage: fresh critic and optimizers, and the reference if the algorithm asks for one.
+    """Enters a stage: the base if it starts there, fresh critic and optimizers, the reference if it is asked for.
 
     `resumed`: the stage had begun before a restart; its reference is read from the disk. The policy's weights and the
     optimizers' state are then for the caller to restore. Raises ConfigError for a stage that the run does not have.
@@ -45,16 +46,33 @@ def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resum
         raise ConfigError(f"no stage {name!r} in this run; there is {', '.join(cfg.stages)}")
     section = cfg.stages[name]
     algorithm, options = load_algorithm(section.algorithm)
+    if not resumed:
+        _arrive(cfg, name, policy, run_dir)
     policy.add_critic(options.critic, options.num_values())
-    reference = None
-    if "reference" in algorithm.needs(options):
-        path = run_dir / "reference" / f"{name}.safetensors"
-        if not resumed:
-            _write(path, policy)
-        reference = _read(path, policy)
+    needed = "reference" in algorithm.needs(options)
+    if not resumed and (needed or _is_base(cfg, name)):
+        _write(_path(run_dir, name), policy)
+    reference = _read(_path(run_dir, name), policy) if needed else None
     num_updates = section.steps * section.epochs * section.minibatches
     updater = Updater(section.optimizer, policy, options.critic_lr, num_updates)
     return StageState(name, section, algorithm, options, updater, reference)
+
+
+def _is_base(cfg: config.RunConfig, name: str) -> bool:
+    """Whether a later stage starts from the weights that this one begins with."""
+    others = (stage for other, stage in cfg.stages.items() if other != name)
+    return name == cfg.base_stage and any(stage.start == "base" for stage in others)
+
+
+def _arrive(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path) -> None:
+    """Puts the base's weights into the policy, for a stage that starts there. The base stage is there already."""
+    if cfg.stages[name].start == "base" and name != cfg.base_stage:
+        path = _path(run_dir, cfg.base_stage)
+        copy_into(dict(policy.policy_parameters()), _load(path), str(path))
+
+
+def _path(run_dir: Path, name: str) -> Path:
+    return run_dir / "reference" / f"{name}.safetensors"
 
 
 def _write(path: Path, policy: Policy) -> None:
@@ -71,13 +89,18 @@ def _write(path: Path, policy: Policy) -> None:
 
 
 def _read(path: Path, policy: Policy) -> Policy:
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as e:
-        raise DataError(f"{path}: the stage's reference policy cannot be read: {e}") from e
     reference = Policy(copy.deepcopy(policy.model))
-    copy_into(dict(reference.policy_parameters()), tensors, str(path))
+    copy_into(dict(reference.policy_parameters()), _load(path), str(path))
     return reference.requires_grad_(False)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise DataError(f"{path}: the weights with which a stage began cannot be read: {e}; put the file back, or give "
+                        "the run another name to begin again") from e
+    return tensors
 
 
 @torch.no_grad()

@@ -97,7 +97,9 @@ def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan:
     behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
     rollouts = Rollouts(reward_B=reward_S, group_B=torch.from_numpy(sequences.group_S),
                         length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
-                        mask_N=torch.isfinite(behaviour_N), lag_N=_lags(sequences, plan))
+                        mask_N=torch.isfinite(behaviour_N), lag_N=_lags(sequences, plan),
+                        prompt_B=torch.from_numpy(pack.numbers(sequences.prompts)),
+                        text_B=torch.from_numpy(pack.numbers(sequences.prompts, sequences.responses)))
     if needs & {"values", "reference", "energy"}:
         found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs, "energy" in needs)
         rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from rlsp_async.config import RunConfig, Stage
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import slots_lag
+from rlsp_async.replay.success.memory import load_success_replay
 
 
 def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
     """Raises ConfigError for settings with which nothing would ever be trained, or which could have no effect."""
     where = f"stages.{name}"
+    load_success_replay(name, stage)
     if stage.drop_no_signal and stage.source == "rollouts" and cfg.sampling.rollouts < 2:
         raise ConfigError(f"{where}.drop_no_signal needs sampling.rollouts of 2 or more: a group of one rollout never "
                           "has a signal, so every group would be dropped")
@@ -38,8 +40,15 @@ def policy_warnings(name: str, stage: Stage) -> list[str]:
         texts.append(f"{where}: min_new and keep have no effect with max_uses = 1: every group is new")
     if stage.max_uses > 1 and options.get("min_new") == 1.0:
         texts.append(f"{where}: with min_new = 1 no group is ever used again; max_uses = 1 does the same with less")
-    pool = stage.prompts.options.get("pool", 0)
-    if 0 < pool < stage.capacity:
-        texts.append(f"{where}: {stage.capacity} groups are on their way at once, and prompts.options.pool has only "
+    carry = min(options.get("carry", 0), stage.capacity)
+    if carry and stage.max_uses == 1:
+        texts.append(f"{where}: carry = {carry} with max_uses = 1: what the stage before has trained is used up, and "
+                     "nothing of it is taken over")
+    pool, new = stage.prompts.options.get("pool", 0), stage.capacity - carry
+    if stage.success_replay and not pool:
+        texts.append(f"{where}: success_replay remembers successes by prompt, and without prompts.options.pool one "
+                     "comes back only when the whole training split has been through, an endless one never")
+    if 0 < pool < new:
+        texts.append(f"{where}: {new} groups are on their way at once, and prompts.options.pool has only "
                      f"{pool} prompts: several groups of one prompt are sampled side by side")
     return texts

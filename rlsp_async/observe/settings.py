@@ -62,6 +62,7 @@ def render(without: frozenset[str] = frozenset()) -> str:
         ("verifying", "Options of the verifiers", "task.verifier_options"),
         ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
         ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
+        ("replay/success", "Options of success replay", "stages.NAME.success_replay"),
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder, without if folder == "algos" else frozenset())

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from rlsp_async.config import Section
-from rlsp_async.prompts.base import Draw
+from rlsp_async.prompts.base import Draw, PoolConfig, pool_size
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`uniform` has no options."""
+class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`uniform` has only the option of a pool; it needs none."""
 
 
 class Pick(NamedTuple):
@@ -67,4 +66,4 @@ class Uniform:
 
 def load(cfg: Config, seed: int, size: int | None) -> Uniform:
     """Any number of prompts, endless ones too."""
-    return Uniform(seed, size)
+    return Uniform(seed, pool_size(cfg, size, "uniform") if cfg.pool else size)

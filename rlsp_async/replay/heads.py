@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from rlsp_async.messages import Provenance, Purpose, RolloutGroup, StepReport, Verdict
+from rlsp_async.messages import Provenance, Purpose, Rollout, RolloutGroup, StepReport, Verdict
 
 State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
 Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end",
@@ -77,6 +77,57 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of the run."""
 
 
+class Success(msgspec.Struct, frozen=True, kw_only=True):
+    """A correct rollout that is remembered for its prompt, without its tokens."""
+
+    group_id: int
+    rollout: int
+    """Its index in its group."""
+    stage: str
+    place: int
+    """Position of its prompt in the training split."""
+    oldest: int
+    """Version that sampled its oldest token."""
+    since: int
+    """Step of the batch it was learnt from; later batches may hold it again."""
+    order: int
+    """Among those of the same step: smaller came first."""
+    uses: int = 0
+    """Failed rollouts it stood in for, charged when the manifest is written."""
+    step: int = 0
+    """Newest batch in which it did."""
+    kept: bool = True
+    """False: it is drawn no more; its tokens stay while a learner may be sent that batch again."""
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(group, index) of the rollout."""
+        return self.group_id, self.rollout
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout with its verdict."""
+
+    rollout: Rollout
+    verdict: Verdict
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """In a batch: rollout `rollout` of group `group_id` gave its place to a success. Example: 0 of 31 to 5 of 12."""
+
+    group_id: int
+    rollout: int
+    source_group: int
+    source_rollout: int
+    uses: int
+    """Of the success, with this one charged."""
+
+    @property
+    def source(self) -> tuple[int, int]:
+        """Key of the success."""
+        return self.source_group, self.source_rollout
+
+
 # --- records: what the journal stores, in the order it is given ------------------------------------------------------
 
 
@@ -102,10 +153,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Of each group, its uses with this one charged."""
     propensities: list[float] = []
     """Of each group, the probability with which it was drawn from those that were ready, relative to uniform."""
+    replayed: list[Replayed] = []
+    """Rollouts that gave their places to remembered successes of their prompts."""
     incarnation: int = 0
     """Of the hub that chose."""
     at_s: float = 0.0
     """Seconds of the run."""
+
+
+class Remember(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a success now; its body when it has just become one."""
+
+    success: Success
+    body: Judged | None = None
 
 
 class Stepped(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +228,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-Record = Put | Manifest | Stepped | Repeated | Published | Evaluated | Cursor | Learnt | Event
+Record = Put | Manifest | Remember | Stepped | Repeated | Published | Evaluated | Cursor | Learnt | Event
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,4 +264,6 @@ class Loaded(msgspec.Struct, kw_only=True):
     evaluations: dict[str, dict[str, Any]] = {}
     cursors: dict[str, int] = {}
     learnt: list[Learnt] = []
+    successes: list[Remember] = []
+    """Those that are kept, and those that stand in a batch which is not reported."""
     last_group_id: int = 0

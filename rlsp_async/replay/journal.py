@@ -39,12 +39,14 @@ from rlsp_async.replay.heads import (
     Published,
     Put,
     Record,
+    Remember,
     Repeated,
     Stepped,
     Total,
 )
 from rlsp_async.replay.laws import check_manifest, check_step
 from rlsp_async.replay.rows import ROWS, insert
+from rlsp_async.replay.success import store as successes
 from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
@@ -112,7 +114,8 @@ class Journal:
             row = self._db.execute("SELECT manifest FROM manifests WHERE step = ?", (step,)).fetchone()
             if row is None:
                 raise MachineError(f"there is no batch of step {step}")
-            return [bodies.verified(self._db, group_id) for group_id in _manifest(row[0]).groups]
+            manifest = _manifest(row[0])
+            return successes.put_in(self._db, manifest, [bodies.verified(self._db, i) for i in manifest.groups])
 
     def close(self) -> None:
         """Idempotent."""
@@ -161,6 +164,7 @@ class Journal:
                 published=_report(newest[0]) if newest else None,
                 evaluations={key: _result(blob) for key, blob in results},
                 cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0,
+                successes=list(successes.live(self._db)),
                 learnt=[Learnt(stage=stage, place=place, row=row)
                         for stage, place, row in self._db.execute("SELECT stage, place, row FROM learnt")])
 
@@ -202,6 +206,8 @@ class Journal:
                 self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
             case Learnt(stage=stage, place=place, row=row):
                 self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?)", (stage, place, row))
+            case Remember():
+                successes.store(self._db, record, self._forgot_to if self._prunes else -1)
             case Event():
                 self._event(record)
 
@@ -244,6 +250,7 @@ class Journal:
             return
         if self._prunes:
             bodies.delete_trained(self._db, self._forgot_to, step)
+            successes.delete_gone(self._db, step)
         self._forgot_to = step
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('forgot_to', ?)", (str(step),))
 

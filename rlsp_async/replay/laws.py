@@ -8,10 +8,17 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import msgspec
+
 from rlsp_async.config import RunConfig, Stage
 from rlsp_async.errors import LawError
-from rlsp_async.replay.heads import Manifest, Stepped
+from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Stepped, Success
 from rlsp_async.replay.rows import select
+from rlsp_async.replay.success.memory import load_success_replay
+
+_head = msgspec.msgpack.Decoder(Head).decode
+_success = msgspec.msgpack.Decoder(Success).decode
+_judged = msgspec.msgpack.Decoder(Judged).decode
 
 _ROWS = """SELECT group_id, state, step, provenance, oldest, uses, num_rollouts, num_verdicts FROM groups
            WHERE group_id IN"""
@@ -30,6 +37,41 @@ def check_manifest(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -
         wrong = _wrong(rows.get(group_id), manifest.step, stage, cfg.sampling.rollouts)
         if wrong:
             raise LawError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
+    check_replayed(db, cfg, manifest)
+
+
+def check_replayed(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -> None:
+    """Every success that stands in a batch is a correct rollout of the same prompt from an earlier batch, charged for
+    this one, in a group of this batch in which nobody was right."""
+    if len({one.group_id for one in manifest.replayed}) != len(manifest.replayed):
+        raise LawError(f"the manifest of step {manifest.step} replaces two rollouts of one group")
+    for one in manifest.replayed:
+        wrong = _wrongly_replayed(db, cfg, manifest, one)
+        if wrong:
+            raise LawError(f"the success {one.source_group}/{one.source_rollout} cannot stand in group {one.group_id} "
+                           f"in the batch of step {manifest.step}: {wrong}")
+
+
+def _wrongly_replayed(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest, one: Replayed) -> str:
+    found = db.execute("SELECT success, body FROM successes WHERE group_id = ? AND rollout = ?", one.source).fetchone()
+    if found is None or found[1] is None:
+        return "the journal does not know it, or has no tokens of it"
+    success, body = _success(found[0]), _judged(found[1])
+    if one.group_id not in manifest.groups:
+        return "the group is not in the batch"
+    head = _head(db.execute("SELECT head FROM groups WHERE group_id = ?", (one.group_id,)).fetchone()[0])
+    if (success.stage, success.place) != (manifest.stage, head.index):
+        return f"it is of prompt {success.place} of stage {success.stage}, the group of prompt {head.index}"
+    if body.verdict.status != "correct" or head.num_correct:
+        return f"it is {body.verdict.status}, and {head.num_correct} of the group are correct"
+    if not success.kept or success.since >= manifest.step or success.step != manifest.step:
+        return f"it is of step {success.since}, charged for step {success.step}"
+    if not 1 <= one.uses <= success.uses or not 0 <= one.rollout < head.num_rollouts:
+        return f"its use {one.uses} of {success.uses} is in place {one.rollout} of {head.num_rollouts}"
+    age, most = manifest.step - 1 - success.oldest, load_success_replay(manifest.stage, cfg.stages[manifest.stage])
+    if not most.capacity or age < 0 or (most.max_age and age > most.max_age):
+        return f"it is {age} versions old"
+    return f"it has {one.uses} uses of {most.max_uses}" if most.max_uses and one.uses > most.max_uses else ""
 
 
 def _wrong(row: tuple[Any, ...] | None, step: int, stage: Stage, rollouts: int) -> str:

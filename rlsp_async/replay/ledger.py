@@ -248,6 +248,8 @@ def check_whole(group: RolloutGroup) -> None:
     if [rollout.index for rollout in group.rollouts] != list(range(group.sampling.rollouts)):
         raise DataError(f"group {group.group_id} has {len(group.rollouts)} rollouts of {group.sampling.rollouts}")
     for rollout in group.rollouts:
+        if rollout.replayed_from:
+            raise DataError(f"group {group.group_id}, rollout {rollout.index}: a sampler cannot replay a rollout")
         lengths = {len(rollout.token_ids), len(rollout.logprobs), len(rollout.versions)}
         if len(lengths) != 1 or len(rollout.token_ids) % 4:
             raise DataError(f"group {group.group_id}, rollout {rollout.index}: its columns differ in length")

@@ -17,6 +17,7 @@ from rlsp_async.replay.crew import Lease
 from rlsp_async.replay.heads import Head, Manifest
 from rlsp_async.replay.select import lag
 from rlsp_async.replay.state import HubState, Line
+from rlsp_async.replay.success.mend import figures as success_figures
 
 ROLLOUTS_EVERY = 8
 GROUPS_SHOWN = 2
@@ -46,6 +47,7 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
            "kind": "step", "step": manifest.step, "stage": manifest.stage, "stage_step": manifest.stage_step,
            "t": now, "took_s": took_s, "version": report.weights.version if report.weights else state.version,
            **report.metrics, **_batch_figures(state, heads, manifest.step, now), **_propensities(manifest, heads),
+           **success_figures(state, manifest),
            **{name: num for name, num in state.metrics.items() if name.startswith("refused.")},
            "tokens_per_s": (generated - state.generated_then) / took_s,
            "groups": state.ledger.counts(),

@@ -20,6 +20,7 @@ from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.stages import Phase, Plan
+from rlsp_async.replay.success.memory import Memory, load_success_replay
 
 Ending = Literal["", "draining", "finished", "failed"]
 File = Literal["metrics", "rollouts", "timeline", "evaluations"]
@@ -75,6 +76,9 @@ class HubState:
         """A group's prompt is made when it is issued and again when its answer is checked."""
         self.plan = Plan(cfg)
         self.choices = {name: load_choice(stage, cfg.seed) for name, stage in cfg.stages.items()}
+        self.success_replay = {name: load_success_replay(name, stage) for name, stage in cfg.stages.items()}
+        self.memory = Memory(loaded.successes)
+        """Successes by prompt, of stages with success replay."""
         self.selectors = _selectors(cfg, task, loaded.learnt)
         """Of each stage that samples: which prompt is issued next."""
         self.incarnation = loaded.incarnation

@@ -2,14 +2,14 @@
 
 Rows of `groups`, `manifests`, `steps`, `repeats` and `events` are kept for ever (events: the newest EVENTS_KEPT), so
 that a run can be checked long after its tokens were pruned. `bodies` and `verdicts` hold what a learner may still be
-sent again; `body_digest` says what a body was when it came.
+sent again, `successes` the rollouts that success replay remembers; `body_digest` says what a body was when it came.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 EVENTS_KEPT = 100_000
 EVENTS_SLACK = 1_000
 """How many more there may be before the oldest are deleted."""
@@ -40,6 +40,10 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS evaluations (key TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS learnt (
     stage TEXT NOT NULL, place INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (stage, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS successes (
+    group_id INTEGER NOT NULL, rollout INTEGER NOT NULL, uses INTEGER NOT NULL, step INTEGER NOT NULL,
+    kept INTEGER NOT NULL, digest BLOB NOT NULL, success BLOB NOT NULL, body BLOB, PRIMARY KEY (group_id, rollout));
+CREATE INDEX IF NOT EXISTS gone_successes ON successes (step) WHERE kept = 0 AND body IS NOT NULL;
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 

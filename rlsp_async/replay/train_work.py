@@ -9,13 +9,14 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
-from rlsp_async.replay.choices.base import in_the_way, surplus
+from rlsp_async.replay.choices.base import carried, in_the_way, surplus
 from rlsp_async.replay.heads import Cursor, Event, Manifest, Published, Repeated, Stepped
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.outcomes import found_signal
-from rlsp_async.replay.select import fresh, is_stale
+from rlsp_async.replay.select import fresh, is_stale, returns
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState
+from rlsp_async.replay.success.mend import mend, remember, with_successes
 
 REPEATS_THAT_MOVE = 3
 """How often the same step, trained again by restarted learners, counts as progress."""
@@ -43,7 +44,8 @@ def _groups_of(state: HubState, manifest: Manifest) -> list[VerifiedGroup] | Non
     if manifest.step <= state.step:  # reported long ago: the bodies are in the journal only
         return state.restored.get(manifest.step)
     ledger = state.ledger
-    return [VerifiedGroup(group=ledger.bodies[i], verdicts=ledger.verdicts.get(i, [])) for i in manifest.groups]
+    groups = [VerifiedGroup(group=ledger.bodies[i], verdicts=ledger.verdicts.get(i, [])) for i in manifest.groups]
+    return with_successes(state, manifest, groups)
 
 
 def _choose(state: HubState, out: Effects, now: float) -> bool:
@@ -68,8 +70,10 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
     manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
                         last_of_stage=step == state.plan.last_step[phase.stage], oldest=[h.oldest for h in chosen],
                         uses=[h.uses + 1 for h in chosen],
-                        propensities=[propensity for _, propensity in batch], incarnation=state.incarnation, at_s=now)
+                        propensities=[propensity for _, propensity in batch],
+                        replayed=mend(state, out, chosen, step), incarnation=state.incarnation, at_s=now)
     out.records.append(manifest)
+    remember(state, out, chosen, step)
     state.manifests[step] = manifest
     state.last_manifest = step
     state.to_train.append(step)
@@ -124,11 +128,12 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
     stage = state.plan.stages[manifest.stage]
     out.lines.extend(step_lines(state, manifest, report, now))
     state.step, state.train_failures = report.step, 0
+    state.memory.forget(state.step)
     state.reported[report.step] = report
     for group_id in manifest.groups:
         out.records.append(state.ledger.finish(group_id, state.last_manifest + 1, stage.max_lag, stage.max_uses))
     if manifest.last_of_stage:
-        _close_stage(state, out, now)
+        _close_stage(state, out, manifest.stage, now)
     else:
         sweep(state, out, now)
         extra = surplus(state.choices[manifest.stage].cfg, state.ledger.ready.values())
@@ -186,12 +191,27 @@ def _forget(state: HubState) -> int:
     return forget_to
 
 
-def _close_stage(state: HubState, out: Effects, now: float) -> None:
-    """What is left over when a stage ends is dropped: the next stage starts from its own slots."""
-    for group_id in [h.group_id for h in state.ledger.heads.values() if h.purpose == "train"]:
+def _close_stage(state: HubState, out: Effects, ended: str, now: float) -> None:
+    """What is left over when a stage ends is dropped, but for the ready groups that the next one carries over into its
+    own slots."""
+    kept = _carried(state, ended)
+    left = [h.group_id for h in state.ledger.heads.values() if h.purpose == "train" and h.group_id not in kept]
+    for group_id in left:
         void(state, out, "sample", group_id, "the stage has ended")
         void(state, out, "verify", group_id, "the stage has ended")
         drop(state, out, group_id, "stage_end", now)
+    out.records.extend(state.memory.end(ended))
+
+
+def _carried(state: HubState, ended: str) -> set[int]:
+    """Ready groups that the next stage may train, by its own bounds on uses and lag, and takes over."""
+    name = state.plan.following(ended)
+    if name is None or state.plan.stages[name].source != "rollouts":
+        return set()
+    stage, step = state.plan.stages[name], state.last_manifest + 1
+    fit = [head for head in state.ledger.ready.values()
+           if head.provenance == "rollout" and returns(head, step, stage.max_lag, stage.max_uses)]
+    return {head.group_id for head in carried(state.choices[name].cfg, fit, stage.capacity)}
 
 
 def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int], now: float) -> None:

@@ -51,7 +51,7 @@ SAMPLING = Sampling(temperature=0.75, max_new_tokens=96, rollouts=1, seed=11)
 ROLLOUT = Rollout(
     index=0, token_ids=pack_ints([5, 7, 2]), logprobs=pack_floats([-0.5, -1.25, -0.0625]),
     versions=pack_ints([41, 41, 42]), text="3 + 4", finish="stop", parent="12/3", root="12/0", depth=1,
-    step_offsets=pack_ints([0, 2]), sampler="sampler-0", seconds=0.5)
+    step_offsets=pack_ints([0, 2]), replayed_from="8/3", sampler="sampler-0", seconds=0.5)
 GROUP = RolloutGroup(
     group_id=1234567890123, prompt=PROMPT, prompt_ids=pack_ints([1, 9]), sampling=SAMPLING, rollouts=[ROLLOUT],
     provenance="rollout", purpose="train", stage="rlsp")

@@ -93,7 +93,8 @@ def test_advantages_have_the_batchs_shape_and_are_finite(name):
     batch = base.Rollouts(reward_B=torch.tensor([1.0, 0, 0]), group_B=torch.tensor([0, 0, 1]),
                           length_B=torch.tensor([2, 1, 3]), behaviour_N=torch.zeros(6),
                           mask_N=torch.ones(6, dtype=torch.bool), old_N=torch.zeros(6), reference_N=torch.zeros(6),
-                          values_N=torch.zeros(6 if heads == 1 else (6, heads)), terms=terms)
+                          values_N=torch.zeros(6 if heads == 1 else (6, heads)), terms=terms,
+                          prompt_B=torch.tensor([0, 0, 1]), text_B=torch.tensor([0, 1, 2]))
     out = MODULES[name].advantages(MODULES[name].Config(), batch)
     assert (out.adv_N.shape, out.keep_B.shape, out.keep_B.dtype) == ((6,), (3,), torch.bool)
     assert bool(torch.isfinite(out.adv_N).all())

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from msgspec.structs import replace as replaced
 
 from rlsp_async import config
 from rlsp_async.algos import base, grpo, ops
@@ -25,7 +26,10 @@ def slow(cfg, given):
         clipped = rho.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
         weight = min(math.exp(given.old[t] - given.behaviour[t]), cfg.weight_cap) if cfg.weight_cap else 1.0
         d = given.reference[t] - given.logp[t]
-        loss = loss + given.share[t] * (-weight * torch.minimum(rho * adv, clipped * adv)
+        gain = torch.minimum(rho * adv, clipped * adv)
+        if cfg.dual_clip and adv < 0:
+            gain = torch.maximum(gain, cfg.dual_clip * adv)
+        loss = loss + given.share[t] * (-weight * gain
                                         + cfg.kl_coef * (torch.exp(d) - d - 1))
     return loss
 
@@ -72,3 +76,29 @@ def test_the_published_presets_correct_nothing_and_only_deepseekmath_keeps_a_ref
 def test_half_a_setting_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
         base.load_algorithm(config.Algorithm(name="grpo", options=options))
+
+
+def test_arpo_group_with_one_replayed_success_by_hand():
+    """core.md: R = (1, 0 x 7) -> (2.474867, -.353552 x 7) with the sample's standard deviation."""
+    batch = make.batch([1.0, *[0.0] * 7], [0] * 8, [1] * 8)
+    for name in ("arpo_released", "arpo_corrected"):
+        adv = grpo.advantages(preset(name), batch).adv_N
+        assert adv.tolist() == pytest.approx([2.474867, *[-0.353552] * 7], abs=1e-5)
+
+
+def test_arpo_presets_differ_in_the_weight_of_the_policy_that_sampled_alone():
+    released, corrected = preset("arpo_released"), preset("arpo_corrected")
+    assert (released.clip_low, released.clip_high, released.dual_clip, released.aggregation) == (
+        0.2, 0.3, 3.0, "token_mean")
+    assert replaced(released, weight_cap=2.0) == corrected
+    # present .5, beginning of the step .5, sampled with .1 and with 1: ratio 1; weights min(5, 2) and .5
+    given = make.tokens([math.log(0.5)] * 2, [0, 1], behaviour=[math.log(0.1), 0.0], old=[math.log(0.5)] * 2)
+    assert float(grpo.token_loss(released, given)[0].detach()) == pytest.approx(-1.0)
+    assert float(grpo.token_loss(corrected, given)[0].detach()) == pytest.approx(-(2.0 + 0.5) / 2)
+
+
+def test_dual_clip_bounds_what_a_negative_advantage_costs():
+    loss = torch.tensor([5.0, -1.3, 2.0])  # ratio 5 with A -1 and 1, ratio 2 with A -1
+    assert ops.dual_clipped(loss, torch.tensor([-1.0, 1.0, -1.0]), 3.0).tolist() == pytest.approx([3.0, -1.3, 2.0])
+    with pytest.raises(ConfigError, match="dual_clip is a ratio above 1"):
+        base.load_algorithm(config.Algorithm(name="grpo", options={"dual_clip": 0.5}))

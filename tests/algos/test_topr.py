@@ -50,6 +50,16 @@ def test_an_improbable_negative_is_left_alone_even_where_a_token_became_likelier
     assert make.gradient(topr.token_loss(topr.Config(), given)[0], given).tolist() == pytest.approx([math.exp(-7)] * 2)
 
 
+def test_surplus_positives_are_left_out_and_count_in_no_share():
+    """The paper's composition: of each group the first positive and every negative."""
+    batch = make.batch([0, 1, 1, 1, 0, 1, 1], [0, 0, 0, 0, 1, 1, 2], [1] * 7)
+    out = topr.advantages(topr.Config(positives_per_group=1), batch)
+    assert out.keep_B.tolist() == [True, True, False, False, True, True, True]
+    assert out.stats["positive_fraction"] == pytest.approx(3 / 5)
+    chosen = topr.advantages(topr.Config(positives_per_group=1, effective_positive=0.2), batch)
+    assert chosen.stats["effective_positive_fraction"] == pytest.approx(0.2)
+
+
 def test_the_multipliers_sign_chooses_the_taper():
     """A reward of 0.5 is none of the paper's two; with c = 0.5 it is pushed down, and so it is tapered."""
     out = topr.advantages(topr.Config(baseline=0.5), make.batch([0.6], [0], [1]))

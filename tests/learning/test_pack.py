@@ -31,6 +31,13 @@ def test_a_row_by_hand():
     assert made.num_tokens == 6
 
 
+def test_equal_sequences_share_a_number():
+    ids = [np.array(row, dtype=np.int32) for row in ([5, 6], [7], [5, 6], [5])]
+    other = [np.array(row, dtype=np.int32) for row in ([1], [1], [2], [1])]
+    assert pack.numbers(ids).tolist() == [0, 1, 0, 2]
+    assert pack.numbers(ids, other).tolist() == [0, 1, 2, 3]
+
+
 def test_first_fit_decreasing_by_hand():
     assert pack.plan([3, 6, 4, 5, 2], 10) == [[1, 2], [3, 0, 4]]
 

@@ -108,3 +108,20 @@ def test_every_form_of_the_settings_is_paid():
         reward_S, figures = of(data, explore=form, scale="auto")
         assert np.all(np.isfinite(reward_S))
         assert figures["inverted_fraction"] == 0.0
+
+
+def test_a_replayed_success_is_paid_and_counts_in_no_figure():
+    """ARPO: R = (1, 0, 0, 0), and the accuracy of the policy is that of the three which it drew now."""
+    batch = made([([1, 2], {"correct": 1.0})] + [([1, 2], {"correct": 0.0})] * 3)
+    assert batch.own_S.tolist() == [True] * 4
+    verified = VerifiedGroup(group=group(0, RNG, [msgspec.structs.replace(rollout(0, [1, 2]), replayed_from="9/3")]
+                                         + [rollout(i, [1, 2]) for i in (1, 2, 3)]),
+                             verdicts=[Verdict(status="correct", parts={"correct": 1.0})]
+                             + [Verdict(status="wrong", parts={"correct": 0.0})] * 3)
+    mixed = rows.read(Batch(stage="rl", step=1, groups=[verified]))
+    paid, _, figures = reward.of(mixed, config.Reward(alpha=1.0, explore="none"), grpo.Config(), 1, 10, 100)
+    assert mixed.own_S.tolist() == [False, True, True, True]
+    assert paid.tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert figures["part_correct"] == 0.0 == figures["reward"] == figures["reward_std"]
+    _, _, before = reward.of(batch, config.Reward(alpha=1.0, explore="none"), grpo.Config(), 1, 10, 100)
+    assert before["part_correct"] == 0.25 == before["reward"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlsp_async.prompts.uniform import pick
+from rlsp_async.prompts.uniform import Config, load, pick
 
 
 def test_each_pass_visits_every_prompt_once():
@@ -12,6 +12,12 @@ def test_each_pass_visits_every_prompt_once():
         picks = [pick(7, 10, cursor) for cursor in range(visit * 10, visit * 10 + 10)]
         assert sorted(p.place for p in picks) == list(range(10))
         assert {p.visit for p in picks} == {visit}
+
+
+@pytest.mark.parametrize(("size", "pool", "places"), [(None, 0, 6), (None, 3, 3), (5, 0, 5), (5, 3, 3), (2, 3, 2)])
+def test_a_pool_is_the_first_prompts(size, pool, places):
+    selector = load(Config(pool=pool), 7, size)
+    assert sorted({selector.draw(cursor, {}).place for cursor in range(6)}) == list(range(places))
 
 
 def test_passes_and_seeds_differ_and_repeats_agree():
@@ -38,3 +44,10 @@ def test_the_order_is_a_function_of_seed_size_and_visit_alone():
         (2, 0), (0, 0), (4, 0), (3, 0), (1, 0), (4, 1), (2, 1), (0, 1), (1, 1), (3, 1)]
     backwards = [pick(0, 5, cursor) for cursor in reversed(range(10))]
     assert backwards[::-1] == [pick(0, 5, cursor) for cursor in range(10)]
+
+
+def test_a_pool_makes_prompts_come_back():
+    endless = load(Config(pool=3), 0, None)
+    assert sorted(endless.draw(cursor, {}).place for cursor in range(6)) == [0, 0, 1, 1, 2, 2]
+    assert {load(Config(pool=9), 0, 2).draw(cursor, {}).place for cursor in range(9)} == {0, 1}
+    assert load(Config(), 0, None).draw(1000, {}).place == 1000

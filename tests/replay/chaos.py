@@ -13,6 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
+
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
     Ack,
@@ -42,6 +44,7 @@ from rlsp_async.replay.ledger import SINKS
 from rlsp_async.replay.select import fresh, lag
 from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
 
+pack = msgspec.msgpack.encode
 CHECKPOINT_EVERY = 2
 LOST, TWICE, LATE, OVERTAKEN = 0.06, 0.05, 0.05, 0.1
 FROZEN_S = 14.0
@@ -126,6 +129,7 @@ class Chaos:
         self.workers = [FakeWorker(f"sampler-{i}", 3) for i in range(2)] + [
             FakeWorker("verifier-0", 2), FakeWorker("verifier-1", 4), FakeWorker("learner-0", 2)]
         self.manifests: dict[int, list[int]] = {}
+        self.batches: dict[int, bytes] = {}
         for worker in self.workers:
             self.deliver(worker, worker.hello())
 
@@ -222,6 +226,7 @@ class Chaos:
             table = getattr(state.selectors.get(name), "table", None)
             known = [table.row(place) for place in range(len(table))] if table else []
             found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known))
+        found.append([one for one in state.memory.known() if one.kept or one.step > state.step])
         return [*found, dict(state.ledger.pending), dict(state.cursors)]
 
     def leave(self, worker: FakeWorker) -> None:
@@ -311,6 +316,7 @@ class Chaos:
                 verdicts = verdicts_of(work.job, failed) if failed else mixed_verdicts(work.job)
                 return Done(lease=work.lease, verdicts=[verdicts])
             case TrainJob(batch=batch):
+                assert self.batches.setdefault(batch.step, pack(batch)) == pack(batch), batch.step
                 ids = [verified.group.group_id for verified in batch.groups]
                 if batch.step == len(worker.weights) + 1:
                     worker.weights.append(ids)
@@ -371,14 +377,23 @@ class Chaos:
             assert len(set(manifest.groups)) == stage.groups_per_step
             assert all(0 <= lag(heads[i], manifest.step) <= stage.max_lag for i in manifest.groups)
             assert all(heads[i].uses <= stage.max_uses for i in manifest.groups)
-            assert all(heads[i].stage == manifest.stage for i in manifest.groups)
+            carries = stage.selection_options.get("carry", 0)
+            assert sum(heads[i].stage != manifest.stage for i in manifest.groups) <= carries
+
+    def most_carried(self) -> int:
+        """Groups that may live through the evaluation at hand: what the stage that is trained next takes over."""
+        state = self.hub.state
+        names = list(self.cfg.stages)
+        left = [name for name in names if state.plan.last_step[name] > state.step]
+        return min(self.cfg.stages[left[0]].selection_options.get("carry", 0),
+                   self.cfg.stages[left[0]].capacity) if left else 0
 
     def check_laws(self) -> None:
         state = self.hub.state
         counts, account = state.ledger.counts(), state.ledger.tokens()
         assert counts["issued"] == counts["trained"] + counts["dropped"] + counts["alive"]
         assert counts["alive"] == sum(h.purpose == "train" for h in state.ledger.heads.values())
-        assert counts["alive"] <= (state.stage.capacity if state.stage else 0)
+        assert counts["alive"] <= (state.stage.capacity if state.stage else self.most_carried())
         assert account["generated"] == sum(account[name] for name in SINKS)
         assert min(account.values()) >= 0
         assert account["generated"] == state.cursors.get("generated", 0)

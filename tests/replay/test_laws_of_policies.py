@@ -30,6 +30,9 @@ POLICIES: dict[str, dict[str, Any]] = {
                  "selection_options": {"min_new": 0.5, "remove": "most_used", "keep": 2}},
     "all_new": {"selection": "prioritised", "max_uses": 3, "max_lag": 6, "selection_options": {"min_new": 1.0}},
     "min_ready": {"selection_options": {"min_ready": 3}, "oversample": 3.0},
+    "successes": {"prompts": Prompts(name="uniform", options={"pool": 3}), "success_replay": {"capacity": 2}},
+    "old_successes": {"prompts": Prompts(name="mopps", options={"pool": 3}), "max_uses": 2, "selection": "prioritised",
+                      "success_replay": {"capacity": 3, "total": 4, "max_age": 4, "max_uses": 2}},
     "together": {"prompts": Prompts(name="mopps", options=POOL), "selection": "prioritised", "max_uses": 2,
                  "drop_no_signal": True, "oversample": 2.0, "selection_options": {"min_new": 0.5, "remove": "oldest"}},
 }
@@ -53,6 +56,6 @@ def test_laws_hold_with_every_policy(policy: str, seed: int):
         assert chaos.violations() == []
         chaos.journal.close()
         laws = [f for f in audit(Path(directory) / "journal.sqlite").findings
-                if f.guarantee in ("G3", "G4", "G5", "G14", "slots")]
-        assert len(laws) == 5
+                if f.guarantee in ("G3", "G4", "G5", "G14", "slots", "success")]
+        assert len(laws) == 6
         assert not [finding for finding in laws if finding.outcome == "violated"]

@@ -39,12 +39,14 @@ class ChoiceConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Rate of reuse: at least this share of a batch has never been trained before. The batch waits for them."""
     keep: int = 0
     """At most so many groups wait for a further use; 0: as many as there are slots."""
+    carry: int = 0
+    """At most so many groups that the stage before left ready for a further use are taken over; 0: none."""
     remove: Literal["oldest", "stalest", "most_used"] = "stalest"
     """Who goes first when one must: longest in the queue, tokens of the oldest version, or trained most often."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.min_new <= 1.0 or self.keep < 0 or self.min_ready < 0:
-            raise ValueError("min_new must lie in 0..1, keep and min_ready be at least 0")
+        if not 0.0 <= self.min_new <= 1.0 or min(self.keep, self.carry, self.min_ready) < 0:
+            raise ValueError("min_new must lie in 0..1, keep, carry and min_ready be at least 0")
 
 
 class Choice(Protocol):
@@ -93,6 +95,12 @@ def surplus(cfg: ChoiceConfig, ready: Iterable[Head]) -> list[Head]:
     """Used groups above `keep`, in the order in which they go."""
     used = [head for head in ready if head.uses]
     return removal_order(cfg, used)[: max(0, len(used) - cfg.keep)] if cfg.keep else []
+
+
+def carried(cfg: ChoiceConfig, left: Iterable[Head], slots: int) -> list[Head]:
+    """Of the groups that the stage before left, those that this one takes over: the last to go."""
+    heads = removal_order(cfg, list(left))
+    return heads[max(0, len(heads) - min(cfg.carry, slots)):]
 
 
 def in_the_way(cfg: ChoiceConfig, ready: Iterable[Head], num: int) -> list[Head]:
