@@ -105,7 +105,8 @@ def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.page and MARKS[0] not in args.page.read_text():
         parser.error(f"--page: {args.page} has no line {MARKS[0]}")
     if args.model and not (args.model / "config.json").is_file():
-        parser.error(f"--model: no model in {args.model}; ./launch/local.sh leaves one in runs/ops_cpu/stages/sft")
+        parser.error(f"--model: no model in {args.model}; `rlsp run launch/configs/ops_small_sft.toml` leaves one in "
+                     "runs/ops_small_sft/final")
     if args.seeds < 1 or args.jobs < 1:
         parser.error("--seeds and --jobs must be at least 1")
 

@@ -1,6 +1,6 @@
 """What staleness costs: final pass@1 against lag and against reuse, algorithm by algorithm.
 
-    rlsp run launch/configs/ops_staleness_sft.toml     the model that every cell starts from (half a minute)
+    rlsp run launch/configs/ops_small_sft.toml         the model that every cell starts from (half a minute)
     python benchmarks/staleness.py --page docs/staleness.md
     python benchmarks/staleness.py --algorithms reinforce,topr --lags 0,16 --reuses 1 --seeds 1
 

@@ -33,13 +33,14 @@ from rlsp_async.sections import (
     Section,
     Stage,
     Task,
+    Temperature,
     Verifier,
 )
 
 __all__ = [
     "Algorithm", "Evaluation", "Learner", "Model", "Optimizer", "Prompts", "Replay", "Reward", "RunConfig", "Sampler",
-    "Sampling", "ScratchModel", "Section", "Stage", "Task", "Verifier", "convert", "load", "num_settings",
-    "tables", "to_toml",
+    "Sampling", "ScratchModel", "Section", "Stage", "Task", "Temperature", "Verifier", "convert", "load",
+    "num_settings", "tables", "to_toml",
 ]
 
 T = TypeVar("T")

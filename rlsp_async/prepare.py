@@ -14,7 +14,7 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -23,6 +23,10 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, MachineError, UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlsp_async.config import Stage
+    from rlsp_async.tasks.base import Task, Verification
     from rlsp_async.tasks.overlap import Overlap
 
 
@@ -36,6 +40,7 @@ def check_modules(cfg: RunConfig) -> None:
     from rlsp_async.replay.choices.base import load_choice
     from rlsp_async.replay.success.memory import load_success_replay
     from rlsp_async.tasks.base import load_task
+    from rlsp_async.temperatures.base import load_schedule
     from rlsp_async.verifying.verifier import check_verifier
 
     task = load_task(cfg.task, cfg.seed)
@@ -50,8 +55,21 @@ def check_modules(cfg: RunConfig) -> None:
             load_success_replay(name, stage)
             if stage.source == "rollouts":
                 load_selector(stage.prompts, cfg.seed, task.size("train"))
+                load_schedule(stage.temperature, cfg.seed, cfg.sampling.temperature)
+            _check_spawn(cfg, stage, task)
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
+
+
+def _check_spawn(cfg: RunConfig, stage: Stage, task: Task) -> None:
+    """A stage that spawns has a task that can, and the verifier that reads the answers. Raises ConfigError."""
+    from rlsp_async.replay.spawn import load_spawner
+    from rlsp_async.verifying.verifier import verifier_name
+
+    verifies = getattr(task, "verified_by", "")
+    if load_spawner(stage, task, cfg.seed) and verifier_name(cfg) != verifies:
+        raise ConfigError(f"spawn: verifications of task {cfg.task.name!r} are answered in a form that the verifier "
+                          f"{verifies!r} reads, and this run has {verifier_name(cfg)!r}: take spawn out")
 
 
 def check_data(cfg: RunConfig) -> int:
@@ -92,7 +110,34 @@ def check_window(cfg: RunConfig, model: Path) -> int:
     from rlsp_async.tasks.base import load_task
     from rlsp_async.tokens import load_tokenizer
 
-    return longest_prompt(cfg, load_task(cfg.task, cfg.seed), load_tokenizer(model))
+    task, tokenizer = load_task(cfg.task, cfg.seed), load_tokenizer(model)
+    longest = longest_prompt(cfg, task, tokenizer)
+    for name, stage in cfg.stages.items():
+        try:
+            _check_children(cfg, stage, task, tokenizer)
+        except ConfigError as e:
+            raise ConfigError(f"stages.{name}: {e}") from None
+    return longest
+
+
+def _check_children(cfg: RunConfig, stage: Stage, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The longest prompt that the stage may spawn fits with room for an answer. Raises ConfigError."""
+    from rlsp_async.messages import Verdict
+    from rlsp_async.model import context_tokens
+    from rlsp_async.replay.spawn import load_spawner
+    from rlsp_async.tokens import encode_prompt
+
+    spawner = load_spawner(stage, task, cfg.seed)
+    if spawner is None:
+        return
+    parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
+    child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
+    added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
+    most = min(context_tokens(cfg), cfg.learner.tokens_per_microbatch) - added - room
+    if spawner.cfg.max_tokens > most:
+        raise ConfigError(f"spawn.max_tokens = {spawner.cfg.max_tokens}: with {added} tokens of the question and "
+                          f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window or "
+                          f"learner.tokens_per_microbatch; set it to {most} or less")
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:

@@ -196,6 +196,8 @@ class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     which a right answer of max_new_tokens / 16 and more beats every wrong one; 20/3 for "steps"."""
     clip: float = 10.0
     """Rewards are clipped to [-clip, clip]."""
+    penalties: list[Literal["repetition", "over_long", "garbled"]] = []
+    """T1: a rollout with one of these faults earns -1 whatever its answer; docs/rewards.md."""
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.alpha <= 1.0, f"alpha {self.alpha} must lie in 0..1")
@@ -221,6 +223,15 @@ class Prompts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: str = "uniform"
     """A module of rlsp_async.prompts, or a dotted module of your own."""
+    options: dict[str, Any] = {}
+    """Decoded by that module's `Config`."""
+
+
+class Temperature(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """At which temperature the rollouts of a stage are drawn; evaluations stay at sampling.temperature."""
+
+    name: str = "constant"
+    """A module of rlsp_async.temperatures, or a dotted module of your own."""
     options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
 
@@ -253,6 +264,10 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     success_replay: dict[str, Any] = {}
     """A failed group is trained with a remembered success of its prompt (ARPO), e.g. { capacity = 8 }; empty: never."""
     prompts: Prompts = Prompts()
+    temperature: Temperature = Temperature()
+    spawn: dict[str, Any] = {}
+    """Finished rollouts are put to the model again, to be verified, and both are trained (RISE): options of
+    `replay/spawn.py`, e.g. { share = 0.125 }; empty: nothing is."""
     drop_no_signal: bool = False
     """Drop groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""
     oversample: float = 1.0

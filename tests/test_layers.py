@@ -49,6 +49,7 @@ ROWS = {
     "rlsp_async.algos": Row(3, CLOCK_AND_IO | WORDS),
     "rlsp_async.rewards": Row(3, CLOCK_AND_IO | WORDS),
     "rlsp_async.prompts": Row(3, CLOCK_AND_IO | TORCH),
+    "rlsp_async.temperatures": Row(3, CLOCK_AND_IO | TORCH),
     "rlsp_async.tasks": Row(3, CLOCK_AND_IO),
     "rlsp_async.replay": Row(3, CLOCK_AND_IO | TORCH),
     "rlsp_async.learning.pack": Row(3, CLOCK_AND_IO),

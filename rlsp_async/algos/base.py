@@ -49,6 +49,8 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """RLSP's Eq. 1, or what the released reward server computes (rewards/compose.py)."""
     normalize_reward: bool = False
     """Rewards of a batch to mean 0, standard deviation 1, then clipped."""
+    reference_ema: float = 0.0
+    """Share of the policy that the reference takes over after each step; 0: it stays as the stage began."""
     corrections: CorrectionsConfig = CorrectionsConfig()
     """Rejection, mask and weight by the ratio to the policy that sampled."""
 
@@ -61,6 +63,10 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         stages = self.corrections
         return self.carries() == "behaviour" or bool({stages.reject, stages.mask, stages.weight} - {"none"})
 
+    def scored_at(self) -> float:
+        """Temperature of the policy that is trained; 0: of each rollout the one that drew it, as every ratio needs."""
+        return 0.0
+
     def num_values(self) -> int:
         """Heads of the value function, where there is one."""
         return 1
@@ -72,6 +78,8 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if self.aggregation == "horizon" and self.horizon_tokens < 1:
             raise ValueError("aggregation \"horizon\" divides by horizon_tokens; set it to sampling.max_new_tokens")
+        if not 0.0 <= self.reference_ema <= 1.0:
+            raise ValueError(f"reference_ema {self.reference_ema} must lie in 0..1")
         stages, carried = self.corrections, self.carries()
         twice = carried == "behaviour" or (carried == "step" and stages.policy == "present")
         if stages.weight != "none" and twice:
@@ -107,7 +115,7 @@ class Rollouts:
     old_N: Tensor | None = None
     """Log-prob under the learner at the beginning of the step; only beside "reference", "values" or "energy"."""
     reference_N: Tensor | None = None
-    """Log-prob under the policy with which the stage began."""
+    """Log-prob under the reference: the policy with which the stage began, or its average since (`reference_ema`)."""
     values_N: Tensor | None = None
     """Critic's values at the beginning of the step; [N, K] with K value heads."""
     old_mean_N: Tensor | None = None
@@ -166,6 +174,8 @@ class Tokens:
     """`share` without the factors of the correction stages, for losses that are none of the policy's; None: `share`."""
     pair: Tensor | None = None
     """int64; the pair of the token's rollout, as `Advantages.pair_B` numbers them."""
+    entropy: Tensor | None = None
+    """Of the distribution that the token was drawn from; carries gradient for a loss that needs "entropy"."""
 
 
 class Algorithm(Protocol):
@@ -175,7 +185,7 @@ class Algorithm(Protocol):
     PRESETS: dict[str, dict[str, Any]]
     """Options by name of preset."""
     NEEDS: frozenset[str]
-    """Columns it may ask for: "old", "reference", "values", "mean", "energy"."""
+    """Columns it may ask for: "old", "reference", "values", "mean", "entropy", "energy"."""
 
     def needs(self, cfg: Any) -> frozenset[str]:
         """Columns it asks for with these options."""

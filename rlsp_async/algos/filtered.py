@@ -35,8 +35,18 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     per_prompt: int = 0
     """Keep at most so many rollouts of a prompt in a batch, the first ones; 0: all."""
 
+    temperature: float = 0.0
+    """Of the policy that learns them: 1 is cross-entropy as published, whatever they were drawn at (B-STaR,
+    arXiv:2412.17256); 0: each rollout at the temperature that drew it."""
+
+    def scored_at(self) -> float:
+        return self.temperature
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.temperature < 0 or (self.temperature and self.corrections.active):
+            raise ValueError("temperature must be at least 0, and 0 beside corrections: their ratios are those of the "
+                             "policy that sampled")
         if self.per_prompt < 0:
             raise ValueError("per_prompt must be at least 0 (0: no cap)")
 

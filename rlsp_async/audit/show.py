@@ -15,6 +15,7 @@ from rlsp_async.audit.files import check_files
 from rlsp_async.audit.finding import Finding
 from rlsp_async.audit.groups import GroupChecks
 from rlsp_async.audit.history import History
+from rlsp_async.audit.spawned import check_spawned
 from rlsp_async.audit.steps import check_steps
 from rlsp_async.audit.successes import SuccessChecks
 
@@ -39,7 +40,8 @@ def audit(path: Path) -> Audit:
     history = History(path)
     try:
         findings = [*GroupChecks(history).run(history), *BatchChecks(history).run(), *check_steps(history),
-                    *check_files(history), *check_account(history), *SuccessChecks(history).run()]
+                    *check_files(history), *check_account(history), *SuccessChecks(history).run(),
+                    check_spawned(history)]
         tokens = token_account(history)
     finally:
         history.close()

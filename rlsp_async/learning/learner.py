@@ -108,11 +108,15 @@ class Learner:
         data = rows.read(batch)
         reward_S, terms, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps,
                                              self.cfg.sampling.max_new_tokens)
+        data = rows.scored_at(data, cfg.scored_at())
         plan = update.Plan(section.epochs, section.minibatches, self.cfg.learner.tokens_per_microbatch,
                            data.temperature, (self.cfg.seed, batch.step), batch.stage_step <= cfg.critic_warmup_steps,
                            f"stage {batch.stage!r}, step {batch.step}")
         parts = update.Learning(current.algorithm, cfg, self.policy, current.updater, current.reference)
-        return {**figures, **update.run(parts, data.sequences, torch.from_numpy(reward_S).float(), plan, terms)}
+        metrics = update.run(parts, data.sequences, torch.from_numpy(reward_S).float(), plan, terms)
+        if current.average is not None:
+            current.average.follow(self.policy)
+        return {**figures, **metrics}
 
     def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> StepReport:
         every = current.section.publish_every
@@ -171,6 +175,8 @@ class Learner:
         tensors: dict[str, torch.Tensor] = {f"model/{n}": p for n, p in self.policy.policy_parameters()}
         tensors |= {f"critic/{n}": p for n, p in self.policy.critic_parameters()}
         tensors |= {f"optimizer/{n}": t for n, t in current.updater.state().items()}
+        if current.average is not None:
+            tensors |= {f"reference/{n}": t for n, t in current.average.state().items()}
         tensors["rng"] = torch.get_rng_state()
         state = {"stage": current.name, "updates": current.updater.num_done, "settings": decisive(self.cfg),
                  "reports": [msgspec.to_builtins(report) for report in self._reports.values()]}
@@ -188,6 +194,8 @@ class Learner:
         stage.copy_into(dict(self.policy.policy_parameters()), _below(found.tensors, "model/"), where)
         stage.copy_into(dict(self.policy.critic_parameters()), _below(found.tensors, "critic/"), where)
         self._stage.updater.restore(_below(found.tensors, "optimizer/"), int(found.state["updates"]))
+        if self._stage.average is not None:
+            self._stage.average.restore(_below(found.tensors, "reference/"))
         torch.set_rng_state(found.tensors["rng"])
         for report in msgspec.convert(found.state["reports"], list[StepReport]):
             self._remember(report)

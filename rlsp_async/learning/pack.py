@@ -38,6 +38,8 @@ class Sequences:
     """Which group of the batch each sequence belongs to."""
     rollout_S: Longs
     """Index of each sequence within its group."""
+    temperature_S: Floats | None = None
+    """At which each was drawn, when they differ; None: the whole batch at the temperature of its plan."""
 
     @property
     def length_S(self) -> Longs:
@@ -80,6 +82,8 @@ class PackedBatch:
     """Number of the token's sequence within this micro-batch."""
     flat_R: Longs
     """Index into the batch's N response tokens."""
+    temperature_R: Floats | None = None
+    """Of the distribution each response token was drawn from; None: one for all, which the caller knows."""
 
     @property
     def num_tokens(self) -> int:
@@ -157,6 +161,7 @@ def build(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
         rollout_R=np.repeat(sequences.rollout_S[at], length_Q),
         sequence_R=np.repeat(np.arange(len(at)), length_Q),
         flat_R=flat_R,
+        temperature_R=None if sequences.temperature_S is None else np.repeat(sequences.temperature_S[at], length_Q),
     )
 
 

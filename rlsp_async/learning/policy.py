@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,22 @@ class Outputs:
     logp_R: Tensor
     """Log-prob of each response token at the temperature."""
     entropy_R: Tensor
-    """Of the distribution it was drawn from; no gradient."""
+    """Of the distribution it was drawn from; without gradient unless asked for."""
     values_R: Tensor | None
     """Value of the state before each response token, [R, K] with K value heads; None without a critic."""
     mean_R: Tensor | None = None
     """Mean over the vocabulary of the log-probs there, no gradient; None unless asked for."""
     energy_R: Tensor | None = None
-    """Squared norm of the gradient of `logp_R` by the logits, 1 - 2 p + sum of p^2; None unless asked for."""
+    """Squared norm of the gradient of `logp_R` by the logits, 1 - 2 p + sum of p^2 over the temperature's square; None
+    unless asked for."""
+
+
+class Asked(NamedTuple):
+    """What a pass makes besides log-probs: mean over the vocabulary, entropy with gradient, energy."""
+
+    mean: bool
+    entropy: bool
+    energy: bool
 
 
 class Policy(nn.Module):
@@ -86,15 +95,17 @@ class Policy(nn.Module):
         return torch.device(next(self.model.parameters()).device)
 
     def outputs(self, batch: PackedBatch, temperature: float, with_values: bool = True,
-                with_mean: bool = False, with_energy: bool = False) -> Outputs:
-        """Runs the model over one packed row."""
+                with_mean: bool = False, with_entropy: bool = False, with_energy: bool = False) -> Outputs:
+        """Runs the model over one packed row. `temperature` counts unless the row brings one for each token;
+        `with_entropy`: the entropy carries gradient."""
         device = self.device
         ids_T, positions_T, source_R, target_R = (
             torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R))
         spans = attention.Spans.of(batch.cu_seqlens, device)
         hidden_RE = _trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
-        asked = (with_mean, with_energy)
-        logp_R, entropy_R, mean_R, energy_R = self._log_probs(hidden_RE, target_R, temperature, asked)
+        divisor = temperature if batch.temperature_R is None else torch.from_numpy(batch.temperature_R).to(device)
+        asked = Asked(with_mean, with_entropy, with_energy)
+        logp_R, entropy_R, mean_R, energy_R = self._log_probs(hidden_RE, target_R, divisor, asked)
         values_R = None
         if with_values and self.value_head is not None:
             state_RE = hidden_RE
@@ -105,15 +116,17 @@ class Policy(nn.Module):
             values_R = self.value_head(state_RE.float()).squeeze(-1)
         return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None, energy_R if with_energy else None)
 
-    def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float,
-                   asked: tuple[bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor,
+                   asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         size = max(1, _CHUNK_VALUES // head.weight.shape[0])
         if len(target_R) <= size:
             return _chunk(head, hidden_RE, target_R, temperature, asked)
         # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
-        parts = [checkpoint(_chunk, head, h, t, temperature, asked, use_reentrant=False)
-                 for h, t in zip(torch.split(hidden_RE, size), torch.split(target_R, size), strict=True)]
+        starts = range(0, len(target_R), size)
+        divisors = [temperature[at:at + size] if isinstance(temperature, Tensor) else temperature for at in starts]
+        parts = [checkpoint(_chunk, head, h, t, d, asked, use_reentrant=False) for h, t, d in
+                 zip(torch.split(hidden_RE, size), torch.split(target_R, size), divisors, strict=True)]
         logp_R, entropy_R, mean_R, energy_R = (torch.cat(column) for column in zip(*parts, strict=True))
         return logp_R, entropy_R, mean_R, energy_R
 
@@ -133,21 +146,24 @@ def _trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Sp
     return hidden_TE
 
 
-def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float,
-           asked: tuple[bool, bool]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor,
+           asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-prob of the token, entropy; mean log-prob over the vocabulary and energy (0 unless asked for)."""
-    with_mean, with_energy = asked
     logits_RV = head(hidden_RE).float()
-    if temperature != 1.0:
+    if isinstance(temperature, Tensor):
+        logits_RV = logits_RV / temperature[:, None]
+    elif temperature != 1.0:
         logits_RV = logits_RV / temperature
     logp_RV = F.log_softmax(logits_RV, dim=-1)
+    with torch.set_grad_enabled(asked.entropy and torch.is_grad_enabled()):
+        entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
     with torch.no_grad():
-        prob_RV = logp_RV.exp()
-        entropy_R = -(prob_RV * logp_RV).sum(-1)
-        mean_R = logp_RV.mean(-1) if with_mean else torch.zeros_like(entropy_R)
+        mean_R = logp_RV.mean(-1) if asked.mean else torch.zeros_like(entropy_R)
         energy_R = torch.zeros_like(entropy_R)
-        if with_energy:
+        if asked.energy:
+            prob_RV = logp_RV.exp()
             energy_R = 1 - 2 * prob_RV.gather(1, target_R[:, None]).squeeze(1) + prob_RV.square().sum(-1)
+            energy_R = energy_R / temperature**2
     return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R, mean_R, energy_R
 
 

@@ -8,7 +8,7 @@ import torch
 from rlsp_async import config
 from rlsp_async.algos.base import AlgorithmConfig, Terms
 from rlsp_async.learning.rows import Rows
-from rlsp_async.rewards import compose, explore
+from rlsp_async.rewards import compose, explore, penalties
 from rlsp_async.rewards.dominance import resolved_scale
 from rlsp_async.rewards.explore import Reals
 from rlsp_async.rewards.novelty import novelty
@@ -33,10 +33,16 @@ def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_ste
     else:
         explore_S, figures = _explore(rows, section.explore, length_S, scale)
         made = compose.compose(correct_S, explore_S, alpha, section.clip)
-        terms = _terms(correct_S, made, 1.0 if explore_S is None else alpha, section.clip)
+    faults = penalties.find(section.penalties, rows.sequences.responses, rows.texts, rows.cut_S)
+    hit_S = penalties.hit(faults, len(length_S))
+    made = _penalised(made, hit_S)
+    if algorithm.reward_form == "eq1":
+        outcome_S = np.where(hit_S, penalties.PENALTY, correct_S)
+        terms = _terms(outcome_S, made, 1.0 if section.explore == "none" else alpha, section.clip)
     reward_S = compose.normalize(made.reward_B, section.clip) if algorithm.normalize_reward else made.reward_B
     own_S = rows.own_S if rows.own_S.any() else np.ones_like(rows.own_S)
     metrics = {f"part_{name}": float(part_S[own_S].mean()) for name, part_S in rows.parts.items()}
+    metrics |= {f"penalty_{name}": float(fault_S[own_S].mean()) for name, fault_S in faults.items()}
     metrics |= _judge_figures(rows)
     metrics |= {"reward": float(made.reward_B[own_S].mean()), "reward_std": float(made.reward_B[own_S].std()),
                 "alpha": alpha, "std_outcome": float(made.outcome_B[own_S].std()),
@@ -45,11 +51,17 @@ def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_ste
     return reward_S, terms, metrics | figures
 
 
-def _terms(correct_S: Reals, made: compose.Composed, alpha: float, clip: float) -> Terms:
+def _penalised(made: compose.Composed, hit_S: penalties.Bools) -> compose.Composed:
+    """Whoever has a fault earns the penalty as its outcome, and nothing for exploration."""
+    return compose.Composed(np.where(hit_S, penalties.PENALTY, made.reward_B),
+                            np.where(hit_S, penalties.PENALTY, made.outcome_B), np.where(hit_S, 0.0, made.explore_B))
+
+
+def _terms(outcome_S: Reals, made: compose.Composed, alpha: float, clip: float) -> Terms:
     """The two terms without their weights. The clip holds for what exploration is paid: on the sum it could hide from
     the algorithm whether an answer was right."""
-    explore_S = np.clip(made.explore_B, -clip, clip) / (1.0 - alpha) if alpha < 1.0 else np.zeros_like(correct_S)
-    return Terms(torch.from_numpy(correct_S).float(), torch.from_numpy(explore_S).float(), alpha)
+    explore_S = np.clip(made.explore_B, -clip, clip) / (1.0 - alpha) if alpha < 1.0 else np.zeros_like(outcome_S)
+    return Terms(torch.from_numpy(outcome_S).float(), torch.from_numpy(explore_S).float(), alpha)
 
 
 def _explore(rows: Rows, form: str, length_S: Reals, scale: float) -> tuple[Reals | None, dict[str, float]]:

@@ -5,14 +5,13 @@ Shapes: S sequences (rollouts of all groups, in manifest order), N their respons
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rlsp_async.columns import floats, ints
+from rlsp_async.columns import Floats, floats, ints
 from rlsp_async.errors import MessageError
-from rlsp_async.learning.pack import Sequences
+from rlsp_async.learning.pack import Bools, Sequences
 from rlsp_async.messages import Batch, Rollout, Verdict, VerifiedGroup
 from rlsp_async.rewards.explore import Reals, judge_score
 
@@ -32,17 +31,21 @@ class Rows:
     """Characters before the first boxed answer, or of the whole response."""
     judge_S: Reals
     """The judge's score, NaN where it gave none or says that it failed."""
-    own_S: NDArray[np.bool_]
+    own_S: Bools
     """False for a rollout that success replay put in: it trains, and counts in no figure of what the policy can do."""
     temperature: float
-    """At which the rollouts were drawn; 1 for demonstrations."""
+    """At which the rollouts were drawn, 1 for demonstrations; where they differ, `sequences.temperature_S` counts."""
+    texts: list[str]
+    """Responses as text."""
+    cut_S: Bools
+    """Whether the limit of tokens ended it."""
 
 
 def read(batch: Batch) -> Rows:
     """Arrays of a batch, rollouts without a token left out.
 
     Raises MessageError when a group lacks verdicts, when a verdict is none on the answer (those must never become
-    reward), when columns differ in length or when the groups were drawn at different temperatures.
+    reward), or when columns differ in length.
     """
     rollouts: list[tuple[int, VerifiedGroup, Rollout, Verdict | None]] = []
     for number, group in enumerate(batch.groups):
@@ -60,8 +63,17 @@ def read(batch: Batch) -> Rows:
         chars_S=np.array([float(len(r.text.split(_BOX, 1)[0])) for _, _, r, _ in rollouts]),
         judge_S=np.array([judge_score(v.parts) for v in verdicts]),
         own_S=np.array([not r.replayed_from for _, _, r, _ in rollouts]),
-        temperature=_temperature(batch),
+        temperature=drawn.pop() if len(drawn := _temperatures(batch)) == 1 else 1.0,
+        texts=[r.text for _, _, r, _ in rollouts],
+        cut_S=np.array([r.finish == "length" for _, _, r, _ in rollouts]),
     )
+
+
+def scored_at(rows: Rows, temperature: float) -> Rows:
+    """The same rollouts for a policy at this temperature; 0: as they were drawn."""
+    if not temperature:
+        return rows
+    return replace(rows, temperature=temperature, sequences=replace(rows.sequences, temperature_S=None))
 
 
 def _judged(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:
@@ -87,11 +99,17 @@ def _sequences(rollouts: list[tuple[int, VerifiedGroup, Rollout]]) -> Sequences:
         versions_N=np.concatenate([ints(r.versions) for _, _, r in rollouts]),
         group_S=np.array([n for n, _, _ in rollouts], dtype=np.int64),
         rollout_S=np.array([r.index for _, _, r in rollouts], dtype=np.int64),
+        temperature_S=_mixed(np.array([_temperature(g) for _, g, _ in rollouts], dtype=np.float32)),
     )
 
 
-def _temperature(batch: Batch) -> float:
-    drawn = {g.group.sampling.temperature for g in batch.groups if g.group.provenance == "rollout"} or {1.0}
-    if len(drawn) > 1:
-        raise MessageError(f"batch of step {batch.step} mixes temperatures {sorted(drawn)}")
-    return drawn.pop()
+def _mixed(temperature_S: Floats) -> Floats | None:
+    return temperature_S if len(np.unique(temperature_S)) > 1 else None
+
+
+def _temperatures(batch: Batch) -> set[float]:
+    return {_temperature(group) for group in batch.groups}
+
+
+def _temperature(group: VerifiedGroup) -> float:
+    return group.group.sampling.temperature if group.group.provenance == "rollout" else 1.0

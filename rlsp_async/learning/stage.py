@@ -1,8 +1,9 @@
 """What a stage has of its own: algorithm, optimizers, critic, the weights it starts from and the reference policy.
 
-The reference is the policy as the stage begins. It is written to RUN/reference/STAGE.safetensors at the stage's first
-step, so that a learner that restarts in mid-stage is held to the same one. The base, from which stages start anew that
-say so (rounds of expert iteration, arXiv:2403.04642), is that file of the first stage that trains on rollouts.
+The reference is the policy as the stage begins, or its average since (`average.py`). It is written to
+RUN/reference/STAGE.safetensors at the stage's first step, so that a learner that restarts in mid-stage is held to the
+same one. The base, from which stages start anew that say so (rounds of expert iteration, arXiv:2403.04642), is that
+file of the first stage that trains on rollouts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from rlsp_async import config
 from rlsp_async.algos.base import Algorithm, AlgorithmConfig, load_algorithm
 from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.learning.average import Average
 from rlsp_async.learning.optim import Updater
 from rlsp_async.learning.policy import Policy
 
@@ -34,13 +36,16 @@ class StageState:
     cfg: AlgorithmConfig
     updater: Updater
     reference: Policy | None
+    average: Average | None = None
+    """The reference as it follows the policy, for an algorithm with `reference_ema`."""
 
 
 def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resumed: bool = False) -> StageState:
     """Enters a stage: the base if it starts there, fresh critic and optimizers, the reference if it is asked for.
 
-    `resumed`: the stage had begun before a restart; its reference is read from the disk. The policy's weights and the
-    optimizers' state are then for the caller to restore. Raises ConfigError for a stage that the run does not have.
+    `resumed`: the stage had begun before a restart; its reference is read from the disk. The policy's weights, the
+    optimizers' state and the average are then for the caller to restore. Raises ConfigError for a stage that the run
+    does not have.
     """
     if name not in cfg.stages:
         raise ConfigError(f"no stage {name!r} in this run; there is {', '.join(cfg.stages)}")
@@ -55,7 +60,8 @@ def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resum
     reference = _read(_path(run_dir, name), policy) if needed else None
     num_updates = section.steps * section.epochs * section.minibatches
     updater = Updater(section.optimizer, policy, options.critic_lr, num_updates)
-    return StageState(name, section, algorithm, options, updater, reference)
+    average = Average(reference, options.reference_ema) if reference is not None and options.reference_ema else None
+    return StageState(name, section, algorithm, options, updater, reference, average)
 
 
 def _is_base(cfg: config.RunConfig, name: str) -> bool:

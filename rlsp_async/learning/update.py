@@ -35,6 +35,7 @@ class Plan:
     minibatches: int
     capacity_tokens: int
     temperature: float
+    """Of the whole batch; sequences that were drawn at several bring their own."""
     seed: tuple[int, int]
     """(run's seed, step): the same groups meet in the same order after a restart."""
     critic_only: bool = False
@@ -165,7 +166,7 @@ def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: 
     found = Scores(torch.zeros(num), values, mean_N, energy_N)
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
-        out = policy.outputs(batch, plan.temperature, with_values, with_mean, with_energy)
+        out = policy.outputs(batch, plan.temperature, with_values, with_mean, with_energy=with_energy)
         for column, made in zip(found, (out.logp_R, out.values_R, out.mean_R, out.energy_R), strict=True):
             if column is not None and made is not None:
                 column[batch.flat_R] = made.cpu()
@@ -186,11 +187,12 @@ def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs,
                 plan: Plan, stages: Stages) -> tuple[float, Stats, int]:
     """Gradients of one update; returns its loss, stats and trained tokens (prompt and response)."""
     share_S = _shares(sequences.length_S, members, parts.cfg)
-    with_mean = "mean" in parts.algorithm.needs(parts.cfg)
+    needs = parts.algorithm.needs(parts.cfg)
     loss_sum, stats, num_tokens = 0.0, Stats(), 0
     for numbers in _micro_batches(sequences, members, plan, adv.pair_B):
         batch = pack.build(sequences, numbers)
-        out = parts.policy.outputs(batch, plan.temperature, with_mean=with_mean)
+        out = parts.policy.outputs(batch, plan.temperature, with_mean="mean" in needs,
+                                   with_entropy="entropy" in needs)
         share_R = share_S[np.repeat(numbers, sequences.length_S[numbers])]
         tokens = _tokens(batch, out, share_R, rollouts, adv)
         tokens, watched = _correct(tokens, stages)
@@ -226,7 +228,7 @@ def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollo
                   old=out.logp_R.detach() if old is None else old, returns=pick(adv.returns_N), values=out.values_R,
                   old_values=pick(rollouts.values_N), rollout=torch.from_numpy(batch.sequence_R).to(device),
                   mean=out.mean_R, old_mean=out.mean_R if old_mean is None else old_mean,
-                  reference=pick(rollouts.reference_N), lag=pick(rollouts.lag_N),
+                  reference=pick(rollouts.reference_N), lag=pick(rollouts.lag_N), entropy=out.entropy_R,
                   pair=pick(None if adv.pair_B is None else adv.pair_B.repeat_interleave(rollouts.length_B)))
 
 

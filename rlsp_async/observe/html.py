@@ -23,14 +23,19 @@ CHARTS: list[tuple[str, list[str]]] = [
     ("loss", ["loss", "policy_loss", "value_loss"]),
     ("response length, tokens", ["response_tokens"]),
     ("search steps", ["part_search_steps", "part_backtracks", "part_checks", "part_alternatives"]),
+    ("verifying beside solving, share right", ["verification_balanced", "verification_accuracy", "solved"]),
     ("share of pairs in which the wrong answer is paid more", ["inverted_fraction"]),
     ("lag, versions", ["lag_mean", "lag_max"]),
     ("KL to the policy that sampled", ["kl_behaviour", "kl_penalty"]),
     ("entropy, nats", ["entropy"]),
+    ("temperature of the batch", ["temperature_mean", "temperature_min", "temperature_max"]),
     ("gradient norm", ["grad_norm"]),
     ("tokens a second", ["tokens_per_s"]),
 ]
 """Title and the metrics drawn in it; a chart appears in a stage whose steps have one of them."""
+
+FAMILIES = [("balance score of each temperature", "temperature_score_"), ("share with a fault", "penalty_")]
+"""Title and the beginning of the metrics drawn in it."""
 
 SAMPLED_ONLY = ("lag, versions", "KL to the policy that sampled")
 """Titles without meaning for demonstrations, which no policy sampled."""
@@ -149,6 +154,7 @@ def _curves(rows: list[Row], cfg: RunConfig) -> list[str]:
         charts = [_chart("reward and its parts", ["reward", *_parts(mine)], mine)]
         sampled = cfg.stages[name].source == "rollouts"
         charts += [_chart(title, metrics, mine) for title, metrics in CHARTS if sampled or title not in SAMPLED_ONLY]
+        charts += [_chart(title, _family(mine, start), mine) for title, start in FAMILIES]
         if any(charts):
             sections.append(f"<section><h2>Stage {escape(name)}</h2>{_grid(charts)}</section>")
     return sections
@@ -159,6 +165,10 @@ def _parts(rows: list[Row]) -> list[str]:
     elsewhere = {metric for _, metrics in CHARTS for metric in metrics}
     names = dict.fromkeys(key for row in rows for key in row if key.startswith(PART) and key not in elsewhere)
     return [name for name in names if all(abs(row.get(name) or 0.0) <= 1.5 for row in rows)]
+
+
+def _family(rows: list[Row], start: str) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row if key.startswith(start)))
 
 
 def _chart(title: str, metrics: Sequence[str], rows: list[Row]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlsp_async.config import RunConfig, Stage
+from rlsp_async.config import RunConfig, Stage, Temperature
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import slots_lag
 from rlsp_async.replay.success.memory import load_success_replay
@@ -15,13 +15,18 @@ def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
     if stage.drop_no_signal and stage.source == "rollouts" and cfg.sampling.rollouts < 2:
         raise ConfigError(f"{where}.drop_no_signal needs sampling.rollouts of 2 or more: a group of one rollout never "
                           "has a signal, so every group would be dropped")
+    others = [other.temperature for other in cfg.stages.values() if other.success_replay]
+    if stage.success_replay and (stage.temperature.name != "constant" or others != [stage.temperature] * len(others)):
+        raise ConfigError(f"{where}.success_replay puts a rollout into a group that was drawn later, and a group has "
+                          "one temperature: let all stages with success_replay have the same constant one")
     min_ready = stage.selection_options.get("min_ready", 0)
     if isinstance(min_ready, int) and min_ready > stage.capacity:
         raise ConfigError(f"{where}.selection_options.min_ready = {min_ready} groups will never be ready at once: the "
                           f"stage has {stage.capacity} slots; lower it, or raise target_lag")
     if stage.source != "rollouts":
         for key, is_set in (("drop_no_signal", stage.drop_no_signal), ("oversample", stage.oversample > 1.0),
-                            ("prompts", stage.prompts.name != "uniform")):
+                            ("prompts", stage.prompts.name != "uniform"),
+                            ("temperature", stage.temperature != Temperature())):
             if is_set:
                 raise ConfigError(f"{where}.{key} is about rollouts, and this stage trains on {stage.source}: take it "
                                   "out")

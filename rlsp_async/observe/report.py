@@ -46,6 +46,11 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     reward_first: float | None = None
     """Mean over the first tenth of the steps; None where there is no reward."""
     reward_last: float | None = None
+    verification_share: float | None = None
+    """Share of the groups that were spawned to verify a rollout; None in a stage that spawns none, as below."""
+    verification_first: float | None = None
+    """Balanced accuracy of the verifications, mean over the first tenth of the steps that have any."""
+    verification_last: float | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,8 +174,8 @@ def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[
     mine = [row for row in rows if row.get("stage") == name]
     stage = cfg.stages[name]
     per_step = stage.groups_per_step * (1 if stage.source != "rollouts" else cfg.sampling.rollouts)
-    rewards = [float(row["reward"]) for row in mine if _number(row, "reward") is not None]
-    tenth = max(1, len(rewards) // 10)
+    rewards, verified = _numbers(mine, "reward"), _numbers(mine, "verification_balanced")
+    tenth, tenth_verified = max(1, len(rewards) // 10), max(1, len(verified) // 10)
     start, end = windows.get(name, (0.0, 0.0))
     lagged = mine if stage.source == "rollouts" else []
     return StageSummary(
@@ -182,10 +187,13 @@ def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[
         tokens=sum(int(row.get("tokens", 0)) for row in mine),
         first_version=int(mine[0]["step"]) if mine else 0,
         last_version=int(mine[-1]["step"]) if mine else 0,
-        lag_mean=_mean([v for row in lagged if (v := _number(row, "lag_mean")) is not None]),
-        lag_max=max((v for row in lagged if (v := _number(row, "lag_max")) is not None), default=None),
+        lag_mean=_mean(_numbers(lagged, "lag_mean")),
+        lag_max=max(_numbers(lagged, "lag_max"), default=None),
         reward_first=_mean(rewards[:tenth]),
         reward_last=_mean(rewards[-tenth:]),
+        verification_share=_mean(_numbers(mine, "verification_share")),
+        verification_first=_mean(verified[:tenth_verified]),
+        verification_last=_mean(verified[-tenth_verified:]),
     )
 
 
@@ -235,6 +243,10 @@ def _seconds(rows: list[Row], evaluations: list[Evaluation], spans: list[Span], 
 def _number(row: Row, name: str) -> float | None:
     value = row.get(name)
     return float(value) if isinstance(value, int | float) else None
+
+
+def _numbers(rows: list[Row], name: str) -> list[float]:
+    return [value for row in rows if (value := _number(row, name)) is not None]
 
 
 def _mean(values: list[float]) -> float | None:

@@ -103,6 +103,8 @@ def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
         lag = "-" if s.lag_mean is None else f"{s.lag_mean:.2f} (max {s.lag_max:.0f})"
         reward = "-" if s.reward_first is None else f"{s.reward_first:.2f} -> {s.reward_last:.2f}"
         idle = ", ".join(f"{name} {100 * share:.0f} %" for name, share in report.idle.get(s.name, {}).items())
+        if s.verification_first is not None:
+            reward += f", verifying {100 * s.verification_first:.0f} -> {100 * (s.verification_last or 0.0):.0f} %"
         rows.append(
             [
                 s.name,

@@ -112,8 +112,8 @@ def lines(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[st
     if group is None or verdicts is None:
         return
     for rollout, verdict in zip(group.rollouts, verdicts, strict=True):
-        if what == "demonstrations" and (verdict.status != "correct" or rollout.finish != "stop"):
-            continue
+        if what == "demonstrations" and (verdict.status != "correct" or rollout.finish != "stop" or rollout.parent):
+            continue  # a verification (replay/spawn.py) answers another question than the task's
         line = _asked(group) | {"response": rollout.text}
         if what == "rollouts":
             line |= _judged(group, rollout, verdict)
@@ -127,9 +127,10 @@ def _asked(group: RolloutGroup) -> dict[str, Any]:
 
 
 def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+    parent = {"parent": rollout.parent} if rollout.parent else {}
     return {"status": verdict.status, "parts": verdict.parts, "prompt_id": group.prompt.prompt_id,
             "group": group.group_id, "rollout": rollout.index, "stage": group.stage, "finish": rollout.finish,
-            "temperature": group.sampling.temperature, "propensity": group.prompt.propensity}
+            "temperature": group.sampling.temperature, "propensity": group.prompt.propensity, **parent}
 
 
 def _columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:

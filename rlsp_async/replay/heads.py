@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from rlsp_async.messages import Provenance, Purpose, Rollout, RolloutGroup, StepReport, Verdict
+from rlsp_async.messages import Prompt, Provenance, Purpose, Rollout, RolloutGroup, StepReport, Verdict
 
 State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
 Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end",
@@ -56,6 +56,16 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Two of its rollouts can have earned differently, by outcome or by exploration (`outcomes.has_signal`)."""
     propensity: float = 1.0
     """Probability with which its prompt was drawn, relative to uniform."""
+    temperature: float = 0.0
+    """At which its rollouts are drawn; 0: sampling.temperature (evaluations, demonstrations)."""
+    parent: str = ""
+    """Of a child (`spawn.py`): the rollout it was spawned from, "group/index". `index` and `visit` are its parent's."""
+    parent_oldest: int = -1
+    """Version of its parent's oldest token."""
+    prompt: Prompt | None = None
+    """Of a child that is not sampled yet: its prompt, which cannot be made again once its parent's tokens are gone."""
+    num_children: int = 0
+    """Children that were spawned from its rollouts."""
     why: str = ""
     """Of a group dropped for a failure: the last thing that went wrong."""
     oldest: int = -1
@@ -208,11 +218,13 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learnt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the prompt selection of a stage knows of one prompt now."""
+    """What a policy of a stage knows now: its prompt selection of one prompt, or its schedule of temperatures."""
 
     stage: str
     place: int
+    """Of the prompt in its split; 0 for temperatures."""
     row: bytes
+    what: Literal["prompts", "temperature"] = "prompts"
 
 
 EventKind = Literal["hub_start", "joined", "gone", "lease_lost", "fenced", "quarantined", "dropped_late", "paused",

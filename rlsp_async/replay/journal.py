@@ -165,8 +165,8 @@ class Journal:
                 evaluations={key: _result(blob) for key, blob in results},
                 cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0,
                 successes=list(successes.live(self._db)),
-                learnt=[Learnt(stage=stage, place=place, row=row)
-                        for stage, place, row in self._db.execute("SELECT stage, place, row FROM learnt")])
+                learnt=[Learnt(stage=stage, what=what, place=place, row=row)
+                        for stage, what, place, row in self._db.execute("SELECT stage, what, place, row FROM learnt")])
 
     def _totals(self) -> list[Total]:
         query = """SELECT purpose, provenance, state, reason, count(*), sum(num_tokens), sum(num_wasted_tokens)
@@ -204,8 +204,8 @@ class Journal:
                 self._db.execute(query, (_encode(report), report.step))
             case Evaluated(key=key, result=result):
                 self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
-            case Learnt(stage=stage, place=place, row=row):
-                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?)", (stage, place, row))
+            case Learnt(stage=stage, place=place, row=row, what=what):
+                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?, ?)", (stage, what, place, row))
             case Remember():
                 successes.store(self._db, record, self._forgot_to if self._prunes else -1)
             case Event():

@@ -59,7 +59,7 @@ class Ledger:
         self.by_state: Counter[State] = Counter()
         """Live training groups."""
         self.pending: Counter[int] = Counter()
-        """Place of a training prompt -> its groups that are not judged yet."""
+        """Place of a training prompt -> its groups that are not judged yet, children left out."""
         self.issued = 0
         self.trained = 0
         self.dropped: Counter[Reason] = Counter()
@@ -141,7 +141,7 @@ class Ledger:
         num_tokens = count_tokens(group)
         self.account["generated"] += num_tokens
         head = self._move(group.group_id, state=state, num_tokens=num_tokens, oldest=oldest, newest=newest,
-                          num_rollouts=len(group.rollouts),
+                          num_rollouts=len(group.rollouts), prompt=None,
                           sampled_s=now, lost=0, deaths=0, faults=0, **(self._turn(now) if state == "ready" else {}))
         return Put(head=head, body=group)
 
@@ -170,7 +170,11 @@ class Ledger:
         """Anything -> dropped. A group that was trained before counts as trained: its tokens are in the weights."""
         if self.heads[group_id].uses:
             return Put(head=self._move(group_id, state="trained"))
-        return Put(head=self._move(group_id, state="dropped", reason=reason, why=why))
+        return Put(head=self._move(group_id, state="dropped", reason=reason, why=why, prompt=None))
+
+    def spawned(self, group_id: int) -> Put:
+        """A child was spawned from one of its rollouts."""
+        return Put(head=self._move(group_id, num_children=self.heads[group_id].num_children + 1))
 
     def retire(self, group_id: int) -> Put:
         """ready -> trained: a group that was used before makes room for others."""
@@ -216,7 +220,7 @@ class Ledger:
             self.account[sink(head.state, head.reason)] += sign * head.num_tokens
         if head.state not in DEAD and head.purpose == "train":
             self.by_state[head.state] += sign
-            if head.state in ("issued", "sampled"):
+            if head.state in ("issued", "sampled") and not head.parent:
                 self._pend(head.index, sign)
             if head.state == "ready":
                 if sign > 0:

@@ -16,6 +16,7 @@ from rlsp_async.messages import Rollout, RolloutGroup, StepReport, Verdict
 from rlsp_async.replay.crew import Lease
 from rlsp_async.replay.heads import Head, Manifest
 from rlsp_async.replay.select import lag
+from rlsp_async.replay.spawn import figures as spawn_figures
 from rlsp_async.replay.state import HubState, Line
 from rlsp_async.replay.success.mend import figures as success_figures
 
@@ -47,6 +48,8 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
            "kind": "step", "step": manifest.step, "stage": manifest.stage, "stage_step": manifest.stage_step,
            "t": now, "took_s": took_s, "version": report.weights.version if report.weights else state.version,
            **report.metrics, **_batch_figures(state, heads, manifest.step, now), **_propensities(manifest, heads),
+           **_temperatures(state, manifest.stage, heads),
+           **_spawned(state, heads, manifest),
            **success_figures(state, manifest),
            **{name: num for name, num in state.metrics.items() if name.startswith("refused.")},
            "tokens_per_s": (generated - state.generated_then) / took_s,
@@ -92,6 +95,24 @@ def _propensities(manifest: Manifest, heads: list[Head]) -> dict[str, float]:
         if any(value != 1.0 for value in values):
             figures |= {f"{name}_propensity_min": min(values), f"{name}_propensity_max": max(values)}
     return figures
+
+
+def _temperatures(state: HubState, stage: str, heads: list[Head]) -> dict[str, float]:
+    """At which temperatures the batch was drawn, if not all at sampling.temperature, and what the schedule knows."""
+    common = state.cfg.sampling.temperature
+    drawn = [head.temperature or common for head in heads]
+    schedule = state.schedules.get(stage)
+    figures = {} if schedule is None else {f"temperature_{k}": v for k, v in schedule.figures().items()}
+    if any(temperature != common for temperature in drawn):
+        figures |= {"temperature_mean": _mean(drawn), "temperature_min": min(drawn), "temperature_max": max(drawn)}
+    return figures
+def _spawned(state: HubState, heads: list[Head], manifest: Manifest) -> dict[str, float]:
+    """Problems and verifications told apart; nothing where no children are spawned."""
+    if manifest.stage not in state.spawners:
+        return {}
+    ledger = state.ledger
+    return spawn_figures([(head, ledger.bodies[head.group_id].prompt, ledger.verdicts.get(head.group_id, []))
+                          for head in heads], manifest.step)
 
 
 def _parts(verdicts: list[Verdict]) -> dict[str, float]:

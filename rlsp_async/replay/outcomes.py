@@ -1,6 +1,7 @@
 """What follows from the verdicts of a training group besides that it is ready. Pure.
 
-    the prompt selection of its stage learns from them         -> Learnt, in the same commit
+    the prompt selection of its stage learns from them,
+    and so does the schedule of its temperature                -> Learnt, in the same commit
     all rollouts earn the same (`drop_no_signal`)              -> dropped as no_signal, its tokens accounted
 
 Dropping is DAPO's dynamic sampling (arXiv:2503.14476): a group whose rewards are all equal has no advantage. Its slot
@@ -28,24 +29,32 @@ def judged(state: HubState, out: Effects, head: Head, now: float) -> None:
     """A group has its true verdicts and is ready."""
     if head.purpose != "train":
         return
-    selector = state.selectors[head.stage]
-    row = selector.observe(head.index, head.num_correct, head.num_rollouts)
-    if row:
-        out.records.append(Learnt(stage=head.stage, place=head.index, row=row))
+    if not head.parent:  # how often its parent's problem is solved does not follow from a child
+        _learn(state, out, head)
     if state.cfg.stages[head.stage].drop_no_signal and not head.has_signal:
         drop(state, out, head.group_id, "no_signal", now)
         _bounded(state, out, head.stage, now)
+
+
+def _learn(state: HubState, out: Effects, head: Head) -> None:
+    row = state.selectors[head.stage].observe(head.index, head.num_correct, head.num_rollouts)
+    if row:
+        out.records.append(Learnt(stage=head.stage, place=head.index, row=row))
+    group, verdicts = state.ledger.bodies[head.group_id], state.ledger.verdicts[head.group_id]
+    row = state.schedules[head.stage].observe(group, verdicts)
+    if row:
+        out.records.append(Learnt(stage=head.stage, what="temperature", place=0, row=row))
 
 
 def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: Reward) -> bool:
     """Whether two rollouts can have earned differently.
 
     The reward is composed at the learner; here its ingredients are compared: correctness, and, when there is an
-    exploration reward, every part, the length and the text.
+    exploration reward or a penalty, every part, the length, the text and how it ended.
     """
-    if reward.explore == "none":
+    if reward.explore == "none" and not reward.penalties:
         return len({verdict.parts.get("correct", 0.0) for verdict in verdicts}) > 1
-    earned = {(rollout.text, num_values(rollout.token_ids), *sorted(verdict.parts.items()))
+    earned = {(rollout.text, num_values(rollout.token_ids), rollout.finish, *sorted(verdict.parts.items()))
               for rollout, verdict in zip(group.rollouts, verdicts, strict=True)}
     return len(earned) > 1
 

@@ -20,6 +20,7 @@ from rlsp_async.replay.ledger import check_whole, count_tokens, versions_of
 from rlsp_async.replay.outcomes import has_signal
 from rlsp_async.replay.select import is_stale, num_to_admit
 from rlsp_async.replay.setbacks import charge, drop, void
+from rlsp_async.replay.spawn import SPAWNED, child_head, stamped
 from rlsp_async.replay.state import Effects, HubState
 
 _MIX = 0x9E3779B97F4A7C15  # odd: neighbouring group ids get seeds far apart
@@ -84,7 +85,7 @@ def accept_group(state: HubState, out: Effects, group: RolloutGroup, now: float)
         return True
     try:
         _check_answer(state, head, group)
-        record = state.ledger.sampled(group, now)
+        record = state.ledger.sampled(stamped(head, group), now)
     except DataError as e:
         charge(state, out, group.group_id, "sample", "faults", str(e), now)
         return True
@@ -140,12 +141,33 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     if room(state) < 1:
         return None
     stage = state.phase.stage
-    draw = state.selectors[stage].draw(state.cursors.get("train", 0), state.ledger.pending)
+    child = _child(state, out, stage, now)
+    if child is not None:
+        return child
+    cursor = state.cursors.get("train", 0)
+    draw = state.selectors[stage].draw(cursor, state.ledger.pending)
     _count_up(state, out, "train")
     if draw.row:
         out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
     return Head(group_id=state.next_group_id(), stage=stage, index=int(draw.place), visit=int(draw.visit),
-                propensity=float(draw.propensity), issued_s=now)  # a selection of the user's may count in numpy
+                propensity=float(draw.propensity), issued_s=now,
+                temperature=float(state.schedules[stage].draw(cursor)))  # a selection of the user's may count in numpy
+
+
+def _child(state: HubState, out: Effects, stage: str, now: float) -> Head | None:
+    """The child that this draw asks for, if it does and there is one; its parent is charged in the same commit."""
+    number = state.cursors.get("train", 0) + state.cursors.get(SPAWNED, 0)
+    spawner = state.spawners.get(stage)
+    if spawner is None or not spawner.is_due(number):
+        return None
+    child = spawner.choose(state.ledger, stage, number, state.cursors)
+    if child is None:
+        return None
+    out.records.append(state.ledger.spawned(child.parent.group_id))
+    _count_up(state, out, SPAWNED)
+    used = f"{SPAWNED}/{child.status}"
+    _count_up(state, out, used, number + 1 - state.cursors.get(used, 0))
+    return child_head(child, state.next_group_id(), now)
 
 
 def _received(state: HubState, out: Effects, num_tokens: int) -> None:
@@ -164,7 +186,9 @@ def _job(state: HubState, head: Head) -> SampleJob:
 
 
 def prompt_of(state: HubState, head: Head) -> Prompt:
-    """The prompt of an issued group, made again from its place in the split."""
+    """The prompt of an issued group, made again from its place in the split; a child's is in its head."""
+    if head.prompt is not None:
+        return head.prompt
     drawn = head.purpose == "train"
     return msgspec.structs.replace(state.prompt(_split(head), head.index), index=head.index, visit=head.visit,
                                    propensity=head.propensity,
@@ -176,17 +200,18 @@ def _split(head: Head) -> Literal["train", "test"]:
 
 
 def sampling_of(state: HubState, head: Head) -> Sampling:
-    """How its rollouts are drawn: a seed of its own for each group, the same when it is issued again."""
+    """How its rollouts are drawn: a seed and a temperature of its own, the same when it is issued again."""
     cfg = state.cfg
     rollouts = cfg.evaluation.rollouts if head.purpose == "evaluate" else cfg.sampling.rollouts
-    return Sampling(temperature=cfg.sampling.temperature, max_new_tokens=cfg.sampling.max_new_tokens, rollouts=rollouts,
+    return Sampling(temperature=head.temperature or cfg.sampling.temperature,
+                    max_new_tokens=cfg.sampling.max_new_tokens, rollouts=rollouts,
                     seed=((cfg.seed << 32) + head.group_id) * _MIX % 2**31)
 
 
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
-    if group.prompt.prompt_id != state.prompt(_split(head), head.index).prompt_id:
-        raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
     issued = _job(state, head)
+    if group.prompt.prompt_id != issued.prompt.prompt_id:
+        raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
     if (group.prompt, group.sampling, group.purpose, group.stage, group.provenance) != (
             issued.prompt, issued.sampling, issued.purpose, issued.stage, "rollout"):
         raise DataError(f"group {group.group_id} came with another prompt, sampling or purpose than it was issued with")

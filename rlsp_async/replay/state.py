@@ -19,8 +19,10 @@ from rlsp_async.replay.crew import Crew, Worker
 from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.stages import Phase, Plan
 from rlsp_async.replay.success.memory import Memory, load_success_replay
+from rlsp_async.temperatures.base import Schedule, load_schedule
 
 Ending = Literal["", "draining", "finished", "failed"]
 File = Literal["metrics", "rollouts", "timeline", "evaluations"]
@@ -81,6 +83,10 @@ class HubState:
         """Successes by prompt, of stages with success replay."""
         self.selectors = _selectors(cfg, task, loaded.learnt)
         """Of each stage that samples: which prompt is issued next."""
+        self.schedules = _schedules(cfg, loaded.learnt)
+        """Of each stage that samples: at which temperature its rollouts are drawn."""
+        self.spawners = _spawners(cfg, task)
+        """Of each stage that spawns: which finished rollout is put to the model again."""
         self.incarnation = loaded.incarnation
         self.crew = Crew(loaded.incarnation)
         self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
@@ -218,5 +224,19 @@ def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str,
     selectors = {name: load_selector(stage.prompts, cfg.seed, task.size("train"))
                  for name, stage in cfg.stages.items() if stage.source == "rollouts"}
     for row in learnt:
-        selectors[row.stage].restore(row.place, row.row)
+        if row.what == "prompts":
+            selectors[row.stage].restore(row.place, row.row)
     return selectors
+
+
+def _schedules(cfg: RunConfig, learnt: list[Learnt]) -> dict[str, Schedule]:
+    """Of each stage that samples, with what it had learnt. Raises ConfigError, DataError."""
+    schedules = {name: load_schedule(stage.temperature, cfg.seed, cfg.sampling.temperature)
+                 for name, stage in cfg.stages.items() if stage.source == "rollouts"}
+    for row in learnt:
+        if row.what == "temperature":
+            schedules[row.stage].restore(row.row)
+    return schedules
+def _spawners(cfg: RunConfig, task: Prompts) -> dict[str, Spawner]:
+    found = {name: load_spawner(stage, task, cfg.seed) for name, stage in cfg.stages.items()}
+    return {name: spawner for name, spawner in found.items() if spawner is not None}

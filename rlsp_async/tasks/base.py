@@ -17,7 +17,7 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt
+from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.modules import find_module
 
 if TYPE_CHECKING:
@@ -47,6 +47,18 @@ class Task(Protocol):
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The tokenizer of a model built from nothing; None: the task needs a model that brings its own."""
+        ...
+
+
+class Verification(Protocol):
+    """What a task offers besides when the model can be asked to verify its responses (`stages.NAME.spawn`)."""
+
+    verified_by: str
+    """The verifier that reads the answers to such prompts; a run with another one is refused."""
+
+    def verification(self, prompt: Prompt, response: str, verdict: Verdict) -> Prompt | None:
+        """The prompt that shows problem and response; its answer is what the verdict says, in the words that are asked
+        for. None: this response is not put. A pure function."""
         ...
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt
+from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.tasks.base import Split, no_demonstration
 from rlsp_async.tasks.overlap import EXAMPLES, Overlap, Pair, Place, near_repeats, num_repeated, remove_repeats
+from rlsp_async.tasks.verification import VERIFIED_BY, verification_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -50,6 +51,8 @@ class Manner(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Rows:
     """The task. Raises DataError when no training row is left that no test row equals."""
 
+    verified_by = VERIFIED_BY
+
     def __init__(self, name: str, manner: Manner, splits: dict[Split, list[Item]], *,
                  deduplicate: Deduplicate = "exact") -> None:
         self.name = name
@@ -83,6 +86,10 @@ class Rows:
             raise no_demonstration(self.name)
         place = self._shown[index % len(self._shown)]
         return self.prompt("train", place), self._splits["train"][place].response
+
+    def verification(self, prompt: Prompt, response: str, verdict: Verdict) -> Prompt | None:
+        """Problem and response, to be rated."""
+        return verification_prompt(prompt, response, verdict)
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """None: free text needs a model that brings its tokenizer."""

@@ -11,6 +11,9 @@ Demonstrations come from an imperfect teacher, so that reinforcement learning ha
 rows in random order, gives up with probability `p_stop` after each failure (or at `max_attempts`) and then answers with
 any legal row. With the defaults 50.6 % of them are right, after 4.0 attempts and 57 tokens on average.
 
+`verify_share` of the demonstrations verify a row that somebody proposed (`opscheck.py`); `verify_test` makes the
+held-out prompts of that kind.
+
 A problem is held out when the md5 of its text says so (`heldout_share`); training draws never meet those.
 """
 
@@ -22,10 +25,13 @@ import itertools
 import random
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt
+from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.tasks.base import Split
+from rlsp_async.tasks.opscheck import ANSWERS, answer_row, check_text, propose, teach_check
 from rlsp_async.tasks.words import word_tokenizer
 
 if TYPE_CHECKING:
@@ -50,12 +56,20 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_attempts: int = 14
     heldout_share: float = 0.1
     """Share of all problems that only the test split sees."""
+    verify_share: float = 0.0
+    """Share of the demonstrations that verify a proposed row of operators instead of looking for one."""
+    verify_guess: float = 0.5
+    """Chance that the teacher verifies by guessing."""
+    verify_test: bool = False
+    """The test split asks to verify proposed rows of held-out problems: `rlsp eval` then measures that skill."""
 
     def __post_init__(self) -> None:
         if not (2 <= self.k <= 5 and 1 <= self.largest <= 9):
             raise ValueError("k must lie in 2..5 and largest in 1..9")
         if not self.largest <= self.limit <= 99:
             raise ValueError("limit must lie in largest..99: the tokenizer has the numbers 0..99")
+        if not (0.0 <= self.verify_share <= 1.0 and 0.0 <= self.verify_guess <= 1.0):
+            raise ValueError("verify_share and verify_guess must lie in 0..1")
         if not (0.0 <= self.p_stop <= 1.0 and self.max_attempts >= 1 and 0.0 < self.heldout_share < 1.0):
             raise ValueError("p_stop must lie in 0..1, max_attempts be at least 1, heldout_share lie between 0 and 1")
 
@@ -65,6 +79,7 @@ class Ops:
 
     name = "ops"
     verifier = "ops"
+    verified_by = "ops"
 
     def __init__(self, cfg: Config, seed: int) -> None:
         self._cfg = cfg
@@ -84,17 +99,42 @@ class Ops:
         tests = self._tests()
         if index >= len(tests):
             raise DataError(f"ops: test prompt {index} asked for, there are {len(tests)}; lower evaluation.prompts")
-        return self._as_prompt(split, index, tests[index])
+        prompt = self._as_prompt(split, index, tests[index])
+        return self._proposed(prompt, random.Random(f"ops/verify/{self._seed}/test/{index}"))[0] if (
+            self._cfg.verify_test) else prompt
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """Training prompt `index` and the teacher's response to it."""
+        if self._cfg.verify_share:
+            verify = random.Random(f"ops/verify/{self._seed}/{index}")
+            if verify.random() < self._cfg.verify_share:
+                return self._proposed(self.prompt("train", index), verify)
         numbers, target, rng = self._draw(index)
         response = teach(self._leaves(numbers), target, rng, self._cfg.p_stop, self._cfg.max_attempts)
         return self._as_prompt("train", index, problem_text(numbers, target)), response
 
+    def verification(self, prompt: Prompt, response: str, verdict: Verdict) -> Prompt | None:
+        """The row that a response answers with, to be verified; None when it has none."""
+        problem = prompt.text.removesuffix(" <think>")
+        row = answer_row(response, self._cfg.k - 1)
+        if row is None or verdict.status not in ANSWERS:
+            return None
+        return msgspec.structs.replace(prompt, text=check_text(problem, row), answer=ANSWERS[verdict.status])
+
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The word-level tokenizer of 124 tokens."""
         return word_tokenizer()
+
+    def _proposed(self, prompt: Prompt, rng: random.Random) -> tuple[Prompt, str]:
+        """A row proposed for the problem of a prompt, to be verified, and the teacher's response to that."""
+        problem = prompt.text.removesuffix(" <think>")
+        left, _, right = problem.partition(" -> ")
+        target = int(right)
+        row, value, way = propose(self._leaves(tuple(map(int, left.split()))), target, rng)
+        answer = ANSWERS["correct" if value == target else "wrong"]
+        asked = msgspec.structs.replace(prompt, prompt_id=f"{prompt.prompt_id}/check", text=check_text(problem, row),
+                                        answer=answer)
+        return asked, teach_check(way, value, target, rng, self._cfg.verify_guess)
 
     def _as_prompt(self, split: Split, index: int, problem: str) -> Prompt:
         return Prompt(prompt_id=f"ops/{split}/{index}", task="ops", text=f"{problem} <think>",

@@ -28,7 +28,7 @@ def tokens(num=6, seed=0, on_policy=False, name="ppo"):
                        values=value().requires_grad_(), old_values=value(), reference=old + 0.1 * draw(),
                        rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
                        lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num),
-                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num])
+                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num], entropy=draw().abs().requires_grad_())
 
 
 def gradient(module, given, cfg=None):
@@ -37,7 +37,8 @@ def gradient(module, given, cfg=None):
 
 
 def options(name, preset):
-    return base.load_algorithm(config.Algorithm(name=name, preset=preset))[1]
+    asked = getattr(MODULES[name], "ASKED", {}).get(preset, ())  # its paper gives no value
+    return base.load_algorithm(config.Algorithm(name=name, preset=preset, options=dict.fromkeys(asked, 0.01)))[1]
 
 
 def part(given, at):
@@ -65,7 +66,8 @@ def test_what_is_masked_reaches_neither_loss_nor_gradient(name, preset, bad):
         left = mask.reshape(-1, *[1] * (x.ndim - 1))
         return torch.where(left, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
 
-    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean")
+    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean",
+               "entropy")
     spoilt = replace(clean, **{c: spoil(getattr(clean, c)) for c in columns})
     for expected, got in zip(gradient(MODULES[name], clean, cfg), gradient(MODULES[name], spoilt, cfg), strict=True):
         torch.testing.assert_close(got, expected)

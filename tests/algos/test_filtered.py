@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rlsp_async.algos import filtered, groups, sft
+from rlsp_async.algos.corrections import CorrectionsConfig
 from tests.algos import given as make
 
 
@@ -74,3 +75,9 @@ def test_the_loss_is_sfts():
 def test_a_negative_cap_is_refused():
     with pytest.raises(ValueError, match="per_prompt"):
         filtered.Config(per_prompt=-1)
+
+
+def test_its_own_temperature_goes_with_no_correction():
+    assert (filtered.Config().scored_at(), filtered.Config(temperature=1.0).scored_at()) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="0 beside corrections"):
+        filtered.Config(temperature=1.0, corrections=CorrectionsConfig(mask="icepop"))

@@ -10,12 +10,13 @@ import torch
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import ConfigError, FencedError, MachineError, MessageError
 from rlsp_async.learning.learner import Learner, decisive
-from rlsp_async.messages import StepReport
-from tests.learning.small import Shelf, digest, job, jobs, run_config
+from rlsp_async.messages import Batch, Sampling, StepReport, TrainJob
+from tests.learning.small import Shelf, digest, job, jobs, rolled, run_config
 
 PPO = {"name": "ppo", "options": {"critic": "head"}}
 SEPARATE = {"name": "ppo", "preset": "rlsp_released"}
 GRPO = {"name": "grpo"}
+T1 = {"name": "t1", "options": {"kl_coef": 0.1, "entropy_coef": 0.01, "reference_ema": 0.3}}
 STREAMS = {"name": "rlsp_streams", "options": {"critic": "head", "bound": 0.5}}
 
 
@@ -28,7 +29,7 @@ def learner(tmp_path, model_dir, algorithm=PPO, shelf=None, **stage):
     return Learner(cfg, model_dir, cfg.directory, shelf or Shelf())
 
 
-@pytest.mark.parametrize("algorithm", [PPO, SEPARATE, GRPO, STREAMS])
+@pytest.mark.parametrize("algorithm", [PPO, SEPARATE, GRPO, STREAMS, T1])
 def test_a_restart_in_mid_stage_ends_with_the_same_bits(tmp_path, model_dir, algorithm):
     straight = learner(tmp_path / "a", model_dir, algorithm)
     for each in jobs():
@@ -144,6 +145,37 @@ def test_the_reference_stays_what_the_stage_began_with(tmp_path, model_dir):
         assert digest({n: p.detach() for n, p in held._stage.reference.policy_parameters()}) == at_start
     assert reports[0].metrics["kl_reference"] == pytest.approx(0.0, abs=1e-6)
     assert reports[1].metrics["kl_reference"] > 1e-6
+
+
+def test_the_reference_that_follows_is_the_average_and_survives_a_restart(tmp_path, model_dir):
+    made = learner(tmp_path, model_dir, T1)
+    for each in jobs()[:2]:
+        made.train(each)
+    mean = {n: p.detach().clone() for n, p in made.policy.policy_parameters()}
+    for each in jobs()[2:4]:
+        made.train(each)
+        for name, parameter in made.policy.policy_parameters():
+            mean[name] = mean[name] + 0.3 * (parameter.detach() - mean[name])
+    held = {n: p.detach() for n, p in made._stage.reference.policy_parameters()}
+    torch.testing.assert_close(held, mean)
+    again = learner(tmp_path, model_dir, T1)
+    assert digest({n: p.detach() for n, p in again._stage.reference.policy_parameters()}) == digest(held)
+
+
+def test_filtered_rollouts_of_any_temperature_may_be_learnt_at_one(tmp_path, model_dir):
+    rng = np.random.default_rng(3)
+    groups = [rolled(rng, 3, temperature=0.5), rolled(rng, 4, temperature=1.4)]
+    plain = [msgspec.structs.replace(g, group=msgspec.structs.replace(g.group, sampling=Sampling(rollouts=4)))
+             for g in groups]
+    made = {}
+    for name, temperature, given in (("drawn", 0.0, groups), ("one", 1.0, groups), ("plain", 0.0, plain)):
+        held = learner(tmp_path / name, model_dir, {"name": "filtered", "options": {"temperature": temperature}},
+                       drop_no_signal=False)
+        for each in jobs()[:2]:
+            held.train(each)
+        held.train(TrainJob(batch=Batch(stage="rl", step=3, groups=given)))
+        made[name] = weights(held)
+    assert made["one"] == made["plain"] != made["drawn"]
 
 
 def test_critic_warm_up_leaves_the_policy_alone(tmp_path, model_dir):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,31 @@ def test_chunks_over_the_vocabulary_change_nothing(model_dir, monkeypatch):
         out.logp_R.sum().backward()
         grads.append((out.logp_R.detach(), model.get_input_embeddings().weight.grad.clone()))
     torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_each_token_is_scored_at_the_temperature_that_drew_it(model_dir, monkeypatch):
+    made, row = policy.Policy(policy.load_model(model_dir)), batch()
+    temperature_R = np.array([0.5, 1.0, 1.4], np.float32)[row.sequence_R]
+    mixed = replace(row, temperature_R=temperature_R)
+    for size in (1 << 26, 2 * VOCABULARY):
+        monkeypatch.setattr(policy, "_CHUNK_VALUES", size)
+        together = made.outputs(mixed, 1.0)
+        for number, temperature in enumerate((0.5, 1.0, 1.4)):
+            at, alone = torch.from_numpy(row.sequence_R == number), made.outputs(row, temperature)
+            torch.testing.assert_close(together.logp_R[at], alone.logp_R[at])
+            torch.testing.assert_close(together.entropy_R[at], alone.entropy_R[at])
+
+
+def test_the_entropys_gradient_is_there_when_it_is_asked_for(model_dir, monkeypatch):
+    made, row, grads = policy.Policy(policy.load_model(model_dir)), batch(), []
+    assert not made.outputs(row, 0.8).entropy_R.requires_grad
+    for size in (1 << 26, 2 * VOCABULARY):
+        monkeypatch.setattr(policy, "_CHUNK_VALUES", size)
+        made.zero_grad()
+        made.outputs(row, 0.8, with_entropy=True).entropy_R.sum().backward()
+        grads.append(made.model.get_input_embeddings().weight.grad.clone())
+    torch.testing.assert_close(grads[0], grads[1])
+    assert float(grads[0].abs().sum()) > 0
 
 
 @pytest.mark.parametrize(("kind", "reaches_trunk"), [("head", True), ("head_detached", False), ("separate", False)])
@@ -120,7 +146,8 @@ def test_the_energy_is_the_squared_norm_of_the_gradient_by_the_logits(model_dir)
     logits = made.model.get_output_embeddings()(policy._trunk(
         made.model.get_decoder(), torch.from_numpy(row.ids_T), torch.from_numpy(row.position_ids_T),
         policy.attention.Spans.of(row.cu_seqlens, made.device))).detach()[row.source_R].requires_grad_()
-    logp = torch.log_softmax(logits, -1).gather(1, torch.from_numpy(row.target_R)[:, None])
-    grad = torch.autograd.grad(logp.sum(), logits)[0]
-    torch.testing.assert_close(made.outputs(row, 1.0, with_energy=True).energy_R, grad.square().sum(-1))
+    for temperature in (1.0, 0.7):
+        logp = torch.log_softmax(logits / temperature, -1).gather(1, torch.from_numpy(row.target_R)[:, None])
+        grad = torch.autograd.grad(logp.sum(), logits)[0]
+        torch.testing.assert_close(made.outputs(row, temperature, with_energy=True).energy_R, grad.square().sum(-1))
     assert made.outputs(row, 1.0).energy_R is None

@@ -1,5 +1,7 @@
 """Rewards through the learner's own composition: what a batch of messages is paid, and what is said about it."""
 
+import dataclasses
+
 import msgspec
 import numpy as np
 import pytest
@@ -108,6 +110,26 @@ def test_every_form_of_the_settings_is_paid():
         reward_S, figures = of(data, explore=form, scale="auto")
         assert np.all(np.isfinite(reward_S))
         assert figures["inverted_fraction"] == 0.0
+
+
+def test_a_fault_costs_the_reward_whatever_the_answer():
+    data = made([([5] * 40, {"correct": 1.0}), (list(range(3, 43)), {"correct": 1.0}), ([7] * 3, {"correct": 0.0})])
+    reward_S, figures = of(data, penalties=["repetition", "over_long"])
+    assert reward_S.tolist() == [-1.0, 1.0, 0.0]
+    assert (figures["penalty_repetition"], figures["penalty_over_long"]) == (pytest.approx(1 / 3), 0.0)
+    assert (figures["reward"], figures["inverted_fraction"]) == (0.0, 0.5)
+    assert terms_of(data, penalties=["repetition"], explore="steps", scale=6.0)[:2] == ([-1.0, 1.0, 0.0], [0.0] * 3)
+    cut = dataclasses.replace(data, cut_S=np.array([False, True, False]))
+    assert of(cut, penalties=["over_long"])[0].tolist() == [1.0, -1.0, 0.0]
+    assert of(cut)[0].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_rows_say_what_the_limit_ended():
+    group_ = VerifiedGroup(group=group(0, RNG, [msgspec.structs.replace(rollout(0, [5, 6]), finish="length", text="a"),
+                                                msgspec.structs.replace(rollout(1, [5, 6]), text="b")]),
+                           verdicts=[Verdict(status="wrong", parts={"correct": 0.0})] * 2)
+    data = rows.read(Batch(stage="rl", step=1, groups=[group_]))
+    assert (data.cut_S.tolist(), data.texts) == ([True, False], ["a", "b"])
 
 
 def test_a_replayed_success_is_paid_and_counts_in_no_figure():

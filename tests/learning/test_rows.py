@@ -53,14 +53,27 @@ def test_a_verdict_on_the_verifier_never_becomes_reward():
         rows.read(batch(late))
 
 
-def test_missing_verdicts_mixed_temperatures_and_mixed_kinds_are_refused():
+def test_missing_verdicts_and_mixed_kinds_are_refused():
     group = rolled(RNG, 1)
     with pytest.raises(MessageError, match="4 rollouts, 3 verdicts"):
         rows.read(batch(msgspec.structs.replace(group, verdicts=group.verdicts[:3])))
-    with pytest.raises(MessageError, match="temperatures"):
-        rows.read(batch(group, rolled(RNG, 2, temperature=0.5)))
     with pytest.raises(MessageError, match="mixes rollouts and demonstrations"):
         rows.read(batch(group, demonstration(RNG, 2)))
+
+
+def test_each_rollout_keeps_the_temperature_that_drew_it():
+    made = rows.read(batch(rolled(RNG, 1, 2, temperature=0.5), rolled(RNG, 2, 3)))
+    assert made.sequences.temperature_S.tolist() == [0.5, 0.5, 1.0, 1.0, 1.0]
+    same = rows.read(batch(rolled(RNG, 1, temperature=0.5), rolled(RNG, 2, temperature=0.5)))
+    assert (same.temperature, same.sequences.temperature_S) == (0.5, None)
+
+
+def test_a_loss_may_score_them_at_a_temperature_of_its_own():
+    drawn = rows.read(batch(rolled(RNG, 1, 2, temperature=0.5), rolled(RNG, 2, 3)))
+    assert rows.scored_at(drawn, 0.0) is drawn
+    at_one = rows.scored_at(drawn, 1.0)
+    assert (at_one.temperature, at_one.sequences.temperature_S) == (1.0, None)
+    assert at_one.sequences.group_S is drawn.sequences.group_S
 
 
 def test_a_rollout_without_tokens_is_left_out():

@@ -1,5 +1,7 @@
 """The updates of a step: micro-batches add up, minibatches are whole groups, epochs count."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,27 @@ def test_sft_learns_its_demonstrations(model_dir):
     parts = learning(model_dir, "sft")
     losses = [update.run(parts, *data(), plan())["loss"] for _ in range(8)]
     assert losses[-1] < losses[0] - 0.02
+
+
+def test_a_batch_of_two_temperatures_scores_each_rollout_at_its_own(model_dir):
+    sequences, reward = data()
+    parts, everyone = learning(model_dir, "grpo"), np.arange(16)
+    temperature_S = np.where(np.arange(16) < 8, 0.6, 1.3).astype(np.float32)
+    mixed = replace(sequences, temperature_S=temperature_S)
+    found = update.score(parts.policy, mixed, everyone, plan(capacity=40)).logp_N
+    for temperature, members in ((0.6, everyone[:8]), (1.3, everyone[8:])):
+        alone = update.score(parts.policy, sequences, members, replace(plan(), temperature=temperature)).logp_N
+        at = torch.from_numpy(np.isin(np.repeat(everyone, sequences.length_S), members))
+        torch.testing.assert_close(found[at], alone[at])
+    on_policy = replace(mixed, behaviour_N=found.numpy())
+    assert update.run(parts, on_policy, reward, plan())["kl_behaviour"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_an_entropy_bonus_raises_the_entropy(model_dir):
+    sequences, reward = data()
+    entropies = {}
+    for coef in (0.0, 1.0):
+        parts = learning(model_dir, "t1", entropy_coef=coef, kl_coef=0.0)
+        update.run(parts, sequences, torch.zeros_like(reward), plan(epochs=4))
+        entropies[coef] = update.run(parts, sequences, torch.zeros_like(reward), plan())["entropy"]
+    assert entropies[1.0] > entropies[0.0] + 1e-3

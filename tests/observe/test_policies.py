@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlsp_async.check import refuse
-from rlsp_async.config import Prompts, RunConfig, Sampling, Stage
+from rlsp_async.config import Prompts, RunConfig, Sampling, Stage, Temperature
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import admitted_lag, slots_lag
 from rlsp_async.observe.policies import policy_warnings
@@ -19,12 +19,22 @@ from rlsp_async.observe.policies import policy_warnings
     ({"source": "demonstrations", "oversample": 2.0}, 8, "stages.s.oversample is about rollouts"),
     ({"selection_options": {"min_ready": 65}}, 8, "min_ready = 65 groups will never be ready at once: the stage has 64"),
     ({"source": "demonstrations", "prompts": Prompts(name="mopps")}, 8, "stages.s.prompts is about rollouts"),
+    ({"temperature": Temperature(name="bstar"), "success_replay": {"capacity": 8}}, 8, "same constant one"),
+    ({"source": "imported", "temperature": Temperature(name="bstar")}, 8, "stages.s.temperature is about rollouts"),
     ({"drop_no_signal": True, "success_replay": {"capacity": 8}}, 8, "stages.s.success_replay mends groups"),
 ])
 def test_what_cannot_work_is_refused(stage: dict[str, Any], rollouts: int, words: str):
     cfg = RunConfig(name="x", stages={"s": Stage(**stage)}, sampling=Sampling(rollouts=rollouts))
     with pytest.raises(ConfigError, match=words):
         refuse(cfg, None)
+
+
+def test_successes_of_another_temperature_are_refused():
+    warm, cold = (Stage(temperature=Temperature(options={"temperature": t}), success_replay={"capacity": 8},
+                        prompts=Prompts(options={"pool": 99})) for t in (1.2, 0.8))
+    refuse(RunConfig(name="x", stages={"a": warm, "b": warm}), None)
+    with pytest.raises(ConfigError, match="same constant one"):
+        refuse(RunConfig(name="x", stages={"a": warm, "b": cold}), None)
 
 
 @pytest.mark.parametrize(("stage", "words"), [

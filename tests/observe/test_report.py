@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_the_page_is_whole_and_self_contained(run: Path) -> None:
         assert piece not in text
     for piece in ("32.1 %", "61.8 %", "held-out pass@k", "search steps", "KL to the policy", "stage rlsp", "812,345",
                   "prefers-color-scheme: dark", "v-unparsable", "-&gt; 7 &lt;think&gt;"):  # fmt: skip
+        assert piece in text
+
+
+def test_what_a_schedule_of_temperatures_knows_is_drawn(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "bstar")
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | {"temperature_mean": 0.8, "temperature_score_0.6": 0.5, "penalty_garbled": 0.1} for row in rows]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(directory, finished=True)
+    text = (directory / "report.html").read_text()
+    for piece in ("temperature of the batch", "balance score of each temperature", "share with a fault"):
         assert piece in text
 
 
@@ -173,3 +185,22 @@ def test_ticks_and_thinning() -> None:
 def test_long_rollouts_are_shortened_in_the_middle() -> None:
     assert shortened("a  b\nc\x1b[2J", 20) == "a b c [2J"
     assert shortened("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
+
+
+def test_verification_beside_solving(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "fake")
+    file = directory / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        if row.get("stage") == "rlsp":
+            row["verification_share"] = 0.125
+            if row["stage_step"] > 1:  # the first batch held none
+                row["verification_balanced"] = 0.5 + row["stage_step"] / 50
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sft, rlsp = build_report(directory).stages
+    assert (sft.verification_share, sft.verification_first, sft.verification_last) == (None, None, None)
+    assert rlsp.verification_share == 0.125
+    assert (rlsp.verification_first, rlsp.verification_last) == pytest.approx((0.54, 0.82))
+    out = io.StringIO()
+    show_report(directory, as_json=False, out=out)
+    assert "verifying 54 -> 82 %" in out.getvalue()

@@ -18,6 +18,7 @@ import msgspec
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import (
     Ack,
+    Batch,
     Bye,
     Done,
     Drain,
@@ -42,7 +43,7 @@ from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import SINKS
 from rlsp_async.replay.select import fresh, lag
-from tests.replay.line import SmallTask, hello, rollouts_of, verdicts_of, weights
+from tests.replay.line import VerifyingTask, hello, rollouts_of, verdicts_of, weights
 
 pack = msgspec.msgpack.encode
 CHECKPOINT_EVERY = 2
@@ -135,7 +136,7 @@ class Chaos:
 
     def open_hub(self) -> None:
         self.journal = Journal(self.path, self.cfg)
-        self.hub = Hub(self.cfg, SmallTask(), self.journal.load(), self.now)
+        self.hub = Hub(self.cfg, VerifyingTask(), self.journal.load(), self.now)
 
     # --- the wire ------------------------------------------------------------------------------------------------
 
@@ -218,14 +219,19 @@ class Chaos:
         assert self.policies() == before
 
     def policies(self) -> list[Any]:
-        """What the hub would choose next, and what its prompt selections know: the journal must give it all back."""
+        """What the hub would choose next, and what its policies know: the journal must give it all back."""
         state = self.hub.state
         step, found = state.last_manifest + 1, []
         for name, stage in self.cfg.stages.items():
             ready = [head for head in fresh(state.ledger.ready.values(), step, stage.max_lag) if head.stage == name]
             table = getattr(state.selectors.get(name), "table", None)
             known = [table.row(place) for place in range(len(table))] if table else []
+            schedule = state.schedules.get(name)
+            drawn = [schedule.draw(state.cursors.get("train", 0) + at) for at in range(4)] if schedule else []
+            found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known, drawn))
             found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known))
+            spawner, number = state.spawners.get(name), state.cursors.get("train", 0)
+            found.append(spawner and spawner.choose(state.ledger, name, number, state.cursors))
         found.append([one for one in state.memory.known() if one.kept or one.step > state.step])
         return [*found, dict(state.ledger.pending), dict(state.cursors)]
 
@@ -305,6 +311,10 @@ class Chaos:
     def can_train(self, worker: FakeWorker, step: int) -> bool:
         return step in worker.reports or step == len(worker.weights) + 1
 
+    def check_batch(self, batch: Batch) -> None:
+        """A step that is sent again is the same to the byte."""
+        assert self.batches.setdefault(batch.step, pack(batch)) == pack(batch), batch.step
+
     def answer(self, worker: FakeWorker, work: Work, honest: bool) -> Done:
         bad = not honest and self.random.random() < 0.08
         match work.job:
@@ -316,7 +326,7 @@ class Chaos:
                 verdicts = verdicts_of(work.job, failed) if failed else mixed_verdicts(work.job)
                 return Done(lease=work.lease, verdicts=[verdicts])
             case TrainJob(batch=batch):
-                assert self.batches.setdefault(batch.step, pack(batch)) == pack(batch), batch.step
+                self.check_batch(batch)
                 ids = [verified.group.group_id for verified in batch.groups]
                 if batch.step == len(worker.weights) + 1:
                     worker.weights.append(ids)

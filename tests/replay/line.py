@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import Evaluation, Replay, RunConfig, Sampling, Stage
 from rlsp_async.messages import (
@@ -51,6 +53,18 @@ class SmallTask:
 
     def tokenizer(self) -> None:
         return None
+
+
+class VerifyingTask(SmallTask):
+    """One whose responses can be put to the model again."""
+
+    verified_by = "small"
+
+    def verification(self, prompt: Prompt, response: str, verdict: Verdict) -> Prompt | None:
+        if verdict.status == "unparsable":
+            return None
+        return msgspec.structs.replace(prompt, text=f"{prompt.text} {response} check",
+                                       answer="ok" if verdict.status == "correct" else "x")
 
 
 def config(**changes: Any) -> RunConfig:

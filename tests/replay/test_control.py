@@ -84,6 +84,9 @@ class Control(Chaos):
             worker.version = min(worker.version, self.hub.state.step)  # a learner that went back says its weights anew
         super().carry_out(effects)
 
+    def check_batch(self, batch: Any) -> None:
+        """Another one is sent: that is what is being shown to happen."""
+
     def check_repeat(self, worker: Any, step: int, ids: list[int]) -> None:
         """It is what is being shown to happen."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rlsp_async.audit.show import audit
-from rlsp_async.config import Evaluation, Prompts, Replay, Stage
+from rlsp_async.config import Evaluation, Prompts, Replay, Stage, Temperature
 from tests.replay.chaos import Chaos
 from tests.replay.line import config
 
@@ -23,17 +23,25 @@ POOL = {"pool": 7}
 POLICIES: dict[str, dict[str, Any]] = {
     "mopps": {"prompts": Prompts(name="mopps", options=POOL)},
     "curriculum": {"prompts": Prompts(name="curriculum", options=POOL)},
+    "bstar": {"temperature": Temperature(name="bstar", options={"target": 2})},
+    "entropy": {"temperature": Temperature(name="entropy", options={"target": 0.9, "rate": 0.1})},
     "no_signal": {"drop_no_signal": True, "oversample": 1.5},
     "prioritised": {"selection": "prioritised", "max_uses": 2},
     "stratified": {"selection": "stratified", "selection_options": {"correct": 0.2}, "max_uses": 2},
     "half_new": {"selection": "freshest", "max_uses": 3, "max_lag": 6,
                  "selection_options": {"min_new": 0.5, "remove": "most_used", "keep": 2}},
     "all_new": {"selection": "prioritised", "max_uses": 3, "max_lag": 6, "selection_options": {"min_new": 1.0}},
+    "spawn": {"spawn": {"share": 0.5}, "max_uses": 2},
+    "spawn_mopps": {"spawn": {"share": 0.3, "balance": False}, "prompts": Prompts(name="mopps", options=POOL),
+                    "drop_no_signal": True, "oversample": 1.5},
     "min_ready": {"selection_options": {"min_ready": 3}, "oversample": 3.0},
+    "spawn_successes": {"spawn": {"share": 0.4}, "prompts": Prompts(name="uniform", options={"pool": 3}),
+                        "success_replay": {"capacity": 2}},
     "successes": {"prompts": Prompts(name="uniform", options={"pool": 3}), "success_replay": {"capacity": 2}},
     "old_successes": {"prompts": Prompts(name="mopps", options={"pool": 3}), "max_uses": 2, "selection": "prioritised",
                       "success_replay": {"capacity": 3, "total": 4, "max_age": 4, "max_uses": 2}},
-    "together": {"prompts": Prompts(name="mopps", options=POOL), "selection": "prioritised", "max_uses": 2,
+    "together": {"prompts": Prompts(name="mopps", options=POOL), "temperature": Temperature(name="bstar"),
+                 "selection": "prioritised", "max_uses": 2,
                  "drop_no_signal": True, "oversample": 2.0, "selection_options": {"min_new": 0.5, "remove": "oldest"}},
 }
 

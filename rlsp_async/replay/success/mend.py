@@ -21,7 +21,7 @@ def mend(state: HubState, out: Effects, chosen: list[Head], step: int) -> list[R
     found: list[Replayed] = []
     for head in chosen:
         cfg = state.success_replay[head.stage]
-        if not cfg.capacity or not has_failed(cfg, state.ledger.verdicts[head.group_id]):
+        if not cfg.capacity or head.parent or not has_failed(cfg, state.ledger.verdicts[head.group_id]):
             continue
         success = state.memory.draw(cfg, head.stage, head.index, step, head.group_id, state.cfg.seed)
         if success is None:
@@ -38,8 +38,8 @@ def remember(state: HubState, out: Effects, chosen: list[Head], step: int) -> No
     order = 0
     for head in chosen:
         cfg = state.success_replay[head.stage]
-        if not cfg.capacity or head.uses:
-            continue
+        if not cfg.capacity or head.uses or head.parent:
+            continue  # a child answers another question than the problem at its place
         body = state.ledger.bodies[head.group_id]
         for rollout, verdict in zip(body.rollouts, state.ledger.verdicts[head.group_id], strict=True):
             if verdict.status != "correct" or not rollout.token_ids:

@@ -1,0 +1,85 @@
+"""The temperature that keeps the entropy of what is sampled where it was: a controller, after arXiv:2505.18573.
+
+    H       mean of -log-prob of the group's tokens at its temperature: estimates the entropy that was sampled with
+    target  given, or the mean H of the first `first` groups
+    T  <-   clip(T exp(rate (target - H) / target), low, high)        after each group
+
+The paper is named for the idea; rule and constants are ours. Groups on their way answer an older T, so `rate` times
+their number must stay well below 1.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+from rlsp_async.columns import floats
+from rlsp_async.config import Section
+from rlsp_async.errors import DataError
+from rlsp_async.messages import RolloutGroup, Verdict
+
+_ROW = struct.Struct("<ddI")
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of `entropy`."""
+
+    target: float = 0.0
+    """Entropy, nats a token; 0: that of the first groups."""
+    first: int = 32
+    """Groups that the target is measured on, at sampling.temperature."""
+    rate: float = 0.005
+    low: float = 0.5
+    """Smallest temperature."""
+    high: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.target < 0 or self.first < 1 or not 0 <= self.rate <= 1:
+            raise ValueError("target must be at least 0, first at least 1, rate in 0..1")
+        if not 0 < self.low <= self.high:
+            raise ValueError("low must be above 0 and at most high")
+
+
+class Entropy:
+    """The temperature, and what the target is made of."""
+
+    def __init__(self, cfg: Config, temperature: float) -> None:
+        self._cfg = cfg
+        self.temperature = min(cfg.high, max(cfg.low, temperature))
+        self._measured = cfg.target
+        self._num = cfg.first if cfg.target else 0
+
+    def draw(self, cursor: int) -> float:
+        """The temperature as it is now."""
+        return self.temperature
+
+    def observe(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> bytes:
+        """Whether right or wrong does not matter."""
+        logprobs_N = floats(b"".join(rollout.logprobs for rollout in group.rollouts))
+        if not len(logprobs_N):
+            return b""
+        entropy = -float(logprobs_N.mean(dtype="float64"))
+        if self._num < self._cfg.first:
+            self._num += 1
+            self._measured += (entropy - self._measured) / self._num
+        elif self._measured > 0:
+            moved = self.temperature * math.exp(self._cfg.rate * (self._measured - entropy) / self._measured)
+            self.temperature = min(self._cfg.high, max(self._cfg.low, moved))
+        return _ROW.pack(self.temperature, self._measured, self._num)
+
+    def restore(self, row: bytes) -> None:
+        """Takes back what the journal kept."""
+        if len(row) != _ROW.size:
+            raise DataError(f"what the journal knows of temperatures ({len(row)} bytes) is none of `entropy`: the "
+                            "schedule has changed since the run began")
+        self.temperature, self._measured, self._num = _ROW.unpack(row)
+
+    def figures(self) -> dict[str, float]:
+        """The temperature and the target."""
+        return {"now": self.temperature, "entropy_target": self._measured}
+
+
+def load(cfg: Config, seed: int, temperature: float) -> Entropy:
+    """See `base`."""
+    return Entropy(cfg, temperature)

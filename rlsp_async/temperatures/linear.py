@@ -1,0 +1,36 @@
+"""From one temperature to another over the first groups of the run."""
+
+from __future__ import annotations
+
+from rlsp_async.config import Section
+from rlsp_async.temperatures.base import Fixed
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of `linear`."""
+
+    start: float = 1.2
+    end: float = 0.8
+    ramp: int = 1000
+    """Groups issued in the run until `end` is reached."""
+
+    def __post_init__(self) -> None:
+        if min(self.start, self.end) <= 0 or self.ramp < 1:
+            raise ValueError("start and end must be above 0, ramp at least 1")
+
+
+class Linear(Fixed):
+    """A straight line."""
+
+    def __init__(self, cfg: Config) -> None:
+        self._cfg = cfg
+
+    def draw(self, cursor: int) -> float:
+        """Example: 1.2 to .8 over 10 groups: cursor 5 -> 1."""
+        done = min(1.0, cursor / self._cfg.ramp)
+        return self._cfg.start + (self._cfg.end - self._cfg.start) * done
+
+
+def load(cfg: Config, seed: int, temperature: float) -> Linear:
+    """See `base`."""
+    return Linear(cfg)
