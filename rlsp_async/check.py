@@ -18,6 +18,7 @@ from rlsp_async.keys import about_keys
 from rlsp_async.observe import estimate
 from rlsp_async.observe.flat import settings, toml_text
 from rlsp_async.observe.policies import policy_warnings, refuse_policies
+from rlsp_async.observe.staleness import stale_warnings
 from rlsp_async.observe.words import bytes_text, count_text, gib_text
 from rlsp_async.rewards import advice
 from rlsp_async.rewards.dominance import Dominance
@@ -169,7 +170,7 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
         ),
         Finding(
             "a step",
-            f"{rollouts} rollouts, up to {count_text(tokens)} tokens",
+            f"{'up to ' if stage.source == 'imported' else ''}{rollouts} rollouts, up to {count_text(tokens)} tokens",
             f"{stage.groups_per_step} groups of {per_group}",
         ),
         Finding(
@@ -247,13 +248,7 @@ def stage_warnings(cfg: RunConfig, name: str, stage: Stage) -> list[str]:
             f"stages.{name}: groups can be {lag} versions behind (target_lag + publish_every - 1), above max_lag "
             f"= {stage.max_lag}: late ones are dropped, their work is lost"
         )
-    likelihood = stage.algorithm.name in ("sft", "filtered")  # pushes nothing down, so nothing runs away
-    if stage.source == "rollouts" and not likelihood and stage.epochs * stage.minibatches * stage.max_uses > 8:
-        texts.append(
-            f"stages.{name}: a rollout is behind up to {stage.epochs * stage.minibatches * stage.max_uses} updates; "
-            "without a corrected loss (clipping, tapering) that diverges"
-        )
-    return texts
+    return texts + stale_warnings(name, stage)
 
 
 def general_warnings(cfg: RunConfig) -> list[str]:

@@ -92,7 +92,8 @@ def test_possible_settings_pass() -> None:
         ({"sampler": {"max_sequences": 64}}, "16 groups of 8 are 128 rollouts, above max_sequences = 64"),
         ({"learner": {"tokens_per_microbatch": 128}}, "a long rollout takes a pass of its own"),
         ({"stage": {"target_lag": 4, "publish_every": 2}}, "groups can be 5 versions behind"),
-        ({"stage": {"epochs": 4, "minibatches": 4}}, "a rollout is behind up to 16 updates"),
+        ({"stage": {"epochs": 4, "minibatches": 4, "algorithm": {"name": "reinforce"}}},
+         "a rollout is behind up to 32 updates"),
     ],
 )
 def test_surprises_are_warned_of(sections: dict[str, Any], message: str) -> None:

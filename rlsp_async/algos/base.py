@@ -1,7 +1,9 @@
 """What an algorithm is: a module with `Config`, `PRESETS`, `NEEDS`, `needs`, `advantages` and `token_loss`.
 
-No class, no registry: `[stages.NAME.algorithm] name = "grpo"` names `rlsp_async.algos.grpo`, or a dotted module of
-your own. `tests/algos/test_contract.py` runs the same laws on every module here.
+No class, no registry, no list: `[stages.NAME.algorithm] name = "grpo"` names `rlsp_async.algos.grpo`, or a dotted
+module of your own. A new one is one file here and `tests/algos/test_NAME.py`; `tests/algos/test_contract.py` finds it
+and runs the same laws on it. It promises by default that on rollouts of the present policy its gradient is REINFORCE's;
+a module for which that is not so says `ON_POLICY`: a factor, or None for what is no policy gradient.
 
 Shapes: B rollouts of a batch, N their response tokens end to end, R response tokens of one micro-batch.
 """
@@ -56,6 +58,11 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """Which ratio the loss of these options multiplies by."""
         return "nothing"
 
+    def is_held(self) -> bool:
+        """Whether anything minds what the policy that sampled has become: a ratio to it in the loss, a correction."""
+        stages = self.corrections
+        return self.carries() == "behaviour" or bool({stages.reject, stages.mask, stages.weight} - {"none"})
+
     def scored_at(self) -> float:
         """Temperature of the policy that is trained; 0: of each rollout the one that drew it, as every ratio needs."""
         return 0.0
@@ -106,7 +113,7 @@ class Rollouts:
     mask_N: Tensor
     """bool; False: the token's columns may hold anything and must not matter."""
     old_N: Tensor | None = None
-    """Log-prob under the learner at the beginning of the step; here only beside "reference" or "values"."""
+    """Log-prob under the learner at the beginning of the step; only beside "reference", "values" or "energy"."""
     reference_N: Tensor | None = None
     """Log-prob under the reference: the policy with which the stage began, or its average since (`reference_ema`)."""
     values_N: Tensor | None = None
@@ -115,6 +122,8 @@ class Rollouts:
     """Mean over the vocabulary of the log-probs beside `old_N`."""
     lag_N: Tensor | None = None
     """int64, versions from the token's policy to the learner's at the beginning of the step; None: demonstrations."""
+    energy_N: Tensor | None = None
+    """Squared norm of the gradient of `old_N` by the logits, 1 - 2 p + sum over the vocabulary of p^2."""
     prompt_B: Tensor | None = None
     """int64; rollouts whose prompts have the same tokens share a number, in whichever groups they are."""
     text_B: Tensor | None = None
@@ -176,7 +185,7 @@ class Algorithm(Protocol):
     PRESETS: dict[str, dict[str, Any]]
     """Options by name of preset."""
     NEEDS: frozenset[str]
-    """Columns it may ask for: "old", "reference", "values", "mean", "entropy"."""
+    """Columns it may ask for: "old", "reference", "values", "mean", "entropy", "energy"."""
 
     def needs(self, cfg: Any) -> frozenset[str]:
         """Columns it asks for with these options."""

@@ -25,18 +25,18 @@ class CorrectionsConfig(Section, frozen=True, kw_only=True, forbid_unknown_field
 
     policy: Literal["old", "present"] = "old"
     """Numerator of the ratios: the learner's policy at the beginning of the step, or at this update."""
-    reject: Literal["none", "opsm", "mis", "geometric"] = "none"
+    reject: Literal["none", "opsm", "mis", "geometric", "k2", "k3", "outlier"] = "none"
     """Whole rollouts that are left out."""
     reject_low: float = 0.0
-    """Lower bound of "geometric"; 0: that stage's default."""
+    """Lower bound of "geometric" and "outlier"; 0: that stage's default."""
     reject_high: float = 0.0
-    """Upper bound, or largest drift of "opsm"; 0: that stage's default."""
-    mask: Literal["none", "icepop", "dppo_tv", "dppo_kl", "m2po", "m2po_released"] = "none"
+    """Upper bound, or largest drift of "opsm", divergence of "k2" and "k3"; 0: that stage's default."""
+    mask: Literal["none", "icepop", "dppo_tv", "dppo_kl", "kpop", "lag", "m2po", "m2po_released"] = "none"
     """Single tokens that are left out."""
     mask_low: float = 0.0
     """Lower bound of "icepop"; 0: that stage's default."""
     mask_high: float = 0.0
-    """Upper bound, divergence or budget; 0: that stage's default."""
+    """Upper bound, divergence, budget or versions; 0: that stage's default."""
     weight: Literal["none", "token", "rollout"] = "none"
     """Truncated importance weight."""
     weight_high: float = 0.0
@@ -48,7 +48,8 @@ class CorrectionsConfig(Section, frozen=True, kw_only=True, forbid_unknown_field
         for stage, kind, low, has_low in (("reject", self.reject, self.reject_low, rejections.HAS_LOW),
                                           ("mask", self.mask, self.mask_low, masks.HAS_LOW)):
             if low and kind not in has_low:
-                raise ValueError(f"{stage}_low means something only to {', '.join(has_low)}, and {stage} is {kind!r}")
+                raise ValueError(f"{stage}_low means something only to {', '.join(sorted(has_low))}, "
+                                 f"and {stage} is {kind!r}")
         for name in ("reject", "mask", "weight"):
             if getattr(self, f"{name}_high") and getattr(self, name) == "none":
                 raise ValueError(f"{name}_high is set and {name} is \"none\"; name a stage or leave it out")

@@ -3,6 +3,8 @@
     icepop         keep if ratio is within [low, high]                       with the weight "token" it is IcePop
     dppo_tv        drop if A > 0 and pi - mu > high, or A < 0 and mu - pi > high               arXiv:2602.04879
     dppo_kl        drop if harmful and KL(Bernoulli mu || Bernoulli pi) > high
+    kpop           drop if KL(Bernoulli mu || Bernoulli pi) > high, whatever the advantage          AReaL
+    lag            drop a token whose policy is more than `high` versions behind
     m2po           drop the largest (log ratio)^2 until the mean of the rest is below high     arXiv:2510.01161, paper
     m2po_released  drop if harmful and outside of [exp(-c), exp(c)]                            its released code
 
@@ -23,9 +25,10 @@ from torch import Tensor
 
 from rlsp_async.algos.view import View
 
-DEFAULTS = {"icepop": (0.5, 5.0), "dppo_tv": (0.0, 0.2), "dppo_kl": (0.0, 0.05), "m2po": (0.0, 0.04),
-            "m2po_released": (0.0, 0.04)}
-"""(low, high) where the settings leave them at 0. No default of dppo_kl is published that we know of."""
+DEFAULTS = {"icepop": (0.5, 5.0), "dppo_tv": (0.0, 0.2), "dppo_kl": (0.0, 0.05), "kpop": (0.0, 2.0),
+            "lag": (0.0, 8.0), "m2po": (0.0, 0.04), "m2po_released": (0.0, 0.04)}
+"""(low, high) where the settings leave them at 0. No default of dppo_kl is published that we know of; that of lag is
+prime-rl's for whole groups."""
 HAS_LOW = frozenset({"icepop"})
 NARROWEST = (0.7, 1.5)
 _TINY = 1e-6
@@ -44,9 +47,22 @@ def dppo_tv(view: View, low: float, high: float) -> Tensor:
 
 def dppo_kl(view: View, low: float, high: float) -> Tensor:
     """The same, measured as the divergence of "this token or another"."""
+    return ~(view.harmful & (_divergence(view) > high))
+
+
+def kpop(view: View, low: float, high: float) -> Tensor:
+    """That divergence, in either direction."""
+    return _divergence(view) <= high
+
+
+def _divergence(view: View) -> Tensor:
     pi, mu = (x.exp().clamp(_TINY, 1 - _TINY) for x in (view.new, view.behaviour))
-    divergence = mu * (mu / pi).log() + (1 - mu) * ((1 - mu) / (1 - pi)).log()
-    return ~(view.harmful & (divergence > high))
+    return mu * (mu / pi).log() + (1 - mu) * ((1 - mu) / (1 - pi)).log()
+
+
+def lag(view: View, low: float, high: float) -> Tensor:
+    """Admission by lag, token by token: of a rollout that met new weights half-way the fresh half stays."""
+    return torch.ones_like(view.mask) if view.lag is None else view.lag <= high
 
 
 def m2po(view: View, low: float, limit: float) -> Tensor:
@@ -62,7 +78,8 @@ def m2po_released(view: View, low: float, cap: float) -> Tensor:
 
 
 KINDS: dict[str, Callable[[View, float, float], Tensor]] = {
-    "icepop": icepop, "dppo_tv": dppo_tv, "dppo_kl": dppo_kl, "m2po": m2po, "m2po_released": m2po_released}
+    "icepop": icepop, "dppo_tv": dppo_tv, "dppo_kl": dppo_kl, "kpop": kpop, "lag": lag, "m2po": m2po,
+    "m2po_released": m2po_released}
 
 
 def m2po_limit(view: View, budget: float) -> float:

@@ -22,6 +22,8 @@ from rlsp_async.algos import groups, ops
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
 
 NEEDS = frozenset({"old", "mean"})
+ON_POLICY = 2.0
+"""A squared error has it."""
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     # The published scripts switch the division by the standard deviation on, against the paper's text.

@@ -16,6 +16,7 @@ from rlsp_async.algos import ops
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
 
 NEEDS: frozenset[str] = frozenset()
+ON_POLICY = None
 PRESETS: dict[str, dict[str, Any]] = {}
 
 

@@ -90,10 +90,11 @@ class GroupChecks:
 
     def _heads(self, row: GroupRow) -> None:
         """What the rows alone tell, after the tokens were pruned too."""
-        whole = 1 if not row.is_rollouts else self._cfg.sampling.rollouts
-        if row.uses and row.num_rollouts != whole:
+        is_imported = not row.is_rollouts and self._cfg.stages[row.stage].source == "imported"
+        whole = self._cfg.sampling.rollouts if row.is_rollouts or is_imported else 1
+        if row.uses and not (1 if is_imported else whole) <= row.num_rollouts <= whole:
             self._g3.add(f"trained with {row.num_rollouts} of {whole} rollouts", group=row.group_id, step=row.step)
-        if row.uses and row.is_rollouts and row.num_verdicts != row.num_rollouts:
+        if row.uses and row.num_verdicts != row.num_rollouts and (row.is_rollouts or row.num_verdicts):
             self._g8.add(f"trained with {row.num_verdicts} true verdicts on {row.num_rollouts} rollouts",
                          group=row.group_id, step=row.step)
         if row.reason in ("quarantined", "sampler_error", "verifier_error") and (not row.why or row.uses):

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,17 @@ class Outputs:
     """Value of the state before each response token, [R, K] with K value heads; None without a critic."""
     mean_R: Tensor | None = None
     """Mean over the vocabulary of the log-probs there, no gradient; None unless asked for."""
+    energy_R: Tensor | None = None
+    """Squared norm of the gradient of `logp_R` by the logits, 1 - 2 p + sum of p^2 over the temperature's square; None
+    unless asked for."""
+
+
+class Asked(NamedTuple):
+    """What a pass makes besides log-probs: mean over the vocabulary, entropy with gradient, energy."""
+
+    mean: bool
+    entropy: bool
+    energy: bool
 
 
 class Policy(nn.Module):
@@ -84,7 +95,7 @@ class Policy(nn.Module):
         return torch.device(next(self.model.parameters()).device)
 
     def outputs(self, batch: PackedBatch, temperature: float, with_values: bool = True,
-                with_mean: bool = False, with_entropy: bool = False) -> Outputs:
+                with_mean: bool = False, with_entropy: bool = False, with_energy: bool = False) -> Outputs:
         """Runs the model over one packed row. `temperature` counts unless the row brings one for each token;
         `with_entropy`: the entropy carries gradient."""
         device = self.device
@@ -93,7 +104,8 @@ class Policy(nn.Module):
         spans = attention.Spans.of(batch.cu_seqlens, device)
         hidden_RE = _trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
         divisor = temperature if batch.temperature_R is None else torch.from_numpy(batch.temperature_R).to(device)
-        logp_R, entropy_R, mean_R = self._log_probs(hidden_RE, target_R, divisor, with_mean, with_entropy)
+        asked = Asked(with_mean, with_entropy, with_energy)
+        logp_R, entropy_R, mean_R, energy_R = self._log_probs(hidden_RE, target_R, divisor, asked)
         values_R = None
         if with_values and self.value_head is not None:
             state_RE = hidden_RE
@@ -102,21 +114,21 @@ class Policy(nn.Module):
             if self.critic_kind == "head_detached":
                 state_RE = state_RE.detach()
             values_R = self.value_head(state_RE.float()).squeeze(-1)
-        return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None)
+        return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None, energy_R if with_energy else None)
 
     def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor,
-                   with_mean: bool, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
+                   asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         size = max(1, _CHUNK_VALUES // head.weight.shape[0])
         if len(target_R) <= size:
-            return _chunk(head, hidden_RE, target_R, temperature, with_mean, with_entropy)
+            return _chunk(head, hidden_RE, target_R, temperature, asked)
         # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
         starts = range(0, len(target_R), size)
         divisors = [temperature[at:at + size] if isinstance(temperature, Tensor) else temperature for at in starts]
-        parts = [checkpoint(_chunk, head, h, t, d, with_mean, with_entropy, use_reentrant=False) for h, t, d in
+        parts = [checkpoint(_chunk, head, h, t, d, asked, use_reentrant=False) for h, t, d in
                  zip(torch.split(hidden_RE, size), torch.split(target_R, size), divisors, strict=True)]
-        logp_R, entropy_R, mean_R = (torch.cat(column) for column in zip(*parts, strict=True))
-        return logp_R, entropy_R, mean_R
+        logp_R, entropy_R, mean_R, energy_R = (torch.cat(column) for column in zip(*parts, strict=True))
+        return logp_R, entropy_R, mean_R, energy_R
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is published: names and parameters of the language model alone, tied ones once."""
@@ -134,20 +146,25 @@ def _trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Sp
     return hidden_TE
 
 
-def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, with_mean: bool,
-           with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-prob of the token, entropy, and mean log-prob over the vocabulary (0 unless asked for)."""
+def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor,
+           asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-prob of the token, entropy; mean log-prob over the vocabulary and energy (0 unless asked for)."""
     logits_RV = head(hidden_RE).float()
     if isinstance(temperature, Tensor):
         logits_RV = logits_RV / temperature[:, None]
     elif temperature != 1.0:
         logits_RV = logits_RV / temperature
     logp_RV = F.log_softmax(logits_RV, dim=-1)
-    with torch.set_grad_enabled(with_entropy and torch.is_grad_enabled()):
+    with torch.set_grad_enabled(asked.entropy and torch.is_grad_enabled()):
         entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
     with torch.no_grad():
-        mean_R = logp_RV.mean(-1) if with_mean else torch.zeros_like(entropy_R)
-    return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R, mean_R
+        mean_R = logp_RV.mean(-1) if asked.mean else torch.zeros_like(entropy_R)
+        energy_R = torch.zeros_like(entropy_R)
+        if asked.energy:
+            prob_RV = logp_RV.exp()
+            energy_R = 1 - 2 * prob_RV.gather(1, target_R[:, None]).squeeze(1) + prob_RV.square().sum(-1)
+            energy_R = energy_R / temperature**2
+    return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R, mean_R, energy_R
 
 
 def load_model(directory: Path, dtype: str = "float32", device: str | torch.device = "cpu",

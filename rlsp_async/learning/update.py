@@ -92,7 +92,7 @@ def minibatches(kept: pack.Longs, group_S: pack.Longs, num: int, seed: tuple[int
 
 def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan) -> Rollouts:
     """What advantages are made of, with the weights as they are before the step. `old` is made here only when the
-    critic or the reference ask for a pass anyway."""
+    critic, the reference or the baseline ask for a pass anyway."""
     needs = parts.algorithm.needs(parts.cfg)
     everyone = np.arange(len(sequences.responses))
     behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
@@ -101,9 +101,10 @@ def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan:
                         mask_N=torch.isfinite(behaviour_N), lag_N=_lags(sequences, plan),
                         prompt_B=torch.from_numpy(pack.numbers(sequences.prompts)),
                         text_B=torch.from_numpy(pack.numbers(sequences.prompts, sequences.responses)))
-    if needs & {"values", "reference"}:
-        found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs)
-        rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N)
+    if needs & {"values", "reference", "energy"}:
+        found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs, "energy" in needs)
+        rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N,
+                           energy_N=found.energy_N)
     if "reference" in needs:
         if parts.reference is None:
             raise ConfigError(f"{plan.where}: the algorithm needs a reference policy and there is none")
@@ -152,19 +153,21 @@ class Scores(NamedTuple):
     logp_N: Tensor
     values_N: Tensor | None
     mean_N: Tensor | None
+    energy_N: Tensor | None
 
 
 @torch.no_grad()
 def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
-          with_values: bool = False, with_mean: bool = False) -> Scores:
-    """Log-probs, and if asked for values and mean log-probs over the vocabulary, of the members' response tokens."""
+          with_values: bool = False, with_mean: bool = False, with_energy: bool = False) -> Scores:
+    """Log-probs of the members' response tokens; if asked for values, mean log-probs over the vocabulary, energies."""
     num, heads = len(sequences.behaviour_N), policy.num_values
     values = torch.zeros(num if heads == 1 else (num, heads)) if with_values else None
-    found = Scores(torch.zeros(num), values, torch.zeros(num) if with_mean else None)
+    mean_N, energy_N = (torch.zeros(num) if asked else None for asked in (with_mean, with_energy))
+    found = Scores(torch.zeros(num), values, mean_N, energy_N)
     for numbers in _micro_batches(sequences, members, plan):
         batch = pack.build(sequences, numbers)
-        out = policy.outputs(batch, plan.temperature, with_values, with_mean)
-        for column, made in zip(found, (out.logp_R, out.values_R, out.mean_R), strict=True):
+        out = policy.outputs(batch, plan.temperature, with_values, with_mean, with_energy=with_energy)
+        for column, made in zip(found, (out.logp_R, out.values_R, out.mean_R, out.energy_R), strict=True):
             if column is not None and made is not None:
                 column[batch.flat_R] = made.cpu()
     return found

@@ -117,8 +117,8 @@ def _shape(table: dict[str, Any]) -> Shape:
 
 
 def rollouts_per_group(cfg: RunConfig, stage: Stage) -> int:
-    """A demonstration is a group of one."""
-    return 1 if stage.source != "rollouts" else cfg.sampling.rollouts
+    """A demonstration is a group of one; an imported group has as many as a sampled one, or fewer."""
+    return 1 if stage.source == "demonstrations" else cfg.sampling.rollouts
 
 
 def tokens_per_step(cfg: RunConfig, stage: Stage) -> int:

@@ -52,8 +52,8 @@ def read_groups(source: str) -> dict[str, Group]:
     }
 
 
-def render() -> str:
-    """The whole page."""
+def render(without: frozenset[str] = frozenset()) -> str:
+    """The whole page; `without` the options of these algorithms."""
     groups = read_groups((PACKAGE / "sections.py").read_text(encoding="utf-8"))
     parts = [HEAD, *_sections(groups, "RunConfig", "")]
     for folder, title, key in (
@@ -66,7 +66,7 @@ def render() -> str:
         ("replay/success", "Options of success replay", "stages.NAME.success_replay"),
     ):
         parts.append(f"## {title}: `{key}`\n\n")
-        parts += _options(folder)
+        parts += _options(folder, without if folder == "algos" else frozenset())
     spawn = read_groups((PACKAGE / "replay" / "spawn.py").read_text(encoding="utf-8"))["Config"]
     parts += ["## Options of spawning: `stages.NAME.spawn`", _table(spawn.settings)]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
@@ -117,9 +117,11 @@ def _inner(kind: str, groups: dict[str, Group]) -> str | None:
     return bare if bare in groups else None
 
 
-def _options(folder: str) -> Iterator[str]:
+def _options(folder: str, without: frozenset[str] = frozenset()) -> Iterator[str]:
     """What all modules of a folder share (`...Config` in its base.py), then the `Config` of each."""
     for path in sorted((PACKAGE / folder).glob("*.py"), key=lambda path: (path.stem != "base", path.stem)):
+        if path.stem in without:
+            continue
         for name, group in read_groups(path.read_text(encoding="utf-8")).items():
             if name.endswith("Config") and group.settings:
                 yield "### All of them" if path.stem == "base" else f"### `{path.stem}`"

@@ -1,1 +1,1 @@
-"""`rlsp export` takes rollouts out of a run's journal, `rlsp import` puts them into another run, as JSON lines."""
+"""`rlsp export` takes rollouts out of a run's journal, `rlsp import` puts them into another run, as rows of a file."""

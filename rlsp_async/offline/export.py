@@ -1,4 +1,4 @@
-"""`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines.
+"""`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines or Parquet.
 
     rollouts         one line a rollout of a judged training group: prompt, answer, response, status, reward parts,
                      where it comes from; with --tokens its ids and log-probs too, so that `rlsp import` takes them
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,23 +20,26 @@ import msgspec
 
 from rlsp_async.audit.history import GroupRow, History, decoded
 from rlsp_async.columns import floats, ints
-from rlsp_async.errors import DataError, unwritable
+from rlsp_async.errors import DataError, MachineError, unwritable
 from rlsp_async.messages import Rollout, RolloutGroup, Verdict
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`rlsp export`."""
-    parser = commands.add_parser("export", help="rollouts of a run's journal as JSON lines on stdout")
+    parser = commands.add_parser("export", help="rollouts of a run's journal, as JSON lines or Parquet")
     parser.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
     parser.add_argument("--what", choices=("rollouts", "demonstrations"), default="rollouts",
                         help="demonstrations: correct ones only, as the task `jsonl` reads them (default: rollouts)")
     parser.add_argument("--stage", default="", metavar="NAME", help="of this stage only")
-    parser.add_argument("--out", default="", metavar="FILE", help="write there instead of on stdout")
+    parser.add_argument("--out", default="", metavar="FILE", help="write there instead of on stdout; as Parquet "
+                        "when the name ends with .parquet (put together in memory)")
     parser.add_argument("--tokens", action="store_true", help="token ids, log-probs and versions as well")
 
 
 def export(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     """Prints the lines; how many there were, and how many groups were pruned, goes to stderr."""
+    if arguments.out.endswith(".parquet"):
+        return _write_parquet(arguments)
     if arguments.out:
         try:
             with open(arguments.out, "w", encoding="utf-8") as file:
@@ -47,6 +50,35 @@ def export(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
 
 
 def _print(arguments: argparse.Namespace, out: TextIO) -> int:
+    def write(line: dict[str, Any]) -> None:
+        print(msgspec.json.encode(line).decode(), file=out)
+
+    return _each(arguments, write)
+
+
+def _write_parquet(arguments: argparse.Namespace) -> int:
+    """One table. Raises MachineError without pyarrow, or where the file cannot be written."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise MachineError(f"{arguments.out}: Parquet needs pyarrow; pip install 'rlsp_async[parquet]'") from None
+    rows: list[dict[str, Any]] = []
+    code = _each(arguments, rows.append)
+    if not rows:
+        raise DataError(f"{arguments.run} holds none of these rows: no table was written")
+    for row in rows:
+        if not row.get("parts", True):
+            del row["parts"]  # Parquet knows no object without fields
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), arguments.out)
+    except OSError as e:
+        raise unwritable(Path(arguments.out), e) from None
+    return code
+
+
+def _each(arguments: argparse.Namespace, write: Callable[[dict[str, Any]], None]) -> int:
+    """Every wanted line, to `write`."""
     history = History(Path(arguments.run))
     num_rows = num_pruned = 0
     try:
@@ -58,7 +90,7 @@ def _print(arguments: argparse.Namespace, out: TextIO) -> int:
                 continue
             num_pruned += row.body is None
             for line in lines(row, arguments.what, tokens=arguments.tokens):
-                print(msgspec.json.encode(line).decode(), file=out)
+                write(line)
                 num_rows += 1
     finally:
         history.close()

@@ -1,11 +1,13 @@
-"""`rlsp import FILE.jsonl --run CONFIG`: rollouts or demonstrations for the stages with source = "imported".
+"""`rlsp import FILE --run CONFIG`: rollouts or demonstrations for the stages with source = "imported".
 
     {"prompt": "2 + 2 =", "response": "4"}                                      a demonstration
     {"prompt": "2 + 2 =", "response": "5", "answer": "4", "status": "wrong"}    a judged rollout; or "reward": 0.0
     {..., "prompt_ids": [..], "token_ids": [..], "logprobs": [..]}              with the behaviour's log-probs
+    {..., "group": 17}                                                          --group-by group: rollouts of one group
 
-That is what `rlsp export` prints. RUN is prepared if it is not there; the rows are encoded with its tokenizer, checked,
-and written to RUN/imported.jsonl, whole or not at all; several imports add up. A run that has begun takes no more.
+That is what `rlsp export` writes; the rows may come as JSON lines, JSON, CSV, Parquet or Arrow. RUN is prepared if it
+is not there; the rows are encoded with its tokenizer, checked, with --verify judged by its verifier, and written to
+RUN/imported.jsonl, whole or not at all; several imports add up. A run that has begun takes no more.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import math
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,8 @@ from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Prompt, Verdict, VerdictStatus
 from rlsp_async.observe import estimate
-from rlsp_async.replay.imported import FILE, ImportedRow
+from rlsp_async.offline.grouping import EncodedRow, grouped
+from rlsp_async.replay.imported import FILE, ImportedGroup, ImportedRollout
 from rlsp_async.tasks.rows import Row, read_rows, text_field
 
 TRUE: tuple[VerdictStatus, ...] = ("correct", "wrong", "unparsable")
@@ -35,10 +39,15 @@ TRUE: tuple[VerdictStatus, ...] = ("correct", "wrong", "unparsable")
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`rlsp import`."""
-    parser = commands.add_parser("import", help="rollouts or demonstrations from JSON lines, for a run to train on")
-    parser.add_argument("file", metavar="FILE.jsonl", help="as `rlsp export` prints them (also .jsonl.gz)")
+    parser = commands.add_parser("import", help="rollouts or demonstrations from a file, for a run to train on")
+    parser.add_argument("file", metavar="FILE", help="rows as `rlsp export` writes them: .jsonl, .json, .csv, .parquet "
+                        "or .arrow")
     parser.add_argument("--run", required=True, metavar="CONFIG", dest="config",
                         help="the run's TOML file; its directory is prepared if it is not there")
+    parser.add_argument("--group-by", default="", metavar="FIELD", help="rows with the same value there become groups "
+                        "of up to sampling.rollouts, e.g. group or prompt_id (default: every row alone)")
+    parser.add_argument("--verify", action="store_true", help="judge the responses with the task's verifier, whatever "
+                        "the file says of them")
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as in `rlsp run`")
 
 
@@ -56,9 +65,26 @@ def import_rows(arguments: argparse.Namespace) -> int:
         require_same(cfg, cfg.directory)
     else:
         prepare(cfg)
-    num, total = write(cfg, Path(arguments.file))
-    print(f"rlsp import: {num} rows of {arguments.file}; {cfg.directory / FILE} holds {total}", file=sys.stderr)
+    counts: Counter[str] = Counter()
+    num, total = write(cfg, Path(arguments.file), arguments.group_by, arguments.verify, counts)
+    print(f"rlsp import: {num} rows of {arguments.file}; {cfg.directory / FILE} holds {total} groups", file=sys.stderr)
+    for text in about(counts):
+        print(f"rlsp import: {text}", file=sys.stderr)
     return 0
+
+
+def about(counts: Counter[str]) -> Iterator[str]:
+    """What the verifier and the grouping made of the rows, one sentence each."""
+    if judged := counts.total() - counts["lonely"] - counts["differs"]:
+        shown = ", ".join(f"{counts[status]} {status}" for status in (*TRUE, "left out") if counts[status])
+        yield f"{judged} responses judged here: {shown}"
+    if counts["left out"]:
+        yield (f"{counts['left out']} responses were left out: the verifier timed out or failed on them, and no "
+               "verdict is made up")
+    if counts["differs"]:
+        yield f"{counts['differs']} verdicts differ from the file's; those made here count"
+    if counts["lonely"]:
+        yield f"{counts['lonely']} groups hold a single rollout: for them a group's baseline says nothing"
 
 
 def has_begun(journal: Path) -> bool:
@@ -72,22 +98,22 @@ def has_begun(journal: Path) -> bool:
         history.close()
 
 
-def write(cfg: RunConfig, source: Path) -> tuple[int, int]:
-    """Adds the rows of a file to RUN/imported.jsonl; (how many, how many there are now). Raises DataError."""
+def write(cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False,
+          counts: Counter[str] | None = None) -> tuple[int, int]:
+    """Adds the rows of a file to RUN/imported.jsonl; (rows added, groups there now). Raises DataError."""
+    counts = Counter() if counts is None else counts
     target = cfg.directory / FILE
     part, num, total = target.with_suffix(".part"), 0, 0
-    judged = _is_judged(target)
     try:
         if target.exists():
             shutil.copyfile(target, part)
         with part.open("ab") as file:
-            for row in encoded(cfg, source):
-                judged = row.verdict is not None if judged is None else judged
-                if judged != (row.verdict is not None):
-                    raise DataError(f"{row.prompt.source}: {'has no' if judged else 'has a'} status or reward, unlike "
-                                    "the rows before it: a batch is judged or it is not; import them into two runs")
-                file.write(msgspec.json.encode(row) + b"\n")
-                num += 1
+            for group in _groups(cfg, source, group_by, verify, counts):
+                file.write(msgspec.json.encode(group) + b"\n")
+                num += len(group.rollouts)
+                counts["lonely"] += bool(group_by) and len(group.rollouts) == 1
+            if not num:
+                raise DataError(f"{source}: nothing is left to train on")
             file.flush()
             os.fsync(file.fileno())
         with part.open("rb") as file:
@@ -100,18 +126,45 @@ def write(cfg: RunConfig, source: Path) -> tuple[int, int]:
     return num, total
 
 
+def _groups(cfg: RunConfig, source: Path, group_by: str, verify: bool, counts: Counter[str]) -> Iterator[ImportedGroup]:
+    judged = _is_judged(cfg.directory / FILE)
+    if judged is False and verify:
+        raise DataError(f"{cfg.directory / FILE} holds rows without a verdict: a batch is judged or it is not; import "
+                        "into another run")
+    rows = encoded(cfg, source, group_by, verify)
+    groups = grouped(rows if verify else _alike(rows, judged), cfg.sampling.rollouts)
+    if not verify:
+        return groups
+    from rlsp_async.offline.judging import judged_here
+
+    return judged_here(cfg, groups, counts)
+
+
 def _is_judged(target: Path) -> bool | None:
     if not target.exists():
         return None
     with target.open("rb") as file:
-        return msgspec.json.decode(file.readline(), type=ImportedRow).verdict is not None
+        return msgspec.json.decode(file.readline(), type=ImportedGroup).rollouts[0].verdict is not None
 
 
-def encoded(cfg: RunConfig, source: Path) -> Iterator[ImportedRow]:
+def _alike(rows: Iterator[EncodedRow], judged: bool | None) -> Iterator[EncodedRow]:
+    """The rows; raises DataError at the first that is judged where others are not."""
+    for row in rows:
+        judged = row.rollout.verdict is not None if judged is None else judged
+        if judged != (row.rollout.verdict is not None):
+            raise DataError(f"{row.where}: {'has no' if judged else 'has a'} status or reward, unlike "
+                            "the rows before it: a batch is judged or it is not; import them into two runs")
+        yield row
+
+
+def encoded(cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False) -> Iterator[EncodedRow]:
     """The rows of a file, checked. Raises DataError with FILE:LINE."""
     tokenizer, shape = tokens.load_tokenizer(cfg.directory / "model"), estimate.model_shape(cfg)
-    for line, row in read_rows(source):
+    for line, fields in read_rows(source):
         where = f"{source}:{line}"
+        row = {name: value for name, value in fields.items() if value is not None}  # tables have every column
+        if verify:
+            text_field(row, "answer", where, empty_ok=True)
         prompt = Prompt(prompt_id=f"imported/{source.name}/{line}", task=cfg.task.name, source=f"{source.name}:{line}",
                         text=text_field(row, "prompt", where), answer=str(row.get("answer", "")),
                         chat=row.get("chat") is True, system=str(row.get("system", "")), selector="imported")
@@ -128,8 +181,10 @@ def encoded(cfg: RunConfig, source: Path) -> Iterator[ImportedRow]:
         if shape and len(prompt_ids) + len(token_ids) > shape.context:
             raise DataError(f"{where}: {len(prompt_ids)} and {len(token_ids)} tokens do not fit the model's window of "
                             f"{shape.context}; leave the row out")
-        yield ImportedRow(prompt=prompt, response=response, prompt_ids=prompt_ids, token_ids=token_ids,
-                          logprobs=logprobs, verdict=verdict_of(row, where))
+        yield EncodedRow(
+            where=where, key=text_field(row, group_by, where) if group_by else "", prompt=prompt, prompt_ids=prompt_ids,
+            rollout=ImportedRollout(response=response, token_ids=token_ids, logprobs=logprobs,
+                                    verdict=verdict_of(row, where)))
 
 
 def verdict_of(row: Row, where: str) -> Verdict | None:
@@ -148,7 +203,8 @@ def verdict_of(row: Row, where: str) -> Verdict | None:
     if not isinstance(parts, dict):
         raise DataError(f"{where}: parts must be an object of numbers")
     return Verdict(status=known, verifier="imported",
-                   parts={str(name): _number(value, f"{where}: parts.{name}") for name, value in parts.items()})
+                   parts={str(name): _number(value, f"{where}: parts.{name}") for name, value in parts.items()
+                          if value is not None})
 
 
 def _logprobs(row: Row, where: str) -> list[float]:

@@ -52,6 +52,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """True verdicts (correct, wrong, unparsable) it carries."""
     num_correct: int = -1
     """Verdicts `correct`; -1: nobody judged it."""
+    has_signal: bool = False
+    """Two of its rollouts can have earned differently, by outcome or by exploration (`outcomes.has_signal`)."""
     propensity: float = 1.0
     """Probability with which its prompt was drawn, relative to uniform."""
     temperature: float = 0.0

@@ -1,7 +1,8 @@
-"""Imported rollouts as groups: the file RUN/imported.jsonl that `rlsp import` wrote, one group of one rollout a row.
+"""Imported rollouts as groups: the file RUN/imported.jsonl that `rlsp import` wrote, one group a line.
 
-They are old data of unknown versions, so to the laws they are demonstrations: one rollout, no lag, `max_uses` counts. A
-row that was judged brings its verdict, and so a reward. Each pass over the file has an order of its own.
+They are old data of unknown versions, so to the laws they are demonstrations: no lag, `max_uses` counts; but a group
+may hold up to `sampling.rollouts` of them. What was judged brings its verdicts, and so rewards. Each pass over the file
+has an order of its own.
 """
 
 from __future__ import annotations
@@ -21,19 +22,25 @@ FILE = "imported.jsonl"
 VERSION = -1
 
 
-class ImportedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One rollout, encoded and checked."""
+class ImportedRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """One response, encoded and checked."""
 
-    prompt: Prompt
     response: str
-    prompt_ids: list[int]
     token_ids: list[int]
     logprobs: list[float] = []
     """Behaviour log-probs at temperature 1; empty: unknown, which a loss with ratios must not be given."""
     verdict: Verdict | None = None
 
 
-_row = msgspec.json.Decoder(ImportedRow).decode
+class ImportedGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """One line: responses to one prompt, all of them judged or none."""
+
+    prompt: Prompt
+    prompt_ids: list[int]
+    rollouts: list[ImportedRollout]
+
+
+_group = msgspec.json.Decoder(ImportedGroup).decode
 
 
 class Imported:
@@ -56,17 +63,22 @@ class Imported:
 
     def _group(self, line: bytes, index: int, visit: int) -> VerifiedGroup:
         try:
-            row = _row(line)
+            made = _group(line)
         except msgspec.DecodeError as e:
             raise DataError(f"{self._path}:{index + 1} is not what `rlsp import` wrote: {e}") from None
-        num = len(row.token_ids)
-        rollout = Rollout(index=0, token_ids=pack_ints(row.token_ids), text=row.response, sampler="imported",
-                          logprobs=pack_floats(np.array(row.logprobs) if row.logprobs else np.zeros(num)),
-                          versions=pack_ints(np.full(num, VERSION)))
-        prompt = msgspec.structs.replace(row.prompt, index=index, visit=visit)
-        group = RolloutGroup(group_id=0, prompt=prompt, prompt_ids=pack_ints(row.prompt_ids), rollouts=[rollout],
-                             sampling=Sampling(max_new_tokens=num, rollouts=1), provenance="demonstration")
-        return VerifiedGroup(group=group, verdicts=[row.verdict] if row.verdict else [])
+        rollouts = [_rollout(i, one) for i, one in enumerate(made.rollouts)]
+        prompt = msgspec.structs.replace(made.prompt, index=index, visit=visit)
+        sampling = Sampling(max_new_tokens=max(len(one.token_ids) for one in made.rollouts), rollouts=len(rollouts))
+        group = RolloutGroup(group_id=0, prompt=prompt, prompt_ids=pack_ints(made.prompt_ids), rollouts=rollouts,
+                             sampling=sampling, provenance="demonstration")
+        return VerifiedGroup(group=group, verdicts=[one.verdict for one in made.rollouts if one.verdict])
+
+
+def _rollout(index: int, one: ImportedRollout) -> Rollout:
+    num = len(one.token_ids)
+    return Rollout(index=index, token_ids=pack_ints(one.token_ids), text=one.response, sampler="imported",
+                   logprobs=pack_floats(np.array(one.logprobs) if one.logprobs else np.zeros(num)),
+                   versions=pack_ints(np.full(num, VERSION)))
 
 
 def line_offsets(path: Path) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, Stage
 from rlsp_async.errors import LawError
 from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Stepped, Success
 from rlsp_async.replay.rows import select
@@ -34,7 +34,7 @@ def check_manifest(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -
     stage = cfg.stages[manifest.stage]
     rows = {row[0]: row[1:] for row in select(db, _ROWS, manifest.groups)}
     for group_id in manifest.groups:
-        wrong = _wrong(rows.get(group_id), manifest.step, stage.max_lag, stage.max_uses, cfg.sampling.rollouts)
+        wrong = _wrong(rows.get(group_id), manifest.step, stage, cfg.sampling.rollouts)
         if wrong:
             raise LawError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
     check_replayed(db, cfg, manifest)
@@ -74,23 +74,30 @@ def _wrongly_replayed(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest
     return f"it has {one.uses} uses of {most.max_uses}" if most.max_uses and one.uses > most.max_uses else ""
 
 
-def _wrong(row: tuple[Any, ...] | None, step: int, max_lag: int, max_uses: int,
-           rollouts: int) -> str:
+def _wrong(row: tuple[Any, ...] | None, step: int, stage: Stage, rollouts: int) -> str:
     if row is None:
         return "the journal does not know it"
     state, charged_for, provenance, oldest, uses, num_rollouts, num_verdicts = row
     lag = 0 if provenance == "demonstration" else step - 1 - oldest
     if state != "training" or charged_for != step:
         return f"it is {state}, charged for step {charged_for}"
-    if not 0 <= lag <= max_lag:
-        return f"its lag is {lag}, outside 0..{max_lag}"
-    if not 1 <= uses <= max_uses:
-        return f"it has {uses} uses of {max_uses}"
-    if num_rollouts != (1 if provenance == "demonstration" else rollouts):
+    if not 0 <= lag <= stage.max_lag:
+        return f"its lag is {lag}, outside 0..{stage.max_lag}"
+    if not 1 <= uses <= stage.max_uses:
+        return f"it has {uses} uses of {stage.max_uses}"
+    if not is_whole(stage, provenance, num_rollouts, rollouts):
         return f"it has {num_rollouts} rollouts of {rollouts}"
-    if provenance != "demonstration" and num_verdicts != num_rollouts:
+    if num_verdicts != num_rollouts and (provenance != "demonstration" or num_verdicts):
         return f"it has {num_verdicts} true verdicts on {num_rollouts} rollouts"
     return ""
+
+
+def is_whole(stage: Stage, provenance: str, num: int, rollouts: int) -> bool:
+    """Whether a group may have `num` rollouts: `rollouts` when it was sampled, one of a task's demonstrations, no more
+    than `rollouts` when it was imported, from wherever."""
+    if provenance != "demonstration":
+        return num == rollouts
+    return 1 <= num <= rollouts if stage.source == "imported" else num == 1
 
 
 def check_step(db: sqlite3.Connection, stepped: Stepped) -> None:

@@ -122,14 +122,15 @@ class Ledger:
         """issued -> sampled. Raises DataError when the rollouts are not a whole group."""
         return self._take_in(group, "sampled", now)
 
-    def demonstrated(self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float) -> Put:
+    def demonstrated(self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float,
+                     has_signal: bool = False) -> Put:
         """A demonstration is born ready: nobody samples or verifies it. An imported one may bring its verdicts."""
         self.issue(head)
         taken = self._take_in(group, "ready", now)
         if not verdicts:
             return taken
         self.verdicts[head.group_id] = verdicts
-        counted = self._move(head.group_id, num_verdicts=len(verdicts),
+        counted = self._move(head.group_id, num_verdicts=len(verdicts), has_signal=has_signal,
                              num_correct=sum(verdict.status == "correct" for verdict in verdicts))
         return Put(head=counted, body=group, verdicts=verdicts)
 
@@ -144,13 +145,13 @@ class Ledger:
                           sampled_s=now, lost=0, deaths=0, faults=0, **(self._turn(now) if state == "ready" else {}))
         return Put(head=head, body=group)
 
-    def verified(self, group_id: int, verdicts: list[Verdict], now: float) -> Put:
+    def verified(self, group_id: int, verdicts: list[Verdict], now: float, has_signal: bool = False) -> Put:
         """sampled -> ready."""
         self.verdicts[group_id] = verdicts
         num_true = sum(verdict.is_true for verdict in verdicts)
         num_correct = sum(verdict.status == "correct" for verdict in verdicts)
         head = self._move(group_id, state="ready", lost=0, deaths=0, faults=0, num_verdicts=num_true,
-                          num_correct=num_correct, **self._turn(now))
+                          num_correct=num_correct, has_signal=has_signal, **self._turn(now))
         return Put(head=head, verdicts=verdicts)
 
     def take(self, group_id: int, step: int) -> Put:

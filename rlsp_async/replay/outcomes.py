@@ -31,9 +31,7 @@ def judged(state: HubState, out: Effects, head: Head, now: float) -> None:
         return
     if not head.parent:  # how often its parent's problem is solved does not follow from a child
         _learn(state, out, head)
-    stage = state.cfg.stages[head.stage]
-    group, verdicts = state.ledger.bodies[head.group_id], state.ledger.verdicts[head.group_id]
-    if stage.drop_no_signal and not has_signal(group, verdicts, stage.reward):
+    if state.cfg.stages[head.stage].drop_no_signal and not head.has_signal:
         drop(state, out, head.group_id, "no_signal", now)
         _bounded(state, out, head.stage, now)
 

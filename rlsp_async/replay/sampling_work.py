@@ -17,6 +17,7 @@ from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling, Verif
 from rlsp_async.replay.crew import Worker
 from rlsp_async.replay.heads import Cursor, Head, Learnt
 from rlsp_async.replay.ledger import check_whole, count_tokens, versions_of
+from rlsp_async.replay.outcomes import has_signal
 from rlsp_async.replay.select import is_stale, num_to_admit
 from rlsp_async.replay.setbacks import charge, drop, void
 from rlsp_async.replay.spawn import SPAWNED, child_head, stamped
@@ -110,7 +111,8 @@ def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, 
         group = _numbered(made.group, state.next_group_id(), phase.stage)
         head = Head(group_id=group.group_id, stage=phase.stage, provenance="demonstration", index=group.prompt.index,
                     visit=group.prompt.visit, issued_s=now)
-        record = state.ledger.demonstrated(head, group, made.verdicts, now)
+        signal = bool(made.verdicts) and has_signal(group, made.verdicts, state.cfg.stages[phase.stage].reward)
+        record = state.ledger.demonstrated(head, group, made.verdicts, now, signal)
         out.records.append(record)
         _received(state, out, record.head.num_tokens)
         _count_up(state, out, source)

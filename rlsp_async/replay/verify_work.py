@@ -10,7 +10,7 @@ import math
 
 from rlsp_async.messages import Verdict, VerdictSet, VerifyItem, VerifyJob
 from rlsp_async.replay.crew import Worker
-from rlsp_async.replay.outcomes import judged
+from rlsp_async.replay.outcomes import has_signal, judged
 from rlsp_async.replay.select import is_stale
 from rlsp_async.replay.setbacks import charge, drop, outcome, void
 from rlsp_async.replay.state import Effects, HubState
@@ -48,7 +48,8 @@ def accept_verdicts(state: HubState, out: Effects, verdicts: VerdictSet, now: fl
     if wrong:
         charge(state, out, group_id, "verify", "faults", wrong, now)
         return True
-    record = state.ledger.verified(group_id, verdicts.verdicts, now)
+    signal = has_signal(state.ledger.bodies[group_id], verdicts.verdicts, state.cfg.stages[head.stage].reward)
+    record = state.ledger.verified(group_id, verdicts.verdicts, now, signal)
     out.records.append(record)
     state.forget(group_id)
     outcome(state, out, True, now)

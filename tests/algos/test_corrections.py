@@ -70,6 +70,38 @@ def test_dppo_masks_the_probability_that_moved_the_harmful_way():
         assert factor(CorrectionsConfig(mask="dppo_kl", mask_high=high), seen) == kept
 
 
+def test_divergence_adds_up_what_a_mean_of_log_ratios_cancels():
+    seen = view([math.exp(0.3), math.exp(-0.3), 1.0, math.exp(0.1)], rollout=[0, 0, 1, 1])
+    assert factor(CorrectionsConfig(reject="geometric"), seen) == [1, 1, 0, 0]
+    assert factor(CorrectionsConfig(reject="k3"), seen) == [0, 0, 1, 1]  # .0453 and .0026, against .01
+    for kind, first in (("k2", 0.045), ("k3", (math.cosh(0.3) - 1))):
+        for high, kept in ((first - 1e-4, [0, 0, 1, 1]), (first + 1e-4, [1] * 4)):
+            assert factor(CorrectionsConfig(reject=kind, reject_high=high), seen) == kept
+    assert factor(CorrectionsConfig(reject="k2"), view([math.exp(2.2), 1.0, math.exp(2.3)], rollout=[0, 0, 1])) == [1, 1, 0]
+
+
+def test_one_outlier_drops_its_rollout():
+    seen = view([1.0, 101.0, 99.0, 1.0, 2e-4, 0.9e-4], rollout=[0, 0, 1, 1, 2, 3])
+    assert factor(CorrectionsConfig(reject="outlier"), seen) == [0, 0, 1, 1, 1, 0]
+    assert factor(CorrectionsConfig(reject="outlier", reject_low=0.5, reject_high=1.5), seen) == [0] * 6
+    assert factor(CorrectionsConfig(reject="outlier"), view([1.0, 1e3], mask=[True, False])) == [1, 0]
+
+
+def test_kpop_masks_the_divergence_in_either_direction():
+    seen = view([1.5, 0.5, 1.5, 0.5], adv=[1.0, 1, -1, -1], behaviour=math.log(0.5))
+    divergence = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert factor(CorrectionsConfig(mask="kpop", mask_high=divergence - 1e-3), seen) == [0] * 4
+    assert factor(CorrectionsConfig(mask="kpop", mask_high=divergence + 1e-3), seen) == [1] * 4
+    assert factor(CorrectionsConfig(mask="kpop"), view([1e-3, 0.1], behaviour=math.log(0.9))) == [0, 1]  # 5.6, 1.85
+
+
+def test_lag_is_admitted_token_by_token():
+    seen = view([1.0] * 4, rollout=[0, 0, 0, 1], lag=[9, 8, 0, 3])
+    assert factor(CorrectionsConfig(mask="lag"), seen) == [0, 1, 1, 1]
+    assert factor(CorrectionsConfig(mask="lag", mask_high=2.0), seen) == [0, 0, 1, 0]
+    assert factor(CorrectionsConfig(mask="lag"), view([1.0])) == [1]
+
+
 DRIFTS = [0.01, 0.05, 0.1, 0.3, 0.6]
 
 
@@ -110,20 +142,24 @@ def slow(cfg, seen, limit):
     """The stages one token at a time, in python floats."""
     out = []
     rows = list(zip(seen.new.tolist(), seen.behaviour.tolist(), seen.adv.tolist(), seen.mask.tolist(),
-                    seen.rollout.tolist(), strict=True))
-    for new, behaviour, adv, alive, rollout in rows:
-        mine = [n - b for n, b, _, m, r in rows if r == rollout and m]
+                    seen.rollout.tolist(), seen.lag.tolist(), strict=True))
+    for new, behaviour, adv, alive, rollout, lag in rows:
+        mine = [n - b for n, b, _, m, r, _ in rows if r == rollout and m]
         if not alive:
             out.append(0.0)
             continue
         total, mean, log_ratio = sum(mine), sum(mine) / len(mine), new - behaviour
         harmful = adv * log_ratio > 0
         pi, mu = math.exp(new), math.exp(behaviour)
+        binary = mu * math.log(mu / pi) + (1 - mu) * math.log((1 - mu) / (1 - pi))
         rejected = {"none": False, "opsm": adv < 0 and -mean > 1e-4, "mis": math.exp(total) > 5.0,
-                    "geometric": not 0.999 <= math.exp(mean) <= 1.001}[cfg.reject]
+                    "geometric": not 0.999 <= math.exp(mean) <= 1.001,
+                    "k2": sum(0.5 * d * d for d in mine) / len(mine) > 2.5,
+                    "k3": sum(math.exp(d) - d - 1 for d in mine) / len(mine) > 0.01,
+                    "outlier": not all(1e-4 <= math.exp(d) <= 100.0 for d in mine)}[cfg.reject]
         masked = {"none": False, "icepop": not 0.5 <= math.exp(log_ratio) <= 5.0,
                   "dppo_tv": harmful and abs(pi - mu) > 0.2,
-                  "dppo_kl": harmful and mu * math.log(mu / pi) + (1 - mu) * math.log((1 - mu) / (1 - pi)) > 0.05,
+                  "dppo_kl": harmful and binary > 0.05, "kpop": binary > 2.0, "lag": lag > 8,
                   "m2po": log_ratio**2 > limit,
                   "m2po_released": harmful and not min(0.7, math.exp(-limit)) <= math.exp(log_ratio)
                   <= max(1.5, math.exp(limit) if limit < 99 else math.inf)}[cfg.mask]
@@ -137,7 +173,9 @@ def slow(cfg, seen, limit):
 @pytest.mark.parametrize("reject", ["none", *rejections.KINDS])
 def test_every_combination_is_that_of_a_slow_reference(reject, mask, weight):
     given = make.drawn((3, 1, 4, 2, 3), seed=3, spread=0.5)
-    seen = look(given.old.clamp(max=-0.1), given.behaviour.clamp(max=-0.1), given.adv, given.mask, given.rollout)
+    given.old[0] -= 6.0
+    seen = look(given.old.clamp(max=-0.1), given.behaviour.clamp(max=-0.1), given.adv, given.mask, given.rollout,
+                torch.arange(13))
     cfg = CorrectionsConfig(reject=reject, mask=mask, weight=weight)
     limit = corrections.measure(cfg, seen)
     torch.testing.assert_close(torch.tensor(factor(cfg, seen)), torch.tensor(slow(cfg, seen, limit)))
@@ -229,7 +267,7 @@ def test_what_counts_once_is_taken(name, options):
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"reject": "mis", "reject_low": 0.5}, "reject_low means something only to geometric"),
+    ({"reject": "mis", "reject_low": 0.5}, "reject_low means something only to geometric, outlier"),
     ({"mask": "dppo_tv", "mask_low": 0.5}, "mask_low means something only to icepop"),
     ({"weight_high": 2.0}, "name a stage or leave it out"),
     ({"mask": "icepop", "mask_high": -1.0}, "bounds are 0"),
@@ -282,3 +320,20 @@ def test_icepop_preset_is_the_surrogate_times_the_ratio_within_bounds():
     inside = torch.where((prox >= 0.5) & (prox <= 5.0), prox, 0.0)
     bare = make.replace(given, share=given.share * inside)
     torch.testing.assert_close(corrected_gradient(grpo, cfg, given), make.gradient(grpo.token_loss(cfg, bare)[0], given))
+
+
+def test_prime_rls_square_is_felt_by_masked_tokens_too():
+    given = make.replace(make.drawn(), value_share=torch.rand(10, generator=torch.Generator().manual_seed(2)))
+    cfg = base.load_algorithm(config.Algorithm(name="reinforce", preset="dppo_tv_prime"))[1]
+    rho, moved = (given.logp - given.behaviour).exp(), given.logp.exp() - given.behaviour.exp()
+    kept = given.mask & ~((given.adv > 0) & (moved > 0.2)) & ~((given.adv < 0) & (moved < -0.2))
+    assert bool((given.mask & ~kept).any())
+    slow_loss = (-(given.share * given.adv * rho)[kept].sum()
+                 + 1e-3 * (given.value_share * rho.log() ** 2)[given.mask].sum())
+    torch.testing.assert_close(corrected_gradient(reinforce, cfg, given), make.gradient(slow_loss, given))
+
+
+def test_dro_is_a_squared_log_ratio_beside_the_likelihood():
+    given, cfg = make.drawn(), base.load_algorithm(config.Algorithm(name="reinforce", preset="dro"))[1]
+    each = given.share * (-given.adv * given.logp + 0.05 * (given.logp - given.behaviour) ** 2)
+    torch.testing.assert_close(corrected_gradient(reinforce, cfg, given), make.gradient(each[given.mask].sum(), given))

@@ -32,6 +32,14 @@ def test_every_algorithm_trains_a_step_of_several_updates(model_dir, name):
     assert metrics["grad_norm"] > 0
 
 
+def test_the_baseline_of_least_variance_is_measured_before_the_step(model_dir):
+    options = {"baseline": "minimum_variance", "corrections": {"weight": "rollout", "ess_base": 1.0}}
+    made = [update.run(learning(model_dir, "reinforce", **options), *data(), plan(capacity)) for capacity in (256, 20)]
+    assert made[0] == pytest.approx(made[1], rel=1e-4, abs=1e-6)
+    assert made[0]["baseline_shift"] > 0
+    assert update.run(learning(model_dir, "reinforce"), *data(), plan())["loss"] != made[0]["loss"]
+
+
 def test_a_mask_that_leaves_nothing_moves_nothing(model_dir):
     parts = learning(model_dir, "reinforce", corrections={"mask": "icepop", "mask_low": 1e6, "mask_high": 1e7})
     metrics = update.run(parts, *data(), plan())

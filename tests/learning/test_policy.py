@@ -139,3 +139,15 @@ def test_the_mean_over_the_vocabulary_is_that_of_the_logits(model_dir, monkeypat
     expected = logits[0].mean(-1) - logits[0].logsumexp(-1)
     torch.testing.assert_close(mean_R, expected.detach())
     assert made.outputs(row, 0.5).mean_R is None
+
+
+def test_the_energy_is_the_squared_norm_of_the_gradient_by_the_logits(model_dir):
+    row, made = batch(num=2), policy.Policy(policy.load_model(model_dir))
+    logits = made.model.get_output_embeddings()(policy._trunk(
+        made.model.get_decoder(), torch.from_numpy(row.ids_T), torch.from_numpy(row.position_ids_T),
+        policy.attention.Spans.of(row.cu_seqlens, made.device))).detach()[row.source_R].requires_grad_()
+    for temperature in (1.0, 0.7):
+        logp = torch.log_softmax(logits / temperature, -1).gather(1, torch.from_numpy(row.target_R)[:, None])
+        grad = torch.autograd.grad(logp.sum(), logits)[0]
+        torch.testing.assert_close(made.outputs(row, temperature, with_energy=True).energy_R, grad.square().sum(-1))
+    assert made.outputs(row, 1.0).energy_R is None

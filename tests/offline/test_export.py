@@ -16,6 +16,7 @@ from rlsp_async.offline.export import export
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.tasks.jsonl import Config, load
+from rlsp_async.tasks.rows import read_rows
 from tests.replay.line import SmallTask, config, hello
 from tests.replay.test_policies import JudgingBench, L, S, V
 
@@ -88,3 +89,12 @@ def test_an_unknown_stage_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="has no stage 'sft'; there is rlsp"):
         exported(tmp_path, stage="sft")
     assert len(exported(tmp_path, stage="rlsp")) == 12
+
+
+def test_parquet_holds_the_same_rows(tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    finished(tmp_path)
+    assert exported(tmp_path, out=str(tmp_path / "out.parquet"), tokens=True) == []
+    assert [row for _, row in read_rows(tmp_path / "out.parquet")] == exported(tmp_path, tokens=True)
+    with pytest.raises(MachineError, match="cannot be written"):
+        exported(tmp_path, out=str(tmp_path / "no" / "out.parquet"))

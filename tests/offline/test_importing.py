@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from rlsp_async import tokens
 from rlsp_async.audit.show import audit
 from rlsp_async.columns import floats, ints
-from rlsp_async.config import RunConfig, Stage, Task, to_toml
+from rlsp_async.config import RunConfig, Stage, Task, Verifier, to_toml
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.offline.importing import has_begun, import_rows, verdict_of, write
-from rlsp_async.replay.imported import FILE, Imported
+from rlsp_async.messages import Prompt, Verdict
+from rlsp_async.offline.importing import about, has_begun, import_rows, verdict_of, write
+from rlsp_async.offline.judging import with_verdicts
+from rlsp_async.replay.imported import FILE, Imported, ImportedGroup, ImportedRollout
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.server import ReplayServer
 from rlsp_async.tasks.base import load_task
@@ -134,6 +137,100 @@ def test_a_hub_without_its_rows_says_what_to_do(cfg: RunConfig):
     (cfg.directory / FILE).write_text("{}\n", encoding="utf-8")
     with pytest.raises(DataError, match="is not what `rlsp import` wrote"):
         Imported(cfg).make(0, 1)
+
+
+# --- groups of several ------------------------------------------------------------------------------------------------
+
+
+def group(answer: str, key: Any, status: str = "wrong") -> dict[str, Any]:
+    return {**JUDGED, "answer": answer, "group": key, "status": status}
+
+
+def test_rows_with_the_same_key_are_groups_no_larger_than_sampled_ones(cfg: RunConfig, tmp_path: Path):
+    rows = [group("7", 1, "correct"), group("8", 2), group("7", 1), group("7", 1), group("8", 2)]
+    assert write(cfg, file_of(tmp_path, *rows), "group") == (5, 3)  # sampling.rollouts is 2: of three, one and two
+    made = [m for _, m in Imported(cfg).make(0, 3)]
+    assert sorted((m.group.prompt.answer, len(m.group.rollouts), len(m.verdicts)) for m in made) == [
+        ("7", 1, 1), ("7", 2, 2), ("8", 2, 2)]
+    pair = next(m.group for m in made if len(m.group.rollouts) == 2)
+    assert ([one.index for one in pair.rollouts], pair.sampling.rollouts) == ([0, 1], 2)
+
+
+def test_parquet_and_arrow_say_the_same_as_json_lines(cfg: RunConfig, tmp_path: Path):
+    pyarrow, feather, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.feather", "pyarrow.parquet"))
+
+    rows = [{**group("7", 1, "correct"), "prompt_ids": [1], "token_ids": [2, 3], "logprobs": [-1.0, -0.5]},
+            {**group("8", 2), "parts": {"correct": 0.0}}]
+    write(cfg, file_of(tmp_path, *rows), "group")
+    expected = (cfg.directory / FILE).read_text()
+    table = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(table, tmp_path / "in.parquet")
+    feather.write_feather(table, str(tmp_path / "in.arrow"), compression="uncompressed")
+    for name in ("in.parquet", "in.arrow"):
+        (cfg.directory / FILE).unlink()
+        assert write(cfg, tmp_path / name, "group") == (2, 2)
+        assert (cfg.directory / FILE).read_text() == expected.replace("in.jsonl", name)
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    (JUDGED, "has no field 'group'"),
+    (group("8", 1), "it shares its group '1' with"),
+    ({**group("7", 1), "prompt": "1 2 3 4 -> 7 <think>"}, "has another prompt or answer"),
+])
+def test_a_group_is_of_one_prompt(cfg: RunConfig, tmp_path: Path, row: dict[str, Any], words: str):
+    with pytest.raises(DataError, match=words) as error:
+        write(cfg, file_of(tmp_path, group("7", 1), row), "group")
+    assert "in.jsonl:2" in str(error.value)
+    assert not (cfg.directory / FILE).exists()
+
+
+# --- verdicts made here -----------------------------------------------------------------------------------------------
+
+RIGHT = {"prompt": "1 1 3 4 -> 7 <think>", "answer": "7", "response": "x </think> * * +", "status": "wrong"}
+
+
+def test_verdicts_are_made_here_and_say_so(cfg: RunConfig, tmp_path: Path):
+    counts: Counter[str] = Counter()
+    rows = [RIGHT, {**RIGHT, "response": "x </think> + + +"}, {**RIGHT, "response": "x", "status": None}]
+    made_cfg = msgspec.structs.replace(cfg, verifier=Verifier(processes=1))
+    assert write(made_cfg, file_of(tmp_path, *rows), "prompt", verify=True, counts=counts) == (3, 2)
+    verdicts = [v for _, m in Imported(cfg).make(0, 2) for v in m.verdicts]
+    assert sorted(v.status for v in verdicts) == ["correct", "unparsable", "wrong"]
+    assert {v.verifier for v in verdicts} == {"ops/1 at import"}
+    assert list(about(counts)) == ["3 responses judged here: 1 correct, 1 wrong, 1 unparsable",
+                                   "1 verdicts differ from the file's; those made here count",
+                                   "1 groups hold a single rollout: for them a group's baseline says nothing"]
+
+
+def test_a_verdict_on_the_verifier_is_none_on_the_answer():
+    counts: Counter[str] = Counter()
+    rollouts = [ImportedRollout(response=text, token_ids=[1]) for text in "ab"]
+    prompt = Prompt(prompt_id="p", task="ops", text="x", answer="1")
+    made = with_verdicts(ImportedGroup(prompt=prompt, prompt_ids=[1], rollouts=rollouts),
+                         [Verdict(status="timeout"), Verdict(status="wrong", verifier="v/1")], counts)
+    assert [(one.response, one.verdict and one.verdict.verifier) for one in made.rollouts] == [("b", "v/1 at import")]
+    assert list(about(counts)) == [
+        "2 responses judged here: 1 wrong, 1 left out",
+        "1 responses were left out: the verifier timed out or failed on them, and no verdict is made up"]
+
+
+def test_verdicts_and_rows_without_one_do_not_mix(cfg: RunConfig, tmp_path: Path):
+    write(cfg, file_of(tmp_path, DEMONSTRATION))
+    with pytest.raises(DataError, match="holds rows without a verdict"):
+        write(cfg, file_of(tmp_path, RIGHT), verify=True)
+    (cfg.directory / FILE).unlink()
+    with pytest.raises(DataError, match=r"in\.jsonl:1: has no field 'answer'"):
+        write(cfg, file_of(tmp_path, DEMONSTRATION), verify=True)
+
+
+async def test_a_run_trains_on_imported_groups(cfg: RunConfig, tmp_path: Path):
+    rows = [group(str(i), i, status) for i in range(4) for status in ("correct", "wrong")][:7]
+    write(cfg, file_of(tmp_path, *rows), "group")
+    router = FakeRouter({b"l": "learner"})
+    await ReplayServer(cfg, SmallTask()).run(lambda: router)
+    batches = [m.job.batch for _, m in router.sent if hasattr(m, "job")]
+    assert sorted(len(made.group.rollouts) for batch in batches[:2] for made in batch.groups) == [1, 2, 2, 2]
+    assert audit(cfg.directory).ok
 
 
 async def test_a_run_trains_on_imported_rollouts_with_no_sampler_and_no_verifier(cfg: RunConfig, tmp_path: Path):

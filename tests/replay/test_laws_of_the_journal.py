@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rlsp_async.config import Stage
 from rlsp_async.errors import ConfigError, LawError
 from rlsp_async.replay.heads import Manifest, Put, Stepped
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.laws import _wrong, is_whole
 from tests.replay.line import Bench, SmallTask, config, hello
 
 
@@ -91,3 +93,18 @@ def test_journal_of_another_schema_is_refused_in_one_sentence(tmp_path: Path):
     db.close()
     with pytest.raises(ConfigError, match=r"another version of rlsp_async \(schema 1, this one has 3\)"):
         Journal(tmp_path / "j.sqlite", config())
+
+
+@pytest.mark.parametrize(("source", "provenance", "whole"), [
+    ("rollouts", "rollout", [2]), ("demonstrations", "demonstration", [1]), ("imported", "demonstration", [1, 2])])
+def test_how_many_rollouts_are_a_whole_group(source, provenance, whole):
+    """Of 0 to 3, with sampling.rollouts = 2."""
+    stage = Stage(source=source)
+    assert [num for num in range(4) if is_whole(stage, provenance, num, 2)] == whole
+
+
+def test_an_imported_group_is_judged_whole_or_not_at_all():
+    row = ("training", 1, "demonstration", -1, 1, 2)
+    imported = Stage(source="imported")
+    assert _wrong((*row, 2), 1, imported, 2) == _wrong((*row, 0), 1, imported, 2) == ""
+    assert "1 true verdicts on 2" in _wrong((*row, 1), 1, imported, 2)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rlsp_async.config import Prompts, RunConfig, Stage
 from rlsp_async.messages import Done, SampleJob, Verdict, VerdictSet, VerifyJob, Work
 from rlsp_async.replay.heads import Learnt, Manifest
@@ -36,7 +38,19 @@ class JudgingBench(Bench):
     def verdicts(self, work: Work) -> Done:
         right = [self.right(work.job.group_id, place) for place in range(len(work.job.items))]
         return Done(lease=work.lease, verdicts=[VerdictSet(group_id=work.job.group_id, verdicts=[
-            Verdict(status="correct" if one else "wrong", parts={"correct": float(one)}) for one in right])])
+            Verdict(status="correct" if one else "wrong", parts={"correct": float(one), **self.part(place)})
+            for place, one in enumerate(right)])])
+
+    def part(self, place: int) -> dict[str, float]:
+        """Of the verdict on the rollout in this place, besides whether it is right."""
+        return {}
+
+
+class StepsBench(JudgingBench):
+    """No two rollouts of a group have as many search steps."""
+
+    def part(self, place: int) -> dict[str, float]:
+        return {"search_steps": float(place)}
 
 
 def bench(stage: dict[str, Any], right: Callable[[int, int], bool] = lambda group_id, place: place == 0,
@@ -155,6 +169,24 @@ def test_signal_is_what_the_reward_is_made_of():
     assert has_signal(group, same, Reward(explore="steps"))
     assert has_signal(group, mixed, Reward())
     assert not has_signal(group, [same[0], same[0]], Reward(explore="len_inv"))
+
+
+@pytest.mark.parametrize(("explore", "weight"), [("none", 0.25), ("steps", 0.25 + 0.75 * 0.4)])
+def test_what_exploration_tells_apart_is_written_with_the_group_and_weighs(explore: Any, weight: float):
+    """Groups of one right rollout of two, and groups of two right ones; their rollouts differ in search steps."""
+    stage = {"selection": "prioritised", "target_lag": 3, "reward": Reward(explore=explore, scale=2.0),
+             "selection_options": {"floor": 0.25, "explored": 0.4}}
+    line = StepsBench(new_hub(config(stage=stage)), lambda group_id, place: group_id % 2 == 0 or place == 0)
+    line.say(S, hello("sampler", credit=99))
+    line.say(V, hello("verifier"))
+    line.run(S, V)
+    heads = line.hub.state.ledger.heads.values()
+    assert {head.group_id: head.has_signal for head in heads} == {n: n % 2 == 1 or explore != "none" for n in range(1, 7)}
+    line.say(L, hello("learner", step=0))
+    [first, *_] = manifests(line)
+    weights = {group_id: weight if group_id % 2 == 0 else 1.0 for group_id in range(1, 7)}
+    expected = [weights[group_id] / (sum(weights.values()) / 6) for group_id in first.groups]
+    assert [round(p, 9) for p in first.propensities] == [round(p, 9) for p in expected]
 
 
 def test_prioritised_logs_its_propensities_in_the_manifest():

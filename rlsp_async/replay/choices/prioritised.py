@@ -3,8 +3,9 @@
     weight = decay^lag * (floor + (1 - floor) * signal^exponent)
 
 With success rate p of a group, signal is 4 p (1 - p) for "variance" (of the outcome, over its largest value) and
-2 sqrt(p (1 - p)) for "advantage" (mean |advantage| of the group divided by its standard deviation). A demonstration
-has signal 1. Outcomes are right or wrong: an exploration reward does not count here.
+2 sqrt(p (1 - p)) for "advantage" (mean |advantage| of the group divided by its standard deviation). Outcomes are right
+or wrong; where all are the same, and an exploration reward can still tell the rollouts apart, signal is `explored`: how
+much it tells is known at the learner only, where rewards are composed. A demonstration has signal 1.
 
 Drawn without replacement (Efraimidis and Spirakis 2006: the largest u^(1/weight)); u is a function of (seed, step,
 group), so the draw does not depend on the order in which groups are given. The propensity is that of the first draw.
@@ -32,26 +33,32 @@ class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Weight lost by each version of lag; 1: lag does not matter."""
     floor: float = 0.05
     """Weight of a group without signal, relative to one with the most."""
+    explored: float = 0.5
+    """Signal of a group whose outcomes are all the same while an exploration reward can tell its rollouts apart."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.decay <= 1.0 or not 0.0 < self.floor <= 1.0 or self.exponent < 0:
             raise ValueError("decay and floor must lie above 0 and at most at 1, exponent be at least 0")
+        if not 0.0 <= self.explored <= 1.0:
+            raise ValueError("explored must lie in 0..1")
 
 
-def signal(head: Head, by: str) -> float:
-    """0..1. Example: 2 of 8 correct -> .75 by variance, .8660 by advantage."""
+def signal(head: Head, by: str, explored: float = 0.0) -> float:
+    """0..1. Example: 2 of 8 correct -> .75 by variance, .8660 by advantage; 8 of 8 of different length -> explored."""
     if head.num_correct < 0 or not head.num_rollouts:
         return 1.0
     p = head.num_correct / head.num_rollouts
     variance = 4.0 * p * (1.0 - p)
+    if not variance and head.has_signal:
+        return explored
     return variance if by == "variance" else math.sqrt(variance)
 
 
 def weight(cfg: Config, head: Head, step: int) -> float:
     """Above 0, at most 1."""
     return float(cfg.decay ** lag(head, step) * (
-        cfg.floor + (1.0 - cfg.floor) * signal(head, cfg.by) ** cfg.exponent))
+        cfg.floor + (1.0 - cfg.floor) * signal(head, cfg.by, cfg.explored) ** cfg.exponent))
 
 
 def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:

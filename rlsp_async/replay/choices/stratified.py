@@ -3,7 +3,7 @@
 Groups stay whole, so the share is met as nearly as the ready groups allow: one after another, the group after which
 the share so far is nearest to the wanted one, the first in the queue among equals. It never waits for a better one.
 TOPR finds 0.1 to 0.2 best for its loss, and shows that a baseline c acts like a share: p (1 - c) / (1 + c (1 - 2 p)).
-Demonstrations count as correct.
+Demonstrations count as correct. It is a composition of outcomes: what exploration pays has no part in it.
 """
 
 from __future__ import annotations

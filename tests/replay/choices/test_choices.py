@@ -54,6 +54,14 @@ def test_signal_by_hand():
     assert prioritised.signal(Head(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
 
 
+def test_exploration_is_a_signal_where_outcomes_are_all_the_same():
+    for by in ("variance", "advantage"):
+        assert [prioritised.signal(head(1, correct=n, has_signal=True), by, 0.3) for n in (0, 4, 8)] == [0.3, 1.0, 0.3]
+        assert prioritised.signal(head(1, correct=8), by, 0.3) == 0.0
+    cfg = prioritised.Config(decay=1.0, floor=0.2)
+    assert prioritised.weight(cfg, head(1, correct=8, has_signal=True), step=10) == pytest.approx(0.2 + 0.8 * 0.5)
+
+
 def test_weight_by_hand():
     cfg = prioritised.Config(by="variance", decay=0.5, floor=0.2, exponent=2.0)
     assert prioritised.weight(cfg, head(1, oldest=7, correct=2), step=10) == pytest.approx(0.25 * (0.2 + 0.8 * 0.5625))
