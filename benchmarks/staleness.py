@@ -45,14 +45,23 @@ def main() -> int:
     cells = [cell(algorithm, kind, value, seed) for seed in range(args.seeds)
              for kind, value in conditions(args.lags, args.reuses) for algorithm in args.algorithms]
     results = run_cells(cells, CONFIG, args.out, args.model, args.jobs)
-    text = "\n\n".join(report(results, args))
-    print(text)
+    print("\n\n".join(report(results, args)))
     if args.page:
-        for kind, values in (("lag", args.lags), ("reuse", args.reuses)):
-            chart = curves(f"pass@1 after 64 updates, by {kind}", _means(results, args.algorithms, kind, values), kind)
-            args.page.with_name(f"{args.page.stem}_{kind}.svg").write_text(chart)
-        write_page(args.page, text)
+        charts = [_write_chart(results, args, kind) for kind, values in _axes(args) if len(values) > 1]
+        write_page(args.page, "\n\n".join(charts + report(results, args)))
     return 0
+
+
+def _axes(args: argparse.Namespace) -> list[tuple[str, list[int]]]:
+    return [("lag", args.lags), ("reuse", args.reuses)]
+
+
+def _write_chart(results: Sequence[Result], args: argparse.Namespace, kind: str) -> str:
+    """Writes the chart beside the page; returns the line that shows it."""
+    name, title = f"{args.page.stem}_{kind}.svg", f"pass@1 after 64 updates, by {kind}"
+    args.page.with_name(name).write_text(curves(title, _means(results, args.algorithms, kind, dict(_axes(args))[kind]),
+                                                kind))
+    return f"![{title}]({name})"
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -108,9 +117,9 @@ def cell(algorithm: str, kind: str, value: int, seed: int) -> Cell:
 def report(results: Sequence[Result], args: argparse.Namespace) -> list[str]:
     """Markdown: one table by lag, one by reuse, and whether the goal is met."""
     parts = []
-    for kind, values, head in (("lag", args.lags, "lag"), ("reuse", args.reuses, "reuse")):
-        if values:
-            parts.append(_table(results, args.algorithms, kind, values, head))
+    for kind, values in _axes(args):
+        if len(values) > 1:
+            parts.append(_table(results, args.algorithms, kind, values))
     for kind, value in (("lag", 16), ("reuse", 4)):
         if value in (args.lags if kind == "lag" else args.reuses) and 0 in args.lags:
             parts.append(_losses(results, args.algorithms, kind, value))
@@ -123,8 +132,8 @@ def of(results: Sequence[Result], algorithm: str, kind: str, value: int) -> list
     return [result for result in results if result.arm == arm]
 
 
-def _table(results: Sequence[Result], algorithms: Sequence[str], kind: str, values: Sequence[int], head: str) -> str:
-    lines = [f"| {head} | " + " | ".join(map(str, values)) + " |", "| --- " * (len(values) + 1) + "|"]
+def _table(results: Sequence[Result], algorithms: Sequence[str], kind: str, values: Sequence[int]) -> str:
+    lines = [f"| {kind} | " + " | ".join(map(str, values)) + " |", "| --- " * (len(values) + 1) + "|"]
     for algorithm in algorithms:
         cells = [estimate([r.figures["pass_at_1"] for r in of(results, algorithm, kind, value)]) for value in values]
         lines.append(f"| `{algorithm}` | " + " | ".join(points(value) for value in cells) + " |")
