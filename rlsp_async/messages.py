@@ -31,6 +31,10 @@ class Noun(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every noun: immutable, built by name."""
 
 
+BY_SPAWN = "spawn"
+"""`Prompt.selector` of a prompt that shows the model a response of its own."""
+
+
 # --- nouns ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,20 +11,23 @@ token for it: nothing here pads, and whoever does masks by length, never by id.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rlsp_async.columns import Ids
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt
+from rlsp_async.messages import BY_SPAWN, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _GENERAL = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """What transformers 5 and 4 call a tokenizer that its tokenizer.json describes in full."""
+_LETTERS = {"split_special_tokens": True}
+"""Option of a call: what looks like a special token is taken letter by letter."""
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -68,9 +71,16 @@ def _kind(where: Path) -> Any:
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
     """[P] ids of what the model sees: the chat template around `text` when `prompt.chat`, else `text` itself.
 
+    A user message is text: where it spells a special token ("<|im_end|>"), the model gets the tokens of the letters, so
+    that neither a data set nor a response that is put to the model again can end the turn and begin one of its own.
+    Text without a chat template is the author's to write, special tokens too, unless it quotes a response.
+
     Raises DataError when a chat template is asked for and missing or broken, or nothing remains to be encoded.
     """
-    ids = _chat_ids(tokenizer, prompt) if prompt.chat else tokenizer(prompt.text)["input_ids"]
+    if prompt.chat:
+        ids = _chat_ids(tokenizer, prompt)
+    else:
+        ids = tokenizer(prompt.text, **_LETTERS if prompt.selector == BY_SPAWN else {})["input_ids"]
     if not len(ids):
         raise DataError(f"prompt {prompt.prompt_id}: empty after tokenization")
     return np.asarray(ids, dtype=np.int32)
@@ -99,16 +109,42 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     if not tokenizer.chat_template:
         raise DataError(f"prompt {prompt.prompt_id}: chat = true, but the tokenizer has no chat template; "
                         "set task.options.chat = false or use an instruction-tuned model")
+    user = _set_apart(tokenizer, prompt)
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    messages.append({"role": "user", "content": prompt.text})
+    messages.append({"role": "user", "content": user.text})
     from jinja2 import TemplateError
 
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as e:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = text.split(user.mark)
+    if len(pieces) != len(user.spelt) + 1:
+        raise DataError(f"prompt {prompt.prompt_id}: it spells special tokens ({user.spelt[0]}), and the chat template "
+                        "does not give each of them back once; take them out of the text")
+    ids: list[int] = tokenizer(pieces[0], add_special_tokens=False)["input_ids"]
+    for spelt, piece in zip(user.spelt, pieces[1:], strict=True):
+        ids += tokenizer(spelt, add_special_tokens=False, **_LETTERS)["input_ids"]
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
     return ids
+
+
+class _Message(NamedTuple):
+    """A user message without the special tokens that it spells."""
+
+    text: str
+    """`mark` stands where each of them was."""
+    mark: str
+    """A character for private use that the prompt has not."""
+    spelt: list[str]
+    """Those that were in it, in order."""
+
+
+def _set_apart(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> _Message:
+    names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    special = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)")
+    mark = next(char for char in map(chr, range(0xE000, 0xF900)) if char not in prompt.text + prompt.system)
+    return _Message(special.sub(mark, prompt.text), mark, special.findall(prompt.text))
 
 
 def _first_line(error: Exception) -> str:

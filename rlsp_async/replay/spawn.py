@@ -29,7 +29,7 @@ from rlsp_async import config
 from rlsp_async.columns import num_values
 from rlsp_async.config import Section, Stage
 from rlsp_async.errors import ConfigError
-from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Verdict
+from rlsp_async.messages import BY_SPAWN, Prompt, Rollout, RolloutGroup, Verdict
 from rlsp_async.replay.heads import Head
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.tasks.base import Verification
@@ -177,7 +177,7 @@ def _named(prompt: Prompt, parent: RolloutGroup, index: int) -> Prompt:
     """A name space of its own: no problem has such an id, and each rollout has at most one child."""
     return msgspec.structs.replace(
         prompt, prompt_id=f"spawned/{parent.group_id}/{index}/{parent.prompt.prompt_id}", index=parent.prompt.index,
-        visit=parent.prompt.visit, selector="spawn", propensity=1.0)
+        visit=parent.prompt.visit, selector=BY_SPAWN, propensity=1.0)
 
 
 def _mean(values: list[float]) -> float:
