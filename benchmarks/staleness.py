@@ -32,6 +32,8 @@ ALGORITHMS: dict[str, tuple[str, str, dict[str, object]]] = {
     "topr": ("topr", "paper", {}),
     "m2po": ("reinforce", "m2po_released", {}),
     "rover": ("rover", "paper", {}),
+    "rover_tis": ("rover", "paper", {"corrections.weight": "token"}),
+    "oapl": ("oapl", "", {}),
 }
 """Name in the tables -> algorithm, preset, options on top."""
 LAGS = (0, 1, 2, 4, 8, 16, 64)

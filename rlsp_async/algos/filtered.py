@@ -8,6 +8,14 @@ Havrilla et al., arXiv:2403.04642, sample with the newest policy, add to what ea
 the first policy anew on all of it (`start = "base"`); ReST-EM, arXiv:2312.06585, does so with the newest round alone.
 Two rollouts are duplicates when prompt and response have the same tokens, whichever groups of the batch they are in;
 the first stays.
+
+With `balance_target` n* a batch chooses its own threshold, as B-STaR (arXiv:2412.17256) does for a round: among its
+rewards R the one with the largest mean over its prompts of
+
+    bs_i = min(n'_i / n*, 1) n'_i / n_i        n_i different responses to prompt i with R or more, n'_i of them correct
+
+That is for rewards that are more than the verdict (an exploration reward, a judge): where wrong rollouts can be paid
+more than right ones, it weighs how many right ones are kept against how pure they are.
 """
 
 from __future__ import annotations
@@ -18,11 +26,14 @@ import torch
 from torch import Tensor
 
 from rlsp_async.algos import groups, ops
-from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Terms, Tokens
+from rlsp_async.errors import ConfigError
 
 NEEDS: frozenset[str] = frozenset()
 ON_POLICY = None
 PRESETS: dict[str, dict[str, Any]] = {}
+MOST_THRESHOLDS = 101
+"""Rewards of a batch that are tried as its threshold (of more distinct ones: evenly spaced in rank)."""
 
 
 class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +41,9 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     threshold: float = 0.5
     """Least reward of a rollout that is trained on."""
+    balance_target: int = 0
+    """Right responses of a prompt that are enough, n* of B-STaR (arXiv:2412.17256: 8 of 64): each batch chooses the
+    threshold with the best balance score among its rewards that are not below `threshold`; 0: it does not."""
     drop_duplicates: bool = True
     """Keep each response of a prompt once in a batch."""
     per_prompt: int = 0
@@ -47,8 +61,8 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.temperature < 0 or (self.temperature and self.corrections.active):
             raise ValueError("temperature must be at least 0, and 0 beside corrections: their ratios are those of the "
                              "policy that sampled")
-        if self.per_prompt < 0:
-            raise ValueError("per_prompt must be at least 0 (0: no cap)")
+        if self.per_prompt < 0 or self.balance_target < 0:
+            raise ValueError("per_prompt must be at least 0 (0: no cap), balance_target too (0: `threshold` as it is)")
 
 
 def needs(cfg: Config) -> frozenset[str]:
@@ -59,16 +73,42 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     """1 for every token; kept are the rollouts of D."""
     assert batch.prompt_B is not None
     assert batch.text_B is not None
-    right_B = batch.reward_B >= cfg.threshold
+    threshold, chosen = _balanced(cfg, batch) if cfg.balance_target else (cfg.threshold, {})
+    right_B = batch.reward_B >= threshold
     first_B = right_B & (groups.place(batch.text_B, right_B) == 0)
     keep_B = first_B if cfg.drop_duplicates else right_B
     if cfg.per_prompt:
         keep_B = keep_B & (groups.place(batch.prompt_B, keep_B) < cfg.per_prompt)
     num = max(1, int(right_B.sum()))
-    stats = {"right_fraction": float(right_B.float().mean()),
+    stats = {**chosen, "right_fraction": float(right_B.float().mean()),
              "duplicate_fraction": float((right_B & ~first_B).sum()) / num,
              "solved_prompts": float(len(set(batch.prompt_B[right_B].tolist())))}
     return Advantages(torch.ones_like(batch.behaviour_N), keep_B, stats=stats)
+
+
+def _balanced(cfg: Config, batch: Rollouts) -> tuple[float, dict[str, float]]:
+    """The threshold with the best balance score, the lowest of equal ones."""
+    if batch.terms is None:
+        raise ConfigError("algorithm 'filtered' needs to know which rollouts are right for balance_target, and "
+                          "demonstrations and rewards that are not Eq. 1 do not say it; set balance_target = 0")
+    rewards = sorted({reward for reward in batch.reward_B.tolist() if reward >= cfg.threshold})
+    apart = max(1.0, (len(rewards) - 1) / (MOST_THRESHOLDS - 1))
+    tried = [rewards[round(n * apart)] for n in range(min(len(rewards), MOST_THRESHOLDS))]
+    scores = [_balance(cfg, batch, batch.terms, threshold) for threshold in tried]
+    balance, threshold = max(zip(scores, tried, strict=True), key=lambda pair: pair[0], default=(0.0, cfg.threshold))
+    return threshold, {"threshold": threshold, "balance": balance}
+
+
+def _balance(cfg: Config, batch: Rollouts, terms: Terms, threshold: float) -> float:
+    """Mean balance score of the batch's prompts; of equal texts the first one's verdict counts."""
+    assert batch.prompt_B is not None
+    assert batch.text_B is not None
+    kept_B = batch.reward_B >= threshold
+    first_B = kept_B & (groups.place(batch.text_B, kept_B) == 0)
+    num_P = torch.bincount(batch.prompt_B[first_B])
+    right_P = torch.bincount(batch.prompt_B[first_B & (terms.outcome_B > 0)], minlength=len(num_P))
+    score_P = (right_P / cfg.balance_target).clamp(max=1.0) * right_P / num_P.clamp(min=1)
+    return float(score_P.sum()) / len(set(batch.prompt_B.tolist()))
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:

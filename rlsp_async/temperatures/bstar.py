@@ -9,8 +9,8 @@ issued is a probe of one arm, and a discounted Thompson sampler takes the place 
 seen for long fade back to the prior and are tried again, because the policy moves. Draws are random, so that the many
 groups which are on their way unjudged spread over the arms that may be best.
 
-Correct is correct under a rule verifier, so the paper's other half, the reward threshold, has nothing to choose; every
-rollout of the group counts in n. Two responses with the same text are one.
+Every rollout of the group counts in n: the paper's other half, the reward threshold, is chosen batch by batch where the
+rewards are known (`filtered`, `balance_target`). Two responses with the same text are one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from rlsp_async.algos import filtered, groups, sft
+from rlsp_async.algos import base, filtered, groups, sft
 from rlsp_async.algos.corrections import CorrectionsConfig
+from rlsp_async.errors import ConfigError
+from rlsp_async.temperatures.bstar import balance
 from tests.algos import given as make
 
 
@@ -72,9 +74,67 @@ def test_the_loss_is_sfts():
     torch.testing.assert_close(make.gradient(loss, given), torch.where(given.mask, -given.share, 0.0))
 
 
-def test_a_negative_cap_is_refused():
-    with pytest.raises(ValueError, match="per_prompt"):
-        filtered.Config(per_prompt=-1)
+@pytest.mark.parametrize("option", ["per_prompt", "balance_target"])
+def test_a_negative_cap_is_refused(option):
+    with pytest.raises(ValueError, match=option):
+        filtered.Config(**{option: -1})
+
+
+def judged(reward, outcome, group, text):
+    """Rollouts of one token whose reward is not their verdict."""
+    terms = base.Terms(torch.tensor(outcome, dtype=torch.float32), torch.zeros(len(reward)), 0.5)
+    return make.replace(make.batch(reward, group, [1] * len(reward), prompt_B=group, text_B=text), terms=terms)
+
+
+GIVEN = judged([.9, .7, .7, .4, .8, .6, .3], [1, 0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6, 7])
+"""By hand, n* = 2: at .3 and .4 prompt 0 keeps 3 of 4 right, 1 * 3/4; prompt 1 at .3 1 of 3, .5 / 3, at .4 and .6 1 of 2,
+.5 / 2; at .6 prompt 0 keeps 2 of 3, 2/3; at .7 the same, and nothing of prompt 1 is right; from .8 one right one of
+prompt 0, .5."""
+
+
+@pytest.mark.parametrize(("threshold", "score"), [
+    (.3, (3 / 4 + 1 / 6) / 2), (.4, (3 / 4 + 1 / 4) / 2), (.6, (2 / 3 + 1 / 4) / 2), (.7, 2 / 3 / 2), (.8, .5 / 2),
+    (.9, .5 / 2)])
+def test_the_balance_score_by_hand_and_as_the_temperatures_have_it(threshold, score):
+    cfg = filtered.Config(balance_target=2)
+    assert filtered._balance(cfg, GIVEN, GIVEN.terms, threshold) == pytest.approx(score)
+    kept = [i for i in range(7) if GIVEN.reward_B[i] >= threshold - 1e-6]
+    groups_of = [[i for i in kept if GIVEN.prompt_B[i] == prompt] for prompt in (0, 1)]
+    apart = [balance([str(GIVEN.text_B[i]) for i in of], [bool(GIVEN.terms.outcome_B[i]) for i in of], 2)
+             for of in groups_of]
+    assert sum(apart) / 2 == pytest.approx(score)
+
+
+def test_a_batch_chooses_the_threshold_with_the_best_balance():
+    out = filtered.advantages(filtered.Config(threshold=0.0, balance_target=2), GIVEN)
+    assert out.keep_B.tolist() == [True] * 6 + [False]
+    assert (out.stats["threshold"], out.stats["balance"]) == (pytest.approx(.4), pytest.approx(.5))
+
+
+def test_the_chosen_threshold_is_not_below_the_given_one_and_the_lowest_of_equals():
+    out = filtered.advantages(filtered.Config(threshold=.5, balance_target=2), GIVEN)
+    assert out.stats["threshold"] == pytest.approx(.6)
+    flat = judged([.2, .6, .8], [1, 0, 0], [0, 0, 0], [1, 2, 3])
+    assert filtered.advantages(filtered.Config(threshold=.5, balance_target=2), flat).stats["threshold"] == (
+        pytest.approx(.6))
+    none = filtered.advantages(filtered.Config(threshold=5.0, balance_target=2), GIVEN)
+    assert not none.keep_B.any() and (none.stats["threshold"], none.stats["balance"]) == (5.0, 0.0)
+
+
+def test_equal_texts_count_once_in_the_balance():
+    twice = judged([1., 1., .5], [1, 1, 0], [0, 0, 0], [1, 1, 2])
+    assert filtered._balance(filtered.Config(balance_target=2), twice, twice.terms, .5) == pytest.approx(.5 * .5)
+
+
+def test_of_very_many_rewards_some_are_tried(monkeypatch):
+    monkeypatch.setattr(filtered, "MOST_THRESHOLDS", 3)
+    out = filtered.advantages(filtered.Config(threshold=0.0, balance_target=2), GIVEN)
+    assert out.stats["threshold"] == pytest.approx(.3)  # of .3, .7 (third or fourth of six), .9
+
+
+def test_who_does_not_say_what_is_right_has_no_balance():
+    with pytest.raises(ConfigError, match="set balance_target = 0"):
+        filtered.advantages(filtered.Config(balance_target=2), batch())
 
 
 def test_its_own_temperature_goes_with_no_correction():
