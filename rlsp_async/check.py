@@ -126,12 +126,15 @@ def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
 
 
 def machine(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
-    """Processes, memory, disk."""
+    """Processes, memory, disk. Imports the algorithms' modules, to know what they keep beside the policy."""
+    from rlsp_async.prepare import models_beside
+
     processes = estimate.num_processes(cfg)
     listed = ", ".join(f"{count} {role}" for role, count in processes.items() if count)
     found = [Finding("run directory", str(cfg.directory)), Finding("processes", str(sum(processes.values())), listed)]
     if shape is None:
         return found
+    beside = models_beside(cfg)
     vllm = cfg.sampler.engine in ("auto", "vllm")
     return [
         *found,
@@ -140,7 +143,7 @@ def machine(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
             f"{count_text(shape.num_parameters)} parameters",
             f"{shape.layers} layers, hidden {shape.hidden}, window {shape.context}, {cfg.model.dtype}",
         ),
-        Finding("memory, learner", gib_text(estimate.learner_gib(cfg, shape)), "estimate: state and one microbatch"),
+        Finding("memory, learner", gib_text(estimate.learner_gib(cfg, shape, beside)), _state_of(beside)),
         Finding(
             "memory, each sampler",
             gib_text(estimate.sampler_gib(cfg, shape, vllm=vllm)),
@@ -149,11 +152,16 @@ def machine(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
         Finding("one version", bytes_text(estimate.weight_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
         Finding(
             "one checkpoint",
-            bytes_text(estimate.checkpoint_bytes(cfg, shape)),
+            bytes_text(estimate.checkpoint_bytes(cfg, shape, beside)),
             f"{cfg.learner.keep_checkpoints} are kept",
         ),
-        Finding("disk", bytes_text(estimate.disk_bytes(cfg, shape)), "estimate, at its largest"),
+        Finding("disk", bytes_text(estimate.disk_bytes(cfg, shape, beside)), "estimate, at its largest"),
     ]
+
+
+def _state_of(beside: estimate.Beside) -> str:
+    more = ["a reference"] * beside.frozen + ["a second trunk for the critic"] * beside.trained
+    return "estimate: " + ", ".join([*more, "state and one microbatch"])
 
 
 def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:

@@ -21,10 +21,12 @@ import msgspec
 from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, MachineError, UserError
+from rlsp_async.observe.estimate import Beside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from rlsp_async.algos.base import Algorithm, AlgorithmConfig
     from rlsp_async.config import Stage
     from rlsp_async.tasks.base import Task, Verification
     from rlsp_async.tasks.overlap import Overlap
@@ -35,7 +37,6 @@ def check_modules(cfg: RunConfig) -> None:
 
     Imports the algorithms' modules, and torch with them; no model is loaded.
     """
-    from rlsp_async.algos.base import load_algorithm
     from rlsp_async.prompts.base import load_selector
     from rlsp_async.replay.choices.base import load_choice
     from rlsp_async.replay.success.memory import load_success_replay
@@ -46,10 +47,7 @@ def check_modules(cfg: RunConfig) -> None:
     task = load_task(cfg.task, cfg.seed)
     check_verifier(cfg)
     for name, stage in cfg.stages.items():
-        try:
-            load_algorithm(stage.algorithm)
-        except ConfigError as e:
-            raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+        _load_algorithm(name, stage)
         try:
             load_choice(stage, cfg.seed)
             load_success_replay(name, stage)
@@ -59,6 +57,27 @@ def check_modules(cfg: RunConfig) -> None:
             _check_spawn(cfg, stage, task)
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
+
+
+def _load_algorithm(name: str, stage: Stage) -> tuple[Algorithm, AlgorithmConfig]:
+    from rlsp_async.algos.base import load_algorithm
+
+    try:
+        return load_algorithm(stage.algorithm)
+    except ConfigError as e:
+        raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+
+
+def models_beside(cfg: RunConfig) -> Beside:
+    """What the algorithms keep beside the policy, the most of any stage. Raises ConfigError, as `check_modules`."""
+    trained = frozen = averaged = False
+    for name, stage in cfg.stages.items():
+        algorithm, options = _load_algorithm(name, stage)
+        reference = "reference" in algorithm.needs(options)
+        trained |= options.critic == "separate"
+        frozen |= reference
+        averaged |= reference and options.reference_ema > 0
+    return Beside(trained=int(trained), frozen=int(frozen), averaged=int(averaged))
 
 
 def _check_spawn(cfg: RunConfig, stage: Stage, task: Task) -> None:

@@ -2,15 +2,18 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rlsp_async.check import check, general_warnings, refuse, reward_condition, stage_warnings
 from rlsp_async.config import RunConfig, convert
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe import estimate
+from rlsp_async.prepare import models_beside
 
 CONFIGS = Path(__file__).parent.parent / "launch" / "configs"
 
@@ -133,3 +136,36 @@ def test_estimates_by_hand() -> None:
     assert estimate.group_bytes(cfg, stage) == 8 * (256 * 17 + 200) + 8192
     assert estimate.buffer_bytes(cfg, stage) == 12 * estimate.group_bytes(cfg, stage)
     assert sum(estimate.num_processes(cfg).values()) == 7
+
+
+def test_what_stands_beside_the_policy_is_counted() -> None:
+    """Of a model of a thousand million parameters, on top of what `rlsp check` says of one that is alone."""
+    shape = estimate.Shape(vocabulary=1, hidden=1, layers=0, heads=1, kv_heads=1, head_dim=1, intermediate=1,
+                           context=1, tied=True)  # fmt: skip
+    shape = msgspec.structs.replace(shape, vocabulary=10**9 - 1)
+
+    def more(algorithm: dict[str, object], of: Callable[..., float]) -> float:
+        cfg = settings(stage={"algorithm": algorithm})
+        return of(cfg, shape, models_beside(cfg)) - of(cfg, shape)
+
+    def gib(*given: Any) -> float:
+        return estimate.learner_gib(*given) * estimate.GIB / 1e9
+
+    grpo, t1 = {"name": "grpo"}, {"name": "t1", "options": {"reference_ema": 0.01}}
+    released = {"name": "ppo", "preset": "rlsp_released"}
+    assert more(grpo, gib) == 0.0
+    assert more({**grpo, "options": {"kl_coef": 0.01}}, gib) == pytest.approx(4)
+    assert more(t1, gib) == pytest.approx(4)
+    assert more(t1, estimate.checkpoint_bytes) == 4e9
+    assert more(released, gib) == pytest.approx(16 + 4)
+    assert more(released, estimate.checkpoint_bytes) == 12e9
+    assert more(released, estimate.disk_bytes) == 12e9 * 3 + 4e9
+
+
+def test_remembered_successes_are_part_of_the_buffer() -> None:
+    cfg = settings(stage={"success_replay": {"capacity": 4, "total": 100}})
+    assert estimate.success_bytes(cfg, cfg.stages["rl"]) == 100 * (256 * 17 + 200)
+    without = settings()
+    assert estimate.success_bytes(without, without.stages["rl"]) == 0
+    more = estimate.buffer_bytes(cfg, cfg.stages["rl"]) - estimate.buffer_bytes(without, without.stages["rl"])
+    assert more == 100 * (256 * 17 + 200)

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig, Stage
+from rlsp_async.config import RunConfig, Stage, convert
 from rlsp_async.errors import DataError
+from rlsp_async.replay.success.memory import OFF, SuccessConfig
 
 GIB = float(1 << 30)
 COLUMN_BYTES = 12
@@ -51,6 +52,20 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     def kv_bytes_per_token(self) -> int:
         """Of the KV cache, at 4 bytes a number."""
         return 2 * self.layers * self.kv_heads * self.head_dim * 4
+
+
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """Models that the learner keeps beside the policy, the most of any stage (`prepare.models_beside`)."""
+
+    trained: int = 0
+    """The trunk of a critic that is "separate"."""
+    frozen: int = 0
+    """A reference."""
+    averaged: int = 0
+    """A reference that follows the policy, and stands in every checkpoint."""
+
+
+ALONE = Beside()
 
 
 def model_shape(cfg: RunConfig, *, scratch_vocabulary: int = 128) -> Shape | None:
@@ -160,8 +175,14 @@ def batch_bytes(cfg: RunConfig, stage: Stage) -> int:
 
 
 def buffer_bytes(cfg: RunConfig, stage: Stage) -> int:
-    """The hub's buffer at its largest: every slot holds a finished group."""
-    return stage.capacity * group_bytes(cfg, stage)
+    """The hub's buffer at its largest: every slot holds a finished group, and every success is remembered."""
+    return stage.capacity * group_bytes(cfg, stage) + success_bytes(cfg, stage)
+
+
+def success_bytes(cfg: RunConfig, stage: Stage) -> int:
+    """The memory of successes at its largest."""
+    options = convert(stage.success_replay, SuccessConfig, "success_replay") if stage.success_replay else OFF
+    return options.total * (cfg.sampling.max_new_tokens * (COLUMN_BYTES + TEXT_BYTES) + 200) if options.capacity else 0
 
 
 # --- the machine ---------------------------------------------------------------------------------------------------
@@ -172,29 +193,32 @@ def weight_bytes(cfg: RunConfig, shape: Shape) -> int:
     return shape.num_parameters * (2 if cfg.model.dtype == "bfloat16" else 4)
 
 
-def checkpoint_bytes(cfg: RunConfig, shape: Shape) -> int:
-    """Weights and two moments at 4 bytes each, policy and (for algorithms with a critic) value head."""
-    return shape.num_parameters * 12
+def checkpoint_bytes(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> int:
+    """Weights and two moments at 4 bytes each, of the policy and of a critic's trunk; an averaged reference."""
+    return shape.num_parameters * (12 * (1 + beside.trained) + 4 * beside.averaged)
 
 
-def disk_bytes(cfg: RunConfig, shape: Shape) -> int:
+def disk_bytes(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> int:
     """Of the run directory at its largest, weights in shared memory counted as if they lay there too."""
     weights = weight_bytes(cfg, shape)
     journal = sum(buffer_bytes(cfg, s) * 2 for s in cfg.stages.values())
     return (
         weights * (cfg.learner.keep_weights + 2)
-        + checkpoint_bytes(cfg, shape) * (cfg.learner.keep_checkpoints + 1)
+        + checkpoint_bytes(cfg, shape, beside) * (cfg.learner.keep_checkpoints + 1)
+        + 4 * shape.num_parameters * beside.frozen * len(cfg.stages)
         + journal
         + (64 << 20)
     )
 
 
-def learner_gib(cfg: RunConfig, shape: Shape) -> float:
-    """Weights, gradients, two moments at 4 bytes, and the activations of one microbatch (logits twice)."""
+def learner_gib(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> float:
+    """Weights, gradients, two moments at 4 bytes (a critic's trunk, too), a reference's weights, and the activations of
+    one microbatch (logits twice)."""
     tokens = cfg.learner.tokens_per_microbatch
     block = 2 * shape.hidden if cfg.learner.gradient_checkpointing else 14 * shape.hidden + 4 * shape.intermediate
     activations = tokens * 4 * (shape.layers * block + 2 * shape.vocabulary)
-    return TORCH_GIB + (shape.num_parameters * 16 + activations) / GIB
+    state = shape.num_parameters * (16 * (1 + beside.trained) + 4 * beside.frozen)
+    return TORCH_GIB + (state + activations) / GIB
 
 
 def sampler_gib(cfg: RunConfig, shape: Shape, *, vllm: bool) -> float:
