@@ -10,7 +10,7 @@ from arms import Estimate
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 150, 40, 46
 COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#8a8a00")
-"""Okabe and Ito's, told apart with any colour vision."""
+"""Okabe and Ito's, told apart with any colour vision. Further curves have them again, dashed."""
 NUDGE = 4.0
 """Curves stand so far beside one another, so that their intervals can be read."""
 
@@ -24,7 +24,7 @@ def curves(title: str, found: Mapping[str, Sequence[tuple[int, Estimate]]], x_na
     for i, (name, points) in enumerate(found.items()):
         shift = (i - (len(found) - 1) / 2) * NUDGE
         places = [(LEFT + at * width + shift, value) for at, (_, value) in enumerate(points)]
-        body += _curve(places, COLOURS[i % len(COLOURS)])
+        body += _curve(places, COLOURS[i % len(COLOURS)], dashed=i >= len(COLOURS))
         body.append(f'<text x="{WIDTH - RIGHT + 22}" y="{ends[name] + 4:.1f}" fill="{COLOURS[i % len(COLOURS)]}">'
                     f"{escape(name)}</text>")
     return "\n".join(body) + "\n</svg>\n"
@@ -45,9 +45,10 @@ def _frame(title: str, names: Sequence[int], width: float, x_name: str) -> list[
     return [*lines, f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle" fill="#444444">{escape(x_name)}</text>']
 
 
-def _curve(places: Sequence[tuple[float, Estimate]], colour: str) -> list[str]:
+def _curve(places: Sequence[tuple[float, Estimate]], colour: str, *, dashed: bool) -> list[str]:
+    dashes = ' stroke-dasharray="5 4"' if dashed else ""
     path = " ".join(f"{x:.1f},{_y(value.mean):.1f}" for x, value in places)
-    lines = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
+    lines = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>']
     for x, value in places:
         lines.append(f'<circle cx="{x:.1f}" cy="{_y(value.mean):.1f}" r="3" fill="{colour}"/>')
         if value.half == value.half:

@@ -94,6 +94,13 @@ def test_curves_stand_where_they_should():
     assert f'points="{charts.LEFT:.1f},{charts.TOP:.1f} {charts.WIDTH - charts.RIGHT:.1f},{bottom:.1f}"' in text
 
 
+def test_no_two_curves_look_the_same():
+    many = {f"a{n}": [(0, Estimate(0.5, 0.1)), (4, Estimate(0.1 * n, 0.1))] for n in range(10)}
+    lines = [line.partition("fill=")[2] for line in charts.curves("title", many, "lag").splitlines()
+             if line.startswith("<polyline")]
+    assert len(lines) == len(set(lines)) == 10
+
+
 def test_a_cell_runs_the_line_once(tmp_path, monkeypatch):
     """A tiny model from nothing; the second call reads what the first left."""
     cell = Cell("tiny", ("model.path=", "model.scratch.hidden=32", "model.scratch.layers=1", "stages.rl.steps=2",
