@@ -30,8 +30,18 @@ DIVERGED = 3
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Student's t, 97.5 %, by degrees of freedom from 1."""
 MARKS = ("<!-- figures -->", "<!-- /figures -->")
-HEAVY = ("checkpoints", "model", "reference", "stages", "final", "journal.sqlite", "rollouts.jsonl", "timeline.jsonl",
-         "report.html", "evaluations.jsonl")
+HEAVY = (
+    "checkpoints",
+    "model",
+    "reference",
+    "stages",
+    "final",
+    "journal.sqlite",
+    "rollouts.jsonl",
+    "timeline.jsonl",
+    "report.html",
+    "evaluations.jsonl",
+)
 """Parts of a finished run that no table needs."""
 
 
@@ -78,8 +88,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; exits with 2 and one line when it makes no sense."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="the TOML that the arms share")
-    parser.add_argument("--arm", action="append", type=read_arm, required=True, metavar="'NAME: KEY=VALUE ...'",
-                        help="an arm and its overrides; the first is the control")
+    parser.add_argument(
+        "--arm",
+        action="append",
+        type=read_arm,
+        required=True,
+        metavar="'NAME: KEY=VALUE ...'",
+        help="an arm and its overrides; the first is the control",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm")
     add_common(parser, "arms")
     args = parser.parse_args(argv)
@@ -93,8 +109,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
     """What every benchmark of arms takes."""
-    parser.add_argument("--model", type=Path, default=None, metavar="DIR",
-                        help="Hugging Face directory that every arm starts from (default: what the TOML says)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="Hugging Face directory that every arm starts from (default: what the TOML says)",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at once; each keeps about one core busy")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / folder, metavar="DIR", help="where the runs go")
     parser.add_argument("--page", type=Path, default=None, metavar="FILE.md", help="page that gets the table")
@@ -105,8 +126,10 @@ def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.page and MARKS[0] not in args.page.read_text():
         parser.error(f"--page: {args.page} has no line {MARKS[0]}")
     if args.model and not (args.model / "config.json").is_file():
-        parser.error(f"--model: no model in {args.model}; `rlsp run launch/configs/ops_small_sft.toml` leaves one in "
-                     "runs/ops_small_sft/final")
+        parser.error(
+            f"--model: no model in {args.model}; `rlsp run launch/configs/ops_small_sft.toml` leaves one in "
+            "runs/ops_small_sft/final"
+        )
     if args.seeds < 1 or args.jobs < 1:
         parser.error("--seeds and --jobs must be at least 1")
 
@@ -138,25 +161,38 @@ def run_cells(cells: Sequence[Cell], config: Path, out: Path, model: Path | None
 def _run(cell: Cell, config: Path, out: Path, model: Path | None) -> Result:
     done = out / f"{cell.name}.json"
     if not done.is_file():
-        command = [sys.executable, "-m", "rlsp_async.cli", "run", str(config), *cell.overrides, f"name={cell.name}",
-                   f"seed={cell.seed}", f"runs_dir={out}", *([f"model.path={model.resolve()}"] if model else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "rlsp_async.cli",
+            "run",
+            str(config),
+            *cell.overrides,
+            f"name={cell.name}",
+            f"seed={cell.seed}",
+            f"runs_dir={out}",
+            *([f"model.path={model.resolve()}"] if model else []),
+        ]
         shutil.rmtree(out / cell.name, ignore_errors=True)
         env = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(ROOT)}
         with (out / f"{cell.name}.out").open("w") as log:
-            code = subprocess.run(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT, check=False,
-                                  stdin=subprocess.DEVNULL).returncode
+            code = subprocess.run(
+                command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT, check=False, stdin=subprocess.DEVNULL
+            ).returncode
         if code not in (0, DIVERGED):
             tail = (out / f"{cell.name}.out").read_text()[-1500:]
             raise subprocess.CalledProcessError(code, command, stderr=tail)
         figures = read_figures(out / cell.name / "report.json") if code == 0 else {"pass_at_1": 0.0, "diverged": 1.0}
-        done.write_text(json.dumps({"arm": cell.arm, "overrides": cell.overrides, "seed": cell.seed,
-                                    "figures": figures}) + "\n")
+        done.write_text(
+            json.dumps({"arm": cell.arm, "overrides": cell.overrides, "seed": cell.seed, "figures": figures}) + "\n"
+        )
         for part in HEAVY:
             _remove(out / cell.name / part)
     row = json.loads(done.read_text())
     if tuple(row["overrides"]) != cell.overrides:
-        raise SystemExit(f"{done}: was made with other overrides ({shlex.join(row['overrides'])}); remove it, or give "
-                         "another --out")
+        raise SystemExit(
+            f"{done}: was made with other overrides ({shlex.join(row['overrides'])}); remove it, or give another --out"
+        )
     return Result(row["arm"], row["seed"], row["figures"])
 
 
@@ -172,9 +208,12 @@ def read_figures(path: Path) -> dict[str, float]:
     report = json.loads(path.read_text())
     figures = {name: float(value["mean"]) for name, value in report["evaluations"][-1]["figures"].items()}
     trained = [stage for stage in report["stages"] if stage["lag_mean"] is not None]
-    figures |= {"rollouts": float(sum(stage["rollouts"] for stage in trained)),
-                "steps": float(sum(stage["steps"] for stage in trained)),
-                "lag_mean": float(trained[-1]["lag_mean"]), "lag_max": float(trained[-1]["lag_max"])}
+    figures |= {
+        "rollouts": float(sum(stage["rollouts"] for stage in trained)),
+        "steps": float(sum(stage["steps"] for stage in trained)),
+        "lag_mean": float(trained[-1]["lag_mean"]),
+        "lag_max": float(trained[-1]["lag_max"]),
+    }
     return figures
 
 
@@ -200,17 +239,22 @@ def difference(ours: Sequence[Result], control: Sequence[Result], figure: str = 
 def table(results: Sequence[Result], arms: Sequence[str]) -> str:
     """Markdown; the first arm is the control."""
     widest = max((name for r in results for name in r.figures if name.startswith("pass_at_")), key=_k)
-    lines = [f"| arm | seeds | pass@1, % | against the control, points | pass@{_k(widest)}, % | response tokens | "
-             "search steps | rollouts trained | mean lag |", "| --- " * 9 + "|"]
+    lines = [
+        f"| arm | seeds | pass@1, % | against the control, points | pass@{_k(widest)}, % | response tokens | "
+        "search steps | rollouts trained | mean lag |",
+        "| --- " * 9 + "|",
+    ]
     by_arm = {arm: [result for result in results if result.arm == arm] for arm in arms}
     for arm, own in by_arm.items():
         versus = "" if arm == arms[0] else points(difference(own, by_arm[arms[0]]), "+")
         num_diverged = sum(r.figures.get("diverged", 0.0) > 0 for r in own)
         note = f" ({num_diverged} diverged)" if num_diverged else ""
         alive = [r for r in own if "diverged" not in r.figures]
-        lines.append(f"| {arm}{note} | {len(own)} | {points(estimate([r.figures['pass_at_1'] for r in own]))} | "
-                     f"{versus} | {_mean(alive, widest, 100)} | {_mean(alive, 'response_tokens')} | "
-                     f"{_mean(alive, 'search_steps')} | {_mean(alive, 'rollouts')} | {_mean(alive, 'lag_mean')} |")
+        lines.append(
+            f"| {arm}{note} | {len(own)} | {points(estimate([r.figures['pass_at_1'] for r in own]))} | "
+            f"{versus} | {_mean(alive, widest, 100)} | {_mean(alive, 'response_tokens')} | "
+            f"{_mean(alive, 'search_steps')} | {_mean(alive, 'rollouts')} | {_mean(alive, 'lag_mean')} |"
+        )
     return "\n".join(lines)
 
 
@@ -239,13 +283,16 @@ def write_page(page: Path, text: str) -> None:
 
 def _provenance(args: argparse.Namespace) -> str:
     seeds = f"{args.seeds} seed{'s' if args.seeds > 1 else ''}"
-    return (f"Mean and 95 % interval over {seeds}; the difference is taken seed by seed. Torch engine, two CPU cores, "
-            f"commit {_commit()}.")
+    return (
+        f"Mean and 95 % interval over {seeds}; the difference is taken seed by seed. Torch engine, two CPU cores, "
+        f"commit {_commit()}."
+    )
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or "unknown"
 
 

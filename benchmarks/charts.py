@@ -25,22 +25,31 @@ def curves(title: str, found: Mapping[str, Sequence[tuple[int, Estimate]]], x_na
         shift = (i - (len(found) - 1) / 2) * NUDGE
         places = [(LEFT + at * width + shift, value) for at, (_, value) in enumerate(points)]
         body += _curve(places, COLOURS[i % len(COLOURS)], dashed=i >= len(COLOURS))
-        body.append(f'<text x="{WIDTH - RIGHT + 22}" y="{ends[name] + 4:.1f}" fill="{COLOURS[i % len(COLOURS)]}">'
-                    f"{escape(name)}</text>")
+        body.append(
+            f'<text x="{WIDTH - RIGHT + 22}" y="{ends[name] + 4:.1f}" fill="{COLOURS[i % len(COLOURS)]}">'
+            f"{escape(name)}</text>"
+        )
     return "\n".join(body) + "\n</svg>\n"
 
 
 def _frame(title: str, names: Sequence[int], width: float, x_name: str) -> list[str]:
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-             f'font-size="13" role="img"><title>{escape(title)}</title>',
-             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-             f'<text x="{LEFT}" y="22" font-size="15" fill="#222222">{escape(title)}</text>']
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'font-size="13" role="img"><title>{escape(title)}</title>',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="22" font-size="15" fill="#222222">{escape(title)}</text>',
+    ]
     for tenth in range(0, 10, 2):
         y = _y(tenth / 10)
-        lines.append(f'<line x1="{LEFT - 8}" x2="{WIDTH - RIGHT + 14}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>'
-                     f'<text x="{LEFT - 14}" y="{y + 4:.1f}" text-anchor="end" fill="#444444">{10 * tenth} %</text>')
-    lines += [f'<text x="{LEFT + at * width:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#444444">'
-              f"{name}</text>" for at, name in enumerate(names)]
+        lines.append(
+            f'<line x1="{LEFT - 8}" x2="{WIDTH - RIGHT + 14}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>'
+            f'<text x="{LEFT - 14}" y="{y + 4:.1f}" text-anchor="end" fill="#444444">{10 * tenth} %</text>'
+        )
+    lines += [
+        f'<text x="{LEFT + at * width:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#444444">'
+        f"{name}</text>"
+        for at, name in enumerate(names)
+    ]
     middle = (LEFT + WIDTH - RIGHT) / 2
     return [*lines, f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle" fill="#444444">{escape(x_name)}</text>']
 

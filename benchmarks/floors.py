@@ -1,7 +1,7 @@
 """What the hub is compared with: a bare ROUTER that answers the same frames, and bare SQLite with the same bytes.
 
-    echo_per_s(frame, seconds)               one DEALER with 64 frames in flight, another process's ROUTER says "ok"
-    sqlite_per_s(frame, seconds, directory)  WAL, synchronous FULL, 64 rows a transaction
+echo_per_s(frame, seconds)               one DEALER with 64 frames in flight, another process's ROUTER says "ok"
+sqlite_per_s(frame, seconds, directory)  WAL, synchronous FULL, 64 rows a transaction
 """
 
 from __future__ import annotations

@@ -49,13 +49,16 @@ def main() -> int:
         runs = [_run_arm(arm, args, directory / "run") for _ in range(args.repeats) for arm in arms]
     finally:
         shutil.rmtree(directory)
-    rows = [_summary(arm, [run for run, of in zip(runs, arms * args.repeats, strict=True) if of is arm])
-            for arm in arms]
+    rows = [
+        _summary(arm, [run for run, of in zip(runs, arms * args.repeats, strict=True) if of is arm]) for arm in arms
+    ]
     for part in PARTS:
         if any(row["part"] == part for row in rows):
             print(_table(part, [row for row in rows if row["part"] == part]), flush=True)
-    print(f"load average {' '.join(f'{load:.2f}' for load in os.getloadavg())}, {os.cpu_count()} cores, "
-          f"{args.repeats} repeats of {args.seconds:g} s")
+    print(
+        f"load average {' '.join(f'{load:.2f}' for load in os.getloadavg())}, {os.cpu_count()} cores, "
+        f"{args.repeats} repeats of {args.seconds:g} s"
+    )
     if args.json:
         args.json.write_text(json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
     if args.out:
@@ -92,14 +95,18 @@ def _sizes(args: argparse.Namespace) -> list[Arm]:
 
 def _workers(args: argparse.Namespace) -> list[Arm]:
     """The same credit in all, spread over more and more samplers."""
-    return [{"part": "workers", "workers": num, "rollouts": 1, "bytes": 5_000, "durability": "power"}
-            for num in ((10, 200) if args.smoke else (1, 10, 100, 1000))]
+    return [
+        {"part": "workers", "workers": num, "rollouts": 1, "bytes": 5_000, "durability": "power"}
+        for num in ((10, 200) if args.smoke else (1, 10, 100, 1000))
+    ]
 
 
 def _latency(args: argparse.Namespace) -> list[Arm]:
     """Samplers that answer 200 groups a second in all: the hub is not the bottleneck."""
-    return [{"part": "latency", "workers": num, "rollouts": 1, "bytes": 5_000, "durability": "power", "rate": 200.0}
-            for num in (1, 10, 100, 1000)]
+    return [
+        {"part": "latency", "workers": num, "rollouts": 1, "bytes": 5_000, "durability": "power", "rate": 200.0}
+        for num in (1, 10, 100, 1000)
+    ]
 
 
 PARTS = {"sizes": _sizes, "workers": _workers, "latency": _latency}
@@ -113,22 +120,43 @@ def _run_arm(arm: Arm, args: argparse.Namespace, directory: Path) -> Row:
     per_step = 8 if is_big else 64
     slots = 40_000 if is_leg else 4096 if "rate" in arm else in_flight + per_step  # few: no leg runs ahead
     load = os.getloadavg()[0]
-    with HubProcess(directory, durability=arm["durability"], rollouts=arm["rollouts"], groups_per_step=per_step,
-                    target_lag=slots // per_step - 1) as hub:
-        plan = Plan(address=hub.address, run=NAME, pid=hub.pid, samplers=arm["workers"],
-                    verifiers=0 if is_leg else 2, learners=0 if is_leg else 1,
-                    sampler_credit=max(1, in_flight // arm["workers"]), verifier_credit=in_flight // 2,
-                    rollout_bytes=arm["bytes"], warm_s=args.warm, seconds=args.seconds, rate=arm.get("rate", 0.0))
+    with HubProcess(
+        directory,
+        durability=arm["durability"],
+        rollouts=arm["rollouts"],
+        groups_per_step=per_step,
+        target_lag=slots // per_step - 1,
+    ) as hub:
+        plan = Plan(
+            address=hub.address,
+            run=NAME,
+            pid=hub.pid,
+            samplers=arm["workers"],
+            verifiers=0 if is_leg else 2,
+            learners=0 if is_leg else 1,
+            sampler_credit=max(1, in_flight // arm["workers"]),
+            verifier_credit=in_flight // 2,
+            rollout_bytes=arm["bytes"],
+            warm_s=args.warm,
+            seconds=args.seconds,
+            rate=arm.get("rate", 0.0),
+        )
         outcome = _drive(plan)
     if not outcome.total_sampled:
         raise SystemExit(f"the hub acknowledged nothing: {arm}")
     shutil.rmtree(directory)
     groups = outcome.sampled if is_leg else min(outcome.sampled, outcome.verified, outcome.steps * per_step)
-    row: Row = {"groups_per_s": groups / outcome.seconds, "rollouts_per_s": groups * arm["rollouts"] / outcome.seconds,
-                "cpu_us": 1e6 * outcome.hub_cpu_s / max(1, groups), "hub_cores": outcome.hub_cpu_s / outcome.seconds,
-                "stub_cores": outcome.own_cpu_s / outcome.seconds, "load": load,
-                **_quantiles("ack", outcome.ack_s), **_quantiles("lease", outcome.lease_s),
-                **_quantiles("hello", outcome.hello_s)}
+    row: Row = {
+        "groups_per_s": groups / outcome.seconds,
+        "rollouts_per_s": groups * arm["rollouts"] / outcome.seconds,
+        "cpu_us": 1e6 * outcome.hub_cpu_s / max(1, groups),
+        "hub_cores": outcome.hub_cpu_s / outcome.seconds,
+        "stub_cores": outcome.own_cpu_s / outcome.seconds,
+        "load": load,
+        **_quantiles("ack", outcome.ack_s),
+        **_quantiles("lease", outcome.lease_s),
+        **_quantiles("hello", outcome.hello_s),
+    }
     if arm.get("floors"):
         row.update(_floors(arm, row["groups_per_s"], directory.parent))
     return row
@@ -137,16 +165,22 @@ def _run_arm(arm: Arm, args: argparse.Namespace, directory: Path) -> Row:
 def _drive(plan: Plan) -> Outcome:
     command = [sys.executable, str(HERE / "stubs.py"), msgspec.json.encode(plan).decode()]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=plan.warm_s + plan.seconds + DRIVER_S,
-                          env=environment)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, timeout=plan.warm_s + plan.seconds + DRIVER_S, env=environment
+    )
     return msgspec.json.decode(done.stdout, type=Outcome)
 
 
 def _floors(arm: Arm, groups_per_s: float, directory: Path) -> Row:
     frame = frame_bytes(arm["rollouts"], arm["bytes"])
     echo, sqlite = echo_per_s(frame, 0.4), sqlite_per_s(frame, 0.4, directory)
-    return {"frame_bytes": len(frame), "echo_per_s": echo, "sqlite_per_s": sqlite, "of_echo": groups_per_s / echo,
-            "of_sqlite": groups_per_s / sqlite}
+    return {
+        "frame_bytes": len(frame),
+        "echo_per_s": echo,
+        "sqlite_per_s": sqlite,
+        "of_echo": groups_per_s / echo,
+        "of_sqlite": groups_per_s / sqlite,
+    }
 
 
 def _quantiles(name: str, seconds: list[float]) -> Row:
@@ -178,12 +212,17 @@ COLUMNS = {
 
 
 def _table(part: str, rows: list[Row]) -> str:
-    lines = [PARTS[part].__doc__ or "", f"{'workers':>7} {'bytes':>7} {'G':>2} {'durable':<8}{'life':<8} " +
-             " ".join(f"{name:>22}" for name in COLUMNS[part])]
+    lines = [
+        PARTS[part].__doc__ or "",
+        f"{'workers':>7} {'bytes':>7} {'G':>2} {'durable':<8}{'life':<8} "
+        + " ".join(f"{name:>22}" for name in COLUMNS[part]),
+    ]
     for row in rows:
         cells = " ".join(f"{_cell(row['figures'].get(name)):>22}" for name in COLUMNS[part])
-        lines.append(f"{row['workers']:>7} {row['bytes']:>7} {row['rollouts']:>2} {row['durability']:<8}"
-                     f"{row.get('leg', 'whole'):<8} {cells}")
+        lines.append(
+            f"{row['workers']:>7} {row['bytes']:>7} {row['rollouts']:>2} {row['durability']:<8}"
+            f"{row.get('leg', 'whole'):<8} {cells}"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -207,8 +246,10 @@ def _judge(rows: list[Row]) -> int:
         return 0
     most = max(cost)
     ok = cost[most] <= FLAT * cost[10]
-    print(f"{'flat' if ok else 'NOT flat'}: a group costs {cost[10]:.0f} us of CPU with 10 workers, "
-          f"{cost[most]:.0f} us with {most} ({cost[most] / cost[10]:.2f} times; bar {FLAT:g})")
+    print(
+        f"{'flat' if ok else 'NOT flat'}: a group costs {cost[10]:.0f} us of CPU with 10 workers, "
+        f"{cost[most]:.0f} us with {most} ({cost[most] / cost[10]:.2f} times; bar {FLAT:g})"
+    )
     return 0 if ok else 1
 
 

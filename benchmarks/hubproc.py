@@ -1,6 +1,6 @@
 """A hub as a process of its own, with settings for a benchmark: services/replay.py, killed at the end.
 
-    with HubProcess(directory, durability="power", rollouts=1) as hub: hub.address, hub.pid
+with HubProcess(directory, durability="power", rollouts=1) as hub: hub.address, hub.pid
 """
 
 from __future__ import annotations
@@ -48,14 +48,30 @@ prompts = 0
 class HubProcess:
     """Starts on entering, is killed on leaving; its run directory stays."""
 
-    def __init__(self, directory: Path, *, durability: str = "power", rollouts: int = 1, groups_per_step: int = 64,
-                 target_lag: int = 15, timeout_s: float = 60.0, profile: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durability: str = "power",
+        rollouts: int = 1,
+        groups_per_step: int = 64,
+        target_lag: int = 15,
+        timeout_s: float = 60.0,
+        profile: Path | None = None,
+    ) -> None:
         self.directory = directory / NAME
         directory.mkdir(parents=True, exist_ok=True)
         self._config = directory / "config.toml"
-        self._config.write_text(CONFIG.format(
-            forever=FOREVER, groups_per_step=groups_per_step, target_lag=target_lag, rollouts=rollouts,
-            durability=durability, timeout_s=timeout_s))
+        self._config.write_text(
+            CONFIG.format(
+                forever=FOREVER,
+                groups_per_step=groups_per_step,
+                target_lag=target_lag,
+                rollouts=rollouts,
+                durability=durability,
+                timeout_s=timeout_s,
+            )
+        )
         self._profile = profile
         self._process: subprocess.Popen[bytes]
         self.address, self.pid = "", 0
@@ -82,8 +98,9 @@ class HubProcess:
             time.sleep(0.02)
         self.address, self.pid = json.loads((self.directory / "hub.json").read_text())["address"], self._process.pid
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._process.poll() is not None and kind is None:
             raise SystemExit(f"the hub ended by itself:\n{(self.directory.parent / 'hub.log').read_text()}")
         self._process.kill()

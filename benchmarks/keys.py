@@ -33,8 +33,12 @@ def frame(tokens: int) -> bytes:
     column = bytes(4 * tokens)
     rollout = Rollout(index=0, token_ids=column, logprobs=column, versions=column, text="x")
     prompt = Prompt(prompt_id="ops/train/17", task="ops", text="1 1 3 4 -> 7 <think>", answer="7")
-    return encode(Done(lease=7, groups=[RolloutGroup(group_id=7, prompt=prompt, prompt_ids=b"", sampling=Sampling(),
-                                                     rollouts=[rollout])]))
+    return encode(
+        Done(
+            lease=7,
+            groups=[RolloutGroup(group_id=7, prompt=prompt, prompt_ids=b"", sampling=Sampling(), rollouts=[rollout])],
+        )
+    )
 
 
 async def hub(keys: HubKeys | None, worker: list[str], seconds: float) -> tuple[float, float]:
@@ -93,9 +97,12 @@ def main() -> None:
                     keys = hub_keys(directory)
                     found.append(asyncio.run(hub(keys, [directory, str(tokens)], arguments.seconds)))
             plain, curve = (_best_and_median(found) for found in rates.values())
-            print(f"{name} ({len(frame(tokens))} B)  messages/s best, median: plain {plain[0]:,.0f}, {plain[1]:,.0f}; "
-                  f"keys {curve[0]:,.0f}, {curve[1]:,.0f}; ratio {curve[0] / plain[0]:.2f}, {curve[1] / plain[1]:.2f}; "
-                  f"hub CPU us a message, median: {plain[2]:.0f}; {curve[2]:.0f}", flush=True)
+            print(
+                f"{name} ({len(frame(tokens))} B)  messages/s best, median: plain {plain[0]:,.0f}, {plain[1]:,.0f}; "
+                f"keys {curve[0]:,.0f}, {curve[1]:,.0f}; ratio {curve[0] / plain[0]:.2f}, {curve[1] / plain[1]:.2f}; "
+                f"hub CPU us a message, median: {plain[2]:.0f}; {curve[2]:.0f}",
+                flush=True,
+            )
 
 
 def _best_and_median(found: list[tuple[float, float]]) -> tuple[float, float, float]:

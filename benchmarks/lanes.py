@@ -30,8 +30,10 @@ from rlsp_async.verifying.pool import VerifierPool  # noqa: E402
 
 Pairs = list[tuple[str, str]]
 ISOLATED = 'from rlsp_async.verifying.math import VERSION, score\nLANE = "isolated"\n'
-FRESH = ("import json, sys; from math_verify import parse, verify; gold, text = json.load(sys.stdin); "
-         "print(verify(parse(gold), parse(text)))")
+FRESH = (
+    "import json, sys; from math_verify import parse, verify; gold, text = json.load(sys.stdin); "
+    "print(verify(parse(gold), parse(text)))"
+)
 GROUP = 16
 
 
@@ -66,8 +68,9 @@ def _answers(num: int) -> Pairs:
     task = load_task(config.Task(name="gsm8k"), seed=0)
     golds = [task.prompt("train", i).answer for i in range(num)]
     filler = "We add what we know step by step and keep the total in mind. " * 9
-    return [(gold, f"{filler}So it is \\boxed{{{gold if i % 2 else golds[i - 1] + '1'}}}.")
-            for i, gold in enumerate(golds)]
+    return [
+        (gold, f"{filler}So it is \\boxed{{{gold if i % 2 else golds[i - 1] + '1'}}}.") for i, gold in enumerate(golds)
+    ]
 
 
 def _pool(verifier: str, pairs: Pairs) -> float:
@@ -76,10 +79,14 @@ def _pool(verifier: str, pairs: Pairs) -> float:
 
 async def _judge(verifier: str, pairs: Pairs) -> float:
     """Verdicts a second of a pool that has started."""
-    cfg = config.RunConfig(name="lanes", stages={"s": config.Stage()}, task=config.Task(verifier=verifier),
-                           verifier=config.Verifier(processes=1))
+    cfg = config.RunConfig(
+        name="lanes",
+        stages={"s": config.Stage()},
+        task=config.Task(verifier=verifier),
+        verifier=config.Verifier(processes=1),
+    )
     items = [VerifyItem(prompt="", response=response, answer=gold) for gold, response in pairs]
-    jobs = [VerifyJob(group_id=at, task="gsm8k", items=items[at:at + GROUP]) for at in range(0, len(items), GROUP)]
+    jobs = [VerifyJob(group_id=at, task="gsm8k", items=items[at : at + GROUP]) for at in range(0, len(items), GROUP)]
     async with VerifierPool(cfg, "verifier-0") as pool:
         await pool.verify(jobs[0])
         start = time.perf_counter()
@@ -110,16 +117,24 @@ def _in_process(pairs: Pairs) -> float:
 def _fresh(pairs: Pairs) -> float:
     start = time.perf_counter()
     for gold, response in pairs:
-        subprocess.run([sys.executable, "-c", FRESH], input=json.dumps([f"\\boxed{{{gold}}}", response]), text=True,
-                       capture_output=True, check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-c", FRESH],
+            input=json.dumps([f"\\boxed{{{gold}}}", response]),
+            text=True,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
     return len(pairs) / (time.perf_counter() - start)
 
 
 def _print(rates: dict[str, list[float]]) -> None:
     middle = {name: statistics.median(values) for name, values in rates.items()}
     print("| arm | verdicts a second and core | ratio |\n| --- | --- | --- |")
-    for (name, peer) in (("fast lane", "math-verify in the process"),
-                         ("isolated lane", "math-verify, a fresh process each")):
+    for name, peer in (
+        ("fast lane", "math-verify in the process"),
+        ("isolated lane", "math-verify, a fresh process each"),
+    ):
         for one in (name, peer):
             ratio = f"{middle[name] / middle[peer]:.2f}" if one == name else "1"
             print(f"| {one} | {middle[one]:,.1f} ({min(rates[one]):,.1f}-{max(rates[one]):,.1f}) | {ratio} |")

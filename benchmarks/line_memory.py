@@ -29,8 +29,16 @@ from stubs import Outcome, Plan
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "line"
 CONFIG = ROOT / "launch" / "configs" / "chaos_cpu.toml"
-SETTINGS = (f"name={NAME}", "sampler.engine=scripted", "stages.rlsp.steps=100000", "stages.sft.steps=5",
-            "replay.stall_s=3600", "replay.heartbeat_s=1.0", "replay.timeout_s=10.0", "evaluation.prompts=0")
+SETTINGS = (
+    f"name={NAME}",
+    "sampler.engine=scripted",
+    "stages.rlsp.steps=100000",
+    "stages.sft.steps=5",
+    "replay.stall_s=3600",
+    "replay.heartbeat_s=1.0",
+    "replay.timeout_s=10.0",
+    "evaluation.prompts=0",
+)
 WORKERS = {"learner": "learner-0", "verifier": "verifier-0", "sampler": "sampler-0", "sampler2": "sampler-1"}
 STEPS = 30
 START_S = 120.0
@@ -48,7 +56,7 @@ def main() -> int:
     finally:
         shutil.rmtree(directory)
     for role, values in row["memory"].items():
-        half = values[len(values) // 2:]
+        half = values[len(values) // 2 :]
         if role != "hub" and _slope(half) * len(half) > GROWTH * half[0]:
             row["wrong"].append(f"{role} grows by {60 * _slope(half):.2f} MB a minute")
     print(_text(row), flush=True)
@@ -67,8 +75,11 @@ def _run(frozen: str, seconds: float, directory: Path) -> Row:
         _wait(lambda: _num_steps(directory / NAME / "metrics.jsonl") >= STEPS, directory)
         if frozen != "nobody":
             services[frozen].send_signal(signal.SIGSTOP)
-        observer = _start(Plan(address=address, run=NAME, samplers=0, verifiers=0, learners=0, observers=1, warm_s=0.0,
-                               seconds=seconds))
+        observer = _start(
+            Plan(
+                address=address, run=NAME, samplers=0, verifiers=0, learners=0, observers=1, warm_s=0.0, seconds=seconds
+            )
+        )
         memory = _watch(services, seconds)
         said, _ = observer.communicate(timeout=30)
     finally:
@@ -81,19 +92,37 @@ def _run(frozen: str, seconds: float, directory: Path) -> Row:
 
 def _prepare(directory: Path) -> None:
     """The model that the run begins with, as `rlsp run` makes it; in a process that ends, with torch."""
-    code = ("import sys; from pathlib import Path; from rlsp_async.config import load; from rlsp_async.model import "
-            "prepare_model; cfg = load(Path(sys.argv[1]), sys.argv[2:]); cfg.directory.mkdir(parents=True); "
-            "prepare_model(cfg, cfg.directory / 'model')")
-    subprocess.run([sys.executable, "-c", code, str(CONFIG), f"runs_dir={directory}", *SETTINGS], check=True,
-                   timeout=START_S, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    code = (
+        "import sys; from pathlib import Path; from rlsp_async.config import load; from rlsp_async.model import "
+        "prepare_model; cfg = load(Path(sys.argv[1]), sys.argv[2:]); cfg.directory.mkdir(parents=True); "
+        "prepare_model(cfg, cfg.directory / 'model')"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(CONFIG), f"runs_dir={directory}", *SETTINGS],
+        check=True,
+        timeout=START_S,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def _service(role: str, worker: str, directory: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "services" / f"{role}.py"), str(CONFIG), f"runs_dir={directory}", *SETTINGS,
-               "--worker", worker]
+    command = [
+        sys.executable,
+        str(ROOT / "services" / f"{role}.py"),
+        str(CONFIG),
+        f"runs_dir={directory}",
+        *SETTINGS,
+        "--worker",
+        worker,
+    ]
     with (directory / f"{worker}.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True,
-                                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )
 
 
 def _address(directory: Path) -> str:

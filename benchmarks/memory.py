@@ -45,8 +45,17 @@ GROWTH = 0.05
 """Share of its size by which the hub may grow in the second half: noise of the allocator."""
 SHOWN_S = 30
 GROUPS_PER_STEP, TARGET_LAG = 64, 15
-LEVELS = ("alive", "sampled", "ready", "training", "sampling", "verifying", "queue_sample", "queue_verify",
-          "queue_train")
+LEVELS = (
+    "alive",
+    "sampled",
+    "ready",
+    "training",
+    "sampling",
+    "verifying",
+    "queue_sample",
+    "queue_verify",
+    "queue_train",
+)
 
 
 class Scenario(NamedTuple):
@@ -58,8 +67,11 @@ class Scenario(NamedTuple):
     rate: float = 0.0
 
 
-SCENARIOS = (Scenario("learner", "learner", 16), Scenario("verifiers", "verifier", 16),
-             Scenario("samplers", "", 1000, RATE))
+SCENARIOS = (
+    Scenario("learner", "learner", 16),
+    Scenario("verifiers", "verifier", 16),
+    Scenario("samplers", "", 1000, RATE),
+)
 
 Row = dict[str, Any]
 
@@ -97,15 +109,29 @@ def _arguments() -> argparse.Namespace:
 def _run(scenario: Scenario, seconds: float, directory: Path) -> Row:
     """One hub and three processes of stubs; everything that was seen, and what is wrong with it."""
     with HubProcess(directory, groups_per_step=GROUPS_PER_STEP, target_lag=TARGET_LAG, timeout_s=TIMEOUT_S) as hub:
-        common: dict[str, Any] = {"address": hub.address, "run": NAME, "samplers": 0, "verifiers": 0, "learners": 0,
-                                  "warm_s": 0.0, "seconds": seconds}
-        fleets = {"learner": _start(Plan(**common | {"learners": 1})),
-                  "verifier": _start(Plan(**common | {"verifiers": 1, "verifier_credit": 256})),
-                  "sampler": _start(Plan(**common | {"samplers": scenario.samplers, "observers": 1, "sampler_credit": 4,
-                                                     "rate": scenario.rate}))}
+        common: dict[str, Any] = {
+            "address": hub.address,
+            "run": NAME,
+            "samplers": 0,
+            "verifiers": 0,
+            "learners": 0,
+            "warm_s": 0.0,
+            "seconds": seconds,
+        }
+        fleets = {
+            "learner": _start(Plan(**common | {"learners": 1})),
+            "verifier": _start(Plan(**common | {"verifiers": 1, "verifier_credit": 256})),
+            "sampler": _start(
+                Plan(
+                    **common
+                    | {"samplers": scenario.samplers, "observers": 1, "sampler_credit": 4, "rate": scenario.rate}
+                )
+            ),
+        }
         try:
-            memory = _watch({"hub": hub.pid, **{role: fleet.pid for role, fleet in fleets.items()}}, fleets, scenario,
-                            seconds)
+            memory = _watch(
+                {"hub": hub.pid, **{role: fleet.pid for role, fleet in fleets.items()}}, fleets, scenario, seconds
+            )
             said, _ = fleets["sampler"].communicate(timeout=30)
         finally:
             for fleet in fleets.values():
@@ -119,8 +145,9 @@ def _start(plan: Plan) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(HERE.parent)})
 
 
-def _watch(pids: dict[str, int], fleets: dict[str, subprocess.Popen[bytes]], scenario: Scenario,
-           seconds: float) -> dict[str, list[float]]:
+def _watch(
+    pids: dict[str, int], fleets: dict[str, subprocess.Popen[bytes]], scenario: Scenario, seconds: float
+) -> dict[str, list[float]]:
     """MB of each process, once a second; freezes one on the way."""
     memory: dict[str, list[float]] = {role: [] for role in pids}
     start, is_frozen = time.monotonic(), False
@@ -143,7 +170,7 @@ def _rss_mb(pid: int) -> float:
 
 
 def _row(scenario: Scenario, memory: dict[str, list[float]], statuses: list[Status]) -> Row:
-    half = memory["hub"][len(memory["hub"]) // 2:]
+    half = memory["hub"][len(memory["hub"]) // 2 :]
     slope = _slope(half)
     capacity = statuses[-1].counts.get("capacity", GROUPS_PER_STEP * (TARGET_LAG + 1))
     highest = {name: max(status.counts.get(name, 0) for status in statuses) for name in LEVELS}
@@ -156,11 +183,17 @@ def _row(scenario: Scenario, memory: dict[str, list[float]], statuses: list[Stat
         wrong.append(f"a queue is longer than the {capacity} slots: {highest}")
     if scenario.frozen and set(states) != {"waiting_credit"}:
         wrong.append(f"the samplers are shown as {dict(states)}, not as waiting for credit")
-    return {"scenario": scenario.name, "memory": memory, "levels": {
-                name: [status.counts.get(name, 0) for status in statuses] for name in LEVELS},
-            "mb": {role: [values[len(values) // 2], values[-1]] for role, values in memory.items()},
-            "mb_per_minute": {role: 60 * _slope(values[len(values) // 2:]) for role, values in memory.items()},
-            "highest": highest, "states": dict(states), "trained": last.counts["trained"], "wrong": wrong}
+    return {
+        "scenario": scenario.name,
+        "memory": memory,
+        "levels": {name: [status.counts.get(name, 0) for status in statuses] for name in LEVELS},
+        "mb": {role: [values[len(values) // 2], values[-1]] for role, values in memory.items()},
+        "mb_per_minute": {role: 60 * _slope(values[len(values) // 2 :]) for role, values in memory.items()},
+        "highest": highest,
+        "states": dict(states),
+        "trained": last.counts["trained"],
+        "wrong": wrong,
+    }
 
 
 def _slope(values: list[float]) -> float:
@@ -170,14 +203,19 @@ def _slope(values: list[float]) -> float:
 
 def _text(row: Row) -> str:
     lines = [f"scenario {row['scenario']}: {len(row['memory']['hub'])} s, {row['trained']} groups trained"]
-    lines += [f"  {role:<9} {mb[0]:>7.1f} MB at half time, {mb[1]:>7.1f} at the end, "
-              f"{row['mb_per_minute'][role]:+7.2f} MB a minute in the second half" for role, mb in row["mb"].items()]
+    lines += [
+        f"  {role:<9} {mb[0]:>7.1f} MB at half time, {mb[1]:>7.1f} at the end, "
+        f"{row['mb_per_minute'][role]:+7.2f} MB a minute in the second half"
+        for role, mb in row["mb"].items()
+    ]
     hub = row["memory"]["hub"]
-    lines += [f"  hub, every {SHOWN_S} s: " + " ".join(f"{mb:.0f}" for mb in hub[SHOWN_S - 1::SHOWN_S])]
-    lines += ["  highest   " + ", ".join(f"{name} {num}" for name, num in row["highest"].items()),
-              "  samplers  " + ", ".join(f"{num} {state.replace('waiting_', 'waiting for ')}"
-                                         for state, num in row["states"].items()),
-              "  NOT as promised: " + "; ".join(row["wrong"]) if row["wrong"] else "  a plateau, as promised"]
+    lines += [f"  hub, every {SHOWN_S} s: " + " ".join(f"{mb:.0f}" for mb in hub[SHOWN_S - 1 :: SHOWN_S])]
+    lines += [
+        "  highest   " + ", ".join(f"{name} {num}" for name, num in row["highest"].items()),
+        "  samplers  "
+        + ", ".join(f"{num} {state.replace('waiting_', 'waiting for ')}" for state, num in row["states"].items()),
+        "  NOT as promised: " + "; ".join(row["wrong"]) if row["wrong"] else "  a plateau, as promised",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -80,13 +80,16 @@ OPS_PADS: dict[str, Padding] = {
     "the word x": lambda text, limit, rng: told(text, "x", limit),
     "its first attempt again": lambda text, limit, rng: told(text, re.split(r"(?<= x) ", text)[0], limit),
     "random words": lambda text, limit, rng: told(text, " ".join(rng.choices([*"0123456789+-*"], k=300)), limit),
-}  # fmt: skip
+}
 TEXT_PADS: dict[str, Padding] = {
     "Wait.": lambda text, limit, rng: told(text, "Wait.", limit),
     "one sentence with a phrase": lambda text, limit, rng: told(text, "Wait, let me check the sum again.", limit),
-    "phrases, random words": lambda text, limit, rng: told(text, " ".join(
-        f"Wait, {' '.join(''.join(rng.choices('abcdefgh', k=5)) for _ in range(4))}." for _ in range(60)), limit),
-}  # fmt: skip
+    "phrases, random words": lambda text, limit, rng: told(
+        text,
+        " ".join(f"Wait, {' '.join(''.join(rng.choices('abcdefgh', k=5)) for _ in range(4))}." for _ in range(60)),
+        limit,
+    ),
+}
 
 
 def tokens(text: str) -> list[str]:
@@ -107,8 +110,11 @@ def measure(verifier: str, cases: list[Case], pad: Padding, limit: int) -> Itera
     for form, section in FORMS.items():
         wrong, padded, beaten = [], [], 0
         for length_G, steps_G, novel_G in rows:
-            explore_G = novel_G if section.explore == "novelty" else compose.exploration(
-                section.explore, length_G, steps_G, resolved_scale(section, limit))
+            explore_G = (
+                novel_G
+                if section.explore == "novelty"
+                else compose.exploration(section.explore, length_G, steps_G, resolved_scale(section, limit))
+            )
             reward_G = compose.compose(correct_G, explore_G, ALPHA, section.clip).reward_B
             wrong.append(reward_G[RIGHT:-1].mean())
             padded.append(reward_G[-1])
@@ -117,8 +123,10 @@ def measure(verifier: str, cases: list[Case], pad: Padding, limit: int) -> Itera
 
 
 def main() -> None:
-    for name, cases, pads in (("ops", list(ops_cases(random.Random(0))), OPS_PADS),
-                              ("gsm8k", list(gsm8k_cases(random.Random(0))), TEXT_PADS)):  # fmt: skip
+    for name, cases, pads in (
+        ("ops", list(ops_cases(random.Random(0))), OPS_PADS),
+        ("gsm8k", list(gsm8k_cases(random.Random(0))), TEXT_PADS),
+    ):
         for what, pad in pads.items():
             print(f"\n{name}, {len(cases)} groups, padded with: {what}\n")
             print("| form | wrong | wrong and padded | beats a right one, of 100 |\n| --- | --- | --- | --- |")

@@ -45,8 +45,10 @@ def main() -> int:
     print(f"CPU us a group, median (lowest..highest) of {args.repeats}")
     for (num, tree), values in runs.items():
         columns = [*zip(*values, strict=True), [sum(one) for one in values]]
-        cells = " ".join(f"{name} {median(column):.0f} ({min(column):.0f}..{max(column):.0f})"
-                         for name, column in zip((*PARTS, "sum"), columns, strict=True))
+        cells = " ".join(
+            f"{name} {median(column):.0f} ({min(column):.0f}..{max(column):.0f})"
+            for name, column in zip((*PARTS, "sum"), columns, strict=True)
+        )
         print(f"G={num} {tree}: {cells}")
     print(f"load average {' '.join(f'{load:.2f}' for load in os.getloadavg())}")
     return 0
@@ -80,16 +82,38 @@ def _play(num_rollouts: int, num_groups: int, directory: Path) -> list[float]:
     from rlsp_async.tasks.base import load_task
     from rlsp_async.wire.codec import decode_from_hub, decode_from_worker, encode
 
-    (directory / "config.toml").write_text(CONFIG.format(
-        forever=FOREVER, groups_per_step=64, target_lag=15, rollouts=num_rollouts, durability="power", timeout_s=60.0))
+    (directory / "config.toml").write_text(
+        CONFIG.format(
+            forever=FOREVER,
+            groups_per_step=64,
+            target_lag=15,
+            rollouts=num_rollouts,
+            durability="power",
+            timeout_s=60.0,
+        )
+    )
     cfg = config.load(directory / "config.toml", [f"runs_dir={directory}"])
     journal, recorder = Journal(cfg.directory / "journal.sqlite", cfg), Recorder(cfg.directory)
     hub = Hub(cfg, load_task(cfg.task, cfg.seed), journal.load(), 0.0)
     answers = Fleet(Plan(address="inproc://nobody", run=cfg.name, samplers=0, verifiers=0, learners=0))
     crew = [("learner-0", 2), *((f"verifier-{i}", 500) for i in range(2)), *((f"sampler-{i}", 125) for i in range(8))]
-    inbox = [(name.encode(), encode(Hello(run=cfg.name, role=name.partition("-")[0], worker=name,  # type: ignore[arg-type]
-                                          credit=credit, incarnation=1, step=0 if name == "learner-0" else -1, seq=1)))
-             for name, credit in crew]
+    inbox = [
+        (
+            name.encode(),
+            encode(
+                Hello(
+                    run=cfg.name,
+                    role=name.partition("-")[0],
+                    worker=name,  # type: ignore[arg-type]
+                    credit=credit,
+                    incarnation=1,
+                    step=0 if name == "learner-0" else -1,
+                    seq=1,
+                )
+            ),
+        )
+        for name, credit in crew
+    ]
     cost: Counter[str] = Counter()
     now = 0.0
     while hub.state.ledger.trained < num_groups:
@@ -108,8 +132,9 @@ def _play(num_rollouts: int, num_groups: int, directory: Path) -> list[float]:
         for part, since, to in zip(PARTS, marks[:-1], marks[1:], strict=True):
             cost[part] += to - since
         said = [(peer, (decode_lean if peer == b"learner-0" else decode_from_hub)(frame)) for peer, frame in frames]
-        inbox = inbox[CHUNK:] + [(peer, encode(answers.done_of(message))) for peer, message in said
-                                 if isinstance(message, Work | LeanWork)]
+        inbox = inbox[CHUNK:] + [
+            (peer, encode(answers.done_of(message))) for peer, message in said if isinstance(message, Work | LeanWork)
+        ]
     journal.close()
     return [cost[part] / 1e3 / hub.state.ledger.trained for part in PARTS]
 

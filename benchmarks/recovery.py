@@ -182,16 +182,23 @@ def retrain(directory: Path, scratch: Path) -> tuple[dict[int, str], dict[str, b
     cfg = config.load(directory / "config.toml", [f"runs_dir={scratch}", f"learner.weights_dir={scratch / 'weights'}"])
     shutil.rmtree(scratch, ignore_errors=True)
     cfg.directory.mkdir(parents=True)
-    with (closing(sqlite3.connect(directory / "journal.sqlite")) as db,
-          closing(sqlite3.connect(cfg.directory / "journal.sqlite")) as copy):
+    with (
+        closing(sqlite3.connect(directory / "journal.sqlite")) as db,
+        closing(sqlite3.connect(cfg.directory / "journal.sqlite")) as copy,
+    ):
         db.backup(copy)
         rows = db.execute("SELECT manifest FROM manifests ORDER BY step").fetchall()
     journal = Journal(cfg.directory / "journal.sqlite", cfg)
     learner = Learner(cfg, directory / "model", cfg.directory, incarnation=1)
     digests = {}
     for manifest in [msgspec.msgpack.decode(row[0], type=Manifest) for row in rows]:
-        batch = Batch(stage=manifest.stage, step=manifest.step, groups=journal.batch(manifest.step),
-                      last_of_stage=manifest.last_of_stage, stage_step=manifest.stage_step)
+        batch = Batch(
+            stage=manifest.stage,
+            step=manifest.step,
+            groups=journal.batch(manifest.step),
+            last_of_stage=manifest.last_of_stage,
+            stage_step=manifest.stage_step,
+        )
         made = learner.train(TrainJob(batch=batch))
         digests[manifest.step] = made.weights.digest if made.weights else ""
     journal.close()
@@ -210,16 +217,24 @@ def compare(directory: Path, straight: dict[int, str]) -> dict[str, int]:
         again = db.execute("SELECT step, digest FROM repeats ORDER BY seq").fetchall()
         starts = db.execute("SELECT count(DISTINCT incarnation) FROM steps").fetchone()[0]
     different = [step for step, digest in [*first, *again] if digest and digest != straight[step]]
-    return {"steps": len(first), "published": sum(bool(digest) for _, digest in first), "trained_again": len(again),
-            "published_again": sum(bool(digest) for _, digest in again), "learners": starts,
-            "different": len(different)}
+    return {
+        "steps": len(first),
+        "published": sum(bool(digest) for _, digest in first),
+        "trained_again": len(again),
+        "published_again": sum(bool(digest) for _, digest in again),
+        "learners": starts,
+        "different": len(different),
+    }
 
 
 def report(directory: Path, straight: dict[int, str], final: dict[str, bytes], num_kills: int, seconds: float) -> int:
     """Prints the table; 1 when a digest differs."""
-    figures: dict[str, Any] = {"kills": num_kills, **compare(directory, straight),
-                               "final_is_the_same": files(directory / "final") == final,
-                               "retrained_in_s": round(seconds, 1)}
+    figures: dict[str, Any] = {
+        "kills": num_kills,
+        **compare(directory, straight),
+        "final_is_the_same": files(directory / "final") == final,
+        "retrained_in_s": round(seconds, 1),
+    }
     for name, value in figures.items():
         print(f"  {name.replace('_', ' '):<20} {value}")
     return int(bool(figures["different"]) or not figures["final_is_the_same"])

@@ -44,8 +44,12 @@ GOAL_POINTS = 2.0
 
 def main() -> int:
     args = arguments()
-    cells = [cell(algorithm, kind, value, seed) for seed in range(args.seeds)
-             for kind, value in conditions(args.lags, args.reuses) for algorithm in args.algorithms]
+    cells = [
+        cell(algorithm, kind, value, seed)
+        for seed in range(args.seeds)
+        for kind, value in conditions(args.lags, args.reuses)
+        for algorithm in args.algorithms
+    ]
     results = run_cells(cells, CONFIG, args.out, args.model, args.jobs)
     print("\n\n".join(report(results, args)))
     if args.page:
@@ -61,8 +65,9 @@ def _axes(args: argparse.Namespace) -> list[tuple[str, list[int]]]:
 def _write_chart(results: Sequence[Result], args: argparse.Namespace, kind: str) -> str:
     """Writes the chart beside the page; returns the line that shows it."""
     name, title = f"{args.page.stem}_{kind}.svg", f"pass@1 after 64 updates, by {kind}"
-    args.page.with_name(name).write_text(curves(title, _means(results, args.algorithms, kind, dict(_axes(args))[kind]),
-                                                kind))
+    args.page.with_name(name).write_text(
+        curves(title, _means(results, args.algorithms, kind, dict(_axes(args))[kind]), kind)
+    )
     return f"![{title}]({name})"
 
 
@@ -105,11 +110,16 @@ def cell(algorithm: str, kind: str, value: int, seed: int) -> Cell:
     overrides = [f"stages.rl.algorithm.name={name}", f"stages.rl.algorithm.preset={preset}"]
     overrides += [f"stages.rl.algorithm.options.{key}={option}" for key, option in options.items()]
     if kind == "lag":
-        overrides += [f"stages.rl.target_lag={value}",
-                      f"stages.rl.selection_options.min_ready={(value + 1) * GROUPS_PER_STEP}"]
+        overrides += [
+            f"stages.rl.target_lag={value}",
+            f"stages.rl.selection_options.min_ready={(value + 1) * GROUPS_PER_STEP}",
+        ]
     else:
-        overrides += [f"stages.rl.max_uses={value}", f"stages.rl.groups_per_step={value * GROUPS_PER_STEP}",
-                      f"stages.rl.selection_options.min_new={1 / value}"]
+        overrides += [
+            f"stages.rl.max_uses={value}",
+            f"stages.rl.groups_per_step={value * GROUPS_PER_STEP}",
+            f"stages.rl.selection_options.min_new={1 / value}",
+        ]
     return Cell(f"{algorithm}_{kind}{value}", tuple(overrides), seed)
 
 
@@ -140,8 +150,12 @@ def _table(results: Sequence[Result], algorithms: Sequence[str], kind: str, valu
         cells = [estimate([r.figures["pass_at_1"] for r in of(results, algorithm, kind, value)]) for value in values]
         lines.append(f"| `{algorithm}` | " + " | ".join(points(value) for value in cells) + " |")
     figure = "lag_mean" if kind == "lag" else "rollouts"
-    means = [estimate([r.figures[figure] for a in algorithms for r in of(results, a, kind, value)
-                       if figure in r.figures]).mean for value in values]
+    means = [
+        estimate(
+            [r.figures[figure] for a in algorithms for r in of(results, a, kind, value) if figure in r.figures]
+        ).mean
+        for value in values
+    ]
     label, form = ("mean lag, with the start", ".1f") if kind == "lag" else ("rollouts trained, with repeats", ".0f")
     lines.append(f"| {label} | " + " | ".join(f"{mean:{form}}" for mean in means) + " |")
     return "\n".join(lines)
@@ -150,14 +164,18 @@ def _table(results: Sequence[Result], algorithms: Sequence[str], kind: str, valu
 def _losses(results: Sequence[Result], algorithms: Sequence[str], kind: str, value: int) -> str:
     """What each algorithm loses against itself at lag 0, and the best of all against the best at lag 0."""
     found = {a: difference(of(results, a, kind, value), of(results, a, "lag", 0)) for a in algorithms}
-    lines = [f"| {kind} {value} against lag 0, points | " + " | ".join(f"`{a}`" for a in algorithms) + " |",
-             "| --- " * (len(algorithms) + 1) + "|",
-             "| the same algorithm | " + " | ".join(points(found[a], "+") for a in algorithms) + " |"]
+    lines = [
+        f"| {kind} {value} against lag 0, points | " + " | ".join(f"`{a}`" for a in algorithms) + " |",
+        "| --- " * (len(algorithms) + 1) + "|",
+        "| the same algorithm | " + " | ".join(points(found[a], "+") for a in algorithms) + " |",
+    ]
     fresh, stale = (max((_mean(results, a, k, v), a) for a in algorithms) for k, v in (("lag", 0), (kind, value)))
     lost = 100 * (fresh[0] - stale[0])
-    text = (f"The best at lag 0 is `{fresh[1]}` with {100 * fresh[0]:.1f} %, the best at {kind} {value} is "
-            f"`{stale[1]}` with {100 * stale[0]:.1f} %: {lost:+.1f} points lost; the goal of at most "
-            f"{GOAL_POINTS:.0f} is {'met' if lost <= GOAL_POINTS else 'missed'}.")
+    text = (
+        f"The best at lag 0 is `{fresh[1]}` with {100 * fresh[0]:.1f} %, the best at {kind} {value} is "
+        f"`{stale[1]}` with {100 * stale[0]:.1f} %: {lost:+.1f} points lost; the goal of at most "
+        f"{GOAL_POINTS:.0f} is {'met' if lost <= GOAL_POINTS else 'missed'}."
+    )
     return "\n".join(lines) + f"\n\n{text}"
 
 
@@ -165,10 +183,13 @@ def _mean(results: Sequence[Result], algorithm: str, kind: str, value: int) -> f
     return estimate([r.figures["pass_at_1"] for r in of(results, algorithm, kind, value)]).mean
 
 
-def _means(results: Sequence[Result], algorithms: Sequence[str], kind: str,
-           values: Sequence[int]) -> dict[str, list[tuple[int, Estimate]]]:
-    return {a: [(value, estimate([r.figures["pass_at_1"] for r in of(results, a, kind, value)])) for value in values]
-            for a in algorithms}
+def _means(
+    results: Sequence[Result], algorithms: Sequence[str], kind: str, values: Sequence[int]
+) -> dict[str, list[tuple[int, Estimate]]]:
+    return {
+        a: [(value, estimate([r.figures["pass_at_1"] for r in of(results, a, kind, value)])) for value in values]
+        for a in algorithms
+    }
 
 
 if __name__ == "__main__":

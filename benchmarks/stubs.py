@@ -111,7 +111,8 @@ class LeanWork(msgspec.Struct, tag="work"):
 
 
 decode_lean = msgspec.msgpack.Decoder(
-    Welcome | Pong | LeanWork | Ack | Revoke | NewWeights | Drain | Refuse | Status).decode
+    Welcome | Pong | LeanWork | Ack | Revoke | NewWeights | Drain | Refuse | Status
+).decode
 
 
 class Stub:
@@ -133,14 +134,33 @@ class Stub:
     def hello(self) -> None:
         self.hello_s = time.perf_counter()
         self.seq += 1
-        self.send(Hello(run=self.fleet.plan.run, role=self.role, worker=self.name, credit=self.credit, incarnation=1,
-                        step=0 if self.role == "learner" else -1, leases=list(self.held), seq=self.seq))
+        self.send(
+            Hello(
+                run=self.fleet.plan.run,
+                role=self.role,
+                worker=self.name,
+                credit=self.credit,
+                incarnation=1,
+                step=0 if self.role == "learner" else -1,
+                leases=list(self.held),
+                seq=self.seq,
+            )
+        )
 
     def ping(self) -> None:
         self.seq += 1
         state = "working" if self.held else "waiting_credit"
-        self.send(Ping(state=state, busy_s=1.0, window_s=1.0, leases=list(self.held), version=self.version,
-                       seq=self.seq, made_by=self.made_by))
+        self.send(
+            Ping(
+                state=state,
+                busy_s=1.0,
+                window_s=1.0,
+                leases=list(self.held),
+                version=self.version,
+                seq=self.seq,
+                made_by=self.made_by,
+            )
+        )
 
     def send(self, message: Any) -> None:
         self.socket.send(encode(message), flags=zmq.NOBLOCK)
@@ -209,8 +229,11 @@ class Fleet:
         self.is_warm = False
         self._rollouts: dict[int, list[Rollout]] = {}
         roles: list[tuple[Role, int, int]] = [
-            ("observer", plan.observers, 1), ("learner", plan.learners, 2),
-            ("verifier", plan.verifiers, plan.verifier_credit), ("sampler", plan.samplers, plan.sampler_credit)]
+            ("observer", plan.observers, 1),
+            ("learner", plan.learners, 2),
+            ("verifier", plan.verifiers, plan.verifier_credit),
+            ("sampler", plan.samplers, plan.sampler_credit),
+        ]
         self.stubs = [Stub(self, role, i, credit) for role, num, credit in roles for i in range(num)]
         self.by_fd: dict[int, Stub] = {}
         for stub in self.stubs:
@@ -287,8 +310,9 @@ class Fleet:
             return Done(lease=work.lease, groups=[self.group_of(job)])
         if isinstance(job, LeanTrain):
             step = job.batch.step
-            report = StepReport(step=step, metrics={"loss": 0.1, "reward": 0.5},
-                                checkpoint=step - step % STEPS_PER_CHECKPOINT)
+            report = StepReport(
+                step=step, metrics={"loss": 0.1, "reward": 0.5}, checkpoint=step - step % STEPS_PER_CHECKPOINT
+            )
             return Done(lease=work.lease, steps=[report])
         verdicts = [Verdict(status="correct", parts={"correct": 1.0}, verifier="stub/1") for _ in job.items]
         return Done(lease=work.lease, verdicts=[VerdictSet(group_id=job.group_id, verdicts=verdicts)])
@@ -298,25 +322,44 @@ class Fleet:
         num = job.sampling.rollouts
         if num not in self._rollouts:
             self._rollouts[num] = rollouts(num, self.plan.rollout_bytes)
-        return RolloutGroup(group_id=job.group_id, prompt=job.prompt, prompt_ids=b"\1\0\0\0" * 10,
-                            sampling=job.sampling, rollouts=self._rollouts[num], purpose=job.purpose, stage=job.stage)
+        return RolloutGroup(
+            group_id=job.group_id,
+            prompt=job.prompt,
+            prompt_ids=b"\1\0\0\0" * 10,
+            sampling=job.sampling,
+            rollouts=self._rollouts[num],
+            purpose=job.purpose,
+            stage=job.stage,
+        )
 
 
 def rollouts(num: int, num_bytes: int) -> list[Rollout]:
     """Rollouts of about so many bytes each on the wire."""
     rng = random.Random(0)
     length = max(1, (num_bytes - HEADER_BYTES) // BYTES_PER_TOKEN)
-    return [Rollout(index=i, token_ids=pack_ints([rng.randrange(30_000) for _ in range(length)]),
-                    logprobs=pack_floats([-rng.random() for _ in range(length)]), versions=b"\0\0\0\0" * length,
-                    text="".join(rng.choice("abcdefgh ") for _ in range(2 * length)), sampler="stub")
-            for i in range(num)]
+    return [
+        Rollout(
+            index=i,
+            token_ids=pack_ints([rng.randrange(30_000) for _ in range(length)]),
+            logprobs=pack_floats([-rng.random() for _ in range(length)]),
+            versions=b"\0\0\0\0" * length,
+            text="".join(rng.choice("abcdefgh ") for _ in range(2 * length)),
+            sampler="stub",
+        )
+        for i in range(num)
+    ]
 
 
 def frame_bytes(num_rollouts: int, rollout_bytes: int) -> bytes:
     """One Done of a sampler as it travels, for the floors."""
     prompt = Prompt(prompt_id="ops/train/0", task="ops", text="1 2 3 4 -> 10 <think>", answer="10")
-    group = RolloutGroup(group_id=1, prompt=prompt, prompt_ids=b"\1\0\0\0" * 10,
-                         sampling=Sampling(rollouts=num_rollouts), rollouts=rollouts(num_rollouts, rollout_bytes))
+    group = RolloutGroup(
+        group_id=1,
+        prompt=prompt,
+        prompt_ids=b"\1\0\0\0" * 10,
+        sampling=Sampling(rollouts=num_rollouts),
+        rollouts=rollouts(num_rollouts, rollout_bytes),
+    )
     return encode(Done(lease=1, groups=[group]))
 
 

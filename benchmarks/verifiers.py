@@ -28,8 +28,19 @@ FILES = ("gsm8k_train", "gsm8k_test", "svamp", "math_answers", "competition_answ
 BAR = 0.995
 _INTEGER = re.compile(r"-?\d+")
 _FULL = str.maketrans("0123456789+-=(),.", "".join(chr(ord(c) + 0xFEE0) for c in "0123456789+-=(),."))
-_VULGAR = {"1/2": "\u00bd", "1/3": "\u2153", "2/3": "\u2154", "1/4": "\u00bc", "3/4": "\u00be", "1/5": "\u2155",
-           "1/8": "\u215b", "3/8": "\u215c", "5/8": "\u215d", "1/6": "\u2159", "5/6": "\u215a"}
+_VULGAR = {
+    "1/2": "\u00bd",
+    "1/3": "\u2153",
+    "2/3": "\u2154",
+    "1/4": "\u00bc",
+    "3/4": "\u00be",
+    "1/5": "\u2155",
+    "1/8": "\u215b",
+    "3/8": "\u215c",
+    "5/8": "\u215d",
+    "1/6": "\u2159",
+    "5/6": "\u215a",
+}
 _FRAC = re.compile(r"\\[dt]?frac\{?(\d)\}?\{?(\d)\}?")
 
 
@@ -50,8 +61,11 @@ REWRITES: dict[str, Callable[[str], str | None]] = {
     "sentence": lambda a: f"There are 3 of them, so the answer is ${a}$.",
     "bare LaTeX": lambda a: f"The answer is {' '.join(a.split())}.",
     "bold": lambda a: f"The final answer is **{' '.join(a.split())}**.",
-    "blanks": lambda a: "\\boxed{ " + a.replace(",", " , ").replace("+", " + ").replace("=", " = ") + " }"
-    if not re.search(r"\d,|\{,\}|\$|,\\!", a) else None,
+    "blanks": lambda a: (
+        "\\boxed{ " + a.replace(",", " , ").replace("+", " + ").replace("=", " = ") + " }"
+        if not re.search(r"\d,|\{,\}|\$|,\\!", a)
+        else None
+    ),
     "full width": lambda a: f"The answer is {a.translate(_FULL)}" if re.fullmatch(r"[-\d.(), =]+", a) else None,
     "vulgar fraction": _vulgar,
     "minus sign": lambda a: f"\\boxed{{{a.replace('-', chr(0x2212))}}}" if "-" in a else None,
@@ -139,8 +153,10 @@ def _share(count: Counter[bool]) -> float:
 
 
 def _table(counts: dict[tuple[str, str], Counter[bool]], names: list[str], seconds: Counter[str]) -> str:
-    lines = [f"| {'rewrite':16} | answers | " + " | ".join(f"{name:>11}" for name in names) + " |",
-             "| --- | --- |" + " --- |" * len(names)]
+    lines = [
+        f"| {'rewrite':16} | answers | " + " | ".join(f"{name:>11}" for name in names) + " |",
+        "| --- | --- |" + " --- |" * len(names),
+    ]
     for style in (*REWRITES, "other"):
         shares = " | ".join(f"{100 * _share(counts[style, name]):>10.2f}%" for name in names)
         lines.append(f"| {style:16} | {counts[style, names[0]].total():>7} | {shares} |")

@@ -106,8 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     train = _with_config(commands, "run", "train: prepare RUNS_DIR/NAME, start the services, watch, report")
-    train.add_argument("--resume", action="store_true", help="CONFIG is the directory of an interrupted run: go on "
-                       "with its own settings (how many samplers, ports and patience may be changed)")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="CONFIG is the directory of an interrupted run: go on "
+        "with its own settings (how many samplers, ports and patience may be changed)",
+    )
     _with_config(commands, "check", "resolved settings and what follows from them; needs no GPU and starts nothing")
     for role, text in ROLES.items():
         _with_config(commands, role, f"one service: {text}").add_argument(
@@ -162,11 +166,17 @@ def _add_tasks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
     tasks = commands.add_parser("tasks", help="the tasks that ship, with an example each; one of them in detail")
     tasks.add_argument("task", metavar="TASK", nargs="?", default="", help="one task, or a config whose task it is")
-    tasks.add_argument("--report", action="store_true", help="which training rows repeat held-out ones, and what was "
-                       "removed")
+    tasks.add_argument(
+        "--report", action="store_true", help="which training rows repeat held-out ones, and what was removed"
+    )
     for parser in (demos, tasks):
-        parser.add_argument("overrides", metavar="key=value", nargs="*", default=[],
-                            help="options of the task, e.g. path_train=train.jsonl limit=100")
+        parser.add_argument(
+            "overrides",
+            metavar="key=value",
+            nargs="*",
+            default=[],
+            help="options of the task, e.g. path_train=train.jsonl limit=100",
+        )
 
 
 def _add_chaos(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -38,9 +38,28 @@ from rlsp_async.sections import (
 )
 
 __all__ = [
-    "Algorithm", "Evaluation", "Learner", "Model", "Optimizer", "Prompts", "Replay", "Reward", "RunConfig", "Sampler",
-    "Sampling", "ScratchModel", "Section", "Stage", "Task", "Temperature", "Verifier", "convert", "load",
-    "num_settings", "tables", "to_toml",
+    "Algorithm",
+    "Evaluation",
+    "Learner",
+    "Model",
+    "Optimizer",
+    "Prompts",
+    "Replay",
+    "Reward",
+    "RunConfig",
+    "Sampler",
+    "Sampling",
+    "ScratchModel",
+    "Section",
+    "Stage",
+    "Task",
+    "Temperature",
+    "Verifier",
+    "convert",
+    "load",
+    "num_settings",
+    "tables",
+    "to_toml",
 ]
 
 T = TypeVar("T")

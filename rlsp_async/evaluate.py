@@ -68,10 +68,14 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """pass_at_1, pass_at_K .., response_tokens, truncated, search_steps: mean, low, high (95 % interval)."""
 
     def __str__(self) -> str:
-        head = (f"{self.model}: {self.task}, {self.num_prompts} held-out prompts x {self.rollouts} rollouts, "
-                f"temperature {self.temperature:g}, {self.engine} engine, {self.seconds:.0f} s")
-        rows = [f"{_label(name):<16} {_text(name, figure):>8}  {_interval(name, figure)}"
-                for name, figure in self.figures.items()]
+        head = (
+            f"{self.model}: {self.task}, {self.num_prompts} held-out prompts x {self.rollouts} rollouts, "
+            f"temperature {self.temperature:g}, {self.engine} engine, {self.seconds:.0f} s"
+        )
+        rows = [
+            f"{_label(name):<16} {_text(name, figure):>8}  {_interval(name, figure)}"
+            for name, figure in self.figures.items()
+        ]
         verdicts = ", ".join(f"{num} {status}" for status, num in sorted(self.statuses.items()))
         dropped = f"; {self.num_dropped} prompts left out" if self.num_dropped else ""
         title = f"{'':<16} {'mean':>8}  95 % interval"
@@ -79,8 +83,15 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evaluate(
-    model: Path, task: config.Task, *, rollouts: int = 8, prompts: int = 256, engine: EngineName = "auto",
-    max_new_tokens: int = 256, temperature: float = 1.0, seed: int = 0,
+    model: Path,
+    task: config.Task,
+    *,
+    rollouts: int = 8,
+    prompts: int = 256,
+    engine: EngineName = "auto",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> Evaluation:
     """Samples and judges the first held-out prompts of a task. Blocks until done.
 
@@ -89,16 +100,21 @@ def evaluate(
     settings = {"temperature": temperature, "max_new_tokens": max_new_tokens, "rollouts": rollouts}
     dtype = "bfloat16" if _dtype(check_model(model)) in ("bfloat16", "float16") else "float32"
     cfg = config.RunConfig(
-        name="eval", seed=seed, task=task, stages={"eval": config.Stage()}, sampler=config.Sampler(engine=engine),
+        name="eval",
+        seed=seed,
+        task=task,
+        stages={"eval": config.Stage()},
+        sampler=config.Sampler(engine=engine),
         sampling=config.convert(settings, config.Sampling, "rlsp eval"),
         model=config.convert({"path": str(model), "dtype": dtype}, config.Model, "rlsp eval"),
-    )  # fmt: skip
+    )
     with _logs_to_stderr():
         return asyncio.run(_evaluate(cfg, model, prompts))
 
 
-async def judge(prompts: list[Prompt], sampling: Sampling, sample: Sample, verify: Verify,
-                in_flight: int) -> list[VerifiedGroup]:
+async def judge(
+    prompts: list[Prompt], sampling: Sampling, sample: Sample, verify: Verify, in_flight: int
+) -> list[VerifiedGroup]:
     """Every prompt sampled and verified, `in_flight` at a time, in the order of the prompts."""
     results: dict[int, VerifiedGroup] = {}
     waiting = iter(enumerate(prompts))
@@ -129,16 +145,25 @@ async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Eva
     if not prompts:
         raise ConfigError(f"task {cfg.task.name!r} has no held-out prompts, or none were asked for")
     check_window(cfg, task, load_tokenizer(model), len(prompts))
-    sampling = Sampling(temperature=cfg.sampling.temperature, max_new_tokens=cfg.sampling.max_new_tokens,
-                        rollouts=cfg.sampling.rollouts, seed=cfg.seed)
+    sampling = Sampling(
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+        rollouts=cfg.sampling.rollouts,
+        seed=cfg.seed,
+    )
     async with VerifierPool(cfg, "eval") as pool, Sampler(cfg, model, "eval") as sampler:
         groups = await judge(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
         engine = sampler.info["engine"]
     return _result(cfg, groups, engine, time.monotonic() - start)
 
 
-async def _work(waiting: Iterator[tuple[int, Prompt]], sampling: Sampling, sample: Sample, verify: Verify,
-                results: dict[int, VerifiedGroup]) -> None:
+async def _work(
+    waiting: Iterator[tuple[int, Prompt]],
+    sampling: Sampling,
+    sample: Sample,
+    verify: Verify,
+    results: dict[int, VerifiedGroup],
+) -> None:
     """Consumes prompts until there are none; produces verified groups; waits for the sampler, then the verifiers."""
     for i, prompt in waiting:
         group = await sample(SampleJob(group_id=i, prompt=prompt, sampling=sampling, purpose="evaluate", stage="eval"))
@@ -154,11 +179,20 @@ def _result(cfg: config.RunConfig, groups: list[VerifiedGroup], engine: str, sec
     if not num_whole:
         raise DivergedError(f"no prompt could be judged; the first reason: {_first_fault(verdicts)}")
     return Evaluation(
-        model=cfg.model.path, task=cfg.task.name, verifier=verdicts[0].verifier, engine=engine, seed=cfg.seed,
-        temperature=cfg.sampling.temperature, max_new_tokens=cfg.sampling.max_new_tokens, seconds=seconds,
-        num_prompts=num_whole, num_dropped=len(groups) - num_whole, rollouts=cfg.sampling.rollouts,
-        statuses=dict(counts), figures=figures,
-    )  # fmt: skip
+        model=cfg.model.path,
+        task=cfg.task.name,
+        verifier=verdicts[0].verifier,
+        engine=engine,
+        seed=cfg.seed,
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+        seconds=seconds,
+        num_prompts=num_whole,
+        num_dropped=len(groups) - num_whole,
+        rollouts=cfg.sampling.rollouts,
+        statuses=dict(counts),
+        figures=figures,
+    )
 
 
 def _first_fault(verdicts: list[Verdict]) -> str:

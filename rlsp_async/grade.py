@@ -56,10 +56,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     text = "verdicts on JSON lines of answers (gold, response), in order"
     parser = commands.add_parser("grade", help=text, description=text)
     parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="JSON lines; - or nothing: standard input")
-    parser.add_argument("--verifier", default="math", metavar="NAME", help="a shipped one, a dotted module or a file "
-                        "ending in .py; for lines that name none (default: math)")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", dest="options",
-                        help="of that verifier, in TOML syntax; may be repeated")
+    parser.add_argument(
+        "--verifier",
+        default="math",
+        metavar="NAME",
+        help="a shipped one, a dotted module or a file ending in .py; for lines that name none (default: math)",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="options",
+        help="of that verifier, in TOML syntax; may be repeated",
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="checker processes (default: 2)")
     parser.add_argument("--deadline-s", type=float, default=5.0, metavar="X", help="of one answer (default: 5)")
     parser.add_argument("--memory-mb", type=int, default=2048, metavar="N", help="of one checker (default: 2048)")
@@ -72,8 +82,10 @@ def grade(arguments: argparse.Namespace) -> int:
         raise ConfigError("--workers must be at least 1, --deadline-s above 0, --memory-mb at least 256")
     import structlog
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-                        wrapper_class=structlog.make_filtering_bound_logger(30))  # fmt: skip
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(30),
+    )
     with contextlib.ExitStack() as files:
         lines = files.enter_context(_opened(arguments.file))
         out = files.enter_context(_created(arguments.out))
@@ -122,16 +134,21 @@ class _Grading:
             raise ConfigError(f"more than {MAX_VERIFIERS} different verifiers in one file; grade them apart")
         options = config.tables(self._args.options) if name == self._args.verifier else {}
         cfg = config.RunConfig(
-            name="grade", stages={"grade": config.Stage()}, task=config.Task(verifier=name, verifier_options=options),
-            verifier=config.Verifier(processes=self._args.workers, deadline_s=self._args.deadline_s,
-                                     memory_mb=self._args.memory_mb),
-        )  # fmt: skip
+            name="grade",
+            stages={"grade": config.Stage()},
+            task=config.Task(verifier=name, verifier_options=options),
+            verifier=config.Verifier(
+                processes=self._args.workers, deadline_s=self._args.deadline_s, memory_mb=self._args.memory_mb
+            ),
+        )
         pool = await stack.enter_async_context(VerifierPool(cfg, "grade"))
         self._pools[name] = pool
         kept = ", ".join(what for what, held in pool.holds.items() if held) or "nothing"
         lost = ", ".join(what for what, held in pool.holds.items() if not held)
-        _tell(f"verifier {name}: {pool.lane} lane, {self._args.workers} checkers, {self._args.deadline_s:g} s an answer"
-              f"; the kernel guarantees {kept}" + (f"; NOT HELD: {lost}" if lost else ""))
+        _tell(
+            f"verifier {name}: {pool.lane} lane, {self._args.workers} checkers, {self._args.deadline_s:g} s an answer"
+            f"; the kernel guarantees {kept}" + (f"; NOT HELD: {lost}" if lost else "")
+        )
 
     async def _judge(self, chunk: list[Entry]) -> list[Verdict | str]:
         results: list[Verdict | str] = [line if isinstance(line, str) else "" for _, line in chunk]
@@ -167,9 +184,9 @@ class _Grading:
         shown = ", ".join(f"{status} {count}" for status, count in sorted(self._counts.items())) or "nothing"
         _tell(f"{num} lines in {taken:.1f} s ({num / max(taken, 1e-9):.0f} a second): {shown}")
         if failed := self._num_judge_failed:
-            _tell(f"the judge failed on {failed} of them: part \"judge_failed\", a neutral value stands in")
+            _tell(f'the judge failed on {failed} of them: part "judge_failed", a neutral value stands in')
         if bad := self._counts["bad_line"]:
-            _tell(f"{bad} bad line{'s' * (bad > 1)}: see the records with status \"bad_line\"")
+            _tell(f'{bad} bad line{"s" * (bad > 1)}: see the records with status "bad_line"')
 
 
 def _opened(name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
@@ -221,11 +238,26 @@ def _item(line: Line) -> VerifyItem:
 
 def _record(number: int, result: Verdict | str) -> dict[str, Any]:
     if isinstance(result, str):
-        return {"line": number, "status": "bad_line", "correct": None, "parts": {}, "extracted": "", "ms": 0.0,
-                "verifier": "", "detail": result}  # fmt: skip
-    return {"line": number, "status": result.status, "correct": result.status == "correct" if result.is_true else None,
-            "parts": result.parts, "extracted": result.extracted, "ms": round(result.milliseconds, 3),
-            "verifier": result.verifier, "detail": result.detail}  # fmt: skip
+        return {
+            "line": number,
+            "status": "bad_line",
+            "correct": None,
+            "parts": {},
+            "extracted": "",
+            "ms": 0.0,
+            "verifier": "",
+            "detail": result,
+        }
+    return {
+        "line": number,
+        "status": result.status,
+        "correct": result.status == "correct" if result.is_true else None,
+        "parts": result.parts,
+        "extracted": result.extracted,
+        "ms": round(result.milliseconds, 3),
+        "verifier": result.verifier,
+        "detail": result.detail,
+    }
 
 
 def _tell(text: str) -> None:

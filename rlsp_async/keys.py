@@ -1,9 +1,9 @@
 """`rlsp keys`: make, list and revoke the keys with which a line speaks over several machines.
 
-    rlsp keys new DIR [--roles sampler,verifier]       the hub's pair, and one for each role
-    rlsp keys new DIR --worker NAME --role ROLE        one more, for one worker alone
-    rlsp keys list DIR                                 who is let in; secrets are never shown
-    rlsp keys revoke DIR NAME                          a running hub notices within a second
+rlsp keys new DIR [--roles sampler,verifier]       the hub's pair, and one for each role
+rlsp keys new DIR --worker NAME --role ROLE        one more, for one worker alone
+rlsp keys list DIR                                 who is let in; secrets are never shown
+rlsp keys revoke DIR NAME                          a running hub notices within a second
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ def keys(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
             from rlsp_async.wire.keyring import revoke  # loads zmq, which `rlsp --help` does without
 
             entry = revoke(directory, arguments.name)
-            print(f"{entry.name} ({entry.role}) is off the list of {directory}; a hub that reads this directory "
-                  "refuses it within a second", file=out)
+            print(
+                f"{entry.name} ({entry.role}) is off the list of {directory}; a hub that reads this directory "
+                "refuses it within a second",
+                file=out,
+            )
     return 0
 
 
@@ -82,8 +85,11 @@ def _new_ring(directory: Path, roles: str, out: TextIO) -> None:
     from rlsp_async.wire.keyring import new_ring
 
     entries = new_ring(directory, [role.strip() for role in roles.split(",") if role.strip()])
-    print(f"made {directory}: keys for the hub and for {', '.join(entry.name for entry in entries)}\n\n"
-          f"on the hub's machine    hub.secret allowed.json; run it with replay.keys={directory}", file=out)
+    print(
+        f"made {directory}: keys for the hub and for {', '.join(entry.name for entry in entries)}\n\n"
+        f"on the hub's machine    hub.secret allowed.json; run it with replay.keys={directory}",
+        file=out,
+    )
     for entry in entries:
         print(_copy_line(f"for every {entry.role}", entry.name), file=out)
     print("\nA secret travels by scp or the like, keeps its mode 600, and goes to nobody else.", file=out)

@@ -58,8 +58,10 @@ def scratch_llama(cfg: RunConfig, directory: Path) -> None:
     """A Llama with `cfg.model.scratch`'s sizes, seeded random weights, tied embeddings and the task's tokenizer."""
     tokenizer = load_task(cfg.task, cfg.seed).tokenizer()
     if tokenizer is None:
-        raise ConfigError(f"model.path: task {cfg.task.name!r} has no tokenizer for a model built from nothing; "
-                          f"set model.path to a local Hugging Face directory, or to {TINY_QWEN2!r} for a dry run")
+        raise ConfigError(
+            f"model.path: task {cfg.task.name!r} has no tokenizer for a model built from nothing; "
+            f"set model.path to a local Hugging Face directory, or to {TINY_QWEN2!r} for a dry run"
+        )
     tokenizer.model_max_length = cfg.model.scratch.context
     _write_random(_llama_config(cfg.model.scratch, tokenizer), cfg.seed, cfg.model.dtype, directory)
     tokenizer.save_pretrained(str(directory))
@@ -108,11 +110,15 @@ def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase,
             prompt = task.prompt(split, index)
             num_tokens = len(tokens.encode_prompt(tokenizer, prompt))
             if num_tokens + room > window:
-                raise DataError(f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
-                                f"exceed the model's window of {window}; shorten the prompt or lower max_new_tokens")
+                raise DataError(
+                    f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
+                    f"exceed the model's window of {window}; shorten the prompt or lower max_new_tokens"
+                )
             if num_tokens + room > packed:
-                raise DataError(f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
-                                f"exceed learner.tokens_per_microbatch = {packed}; raise it or lower max_new_tokens")
+                raise DataError(
+                    f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
+                    f"exceed learner.tokens_per_microbatch = {packed}; raise it or lower max_new_tokens"
+                )
             longest = max(longest, num_tokens)
     return longest
 
@@ -134,12 +140,22 @@ def _llama_config(sizes: ScratchModel, tokenizer: PreTrainedTokenizerBase) -> Pr
     from transformers import LlamaConfig
 
     return LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=sizes.hidden, intermediate_size=sizes.intermediate,
-        num_hidden_layers=sizes.layers, num_attention_heads=sizes.heads, num_key_value_heads=sizes.heads,
-        head_dim=sizes.head_dim, max_position_embeddings=sizes.context, tie_word_embeddings=True,
-        rms_norm_eps=1e-5, attention_bias=False, mlp_bias=False, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        head_dim=sizes.head_dim,
+        max_position_embeddings=sizes.context,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+        attention_bias=False,
+        mlp_bias=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
 
 
 def _write_tiny(directory: Path, seed: int, dtype: str) -> None:
@@ -147,10 +163,18 @@ def _write_tiny(directory: Path, seed: int, dtype: str) -> None:
 
     tokenizer = _byte_tokenizer()
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=TINY_CONTEXT, tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=TINY_CONTEXT,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     _write_random(config, seed, dtype, directory)
     tokenizer.save_pretrained(str(directory))
 
@@ -167,9 +191,12 @@ def _byte_tokenizer() -> PreTrainedTokenizerBase:
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=TINY_CONTEXT,
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=TINY_CONTEXT,
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     tokenizer.chat_template = _CHATML
     return tokenizer
 

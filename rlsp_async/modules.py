@@ -1,6 +1,6 @@
 """Settings that name a module: one of a package of ours, or, with a dot, one of the user's own.
 
-    find_module("ops", "rlsp_async.tasks", "task.name", ("Config", "load"))
+find_module("ops", "rlsp_async.tasks", "task.name", ("Config", "load"))
 """
 
 from __future__ import annotations

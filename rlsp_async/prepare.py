@@ -87,8 +87,10 @@ def _check_spawn(cfg: RunConfig, stage: Stage, task: Task) -> None:
 
     verifies = getattr(task, "verified_by", "")
     if load_spawner(stage, task, cfg.seed) and verifier_name(cfg) != verifies:
-        raise ConfigError(f"spawn: verifications of task {cfg.task.name!r} are answered in a form that the verifier "
-                          f"{verifies!r} reads, and this run has {verifier_name(cfg)!r}: take spawn out")
+        raise ConfigError(
+            f"spawn: verifications of task {cfg.task.name!r} are answered in a form that the verifier "
+            f"{verifies!r} reads, and this run has {verifier_name(cfg)!r}: take spawn out"
+        )
 
 
 def check_data(cfg: RunConfig) -> int:
@@ -154,9 +156,11 @@ def _check_children(cfg: RunConfig, stage: Stage, task: Task, tokenizer: PreTrai
     added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
     most = min(context_tokens(cfg), cfg.learner.tokens_per_microbatch) - added - room
     if spawner.cfg.max_tokens > most:
-        raise ConfigError(f"spawn.max_tokens = {spawner.cfg.max_tokens}: with {added} tokens of the question and "
-                          f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window or "
-                          f"learner.tokens_per_microbatch; set it to {most} or less")
+        raise ConfigError(
+            f"spawn.max_tokens = {spawner.cfg.max_tokens}: with {added} tokens of the question and "
+            f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window or "
+            f"learner.tokens_per_microbatch; set it to {most} or less"
+        )
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:

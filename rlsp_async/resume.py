@@ -54,8 +54,10 @@ def require_same(cfg: RunConfig, directory: Path) -> list[str]:
     fixed = [changed[key] for key in keys if config.decides_the_weights(key)]
     if fixed:
         more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
-        raise ConfigError(f"{directory} holds a run with other settings: {'; '.join(fixed[:4])}{more}; "
-                          "choose another name=..., or remove the directory")
+        raise ConfigError(
+            f"{directory} holds a run with other settings: {'; '.join(fixed[:4])}{more}; "
+            "choose another name=..., or remove the directory"
+        )
     return list(changed.values())
 
 

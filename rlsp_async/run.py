@@ -75,8 +75,9 @@ def resolve(cfg: RunConfig) -> RunConfig:
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
     verifier = _absolute(task.verifier) if task.verifier.endswith(".py") else task.verifier
-    task = msgspec.structs.replace(task, options=_with_paths(task.options), verifier=verifier,
-                                   verifier_options=_with_paths(task.verifier_options))
+    task = msgspec.structs.replace(
+        task, options=_with_paths(task.options), verifier=verifier, verifier_options=_with_paths(task.verifier_options)
+    )
     model = msgspec.structs.replace(cfg.model, path=path)
     keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
     replay = msgspec.structs.replace(cfg.replay, keys=keys)

@@ -203,8 +203,10 @@ class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _require(0.0 <= self.alpha <= 1.0, f"alpha {self.alpha} must lie in 0..1")
         _require(self.alpha_end == -1.0 or 0.0 <= self.alpha_end <= 1.0, "alpha_end must lie in 0..1, or be -1")
         least = 1.0 if self.explore == "steps" else 0.0
-        _require(self.scale == "auto" or least <= float(self.scale) < float("inf"),
-                 f"scale {self.scale} must be at least {least:g} for explore {self.explore!r}, or \"auto\"")
+        _require(
+            self.scale == "auto" or least <= float(self.scale) < float("inf"),
+            f'scale {self.scale} must be at least {least:g} for explore {self.explore!r}, or "auto"',
+        )
 
 
 class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -282,13 +284,18 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _require(self.steps >= 1, "steps must be at least 1")
         _require(self.groups_per_step >= 1, "groups_per_step must be at least 1")
         _require(self.target_lag >= 0, "target_lag must be at least 0")
-        _require(self.max_lag >= self.target_lag, f"max_lag {self.max_lag} is below target_lag {self.target_lag}: "
-                 "every admitted group would be stale before it is trained")
+        _require(
+            self.max_lag >= self.target_lag,
+            f"max_lag {self.max_lag} is below target_lag {self.target_lag}: "
+            "every admitted group would be stale before it is trained",
+        )
         _require(self.max_uses >= 1, "max_uses must be at least 1")
         _require(self.minibatches >= 1 and self.epochs >= 1, "minibatches and epochs must be at least 1")
         _require(1.0 <= self.oversample <= 8.0, "oversample must lie in 1..8")
-        _require(self.source != "rollouts" or self.publish_every <= max(1, self.max_lag),
-                 "publish_every above max_lag: every rollout would be stale before a new version comes out")
+        _require(
+            self.source != "rollouts" or self.publish_every <= max(1, self.max_lag),
+            "publish_every above max_lag: every rollout would be stale before a new version comes out",
+        )
 
     @property
     def capacity(self) -> int:
@@ -328,14 +335,19 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _require(bool(self.stages), "a run needs at least one [stages.NAME]")
-        _require(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
-                 f"name {self.name!r} is a directory name: letters, digits, dot, underscore, hyphen")
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
+            f"name {self.name!r} is a directory name: letters, digits, dot, underscore, hyphen",
+        )
         for which in (*self.evaluation.before, *self.evaluation.after):
             _require(which in self.stages, f"evaluation names stage {which!r}; there is {', '.join(self.stages)}")
         early = list(self.stages)[: list(self.stages).index(self.base_stage)] if self.base_stage else self.stages
         for name in early:
-            _require(self.stages[name].start == "previous", f"stages.{name}.start = \"base\": no stage that samples "
-                     "has begun by then, so there is no base yet; take it out")
+            _require(
+                self.stages[name].start == "previous",
+                f'stages.{name}.start = "base": no stage that samples '
+                "has begun by then, so there is no base yet; take it out",
+            )
 
     @property
     def base_stage(self) -> str:

@@ -81,18 +81,38 @@ class Service:
             for act in self._on_drain:
                 act(reason)
 
-    async def work(self, handler: Handler, *, credit: int = 1, on_weights: OnWeights | None = None,
-                   metrics: Callable[[], dict[str, float]] | None = None, step: Callable[[], int] | None = None,
-                   info: dict[str, str] | None = None) -> None:
+    async def work(
+        self,
+        handler: Handler,
+        *,
+        credit: int = 1,
+        on_weights: OnWeights | None = None,
+        metrics: Callable[[], dict[str, float]] | None = None,
+        step: Callable[[], int] | None = None,
+        info: dict[str, str] | None = None,
+    ) -> None:
         """Works for the hub until drained; raises what `WorkerLink.run` raises. `info` is shown to people."""
         cfg = self.cfg
         settings = LinkSettings(
-            run=cfg.name, role=_worker_role(self.role), worker=self.worker, credit=credit, incarnation=self.incarnation,
-            limits=limits_of(cfg), give_up_s=HUB_S, drain_s=DRAIN_S,
-            info={"host": socket.gethostname(), "pid": str(os.getpid())} | (info or {}))
-        link = WorkerLink(settings, lambda: hub_address(cfg), handler,
-                          on_weights=on_weights, metrics=metrics, step=step,
-                          keys=worker_keys(cfg.replay.keys, self.role, self.worker))
+            run=cfg.name,
+            role=_worker_role(self.role),
+            worker=self.worker,
+            credit=credit,
+            incarnation=self.incarnation,
+            limits=limits_of(cfg),
+            give_up_s=HUB_S,
+            drain_s=DRAIN_S,
+            info={"host": socket.gethostname(), "pid": str(os.getpid())} | (info or {}),
+        )
+        link = WorkerLink(
+            settings,
+            lambda: hub_address(cfg),
+            handler,
+            on_weights=on_weights,
+            metrics=metrics,
+            step=step,
+            keys=worker_keys(cfg.replay.keys, self.role, self.worker),
+        )
         self.on_drain(link.drain)
         log.info("left", reason=await link.run())
 
@@ -124,9 +144,12 @@ def follow_supervisor() -> None:
 def limits_of(cfg: config.RunConfig) -> Limits:
     """Both ends' limits, from [replay]."""
     replay = cfg.replay
-    return Limits(heartbeat_s=replay.heartbeat_s, timeout_s=replay.timeout_s,
-                  max_message_bytes=replay.max_message_mb * MEGABYTE,
-                  max_tokens=MAX_TOKENS if cfg.model.path else cfg.model.scratch.context)
+    return Limits(
+        heartbeat_s=replay.heartbeat_s,
+        timeout_s=replay.timeout_s,
+        max_message_bytes=replay.max_message_mb * MEGABYTE,
+        max_tokens=MAX_TOKENS if cfg.model.path else cfg.model.scratch.context,
+    )
 
 
 # --- where things are ----------------------------------------------------------------------------------------------
@@ -254,8 +277,9 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
     while isinstance(error, BaseExceptionGroup):
         error = _worst(error.exceptions)
     if disk_is_full(error):
-        error = MachineError(f"{directory}: the disk is full; free some space, then the run goes on: rlsp run --resume "
-                             f"{directory}")
+        error = MachineError(
+            f"{directory}: the disk is full; free some space, then the run goes on: rlsp run --resume {directory}"
+        )
     match error:
         case None:
             log.info("finished")

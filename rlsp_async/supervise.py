@@ -78,7 +78,10 @@ class Supervisor:
     """Starts services, starts them again when they die, knows when the run is over: `end` is set once."""
 
     def __init__(
-        self, services: list[Service], say: Callable[[str], None], budget: Callable[[], Budget] = Budget,
+        self,
+        services: list[Service],
+        say: Callable[[str], None],
+        budget: Callable[[], Budget] = Budget,
         frozen_s: float = 20.0,
     ) -> None:
         """A service that the hub has not heard for `frozen_s`, and had heard before, is killed and started again."""
@@ -248,8 +251,10 @@ def exit_text(code: int) -> str:
 def full_disk(name: str, log: Path) -> str:
     """The sentence for a service that ended with exit code 2 and no word: on a full disk it cannot say why."""
     free_mb = shutil.disk_usage(log.parent).free / 2**20
-    return (f"{log.parent.parent}: the disk was full when {name} had to write ({free_mb:.0f} MiB are free now); "
-            "free some space")
+    return (
+        f"{log.parent.parent}: the disk was full when {name} had to write ({free_mb:.0f} MiB are free now); "
+        "free some space"
+    )
 
 
 def last_words(log: Path, begin: int = 0, prefix: str = "rlsp") -> str:

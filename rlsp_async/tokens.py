@@ -107,8 +107,10 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     if not tokenizer.chat_template:
-        raise DataError(f"prompt {prompt.prompt_id}: chat = true, but the tokenizer has no chat template; "
-                        "set task.options.chat = false or use an instruction-tuned model")
+        raise DataError(
+            f"prompt {prompt.prompt_id}: chat = true, but the tokenizer has no chat template; "
+            "set task.options.chat = false or use an instruction-tuned model"
+        )
     user = _set_apart(tokenizer, prompt)
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
     messages.append({"role": "user", "content": user.text})
@@ -120,8 +122,10 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
     pieces = text.split(user.mark)
     if len(pieces) != len(user.spelt) + 1:
-        raise DataError(f"prompt {prompt.prompt_id}: it spells special tokens ({user.spelt[0]}), and the chat template "
-                        "does not give each of them back once; take them out of the text")
+        raise DataError(
+            f"prompt {prompt.prompt_id}: it spells special tokens ({user.spelt[0]}), and the chat template "
+            "does not give each of them back once; take them out of the text"
+        )
     ids: list[int] = tokenizer(pieces[0], add_special_tokens=False)["input_ids"]
     for spelt, piece in zip(user.spelt, pieces[1:], strict=True):
         ids += tokenizer(spelt, add_special_tokens=False, **_LETTERS)["input_ids"]

@@ -64,8 +64,11 @@ class Vigil:
             return [(self._hub, hub)]
         if hub > self._bound_s / 4:
             return []
-        return [(name, silent_s) for name in self._lives
-                if (silent_s := self._silent_s(name, now)) > self._bound_s and name != self._hub]
+        return [
+            (name, silent_s)
+            for name in self._lives
+            if (silent_s := self._silent_s(name, now)) > self._bound_s and name != self._hub
+        ]
 
     def _silent_s(self, name: str, now: float) -> float:
         life = self._lives.get(name)

@@ -36,8 +36,9 @@ async def main(cfg: RunConfig, service: Service) -> None:
 
     try:
         turns = Turns(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
-        await service.work(turns, credit=2, metrics=learner.metrics,
-                           step=lambda: learner.step, info={"device": learner.device})
+        await service.work(
+            turns, credit=2, metrics=learner.metrics, step=lambda: learner.step, info={"device": learner.device}
+        )
     finally:
         learner.on_stop()
 

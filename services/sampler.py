@@ -8,8 +8,13 @@ async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.sampling.sampler import Sampler  # after the arguments are read: engines take seconds to import
 
     async with Sampler(cfg, cfg.directory / "model", service.worker) as sampler:
-        await service.work(sampler.sample, credit=cfg.sampler.groups_in_flight, on_weights=sampler.load,
-                           metrics=sampler.metrics, info=sampler.info)
+        await service.work(
+            sampler.sample,
+            credit=cfg.sampler.groups_in_flight,
+            on_weights=sampler.load,
+            metrics=sampler.metrics,
+            info=sampler.info,
+        )
 
 
 if __name__ == "__main__":

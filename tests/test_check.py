@@ -95,8 +95,10 @@ def test_possible_settings_pass() -> None:
         ({"sampler": {"max_sequences": 64}}, "16 groups of 8 are 128 rollouts, above max_sequences = 64"),
         ({"learner": {"tokens_per_microbatch": 128}}, "a long rollout takes a pass of its own"),
         ({"stage": {"target_lag": 4, "publish_every": 2}}, "groups can be 5 versions behind"),
-        ({"stage": {"epochs": 4, "minibatches": 4, "algorithm": {"name": "reinforce"}}},
-         "a rollout is behind up to 32 updates"),
+        (
+            {"stage": {"epochs": 4, "minibatches": 4, "algorithm": {"name": "reinforce"}}},
+            "a rollout is behind up to 32 updates",
+        ),
     ],
 )
 def test_surprises_are_warned_of(sections: dict[str, Any], message: str) -> None:
@@ -117,9 +119,16 @@ def test_options_of_an_algorithm_are_checked(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_models_shape_comes_from_its_config_alone(tmp_path: Path) -> None:
-    qwen = {"vocab_size": 151936, "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
-            "num_key_value_heads": 2, "intermediate_size": 8960, "max_position_embeddings": 32768,
-            "tie_word_embeddings": True}  # fmt: skip
+    qwen = {
+        "vocab_size": 151936,
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": True,
+    }
     (tmp_path / "config.json").write_text(json.dumps(qwen))
     shape = estimate.model_shape(settings(model={"path": str(tmp_path)}))
     assert shape is not None
@@ -140,8 +149,9 @@ def test_estimates_by_hand() -> None:
 
 def test_what_stands_beside_the_policy_is_counted() -> None:
     """Of a model of a thousand million parameters, on top of what `rlsp check` says of one that is alone."""
-    shape = estimate.Shape(vocabulary=1, hidden=1, layers=0, heads=1, kv_heads=1, head_dim=1, intermediate=1,
-                           context=1, tied=True)  # fmt: skip
+    shape = estimate.Shape(
+        vocabulary=1, hidden=1, layers=0, heads=1, kv_heads=1, head_dim=1, intermediate=1, context=1, tied=True
+    )
     shape = msgspec.structs.replace(shape, vocabulary=10**9 - 1)
 
     def more(algorithm: dict[str, object], of: Callable[..., float]) -> float:

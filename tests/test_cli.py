@@ -14,13 +14,21 @@ ROOT = Path(__file__).parent.parent
 
 
 def rlsp(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rlsp_async.cli", *arguments], cwd=ROOT, text=True, check=False,
-                          capture_output=True, timeout=60)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "rlsp_async.cli", *arguments],
+        cwd=ROOT,
+        text=True,
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
 
 
 def test_importing_the_command_loads_no_heavy_library() -> None:
-    code = ("import sys, rlsp_async, rlsp_async.cli, rlsp_async.run, rlsp_async.check; "
-            "print([m for m in ('torch', 'vllm', 'transformers', 'zmq') if m in sys.modules])")  # fmt: skip
+    code = (
+        "import sys, rlsp_async, rlsp_async.cli, rlsp_async.run, rlsp_async.check; "
+        "print([m for m in ('torch', 'vllm', 'transformers', 'zmq') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True, timeout=60
     )
@@ -56,7 +64,8 @@ def test_unknown_key_as_a_process() -> None:
     done = rlsp("check", "launch/configs/ops_cpu_smoke.toml", "sampler.cuont=3")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "rlsp: launch/configs/ops_cpu_smoke.toml: unknown key 'sampler.cuont'; did you mean 'count'?"]  # fmt: skip
+        "rlsp: launch/configs/ops_cpu_smoke.toml: unknown key 'sampler.cuont'; did you mean 'count'?"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,19 +126,44 @@ def test_modules_of_the_working_directory_are_found(tmp_path: Path) -> None:
     """As the installed `rlsp` starts: without the working directory on its path (-P)."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "winners.py").write_text((ROOT / "rlsp_async" / "algos" / "reinforce.py").read_text())
-    command = [sys.executable, "-P", "-m", "rlsp_async.cli", "check", str(ROOT / "launch/configs/ops_cpu_smoke.toml"),
-               "stages.rlsp.algorithm.name=mine.winners", "stages.rlsp.algorithm.preset="]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-                          check=False, capture_output=True, timeout=60)  # fmt: skip
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "rlsp_async.cli",
+        "check",
+        str(ROOT / "launch/configs/ops_cpu_smoke.toml"),
+        "stages.rlsp.algorithm.name=mine.winners",
+        "stages.rlsp.algorithm.preset=",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert "can run" in done.stdout
 
 
 def test_a_full_disk_takes_the_words_and_leaves_the_exit_code():
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "rlsp_async.cli", "check", "missing.toml"], stderr=full,
-                              stdout=subprocess.PIPE, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-m", "rlsp_async.cli", "check", "missing.toml"],
+            stderr=full,
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
         assert done.returncode == 2
-        done = subprocess.run([sys.executable, "-m", "rlsp_async.cli", "tasks"], stdout=full, stderr=subprocess.PIPE,
-                              check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-m", "rlsp_async.cli", "tasks"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
     assert (done.returncode, done.stderr) == (2, b"")

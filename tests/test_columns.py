@@ -16,7 +16,7 @@ def test_the_bytes_are_little_endian_whatever_the_machine():
     assert pack_ints([]) == b""
 
 
-@given(st.lists(st.integers(-2**31, 2**31 - 1)))
+@given(st.lists(st.integers(-(2**31), 2**31 - 1)))
 def test_ids_come_back(values):
     assert ints(pack_ints(values)).tolist() == values
 

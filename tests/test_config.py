@@ -24,8 +24,13 @@ def test_every_shipped_config_is_read_and_names_itself(path: Path) -> None:
 
 def test_there_are_six_of_them() -> None:
     assert {path.stem for path in CONFIGS} >= {
-        "ops_cpu", "ops_cpu_grpo", "ops_cpu_smoke", "gsm8k_cpu_smoke", "gsm8k_qwen2.5-1.5b_1gpu",
-        "gsm8k_qwen2.5-1.5b_2gpu"}  # fmt: skip
+        "ops_cpu",
+        "ops_cpu_grpo",
+        "ops_cpu_smoke",
+        "gsm8k_cpu_smoke",
+        "gsm8k_qwen2.5-1.5b_1gpu",
+        "gsm8k_qwen2.5-1.5b_2gpu",
+    }
 
 
 def test_fewer_than_a_hundred_settings() -> None:
@@ -66,10 +71,18 @@ def test_missing_file_says_where_shipped_ones_are() -> None:
 
 @pytest.mark.parametrize(
     ("override", "value"),
-    [("seed=3", 3), ("stages.rl.steps=40", 40), ("stages.rl.steps = 40", 40), ("task.name=gsm8k", "gsm8k"),
-     ("stages.rl.optimizer.lr=3e-4", 3e-4), ("task.options.k=3", 3), ("evaluation.before=['rl']", ["rl"]),
-     ("model.path=/a=b", "/a=b"), ("learner.gradient_checkpointing=true", True)],
-)  # fmt: skip
+    [
+        ("seed=3", 3),
+        ("stages.rl.steps=40", 40),
+        ("stages.rl.steps = 40", 40),
+        ("task.name=gsm8k", "gsm8k"),
+        ("stages.rl.optimizer.lr=3e-4", 3e-4),
+        ("task.options.k=3", 3),
+        ("evaluation.before=['rl']", ["rl"]),
+        ("model.path=/a=b", "/a=b"),
+        ("learner.gradient_checkpointing=true", True),
+    ],
+)
 def test_override(tmp_path: Path, override: str, value: object) -> None:
     found: object = load(write(tmp_path, SMALL), [override])
     for name in override.partition("=")[0].strip().split("."):

@@ -180,8 +180,13 @@ def test_algorithm_example_learns_from_winners_only(mine):
 
     algorithm, cfg = load_algorithm(config.Algorithm(name="mine.winners"))
     ones_N = torch.ones(3)
-    batch = Rollouts(reward_B=torch.tensor([1.0, 0.0]), group_B=torch.tensor([0, 0]), length_B=torch.tensor([1, 2]),
-                     behaviour_N=-ones_N, mask_N=ones_N.bool())
+    batch = Rollouts(
+        reward_B=torch.tensor([1.0, 0.0]),
+        group_B=torch.tensor([0, 0]),
+        length_B=torch.tensor([1, 2]),
+        behaviour_N=-ones_N,
+        mask_N=ones_N.bool(),
+    )
     found = algorithm.advantages(cfg, batch)
     assert found.keep_B.tolist() == [True, False]
     assert found.adv_N.tolist() == [0.5, 0.0, 0.0]
@@ -209,8 +214,9 @@ def test_fewer_than_a_hundred_settings_as_promised():
 def test_settings_page_finds_a_sentence_and_a_default():
     source = 'class A:\n    """Doc."""\n    n: int = 3\n    """How\n    many."""\n    m: str\n'
     group = settings.read_groups(source)["A"]
-    assert group == settings.Group("Doc.", [settings.Setting("n", "int", "3", "How many."),
-                                            settings.Setting("m", "str", "required", "")])
+    assert group == settings.Group(
+        "Doc.", [settings.Setting("n", "int", "3", "How many."), settings.Setting("m", "str", "required", "")]
+    )
 
 
 def test_results_are_measured():
@@ -227,8 +233,9 @@ def test_pages_use_our_words():
 
 
 def test_no_page_is_ignored_by_git():
-    done = subprocess.run(["git", "check-ignore", *map(str, PAGES)], cwd=ROOT, capture_output=True, text=True,
-                          timeout=20)
+    done = subprocess.run(
+        ["git", "check-ignore", *map(str, PAGES)], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
     assert done.stdout == ""
 
 

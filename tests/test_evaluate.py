@@ -41,16 +41,30 @@ class Line:
         await asyncio.sleep(0.001 * (job.group_id % 3))
         self.now -= 1
         rollouts = [
-            Rollout(index=i, token_ids=pack_ints([1] * (i + 1)), logprobs=pack_floats([0.0] * (i + 1)),
-                    versions=pack_ints([0] * (i + 1)), text=str(i), finish="length" if i == 3 else "stop")
+            Rollout(
+                index=i,
+                token_ids=pack_ints([1] * (i + 1)),
+                logprobs=pack_floats([0.0] * (i + 1)),
+                versions=pack_ints([0] * (i + 1)),
+                text=str(i),
+                finish="length" if i == 3 else "stop",
+            )
             for i in range(job.sampling.rollouts)
-        ]  # fmt: skip
-        return RolloutGroup(group_id=job.group_id, prompt=job.prompt, prompt_ids=pack_ints([1]), sampling=job.sampling,
-                            rollouts=rollouts, purpose="evaluate")
+        ]
+        return RolloutGroup(
+            group_id=job.group_id,
+            prompt=job.prompt,
+            prompt_ids=pack_ints([1]),
+            sampling=job.sampling,
+            rollouts=rollouts,
+            purpose="evaluate",
+        )
 
     async def verify(self, job: VerifyJob) -> VerdictSet:
-        verdicts = [Verdict(status="correct" if i.response == i.answer else "wrong", parts={"search_steps": 2.0})
-                    for i in job.items]
+        verdicts = [
+            Verdict(status="correct" if i.response == i.answer else "wrong", parts={"search_steps": 2.0})
+            for i in job.items
+        ]
         if job.items[0].answer == "9":
             verdicts[1] = Verdict(status="timeout")
         return VerdictSet(group_id=job.group_id, verdicts=verdicts)
@@ -104,15 +118,29 @@ def test_bad_input(tmp_path: Path) -> None:
 
 def test_the_table() -> None:
     figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    text = str(Evaluation(
-        model="m", task="ops", verifier="ops/1", engine="torch", seed=0, temperature=1.0, max_new_tokens=8, seconds=2.0,
-        num_prompts=9, num_dropped=1, rollouts=4, statuses={"wrong": 30, "correct": 6},
-        figures={"pass_at_1": figure, "response_tokens": {"mean": 20.0, "low": 18.0, "high": 22.0}},
-    ))  # fmt: skip
+    text = str(
+        Evaluation(
+            model="m",
+            task="ops",
+            verifier="ops/1",
+            engine="torch",
+            seed=0,
+            temperature=1.0,
+            max_new_tokens=8,
+            seconds=2.0,
+            num_prompts=9,
+            num_dropped=1,
+            rollouts=4,
+            statuses={"wrong": 30, "correct": 6},
+            figures={"pass_at_1": figure, "response_tokens": {"mean": 20.0, "low": 18.0, "high": 22.0}},
+        )
+    )
     assert text.splitlines() == [
-        "m: ops, 9 held-out prompts x 4 rollouts, temperature 1, torch engine, 2 s", "",
+        "m: ops, 9 held-out prompts x 4 rollouts, temperature 1, torch engine, 2 s",
+        "",
         "                     mean  95 % interval",
         "pass@1              0.500  0.400 .. 0.600",
-        "response tokens      20.0  18.0 .. 22.0", "",
+        "response tokens      20.0  18.0 .. 22.0",
+        "",
         "verdicts: 6 correct, 30 wrong; 1 prompts left out",
-    ]  # fmt: skip
+    ]

@@ -14,21 +14,51 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("rlsp_async", "services", "benchmarks", "tests")
 
-MODULES = {"pickle", "_pickle", "cPickle", "pickle5", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
+MODULES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "pickle5",
+    "dill",
+    "cloudpickle",
+    "marshal",
+    "shelve",
+    "joblib",
+    "jsonpickle",
+}
 BUILTINS = {"eval", "exec", "compile", "__import__", "breakpoint"}
 METHODS = {"recv_pyobj", "send_pyobj", "recv_serialized", "load_pickle", "save_pickle", "read_pickle", "to_pickle"}
-CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "os.system", "os.popen",
-         "subprocess.getoutput", "subprocess.getstatusoutput", "asyncio.create_subprocess_shell", "code.interact",
-         "sympy.sympify", "sympy.parse_expr"}
+CALLS = {
+    "torch.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "yaml.load_all",
+    "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "asyncio.create_subprocess_shell",
+    "code.interact",
+    "sympy.sympify",
+    "sympy.parse_expr",
+}
 FLAGS = {"shell", "trust_remote_code", "allow_pickle"}
 """Keywords that must not be anything but False."""
-RUNNER = ("rlsp_async/verifying/coderun.py", "run_source", 'exec(compile(source, label, "exec", dont_inherit=True, optimize=0), namespace)')
+RUNNER = (
+    "rlsp_async/verifying/coderun.py",
+    "run_source",
+    'exec(compile(source, label, "exec", dont_inherit=True, optimize=0), namespace)',
+)
 """The one line that runs code: a model's, in a confined process without files, network or tests; and the tests'."""
 
 
 def sources() -> list[tuple[str, str]]:
-    return [(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"))
-            for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [
+        (str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"))
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ]
 
 
 def found(name: str, source: str) -> Iterator[str]:
@@ -109,27 +139,72 @@ def test_every_folder_was_read():
     assert read == set(FOLDERS) and len(sources()) > 200
 
 
-@pytest.mark.parametrize("source", [
-    "import pickle", "import pickle as json", "from pickle import loads", "import torch.multiprocessing, cloudpickle",
-    "from multiprocessing import pickle5\nimport dill", "import marshal", "import shelve", "def f():\n    import joblib",
-    "eval('1')", "f = eval", "exec(text)", "compile(text, 'f', 'exec')", "__import__('os')", "builtins.eval('1')",
-    "from builtins import exec as run\nrun('1')", "socket.recv_pyobj()", "await self._socket.recv_pyobj()", "f = socket.send_pyobj",
-    "getattr(socket, 'recv_pyobj')()", "getattr(builtins, 'eval')('1')", "importlib.import_module('pickle')",
-    "import torch\ntorch.load('f')", "from torch import load\nload('f')", "import torch as t\nt.load('f')",
-    "from torch import load as read\nread('f')", "torch.load('f', weights_only=True)", "load('f', weights_only=False)",
-    "yaml.load(text)", "yaml.load(text, Loader=yaml.SafeLoader)", "from yaml import unsafe_load", "os.system('ls')",
-    "from os import system\nsystem('ls')", "os.popen('ls')", "subprocess.run('ls', shell=True)", "subprocess.run(words, shell=flag)",
-    "await asyncio.create_subprocess_shell('ls')", "AutoModel.from_pretrained(p, trust_remote_code=True)",
-    "LLM(model, trust_remote_code=cfg.trust)", "numpy.load(f, allow_pickle=True)", "frame.to_pickle('f')",
-    "from sympy import sympify\nsympify(answer)",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "import pickle as json",
+        "from pickle import loads",
+        "import torch.multiprocessing, cloudpickle",
+        "from multiprocessing import pickle5\nimport dill",
+        "import marshal",
+        "import shelve",
+        "def f():\n    import joblib",
+        "eval('1')",
+        "f = eval",
+        "exec(text)",
+        "compile(text, 'f', 'exec')",
+        "__import__('os')",
+        "builtins.eval('1')",
+        "from builtins import exec as run\nrun('1')",
+        "socket.recv_pyobj()",
+        "await self._socket.recv_pyobj()",
+        "f = socket.send_pyobj",
+        "getattr(socket, 'recv_pyobj')()",
+        "getattr(builtins, 'eval')('1')",
+        "importlib.import_module('pickle')",
+        "import torch\ntorch.load('f')",
+        "from torch import load\nload('f')",
+        "import torch as t\nt.load('f')",
+        "from torch import load as read\nread('f')",
+        "torch.load('f', weights_only=True)",
+        "load('f', weights_only=False)",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.SafeLoader)",
+        "from yaml import unsafe_load",
+        "os.system('ls')",
+        "from os import system\nsystem('ls')",
+        "os.popen('ls')",
+        "subprocess.run('ls', shell=True)",
+        "subprocess.run(words, shell=flag)",
+        "await asyncio.create_subprocess_shell('ls')",
+        "AutoModel.from_pretrained(p, trust_remote_code=True)",
+        "LLM(model, trust_remote_code=cfg.trust)",
+        "numpy.load(f, allow_pickle=True)",
+        "frame.to_pickle('f')",
+        "from sympy import sympify\nsympify(answer)",
+    ],
+)
 def test_each_way_is_found(source):
     assert list(found("x.py", source))
 
 
-@pytest.mark.parametrize("source", [
-    "'pickle.loads(eval(exec))'", "# import pickle", "model.eval()", "re.compile('x')", "yaml.safe_load(text)", "json.load(file)",
-    "load('m', trust_remote_code=False)", "subprocess.run(['ls'])", "HOSTILE = ['__import__(\"os\").system(\"id\")']",
-    "safetensors.torch.load_file(path)", "run(words, shell=False)", "numpy.load(f, allow_pickle=False)"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "'pickle.loads(eval(exec))'",
+        "# import pickle",
+        "model.eval()",
+        "re.compile('x')",
+        "yaml.safe_load(text)",
+        "json.load(file)",
+        "load('m', trust_remote_code=False)",
+        "subprocess.run(['ls'])",
+        'HOSTILE = [\'__import__("os").system("id")\']',
+        "safetensors.torch.load_file(path)",
+        "run(words, shell=False)",
+        "numpy.load(f, allow_pickle=False)",
+    ],
+)
 def test_honest_code_is_not_accused(source):
     assert not list(found("x.py", source))

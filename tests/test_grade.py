@@ -28,15 +28,29 @@ def run(tmp_path: Path, lines: list[Any], *options: str) -> tuple[int, list[dict
 
 def test_verdicts_in_order_and_bad_lines_among_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [
-        {"gold": "1/2", "response": "so \\boxed{0.5}"}, "nonsense", {"gold": 3}, "", {"gold": 7, "response": "it is 8"},
-        {"gold": "7", "response": "none"}, {"gold": "yes", "response": "<answer>Yes</answer>", "verifier": "exact"},
-        {"gold": "7", "response": "7", "verifier": "exakt"}, {"gold": "", "response": "7"},
-    ]  # fmt: skip
+        {"gold": "1/2", "response": "so \\boxed{0.5}"},
+        "nonsense",
+        {"gold": 3},
+        "",
+        {"gold": 7, "response": "it is 8"},
+        {"gold": "7", "response": "none"},
+        {"gold": "yes", "response": "<answer>Yes</answer>", "verifier": "exact"},
+        {"gold": "7", "response": "7", "verifier": "exakt"},
+        {"gold": "", "response": "7"},
+    ]
     code, records = run(tmp_path, lines)
     assert code == 2
     assert [record["line"] for record in records] == [1, 2, 3, 5, 6, 7, 8, 9]
     assert [record["status"] for record in records] == [
-        "correct", "bad_line", "bad_line", "wrong", "unparsable", "correct", "bad_line", "error"]  # fmt: skip
+        "correct",
+        "bad_line",
+        "bad_line",
+        "wrong",
+        "unparsable",
+        "correct",
+        "bad_line",
+        "error",
+    ]
     assert [record["correct"] for record in records] == [True, None, None, False, False, True, None, None]
     assert records[0]["parts"].items() >= {"correct": 1.0, "format": 1.0, "search_steps": 0.0}.items()
     assert records[0]["extracted"] == "0.5"
@@ -46,11 +60,20 @@ def test_verdicts_in_order_and_bad_lines_among_them(tmp_path: Path, capsys: pyte
 
 
 def test_options_and_the_variables_that_they_name_reach_the_checkers(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("WORD_FOR_TEST", "open")
     lines = [{"gold": "yes", "response": word} for word in ("yes", "aye", "open", "no")]
-    code, records = run(tmp_path, lines, "--verifier", "tests.verifying.own_verifier", "--option", 'accept=["aye"]',
-                        "--option", "word_env=WORD_FOR_TEST")
+    code, records = run(
+        tmp_path,
+        lines,
+        "--verifier",
+        "tests.verifying.own_verifier",
+        "--option",
+        'accept=["aye"]',
+        "--option",
+        "word_env=WORD_FOR_TEST",
+    )
     assert code == 0
     assert [record["correct"] for record in records] == [True, True, True, False]
     assert records[0]["verifier"] == "own_verifier/3"
@@ -59,12 +82,17 @@ def test_options_and_the_variables_that_they_name_reach_the_checkers(
 
 def test_a_file_of_the_users_judges_in_the_isolated_lane(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "mine.py"
-    mine.write_text("SEEN = []\nVERSION = '1'\ndef score(prompt, response, answer):\n    SEEN.append(response)\n"
-                    "    return len(SEEN) if response == answer else 0.25\n")
+    mine.write_text(
+        "SEEN = []\nVERSION = '1'\ndef score(prompt, response, answer):\n    SEEN.append(response)\n"
+        "    return len(SEEN) if response == answer else 0.25\n"
+    )
     code, records = run(tmp_path, [{"gold": "a", "response": word} for word in "aba"], "--verifier", str(mine))
     assert code == 0
     assert [(record["status"], record["parts"]["score"]) for record in records] == [
-        ("correct", 1.0), ("wrong", 0.25), ("correct", 1.0)]  # nothing of one answer reaches the next
+        ("correct", 1.0),
+        ("wrong", 0.25),
+        ("correct", 1.0),
+    ]  # nothing of one answer reaches the next
     assert "isolated lane" in capsys.readouterr().err
 
 
@@ -75,14 +103,28 @@ def test_many_lines_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_standard_input_and_output() -> None:
-    done = subprocess.run([sys.executable, "-m", "rlsp_async.cli", "grade"], cwd=ROOT, capture_output=True, timeout=50,
-                          input=b'{"gold": "7", "response": "7"}\n\xff\xfe\n')  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "rlsp_async.cli", "grade"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=50,
+        input=b'{"gold": "7", "response": "7"}\n\xff\xfe\n',
+    )
     assert done.returncode == 2
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["correct", "bad_line"]
 
 
-@pytest.mark.parametrize("options", [["--option", "a=1"], ["--option", "a"], ["--workers", "0"], ["--deadline-s", "0"], ["--verifier", "maths"],
-                                     ["--out", "/nowhere/x"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--option", "a=1"],
+        ["--option", "a"],
+        ["--workers", "0"],
+        ["--deadline-s", "0"],
+        ["--verifier", "maths"],
+        ["--out", "/nowhere/x"],
+    ],
+)
 def test_wrong_options_say_so(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text("")
@@ -110,10 +152,30 @@ def test_the_hostile_corpus_gets_verdicts_and_changes_none(tmp_path: Path) -> No
     assert not Path(corpus.MARKER).exists()
 
 
-DEEDS = {"hang": "timeout", "sleep9": "timeout", "exit": "error", "memory": "error", "deep": "error", "raise": "error",
-         "none": "error", "print": "wrong", "huge": "wrong", "forge": "error", "write": "error", "fork": "error",
-         "socket": "error", "shell": "error", "kill": "error", "remove": "error", "rename": "error", "thread": "error",
-         "limits": "error", "trace": "error", "many files": "error", "patch": "wrong"}  # fmt: skip
+DEEDS = {
+    "hang": "timeout",
+    "sleep9": "timeout",
+    "exit": "error",
+    "memory": "error",
+    "deep": "error",
+    "raise": "error",
+    "none": "error",
+    "print": "wrong",
+    "huge": "wrong",
+    "forge": "error",
+    "write": "error",
+    "fork": "error",
+    "socket": "error",
+    "shell": "error",
+    "kill": "error",
+    "remove": "error",
+    "rename": "error",
+    "thread": "error",
+    "limits": "error",
+    "trace": "error",
+    "many files": "error",
+    "patch": "wrong",
+}
 
 
 def test_a_verifier_that_runs_what_it_is_told_harms_nobody(tmp_path: Path) -> None:
@@ -162,8 +224,11 @@ def test_a_file_of_the_users_own_with_options(tmp_path: Path, capsys: pytest.Cap
     assert records[0]["verifier"] == "mine/3"
     assert not Path("/tmp/rlsp-own-marker").exists()
     assert "isolated lane" in capsys.readouterr().err
-    for options, text in ((["--option", "neded=1"], "did you mean 'needed'?"), (["--option", "needed"], "key=value"),
-                          (["--option", "needed=1"], "Expected `array`, got `int`")):
+    for options, text in (
+        (["--option", "neded=1"], "did you mean 'needed'?"),
+        (["--option", "needed"], "key=value"),
+        (["--option", "needed=1"], "Expected `array`, got `int`"),
+    ):
         assert cli.main(["grade", str(tmp_path / "in.jsonl"), "--verifier", str(file), *options]) == 2
         told = capsys.readouterr().err
         assert text in told
@@ -185,9 +250,13 @@ def test_code_and_math_in_one_file(tmp_path: Path) -> None:
     assert [record["status"] for record in records] == ["correct", "correct", "wrong"]
 
 
-@pytest.mark.parametrize(("options", "code", "text"), [
-    ('{ needed = ["so"] }', 0, "can run"), ("{ neded = 1 }", 2, "unknown key 'task.verifier_options.neded'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        ('{ needed = ["so"] }', 0, "can run"),
+        ("{ neded = 1 }", 2, "unknown key 'task.verifier_options.neded'"),
+    ],
+)
 def test_check_reads_the_verifier_of_a_run(
     options: str, code: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,14 +31,18 @@ def test_new_says_which_files_go_where_and_shows_no_secret(tmp_path, capsys):
     assert len(secrets(ring)) == 3 and not [secret for secret in secrets(ring) if secret in said]
 
 
-@pytest.mark.parametrize(("words", "says"), [
-    (["new", "DIR"], "holds keys already and they are not overwritten"),
-    (["new", "DIR", "--worker", "s-1"], "needs both --worker NAME and --role ROLE"),
-    (["new", "DIR", "--role", "sampler"], "needs both --worker NAME and --role ROLE"),
-    (["new", "DIR", "--worker", "s-1", "--role", "sampler", "--roles", "learner"], "and no --roles"),
-    (["new", "OTHER", "--roles", "king"], "no role 'king'"),
-    (["revoke", "DIR", "nobody"], "lists no key 'nobody'"),
-    (["list", "OTHER"], "No such file or directory; `rlsp keys new` makes keys")])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["new", "DIR"], "holds keys already and they are not overwritten"),
+        (["new", "DIR", "--worker", "s-1"], "needs both --worker NAME and --role ROLE"),
+        (["new", "DIR", "--role", "sampler"], "needs both --worker NAME and --role ROLE"),
+        (["new", "DIR", "--worker", "s-1", "--role", "sampler", "--roles", "learner"], "and no --roles"),
+        (["new", "OTHER", "--roles", "king"], "no role 'king'"),
+        (["revoke", "DIR", "nobody"], "lists no key 'nobody'"),
+        (["list", "OTHER"], "No such file or directory; `rlsp keys new` makes keys"),
+    ],
+)
 def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(tmp_path, capsys, words, says):
     assert main(["keys", "new", str(tmp_path / "k")]) == 0
     there = {"DIR": str(tmp_path / "k"), "OTHER": str(tmp_path / "o")}
@@ -50,7 +54,7 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(tmp_path, capsys, w
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_an_open_address_without_keys_is_refused_before_anything_is_written(tmp_path, capsys, command):
     assert main([command, CONFIG, OPEN, f"runs_dir={tmp_path}/runs"]) == 2
-    assert "make keys with `rlsp keys new keys` and set replay.keys = \"keys\"" in capsys.readouterr().err
+    assert 'make keys with `rlsp keys new keys` and set replay.keys = "keys"' in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -82,4 +86,3 @@ def test_services_find_the_keys_wherever_they_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resolve(cfg).replay.keys == str(tmp_path / "k")
     assert resolve(load(CONFIG, [])).replay.keys == ""
-

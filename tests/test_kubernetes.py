@@ -26,18 +26,27 @@ def documents(folder: str = "") -> list[dict[str, Any]]:
 
 def fleet() -> dict[str, dict[str, Any]]:
     """Workload of each service, by component."""
-    return {document["metadata"]["labels"]["app.kubernetes.io/component"]: document
-            for document in documents("fleet") if document["kind"] in ("Deployment", "StatefulSet")}
+    return {
+        document["metadata"]["labels"]["app.kubernetes.io/component"]: document
+        for document in documents("fleet")
+        if document["kind"] in ("Deployment", "StatefulSet")
+    }
 
 
 def pods() -> list[tuple[str, dict[str, Any]]]:
-    return [(document["metadata"]["name"], document["spec"]["template"]["spec"])
-            for document in documents() if "template" in document.get("spec", {})]
+    return [
+        (document["metadata"]["name"], document["spec"]["template"]["spec"])
+        for document in documents()
+        if "template" in document.get("spec", {})
+    ]
 
 
 def containers() -> list[tuple[str, dict[str, Any]]]:
-    return [(f"{name}/{container['name']}", container) for name, pod in pods()
-            for container in (*pod.get("initContainers", []), *pod["containers"])]
+    return [
+        (f"{name}/{container['name']}", container)
+        for name, pod in pods()
+        for container in (*pod.get("initContainers", []), *pod["containers"])
+    ]
 
 
 # --- validity ------------------------------------------------------------------------------------------------------
@@ -113,8 +122,12 @@ def test_the_readme_makes_the_secrets_that_the_pods_mount():
 
 def test_one_workload_a_service_and_state_only_where_it_belongs():
     kinds = {role: workload["kind"] for role, workload in fleet().items()}
-    assert kinds == {"replay": "StatefulSet", "learner": "StatefulSet",
-                     "sampler": "Deployment", "verifier": "Deployment"}
+    assert kinds == {
+        "replay": "StatefulSet",
+        "learner": "StatefulSet",
+        "sampler": "Deployment",
+        "verifier": "Deployment",
+    }
     for role in ("replay", "learner"):
         spec = fleet()[role]["spec"]
         assert spec["replicas"] == 1
@@ -137,8 +150,10 @@ def test_selectors_find_their_pods():
 
 
 def test_every_mount_has_its_volume():
-    claims = {name: [claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])]
-              for name, workload in ((document["metadata"]["name"], document) for document in fleet().values())}
+    claims = {
+        name: [claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])]
+        for name, workload in ((document["metadata"]["name"], document) for document in fleet().values())
+    }
     for name, pod in pods():
         volumes = {volume["name"] for volume in pod["volumes"]} | set(claims.get(name, []))
         for container in (*pod.get("initContainers", []), *pod["containers"]):
@@ -204,8 +219,9 @@ def test_nobody_talks_to_anybody_by_default():
 def test_workers_reach_the_hub_and_names_only():
     (egress,) = [policy["egress"] for policy in policies() if "egress" in policy]
     hub, names = egress
-    assert hub["to"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "rlsp",
-                                                           "app.kubernetes.io/component": "replay"}}}]
+    assert hub["to"] == [
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "rlsp", "app.kubernetes.io/component": "replay"}}}
+    ]
     assert hub["ports"] == [{"protocol": "TCP", "port": 5555}]
     assert {port["port"] for port in names["ports"]} == {53}
     assert not [rule for rule in egress for peer in rule["to"] if "ipBlock" in peer]
@@ -213,6 +229,9 @@ def test_workers_reach_the_hub_and_names_only():
 
 def test_budgets_leave_single_pods_alone():
     """With one replica, a disruption budget would block every drain of its node."""
-    budgets = [document["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
-               for document in documents("fleet") if document["kind"] == "PodDisruptionBudget"]
+    budgets = [
+        document["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        for document in documents("fleet")
+        if document["kind"] == "PodDisruptionBudget"
+    ]
     assert sorted(budgets) == ["sampler", "verifier"]

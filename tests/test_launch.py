@@ -47,10 +47,23 @@ class Box:
 
     def __call__(self, script: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         self.calls.write_text("")
-        environment = {"PATH": os.environ["PATH"], "RLSP_PYTHON": str(self.python), "RLSP_DEVICE": "cpu",
-                       "CALLS": str(self.calls), "PIP_FAILS": "", "PIP_ERROR": "", **more}
-        return subprocess.run([self.root / "launch" / script, *words], cwd="/", env=environment, capture_output=True,
-                              text=True, timeout=30)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "RLSP_PYTHON": str(self.python),
+            "RLSP_DEVICE": "cpu",
+            "CALLS": str(self.calls),
+            "PIP_FAILS": "",
+            "PIP_ERROR": "",
+            **more,
+        }
+        return subprocess.run(
+            [self.root / "launch" / script, *words],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
 
     def called(self) -> list[str]:
         return self.calls.read_text().splitlines()

@@ -24,12 +24,30 @@ def test_a_noun_is_frozen_built_by_name_a_map_and_documented(kind):
 
 def test_every_message_has_its_own_tag_and_direction():
     tags = [kind.__struct_config__.tag for kind in message_kinds()]
-    assert tags == ["hello", "ping", "done", "failed", "loaded", "rejected", "bye", "welcome", "pong", "work", "ack",
-                    "revoke", "weights", "drain", "refuse", "status"]
+    assert tags == [
+        "hello",
+        "ping",
+        "done",
+        "failed",
+        "loaded",
+        "rejected",
+        "bye",
+        "welcome",
+        "pong",
+        "work",
+        "ack",
+        "revoke",
+        "weights",
+        "drain",
+        "refuse",
+        "status",
+    ]
     assert set(FromWorker.__args__) & set(FromHub.__args__) == set()
 
 
-@pytest.mark.parametrize(("status", "is_true"), [
-    ("correct", True), ("wrong", True), ("unparsable", True), ("timeout", False), ("error", False)])
+@pytest.mark.parametrize(
+    ("status", "is_true"),
+    [("correct", True), ("wrong", True), ("unparsable", True), ("timeout", False), ("error", False)],
+)
 def test_only_what_judges_the_answer_may_train(status, is_true):
     assert Verdict(status=status).is_true is is_true

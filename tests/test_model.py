@@ -85,12 +85,15 @@ def damaged(qwen: Path, directory: Path, **changes: object) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [
-    ({"architectures": ["BertModel"]}, "BertModel is no causal language model"),
-    ({"architectures": None}, "an unnamed architecture is no causal language model"),
-    ({"auto_map": {"AutoModel": "x.Y"}}, "needs its own Python code"),
-    ({"model_type": None}, "names no model_type"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"architectures": ["BertModel"]}, "BertModel is no causal language model"),
+        ({"architectures": None}, "an unnamed architecture is no causal language model"),
+        ({"auto_map": {"AutoModel": "x.Y"}}, "needs its own Python code"),
+        ({"model_type": None}, "names no model_type"),
+    ],
+)
 def test_models_that_are_refused(qwen: Path, tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
     source = damaged(qwen, tmp_path / "source", **changes)
     with pytest.raises(DataError, match=sentence):

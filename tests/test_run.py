@@ -34,8 +34,14 @@ def made(runs: Path, **sections: Any) -> RunConfig:
 
 
 def rlsp(runs: Path, *overrides: str, config: Path = SMOKE) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "rlsp_async.cli", "run", str(config), f"runs_dir={runs}", *overrides],
-                          cwd=ROOT, text=True, check=False, capture_output=True, timeout=160)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "rlsp_async.cli", "run", str(config), f"runs_dir={runs}", *overrides],
+        cwd=ROOT,
+        text=True,
+        check=False,
+        capture_output=True,
+        timeout=160,
+    )
 
 
 # --- before anything is written ------------------------------------------------------------------------------------
@@ -132,8 +138,11 @@ def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
 
 
 def test_only_one_supervisor_at_a_time(tmp_path: Path) -> None:
-    with (runner.locked(tmp_path), pytest.raises(MachineError, match="is being run by another `rlsp run`"),
-          runner.locked(tmp_path)):  # fmt: skip
+    with (
+        runner.locked(tmp_path),
+        pytest.raises(MachineError, match="is being run by another `rlsp run`"),
+        runner.locked(tmp_path),
+    ):
         pass
     with runner.locked(tmp_path):
         pass
@@ -154,7 +163,13 @@ def test_the_services_of_a_run(tmp_path: Path) -> None:
     found = {s.name: s.threads for s in runner.services(cfg)}
     assert found == {"replay-0": 1, "learner-0": 2, "sampler-0": 3, "sampler-1": 3, "verifier-0": 1}
     assert runner.services(cfg)[0].command[1:] == [
-        "-m", "rlsp_async.cli", "replay", str(tmp_path / "x" / "config.toml"), "--worker", "replay-0"]  # fmt: skip
+        "-m",
+        "rlsp_async.cli",
+        "replay",
+        str(tmp_path / "x" / "config.toml"),
+        "--worker",
+        "replay-0",
+    ]
 
 
 def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -201,9 +216,15 @@ def test_killed_then_continued_then_finished(tmp_path: Path) -> None:
         first.send_signal(signal.SIGKILL)
     assert len(services) == 4
     wait_for(lambda: not living(services), 10.0)
-    done = subprocess.run([sys.executable, "-m", "rlsp_async.cli", "run", "--resume", str(tmp_path / "ops_cpu_smoke")],
-                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-                          timeout=200, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "rlsp_async.cli", "run", "--resume", str(tmp_path / "ops_cpu_smoke")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sft    60/60  1-60" in done.stdout
     assert (tmp_path / "ops_cpu_smoke" / "final" / "config.json").is_file()

@@ -31,32 +31,48 @@ timeout_s = 0.4
 @pytest.fixture
 def write(tmp_path):
     """A run's settings in a file."""
+
     def make(address: str = "tcp://127.0.0.1:0") -> str:
         path = tmp_path / "run.toml"
         path.write_text(SETTINGS.format(runs=tmp_path, address=address))
         return str(path)
+
     return make
 
 
 def start(body: str, *arguments: str, role: str = "sampler", **env: str) -> subprocess.Popen[str]:
     """A process whose service is `body`, the inside of `async def main(cfg, service)`."""
-    lines = ["import asyncio, os", "from rlsp_async.errors import *", "from rlsp_async.service import serve, in_thread",
-             "async def main(cfg, service):", textwrap.indent(textwrap.dedent(body), "    "), f"serve({role!r}, main)"]
-    return subprocess.Popen([sys.executable, "-c", "\n".join(lines), *arguments], stdout=subprocess.PIPE, text=True,
-                            stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)} | env)
+    lines = [
+        "import asyncio, os",
+        "from rlsp_async.errors import *",
+        "from rlsp_async.service import serve, in_thread",
+        "async def main(cfg, service):",
+        textwrap.indent(textwrap.dedent(body), "    "),
+        f"serve({role!r}, main)",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+    )
 
 
 def log_of(tmp_path, worker: str = "sampler-0") -> list[dict]:
     return [json.loads(line) for line in (tmp_path / "t" / "logs" / f"{worker}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("body", "code", "says", "trace"), [
-    ("return", 0, "", False),
-    ("1 / 0", 1, "ZeroDivisionError: division by zero", True),
-    ("raise DataError('a.jsonl, line 3: no prompt')", 2, "rlsp sampler-0: a.jsonl, line 3: no prompt", False),
-    ("raise OSError(28, 'No space left on device')", 2, "the disk is full; free some space", False),
-    ("raise DivergedError('loss is NaN in stage rlsp')", 3, "rlsp sampler-0: loss is NaN in stage rlsp", False),
-])
+@pytest.mark.parametrize(
+    ("body", "code", "says", "trace"),
+    [
+        ("return", 0, "", False),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero", True),
+        ("raise DataError('a.jsonl, line 3: no prompt')", 2, "rlsp sampler-0: a.jsonl, line 3: no prompt", False),
+        ("raise OSError(28, 'No space left on device')", 2, "the disk is full; free some space", False),
+        ("raise DivergedError('loss is NaN in stage rlsp')", 3, "rlsp sampler-0: loss is NaN in stage rlsp", False),
+    ],
+)
 def test_exit_codes_and_what_people_and_the_log_are_told(write, tmp_path, body, code, says, trace):
     process = start(body, write())
     _, err = process.communicate(timeout=20)
@@ -68,18 +84,23 @@ def test_exit_codes_and_what_people_and_the_log_are_told(write, tmp_path, body, 
     assert (line["level"], line["role"], line["worker"]) == ("error" if code else "info", "sampler", "sampler-0")
 
 
-@pytest.mark.parametrize(("errors", "code"), [
-    ((DivergedError("d"), ConfigError("c")), 3), ((DataError("d"), KeyError("bug")), 1), ((MachineError("m"),), 2)])
+@pytest.mark.parametrize(
+    ("errors", "code"),
+    [((DivergedError("d"), ConfigError("c")), 3), ((DataError("d"), KeyError("bug")), 1), ((MachineError("m"),), 2)],
+)
 def test_of_errors_that_come_together_the_worst_decides(errors, code):
     group = BaseExceptionGroup("a", [BaseExceptionGroup("b", list(errors))])
     assert service._outcome(group, Path("run")) == code
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (["{config}", "replay.adress=x"], "unknown key 'replay.adress'; did you mean 'address'?"),
-    (["/nowhere.toml"], "/nowhere.toml: no such file"),
-    (["{config}", "runs_dir=/proc/x"], "cannot be written"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{config}", "replay.adress=x"], "unknown key 'replay.adress'; did you mean 'address'?"),
+        (["/nowhere.toml"], "/nowhere.toml: no such file"),
+        (["{config}", "runs_dir=/proc/x"], "cannot be written"),
+    ],
+)
 def test_bad_settings_are_one_line_and_exit_code_2(write, arguments, says):
     process = start("return", *[text.format(config=write()) for text in arguments])
     _, err = process.communicate(timeout=20)
@@ -130,15 +151,24 @@ async def test_a_second_signal_cancels_what_does_not_drain_even_beside_a_stuck_t
 
 def test_a_service_dies_with_its_supervisor_and_at_once_when_that_is_gone_already(write):
     settings = write()
-    script = ("import os, subprocess, sys\n"
-              "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]], stdout=subprocess.PIPE,\n"
-              "                         env=os.environ | {'RLSP_SUPERVISOR_PID': str(os.getpid())})\n"
-              "child.stdout.readline(); print(child.pid, flush=True); sys.stdin.readline()\n")
-    body = ("import asyncio\nfrom rlsp_async.service import serve\n"
-            "async def main(cfg, service):\n    print('READY', flush=True)\n    await asyncio.sleep(600)\n"
-            "serve('sampler', main)\n")
-    supervisor = subprocess.Popen([sys.executable, "-c", script, body, settings], stdin=subprocess.PIPE, text=True,
-                                  stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    script = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]], stdout=subprocess.PIPE,\n"
+        "                         env=os.environ | {'RLSP_SUPERVISOR_PID': str(os.getpid())})\n"
+        "child.stdout.readline(); print(child.pid, flush=True); sys.stdin.readline()\n"
+    )
+    body = (
+        "import asyncio\nfrom rlsp_async.service import serve\n"
+        "async def main(cfg, service):\n    print('READY', flush=True)\n    await asyncio.sleep(600)\n"
+        "serve('sampler', main)\n"
+    )
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", script, body, settings],
+        stdin=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     pid = int(supervisor.stdout.readline())
     assert is_alive(pid)
     supervisor.kill()
@@ -161,9 +191,11 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("role", ["replay", "sampler", "verifier", "learner"])
 def test_help_loads_no_engine(role):
-    code = (f"import runpy, sys; sys.argv = ['rlsp {role}', '--help']\n"
-            f"try: runpy.run_path({str(service.service_path(role))!r}, run_name='__main__')\n"
-            "finally: print(sorted({'torch', 'vllm', 'transformers', 'sympy'} & set(sys.modules)))")
+    code = (
+        f"import runpy, sys; sys.argv = ['rlsp {role}', '--help']\n"
+        f"try: runpy.run_path({str(service.service_path(role))!r}, run_name='__main__')\n"
+        "finally: print(sorted({'torch', 'vllm', 'transformers', 'sympy'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
     assert f"usage: rlsp {role}" in done.stdout
@@ -195,5 +227,6 @@ async def test_the_hubs_address_comes_from_the_settings_or_its_file_in_bounded_t
 
 def test_both_ends_take_their_limits_from_the_settings(write):
     cfg = config.load(write(), ["replay.max_message_mb=3"])
-    assert service.limits_of(cfg) == service.Limits(heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=3_000_000,
-                                                    max_tokens=512)
+    assert service.limits_of(cfg) == service.Limits(
+        heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=3_000_000, max_tokens=512
+    )

@@ -86,8 +86,10 @@ async def test_stopping_drains_in_order(tmp_path: Path) -> None:
     order = tmp_path / "order"
 
     def polite(name: str) -> str:
-        return (f"import signal, sys, time\ndef stop(*_):\n open({str(order)!r}, 'a').write('{name} ')\n sys.exit(0)\n"
-                f"signal.signal(signal.SIGTERM, stop)\nprint('ready', flush=True)\ntime.sleep(60)")  # fmt: skip
+        return (
+            f"import signal, sys, time\ndef stop(*_):\n open({str(order)!r}, 'a').write('{name} ')\n sys.exit(0)\n"
+            f"signal.signal(signal.SIGTERM, stop)\nprint('ready', flush=True)\ntime.sleep(60)"
+        )
 
     services = [service(tmp_path, role, polite(role)) for role in ("replay", "learner", "sampler")]
     supervisor = Supervisor(services, lambda _: None, budget)

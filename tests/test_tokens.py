@@ -51,9 +51,13 @@ def test_the_general_tokenizer_is_what_transformers_would_take_and_needs_no_torc
     ours = load_tokenizer(words)
     assert type(ours) is type(known)
     assert ours.get_vocab() == known.get_vocab() and ours.special_tokens_map == known.special_tokens_map
-    code = (f"import sys; from rlsp_async.tokens import load_tokenizer; load_tokenizer({str(words)!r}); "
-            "print('torch' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True, timeout=60)
+    code = (
+        f"import sys; from rlsp_async.tokens import load_tokenizer; load_tokenizer({str(words)!r}); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True, timeout=60
+    )
     assert done.stdout == "False\n"
 
 

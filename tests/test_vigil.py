@@ -5,10 +5,26 @@ from rlsp_async.vigil import Vigil
 
 
 def status(*workers: str, step: int = 0) -> Status:
-    known = [WorkerStatus(worker=name, role="sampler", state="working", leases=0, credit=1, idle_share=0.0, version=0,
-                          silent_s=0.0) for name in workers]
-    return Status(run="r", stage="a", phase="running", stage_step=0, stage_steps=1, step=step, version=0, seconds=0.0,
-                  counts={}, tokens={}, metrics={}, workers=known)
+    known = [
+        WorkerStatus(
+            worker=name, role="sampler", state="working", leases=0, credit=1, idle_share=0.0, version=0, silent_s=0.0
+        )
+        for name in workers
+    ]
+    return Status(
+        run="r",
+        stage="a",
+        phase="running",
+        stage_step=0,
+        stage_steps=1,
+        step=step,
+        version=0,
+        seconds=0.0,
+        counts={},
+        tokens={},
+        metrics={},
+        workers=known,
+    )
 
 
 def vigil(*names: str) -> Vigil:

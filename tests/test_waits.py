@@ -13,24 +13,47 @@ import pytest
 
 from tests.test_layers import sources
 
-WAITS = frozenset({"recv", "recv_multipart", "recv_string", "receive", "sock_recv", "wait", "get", "acquire", "join",
-                   "communicate", "read", "readline", "readexactly", "connect", "poll"})
+WAITS = frozenset(
+    {
+        "recv",
+        "recv_multipart",
+        "recv_string",
+        "receive",
+        "sock_recv",
+        "wait",
+        "get",
+        "acquire",
+        "join",
+        "communicate",
+        "read",
+        "readline",
+        "readexactly",
+        "connect",
+        "poll",
+    }
+)
 LOCKS = ("lock", "changing", "starting", "condition", "semaphore", "changed")
 
 ALLOWED = {
     ("rlsp_async.wire.session", "read"): "the one reader of a connection; cancelled by link._converse, whose heartbeat "
-                                         "returns after timeout_s of silence",
-    ("rlsp_async.wire.session", "write"): "the one writer of a connection; cancelled with it, and a full outbox ends it",
+    "returns after timeout_s of silence",
+    (
+        "rlsp_async.wire.session",
+        "write",
+    ): "the one writer of a connection; cancelled with it, and a full outbox ends it",
     ("rlsp_async.wire.link", "_converse"): "ends when one of its tasks does; the heartbeat does after timeout_s",
     ("rlsp_async.wire.link", "_leave"): "waits for a stop as long as the connection lives; cancelled with it",
     ("rlsp_async.wire.loading", "run"): "waits for a version as long as the worker lives; a hub that has one says it "
-                                        "again; cancelled by WorkerLink.run",
+    "again; cancelled by WorkerLink.run",
     ("rlsp_async.wire.router", "receive"): "the hub may hear nobody; its ticker runs beside it and cancels it",
     ("rlsp_async.replay.server", "_serve"): "until the run is over; the watchdog ends a run that stalls (stall_s)",
     ("rlsp_async.replay.server", "_receive"): "the hub may hear nobody; its ticker runs beside it and cancels it",
     ("rlsp_async.replay.decided", "room"): "until what waits is taken: one commit, whose disk errors raise",
     ("rlsp_async.replay.decided", "take"): "the ticker adds something every TICK_S",
-    ("rlsp_async.replay.server", "_feed"): "until the hub moves; cancelled when the run is over; the watchdog bounds it",
+    (
+        "rlsp_async.replay.server",
+        "_feed",
+    ): "until the hub moves; cancelled when the run is over; the watchdog bounds it",
     ("rlsp_async.service", "_supervise"): "the life of the process: cancelled KILL_S after the first signal",
     ("rlsp_async.supervise", "_keep"): "the life of a process: stopped with SIGTERM, then SIGKILL after KILL_S",
     ("rlsp_async.verifying.pool", "verify"): "a checker comes back from `check`, which kills at its deadline",
@@ -98,23 +121,29 @@ def test_nothing_is_allowed_that_is_not_there():
     assert set(ALLOWED) - found == set()
 
 
-@pytest.mark.parametrize("source", [
-    "async def f(s):\n    await s.recv_multipart()\n",
-    "async def f(e):\n    await e.wait()\n",
-    "async def f(q):\n    await q.get()\n",
-    "async def f(self):\n    async with self._lock:\n        pass\n",
-    "async def f(tasks):\n    await asyncio.wait(tasks)\n",
-    "async def f(e):\n    async with asyncio.timeout(1):\n        async def g():\n            await e.wait()\n",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "async def f(s):\n    await s.recv_multipart()\n",
+        "async def f(e):\n    await e.wait()\n",
+        "async def f(q):\n    await q.get()\n",
+        "async def f(self):\n    async with self._lock:\n        pass\n",
+        "async def f(tasks):\n    await asyncio.wait(tasks)\n",
+        "async def f(e):\n    async with asyncio.timeout(1):\n        async def g():\n            await e.wait()\n",
+    ],
+)
 def test_a_planted_wait_is_found(source: str):
     assert list(bare_waits("m", source))
 
 
-@pytest.mark.parametrize("source", [
-    "async def f(e):\n    async with asyncio.timeout(1):\n        await e.wait()\n",
-    "async def f(tasks):\n    await asyncio.wait(tasks, timeout=3)\n",
-    "async def f(self):\n    async with asyncio.timeout(1), self._lock:\n        pass\n",
-    "async def f():\n    await asyncio.sleep(1)\n",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "async def f(e):\n    async with asyncio.timeout(1):\n        await e.wait()\n",
+        "async def f(tasks):\n    await asyncio.wait(tasks, timeout=3)\n",
+        "async def f(self):\n    async with asyncio.timeout(1), self._lock:\n        pass\n",
+        "async def f():\n    await asyncio.sleep(1)\n",
+    ],
+)
 def test_a_bounded_wait_is_not_accused(source: str):
     assert not list(bare_waits("m", source))

@@ -31,7 +31,6 @@ Carried = Literal["nothing", "step", "behaviour"]
 """Which ratio a loss carries itself: none, present over beginning of the step, or one over the policy that sampled."""
 
 
-
 class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every algorithm's Config: what the learner itself reads."""
 
@@ -77,14 +76,16 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def __post_init__(self) -> None:
         if self.aggregation == "horizon" and self.horizon_tokens < 1:
-            raise ValueError("aggregation \"horizon\" divides by horizon_tokens; set it to sampling.max_new_tokens")
+            raise ValueError('aggregation "horizon" divides by horizon_tokens; set it to sampling.max_new_tokens')
         if not 0.0 <= self.reference_ema <= 1.0:
             raise ValueError(f"reference_ema {self.reference_ema} must lie in 0..1")
         stages, carried = self.corrections, self.carries()
         twice = carried == "behaviour" or (carried == "step" and stages.policy == "present")
         if stages.weight != "none" and twice:
-            raise ValueError(f"corrections.weight = \"{stages.weight}\" counts the same ratio twice: with these "
-                             f"options the loss carries one over {_CARRIED[carried]} itself; leave out one of the two")
+            raise ValueError(
+                f'corrections.weight = "{stages.weight}" counts the same ratio twice: with these '
+                f"options the loss carries one over {_CARRIED[carried]} itself; leave out one of the two"
+            )
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,9 @@ def load_algorithm(section: config.Algorithm) -> tuple[Algorithm, AlgorithmConfi
     module = _module(section.name)
     presets: dict[str, dict[str, Any]] = module.PRESETS
     if section.preset and section.preset not in presets:
-        raise ConfigError(f"algorithm {section.name!r} has no preset {section.preset!r}; "
-                          + _near(section.preset, list(presets)))
+        raise ConfigError(
+            f"algorithm {section.name!r} has no preset {section.preset!r}; " + _near(section.preset, list(presets))
+        )
     options = {**presets.get(section.preset, {}), **section.options}
     cfg = config.convert(options, module.Config, f"options of algorithm {section.name!r}")
     return cast(Algorithm, module), cfg

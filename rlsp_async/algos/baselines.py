@@ -29,8 +29,10 @@ def minimum_variance(cfg: AlgorithmConfig, batch: Rollouts) -> Tensor:
     """
     energy_B = squared_norms(cfg, batch)
     num_groups = int(batch.group_B.max()) + 1
-    total_G, paid_G = (torch.zeros(num_groups, dtype=energy_B.dtype).index_add(0, batch.group_B, x)
-                       for x in (energy_B, energy_B * batch.reward_B))
+    total_G, paid_G = (
+        torch.zeros(num_groups, dtype=energy_B.dtype).index_add(0, batch.group_B, x)
+        for x in (energy_B, energy_B * batch.reward_B)
+    )
     _, mean_G, _ = ops.group_moments(batch.reward_B, batch.group_B)
     # A group whose every token is certain has no gradient, and any baseline does.
     best_G = torch.where(total_G > 0, paid_G / total_G.clamp(min=torch.finfo(energy_B.dtype).tiny), mean_G)

@@ -45,14 +45,17 @@ class CorrectionsConfig(Section, frozen=True, kw_only=True, forbid_unknown_field
     """VCPO: learning rate times sqrt(min(1, ESS/B / ess_base)) of the rollouts' ratios; 0: off."""
 
     def __post_init__(self) -> None:
-        for stage, kind, low, has_low in (("reject", self.reject, self.reject_low, rejections.HAS_LOW),
-                                          ("mask", self.mask, self.mask_low, masks.HAS_LOW)):
+        for stage, kind, low, has_low in (
+            ("reject", self.reject, self.reject_low, rejections.HAS_LOW),
+            ("mask", self.mask, self.mask_low, masks.HAS_LOW),
+        ):
             if low and kind not in has_low:
-                raise ValueError(f"{stage}_low means something only to {', '.join(sorted(has_low))}, "
-                                 f"and {stage} is {kind!r}")
+                raise ValueError(
+                    f"{stage}_low means something only to {', '.join(sorted(has_low))}, and {stage} is {kind!r}"
+                )
         for name in ("reject", "mask", "weight"):
             if getattr(self, f"{name}_high") and getattr(self, name) == "none":
-                raise ValueError(f"{name}_high is set and {name} is \"none\"; name a stage or leave it out")
+                raise ValueError(f'{name}_high is set and {name} is "none"; name a stage or leave it out')
         if min(self.reject_low, self.reject_high, self.mask_low, self.mask_high, self.weight_high, self.ess_base) < 0:
             raise ValueError("bounds are 0 (default) or above")
 

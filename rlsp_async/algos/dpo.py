@@ -61,8 +61,9 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     for number, (best, worst) in enumerate(pairs):
         pair_B[best] = pair_B[worst] = number
         adv_B[best], adv_B[worst] = 1.0, -1.0
-    return Advantages(adv_B.repeat_interleave(batch.length_B), pair_B >= 0, stats={"pairs": float(len(pairs))},
-                      pair_B=pair_B)
+    return Advantages(
+        adv_B.repeat_interleave(batch.length_B), pair_B >= 0, stats={"pairs": float(len(pairs))}, pair_B=pair_B
+    )
 
 
 def _pairs(reward_B: Tensor, members: list[int], most: int) -> list[tuple[int, int]]:

@@ -59,8 +59,10 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature < 0 or (self.temperature and self.corrections.active):
-            raise ValueError("temperature must be at least 0, and 0 beside corrections: their ratios are those of the "
-                             "policy that sampled")
+            raise ValueError(
+                "temperature must be at least 0, and 0 beside corrections: their ratios are those of the "
+                "policy that sampled"
+            )
         if self.per_prompt < 0 or self.balance_target < 0:
             raise ValueError("per_prompt must be at least 0 (0: no cap), balance_target too (0: `threshold` as it is)")
 
@@ -80,17 +82,22 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     if cfg.per_prompt:
         keep_B = keep_B & (groups.place(batch.prompt_B, keep_B) < cfg.per_prompt)
     num = max(1, int(right_B.sum()))
-    stats = {**chosen, "right_fraction": float(right_B.float().mean()),
-             "duplicate_fraction": float((right_B & ~first_B).sum()) / num,
-             "solved_prompts": float(len(set(batch.prompt_B[right_B].tolist())))}
+    stats = {
+        **chosen,
+        "right_fraction": float(right_B.float().mean()),
+        "duplicate_fraction": float((right_B & ~first_B).sum()) / num,
+        "solved_prompts": float(len(set(batch.prompt_B[right_B].tolist()))),
+    }
     return Advantages(torch.ones_like(batch.behaviour_N), keep_B, stats=stats)
 
 
 def _balanced(cfg: Config, batch: Rollouts) -> tuple[float, dict[str, float]]:
     """The threshold with the best balance score, the lowest of equal ones."""
     if batch.terms is None:
-        raise ConfigError("algorithm 'filtered' needs to know which rollouts are right for balance_target, and "
-                          "demonstrations and rewards that are not Eq. 1 do not say it; set balance_target = 0")
+        raise ConfigError(
+            "algorithm 'filtered' needs to know which rollouts are right for balance_target, and "
+            "demonstrations and rewards that are not Eq. 1 do not say it; set balance_target = 0"
+        )
     rewards = sorted({reward for reward in batch.reward_B.tolist() if reward >= cfg.threshold})
     apart = max(1.0, (len(rewards) - 1) / (MOST_THRESHOLDS - 1))
     tried = [rewards[round(n * apart)] for n in range(min(len(rewards), MOST_THRESHOLDS))]

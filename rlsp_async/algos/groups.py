@@ -17,8 +17,9 @@ def centred(batch: Rollouts, divide_by_std: bool, drop_flat_groups: bool) -> Adv
     adv_B = ops.group_advantages(batch.reward_B, batch.group_B, divide_by_std)
     signal_B = ops.has_signal(batch.reward_B, batch.group_B)
     keep_B = signal_B if drop_flat_groups else signal_B | True
-    return Advantages(adv_B.repeat_interleave(batch.length_B), keep_B,
-                      stats={"signal_fraction": float(signal_B.float().mean())})
+    return Advantages(
+        adv_B.repeat_interleave(batch.length_B), keep_B, stats={"signal_fraction": float(signal_B.float().mean())}
+    )
 
 
 def place(number_B: Tensor, among_B: Tensor) -> Tensor:

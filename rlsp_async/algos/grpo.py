@@ -25,10 +25,21 @@ from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts
 NEEDS = frozenset({"old", "reference"})
 PRESETS: dict[str, dict[str, Any]] = {
     # As published, each with the correction for asynchrony switched off: none of the three papers has one.
-    "deepseekmath": {"clip_high": 0.2, "weight_cap": 0.0, "kl_coef": 0.04, "aggregation": "seq_mean",
-                     "drop_flat_groups": False},
-    "dr_grpo": {"divide_by_std": False, "clip_high": 0.2, "weight_cap": 0.0, "aggregation": "horizon",
-                "horizon_tokens": 4096, "drop_flat_groups": False},
+    "deepseekmath": {
+        "clip_high": 0.2,
+        "weight_cap": 0.0,
+        "kl_coef": 0.04,
+        "aggregation": "seq_mean",
+        "drop_flat_groups": False,
+    },
+    "dr_grpo": {
+        "divide_by_std": False,
+        "clip_high": 0.2,
+        "weight_cap": 0.0,
+        "aggregation": "horizon",
+        "horizon_tokens": 4096,
+        "drop_flat_groups": False,
+    },
     # Public corrections in front of the surrogate: IcePop's mask and weight; M2PO's mask as AReaL has it.
     "icepop": {"weight_cap": 0.0, "corrections": {"mask": "icepop", "weight": "token", "weight_high": 5.0}},
     "m2po_areal": {"weight_cap": 5.0, "corrections": {"mask": "m2po"}},

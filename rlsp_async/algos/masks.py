@@ -25,8 +25,15 @@ from torch import Tensor
 
 from rlsp_async.algos.view import View
 
-DEFAULTS = {"icepop": (0.5, 5.0), "dppo_tv": (0.0, 0.2), "dppo_kl": (0.0, 0.05), "kpop": (0.0, 2.0),
-            "lag": (0.0, 8.0), "m2po": (0.0, 0.04), "m2po_released": (0.0, 0.04)}
+DEFAULTS = {
+    "icepop": (0.5, 5.0),
+    "dppo_tv": (0.0, 0.2),
+    "dppo_kl": (0.0, 0.05),
+    "kpop": (0.0, 2.0),
+    "lag": (0.0, 8.0),
+    "m2po": (0.0, 0.04),
+    "m2po_released": (0.0, 0.04),
+}
 """(low, high) where the settings leave them at 0. No default of dppo_kl is published that we know of; that of lag is
 prime-rl's for whole groups."""
 HAS_LOW = frozenset({"icepop"})
@@ -78,8 +85,14 @@ def m2po_released(view: View, low: float, cap: float) -> Tensor:
 
 
 KINDS: dict[str, Callable[[View, float, float], Tensor]] = {
-    "icepop": icepop, "dppo_tv": dppo_tv, "dppo_kl": dppo_kl, "kpop": kpop, "lag": lag, "m2po": m2po,
-    "m2po_released": m2po_released}
+    "icepop": icepop,
+    "dppo_tv": dppo_tv,
+    "dppo_kl": dppo_kl,
+    "kpop": kpop,
+    "lag": lag,
+    "m2po": m2po,
+    "m2po_released": m2po_released,
+}
 
 
 def m2po_limit(view: View, budget: float) -> float:

@@ -62,8 +62,11 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     adv_B = batch.reward_B - value_G[batch.group_B]
     signal_B = ops.has_signal(batch.reward_B, batch.group_B)
     keep_B = (count_G[batch.group_B] > 1) & (signal_B | (not cfg.drop_flat_groups))
-    return Advantages(adv_B.repeat_interleave(batch.length_B), keep_B,
-                      stats={"signal_fraction": float(signal_B.float().mean()), "value": float(value_G.mean())})
+    return Advantages(
+        adv_B.repeat_interleave(batch.length_B),
+        keep_B,
+        stats={"signal_fraction": float(signal_B.float().mean()), "value": float(value_G.mean())},
+    )
 
 
 def soft_values(reward_B: Tensor, group_B: Tensor, beta: float) -> Tensor:

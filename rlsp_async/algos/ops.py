@@ -124,8 +124,9 @@ def gae(reward_N: Tensor, values_N: Tensor, length_B: Tensor, gamma: float, lam:
     return from_columns(adv_LB, length_B)
 
 
-def vtrace(reward_N: Tensor, values_N: Tensor, rho_N: Tensor, length_B: Tensor, gamma: float, lam: float,
-           cap: float) -> tuple[Tensor, Tensor]:
+def vtrace(
+    reward_N: Tensor, values_N: Tensor, rho_N: Tensor, length_B: Tensor, gamma: float, lam: float, cap: float
+) -> tuple[Tensor, Tensor]:
     """V-trace, arXiv:1802.01561: advantages and targets [N] for values of the policy that rho leads to.
 
     rho' = min(rho, cap), c = lam min(rho, 1), delta_t = rho'_t (r_t + gamma V_{t+1} - V_t),
@@ -182,8 +183,11 @@ def shares(length_B: Tensor, aggregation: str, horizon_tokens: int = 0) -> Tenso
     if aggregation == "token_mean":
         num = int(length_B.sum())
         return torch.full((num,), 1.0 / num)
-    per_B = {"seq_mean": length_B.float(), "seq_sum": torch.ones(len(length_B)),
-             "horizon": torch.full((len(length_B),), float(horizon_tokens))}[aggregation]
+    per_B = {
+        "seq_mean": length_B.float(),
+        "seq_sum": torch.ones(len(length_B)),
+        "horizon": torch.full((len(length_B),), float(horizon_tokens)),
+    }[aggregation]
     return (1.0 / (len(length_B) * per_B)).repeat_interleave(length_B)
 
 

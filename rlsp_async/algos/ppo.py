@@ -40,8 +40,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "clip_behaviour": {"kl_coef": 0.0, "proximal": "behaviour", "weight_cap": 0.0},
     # Decoupled: the paper has no cap on the weight; AReaL's code leaves out the tokens above it. Neither has a KL.
     "decoupled_paper": {"kl_coef": 0.0, "weight_cap": float("inf")},
-    "decoupled_areal": {"kl_coef": 0.0, "weight_cap": 0.0, "corrections": {
-        "mask": "icepop", "mask_low": 1e-9, "mask_high": 5.0, "weight": "token", "weight_high": 5.0}},
+    "decoupled_areal": {
+        "kl_coef": 0.0,
+        "weight_cap": 0.0,
+        "corrections": {"mask": "icepop", "mask_low": 1e-9, "mask_high": 5.0, "weight": "token", "weight_high": 5.0},
+    },
     # IMPALA's critic with both of its caps at 1.
     "vtrace": {"returns": "vtrace", "weight_cap": 1.0, "lam": 1.0, "kl_coef": 0.0},
     # A model of 0.2 M parameters and groups of 8 rollouts: the value head sees the trunk from outside, learns ten times
@@ -79,10 +82,12 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.proximal == "behaviour" and self.weight_cap:
-            raise ValueError("proximal \"behaviour\" has the ratio to the policy that sampled in the surrogate: set "
-                             "weight_cap to 0, or it would count twice")
+            raise ValueError(
+                'proximal "behaviour" has the ratio to the policy that sampled in the surrogate: set '
+                "weight_cap to 0, or it would count twice"
+            )
         if self.returns == "vtrace" and not self.weight_cap:
-            raise ValueError("returns \"vtrace\" needs weight_cap above 0, the cap of its ratios (1 in the paper)")
+            raise ValueError('returns "vtrace" needs weight_cap above 0, the cap of its ratios (1 in the paper)')
 
 
 def needs(cfg: Config) -> frozenset[str]:
@@ -96,8 +101,12 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     reward_N = (-price_N).index_add(0, ops.last_tokens(batch.length_B), batch.reward_B)
     adv_N, returns_N = targets(cfg, batch, reward_N, batch.values_N)
     keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
-    return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N,
-                      {"kl_penalty": float(price_N.sum()) / len(batch.length_B)})
+    return Advantages(
+        ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N,
+        keep_B,
+        returns_N,
+        {"kl_penalty": float(price_N.sum()) / len(batch.length_B)},
+    )
 
 
 def kl_price(cfg: Config, batch: Rollouts) -> Tensor:

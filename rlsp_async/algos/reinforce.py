@@ -26,8 +26,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # arXiv:2505.24034 (LlamaRL): the ratio capped, the paper tries 2 to 10.
     "aipo": {"corrections": {**_PRESENT, "weight_high": 5.0}},
     # arXiv:2510.01161 as released: a PPO clip whose bounds follow from the batch is this mask on the plain ratio.
-    "m2po_released": {"divide_by_std": True, "corrections": {**_PRESENT, "weight_high": float("inf"),
-                                                             "mask": "m2po_released"}},
+    "m2po_released": {
+        "divide_by_std": True,
+        "corrections": {**_PRESENT, "weight_high": float("inf"), "mask": "m2po_released"},
+    },
     # arXiv:2602.04879 as verl has it.
     "dppo_tv_verl": {"divide_by_std": True, "corrections": {**_PRESENT, "weight_high": 20.0, "mask": "dppo_tv"}},
     # The same as prime-rl has it: no cap, and a squared log-ratio that masked tokens feel too.

@@ -21,8 +21,14 @@ from torch import Tensor
 from rlsp_async.algos import ops
 from rlsp_async.algos.view import View
 
-DEFAULTS = {"opsm": (0.0, 1e-4), "mis": (0.0, 5.0), "geometric": (0.999, 1.001), "k2": (0.0, 2.5), "k3": (0.0, 0.01),
-            "outlier": (1e-4, 100.0)}
+DEFAULTS = {
+    "opsm": (0.0, 1e-4),
+    "mis": (0.0, 5.0),
+    "geometric": (0.999, 1.001),
+    "k2": (0.0, 2.5),
+    "k3": (0.0, 0.01),
+    "outlier": (1e-4, 100.0),
+}
 """(low, high) where the settings leave them at 0; those of k2 and k3 are the upper ends of what verl's pages advise."""
 HAS_LOW = frozenset({"geometric", "outlier"})
 
@@ -61,4 +67,10 @@ def outlier(view: View, low: float, high: float) -> Tensor:
 
 
 KINDS: dict[str, Callable[[View, float, float], Tensor]] = {
-    "opsm": opsm, "mis": mis, "geometric": geometric, "k2": k2, "k3": k3, "outlier": outlier}
+    "opsm": opsm,
+    "mis": mis,
+    "geometric": geometric,
+    "k2": k2,
+    "k3": k3,
+    "outlier": outlier,
+}

@@ -40,8 +40,9 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     adv_B = count_B / (count_B - 1).clamp(min=1) * (batch.reward_B - mean_G[batch.group_B])
     signal_B = ops.has_signal(batch.reward_B, batch.group_B)
     keep_B = (count_B > 1) & (signal_B | (not cfg.drop_flat_groups))
-    return Advantages(adv_B.repeat_interleave(batch.length_B), keep_B,
-                      stats={"signal_fraction": float(signal_B.float().mean())})
+    return Advantages(
+        adv_B.repeat_interleave(batch.length_B), keep_B, stats={"signal_fraction": float(signal_B.float().mean())}
+    )
 
 
 def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:

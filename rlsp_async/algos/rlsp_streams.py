@@ -84,8 +84,10 @@ def needs(cfg: Config) -> frozenset[str]:
 def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     """Both streams and their sum. Raises ConfigError for demonstrations: nobody judged them."""
     if batch.terms is None:
-        raise ConfigError("algorithm 'rlsp_streams' trains on rewards of two terms, and demonstrations have none; give "
-                          "the stage source = \"rollouts\" or another algorithm")
+        raise ConfigError(
+            "algorithm 'rlsp_streams' trains on rewards of two terms, and demonstrations have none; give "
+            'the stage source = "rollouts" or another algorithm'
+        )
     assert batch.values_N is not None
     values = batch.values_N.unbind(1)
     rewards = _rewards(cfg, batch, batch.terms)
@@ -99,9 +101,11 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     price_N = ppo.kl_price(cfg, batch)
     adv_N = outcome_N + explore_N + ppo.targets(cfg, batch, -price_N, torch.zeros_like(price_N))[0]
     returns_N = torch.stack([outcome_returns_N, explore_returns_N], dim=1)
-    stats = {"kl_penalty": float(price_N.sum()) / len(batch.length_B),
-             **_figures(batch.mask_N, adv_N, outcome_N, explore_N, free_N),
-             **_explained(batch.mask_N, returns_N, batch.values_N)}
+    stats = {
+        "kl_penalty": float(price_N.sum()) / len(batch.length_B),
+        **_figures(batch.mask_N, adv_N, outcome_N, explore_N, free_N),
+        **_explained(batch.mask_N, returns_N, batch.values_N),
+    }
     keep_B = torch.ones_like(batch.length_B, dtype=torch.bool)
     return Advantages(ops.whiten(adv_N, batch.mask_N) if cfg.whiten else adv_N, keep_B, returns_N, stats)
 
@@ -118,8 +122,9 @@ def _head(tokens: Tokens, k: int) -> Tokens:
     assert tokens.values is not None
     assert tokens.old_values is not None
     assert tokens.returns is not None
-    return dataclasses.replace(tokens, values=tokens.values[:, k], old_values=tokens.old_values[:, k],
-                               returns=tokens.returns[:, k])
+    return dataclasses.replace(
+        tokens, values=tokens.values[:, k], old_values=tokens.old_values[:, k], returns=tokens.returns[:, k]
+    )
 
 
 def _of_exploration(cfg: Config) -> Config:
@@ -149,8 +154,10 @@ def _mixed(batch: Rollouts, terms: Terms) -> Tensor:
 def _within_group(batch: Rollouts, terms: Terms, reward_B: Tensor, values_N: Tensor) -> Tensor:
     """Values no lower and no higher than the group's rewards, in groups with right and wrong answers."""
     empty_G = torch.zeros(int(batch.group_B.max()) + 1, dtype=reward_B.dtype)
-    low_B, high_B = (empty_G.scatter_reduce(0, batch.group_B, reward_B, kind, include_self=False)[batch.group_B]
-                     for kind in ("amin", "amax"))
+    low_B, high_B = (
+        empty_G.scatter_reduce(0, batch.group_B, reward_B, kind, include_self=False)[batch.group_B]
+        for kind in ("amin", "amax")
+    )
     near_N = values_N.clamp(low_B.repeat_interleave(batch.length_B), high_B.repeat_interleave(batch.length_B))
     return torch.where(_mixed(batch, terms), near_N, values_N)
 
@@ -166,11 +173,16 @@ def _bounded(bound: float, batch: Rollouts, terms: Terms, outcome_N: Tensor, exp
 def _figures(mask_N: Tensor, adv_N: Tensor, outcome_N: Tensor, explore_N: Tensor, free_N: Tensor) -> dict[str, float]:
     """Spread of the weighted streams, share of tokens whose sum points against correctness, share that was cut."""
     adv, outcome, explore, free = (x_N[mask_N] for x_N in (adv_N, outcome_N, explore_N, free_N))
-    return {"adv_std_outcome": float(outcome.std(correction=0)), "adv_std_explore": float(explore.std(correction=0)),
-            "opposed_fraction": float((adv * outcome < 0).float().mean()),
-            "bounded_fraction": float((explore != free).float().mean())}
+    return {
+        "adv_std_outcome": float(outcome.std(correction=0)),
+        "adv_std_explore": float(explore.std(correction=0)),
+        "opposed_fraction": float((adv * outcome < 0).float().mean()),
+        "bounded_fraction": float((explore != free).float().mean()),
+    }
 
 
 def _explained(mask_N: Tensor, returns_N: Tensor, values_N: Tensor) -> dict[str, float]:
-    return {f"explained_variance_{name}": ops.explained_variance(returns_N[mask_N, k], values_N[mask_N, k])
-            for k, name in enumerate(_HEADS)}
+    return {
+        f"explained_variance_{name}": ops.explained_variance(returns_N[mask_N, k], values_N[mask_N, k])
+        for k, name in enumerate(_HEADS)
+    }

@@ -64,9 +64,16 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     number_N = torch.arange(len(batch.length_B)).repeat_interleave(batch.length_B)
     spent_N = ops.guard(batch.old_N, batch.mask_N) - ops.guard(batch.reference_N, batch.mask_N)
     kl_B = torch.zeros(len(batch.length_B)).index_add(0, number_N, spent_N)
-    paid = rloo.advantages(plain, Rollouts(reward_B=batch.reward_B - cfg.kl_coef * kl_B, group_B=batch.group_B,
-                                           length_B=batch.length_B, behaviour_N=batch.behaviour_N,
-                                           mask_N=batch.mask_N))
+    paid = rloo.advantages(
+        plain,
+        Rollouts(
+            reward_B=batch.reward_B - cfg.kl_coef * kl_B,
+            group_B=batch.group_B,
+            length_B=batch.length_B,
+            behaviour_N=batch.behaviour_N,
+            mask_N=batch.mask_N,
+        ),
+    )
     return Advantages(paid.adv_N, made.keep_B, stats={**made.stats, "kl_penalty": float(kl_B.mean())})
 
 

@@ -99,8 +99,10 @@ def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
     mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
     weight = _tapered(cfg, tokens, adv)
     loss = -(tokens.share * weight * adv * ops.guard(tokens.logp, mask)).sum()
-    return loss, {"weight_positive": ops.stat(weight, mask & (adv > 0)),
-                  "weight_negative": ops.stat(weight, mask & (adv < 0))}
+    return loss, {
+        "weight_positive": ops.stat(weight, mask & (adv > 0)),
+        "weight_negative": ops.stat(weight, mask & (adv < 0)),
+    }
 
 
 def _tapered(cfg: Config, tokens: Tokens, adv: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Truncated importance weights, and the step size that follows from them: the third correction stage.
 
-    token     min(ratio_t, high)                     token TIS; with the present policy AIPO, arXiv:2505.24034
-    rollout   min(prod_t ratio_t, high)              sequence TIS, on every token of the rollout
-    VCPO      lr * sqrt(min(1, (ESS / B) / base)),   ESS = (sum w)^2 / sum w^2, w = prod_t ratio_t     arXiv:2602.17616
+token     min(ratio_t, high)                     token TIS; with the present policy AIPO, arXiv:2505.24034
+rollout   min(prod_t ratio_t, high)              sequence TIS, on every token of the rollout
+VCPO      lr * sqrt(min(1, (ESS / B) / base)),   ESS = (sum w)^2 / sum w^2, w = prod_t ratio_t     arXiv:2602.17616
 """
 
 from __future__ import annotations

@@ -8,10 +8,22 @@ from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
-_OF_STATE = {"trained": "trained", "evaluated": "evaluated", "sampled": "waiting", "ready": "waiting",
-             "training": "in_flight"}
-_OF_REASON = {"stale": "stale", "truncated": "truncated", "stage_end": "aborted", "no_signal": "no_signal",
-              "sampler_error": "quarantined", "verifier_error": "quarantined", "quarantined": "quarantined"}
+_OF_STATE = {
+    "trained": "trained",
+    "evaluated": "evaluated",
+    "sampled": "waiting",
+    "ready": "waiting",
+    "training": "in_flight",
+}
+_OF_REASON = {
+    "stale": "stale",
+    "truncated": "truncated",
+    "stage_end": "aborted",
+    "no_signal": "no_signal",
+    "sampler_error": "quarantined",
+    "verifier_error": "quarantined",
+    "quarantined": "quarantined",
+}
 
 
 def token_account(history: History) -> dict[str, int]:
@@ -30,7 +42,8 @@ def token_account(history: History) -> dict[str, int]:
 def account_text(account: dict[str, int]) -> str:
     """generated 10 = trained 6 + stale 0 + ..."""
     return f"generated {account['generated']:,} = " + " + ".join(
-        f"{name.replace('_', ' ')} {account[name]:,}" for name in SINKS)
+        f"{name.replace('_', ' ')} {account[name]:,}" for name in SINKS
+    )
 
 
 def check_account(history: History) -> list[Finding]:
@@ -53,5 +66,7 @@ def _slots(history: History) -> Finding:
             found.add(f"{num} groups are alive in {capacity} slots", stage=stage)
     ends = dict(history.rows("SELECT state, count(*) FROM groups WHERE purpose = 'train' AND dead = 1 GROUP BY state"))
     [(issued,)] = history.rows("SELECT count(*) FROM groups WHERE purpose = 'train'")
-    return found.finding(f"issued {issued:,} = trained {ends.get('trained', 0):,} + dropped "
-                         f"{ends.get('dropped', 0):,} + alive {sum(alive.values()):,}")
+    return found.finding(
+        f"issued {issued:,} = trained {ends.get('trained', 0):,} + dropped "
+        f"{ends.get('dropped', 0):,} + alive {sum(alive.values()):,}"
+    )

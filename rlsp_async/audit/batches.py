@@ -37,9 +37,13 @@ class BatchChecks:
         most = max(self._uses.values(), default=0)
         allowed = max(stage.max_uses for stage in self._stages.values())
         lags = ", ".join(f"{lag}: {num:,}" for lag, num in sorted(self._lags.items()))
-        return [self._g4.finding(f"{step:,} batches, {self._uses.total():,} uses of {len(self._uses):,} groups, "
-                                 f"at most {most} of {allowed} each"),
-                self._g5.finding(f"groups by lag {{{lags}}}", applies=bool(self._lags))]
+        return [
+            self._g4.finding(
+                f"{step:,} batches, {self._uses.total():,} uses of {len(self._uses):,} groups, "
+                f"at most {most} of {allowed} each"
+            ),
+            self._g5.finding(f"groups by lag {{{lags}}}", applies=bool(self._lags)),
+        ]
 
     def _manifest(self, manifest: Manifest) -> None:
         stage = self._stages.get(manifest.stage)
@@ -56,8 +60,11 @@ class BatchChecks:
         for group_id, oldest, uses in zip(manifest.groups, manifest.oldest, manifest.uses, strict=True):
             self._uses[group_id] += 1
             if uses != self._uses[group_id] or uses > stage.max_uses:
-                self._g4.add(f"its use number {self._uses[group_id]} of {stage.max_uses}, the batch says {uses}",
-                             group=group_id, step=manifest.step)
+                self._g4.add(
+                    f"its use number {self._uses[group_id]} of {stage.max_uses}, the batch says {uses}",
+                    group=group_id,
+                    step=manifest.step,
+                )
             self._lag(manifest.step, group_id, oldest, stage.max_lag)
 
     def _lag(self, step: int, group_id: int, oldest: int, max_lag: int) -> None:
@@ -66,8 +73,9 @@ class BatchChecks:
             self._g4.add("it was trained, and the journal does not know it", group=group_id, step=step)
             return
         if known[1] != oldest:
-            self._g5.add(f"its oldest token is of version {known[1]}, the batch says {oldest}", group=group_id,
-                         step=step)
+            self._g5.add(
+                f"its oldest token is of version {known[1]}, the batch says {oldest}", group=group_id, step=step
+            )
         if known[2] == "demonstration":
             return
         lag = step - 1 - oldest

@@ -69,8 +69,10 @@ def _settings(history: History) -> Finding:
         beside = _table(path, found)
         for name in [name for name in beside if name not in FREE and _differs(beside[name], table.get(name))]:
             found.add(f"[{name}] in config.toml is not what the run began with", path=str(path))
-    return found.finding(f"protocol {history.run.get('protocol')}, schema {history.run.get('schema')}"
-                         + ("" if path.is_file() else "; there is no config.toml beside it"))
+    return found.finding(
+        f"protocol {history.run.get('protocol')}, schema {history.run.get('schema')}"
+        + ("" if path.is_file() else "; there is no config.toml beside it")
+    )
 
 
 def _table(path: Path, found: Offences) -> dict[str, Any]:

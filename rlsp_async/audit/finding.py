@@ -41,5 +41,11 @@ class Offences:
     def finding(self, figures: str, *, applies: bool = True) -> Finding:
         """The verdict on this guarantee."""
         outcome: Outcome = "violated" if self._num else "ok" if applies else "not applicable"
-        return Finding(guarantee=self.guarantee, title=self.title, outcome=outcome, figures=figures,
-                       num_offending=self._num, rows=self._rows)
+        return Finding(
+            guarantee=self.guarantee,
+            title=self.title,
+            outcome=outcome,
+            figures=figures,
+            num_offending=self._num,
+            rows=self._rows,
+        )

@@ -62,8 +62,15 @@ class GroupChecks:
         if bool(row.dead) != (row.state in DEAD):
             self._g1.add(f"it is {row.state}, and marked as {'gone' if row.dead else 'alive'}", group=row.group_id)
         columns = (row.state, row.num_tokens, row.uses, row.step, row.oldest, row.num_rollouts, row.num_verdicts)
-        if columns != (head.state, head.num_tokens, head.uses, head.step, head.oldest, head.num_rollouts,
-                       head.num_verdicts):
+        if columns != (
+            head.state,
+            head.num_tokens,
+            head.uses,
+            head.step,
+            head.oldest,
+            head.num_rollouts,
+            head.num_verdicts,
+        ):
             self._g1.add("its columns and its head differ", group=row.group_id)
         self._stored(row, body, verdicts)
         self._heads(row)
@@ -95,8 +102,11 @@ class GroupChecks:
         if row.uses and not (1 if is_imported else whole) <= row.num_rollouts <= whole:
             self._g3.add(f"trained with {row.num_rollouts} of {whole} rollouts", group=row.group_id, step=row.step)
         if row.uses and row.num_verdicts != row.num_rollouts and (row.is_rollouts or row.num_verdicts):
-            self._g8.add(f"trained with {row.num_verdicts} true verdicts on {row.num_rollouts} rollouts",
-                         group=row.group_id, step=row.step)
+            self._g8.add(
+                f"trained with {row.num_verdicts} true verdicts on {row.num_rollouts} rollouts",
+                group=row.group_id,
+                step=row.step,
+            )
         if row.reason in ("quarantined", "sampler_error", "verifier_error") and (not row.why or row.uses):
             self._g8.add("it failed" + (", yet was trained" if row.uses else " without a reason"), group=row.group_id)
         if row.is_rollouts and row.num_rollouts:
@@ -109,8 +119,10 @@ class GroupChecks:
         if len({rollout.index for rollout in body.rollouts}) != len(body.rollouts):
             self._g2.add("a rollout is there twice", group=row.group_id)
         if len(body.rollouts) != row.num_rollouts or len(body.rollouts) != body.sampling.rollouts:
-            self._g3.add(f"{len(body.rollouts)} rollouts are kept, it came with {row.num_rollouts} of "
-                         f"{body.sampling.rollouts}", group=row.group_id)
+            self._g3.add(
+                f"{len(body.rollouts)} rollouts are kept, it came with {row.num_rollouts} of {body.sampling.rollouts}",
+                group=row.group_id,
+            )
         if sum(num_values(rollout.token_ids) for rollout in body.rollouts) != row.num_tokens:
             self._g1.add("its tokens are not as many as were counted", group=row.group_id)
         if row.is_rollouts:
@@ -118,11 +130,15 @@ class GroupChecks:
             for version in sorted(versions - self._published):
                 self._g12.add(f"a token of version {version}, which was never published", group=row.group_id)
             if versions and min(versions) != row.oldest:
-                self._g12.add(f"its oldest token is of version {min(versions)}, {row.oldest} was written down",
-                              group=row.group_id)
+                self._g12.add(
+                    f"its oldest token is of version {min(versions)}, {row.oldest} was written down", group=row.group_id
+                )
 
     def _verdicts(self, row: GroupRow, verdicts: list[Verdict]) -> None:
         untrue = [verdict.status for verdict in verdicts if verdict.status not in TRUE]
         if untrue or len(verdicts) != row.num_verdicts:
-            self._g8.add(f"{len(verdicts)} verdicts, untrue ones: {', '.join(untrue) or 'none'}; "
-                         f"{row.num_verdicts} were counted", group=row.group_id)
+            self._g8.add(
+                f"{len(verdicts)} verdicts, untrue ones: {', '.join(untrue) or 'none'}; "
+                f"{row.num_verdicts} were counted",
+                group=row.group_id,
+            )

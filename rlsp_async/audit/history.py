@@ -85,8 +85,10 @@ class History:
         except sqlite3.Error as e:
             raise DataError(f"{journal} cannot be read as a journal ({e}): it is damaged, or another file") from None
         if self.run.get("schema") != str(SCHEMA_VERSION):
-            raise DataError(f"{journal} was written by another version of rlsp_async (schema "
-                            f"{self.run.get('schema', '1')}, this one reads {SCHEMA_VERSION}): audit it with that one")
+            raise DataError(
+                f"{journal} was written by another version of rlsp_async (schema "
+                f"{self.run.get('schema', '1')}, this one reads {SCHEMA_VERSION}): audit it with that one"
+            )
         try:
             self.cfg: RunConfig = msgspec.json.decode(self.run["config"], type=RunConfig)
         except (msgspec.DecodeError, KeyError) as e:
@@ -146,7 +148,11 @@ def _report_of(blob: bytes) -> StepReport | None:
 def decoded(row: GroupRow) -> tuple[Head | None, RolloutGroup | None, list[Verdict] | None, str]:
     """Head, body and verdicts of a row, and what cannot be decoded (empty: nothing)."""
     try:
-        return (_head(row.head), _body(row.body) if row.body is not None else None,
-                _verdicts(row.verdicts) if row.verdicts is not None else None, "")
+        return (
+            _head(row.head),
+            _body(row.body) if row.body is not None else None,
+            _verdicts(row.verdicts) if row.verdicts is not None else None,
+            "",
+        )
     except msgspec.DecodeError as e:
         return None, None, None, str(e)

@@ -39,14 +39,26 @@ def audit(path: Path) -> Audit:
     began_s = time.monotonic()
     history = History(path)
     try:
-        findings = [*GroupChecks(history).run(history), *BatchChecks(history).run(), *check_steps(history),
-                    *check_files(history), *check_account(history), *SuccessChecks(history).run(),
-                    check_spawned(history)]
+        findings = [
+            *GroupChecks(history).run(history),
+            *BatchChecks(history).run(),
+            *check_steps(history),
+            *check_files(history),
+            *check_account(history),
+            *SuccessChecks(history).run(),
+            check_spawned(history),
+        ]
         tokens = token_account(history)
     finally:
         history.close()
-    return Audit(run=history.cfg.name, path=str(history.path), ok=all(f.outcome != "violated" for f in findings),
-                 seconds=time.monotonic() - began_s, tokens=tokens, findings=sorted(findings, key=_order))
+    return Audit(
+        run=history.cfg.name,
+        path=str(history.path),
+        ok=all(f.outcome != "violated" for f in findings),
+        seconds=time.monotonic() - began_s,
+        tokens=tokens,
+        findings=sorted(findings, key=_order),
+    )
 
 
 def _order(finding: Finding) -> tuple[int, str]:
@@ -70,8 +82,11 @@ def show_audit(path: Path, *, as_json: bool, out: TextIO | None = None) -> int:
     violated = [finding.guarantee for finding in result.findings if finding.outcome == "violated"]
     print(f"\ntokens: {account_text(result.tokens)}", file=out)
     if violated:
-        print(f"{len(violated)} of {len(result.findings)} guarantees are VIOLATED: {', '.join(violated)}. The journal "
-              "or a file beside it was changed or damaged, or this is a bug: keep a copy and report it", file=out)
+        print(
+            f"{len(violated)} of {len(result.findings)} guarantees are VIOLATED: {', '.join(violated)}. The journal "
+            "or a file beside it was changed or damaged, or this is a bug: keep a copy and report it",
+            file=out,
+        )
     else:
         idle = sum(finding.outcome == "not applicable" for finding in result.findings)
         print(f"{len(result.findings) - idle} hold, {idle} not applicable; {result.seconds:.1f} s", file=out)

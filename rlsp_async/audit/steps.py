@@ -29,8 +29,10 @@ def _repeats(history: History, steps: list[StepRow]) -> Finding:
     on_cpu = history.cfg.learner.device == "cpu" or "learner on cpu" in devices
     for step, incarnation in differing if on_cpu else ():
         found.add("other weights than the first time", step=step, learner=incarnation)
-    figures = (f"{len(repeats):,} steps were reported again, {len(compared):,} can be compared, "
-               f"{len(differing):,} have other bits")
+    figures = (
+        f"{len(repeats):,} steps were reported again, {len(compared):,} can be compared, "
+        f"{len(differing):,} have other bits"
+    )
     return found.finding(figures, applies=bool(repeats))
 
 
@@ -55,8 +57,11 @@ def _fencing(history: History, steps: list[StepRow]) -> Finding:
         newest = max(newest, incarnation)
     starts = len({step.incarnation for step in steps})
     [(refused,)] = history.rows("SELECT count(*) FROM events WHERE kind = 'fenced'")
-    return found.finding(f"{history.run['incarnation']} starts of the hub, steps by {starts} starts of the learner, "
-                         f"{refused:,} late writes refused", applies=bool(steps))
+    return found.finding(
+        f"{history.run['incarnation']} starts of the hub, steps by {starts} starts of the learner, "
+        f"{refused:,} late writes refused",
+        applies=bool(steps),
+    )
 
 
 def _progress(history: History, steps: list[StepRow]) -> Finding:

@@ -35,15 +35,18 @@ class SuccessChecks:
     def run(self) -> list[Finding]:
         """One finding; not applicable when no stage replays."""
         for group_id, rollout, digest, blob, body in self._history.rows(
-                "SELECT group_id, rollout, digest, success, body FROM successes"):
+            "SELECT group_id, rollout, digest, success, body FROM successes"
+        ):
             self._row((group_id, rollout), digest, blob, body)
         for manifest in self._history.manifests():
             self._num_rollouts += len(manifest.groups)
             self._manifest(manifest)
         self._charges()
         self._bounds()
-        figures = (f"{self._uses.total():,} uses of {len(self._uses):,} successes in {self._num_rollouts:,} groups, "
-                   f"{len(self._known):,} were remembered")
+        figures = (
+            f"{self._uses.total():,} uses of {len(self._uses):,} successes in {self._num_rollouts:,} groups, "
+            f"{len(self._known):,} were remembered"
+        )
         return [self._found.finding(figures, applies=any(cfg.capacity for cfg in self._options.values()))]
 
     # --- what is remembered --------------------------------------------------------------------------------------
@@ -73,8 +76,11 @@ class SuccessChecks:
             self._add("no group was trained that it could be of", success.key)
             return
         if (head.stage, head.index, head.purpose) != (success.stage, success.place, "train"):
-            self._add(f"it is of prompt {success.place} of stage {success.stage}, its group of prompt {head.index} of "
-                      f"stage {head.stage}", success.key)
+            self._add(
+                f"it is of prompt {success.place} of stage {success.stage}, its group of prompt {head.index} of "
+                f"stage {head.stage}",
+                success.key,
+            )
         if head.num_correct < 1 or not 0 <= success.rollout < head.num_rollouts:
             self._add(f"its group has {head.num_rollouts} rollouts, {head.num_correct} correct", success.key)
         stored = self._history.rows("SELECT body FROM bodies WHERE group_id = ?", success.group_id)
@@ -89,8 +95,11 @@ class SuccessChecks:
             self._uses[one.source] += 1
             self._newest[one.source] = manifest.step
             if one.group_id in mended or one.group_id not in manifest.groups:
-                self._add("it replaced a second rollout, or one of a group that is not in the batch", one.source,
-                          step=manifest.step)
+                self._add(
+                    "it replaced a second rollout, or one of a group that is not in the batch",
+                    one.source,
+                    step=manifest.step,
+                )
             mended.add(one.group_id)
             wrong = self._wrong(manifest, one)
             if wrong:
@@ -116,16 +125,20 @@ class SuccessChecks:
     def _charges(self) -> None:
         for key, success in self._known.items():
             if success.uses != self._uses[key] or success.step != self._newest.get(key, 0):
-                self._add(f"charged {success.uses} times, at last for step {success.step}, and used {self._uses[key]} "
-                          f"times, at last in step {self._newest.get(key, 0)}", key)
+                self._add(
+                    f"charged {success.uses} times, at last for step {success.step}, and used {self._uses[key]} "
+                    f"times, at last in step {self._newest.get(key, 0)}",
+                    key,
+                )
 
     def _bounds(self) -> None:
         """As many are kept as may be."""
         kept = [success for success in self._known.values() if success.kept]
         for (stage, place), num in Counter((one.stage, one.place) for one in kept).items():
             if stage in self._options and num > self._options[stage].capacity:
-                self._found.add(f"{num} successes are kept of {self._options[stage].capacity}", stage=stage,
-                                prompt=place)
+                self._found.add(
+                    f"{num} successes are kept of {self._options[stage].capacity}", stage=stage, prompt=place
+                )
         if len(kept) > max((cfg.total for cfg in self._options.values()), default=0):
             self._found.add(f"{len(kept)} successes are kept in all")
 

@@ -44,8 +44,9 @@ def unmount(place: Path) -> None:
 
 def _refused() -> MachineError:
     reason = os.strerror(ctypes.get_errno())
-    return MachineError(f"this machine does not let us mount a small disk to fill ({reason}): leave enospc out of "
-                        "--faults")
+    return MachineError(
+        f"this machine does not let us mount a small disk to fill ({reason}): leave enospc out of --faults"
+    )
 
 
 def fill(place: Path) -> Path:

@@ -18,8 +18,16 @@ from rlsp_async.errors import ConfigError
 PROCESS_KINDS = ("kill", "stop", "restart-all", "enospc")
 WIRE_KINDS = ("slow", "drop", "duplicate", "reorder")
 KINDS = ("kill", "stop", *WIRE_KINDS, "enospc", "restart-all")
-WEIGHTS = {"kill": 8.0, "stop": 3.0, "slow": 1.0, "drop": 1.0, "duplicate": 1.0, "reorder": 1.0, "enospc": 0.3,
-           "restart-all": 0.5}
+WEIGHTS = {
+    "kill": 8.0,
+    "stop": 3.0,
+    "slow": 1.0,
+    "drop": 1.0,
+    "duplicate": 1.0,
+    "reorder": 1.0,
+    "enospc": 0.3,
+    "restart-all": 0.5,
+}
 """Relative rates."""
 TARGETS = {"replay-0": 2.0, "learner-0": 2.0, "sampler-0": 3.0, "verifier-0": 3.0, "supervisor": 0.5}
 """Relative rates of who is killed or stopped; the supervisor is only ever killed."""
@@ -38,12 +46,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
-    """"kill,stop" as kinds. Raises ConfigError for one that is unknown."""
+    """ "kill,stop" as kinds. Raises ConfigError for one that is unknown."""
     kinds = tuple(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-        raise ConfigError(f"--faults {text!r}: {', '.join(unknown) or 'nothing'} is not a kind of fault; there are "
-                          f"{', '.join(KINDS)}")
+        raise ConfigError(
+            f"--faults {text!r}: {', '.join(unknown) or 'nothing'} is not a kind of fault; there are {', '.join(KINDS)}"
+        )
     return kinds
 
 

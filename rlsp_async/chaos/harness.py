@@ -1,8 +1,8 @@
 """Runs the line as a user would, by `rlsp run`, and breaks it as the schedule says until the time is up.
 
-    keep       starts `rlsp run` again when it was killed on purpose, or stopped because the disk was full
-    strike     carries out the faults, one after the other
-    proxy      stands between the workers and the hub the whole time
+keep       starts `rlsp run` again when it was killed on purpose, or stopped because the disk was full
+strike     carries out the faults, one after the other
+proxy      stands between the workers and the hub the whole time
 """
 
 from __future__ import annotations
@@ -55,8 +55,16 @@ class Harness:
     """`command`: how `rlsp run` is started; `settle_s`: how long it may take to finish after the last fault;
     `output`: where what it says goes."""
 
-    def __init__(self, cfg: RunConfig, command: list[str], faults: list[Fault], seed: int, settle_s: float,
-                 output: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cfg: RunConfig,
+        command: list[str],
+        faults: list[Fault],
+        seed: int,
+        settle_s: float,
+        output: Path,
+        say: Callable[[str], None],
+    ) -> None:
         self._cfg, self._command, self._faults, self._settle_s, self._say = cfg, command, faults, settle_s, say
         self._mischief = Mischief(seed)
         self._run: asyncio.subprocess.Process | None = None
@@ -110,8 +118,13 @@ class Harness:
             self._end.starts += 1
             with await asyncio.to_thread(open, self._output, "ab") as out:
                 self._run = await asyncio.create_subprocess_exec(
-                    *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=env,
-                    start_new_session=True)
+                    *self._command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env=env,
+                    start_new_session=True,
+                )
             code = await self._run.wait()
             if code == 0:
                 self._finish("")
@@ -157,8 +170,9 @@ class Harness:
             one.outcome = await self._do(fault)
         self._mischief.end()
         await asyncio.sleep(self._settle_s)
-        self._finish(f"the run was not finished {self._settle_s:.0f} s after the last fault; it stands at step "
-                     f"{self._step()}")
+        self._finish(
+            f"the run was not finished {self._settle_s:.0f} s after the last fault; it stands at step {self._step()}"
+        )
 
     async def _do(self, fault: Fault) -> str:
         if fault.kind in WIRE_KINDS:
@@ -230,8 +244,9 @@ class Harness:
             await asyncio.sleep(SHOW_S)
             kinds = Counter(one.fault.kind for one in self._end.struck if one.outcome == "done")
             text = ", ".join(f"{num} {kind}" for kind, num in kinds.most_common()) or "none yet"
-            self._say(f"step {self._step():,} of {total:,}; faults: {text}; `rlsp run` was started {self._end.starts} "
-                      "times")
+            self._say(
+                f"step {self._step():,} of {total:,}; faults: {text}; `rlsp run` was started {self._end.starts} times"
+            )
 
 
 def keep_run(from_dir: Path, to_dir: Path) -> None:

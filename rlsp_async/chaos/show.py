@@ -49,13 +49,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], wi
     parser = with_config(commands, "chaos", "run the line, break it on purpose by a schedule, audit what is left")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the schedule (default: 0)")
     parser.add_argument("--minutes", type=float, default=2.0, metavar="M", help="of faults (default: 2)")
-    parser.add_argument("--faults", default="kill,stop,slow,drop,duplicate,reorder", metavar="KINDS",
-                        help=f"comma separated, of {', '.join(KINDS)} (default: all but the last two)")
+    parser.add_argument(
+        "--faults",
+        default="kill,stop,slow,drop,duplicate,reorder",
+        metavar="KINDS",
+        help=f"comma separated, of {', '.join(KINDS)} (default: all but the last two)",
+    )
     parser.add_argument("--rate", type=float, default=12.0, metavar="X", help="faults a minute (default: 12)")
-    parser.add_argument("--engine", default="scripted", choices=["scripted", "torch", "vllm"],
-                        help="of the samplers (default: scripted, a stub that needs no model)")
-    parser.add_argument("--settle", type=float, default=300.0, metavar="S",
-                        help="seconds to finish after the last fault (default: 300)")
+    parser.add_argument(
+        "--engine",
+        default="scripted",
+        choices=["scripted", "torch", "vllm"],
+        help="of the samplers (default: scripted, a stub that needs no model)",
+    )
+    parser.add_argument(
+        "--settle", type=float, default=300.0, metavar="S", help="seconds to finish after the last fault (default: 300)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the schedule, one fault a line; start nothing")
     parser.add_argument("--json", action="store_true", help="the result as one JSON object")
 
@@ -84,8 +93,9 @@ def show_chaos(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     return 0 if result.passed else 1
 
 
-def _on_small_disk(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault],
-                   home: Path) -> Result:
+def _on_small_disk(
+    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], home: Path
+) -> Result:
     """On a disk of our own that can be filled; what is left of the run is copied to its place."""
     from rlsp_async.chaos.harness import keep_run
 
@@ -104,8 +114,9 @@ def _line(fault: Fault) -> str:
     return f"{fault.at_s:8.1f} s  {fault.kind:<12} {fault.target:<12} {lasts}".rstrip()
 
 
-def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault],
-               place: Path) -> Result:
+def _carry_out(
+    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], place: Path
+) -> Result:
     from rlsp_async.chaos.harness import Harness, run_command
 
     output = Path(cfg.runs_dir).expanduser() / f"{cfg.name}.chaos.out"
@@ -113,10 +124,20 @@ def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[st
         directory.mkdir(parents=True, exist_ok=True)
     overrides = [*overrides, f"runs_dir={place}"]
     cfg = msgspec.structs.replace(cfg, runs_dir=str(place))
-    print(f"chaos: {len(faults)} faults in {arguments.minutes:g} minutes, seed {arguments.seed}, run {cfg.directory}",
-          file=sys.stderr, flush=True)
-    harness = Harness(cfg, run_command(arguments.config, overrides), faults, arguments.seed, arguments.settle,
-                      output, lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True))
+    print(
+        f"chaos: {len(faults)} faults in {arguments.minutes:g} minutes, seed {arguments.seed}, run {cfg.directory}",
+        file=sys.stderr,
+        flush=True,
+    )
+    harness = Harness(
+        cfg,
+        run_command(arguments.config, overrides),
+        faults,
+        arguments.seed,
+        arguments.settle,
+        output,
+        lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True),
+    )
     end = asyncio.run(harness.run())
     reasons = [end.reason] if end.reason else []
     found, acknowledged = None, 0
@@ -135,9 +156,20 @@ def _carry_out(cfg: RunConfig, arguments: argparse.Namespace, overrides: list[st
             num[one.fault.kind] = num.get(one.fault.kind, 0) + 1
     steps = sum(stage.steps for stage in cfg.stages.values())
     _write_history(cfg.directory, end.struck)
-    return Result(passed=not reasons, reasons=reasons, seed=arguments.seed, seconds=end.seconds, steps=steps,
-                  num_struck=num, num_unreached=end.num_unreached, starts=end.starts, messages=end.messages,
-                  acknowledged=acknowledged, recoveries=summary(end.struck), audit=found)
+    return Result(
+        passed=not reasons,
+        reasons=reasons,
+        seed=arguments.seed,
+        seconds=end.seconds,
+        steps=steps,
+        num_struck=num,
+        num_unreached=end.num_unreached,
+        starts=end.starts,
+        messages=end.messages,
+        acknowledged=acknowledged,
+        recoveries=summary(end.struck),
+        audit=found,
+    )
 
 
 def _write_history(directory: Path, struck: list[Struck]) -> None:
@@ -154,17 +186,26 @@ def _print(result: Result, directory: Path, as_json: bool, out: TextIO) -> None:
         return
     faults = ", ".join(f"{num} {kind}" for kind, num in sorted(result.num_struck.items(), key=lambda i: -i[1]))
     print(f"\nchaos on {directory}, seed {result.seed}: {result.seconds:.0f} s, {faults or 'no faults'}", file=out)
-    print(f"`rlsp run` started {result.starts} times; messages: "
-          + ", ".join(f"{name} {num:,}" for name, num in result.messages.items()), file=out)
+    print(
+        f"`rlsp run` started {result.starts} times; messages: "
+        + ", ".join(f"{name} {num:,}" for name, num in result.messages.items()),
+        file=out,
+    )
     if result.num_unreached:
-        print(f"{result.num_unreached} faults of the schedule were not reached: the run was over before; give it more "
-              "steps", file=out)
+        print(
+            f"{result.num_unreached} faults of the schedule were not reached: the run was over before; give it more "
+            "steps",
+            file=out,
+        )
     print(f"\n{'':<12} {'':<12} {'':>5}   {'back at work, s':>22}   {'next step after, s':>22}", file=out)
     print(f"{'fault':<12} {'on':<12} {'times':>5}   {TIMES:>22}   {TIMES:>22}", file=out)
     for row in result.recoveries:
-        print(f"{row.kind:<12} {row.target:<12} {row.num:>5}   "
-              f"{_times(row.back_median_s, row.back_90_s, row.back_most_s):>22}   "
-              f"{_times(row.step_median_s, row.step_90_s, row.step_most_s):>22}", file=out)
+        print(
+            f"{row.kind:<12} {row.target:<12} {row.num:>5}   "
+            f"{_times(row.back_median_s, row.back_90_s, row.back_most_s):>22}   "
+            f"{_times(row.step_median_s, row.step_90_s, row.step_most_s):>22}",
+            file=out,
+        )
     for finding in result.audit.findings if result.audit else []:
         print(f"{finding.outcome:<15} {finding.guarantee:<6} {finding.figures}", file=out)
         for bad in finding.rows[:5]:

@@ -77,10 +77,19 @@ def summary(struck: list[Struck]) -> list[Recovery]:
     rows = []
     for (kind, target), ones in sorted(by.items(), key=lambda item: -len(item[1])):
         back, step = (sorted(t for t in (getattr(o, name) for o in ones) if t >= 0) for name in ("back_s", "step_s"))
-        rows.append(Recovery(kind=kind, target=target or "everything", num=len(ones),
-                             back_median_s=quantile(back, 0.5), back_90_s=quantile(back, 0.9),
-                             back_most_s=quantile(back, 1.0), step_median_s=quantile(step, 0.5),
-                             step_90_s=quantile(step, 0.9), step_most_s=quantile(step, 1.0)))
+        rows.append(
+            Recovery(
+                kind=kind,
+                target=target or "everything",
+                num=len(ones),
+                back_median_s=quantile(back, 0.5),
+                back_90_s=quantile(back, 0.9),
+                back_most_s=quantile(back, 1.0),
+                step_median_s=quantile(step, 0.5),
+                step_90_s=quantile(step, 0.9),
+                step_most_s=quantile(step, 1.0),
+            )
+        )
     return rows
 
 
@@ -101,9 +110,11 @@ def lost_acknowledged(run: Path) -> tuple[int, list[str]]:
         for row in _acknowledged(log):
             num += 1
             role, key = row.get("role"), row.get("key")
-            stored = {"sampler": states.get(key, "issued") != "issued",
-                      "verifier": states.get(key, "issued") not in ("issued", "sampled"),
-                      "learner": key in steps}.get(str(role), True)
+            stored = {
+                "sampler": states.get(key, "issued") != "issued",
+                "verifier": states.get(key, "issued") not in ("issued", "sampled"),
+                "learner": key in steps,
+            }.get(str(role), True)
             if not stored:
                 missing.append(f"{row.get('worker')} was told that {key} is stored, and it is not")
     if steps and not num:

@@ -90,9 +90,17 @@ def _places(begin_B: Ids, length_B: npt.NDArray[np.int64], longest: int) -> npt.
     return token_BL.reshape(-1)
 
 
-def packed_attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-                     scaling: float | None = None, dropout: float = 0.0, packing: Spans | None = None,
-                     **_: Any) -> tuple[Tensor, None]:
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packing: Spans | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """transformers' attention function: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
     if packing is None:
         raise ValueError(f"attention {NAME!r} needs packing=Spans.of(cu_seqlens)")
@@ -119,8 +127,9 @@ def _blocks(x_THD: Tensor, packing: Spans) -> list[Tensor]:
     """Each block as [B, H, L, D]."""
     flat_PHD: Tensor = _Pad.apply(x_THD, packing)  # type: ignore[no-untyped-call]
     parts = torch.split(flat_PHD, [batch * longest for batch, longest in packing.shapes])
-    return [part.view(*shape, *x_THD.shape[1:]).transpose(1, 2)
-            for part, shape in zip(parts, packing.shapes, strict=True)]
+    return [
+        part.view(*shape, *x_THD.shape[1:]).transpose(1, 2) for part, shape in zip(parts, packing.shapes, strict=True)
+    ]
 
 
 def _pad(x_T: Tensor, packing: Spans) -> Tensor:
@@ -156,9 +165,18 @@ class _Unpad(torch.autograd.Function):
 def _varlen(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Spans, scaling: float | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    out = varlen_attn(q_THD.contiguous(), k_TKD.contiguous(), v_TKD.contiguous(), packing.cu_seqlens,
-                      packing.cu_seqlens, packing.longest, packing.longest, scale=scaling, window_size=(-1, 0),
-                      enable_gqa=q_THD.shape[1] != k_TKD.shape[1])
+    out = varlen_attn(
+        q_THD.contiguous(),
+        k_TKD.contiguous(),
+        v_TKD.contiguous(),
+        packing.cu_seqlens,
+        packing.cu_seqlens,
+        packing.longest,
+        packing.longest,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=q_THD.shape[1] != k_TKD.shape[1],
+    )
     if not isinstance(out, Tensor):
         raise TypeError("varlen_attn gave more than its output")
     return out

@@ -77,8 +77,10 @@ def load_newest(directory: Path) -> Checkpoint | None:
         return checkpoint
     if found:
         text = "; ".join(f"{place.name}: {reason}" for place, reason in reasons.items())
-        raise DataError(f"{directory}: no checkpoint can be loaded ({text}); put back a copy of one, or give the run "
-                        "another name to begin again")
+        raise DataError(
+            f"{directory}: no checkpoint can be loaded ({text}); put back a copy of one, or give the run "
+            "another name to begin again"
+        )
     return None
 
 

@@ -18,6 +18,7 @@ def export_hf(model: Any, model_dir: Path, target: Path, owner: Owner) -> None:
 
     Appears complete or not at all. Raises MachineError when the disk refuses, FencedError when `owner` is not it.
     """
+
     def write(place: Path) -> None:
         model.save_pretrained(place)
         for path in model_dir.iterdir():

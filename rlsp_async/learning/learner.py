@@ -36,16 +36,21 @@ log = structlog.get_logger()
 class Learner:
     """Trains a run. `publisher` None: weights go to `rlsp_async.weights`."""
 
-    def __init__(self, cfg: RunConfig, model_dir: Path, run_dir: Path, publisher: publish.Publisher | None = None,
-                 incarnation: int = 0) -> None:
+    def __init__(
+        self,
+        cfg: RunConfig,
+        model_dir: Path,
+        run_dir: Path,
+        publisher: publish.Publisher | None = None,
+        incarnation: int = 0,
+    ) -> None:
         torch.set_num_threads(cfg.learner.threads)
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
         self._owner = Owner(run_dir / "checkpoints", incarnation)
         self._owner.claim()
         self._owner.sweep([run_dir / "checkpoints", run_dir / "stages", run_dir])
         self.incarnation, self.device = self._owner.incarnation, _device(cfg.learner.device)
-        self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device,
-                                        cfg.learner.gradient_checkpointing))
+        self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._publisher = publisher or publish.StorePublisher(cfg, num_bytes, self.incarnation)
         self._step, self._checkpoint = 0, 0
@@ -106,12 +111,19 @@ class Learner:
     def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
         section, cfg = current.section, current.cfg
         data = rows.read(batch)
-        reward_S, terms, figures = reward.of(data, section.reward, cfg, batch.stage_step, section.steps,
-                                             self.cfg.sampling.max_new_tokens)
+        reward_S, terms, figures = reward.of(
+            data, section.reward, cfg, batch.stage_step, section.steps, self.cfg.sampling.max_new_tokens
+        )
         data = rows.scored_at(data, cfg.scored_at())
-        plan = update.Plan(section.epochs, section.minibatches, self.cfg.learner.tokens_per_microbatch,
-                           data.temperature, (self.cfg.seed, batch.step), batch.stage_step <= cfg.critic_warmup_steps,
-                           f"stage {batch.stage!r}, step {batch.step}")
+        plan = update.Plan(
+            section.epochs,
+            section.minibatches,
+            self.cfg.learner.tokens_per_microbatch,
+            data.temperature,
+            (self.cfg.seed, batch.step),
+            batch.stage_step <= cfg.critic_warmup_steps,
+            f"stage {batch.stage!r}, step {batch.step}",
+        )
         parts = update.Learning(current.algorithm, cfg, self.policy, current.updater, current.reference)
         metrics = update.run(parts, data.sequences, torch.from_numpy(reward_S).float(), plan, terms)
         if current.average is not None:
@@ -122,8 +134,13 @@ class Learner:
         every = current.section.publish_every
         weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
         saves = batch.last_of_stage or batch.step % self.cfg.learner.checkpoint_every == 0
-        report = StepReport(step=batch.step, metrics=metrics, weights=weights, incarnation=self.incarnation,
-                            checkpoint=batch.step if saves else self._checkpoint)
+        report = StepReport(
+            step=batch.step,
+            metrics=metrics,
+            weights=weights,
+            incarnation=self.incarnation,
+            checkpoint=batch.step if saves else self._checkpoint,
+        )
         self._remember(report)
         # Before the checkpoint: a learner killed between the two trains the step again and exports again.
         if batch.last_of_stage:
@@ -178,10 +195,18 @@ class Learner:
         if current.average is not None:
             tensors |= {f"reference/{n}": t for n, t in current.average.state().items()}
         tensors["rng"] = torch.get_rng_state()
-        state = {"stage": current.name, "updates": current.updater.num_done, "settings": decisive(self.cfg),
-                 "reports": [msgspec.to_builtins(report) for report in self._reports.values()]}
-        checkpoint.save(self.run_dir / "checkpoints", checkpoint.Checkpoint(self._step, tensors, state),
-                        self.cfg.learner.keep_checkpoints, self._owner)
+        state = {
+            "stage": current.name,
+            "updates": current.updater.num_done,
+            "settings": decisive(self.cfg),
+            "reports": [msgspec.to_builtins(report) for report in self._reports.values()],
+        }
+        checkpoint.save(
+            self.run_dir / "checkpoints",
+            checkpoint.Checkpoint(self._step, tensors, state),
+            self.cfg.learner.keep_checkpoints,
+            self._owner,
+        )
         self._checkpoint = self._step
 
     def _restore(self) -> None:
@@ -214,12 +239,17 @@ def decisive(cfg: RunConfig) -> dict[str, object]:
 def require_same(found: checkpoint.Checkpoint, cfg: RunConfig, run_dir: Path) -> None:
     """Raises ConfigError that names the settings in which the checkpoint was made differently."""
     then, now = found.state["settings"], decisive(cfg)
-    changed = [f"{key} was {then.get(key)!r} and is {now.get(key)!r} now"
-               for key in sorted({**then, **now}) if then.get(key) != now.get(key)]
+    changed = [
+        f"{key} was {then.get(key)!r} and is {now.get(key)!r} now"
+        for key in sorted({**then, **now})
+        if then.get(key) != now.get(key)
+    ]
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-        raise ConfigError(f"{run_dir}: the checkpoint of step {found.step} was made with other settings: "
-                          f"{'; '.join(changed[:4])}{more}; go back to them, or give this run another name")
+        raise ConfigError(
+            f"{run_dir}: the checkpoint of step {found.step} was made with other settings: "
+            f"{'; '.join(changed[:4])}{more}; go back to them, or give this run another name"
+        )
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

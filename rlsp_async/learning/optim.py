@@ -51,8 +51,9 @@ class Updater:
 
     def _add_adamw(self, key: str, names: list[str], lr: float) -> None:
         if names:
-            adamw = torch.optim.AdamW(self._masters(names), lr=lr, betas=self.cfg.betas,
-                                      weight_decay=self.cfg.weight_decay, fused=True)
+            adamw = torch.optim.AdamW(
+                self._masters(names), lr=lr, betas=self.cfg.betas, weight_decay=self.cfg.weight_decay, fused=True
+            )
             self._optimizers[key] = (adamw, lr, names)
 
     def _masters(self, names: Iterable[str]) -> list[Tensor]:

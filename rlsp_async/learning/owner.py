@@ -94,8 +94,10 @@ class Owner:
         temporary.replace(self.directory / _NAME)
 
     def _fenced(self, holder: int) -> FencedError:
-        return FencedError(f"{self.directory.parent}: a newer start of the learner ({holder}) has taken over this run; "
-                           f"this one ({self.incarnation}) writes nothing more: nothing to do")
+        return FencedError(
+            f"{self.directory.parent}: a newer start of the learner ({holder}) has taken over this run; "
+            f"this one ({self.incarnation}) writes nothing more: nothing to do"
+        )
 
 
 @contextmanager
@@ -109,7 +111,9 @@ def _locked(path: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise MachineError(f"{path.parent.parent}: another learner is in the middle of its start and does "
-                                       "not go on; end that process, then start again") from None
+                    raise MachineError(
+                        f"{path.parent.parent}: another learner is in the middle of its start and does "
+                        "not go on; end that process, then start again"
+                    ) from None
                 time.sleep(0.05)
         yield

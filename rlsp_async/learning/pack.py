@@ -98,8 +98,9 @@ def numbers(*columns: list[Ids]) -> Longs:
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
 
 
-def plan(total_S: Sequence[int] | Longs, capacity_tokens: int,
-         together_S: Sequence[int] | Longs | None = None) -> list[list[int]]:
+def plan(
+    total_S: Sequence[int] | Longs, capacity_tokens: int, together_S: Sequence[int] | Longs | None = None
+) -> list[list[int]]:
     """First-fit-decreasing: micro-batches of sequence numbers, each of at most `capacity_tokens` tokens.
 
     Sequences with the same number in `together_S`, -1 excepted, share a micro-batch. Raises ValueError when one
@@ -109,8 +110,10 @@ def plan(total_S: Sequence[int] | Longs, capacity_tokens: int,
     lengths = [sum(int(total_S[i]) for i in unit) for unit in units]
     if lengths and max(lengths) > capacity_tokens:
         what = "a sequence" if len(units[lengths.index(max(lengths))]) == 1 else "a pair of sequences"
-        raise ValueError(f"{what} of {max(lengths)} tokens does not fit a micro-batch of {capacity_tokens}; "
-                         "raise learner.tokens_per_microbatch")
+        raise ValueError(
+            f"{what} of {max(lengths)} tokens does not fit a micro-batch of {capacity_tokens}; "
+            "raise learner.tokens_per_microbatch"
+        )
     bins: list[list[int]] = []
     room: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -94,13 +94,21 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         return torch.device(next(self.model.parameters()).device)
 
-    def outputs(self, batch: PackedBatch, temperature: float, with_values: bool = True,
-                with_mean: bool = False, with_entropy: bool = False, with_energy: bool = False) -> Outputs:
+    def outputs(
+        self,
+        batch: PackedBatch,
+        temperature: float,
+        with_values: bool = True,
+        with_mean: bool = False,
+        with_entropy: bool = False,
+        with_energy: bool = False,
+    ) -> Outputs:
         """Runs the model over one packed row. `temperature` counts unless the row brings one for each token;
         `with_entropy`: the entropy carries gradient."""
         device = self.device
         ids_T, positions_T, source_R, target_R = (
-            torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R))
+            torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R)
+        )
         spans = attention.Spans.of(batch.cu_seqlens, device)
         hidden_RE = _trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
         divisor = temperature if batch.temperature_R is None else torch.from_numpy(batch.temperature_R).to(device)
@@ -116,17 +124,20 @@ class Policy(nn.Module):
             values_R = self.value_head(state_RE.float()).squeeze(-1)
         return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None, energy_R if with_energy else None)
 
-    def _log_probs(self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor,
-                   asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _log_probs(
+        self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, asked: Asked
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = self.model.get_output_embeddings()
         size = max(1, _CHUNK_VALUES // head.weight.shape[0])
         if len(target_R) <= size:
             return _chunk(head, hidden_RE, target_R, temperature, asked)
         # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
         starts = range(0, len(target_R), size)
-        divisors = [temperature[at:at + size] if isinstance(temperature, Tensor) else temperature for at in starts]
-        parts = [checkpoint(_chunk, head, h, t, d, asked, use_reentrant=False) for h, t, d in
-                 zip(torch.split(hidden_RE, size), torch.split(target_R, size), divisors, strict=True)]
+        divisors = [temperature[at : at + size] if isinstance(temperature, Tensor) else temperature for at in starts]
+        parts = [
+            checkpoint(_chunk, head, h, t, d, asked, use_reentrant=False)
+            for h, t, d in zip(torch.split(hidden_RE, size), torch.split(target_R, size), divisors, strict=True)
+        ]
         logp_R, entropy_R, mean_R, energy_R = (torch.cat(column) for column in zip(*parts, strict=True))
         return logp_R, entropy_R, mean_R, energy_R
 
@@ -146,8 +157,9 @@ def _trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Sp
     return hidden_TE
 
 
-def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor,
-           asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _chunk(
+    head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, asked: Asked
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-prob of the token, entropy; mean log-prob over the vocabulary and energy (0 unless asked for)."""
     logits_RV = head(hidden_RE).float()
     if isinstance(temperature, Tensor):
@@ -167,8 +179,9 @@ def _chunk(head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: fl
     return logp_RV.gather(1, target_R[:, None]).squeeze(1), entropy_R, mean_R, energy_R
 
 
-def load_model(directory: Path, dtype: str = "float32", device: str | torch.device = "cpu",
-               gradient_checkpointing: bool = False) -> Any:
+def load_model(
+    directory: Path, dtype: str = "float32", device: str | torch.device = "cpu", gradient_checkpointing: bool = False
+) -> Any:
     """A Hugging Face causal-LM directory as a model with packed attention.
 
     Raises DataError when the directory cannot be loaded, or when the model needs something packed rows do not have
@@ -180,8 +193,9 @@ def load_model(directory: Path, dtype: str = "float32", device: str | torch.devi
     attention.register()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True,
-                                                     attn_implementation=attention.NAME)
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=getattr(torch, dtype), local_files_only=True, attn_implementation=attention.NAME
+        )
     except (OSError, ValueError, KeyError) as e:
         raise DataError(f"{directory}: no causal language model that transformers loads: {e}") from e
     _check(model.config, directory)

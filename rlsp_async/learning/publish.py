@@ -67,7 +67,13 @@ def probe_ids(seed: int, num_vocabulary: int, context_tokens: int) -> Ids:
 def make_probe(policy: Policy, ids: Ids) -> Probe:
     """Log-probs (temperature 1) that the present weights give ids[1:]."""
     num = len(ids) - 1
-    sequence = pack.Sequences([ids[:1]], [ids[1:]], np.zeros(num, np.float32), np.zeros(num, np.int32),
-                              np.zeros(1, np.int64), np.zeros(1, np.int64))
+    sequence = pack.Sequences(
+        [ids[:1]],
+        [ids[1:]],
+        np.zeros(num, np.float32),
+        np.zeros(num, np.int32),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.int64),
+    )
     logp_R = policy.outputs(pack.build(sequence, [0]), 1.0, with_values=False).logp_R
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logp_R.float().cpu().numpy()))

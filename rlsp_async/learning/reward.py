@@ -14,8 +14,9 @@ from rlsp_async.rewards.explore import Reals
 from rlsp_async.rewards.novelty import novelty
 
 
-def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_step: int, num_steps: int,
-       longest_tokens: int) -> tuple[Reals, Terms | None, dict[str, float]]:
+def of(
+    rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_step: int, num_steps: int, longest_tokens: int
+) -> tuple[Reals, Terms | None, dict[str, float]]:
     """Rewards [S], their two terms, and metrics. Demonstrations have none: zeros and no metric. The released form has
     no terms. `longest_tokens`: max_new_tokens.
 
@@ -44,17 +45,24 @@ def of(rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_ste
     metrics = {f"part_{name}": float(part_S[own_S].mean()) for name, part_S in rows.parts.items()}
     metrics |= {f"penalty_{name}": float(fault_S[own_S].mean()) for name, fault_S in faults.items()}
     metrics |= _judge_figures(rows)
-    metrics |= {"reward": float(made.reward_B[own_S].mean()), "reward_std": float(made.reward_B[own_S].std()),
-                "alpha": alpha, "std_outcome": float(made.outcome_B[own_S].std()),
-                "std_explore": float(made.explore_B[own_S].std()),
-                "inverted_fraction": compose.inverted_fraction(made.reward_B, correct_S)}
+    metrics |= {
+        "reward": float(made.reward_B[own_S].mean()),
+        "reward_std": float(made.reward_B[own_S].std()),
+        "alpha": alpha,
+        "std_outcome": float(made.outcome_B[own_S].std()),
+        "std_explore": float(made.explore_B[own_S].std()),
+        "inverted_fraction": compose.inverted_fraction(made.reward_B, correct_S),
+    }
     return reward_S, terms, metrics | figures
 
 
 def _penalised(made: compose.Composed, hit_S: penalties.Bools) -> compose.Composed:
     """Whoever has a fault earns the penalty as its outcome, and nothing for exploration."""
-    return compose.Composed(np.where(hit_S, penalties.PENALTY, made.reward_B),
-                            np.where(hit_S, penalties.PENALTY, made.outcome_B), np.where(hit_S, 0.0, made.explore_B))
+    return compose.Composed(
+        np.where(hit_S, penalties.PENALTY, made.reward_B),
+        np.where(hit_S, penalties.PENALTY, made.outcome_B),
+        np.where(hit_S, 0.0, made.explore_B),
+    )
 
 
 def _terms(outcome_S: Reals, made: compose.Composed, alpha: float, clip: float) -> Terms:
@@ -83,8 +91,10 @@ def _judge_figures(rows: Rows) -> dict[str, float]:
     if "judge" not in rows.parts:
         return {}
     known_S = rows.judge_S[~np.isnan(rows.judge_S)]
-    return {"part_judge": float(known_S.mean()) if len(known_S) else explore.NEUTRAL,
-            "judge_missing": float(len(rows.judge_S) - len(known_S))}
+    return {
+        "part_judge": float(known_S.mean()) if len(known_S) else explore.NEUTRAL,
+        "judge_missing": float(len(rows.judge_S) - len(known_S)),
+    }
 
 
 def _released(rows: Rows, section: config.Reward, correct_S: Reals, scale: float) -> compose.Composed:

@@ -57,8 +57,10 @@ def read(batch: Batch) -> Rows:
         raise MessageError(f"batch of step {batch.step} mixes rollouts and demonstrations")
     return Rows(
         sequences=_sequences([(n, g, r) for n, g, r, _ in rollouts]),
-        parts={name: np.array([v.parts.get(name, 0.0) for v in verdicts])
-               for name in sorted({name for v in verdicts for name in v.parts})},
+        parts={
+            name: np.array([v.parts.get(name, 0.0) for v in verdicts])
+            for name in sorted({name for v in verdicts for name in v.parts})
+        },
         boxed_S=np.array([float(v.status != "unparsable") for v in verdicts]),
         chars_S=np.array([float(len(r.text.split(_BOX, 1)[0])) for _, _, r, _ in rollouts]),
         judge_S=np.array([judge_score(v.parts) for v in verdicts]),

@@ -104,8 +104,10 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as e:
-        raise DataError(f"{path}: the weights with which a stage began cannot be read: {e}; put the file back, or give "
-                        "the run another name to begin again") from e
+        raise DataError(
+            f"{path}: the weights with which a stage began cannot be read: {e}; put the file back, or give "
+            "the run another name to begin again"
+        ) from e
     return tensors
 
 

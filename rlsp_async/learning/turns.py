@@ -17,8 +17,9 @@ class Turns:
     cancelling (its lease was revoked).
     """
 
-    def __init__(self, train: Callable[[TrainJob], Awaitable[StepReport]], step: Callable[[], int],
-                 bound_s: float) -> None:
+    def __init__(
+        self, train: Callable[[TrainJob], Awaitable[StepReport]], step: Callable[[], int], bound_s: float
+    ) -> None:
         self._train, self._step, self._bound_s = train, step, bound_s
         self._changed = asyncio.Condition()
 
@@ -36,5 +37,6 @@ class Turns:
             async with asyncio.timeout(self._bound_s), self._changed:
                 await self._changed.wait_for(lambda: step <= self._step() + 1)
         except TimeoutError:
-            raise MessageError(f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
-                               ) from None
+            raise MessageError(
+                f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
+            ) from None

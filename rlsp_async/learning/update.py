@@ -54,8 +54,9 @@ class Learning:
     reference: Policy | None = None
 
 
-def run(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan,
-        terms: Terms | None = None) -> dict[str, float]:
+def run(
+    parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan: Plan, terms: Terms | None = None
+) -> dict[str, float]:
     """Trains one batch; returns its metrics. Raises DivergedError when loss or gradient is not finite."""
     parts.policy.center_values(*parts.cfg.first_values(reward_S, terms))
     rollouts = replace(_columns(parts, sequences, reward_S, plan), terms=terms)
@@ -96,15 +97,21 @@ def _columns(parts: Learning, sequences: pack.Sequences, reward_S: Tensor, plan:
     needs = parts.algorithm.needs(parts.cfg)
     everyone = np.arange(len(sequences.responses))
     behaviour_N = torch.from_numpy(sequences.behaviour_N.copy())
-    rollouts = Rollouts(reward_B=reward_S, group_B=torch.from_numpy(sequences.group_S),
-                        length_B=torch.from_numpy(sequences.length_S), behaviour_N=behaviour_N,
-                        mask_N=torch.isfinite(behaviour_N), lag_N=_lags(sequences, plan),
-                        prompt_B=torch.from_numpy(pack.numbers(sequences.prompts)),
-                        text_B=torch.from_numpy(pack.numbers(sequences.prompts, sequences.responses)))
+    rollouts = Rollouts(
+        reward_B=reward_S,
+        group_B=torch.from_numpy(sequences.group_S),
+        length_B=torch.from_numpy(sequences.length_S),
+        behaviour_N=behaviour_N,
+        mask_N=torch.isfinite(behaviour_N),
+        lag_N=_lags(sequences, plan),
+        prompt_B=torch.from_numpy(pack.numbers(sequences.prompts)),
+        text_B=torch.from_numpy(pack.numbers(sequences.prompts, sequences.responses)),
+    )
     if needs & {"values", "reference", "energy"}:
         found = score(parts.policy, sequences, everyone, plan, "values" in needs, "mean" in needs, "energy" in needs)
-        rollouts = replace(rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N,
-                           energy_N=found.energy_N)
+        rollouts = replace(
+            rollouts, old_N=found.logp_N, values_N=found.values_N, old_mean_N=found.mean_N, energy_N=found.energy_N
+        )
     if "reference" in needs:
         if parts.reference is None:
             raise ConfigError(f"{plan.where}: the algorithm needs a reference policy and there is none")
@@ -137,8 +144,9 @@ class Stages:
     mask_limit: float
 
 
-def _measured(cfg: CorrectionsConfig, sequences: pack.Sequences, rollouts: Rollouts, adv: Advantages,
-              kept: pack.Longs) -> float:
+def _measured(
+    cfg: CorrectionsConfig, sequences: pack.Sequences, rollouts: Rollouts, adv: Advantages, kept: pack.Longs
+) -> float:
     """The mask's limit, measured on the kept sequences where the stage asks for that."""
     if not cfg.measures or rollouts.old_N is None:
         return measure(cfg, None)
@@ -157,8 +165,15 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: Plan,
-          with_values: bool = False, with_mean: bool = False, with_energy: bool = False) -> Scores:
+def score(
+    policy: Policy,
+    sequences: pack.Sequences,
+    members: pack.Longs,
+    plan: Plan,
+    with_values: bool = False,
+    with_mean: bool = False,
+    with_energy: bool = False,
+) -> Scores:
     """Log-probs of the members' response tokens; if asked for values, mean log-probs over the vocabulary, energies."""
     num, heads = len(sequences.behaviour_N), policy.num_values
     values = torch.zeros(num if heads == 1 else (num, heads)) if with_values else None
@@ -173,8 +188,9 @@ def score(policy: Policy, sequences: pack.Sequences, members: pack.Longs, plan: 
     return found
 
 
-def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan,
-                   pair_B: Tensor | None = None) -> list[list[int]]:
+def _micro_batches(
+    sequences: pack.Sequences, members: pack.Longs, plan: Plan, pair_B: Tensor | None = None
+) -> list[list[int]]:
     together = None if pair_B is None else pair_B.numpy()[members]
     try:
         bins = pack.plan(sequences.total_S[members], plan.capacity_tokens, together)
@@ -183,16 +199,22 @@ def _micro_batches(sequences: pack.Sequences, members: pack.Longs, plan: Plan,
     return [[int(members[i]) for i in numbers] for numbers in bins]
 
 
-def _accumulate(parts: Learning, sequences: pack.Sequences, members: pack.Longs, rollouts: Rollouts, adv: Advantages,
-                plan: Plan, stages: Stages) -> tuple[float, Stats, int]:
+def _accumulate(
+    parts: Learning,
+    sequences: pack.Sequences,
+    members: pack.Longs,
+    rollouts: Rollouts,
+    adv: Advantages,
+    plan: Plan,
+    stages: Stages,
+) -> tuple[float, Stats, int]:
     """Gradients of one update; returns its loss, stats and trained tokens (prompt and response)."""
     share_S = _shares(sequences.length_S, members, parts.cfg)
     needs = parts.algorithm.needs(parts.cfg)
     loss_sum, stats, num_tokens = 0.0, Stats(), 0
     for numbers in _micro_batches(sequences, members, plan, adv.pair_B):
         batch = pack.build(sequences, numbers)
-        out = parts.policy.outputs(batch, plan.temperature, with_mean="mean" in needs,
-                                   with_entropy="entropy" in needs)
+        out = parts.policy.outputs(batch, plan.temperature, with_mean="mean" in needs, with_entropy="entropy" in needs)
         share_R = share_S[np.repeat(numbers, sequences.length_S[numbers])]
         tokens = _tokens(batch, out, share_R, rollouts, adv)
         tokens, watched = _correct(tokens, stages)
@@ -223,13 +245,24 @@ def _tokens(batch: pack.PackedBatch, out: Outputs, share_R: Any, rollouts: Rollo
         return None if x_N is None else x_N[at].to(device)
 
     old, old_mean = pick(rollouts.old_N), pick(rollouts.old_mean_N)
-    return Tokens(logp=out.logp_R, behaviour=rollouts.behaviour_N[at].to(device), adv=adv.adv_N[at].to(device),
-                  mask=rollouts.mask_N[at].to(device), share=torch.from_numpy(share_R).to(device),
-                  old=out.logp_R.detach() if old is None else old, returns=pick(adv.returns_N), values=out.values_R,
-                  old_values=pick(rollouts.values_N), rollout=torch.from_numpy(batch.sequence_R).to(device),
-                  mean=out.mean_R, old_mean=out.mean_R if old_mean is None else old_mean,
-                  reference=pick(rollouts.reference_N), lag=pick(rollouts.lag_N), entropy=out.entropy_R,
-                  pair=pick(None if adv.pair_B is None else adv.pair_B.repeat_interleave(rollouts.length_B)))
+    return Tokens(
+        logp=out.logp_R,
+        behaviour=rollouts.behaviour_N[at].to(device),
+        adv=adv.adv_N[at].to(device),
+        mask=rollouts.mask_N[at].to(device),
+        share=torch.from_numpy(share_R).to(device),
+        old=out.logp_R.detach() if old is None else old,
+        returns=pick(adv.returns_N),
+        values=out.values_R,
+        old_values=pick(rollouts.values_N),
+        rollout=torch.from_numpy(batch.sequence_R).to(device),
+        mean=out.mean_R,
+        old_mean=out.mean_R if old_mean is None else old_mean,
+        reference=pick(rollouts.reference_N),
+        lag=pick(rollouts.lag_N),
+        entropy=out.entropy_R,
+        pair=pick(None if adv.pair_B is None else adv.pair_B.repeat_interleave(rollouts.length_B)),
+    )
 
 
 def _correct(tokens: Tokens, stages: Stages) -> tuple[Tokens, Stats]:
@@ -249,15 +282,22 @@ def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:
     mask, logp = tokens.mask, tokens.logp.detach()
     weight = ops.ratio(logp, tokens.behaviour, mask)
     k3 = ops.k3(ops.guard(tokens.behaviour, mask), ops.guard(logp, mask))
-    return {"entropy": ops.stat(out.entropy_R, mask), "kl_behaviour": ops.stat(k3, mask),
-            **watch.effective("ess_fraction", weight, mask)}
+    return {
+        "entropy": ops.stat(out.entropy_R, mask),
+        "kl_behaviour": ops.stat(k3, mask),
+        **watch.effective("ess_fraction", weight, mask),
+    }
 
 
 def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
     used_N = adv.adv_N[rollouts.mask_N]
-    metrics = {"adv_mean": float(used_N.mean()), "adv_std": float(used_N.std(correction=0)),
-               "adv_max": float(used_N.abs().max()), "response_tokens": float(rollouts.length_B.float().mean()),
-               "masked_fraction": 1.0 - float(rollouts.mask_N.float().mean())}
+    metrics = {
+        "adv_mean": float(used_N.mean()),
+        "adv_std": float(used_N.std(correction=0)),
+        "adv_max": float(used_N.abs().max()),
+        "response_tokens": float(rollouts.length_B.float().mean()),
+        "masked_fraction": 1.0 - float(rollouts.mask_N.float().mean()),
+    }
     if rollouts.reference_N is not None and rollouts.old_N is not None:
         # k2: one token that the reference likes and the policy hates would fill k3 alone.
         metrics["kl_reference"] = float(ops.k2(rollouts.old_N, rollouts.reference_N).mean())

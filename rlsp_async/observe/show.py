@@ -73,8 +73,10 @@ def example_lines(report: Report, width: int = 96) -> list[str]:
             continue
         shown.add(kind)
         prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
-        lines.append(f"{row.get('when', ''):<7}  {row.get('status', '')}, {row.get('num_tokens', 0)} tokens: "
-                     f"{shortened(prompt, width // 2)} | {shortened(text, width)}")
+        lines.append(
+            f"{row.get('when', ''):<7}  {row.get('status', '')}, {row.get('num_tokens', 0)} tokens: "
+            f"{shortened(prompt, width // 2)} | {shortened(text, width)}"
+        )
     return ["", *lines, ""] if lines else []
 
 

@@ -31,7 +31,9 @@ def stale_warnings(name: str, stage: Stage) -> list[str]:
     if behind <= MOST_UPDATES:
         return []
     kept = "bounds what happens within a step only" if within else "corrects for nothing"
-    return [f"stages.{name}: a rollout is behind up to {behind} updates (lag {lag}, {stage.epochs} epochs x "
-            f"{stage.minibatches} minibatches, max_uses {stage.max_uses}), and {stage.algorithm.name} with these "
-            f"options {kept}: stale negatives can make it diverge; set weight_cap or corrections, or take a loss that "
-            "has its own (docs/algorithms.md)"]
+    return [
+        f"stages.{name}: a rollout is behind up to {behind} updates (lag {lag}, {stage.epochs} epochs x "
+        f"{stage.minibatches} minibatches, max_uses {stage.max_uses}), and {stage.algorithm.name} with these "
+        f"options {kept}: stale negatives can make it diverge; set weight_cap or corrections, or take a loss that "
+        "has its own (docs/algorithms.md)"
+    ]

@@ -95,7 +95,7 @@ def _required(kind: type[Any]) -> list[str]:
 def _short(text: str) -> str:
     """One line; what a file holds must not command the terminal."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= WIDTH else f"{text[:WIDTH - 4]} ..."
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 4]} ..."
 
 
 # --- one task ------------------------------------------------------------------------------------------------------

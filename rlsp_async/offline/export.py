@@ -28,11 +28,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """`rlsp export`."""
     parser = commands.add_parser("export", help="rollouts of a run's journal, as JSON lines or Parquet")
     parser.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
-    parser.add_argument("--what", choices=("rollouts", "demonstrations"), default="rollouts",
-                        help="demonstrations: correct ones only, as the task `jsonl` reads them (default: rollouts)")
+    parser.add_argument(
+        "--what",
+        choices=("rollouts", "demonstrations"),
+        default="rollouts",
+        help="demonstrations: correct ones only, as the task `jsonl` reads them (default: rollouts)",
+    )
     parser.add_argument("--stage", default="", metavar="NAME", help="of this stage only")
-    parser.add_argument("--out", default="", metavar="FILE", help="write there instead of on stdout; as Parquet "
-                        "when the name ends with .parquet (put together in memory)")
+    parser.add_argument(
+        "--out",
+        default="",
+        metavar="FILE",
+        help="write there instead of on stdout; as Parquet when the name ends with .parquet (put together in memory)",
+    )
     parser.add_argument("--tokens", action="store_true", help="token ids, log-probs and versions as well")
 
 
@@ -83,8 +91,9 @@ def _each(arguments: argparse.Namespace, write: Callable[[dict[str, Any]], None]
     num_rows = num_pruned = 0
     try:
         if arguments.stage and arguments.stage not in history.cfg.stages:
-            raise DataError(f"{arguments.run} has no stage {arguments.stage!r}; "
-                            f"there is {', '.join(history.cfg.stages)}")
+            raise DataError(
+                f"{arguments.run} has no stage {arguments.stage!r}; there is {', '.join(history.cfg.stages)}"
+            )
         for row in history.groups():
             if not _is_wanted(row, arguments.stage):
                 continue
@@ -128,11 +137,24 @@ def _asked(group: RolloutGroup) -> dict[str, Any]:
 
 def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
     parent = {"parent": rollout.parent} if rollout.parent else {}
-    return {"status": verdict.status, "parts": verdict.parts, "prompt_id": group.prompt.prompt_id,
-            "group": group.group_id, "rollout": rollout.index, "stage": group.stage, "finish": rollout.finish,
-            "temperature": group.sampling.temperature, "propensity": group.prompt.propensity, **parent}
+    return {
+        "status": verdict.status,
+        "parts": verdict.parts,
+        "prompt_id": group.prompt.prompt_id,
+        "group": group.group_id,
+        "rollout": rollout.index,
+        "stage": group.stage,
+        "finish": rollout.finish,
+        "temperature": group.sampling.temperature,
+        "propensity": group.prompt.propensity,
+        **parent,
+    }
 
 
 def _columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
-    return {"prompt_ids": ints(group.prompt_ids).tolist(), "token_ids": ints(rollout.token_ids).tolist(),
-            "logprobs": floats(rollout.logprobs).tolist(), "versions": ints(rollout.versions).tolist()}
+    return {
+        "prompt_ids": ints(group.prompt_ids).tolist(),
+        "token_ids": ints(rollout.token_ids).tolist(),
+        "logprobs": floats(rollout.logprobs).tolist(),
+        "versions": ints(rollout.versions).tolist(),
+    }

@@ -48,5 +48,7 @@ def _group(rows: list[EncodedRow]) -> ImportedGroup:
 def _require_same(first: EncodedRow, row: EncodedRow) -> None:
     here, there = ((p.text, p.answer, p.chat, p.system) for p in (row.prompt, first.prompt))
     if here != there or row.prompt_ids != first.prompt_ids:
-        raise DataError(f"{row.where}: it shares its group {row.key!r} with {first.where}, and has another prompt or "
-                        "answer; group by a field that tells prompts apart")
+        raise DataError(
+            f"{row.where}: it shares its group {row.key!r} with {first.where}, and has another prompt or "
+            "answer; group by a field that tells prompts apart"
+        )

@@ -40,14 +40,28 @@ TRUE: tuple[VerdictStatus, ...] = ("correct", "wrong", "unparsable")
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`rlsp import`."""
     parser = commands.add_parser("import", help="rollouts or demonstrations from a file, for a run to train on")
-    parser.add_argument("file", metavar="FILE", help="rows as `rlsp export` writes them: .jsonl, .json, .csv, .parquet "
-                        "or .arrow")
-    parser.add_argument("--run", required=True, metavar="CONFIG", dest="config",
-                        help="the run's TOML file; its directory is prepared if it is not there")
-    parser.add_argument("--group-by", default="", metavar="FIELD", help="rows with the same value there become groups "
-                        "of up to sampling.rollouts, e.g. group or prompt_id (default: every row alone)")
-    parser.add_argument("--verify", action="store_true", help="judge the responses with the task's verifier, whatever "
-                        "the file says of them")
+    parser.add_argument(
+        "file", metavar="FILE", help="rows as `rlsp export` writes them: .jsonl, .json, .csv, .parquet or .arrow"
+    )
+    parser.add_argument(
+        "--run",
+        required=True,
+        metavar="CONFIG",
+        dest="config",
+        help="the run's TOML file; its directory is prepared if it is not there",
+    )
+    parser.add_argument(
+        "--group-by",
+        default="",
+        metavar="FIELD",
+        help="rows with the same value there become groups "
+        "of up to sampling.rollouts, e.g. group or prompt_id (default: every row alone)",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="judge the responses with the task's verifier, whatever the file says of them",
+    )
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as in `rlsp run`")
 
 
@@ -79,8 +93,10 @@ def about(counts: Counter[str]) -> Iterator[str]:
         shown = ", ".join(f"{counts[status]} {status}" for status in (*TRUE, "left out") if counts[status])
         yield f"{judged} responses judged here: {shown}"
     if counts["left out"]:
-        yield (f"{counts['left out']} responses were left out: the verifier timed out or failed on them, and no "
-               "verdict is made up")
+        yield (
+            f"{counts['left out']} responses were left out: the verifier timed out or failed on them, and no "
+            "verdict is made up"
+        )
     if counts["differs"]:
         yield f"{counts['differs']} verdicts differ from the file's; those made here count"
     if counts["lonely"]:
@@ -98,8 +114,9 @@ def has_begun(journal: Path) -> bool:
         history.close()
 
 
-def write(cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False,
-          counts: Counter[str] | None = None) -> tuple[int, int]:
+def write(
+    cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False, counts: Counter[str] | None = None
+) -> tuple[int, int]:
     """Adds the rows of a file to RUN/imported.jsonl; (rows added, groups there now). Raises DataError."""
     counts = Counter() if counts is None else counts
     target = cfg.directory / FILE
@@ -129,8 +146,10 @@ def write(cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False
 def _groups(cfg: RunConfig, source: Path, group_by: str, verify: bool, counts: Counter[str]) -> Iterator[ImportedGroup]:
     judged = _is_judged(cfg.directory / FILE)
     if judged is False and verify:
-        raise DataError(f"{cfg.directory / FILE} holds rows without a verdict: a batch is judged or it is not; import "
-                        "into another run")
+        raise DataError(
+            f"{cfg.directory / FILE} holds rows without a verdict: a batch is judged or it is not; import "
+            "into another run"
+        )
     rows = encoded(cfg, source, group_by, verify)
     groups = grouped(rows if verify else _alike(rows, judged), cfg.sampling.rollouts)
     if not verify:
@@ -152,8 +171,10 @@ def _alike(rows: Iterator[EncodedRow], judged: bool | None) -> Iterator[EncodedR
     for row in rows:
         judged = row.rollout.verdict is not None if judged is None else judged
         if judged != (row.rollout.verdict is not None):
-            raise DataError(f"{row.where}: {'has no' if judged else 'has a'} status or reward, unlike "
-                            "the rows before it: a batch is judged or it is not; import them into two runs")
+            raise DataError(
+                f"{row.where}: {'has no' if judged else 'has a'} status or reward, unlike "
+                "the rows before it: a batch is judged or it is not; import them into two runs"
+            )
         yield row
 
 
@@ -165,26 +186,42 @@ def encoded(cfg: RunConfig, source: Path, group_by: str = "", verify: bool = Fal
         row = {name: value for name, value in fields.items() if value is not None}  # tables have every column
         if verify:
             text_field(row, "answer", where, empty_ok=True)
-        prompt = Prompt(prompt_id=f"imported/{source.name}/{line}", task=cfg.task.name, source=f"{source.name}:{line}",
-                        text=text_field(row, "prompt", where), answer=str(row.get("answer", "")),
-                        chat=row.get("chat") is True, system=str(row.get("system", "")), selector="imported")
+        prompt = Prompt(
+            prompt_id=f"imported/{source.name}/{line}",
+            task=cfg.task.name,
+            source=f"{source.name}:{line}",
+            text=text_field(row, "prompt", where),
+            answer=str(row.get("answer", "")),
+            chat=row.get("chat") is True,
+            system=str(row.get("system", "")),
+            selector="imported",
+        )
         response = text_field(row, "response", where, empty_ok="token_ids" in row)
         logprobs = _logprobs(row, where)
         if "token_ids" in row:
-            prompt_ids, token_ids = _ids(row, "prompt_ids", len(tokenizer), where), _ids(
-                row, "token_ids", len(tokenizer), where)
+            prompt_ids, token_ids = (
+                _ids(row, "prompt_ids", len(tokenizer), where),
+                _ids(row, "token_ids", len(tokenizer), where),
+            )
         else:
             prompt_ids = tokens.encode_prompt(tokenizer, prompt).tolist()
             token_ids = tokens.encode_response(tokenizer, response).tolist()
         if logprobs and len(logprobs) != len(token_ids):
             raise DataError(f"{where}: {len(logprobs)} logprobs for {len(token_ids)} token_ids")
         if shape and len(prompt_ids) + len(token_ids) > shape.context:
-            raise DataError(f"{where}: {len(prompt_ids)} and {len(token_ids)} tokens do not fit the model's window of "
-                            f"{shape.context}; leave the row out")
+            raise DataError(
+                f"{where}: {len(prompt_ids)} and {len(token_ids)} tokens do not fit the model's window of "
+                f"{shape.context}; leave the row out"
+            )
         yield EncodedRow(
-            where=where, key=text_field(row, group_by, where) if group_by else "", prompt=prompt, prompt_ids=prompt_ids,
-            rollout=ImportedRollout(response=response, token_ids=token_ids, logprobs=logprobs,
-                                    verdict=verdict_of(row, where)))
+            where=where,
+            key=text_field(row, group_by, where) if group_by else "",
+            prompt=prompt,
+            prompt_ids=prompt_ids,
+            rollout=ImportedRollout(
+                response=response, token_ids=token_ids, logprobs=logprobs, verdict=verdict_of(row, where)
+            ),
+        )
 
 
 def verdict_of(row: Row, where: str) -> Verdict | None:
@@ -194,17 +231,22 @@ def verdict_of(row: Row, where: str) -> Verdict | None:
         return None
     if status is None:
         x = _number(reward, f"{where}: reward")
-        return Verdict(status="correct" if x >= 1 else "wrong", verifier="imported",
-                       parts={"correct": float(x >= 1), "score": x})
+        return Verdict(
+            status="correct" if x >= 1 else "wrong", verifier="imported", parts={"correct": float(x >= 1), "score": x}
+        )
     known: VerdictStatus | None = next((one for one in TRUE if one == status), None)
     if known is None:
         raise DataError(f"{where}: status {status!r} is no verdict on the answer; it must be one of {', '.join(TRUE)}")
     parts = row.get("parts", {"correct": float(status == "correct")})
     if not isinstance(parts, dict):
         raise DataError(f"{where}: parts must be an object of numbers")
-    return Verdict(status=known, verifier="imported",
-                   parts={str(name): _number(value, f"{where}: parts.{name}") for name, value in parts.items()
-                          if value is not None})
+    return Verdict(
+        status=known,
+        verifier="imported",
+        parts={
+            str(name): _number(value, f"{where}: parts.{name}") for name, value in parts.items() if value is not None
+        },
+    )
 
 
 def _logprobs(row: Row, where: str) -> list[float]:

@@ -44,9 +44,17 @@ def judged_here(cfg: RunConfig, groups: Iterable[ImportedGroup], counts: Counter
 
 
 async def _verdicts(pool: VerifierPool, groups: list[ImportedGroup]) -> list[list[Verdict]]:
-    jobs = [VerifyJob(group_id=i, task=group.prompt.task, items=[
-        VerifyItem(prompt=group.prompt.text, response=one.response, answer=group.prompt.answer)
-        for one in group.rollouts]) for i, group in enumerate(groups)]
+    jobs = [
+        VerifyJob(
+            group_id=i,
+            task=group.prompt.task,
+            items=[
+                VerifyItem(prompt=group.prompt.text, response=one.response, answer=group.prompt.answer)
+                for one in group.rollouts
+            ],
+        )
+        for i, group in enumerate(groups)
+    ]
     return [done.verdicts for done in await asyncio.gather(*(pool.verify(job) for job in jobs))]
 
 

@@ -45,8 +45,10 @@ class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def updated(a: float, b: float, num_correct: int, num_judged: int, cfg: Config) -> tuple[float, float]:
     """The belief after one group. Example: prior (1, 1), decay .5, 2 of 8 correct: (1, 1) -> (3, 7)."""
     rest = 1.0 - cfg.decay
-    return (cfg.decay * a + rest * cfg.prior[0] + num_correct,
-            cfg.decay * b + rest * cfg.prior[1] + num_judged - num_correct)
+    return (
+        cfg.decay * a + rest * cfg.prior[0] + num_correct,
+        cfg.decay * b + rest * cfg.prior[1] + num_judged - num_correct,
+    )
 
 
 def nearest(g_CM: Reals, target: float) -> Places:
@@ -78,7 +80,8 @@ class Mopps:
         """Verdicts of one group."""
         table = self.table
         table.first_N[place], table.second_N[place] = updated(
-            float(table.first_N[place]), float(table.second_N[place]), num_correct, num_judged, self._cfg)
+            float(table.first_N[place]), float(table.second_N[place]), num_correct, num_judged, self._cfg
+        )
         return table.row(place)
 
     def restore(self, place: int, row: bytes) -> None:

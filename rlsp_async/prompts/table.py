@@ -39,8 +39,10 @@ class Table:
     def restore(self, place: int, row: bytes) -> None:
         """Takes a row back. Raises DataError when it does not fit."""
         if len(row) != _ROW.size or not 0 <= place < len(self):
-            raise DataError(f"what the journal knows of prompt {place} ({len(row)} bytes) does not fit {len(self)} "
-                            "prompts: the training split has changed since the run began")
+            raise DataError(
+                f"what the journal knows of prompt {place} ({len(row)} bytes) does not fit {len(self)} "
+                "prompts: the training split has changed since the run began"
+            )
         self.first_N[place], self.second_N[place], self.visits_N[place] = _ROW.unpack(row)
 
     def not_pending(self, pending: Mapping[int, int]) -> Places:

@@ -37,8 +37,15 @@ def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float)
     young_s = STRAY_HEARTBEATS * state.cfg.replay.heartbeat_s if old is not None and old.peer == peer else 0.0
     worker = crew.join(hello, peer, now)
     if old is None:
-        out.records.append(_event("joined", worker.name, now, hello.incarnation,
-                                  f"{hello.role} on {hello.info['device']}" if "device" in hello.info else hello.role))
+        out.records.append(
+            _event(
+                "joined",
+                worker.name,
+                now,
+                hello.incarnation,
+                f"{hello.role} on {hello.info['device']}" if "device" in hello.info else hello.role,
+            )
+        )
     for lease in [lease for number, lease in worker.leases.items() if number not in hello.leases]:
         if now - lease.since_s >= young_s:  # its Work never arrived, or was forgotten; the Welcome says that it is void
             crew.release(lease.lease)
@@ -90,9 +97,20 @@ def _refusal(state: HubState, hello: Hello) -> str:
 
 def _welcome(state: HubState, out: Effects, worker: Worker, hello: Hello, now: float) -> None:
     cfg = state.cfg.replay
-    out.sends.append((worker.peer, Welcome(
-        run=state.cfg.name, incarnation=state.incarnation, heartbeat_s=cfg.heartbeat_s, timeout_s=cfg.timeout_s,
-        weights=state.weights, leases=sorted(worker.leases), seq=hello.seq)))
+    out.sends.append(
+        (
+            worker.peer,
+            Welcome(
+                run=state.cfg.name,
+                incarnation=state.incarnation,
+                heartbeat_s=cfg.heartbeat_s,
+                timeout_s=cfg.timeout_s,
+                weights=state.weights,
+                leases=sorted(worker.leases),
+                seq=hello.seq,
+            ),
+        )
+    )
     worker.offered_s = now
     if worker.role == "sampler" and state.weights is None:
         worker.version = 0  # it serves the model that the run began with

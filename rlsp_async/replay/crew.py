@@ -106,9 +106,16 @@ class Worker:
 
     def status(self, now: float) -> WorkerStatus:
         """As an observer sees it."""
-        return WorkerStatus(worker=self.name, role=self.role, state=self.state, leases=len(self.leases),
-                            credit=self.credit, idle_share=self.idle_share, version=self.version,
-                            silent_s=max(0.0, now - self.seen_s))
+        return WorkerStatus(
+            worker=self.name,
+            role=self.role,
+            state=self.state,
+            leases=len(self.leases),
+            credit=self.credit,
+            idle_share=self.idle_share,
+            version=self.version,
+            silent_s=max(0.0, now - self.seen_s),
+        )
 
 
 class Crew:
@@ -134,8 +141,9 @@ class Crew:
         """A new worker, or a known one on a new connection (its leases stay)."""
         worker = self.workers.get(hello.worker)
         if worker is None:
-            worker = Worker(hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.hungry,
-                            self._num_joined)
+            worker = Worker(
+                hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.hungry, self._num_joined
+            )
             self._num_joined += 1
             self.workers[hello.worker] = self._by_role[worker.role][worker.name] = worker
         self.peers.pop(worker.peer, None)
@@ -210,8 +218,12 @@ class Crew:
 
     def expired(self, now: float, lease_s: float) -> list[Lease]:
         """Leases whose worker gave no sign of life for so long; any sign extends all leases of a worker."""
-        return [lease for worker in self.workers.values() for lease in worker.leases.values()
-                if now - max(worker.seen_s, lease.since_s) > lease_s]
+        return [
+            lease
+            for worker in self.workers.values()
+            for lease in worker.leases.values()
+            if now - max(worker.seen_s, lease.since_s) > lease_s
+        ]
 
 
 def _trim(table: OrderedDict[K, V], key: K) -> None:

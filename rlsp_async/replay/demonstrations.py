@@ -42,12 +42,23 @@ class Demonstrations:
         prompt, text = self._task.demonstration(index)
         prompt_ids, response_ids = self._encoded(prompt, text)
         rollout = Rollout(
-            index=0, token_ids=pack_ints(response_ids), logprobs=pack_floats(np.zeros(len(response_ids))), text=text,
-            versions=pack_ints(np.full(len(response_ids), DEMONSTRATION_VERSION)), sampler="demonstration")
+            index=0,
+            token_ids=pack_ints(response_ids),
+            logprobs=pack_floats(np.zeros(len(response_ids))),
+            text=text,
+            versions=pack_ints(np.full(len(response_ids), DEMONSTRATION_VERSION)),
+            sampler="demonstration",
+        )
         sampling = Sampling(temperature=self._cfg.sampling.temperature, max_new_tokens=len(response_ids), rollouts=1)
         prompt = msgspec.structs.replace(prompt, index=index, visit=visit)
-        return RolloutGroup(group_id=0, prompt=prompt, prompt_ids=pack_ints(prompt_ids), sampling=sampling,
-                            rollouts=[rollout], provenance="demonstration")
+        return RolloutGroup(
+            group_id=0,
+            prompt=prompt,
+            prompt_ids=pack_ints(prompt_ids),
+            sampling=sampling,
+            rollouts=[rollout],
+            provenance="demonstration",
+        )
 
     def _encoded(self, prompt: Prompt, text: str) -> tuple[Ids, Ids]:
         if self._tokenizer is None:

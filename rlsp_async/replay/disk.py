@@ -1,8 +1,8 @@
 """A disk that runs full pauses the run before anything breaks. Pure.
 
-    free < reserve           paused: no new prompt is issued, no demonstration admitted; what is alive goes on
-    free >= 1.25 * reserve   the run goes on
-    paused for `stall_s`     the run stops, and can be taken up again when there is room
+free < reserve           paused: no new prompt is issued, no demonstration admitted; what is alive goes on
+free >= 1.25 * reserve   the run goes on
+paused for `stall_s`     the run stops, and can be taken up again when there is room
 """
 
 from __future__ import annotations
@@ -50,13 +50,19 @@ class Disk:
 
     def sentence(self) -> str:
         """What is wrong and what to do, with figures."""
-        what = (f"{self.free_bytes / MIB:.0f} MiB are free for {self.directory}, less than replay.disk_reserve_mb = "
-                f"{self.reserve_bytes // MIB}")
+        what = (
+            f"{self.free_bytes / MIB:.0f} MiB are free for {self.directory}, less than replay.disk_reserve_mb = "
+            f"{self.reserve_bytes // MIB}"
+        )
         if self.is_given_up:
-            return (f"{what}, for more than replay.stall_s = {self.patience_s:g} s: free some space, then the run goes "
-                    f"on: rlsp run --resume {self.directory}")
-        return (f"paused: {what}; free some space: at {RESUME_AT * self.reserve_bytes / MIB:.0f} MiB the run goes on, "
-                f"after {self.patience_s:g} s it stops")
+            return (
+                f"{what}, for more than replay.stall_s = {self.patience_s:g} s: free some space, then the run goes "
+                f"on: rlsp run --resume {self.directory}"
+            )
+        return (
+            f"paused: {what}; free some space: at {RESUME_AT * self.reserve_bytes / MIB:.0f} MiB the run goes on, "
+            f"after {self.patience_s:g} s it stops"
+        )
 
     def figures(self) -> dict[str, float]:
         """For a row of metrics; empty before the first measurement."""

@@ -24,9 +24,19 @@ def finish_evaluation(state: HubState, out: Effects, now: float) -> bool:
         return False
     heads.sort(key=lambda head: head.index)
     scores = [score(state.ledger.bodies[h.group_id], state.ledger.verdicts[h.group_id]) for h in heads]
-    row = {"kind": "evaluation", "key": phase.key, "when": phase.key.split(" ")[0], "stage": phase.stage,
-           "step": state.step, "version": state.version, "seconds": now, "took_s": now - state.phase_since_s,
-           "num_dropped": num_wanted - len(heads), "oldest_version": _oldest(heads), **summarize(scores)}
+    row = {
+        "kind": "evaluation",
+        "key": phase.key,
+        "when": phase.key.split(" ")[0],
+        "stage": phase.stage,
+        "step": state.step,
+        "version": state.version,
+        "seconds": now,
+        "took_s": now - state.phase_since_s,
+        "num_dropped": num_wanted - len(heads),
+        "oldest_version": _oldest(heads),
+        **summarize(scores),
+    }
     out.lines.append(Line("evaluations", row))
     out.lines.extend(evaluation_lines(state, phase.key, heads, now))
     out.records.extend(state.ledger.evaluated(head.group_id) for head in heads)
@@ -42,7 +52,8 @@ def score(group: RolloutGroup, verdicts: list[Verdict]) -> PromptScore:
         correct=[float(verdict.status == "correct") for verdict in verdicts],
         lengths=[num_values(rollout.token_ids) for rollout in group.rollouts],
         truncated=[float(rollout.finish == "length") for rollout in group.rollouts],
-        steps=[verdict.parts["search_steps"] for verdict in verdicts if "search_steps" in verdict.parts])
+        steps=[verdict.parts["search_steps"] for verdict in verdicts if "search_steps" in verdict.parts],
+    )
 
 
 def _oldest(heads: list[Head]) -> int:

@@ -19,8 +19,7 @@ import msgspec
 from rlsp_async.messages import Prompt, Provenance, Purpose, Rollout, RolloutGroup, StepReport, Verdict
 
 State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
-Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end",
-                 "no_signal"]
+Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end", "no_signal"]
 
 DEAD: frozenset[State] = frozenset({"trained", "evaluated", "dropped"})
 FAILURES: frozenset[Reason] = frozenset({"sampler_error", "verifier_error", "quarantined"})
@@ -227,8 +226,21 @@ class Learnt(msgspec.Struct, frozen=True, kw_only=True):
     what: Literal["prompts", "temperature"] = "prompts"
 
 
-EventKind = Literal["hub_start", "joined", "gone", "lease_lost", "fenced", "quarantined", "dropped_late", "paused",
-                    "unpaused", "stalled", "failed", "stopped", "finished"]
+EventKind = Literal[
+    "hub_start",
+    "joined",
+    "gone",
+    "lease_lost",
+    "fenced",
+    "quarantined",
+    "dropped_late",
+    "paused",
+    "unpaused",
+    "stalled",
+    "failed",
+    "stopped",
+    "finished",
+]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -232,8 +232,11 @@ class Hub:
         if state.ending == "draining" and (not state.crew.num_working or now - state.ending_since_s > DRAIN_S):
             state.ending = "draining" if state.stopped else "finished"
             if not state.over:
-                out.records.append(Event(kind="stopped" if state.stopped else "finished", at_s=now, key=state.step,
-                                         detail=state.message))
+                out.records.append(
+                    Event(
+                        kind="stopped" if state.stopped else "finished", at_s=now, key=state.step, detail=state.message
+                    )
+                )
             state.over = True
         if state.ending == "failed":
             state.over = True
@@ -243,8 +246,9 @@ class Hub:
     def _drain(self, out: Effects, reason: str, now: float) -> None:
         state = self.state
         state.ending, state.ending_since_s, state.message = "draining", now, reason
-        out.sends.extend((worker.peer, Drain(reason=reason)) for worker in state.crew.workers.values()
-                         if worker.role != "observer")
+        out.sends.extend(
+            (worker.peer, Drain(reason=reason)) for worker in state.crew.workers.values() if worker.role != "observer"
+        )
 
     def _hand_out(self, out: Effects, now: float) -> None:
         """Lease after lease, each to the least busy of its role. A chosen batch or a group that is too old makes room

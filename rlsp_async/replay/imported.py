@@ -69,16 +69,27 @@ class Imported:
         rollouts = [_rollout(i, one) for i, one in enumerate(made.rollouts)]
         prompt = msgspec.structs.replace(made.prompt, index=index, visit=visit)
         sampling = Sampling(max_new_tokens=max(len(one.token_ids) for one in made.rollouts), rollouts=len(rollouts))
-        group = RolloutGroup(group_id=0, prompt=prompt, prompt_ids=pack_ints(made.prompt_ids), rollouts=rollouts,
-                             sampling=sampling, provenance="demonstration")
+        group = RolloutGroup(
+            group_id=0,
+            prompt=prompt,
+            prompt_ids=pack_ints(made.prompt_ids),
+            rollouts=rollouts,
+            sampling=sampling,
+            provenance="demonstration",
+        )
         return VerifiedGroup(group=group, verdicts=[one.verdict for one in made.rollouts if one.verdict])
 
 
 def _rollout(index: int, one: ImportedRollout) -> Rollout:
     num = len(one.token_ids)
-    return Rollout(index=index, token_ids=pack_ints(one.token_ids), text=one.response, sampler="imported",
-                   logprobs=pack_floats(np.array(one.logprobs) if one.logprobs else np.zeros(num)),
-                   versions=pack_ints(np.full(num, VERSION)))
+    return Rollout(
+        index=index,
+        token_ids=pack_ints(one.token_ids),
+        text=one.response,
+        sampler="imported",
+        logprobs=pack_floats(np.array(one.logprobs) if one.logprobs else np.zeros(num)),
+        versions=pack_ints(np.full(num, VERSION)),
+    )
 
 
 def line_offsets(path: Path) -> list[int]:

@@ -129,15 +129,19 @@ class Journal:
         versions = {"protocol": str(PROTOCOL), "schema": str(SCHEMA_VERSION)}
         for key, value in versions.items():
             if then and then.get(key, "1") != value:
-                raise ConfigError(f"{self.path} was begun by another version of rlsp_async ({key} "
-                                  f"{then.get(key, '1')}, this one has {value}): go on with that version, or give this "
-                                  "run another name")
+                raise ConfigError(
+                    f"{self.path} was begun by another version of rlsp_async ({key} "
+                    f"{then.get(key, '1')}, this one has {value}): go on with that version, or give this "
+                    "run another name"
+                )
         now = versions | _hashes(cfg)
         changed = [key for key, value in now.items() if then.get(key, value) != value]
         if changed:
             names = ", ".join(f"[{key.removeprefix('config.')}]" for key in changed)
-            raise ConfigError(f"{self.path} was begun with other settings in {names}: go back to the settings in "
-                              f"{self.path.parent / 'config.toml'}, or give this run another name")
+            raise ConfigError(
+                f"{self.path} was begun with other settings in {names}: go back to the settings in "
+                f"{self.path.parent / 'config.toml'}, or give this run another name"
+            )
         with self._translated(), self._transaction():
             starts = int(then.get("incarnation", 0)) + 1
             about = {"created": repr(time.time()), "config": msgspec.json.encode(cfg).decode()}
@@ -156,23 +160,40 @@ class Journal:
             results = self._db.execute("SELECT key, result FROM evaluations").fetchall()
             last = self._db.execute("SELECT max(group_id) FROM groups").fetchone()[0]
             return Loaded(
-                incarnation=int(run["incarnation"]), created=float(run["created"]),
+                incarnation=int(run["incarnation"]),
+                created=float(run["created"]),
                 heads=[_head(row[0]) for row in rows],
-                bodies=dict(bodies.live_bodies(self._db)), verdicts=dict(bodies.live_verdicts(self._db)),
+                bodies=dict(bodies.live_bodies(self._db)),
+                verdicts=dict(bodies.live_verdicts(self._db)),
                 totals=self._totals(),
-                manifests=self._manifests(), reports=self._reports(),
+                manifests=self._manifests(),
+                reports=self._reports(),
                 published=_report(newest[0]) if newest else None,
                 evaluations={key: _result(blob) for key, blob in results},
-                cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()), last_group_id=last or 0,
+                cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()),
+                last_group_id=last or 0,
                 successes=list(successes.live(self._db)),
-                learnt=[Learnt(stage=stage, what=what, place=place, row=row)
-                        for stage, what, place, row in self._db.execute("SELECT stage, what, place, row FROM learnt")])
+                learnt=[
+                    Learnt(stage=stage, what=what, place=place, row=row)
+                    for stage, what, place, row in self._db.execute("SELECT stage, what, place, row FROM learnt")
+                ],
+            )
 
     def _totals(self) -> list[Total]:
         query = """SELECT purpose, provenance, state, reason, count(*), sum(num_tokens), sum(num_wasted_tokens)
                    FROM groups WHERE dead = 1 GROUP BY 1, 2, 3, 4"""
-        return [Total(purpose=row[0], provenance=row[1], state=row[2], reason=row[3], num_groups=row[4],
-                      num_tokens=row[5], num_wasted_tokens=row[6]) for row in self._db.execute(query)]
+        return [
+            Total(
+                purpose=row[0],
+                provenance=row[1],
+                state=row[2],
+                reason=row[3],
+                num_groups=row[4],
+                num_tokens=row[5],
+                num_wasted_tokens=row[6],
+            )
+            for row in self._db.execute(query)
+        ]
 
     def _manifests(self) -> list[Manifest]:
         query = "SELECT manifest FROM manifests WHERE step > ? ORDER BY step"
@@ -190,15 +211,19 @@ class Journal:
         match record:
             case Manifest():
                 check_manifest(self._db, self._cfg, record)
-                self._db.execute("INSERT INTO manifests VALUES (?, ?, ?, ?, ?)", (
-                    record.step, record.stage, record.incarnation, record.at_s, _encode(record)))
+                self._db.execute(
+                    "INSERT INTO manifests VALUES (?, ?, ?, ?, ?)",
+                    (record.step, record.stage, record.incarnation, record.at_s, _encode(record)),
+                )
             case Stepped():
                 check_step(self._db, record)
                 self._step(record)
                 self._forget(record.forget_to)
             case Repeated(report=report, at_s=at_s):
-                self._db.execute("INSERT INTO repeats (step, incarnation, digest, loss, at_s) VALUES (?, ?, ?, ?, ?)", (
-                    report.step, report.incarnation, _digest(report), report.metrics.get("loss"), at_s))
+                self._db.execute(
+                    "INSERT INTO repeats (step, incarnation, digest, loss, at_s) VALUES (?, ?, ?, ?, ?)",
+                    (report.step, report.incarnation, _digest(report), report.metrics.get("loss"), at_s),
+                )
             case Published(report=report):
                 query = "UPDATE steps SET published = 1, report = ? WHERE step = ?"
                 self._db.execute(query, (_encode(report), report.step))
@@ -214,17 +239,23 @@ class Journal:
     def _put(self, puts: list[Put]) -> None:
         """Heads, bodies and verdicts of many groups; what no checkpoint can need goes at once."""
         for at in range(0, len(puts), ROWS):
-            self._put_some(puts[at:at + ROWS])
+            self._put_some(puts[at : at + ROWS])
         if self._prunes:
             bodies.delete(self._db, [put.head.group_id for put in puts if self._is_needless(put.head)])
 
     def _put_some(self, puts: list[Put]) -> None:
         blobs = [None if put.body is None else _encode(put.body) for put in puts]
         insert(self._db, "groups", [_row(put.head, body) for put, body in zip(puts, blobs, strict=True)])
-        insert(self._db, "bodies", [(put.head.group_id, body) for put, body in zip(puts, blobs, strict=True)
-                                    if body is not None])
-        insert(self._db, "verdicts", [(put.head.group_id, _encode(put.verdicts)) for put in puts
-                                      if put.verdicts is not None])
+        insert(
+            self._db,
+            "bodies",
+            [(put.head.group_id, body) for put, body in zip(puts, blobs, strict=True) if body is not None],
+        )
+        insert(
+            self._db,
+            "verdicts",
+            [(put.head.group_id, _encode(put.verdicts)) for put in puts if put.verdicts is not None],
+        )
 
     def _is_needless(self, head: Head) -> bool:
         """Nobody reads its tokens again. Trained long ago and buried only now: it waited in vain for a second use."""
@@ -233,13 +264,25 @@ class Journal:
 
     def _step(self, record: Stepped) -> None:
         report = record.report
-        self._db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
-            report.step, record.stage, report.checkpoint, report.weights is not None, report.incarnation,
-            _digest(report), record.at_s, _encode(report)))
+        self._db.execute(
+            "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                report.step,
+                record.stage,
+                report.checkpoint,
+                report.weights is not None,
+                report.incarnation,
+                _digest(report),
+                record.at_s,
+                _encode(report),
+            ),
+        )
 
     def _event(self, event: Event) -> None:
-        self._db.execute("INSERT INTO events (at_s, kind, worker, key, detail) VALUES (?, ?, ?, ?, ?)", (
-            event.at_s, event.kind, event.worker, event.key, event.detail))
+        self._db.execute(
+            "INSERT INTO events (at_s, kind, worker, key, detail) VALUES (?, ?, ?, ?, ?)",
+            (event.at_s, event.kind, event.worker, event.key, event.detail),
+        )
         self._num_events += 1
         if self._num_events % EVENTS_SLACK == 0:
             self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (EVENTS_KEPT,))
@@ -274,15 +317,34 @@ class Journal:
         except (MachineError, msgspec.DecodeError) as e:
             raise MachineError(f"{self.path}: {e}; to see all that is wrong: rlsp audit {self.path.parent}") from None
         except (sqlite3.Error, OSError) as e:
-            raise MachineError(f"{self.path}: the journal cannot be used: {e}; nothing that is not in it was "
-                               "acknowledged, so make room or mend the disk and start the run again") from None
+            raise MachineError(
+                f"{self.path}: the journal cannot be used: {e}; nothing that is not in it was "
+                "acknowledged, so make room or mend the disk and start the run again"
+            ) from None
 
 
 def _row(head: Head, body: bytes | None) -> tuple[Any, ...]:
     """A row of `groups`."""
-    return (head.group_id, head.purpose, head.provenance, head.stage, head.state, head.reason, head.num_tokens,
-            head.num_wasted_tokens, head.uses, head.step, head.state in DEAD, head.oldest, head.newest,
-            head.num_rollouts, head.num_verdicts, None if body is None else body_digest(body), head.why, _encode(head))
+    return (
+        head.group_id,
+        head.purpose,
+        head.provenance,
+        head.stage,
+        head.state,
+        head.reason,
+        head.num_tokens,
+        head.num_wasted_tokens,
+        head.uses,
+        head.step,
+        head.state in DEAD,
+        head.oldest,
+        head.newest,
+        head.num_rollouts,
+        head.num_verdicts,
+        None if body is None else body_digest(body),
+        head.why,
+        _encode(head),
+    )
 
 
 def _digest(report: StepReport) -> str:
@@ -295,5 +357,8 @@ def _hashes(cfg: RunConfig) -> dict[str, str]:
     sections = msgspec.to_builtins(cfg)
     free = [name for name in sections if name in ("runs_dir", "learner") or not decides_the_weights(f"{name}.")]
     sections["learner"] = {"tokens_per_microbatch": cfg.learner.tokens_per_microbatch}
-    return {f"config.{name}": hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
-            for name, value in sections.items() if name not in free or name == "learner"}
+    return {
+        f"config.{name}": hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+        for name, value in sections.items()
+        if name not in free or name == "learner"
+    }

@@ -48,8 +48,10 @@ def check_replayed(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -
     for one in manifest.replayed:
         wrong = _wrongly_replayed(db, cfg, manifest, one)
         if wrong:
-            raise LawError(f"the success {one.source_group}/{one.source_rollout} cannot stand in group {one.group_id} "
-                           f"in the batch of step {manifest.step}: {wrong}")
+            raise LawError(
+                f"the success {one.source_group}/{one.source_rollout} cannot stand in group {one.group_id} "
+                f"in the batch of step {manifest.step}: {wrong}"
+            )
 
 
 def _wrongly_replayed(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest, one: Replayed) -> str:

@@ -36,10 +36,19 @@ from rlsp_async.replay.select import returns
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
 
-_SINK_OF_STATE: dict[State, str] = {"sampled": "waiting", "ready": "waiting", "training": "in_flight",
-                                    "trained": "trained", "evaluated": "evaluated"}
-_SINK_OF_REASON: dict[Reason, str] = {"stale": "stale", "truncated": "truncated", "stage_end": "aborted",
-                                      "no_signal": "no_signal"}
+_SINK_OF_STATE: dict[State, str] = {
+    "sampled": "waiting",
+    "ready": "waiting",
+    "training": "in_flight",
+    "trained": "trained",
+    "evaluated": "evaluated",
+}
+_SINK_OF_REASON: dict[Reason, str] = {
+    "stale": "stale",
+    "truncated": "truncated",
+    "stage_end": "aborted",
+    "no_signal": "no_signal",
+}
 
 
 def sink(state: State, reason: Reason) -> str:
@@ -84,8 +93,13 @@ class Ledger:
         """The slot law's numbers."""
         return {"issued": self.issued, "trained": self.trained, "dropped": self.dropped.total(), "alive": self.alive}
 
-    def restore(self, heads: Iterable[Head], totals: Iterable[Total], bodies: dict[int, RolloutGroup],
-                verdicts: dict[int, list[Verdict]]) -> None:
+    def restore(
+        self,
+        heads: Iterable[Head],
+        totals: Iterable[Total],
+        bodies: dict[int, RolloutGroup],
+        verdicts: dict[int, list[Verdict]],
+    ) -> None:
         """Takes over what a journal kept."""
         self.bodies.update(bodies)
         self.verdicts.update(verdicts)
@@ -122,16 +136,21 @@ class Ledger:
         """issued -> sampled. Raises DataError when the rollouts are not a whole group."""
         return self._take_in(group, "sampled", now)
 
-    def demonstrated(self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float,
-                     has_signal: bool = False) -> Put:
+    def demonstrated(
+        self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float, has_signal: bool = False
+    ) -> Put:
         """A demonstration is born ready: nobody samples or verifies it. An imported one may bring its verdicts."""
         self.issue(head)
         taken = self._take_in(group, "ready", now)
         if not verdicts:
             return taken
         self.verdicts[head.group_id] = verdicts
-        counted = self._move(head.group_id, num_verdicts=len(verdicts), has_signal=has_signal,
-                             num_correct=sum(verdict.status == "correct" for verdict in verdicts))
+        counted = self._move(
+            head.group_id,
+            num_verdicts=len(verdicts),
+            has_signal=has_signal,
+            num_correct=sum(verdict.status == "correct" for verdict in verdicts),
+        )
         return Put(head=counted, body=group, verdicts=verdicts)
 
     def _take_in(self, group: RolloutGroup, state: State, now: float) -> Put:
@@ -140,9 +159,20 @@ class Ledger:
         self.bodies[group.group_id] = group
         num_tokens = count_tokens(group)
         self.account["generated"] += num_tokens
-        head = self._move(group.group_id, state=state, num_tokens=num_tokens, oldest=oldest, newest=newest,
-                          num_rollouts=len(group.rollouts), prompt=None,
-                          sampled_s=now, lost=0, deaths=0, faults=0, **(self._turn(now) if state == "ready" else {}))
+        head = self._move(
+            group.group_id,
+            state=state,
+            num_tokens=num_tokens,
+            oldest=oldest,
+            newest=newest,
+            num_rollouts=len(group.rollouts),
+            prompt=None,
+            sampled_s=now,
+            lost=0,
+            deaths=0,
+            faults=0,
+            **(self._turn(now) if state == "ready" else {}),
+        )
         return Put(head=head, body=group)
 
     def verified(self, group_id: int, verdicts: list[Verdict], now: float, has_signal: bool = False) -> Put:
@@ -150,8 +180,17 @@ class Ledger:
         self.verdicts[group_id] = verdicts
         num_true = sum(verdict.is_true for verdict in verdicts)
         num_correct = sum(verdict.status == "correct" for verdict in verdicts)
-        head = self._move(group_id, state="ready", lost=0, deaths=0, faults=0, num_verdicts=num_true,
-                          num_correct=num_correct, has_signal=has_signal, **self._turn(now))
+        head = self._move(
+            group_id,
+            state="ready",
+            lost=0,
+            deaths=0,
+            faults=0,
+            num_verdicts=num_true,
+            num_correct=num_correct,
+            has_signal=has_signal,
+            **self._turn(now),
+        )
         return Put(head=head, verdicts=verdicts)
 
     def take(self, group_id: int, step: int) -> Put:
@@ -195,8 +234,9 @@ class Ledger:
     def blame(self, group_id: int, *, lost: int = 0, deaths: int = 0, faults: int = 0) -> Put:
         """Charges one of the budgets."""
         head = self.heads[group_id]
-        return Put(head=self._move(group_id, lost=head.lost + lost, deaths=head.deaths + deaths,
-                                   faults=head.faults + faults))
+        return Put(
+            head=self._move(group_id, lost=head.lost + lost, deaths=head.deaths + deaths, faults=head.faults + faults)
+        )
 
     # --- inside --------------------------------------------------------------------------------------------------
 

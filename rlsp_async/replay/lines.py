@@ -1,8 +1,8 @@
 """Rows of metrics.jsonl, rollouts.jsonl and timeline.jsonl. Pure; times are seconds of the run.
 
-    metrics    one row a trained step: the learner's figures, lag, reward parts, lengths, waits, the token account
-    rollouts   a few rollouts of each ROLLOUTS_EVERY-th step and of each evaluation, with text and verdict
-    timeline   spans {"t0", "t1", "worker", "kind", "what"}: sample, verify, train, load, evaluate
+metrics    one row a trained step: the learner's figures, lag, reward parts, lengths, waits, the token account
+rollouts   a few rollouts of each ROLLOUTS_EVERY-th step and of each evaluation, with text and verdict
+timeline   spans {"t0", "t1", "worker", "kind", "what"}: sample, verify, train, load, evaluate
 """
 
 from __future__ import annotations
@@ -45,20 +45,35 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
     took_s = max(1e-9, now - state.stepped_s)
     generated = state.ledger.account["generated"]
     row: dict[str, Any] = {
-           "kind": "step", "step": manifest.step, "stage": manifest.stage, "stage_step": manifest.stage_step,
-           "t": now, "took_s": took_s, "version": report.weights.version if report.weights else state.version,
-           **report.metrics, **_batch_figures(state, heads, manifest.step, now), **_propensities(manifest, heads),
-           **_temperatures(state, manifest.stage, heads),
-           **_spawned(state, heads, manifest),
-           **success_figures(state, manifest),
-           **{name: num for name, num in state.metrics.items() if name.startswith("refused.")},
-           "tokens_per_s": (generated - state.generated_then) / took_s,
-           "groups": state.ledger.counts(),
-           "dropped": dict(state.ledger.dropped), "account": state.ledger.tokens(), **state.disk.figures()}
+        "kind": "step",
+        "step": manifest.step,
+        "stage": manifest.stage,
+        "stage_step": manifest.stage_step,
+        "t": now,
+        "took_s": took_s,
+        "version": report.weights.version if report.weights else state.version,
+        **report.metrics,
+        **_batch_figures(state, heads, manifest.step, now),
+        **_propensities(manifest, heads),
+        **_temperatures(state, manifest.stage, heads),
+        **_spawned(state, heads, manifest),
+        **success_figures(state, manifest),
+        **{name: num for name, num in state.metrics.items() if name.startswith("refused.")},
+        "tokens_per_s": (generated - state.generated_then) / took_s,
+        "groups": state.ledger.counts(),
+        "dropped": dict(state.ledger.dropped),
+        "account": state.ledger.tokens(),
+        **state.disk.figures(),
+    }
     state.generated_then, state.stepped_s = generated, now
     state.step_seconds.append(took_s)
-    state.metrics.update({name: float(value) for name, value in row.items()
-                          if isinstance(value, (int, float)) and (name in STATUS_METRICS or name.startswith("parts."))})
+    state.metrics.update(
+        {
+            name: float(value)
+            for name, value in row.items()
+            if isinstance(value, (int, float)) and (name in STATUS_METRICS or name.startswith("parts."))
+        }
+    )
     lines = [Line("metrics", row)]
     if manifest.stage_step % ROLLOUTS_EVERY == 1:
         lines += _shown(state, heads[:GROUPS_SHOWN], {"kind": "train", "step": manifest.step, "seconds": now})
@@ -78,13 +93,19 @@ def _batch_figures(state: HubState, heads: list[Head], step: int, now: float) ->
     lags = [lag(head, step) for head in heads]
     verdicts = [v for head in heads for v in state.ledger.verdicts.get(head.group_id, [])]
     figures = {
-        "num_groups": len(heads), "num_rollouts": len(lengths), "tokens": sum(lengths),
-        "response_tokens": _mean(lengths), "truncated": _mean(cut), "lag_mean": _mean(lags), "lag_max": max(lags),
+        "num_groups": len(heads),
+        "num_rollouts": len(lengths),
+        "tokens": sum(lengths),
+        "response_tokens": _mean(lengths),
+        "truncated": _mean(cut),
+        "lag_mean": _mean(lags),
+        "lag_max": max(lags),
         **{f"lag_{n}": lags.count(n) for n in sorted(set(lags))},
         "uses_mean": _mean(head.uses for head in heads),
         "sample_s": _mean(head.sampled_s - head.issued_s for head in heads),
         "verify_s": _mean(head.ready_s - head.sampled_s for head in heads),
-        "ready_s": _mean(now - head.ready_s for head in heads)}
+        "ready_s": _mean(now - head.ready_s for head in heads),
+    }
     return {**figures, **_parts(verdicts)}
 
 
@@ -106,13 +127,17 @@ def _temperatures(state: HubState, stage: str, heads: list[Head]) -> dict[str, f
     if any(temperature != common for temperature in drawn):
         figures |= {"temperature_mean": _mean(drawn), "temperature_min": min(drawn), "temperature_max": max(drawn)}
     return figures
+
+
 def _spawned(state: HubState, heads: list[Head], manifest: Manifest) -> dict[str, float]:
     """Problems and verifications told apart; nothing where no children are spawned."""
     if manifest.stage not in state.spawners:
         return {}
     ledger = state.ledger
-    return spawn_figures([(head, ledger.bodies[head.group_id].prompt, ledger.verdicts.get(head.group_id, []))
-                          for head in heads], manifest.step)
+    return spawn_figures(
+        [(head, ledger.bodies[head.group_id].prompt, ledger.verdicts.get(head.group_id, [])) for head in heads],
+        manifest.step,
+    )
 
 
 def _parts(verdicts: list[Verdict]) -> dict[str, float]:
@@ -139,11 +164,20 @@ def _shown(state: HubState, heads: list[Head], what: dict[str, Any]) -> list[Lin
 
 def _rollout_row(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
     versions = ints(rollout.versions)
-    return {"group": group.group_id, "rollout": rollout.index, "prompt_id": group.prompt.prompt_id,
-            "provenance": group.provenance, "prompt": group.prompt.text, "answer": group.prompt.answer,
-            "text": rollout.text, "finish": rollout.finish, "tokens": len(versions), "sampler": rollout.sampler,
-            "oldest_version": int(versions.min()) if len(versions) else -1,
-            "newest_version": int(versions.max()) if len(versions) else -1}
+    return {
+        "group": group.group_id,
+        "rollout": rollout.index,
+        "prompt_id": group.prompt.prompt_id,
+        "provenance": group.provenance,
+        "prompt": group.prompt.text,
+        "answer": group.prompt.answer,
+        "text": rollout.text,
+        "finish": rollout.finish,
+        "tokens": len(versions),
+        "sampler": rollout.sampler,
+        "oldest_version": int(versions.min()) if len(versions) else -1,
+        "newest_version": int(versions.max()) if len(versions) else -1,
+    }
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -54,8 +54,10 @@ def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: Reward) -> 
     """
     if reward.explore == "none" and not reward.penalties:
         return len({verdict.parts.get("correct", 0.0) for verdict in verdicts}) > 1
-    earned = {(rollout.text, num_values(rollout.token_ids), rollout.finish, *sorted(verdict.parts.items()))
-              for rollout, verdict in zip(group.rollouts, verdicts, strict=True)}
+    earned = {
+        (rollout.text, num_values(rollout.token_ids), rollout.finish, *sorted(verdict.parts.items()))
+        for rollout, verdict in zip(group.rollouts, verdicts, strict=True)
+    }
     return len(earned) > 1
 
 
@@ -69,9 +71,14 @@ def _bounded(state: HubState, out: Effects, name: str, now: float) -> None:
     num = state.cursors.get(NO_SIGNAL, 0) + 1
     _set(state, out, num)
     if num > most_without_signal(state.cfg.stages[name].groups_per_step):
-        fail_run(state, out, f"stage {name}: {num} groups since the last batch had no signal (all their rollouts "
-                 "earned the same): its prompts are all too easy or all too hard; change the task or take "
-                 f"drop_no_signal out of stages.{name}", now)
+        fail_run(
+            state,
+            out,
+            f"stage {name}: {num} groups since the last batch had no signal (all their rollouts "
+            "earned the same): its prompts are all too easy or all too hard; change the task or take "
+            f"drop_no_signal out of stages.{name}",
+            now,
+        )
 
 
 def most_without_signal(groups_per_step: int) -> int:

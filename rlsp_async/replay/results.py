@@ -46,8 +46,7 @@ def release_of(state: HubState, worker: Worker, number: int) -> Lease | None:
     return state.crew.release(number) if number in worker.leases else None
 
 
-def _group(state: HubState, out: Effects, worker: Worker, lease: Lease | None, group: RolloutGroup,
-           now: float) -> None:
+def _group(state: HubState, out: Effects, worker: Worker, lease: Lease | None, group: RolloutGroup, now: float) -> None:
     """Rollouts of a lease that was taken back may still be the first."""
     if worker.role != "sampler" or (lease is not None and lease.key != group.group_id):
         return
@@ -55,8 +54,9 @@ def _group(state: HubState, out: Effects, worker: Worker, lease: Lease | None, g
         _late(state, out, worker, group.group_id, now)
 
 
-def _verdicts(state: HubState, out: Effects, worker: Worker, lease: Lease | None, verdicts: VerdictSet,
-              now: float) -> None:
+def _verdicts(
+    state: HubState, out: Effects, worker: Worker, lease: Lease | None, verdicts: VerdictSet, now: float
+) -> None:
     """Only for the group that was leased: verdicts do not say themselves what they are about."""
     if worker.role != "verifier" or (lease is not None and lease.key != verdicts.group_id):
         return
@@ -66,8 +66,15 @@ def _verdicts(state: HubState, out: Effects, worker: Worker, lease: Lease | None
 
 def _late(state: HubState, out: Effects, worker: Worker, group_id: int, now: float) -> None:
     state.num_duplicates += 1
-    out.records.append(Event(kind="dropped_late", at_s=now, worker=worker.name, key=group_id,
-                             detail="its lease was taken back, and the group has gone on without it"))
+    out.records.append(
+        Event(
+            kind="dropped_late",
+            at_s=now,
+            worker=worker.name,
+            key=group_id,
+            detail="its lease was taken back, and the group has gone on without it",
+        )
+    )
 
 
 def _unanswered(state: HubState, out: Effects, lease: Lease, now: float) -> None:

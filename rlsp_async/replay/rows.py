@@ -28,7 +28,7 @@ def insert(db: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) 
     at = 0
     for num in CHUNKS:
         while len(rows) - at >= num:
-            db.execute(_statement(table, num), list(chain.from_iterable(rows[at:at + num])))
+            db.execute(_statement(table, num), list(chain.from_iterable(rows[at : at + num])))
             at += num
 
 
@@ -42,5 +42,5 @@ def _statement(table: str, num_rows: int) -> str:
 def select(db: sqlite3.Connection, query: str, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
     """Runs a statement that ends with IN for all keys; nothing for none."""
     for at in range(0, len(keys), MARKS):
-        some = keys[at:at + MARKS]
+        some = keys[at : at + MARKS]
         yield from db.execute(f"{query} ({', '.join('?' * len(some))})", some).fetchall()

@@ -33,8 +33,10 @@ class RunLock:
         except BlockingIOError:
             holder = self._holder()
             self._file.close()
-            raise MachineError(f"{directory}: a hub is at work on this run already ({holder}): stop it first, or give "
-                               "this run another name") from None
+            raise MachineError(
+                f"{directory}: a hub is at work on this run already ({holder}): stop it first, or give "
+                "this run another name"
+            ) from None
         except OSError as e:
             self._file.close()
             raise unwritable(path, e) from None

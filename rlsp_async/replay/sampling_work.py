@@ -54,8 +54,9 @@ def room(state: HubState) -> int:
         return 0
     steps_left = state.plan.last_step[phase.stage] - state.last_manifest
     needed = math.ceil(steps_left * stage.groups_per_step * stage.oversample)
-    return num_to_admit(state.ledger.alive, stage.capacity, state.ledger.waiting,
-                        needed if stage.max_uses == 1 else None)
+    return num_to_admit(
+        state.ledger.alive, stage.capacity, state.ledger.waiting, needed if stage.max_uses == 1 else None
+    )
 
 
 def may_issue(state: HubState) -> bool:
@@ -109,8 +110,14 @@ def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, 
         if phase is None or cursor != state.cursors.get(source, 0):
             break
         group = _numbered(made.group, state.next_group_id(), phase.stage)
-        head = Head(group_id=group.group_id, stage=phase.stage, provenance="demonstration", index=group.prompt.index,
-                    visit=group.prompt.visit, issued_s=now)
+        head = Head(
+            group_id=group.group_id,
+            stage=phase.stage,
+            provenance="demonstration",
+            index=group.prompt.index,
+            visit=group.prompt.visit,
+            issued_s=now,
+        )
         signal = bool(made.verdicts) and has_signal(group, made.verdicts, state.cfg.stages[phase.stage].reward)
         record = state.ledger.demonstrated(head, group, made.verdicts, now, signal)
         out.records.append(record)
@@ -136,8 +143,15 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
         if index >= num_evaluation_prompts(state):
             return None
         _count_up(state, out, key)
-        return Head(group_id=state.next_group_id(), stage=state.phase.stage, purpose="evaluate", evaluation=key,
-                    split="test", index=index, issued_s=now)
+        return Head(
+            group_id=state.next_group_id(),
+            stage=state.phase.stage,
+            purpose="evaluate",
+            evaluation=key,
+            split="test",
+            index=index,
+            issued_s=now,
+        )
     if room(state) < 1:
         return None
     stage = state.phase.stage
@@ -149,9 +163,15 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     _count_up(state, out, "train")
     if draw.row:
         out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
-    return Head(group_id=state.next_group_id(), stage=stage, index=int(draw.place), visit=int(draw.visit),
-                propensity=float(draw.propensity), issued_s=now,
-                temperature=float(state.schedules[stage].draw(cursor)))  # a selection of the user's may count in numpy
+    return Head(
+        group_id=state.next_group_id(),
+        stage=stage,
+        index=int(draw.place),
+        visit=int(draw.visit),
+        propensity=float(draw.propensity),
+        issued_s=now,
+        temperature=float(state.schedules[stage].draw(cursor)),
+    )  # a selection of the user's may count in numpy
 
 
 def _child(state: HubState, out: Effects, stage: str, now: float) -> Head | None:
@@ -181,8 +201,13 @@ def _count_up(state: HubState, out: Effects, name: str, num: int = 1) -> None:
 
 
 def _job(state: HubState, head: Head) -> SampleJob:
-    return SampleJob(group_id=head.group_id, prompt=prompt_of(state, head), sampling=sampling_of(state, head),
-                     purpose=head.purpose, stage=head.stage)
+    return SampleJob(
+        group_id=head.group_id,
+        prompt=prompt_of(state, head),
+        sampling=sampling_of(state, head),
+        purpose=head.purpose,
+        stage=head.stage,
+    )
 
 
 def prompt_of(state: HubState, head: Head) -> Prompt:
@@ -190,9 +215,13 @@ def prompt_of(state: HubState, head: Head) -> Prompt:
     if head.prompt is not None:
         return head.prompt
     drawn = head.purpose == "train"
-    return msgspec.structs.replace(state.prompt(_split(head), head.index), index=head.index, visit=head.visit,
-                                   propensity=head.propensity,
-                                   selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform")
+    return msgspec.structs.replace(
+        state.prompt(_split(head), head.index),
+        index=head.index,
+        visit=head.visit,
+        propensity=head.propensity,
+        selector=state.cfg.stages[head.stage].prompts.name if drawn else "uniform",
+    )
 
 
 def _split(head: Head) -> Literal["train", "test"]:
@@ -203,9 +232,12 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
     """How its rollouts are drawn: a seed and a temperature of its own, the same when it is issued again."""
     cfg = state.cfg
     rollouts = cfg.evaluation.rollouts if head.purpose == "evaluate" else cfg.sampling.rollouts
-    return Sampling(temperature=head.temperature or cfg.sampling.temperature,
-                    max_new_tokens=cfg.sampling.max_new_tokens, rollouts=rollouts,
-                    seed=((cfg.seed << 32) + head.group_id) * _MIX % 2**31)
+    return Sampling(
+        temperature=head.temperature or cfg.sampling.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+        rollouts=rollouts,
+        seed=((cfg.seed << 32) + head.group_id) * _MIX % 2**31,
+    )
 
 
 def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
@@ -213,7 +245,12 @@ def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
     if group.prompt.prompt_id != issued.prompt.prompt_id:
         raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
     if (group.prompt, group.sampling, group.purpose, group.stage, group.provenance) != (
-            issued.prompt, issued.sampling, issued.purpose, issued.stage, "rollout"):
+        issued.prompt,
+        issued.sampling,
+        issued.purpose,
+        issued.stage,
+        "rollout",
+    ):
         raise DataError(f"group {group.group_id} came with another prompt, sampling or purpose than it was issued with")
     expected = issued.sampling.rollouts
     if len(group.rollouts) != expected:

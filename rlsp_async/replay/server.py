@@ -75,7 +75,9 @@ class ReplayServer:
         self._cfg = cfg
         self._task = task or load_task(cfg.task, cfg.seed)
         self._makers: dict[str, GroupMaker] = {
-            "demonstrations": demonstrations or Demonstrations(cfg, self._task), "imported": Imported(cfg)}
+            "demonstrations": demonstrations or Demonstrations(cfg, self._task),
+            "imported": Imported(cfg),
+        }
         """Of each source that is not sampled: who makes its groups."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="demonstrations")
@@ -120,8 +122,9 @@ class ReplayServer:
         loaded = await self._on_disk(self._open_files)
         self._zero = time.monotonic() - max(0.0, time.time() - loaded.created)  # a run's clock goes on after a restart
         self._hub = Hub(self._cfg, self._task, loaded, self._now())
-        log.info("journal open", incarnation=loaded.incarnation, step=self._hub.state.step,
-                 **self._hub.state.ledger.counts())
+        log.info(
+            "journal open", incarnation=loaded.incarnation, step=self._hub.state.step, **self._hub.state.ledger.counts()
+        )
 
     def _open_files(self) -> Loaded:
         self._run_lock = RunLock(self._cfg.directory)

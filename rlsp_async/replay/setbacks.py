@@ -36,14 +36,16 @@ def fail_run(state: HubState, out: Effects, message: str, now: float) -> None:
             out.sends.append((worker.peer, Drain(reason=message)))
 
 
-def lose_lease(state: HubState, out: Effects, lease: Lease, why: str, now: float, fate: Fate = "failed",
-               incarnation: int = 0) -> None:
+def lose_lease(
+    state: HubState, out: Effects, lease: Lease, why: str, now: float, fate: Fate = "failed", incarnation: int = 0
+) -> None:
     """A released lease was lost to infrastructure: its work goes to the front of the queue, elsewhere if possible.
 
     `incarnation`: of the worker that died, so that one which is silent twice counts as one death.
     """
-    out.records.append(Event(kind="lease_lost", at_s=now, worker=lease.worker, key=lease.key,
-                             detail=f"{lease.kind}, {fate}: {why}"))
+    out.records.append(
+        Event(kind="lease_lost", at_s=now, worker=lease.worker, key=lease.key, detail=f"{lease.kind}, {fate}: {why}")
+    )
     if lease.kind == "train":
         requeue_step(state, lease.key)
         return
@@ -67,8 +69,15 @@ def _queue_again(state: HubState, kind: Literal["sample", "verify"], group_id: i
         (state.to_sample if kind == "sample" else state.to_verify).appendleft(group_id)
 
 
-def charge(state: HubState, out: Effects, group_id: int, kind: Literal["sample", "verify"],
-           budget: Literal["lost", "deaths", "faults"], why: str, now: float) -> None:
+def charge(
+    state: HubState,
+    out: Effects,
+    group_id: int,
+    kind: Literal["sample", "verify"],
+    budget: Literal["lost", "deaths", "faults"],
+    why: str,
+    now: float,
+) -> None:
     """Charges one budget of a group, then queues it again or drops it."""
     head = state.ledger.heads.get(group_id)
     if head is None or head.state != ("issued" if kind == "sample" else "sampled"):
@@ -101,8 +110,13 @@ def outcome(state: HubState, out: Effects, good: bool, now: float) -> None:
     limit = state.cfg.replay.failures_per_100
     if len(state.outcomes) >= FIRST_OUTCOMES and 100.0 * num_bad > limit * len(state.outcomes):
         where = state.phase.stage if state.phase else "the end"
-        fail_run(state, out, f"stage {where}: {num_bad} of the last {len(state.outcomes)} groups failed, more than "
-                 f"replay.failures_per_100 = {limit:g}; the last one: {state.last_error}", now)
+        fail_run(
+            state,
+            out,
+            f"stage {where}: {num_bad} of the last {len(state.outcomes)} groups failed, more than "
+            f"replay.failures_per_100 = {limit:g}; the last one: {state.last_error}",
+            now,
+        )
 
 
 def requeue_step(state: HubState, step: int) -> None:
@@ -114,8 +128,9 @@ def requeue_step(state: HubState, step: int) -> None:
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
     steps = {step, *state.to_train} - held
     state.to_train.clear()
-    state.to_train.extend(sorted(step for step in steps if step in state.manifests and (
-        step > state.step or step >= state.learner_step)))
+    state.to_train.extend(
+        sorted(step for step in steps if step in state.manifests and (step > state.step or step >= state.learner_step))
+    )
 
 
 def void(state: HubState, out: Effects, kind: Literal["sample", "verify"], group_id: int, reason: str) -> None:

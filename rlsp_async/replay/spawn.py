@@ -110,26 +110,36 @@ def candidates(ledger: Ledger, stage: str, max_tokens: int) -> list[Candidate]:
         if not head.num_children:
             body, verdicts = ledger.bodies[group_id], ledger.verdicts[group_id]
             room = max_tokens - num_values(body.prompt_ids)
-            found += [Candidate(group_id, rollout.index, verdict.status)
-                      for rollout, verdict in zip(body.rollouts, verdicts, strict=True)
-                      if num_values(rollout.token_ids) <= room]
+            found += [
+                Candidate(group_id, rollout.index, verdict.status)
+                for rollout, verdict in zip(body.rollouts, verdicts, strict=True)
+                if num_values(rollout.token_ids) <= room
+            ]
     return found
 
 
 def child_head(child: Child, group_id: int, now: float) -> Head:
     """The head of a child that is issued now."""
     parent = child.parent
-    return Head(group_id=group_id, stage=parent.stage, index=parent.index, visit=parent.visit,
-                parent=f"{parent.group_id}/{child.place}", parent_oldest=parent.oldest, prompt=child.prompt,
-                issued_s=now)
+    return Head(
+        group_id=group_id,
+        stage=parent.stage,
+        index=parent.index,
+        visit=parent.visit,
+        parent=f"{parent.group_id}/{child.place}",
+        parent_oldest=parent.oldest,
+        prompt=child.prompt,
+        issued_s=now,
+    )
 
 
 def stamped(head: Head, group: RolloutGroup) -> RolloutGroup:
     """The group with the parent of its rollouts written into them; unchanged when it has none."""
     if not head.parent:
         return group
-    rollouts: list[Rollout] = [msgspec.structs.replace(rollout, parent=head.parent, root=head.parent, depth=1)
-                               for rollout in group.rollouts]
+    rollouts: list[Rollout] = [
+        msgspec.structs.replace(rollout, parent=head.parent, root=head.parent, depth=1) for rollout in group.rollouts
+    ]
     return msgspec.structs.replace(group, rollouts=rollouts)
 
 
@@ -153,9 +163,12 @@ def figures(judged: Iterable[tuple[Head, Prompt, list[Verdict]]], step: int) -> 
         found["solved"] = _mean(solved)
     if answers:
         means = {name: _mean(answers[name]) for name in sorted(answers)}
-        found |= {"verification_accuracy": _mean([one for right in answers.values() for one in right]),
-                  "verification_balanced": _mean(list(means.values())), "verification_parent_lag": _mean(ages),
-                  **{f"verification.{name}": mean for name, mean in means.items()}}
+        found |= {
+            "verification_accuracy": _mean([one for right in answers.values() for one in right]),
+            "verification_balanced": _mean(list(means.values())),
+            "verification_parent_lag": _mean(ages),
+            **{f"verification.{name}": mean for name, mean in means.items()},
+        }
     return found
 
 
@@ -168,16 +181,23 @@ def load_spawner(stage: Stage, task: Any, seed: int) -> Spawner | None:
     if stage.source != "rollouts":
         raise ConfigError(f"spawn is about rollouts, and this stage trains on {stage.source}: take it out")
     if not hasattr(task, "verification"):
-        raise ConfigError(f"spawn: task {task.name!r} does not say how its responses are put to the model to be "
-                          "verified: take it out, or give the task a `verification` (docs/tasks.md)")
+        raise ConfigError(
+            f"spawn: task {task.name!r} does not say how its responses are put to the model to be "
+            "verified: take it out, or give the task a `verification` (docs/tasks.md)"
+        )
     return Spawner(cfg, task, seed)
 
 
 def _named(prompt: Prompt, parent: RolloutGroup, index: int) -> Prompt:
     """A name space of its own: no problem has such an id, and each rollout has at most one child."""
     return msgspec.structs.replace(
-        prompt, prompt_id=f"spawned/{parent.group_id}/{index}/{parent.prompt.prompt_id}", index=parent.prompt.index,
-        visit=parent.prompt.visit, selector=BY_SPAWN, propensity=1.0)
+        prompt,
+        prompt_id=f"spawned/{parent.group_id}/{index}/{parent.prompt.prompt_id}",
+        index=parent.prompt.index,
+        visit=parent.prompt.visit,
+        selector=BY_SPAWN,
+        propensity=1.0,
+    )
 
 
 def _mean(values: list[float]) -> float:

@@ -45,7 +45,7 @@ class Plan:
     def following(self, stage: str) -> str | None:
         """The stage after this one; None after the last."""
         names = list(self.stages)
-        return next(iter(names[names.index(stage) + 1:]), None)
+        return next(iter(names[names.index(stage) + 1 :]), None)
 
     def stage_step(self, stage: str, step: int) -> int:
         """1-based step within a stage."""

@@ -221,8 +221,11 @@ class HubState:
 
 def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str, Selector]:
     """Of each stage that samples, with what it had learnt. Raises ConfigError, DataError."""
-    selectors = {name: load_selector(stage.prompts, cfg.seed, task.size("train"))
-                 for name, stage in cfg.stages.items() if stage.source == "rollouts"}
+    selectors = {
+        name: load_selector(stage.prompts, cfg.seed, task.size("train"))
+        for name, stage in cfg.stages.items()
+        if stage.source == "rollouts"
+    }
     for row in learnt:
         if row.what == "prompts":
             selectors[row.stage].restore(row.place, row.row)
@@ -231,12 +234,17 @@ def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str,
 
 def _schedules(cfg: RunConfig, learnt: list[Learnt]) -> dict[str, Schedule]:
     """Of each stage that samples, with what it had learnt. Raises ConfigError, DataError."""
-    schedules = {name: load_schedule(stage.temperature, cfg.seed, cfg.sampling.temperature)
-                 for name, stage in cfg.stages.items() if stage.source == "rollouts"}
+    schedules = {
+        name: load_schedule(stage.temperature, cfg.seed, cfg.sampling.temperature)
+        for name, stage in cfg.stages.items()
+        if stage.source == "rollouts"
+    }
     for row in learnt:
         if row.what == "temperature":
             schedules[row.stage].restore(row.row)
     return schedules
+
+
 def _spawners(cfg: RunConfig, task: Prompts) -> dict[str, Spawner]:
     found = {name: load_spawner(stage, task, cfg.seed) for name, stage in cfg.stages.items()}
     return {name: spawner for name, spawner in found.items() if spawner is not None}

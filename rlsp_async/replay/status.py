@@ -14,11 +14,22 @@ def status(state: HubState, now: float) -> Status:
     """The run at this moment."""
     stage = state.phase.stage if state.phase else next(reversed(state.cfg.stages))
     first, last = state.plan.first_step[stage], state.plan.last_step[stage]
-    return Status(run=state.cfg.name, stage=stage, phase=_phase(state),
-                  stage_step=max(0, min(state.step, last) - first + 1), stage_steps=last - first + 1, step=state.step,
-                  version=state.version, seconds=now, counts=_counts(state), tokens=state.ledger.tokens(),
-                  metrics=dict(state.metrics), workers=_workers(state, now),
-                  seconds_left=seconds_left(state, now), message=state.message)
+    return Status(
+        run=state.cfg.name,
+        stage=stage,
+        phase=_phase(state),
+        stage_step=max(0, min(state.step, last) - first + 1),
+        stage_steps=last - first + 1,
+        step=state.step,
+        version=state.version,
+        seconds=now,
+        counts=_counts(state),
+        tokens=state.ledger.tokens(),
+        metrics=dict(state.metrics),
+        workers=_workers(state, now),
+        seconds_left=seconds_left(state, now),
+        message=state.message,
+    )
 
 
 def seconds_left(state: HubState, now: float) -> float:
@@ -60,10 +71,18 @@ def _counts(state: HubState) -> dict[str, int]:
     """Slot law, live groups by state, drops by reason, queue depths, leases by kind."""
     ledger = state.ledger
     leased = [lease.kind for lease in state.crew.leases.values()]
-    return {**ledger.counts(), "sampled": ledger.by_state["sampled"], "ready": ledger.by_state["ready"],
-            "training": ledger.by_state["training"], "sampling": leased.count("sample"),
-            "verifying": leased.count("verify"), "capacity": state.stage.capacity if state.stage else 0,
-            "evaluating": sum(h.purpose == "evaluate" for h in ledger.heads.values()),
-            "queue_sample": len(state.to_sample), "queue_verify": len(state.to_verify),
-            "queue_train": len(state.to_train), "duplicates": state.num_duplicates,
-            **{f"dropped.{reason}": num for reason, num in sorted(ledger.dropped.items())}}
+    return {
+        **ledger.counts(),
+        "sampled": ledger.by_state["sampled"],
+        "ready": ledger.by_state["ready"],
+        "training": ledger.by_state["training"],
+        "sampling": leased.count("sample"),
+        "verifying": leased.count("verify"),
+        "capacity": state.stage.capacity if state.stage else 0,
+        "evaluating": sum(h.purpose == "evaluate" for h in ledger.heads.values()),
+        "queue_sample": len(state.to_sample),
+        "queue_verify": len(state.to_verify),
+        "queue_train": len(state.to_train),
+        "duplicates": state.num_duplicates,
+        **{f"dropped.{reason}": num for reason, num in sorted(ledger.dropped.items())},
+    }

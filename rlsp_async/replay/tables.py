@@ -53,8 +53,11 @@ NEWEST_HEAD = """ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, re
     step = excluded.step, dead = excluded.dead, oldest = excluded.oldest, newest = excluded.newest,
     num_rollouts = excluded.num_rollouts, num_verdicts = excluded.num_verdicts,
     body_digest = coalesce(excluded.body_digest, body_digest), why = excluded.why, head = excluded.head"""
-INSERTS = {"groups": ("INSERT", 18, NEWEST_HEAD), "bodies": ("INSERT OR IGNORE", 2, ""),
-           "verdicts": ("INSERT OR IGNORE", 2, "")}
+INSERTS = {
+    "groups": ("INSERT", 18, NEWEST_HEAD),
+    "bodies": ("INSERT OR IGNORE", 2, ""),
+    "verdicts": ("INSERT OR IGNORE", 2, ""),
+}
 """Table -> verb, columns, what becomes of a row that is there: the newest head counts, the first body and verdicts."""
 
 

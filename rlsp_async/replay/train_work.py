@@ -36,8 +36,15 @@ def next_train_job(state: HubState, out: Effects, now: float) -> TrainJob | None
             out.wants.append(manifest.step)
         return None
     state.to_train.popleft()
-    return TrainJob(batch=Batch(stage=manifest.stage, step=manifest.step, groups=groups,
-                                last_of_stage=manifest.last_of_stage, stage_step=manifest.stage_step))
+    return TrainJob(
+        batch=Batch(
+            stage=manifest.stage,
+            step=manifest.step,
+            groups=groups,
+            last_of_stage=manifest.last_of_stage,
+            stage_step=manifest.stage_step,
+        )
+    )
 
 
 def _groups_of(state: HubState, manifest: Manifest) -> list[VerifiedGroup] | None:
@@ -67,11 +74,19 @@ def _choose(state: HubState, out: Effects, now: float) -> bool:
     ids = [head.group_id for head in chosen]
     assert not any(is_stale(head, step, stage.max_lag) for head in chosen), (step, chosen)
     out.records.extend(state.ledger.take(group_id, step) for group_id in ids)
-    manifest = Manifest(step=step, stage=phase.stage, stage_step=state.plan.stage_step(phase.stage, step), groups=ids,
-                        last_of_stage=step == state.plan.last_step[phase.stage], oldest=[h.oldest for h in chosen],
-                        uses=[h.uses + 1 for h in chosen],
-                        propensities=[propensity for _, propensity in batch],
-                        replayed=mend(state, out, chosen, step), incarnation=state.incarnation, at_s=now)
+    manifest = Manifest(
+        step=step,
+        stage=phase.stage,
+        stage_step=state.plan.stage_step(phase.stage, step),
+        groups=ids,
+        last_of_stage=step == state.plan.last_step[phase.stage],
+        oldest=[h.oldest for h in chosen],
+        uses=[h.uses + 1 for h in chosen],
+        propensities=[propensity for _, propensity in batch],
+        replayed=mend(state, out, chosen, step),
+        incarnation=state.incarnation,
+        at_s=now,
+    )
     out.records.append(manifest)
     remember(state, out, chosen, step)
     state.manifests[step] = manifest
@@ -122,8 +137,12 @@ def accept_report(state: HubState, out: Effects, report: StepReport, now: float)
 def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -> None:
     manifest = state.manifests[report.step]
     if manifest.last_of_stage and report.weights is None:
-        fail_run(state, out, f"stage {manifest.stage}: the learner published no weights after its last step "
-                 f"{report.step}", now)
+        fail_run(
+            state,
+            out,
+            f"stage {manifest.stage}: the learner published no weights after its last step {report.step}",
+            now,
+        )
         return
     stage = state.plan.stages[manifest.stage]
     out.lines.extend(step_lines(state, manifest, report, now))
@@ -176,7 +195,7 @@ def may_come_again(state: HubState) -> bool:
 
 def _remember_checkpoint(state: HubState, report: StepReport) -> None:
     if report.checkpoint not in state.checkpoints:
-        state.checkpoints = sorted({*state.checkpoints, report.checkpoint})[-state.cfg.learner.keep_checkpoints:]
+        state.checkpoints = sorted({*state.checkpoints, report.checkpoint})[-state.cfg.learner.keep_checkpoints :]
 
 
 def _forget(state: HubState) -> int:
@@ -209,8 +228,11 @@ def _carried(state: HubState, ended: str) -> set[int]:
     if name is None or state.plan.stages[name].source != "rollouts":
         return set()
     stage, step = state.plan.stages[name], state.last_manifest + 1
-    fit = [head for head in state.ledger.ready.values()
-           if head.provenance == "rollout" and returns(head, step, stage.max_lag, stage.max_uses)]
+    fit = [
+        head
+        for head in state.ledger.ready.values()
+        if head.provenance == "rollout" and returns(head, step, stage.max_lag, stage.max_uses)
+    ]
     return {head.group_id for head in carried(state.choices[name].cfg, fit, stage.capacity)}
 
 
@@ -227,8 +249,11 @@ def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int
 
 def _first_step(state: HubState, hello: Hello) -> int:
     """The first step that a learner is sent when it comes."""
-    if state.weights is not None and state.weights.version <= hello.step <= state.step and (
-            hello.step in state.manifests and hello.incarnation != state.weights.incarnation):
+    if (
+        state.weights is not None
+        and state.weights.version <= hello.step <= state.step
+        and (hello.step in state.manifests and hello.incarnation != state.weights.incarnation)
+    ):
         return hello.step  # it answers from its checkpoint and publishes again: memory is empty after a reboot
     return min(max(hello.step, 0), state.step) + 1
 
@@ -241,13 +266,23 @@ def learner_came(state: HubState, out: Effects, hello: Hello, now: float) -> Non
     state.learner_step = hello.step
     start = _first_step(state, hello)
     if hello.step > state.last_manifest:
-        fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
-                 f"{state.last_manifest}: they belong to different runs, or the journal lost its end", now)
+        fail_run(
+            state,
+            out,
+            f"{hello.worker} starts from step {hello.step}, but the journal knows no step after "
+            f"{state.last_manifest}: they belong to different runs, or the journal lost its end",
+            now,
+        )
         return
     missing = [step for step in range(start, state.last_manifest + 1) if step not in state.manifests]
     if missing:
-        fail_run(state, out, f"{hello.worker} starts from step {hello.step}, but the batch of step {missing[0]} is no "
-                 "longer in the journal: an older checkpoint than the kept ones was loaded", now)
+        fail_run(
+            state,
+            out,
+            f"{hello.worker} starts from step {hello.step}, but the batch of step {missing[0]} is no "
+            "longer in the journal: an older checkpoint than the kept ones was loaded",
+            now,
+        )
         return
     held = {lease.key for lease in state.crew.leases.values() if lease.kind == "train"}
     _close_unreported(state, out, hello, held, now)

@@ -32,8 +32,10 @@ def next_verify_job(state: HubState, out: Effects, worker: Worker, now: float) -
 def verify_job(state: HubState, group_id: int) -> VerifyJob:
     """Texts of one group, in rollout order."""
     group = state.ledger.bodies[group_id]
-    items = [VerifyItem(prompt=group.prompt.text, response=rollout.text, answer=group.prompt.answer)
-             for rollout in group.rollouts]
+    items = [
+        VerifyItem(prompt=group.prompt.text, response=rollout.text, answer=group.prompt.answer)
+        for rollout in group.rollouts
+    ]
     return VerifyJob(group_id=group_id, task=group.prompt.task, items=items)
 
 

@@ -28,11 +28,22 @@ def watch(state: HubState, out: Effects, now: float) -> None:
         return
     still_s, stall_s = now - state.progress_s, state.cfg.replay.stall_s
     if still_s > stall_s:
-        fail_run(state, out, f"nothing moved for {still_s:.0f} s (replay.stall_s = {stall_s:g}), "
-                 f"since {state.progress_what}: {waiting_for(state, now)}", now)
+        fail_run(
+            state,
+            out,
+            f"nothing moved for {still_s:.0f} s (replay.stall_s = {stall_s:g}), "
+            f"since {state.progress_what}: {waiting_for(state, now)}",
+            now,
+        )
     elif still_s > stall_s / 2:
-        _warn(state, out, ("nothing moved", state.progress_s), f"nothing moved for {still_s:.0f} s, since "
-              f"{state.progress_what}: {waiting_for(state, now)}; the run is stopped after {stall_s:g} s", now)
+        _warn(
+            state,
+            out,
+            ("nothing moved", state.progress_s),
+            f"nothing moved for {still_s:.0f} s, since "
+            f"{state.progress_what}: {waiting_for(state, now)}; the run is stopped after {stall_s:g} s",
+            now,
+        )
     else:
         slow = _slow_step(state, now)
         if slow:
@@ -57,7 +68,7 @@ def _slow_step(state: HubState, now: float) -> str:
     usual_s, held_s = median(state.step_seconds), now - max(lease.since_s, state.stepped_s)
     if held_s <= max(SLOW_S, SLOW * usual_s):
         return ""
-    return (f"{lease.worker} has held step {lease.key} for {held_s:.0f} s; its steps usually take {usual_s:.1f} s")
+    return f"{lease.worker} has held step {lease.key} for {held_s:.0f} s; its steps usually take {usual_s:.1f} s"
 
 
 def waiting_for(state: HubState, now: float) -> str:

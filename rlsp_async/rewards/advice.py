@@ -16,7 +16,7 @@ def refuse(where: str, reward: Reward, released: bool) -> None:
     """Raises ConfigError for an exploration reward that the released server's form does not have."""
     if released and reward.explore not in ("none", "len_inv"):
         raise ConfigError(
-            f"{where}.explore = {reward.explore!r}, but the algorithm's reward_form = \"released\" pays -C / length "
+            f'{where}.explore = {reward.explore!r}, but the algorithm\'s reward_form = "released" pays -C / length '
             'and nothing else; set explore to "len_inv" or "none", or reward_form to "eq1"'
         )
 
@@ -45,7 +45,7 @@ def warnings(where: str, reward: Reward, longest_tokens: int, released: bool) ->
     if condition is None:
         return []
     if reward.explore in SHAPES and resolved_scale(reward, longest_tokens, released) == 0:
-        cure = 'raise alpha above 0, or name a number' if reward.scale == "auto" else 'or say explore = "none"'
+        cure = "raise alpha above 0, or name a number" if reward.scale == "auto" else 'or say explore = "none"'
         return [f"{where}.scale is 0: exploration is not paid at all; {cure}"]
     if condition.holds:
         return []
@@ -70,7 +70,7 @@ def missing(where: str, reward: Reward, num_rollouts: int, verifier: str) -> lis
     ours = "." not in verifier and "/" not in verifier
     if reward.explore == "judge" and ours and verifier != "judge":
         return [
-            f"{where}: explore = \"judge\" pays the part \"judge\" of the verdicts, and "
+            f'{where}: explore = "judge" pays the part "judge" of the verdicts, and '
             f"{f'verifier {verifier!r}' if verifier else 'the verifier of the task'} gives none; set task.verifier"
         ]
     return []

@@ -17,7 +17,10 @@ from rlsp_async.rewards import explore
 from rlsp_async.rewards.explore import Reals
 
 _LENGTH_FORMS: dict[str, Callable[[Reals, float], Reals]] = {
-    "len_inv": explore.len_inv, "len_inv_sqrt": explore.len_inv_sqrt, "len_exp": explore.len_exp}
+    "len_inv": explore.len_inv,
+    "len_inv_sqrt": explore.len_inv_sqrt,
+    "len_exp": explore.len_exp,
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ def compose(correct_B: Reals, explore_B: Reals | None, alpha: float, clip: float
     return Composed(np.clip(outcome_B + extra_B, -clip, clip), outcome_B, extra_B)
 
 
-def released(correct_B: Reals, boxed_B: Reals, chars_B: Reals, scale: float, clip: float,
-             judge_B: Reals | None = None) -> Composed:
+def released(
+    correct_B: Reals, boxed_B: Reals, chars_B: Reals, scale: float, clip: float, judge_B: Reals | None = None
+) -> Composed:
     """What RLSP's released reward server computes (openrlhf/cli/orm_server_efficient.py), which is not Eq. 1.
 
     `boxed_B` 1 where there is an answer, `chars_B` characters before it. Without an answer the base is -0.5; the

@@ -80,5 +80,9 @@ def _num_operators(expression: str) -> int:
 def _figures(hits: list[bool]) -> dict[str, float]:
     """Counts of distinct attempts, in order; True: it met the target."""
     num = float(len(hits))
-    return {"backtracks": float(hits[:-1].count(False)), "checks": num, "alternatives": max(0.0, num - 1.0),
-            "search_steps": num}
+    return {
+        "backtracks": float(hits[:-1].count(False)),
+        "checks": num,
+        "alternatives": max(0.0, num - 1.0),
+        "search_steps": num,
+    }

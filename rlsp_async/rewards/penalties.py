@@ -41,13 +41,15 @@ def garbled_share(text: str) -> float:
     return bad / len(text) if text else 0.0
 
 
-def find(names: Sequence[str], responses: Sequence[npt.NDArray[np.int32]], texts: Sequence[str],
-         cut_B: Bools) -> dict[str, Bools]:
+def find(
+    names: Sequence[str], responses: Sequence[npt.NDArray[np.int32]], texts: Sequence[str], cut_B: Bools
+) -> dict[str, Bools]:
     """Who has each of the named faults."""
     rules: dict[str, Callable[[], Bools]] = {
         "repetition": lambda: np.array([repeated_share(ids) > REPEATED_SHARE for ids in responses], dtype=np.bool_),
         "over_long": lambda: cut_B,
-        "garbled": lambda: np.array([garbled_share(text) > GARBLED_SHARE for text in texts], dtype=np.bool_)}
+        "garbled": lambda: np.array([garbled_share(text) > GARBLED_SHARE for text in texts], dtype=np.bool_),
+    }
     return {name: rules[name]() for name in names}
 
 

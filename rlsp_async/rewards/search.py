@@ -35,8 +35,11 @@ _AGAIN = r"(?: just| now| quickly| first| also| at least)?"
 PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
     "backtracks": (
         # "wait" at the head of a clause; never "wait for the bus", "had to wait 5 minutes"
-        ("wait", r"(?:^|[,:(*]|\s-)\W{0,3}(?:(?:but|oh|hmm|ah|no|ok|okay|so|and|actually)\W{1,3}){0,3}wait\b"
-                 r"(?!\s+(?:for|until|till|on|time|an?|another|\d))"),
+        (
+            "wait",
+            r"(?:^|[,:(*]|\s-)\W{0,3}(?:(?:but|oh|hmm|ah|no|ok|okay|so|and|actually)\W{1,3}){0,3}wait\b"
+            r"(?!\s+(?:for|until|till|on|time|an?|another|\d))",
+        ),
         ("wrong", rf"\b(?:that|this|it|which|something){_IS} wrong\b"),
         ("incorrect", rf"\b(?:that|this|it|which){_IS} incorrect\b"),
         ("not right", rf"\b(?:that|this|it|which){_IS} not(?: quite)? right\b"),
@@ -83,13 +86,27 @@ PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("can also", r"\b(?:i|we|one) can also\b"),
         ("try something", r"\btry something (?:else|different)\b"),
     ),
-}  # fmt: skip
+}
 """Kind -> (words that must be there for a look to be worth it, pattern within one lower-case sentence)."""
 
-_COMPILED = {kind: tuple((word, re.compile(pattern)) for word, pattern in patterns)
-             for kind, patterns in PATTERNS.items()}  # fmt: skip
-_SPELLING = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "\u00b4": "'", "`": "'",
-                           "\u2014": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\u00a0": " "})  # fmt: skip
+_COMPILED = {
+    kind: tuple((word, re.compile(pattern)) for word, pattern in patterns) for kind, patterns in PATTERNS.items()
+}
+_SPELLING = str.maketrans(
+    {
+        "\u2019": "'",
+        "\u2018": "'",
+        "\u02bc": "'",
+        "\uff07": "'",
+        "\u00b4": "'",
+        "`": "'",
+        "\u2014": "-",
+        "\u2013": "-",
+        "\u2010": "-",
+        "\u2011": "-",
+        "\u00a0": " ",
+    }
+)
 _END = re.compile(r"(?<=[.!?\u3002])\s|[\n\r;]")
 _WORD = re.compile(r"[^\W_]+")
 Words = frozenset[str]

@@ -92,8 +92,10 @@ def choose_engine(cfg: RunConfig, model_dir: Path) -> tuple[str, str]:
     asked = cfg.sampler.engine
     if asked != "auto":
         if asked == "vllm" and not has_vllm():
-            raise MachineError("sampler.engine is \"vllm\" but vllm is not installed: run ./launch/setup.sh (CPU) "
-                               "or pip install 'rlsp_async[vllm]' (GPU), or set sampler.engine = \"torch\"")
+            raise MachineError(
+                'sampler.engine is "vllm" but vllm is not installed: run ./launch/setup.sh (CPU) '
+                "or pip install 'rlsp_async[vllm]' (GPU), or set sampler.engine = \"torch\""
+            )
         return asked, "sampler.engine asks for it"
     return _choose(read_model_info(model_dir), has_vllm(), has_cuda())
 

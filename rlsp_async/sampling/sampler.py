@@ -45,7 +45,13 @@ class Sampler:
     """`async with Sampler(cfg, model_dir, "sampler-0") as sampler: group = await sampler.sample(job)`."""
 
     def __init__(
-        self, cfg: RunConfig, model_dir: Path, worker: str, *, engine: Engine | None = None, codec: Codec | None = None,
+        self,
+        cfg: RunConfig,
+        model_dir: Path,
+        worker: str,
+        *,
+        engine: Engine | None = None,
+        codec: Codec | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`engine` and `codec` replace the run's own, for tests."""
@@ -70,8 +76,9 @@ class Sampler:
         log.info("engine started", engine=self._engine.name, seconds=round(self._meter.now() - started, 2))
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self._engine.close()
 
     @property
@@ -103,8 +110,15 @@ class Sampler:
         finally:
             self._in_flight.discard(flight)
         self._meter.add_group(len(rollouts), sum(len(rollout.token_ids) // 4 for rollout in rollouts))
-        return RolloutGroup(group_id=job.group_id, prompt=job.prompt, prompt_ids=pack_ints(prompt_ids),
-                            sampling=job.sampling, rollouts=rollouts, purpose=job.purpose, stage=job.stage)
+        return RolloutGroup(
+            group_id=job.group_id,
+            prompt=job.prompt,
+            prompt_ids=pack_ints(prompt_ids),
+            sampling=job.sampling,
+            rollouts=rollouts,
+            purpose=job.purpose,
+            stage=job.stage,
+        )
 
     async def load(self, ref: WeightsRef) -> float:
         """Serves a version, or raises WeightsError and serves nothing. Returns the probe's largest error.
@@ -141,8 +155,10 @@ class Sampler:
                 self._engine.expect(ref.probe)
             error = largest_error(ref.probe, await self._engine.score(ints(ref.probe.ids).tolist()))
             if error > self._tolerance:
-                raise WeightsError(f"version {ref.version}: the probe's log-probs are off by {error:.3g}, tolerance "
-                                   f"{self._tolerance:.3g}; the {self._engine.name} engine computes with other weights")
+                raise WeightsError(
+                    f"version {ref.version}: the probe's log-probs are off by {error:.3g}, tolerance "
+                    f"{self._tolerance:.3g}; the {self._engine.name} engine computes with other weights"
+                )
         except WeightsError as e:
             self._refuse(str(e))
             raise
@@ -189,8 +205,10 @@ class Sampler:
     async def _rollouts(self, prompt_ids: list[int], settings: GenerateSettings, job: SampleJob) -> list[Rollout]:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._rollout(index, prompt_ids, settings))
-                         for index in range(job.sampling.rollouts)]
+                tasks = [
+                    group.create_task(self._rollout(index, prompt_ids, settings))
+                    for index in range(job.sampling.rollouts)
+                ]
         except* (EngineError, DataError) as failures:
             raise _first(failures) from failures
         return [task.result() for task in tasks]
@@ -199,9 +217,14 @@ class Sampler:
         started = self._meter.now()
         completion = await self._engine.generate(prompt_ids, settings)
         return Rollout(
-            index=index, token_ids=pack_ints(completion.token_ids), logprobs=pack_floats(completion.logprobs),
-            versions=pack_ints(completion.versions), text=self._text(completion), finish=completion.finish,
-            sampler=self.worker, seconds=self._meter.now() - started,
+            index=index,
+            token_ids=pack_ints(completion.token_ids),
+            logprobs=pack_floats(completion.logprobs),
+            versions=pack_ints(completion.versions),
+            text=self._text(completion),
+            finish=completion.finish,
+            sampler=self.worker,
+            seconds=self._meter.now() - started,
         )
 
     def _text(self, completion: Completion) -> str:
@@ -216,10 +239,15 @@ class Sampler:
         if num_prompt_tokens == 0:
             raise DataError(f"prompt {job.prompt.prompt_id!r} has no tokens")
         if room < 1:
-            raise DataError(f"prompt {job.prompt.prompt_id!r} has {num_prompt_tokens} tokens, the window is "
-                            f"{self._engine.window}: at least one token must be left for the response")
-        return GenerateSettings(max_new_tokens=min(job.sampling.max_new_tokens, room),
-                                temperature=job.sampling.temperature, stop_ids=self._codec.stop_ids)
+            raise DataError(
+                f"prompt {job.prompt.prompt_id!r} has {num_prompt_tokens} tokens, the window is "
+                f"{self._engine.window}: at least one token must be left for the response"
+            )
+        return GenerateSettings(
+            max_new_tokens=min(job.sampling.max_new_tokens, room),
+            temperature=job.sampling.temperature,
+            stop_ids=self._codec.stop_ids,
+        )
 
     def _chosen_engine(self) -> Engine:
         name, self._why_engine = choose_engine(self._cfg, self._model_dir)

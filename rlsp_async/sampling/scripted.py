@@ -30,8 +30,14 @@ class ScriptedEngine:
     name = "scripted"
 
     def __init__(
-        self, *, script: Script | None = None, seed: int = 0, vocab: tuple[int, int] = (3, 100),
-        length: tuple[int, int] = (4, 12), latency_s: float = 0.0, window: int = 512,
+        self,
+        *,
+        script: Script | None = None,
+        seed: int = 0,
+        vocab: tuple[int, int] = (3, 100),
+        length: tuple[int, int] = (4, 12),
+        latency_s: float = 0.0,
+        window: int = 512,
     ) -> None:
         self.window = window
         self.latency_s = latency_s
@@ -69,8 +75,12 @@ class ScriptedEngine:
             self._check()
             versions.append(self._version)
         logprobs = np.full(len(ids), -0.5 / settings.temperature, dtype=np.float32)
-        return Completion(token_ids=np.asarray(ids, dtype=np.int32), logprobs=logprobs,
-                          versions=np.asarray(versions, dtype=np.int32), finish="stop" if finish else "length")
+        return Completion(
+            token_ids=np.asarray(ids, dtype=np.int32),
+            logprobs=logprobs,
+            versions=np.asarray(versions, dtype=np.int32),
+            finish="stop" if finish else "length",
+        )
 
     async def load_weights(self, path: Path, version: int) -> None:
         self._check()

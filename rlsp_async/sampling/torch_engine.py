@@ -239,8 +239,10 @@ def _reject_all(futures: Sequence[asyncio.Future[Any]], reason: str) -> None:
 
 def _completion(row: Row) -> Completion:
     return Completion(
-        token_ids=np.asarray(row.tokens, dtype=np.int32), logprobs=np.asarray(row.logprobs, dtype=np.float32),
-        versions=np.asarray(row.versions, dtype=np.int32), finish="stop" if row.is_stopped else "length",
+        token_ids=np.asarray(row.tokens, dtype=np.int32),
+        logprobs=np.asarray(row.logprobs, dtype=np.float32),
+        versions=np.asarray(row.versions, dtype=np.int32),
+        finish="stop" if row.is_stopped else "length",
     )
 
 

@@ -33,8 +33,12 @@ _FUSED = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
-_NORMS = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm",
-          "q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm"}
+_NORMS = {
+    "norm1": "input_layernorm",
+    "norm2": "post_attention_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+}
 
 
 class TorchModel:
@@ -69,8 +73,9 @@ class TorchModel:
         fused = {part: _fuse(tensors, names) for part, names in self._parts.items()}
         for part, weight in self._weights.items():
             if fused[part].shape != weight.shape:
-                raise WeightsError(f"{path}: {self._parts[part]} has shape {tuple(fused[part].shape)}, the model "
-                                   f"{tuple(weight.shape)}")
+                raise WeightsError(
+                    f"{path}: {self._parts[part]} has shape {tuple(fused[part].shape)}, the model {tuple(weight.shape)}"
+                )
         for part, weight in self._weights.items():
             weight.copy_(fused[part])
 
@@ -98,8 +103,10 @@ class TorchModel:
         qkv = qkv.view(*x_BTE.shape[:2], heads + 2 * kv_heads, self.head_dim)
         qk, v = qkv[:, :, : heads + kv_heads], qkv[:, :, heads + kv_heads :]
         if f"{layer}.q_norm" in self._weights:
-            qk = torch.cat((self._norm(qk[:, :, :heads], f"{layer}.q_norm"),
-                            self._norm(qk[:, :, heads:], f"{layer}.k_norm")), dim=2)
+            qk = torch.cat(
+                (self._norm(qk[:, :, :heads], f"{layer}.q_norm"), self._norm(qk[:, :, heads:], f"{layer}.k_norm")),
+                dim=2,
+            )
         half = self.head_dim // 2  # the sine table carries the sign of the first half
         turned = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
         qk = (qk * cos_BTD).addcmul_(turned, sin_BTD).transpose(1, 2)
@@ -141,13 +148,18 @@ def attend_cached(q: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask_BL: Tensor) ->
 def _check_family(config: Any, model_dir: Path) -> None:
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     sliding = getattr(config, "use_sliding_window", config.model_type == "mistral") and config.sliding_window
-    odd = [what for what, is_odd in (
-        (f"model_type {config.model_type!r}", config.model_type not in KINDS),
-        (f"rope type {rope!r}", rope not in ROPE_TYPES), ("a sliding window", bool(sliding)),
-        (f"activation {config.hidden_act!r}", config.hidden_act != "silu")) if is_odd]
+    odd = [
+        what
+        for what, is_odd in (
+            (f"model_type {config.model_type!r}", config.model_type not in KINDS),
+            (f"rope type {rope!r}", rope not in ROPE_TYPES),
+            ("a sliding window", bool(sliding)),
+            (f"activation {config.hidden_act!r}", config.hidden_act != "silu"),
+        )
+        if is_odd
+    ]
     if odd:
-        raise DataError(f"{model_dir}: the torch engine does not compute {', '.join(odd)}; "
-                        "set sampler.engine = \"vllm\"")
+        raise DataError(f'{model_dir}: the torch engine does not compute {", ".join(odd)}; set sampler.engine = "vllm"')
 
 
 def _rope_tables(config: Any, window: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:

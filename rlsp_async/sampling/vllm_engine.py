@@ -96,17 +96,23 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
-            max_tokens=min(settings.max_new_tokens, self.window - len(prompt_ids)), temperature=settings.temperature,
-            logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY,
-            stop_token_ids=list(settings.stop_ids), ignore_eos=True,  # the stop ids alone decide
+            max_tokens=min(settings.max_new_tokens, self.window - len(prompt_ids)),
+            temperature=settings.temperature,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            stop_token_ids=list(settings.stop_ids),
+            ignore_eos=True,  # the stop ids alone decide
         )
         output = (await self._request(prompt_ids, params)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a completion with {output.finish_reason!r}")
         logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids, strict=True)]
         return Completion(
-            token_ids=np.asarray(output.token_ids, dtype=np.int32), logprobs=np.asarray(logprobs, dtype=np.float32),
-            versions=versions_of(output.weight_versions, len(output.token_ids)), finish=output.finish_reason,
+            token_ids=np.asarray(output.token_ids, dtype=np.int32),
+            logprobs=np.asarray(logprobs, dtype=np.float32),
+            versions=versions_of(output.weight_versions, len(output.token_ids)),
+            finish=output.finish_reason,
         )
 
     async def load_weights(self, path: Path, version: int) -> None:
@@ -133,8 +139,9 @@ class VllmEngine:
 
         params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
         entries = (await self._request(ids, params)).prompt_logprobs
-        return np.asarray([entry[token].logprob for entry, token in zip(entries[1:], ids[1:], strict=True)],
-                          dtype=np.float32)
+        return np.asarray(
+            [entry[token].logprob for entry, token in zip(entries[1:], ids[1:], strict=True)], dtype=np.float32
+        )
 
     async def close(self) -> None:
         """Aborts what runs, ends the child, then the thread."""
@@ -204,8 +211,11 @@ class VllmEngine:
 
             torch._dynamo.config.disable = True
             torch.set_num_threads(self._threads)
-        arguments = AsyncEngineArgs(**self._arguments, worker_extension_cls=EXTENSION,
-                                    weight_transfer_config=WeightTransferConfig(backend=BACKEND))
+        arguments = AsyncEngineArgs(
+            **self._arguments,
+            worker_extension_cls=EXTENSION,
+            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+        )
         config = arguments.create_engine_config()
         if self._cpu:  # vLLM has just set "spawn"; a forked child inherits the imports
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"

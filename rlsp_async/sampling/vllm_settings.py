@@ -62,8 +62,10 @@ def window(cfg: RunConfig, info: ModelInfo, cpu: bool) -> int:
     value_bytes = 4 if cfg.model.dtype == "float32" else 2
     room = _cache_bytes(cfg) // (info.kv_values_per_token * value_bytes)
     if cpu and room < tokens:
-        raise ConfigError(f"sampler.memory = {cfg.sampler.memory} GiB holds {room} tokens of KV cache, one sequence "
-                          f"may have {tokens}: raise sampler.memory or lower sampling.max_new_tokens")
+        raise ConfigError(
+            f"sampler.memory = {cfg.sampler.memory} GiB holds {room} tokens of KV cache, one sequence "
+            f"may have {tokens}: raise sampler.memory or lower sampling.max_new_tokens"
+        )
     return tokens
 
 

@@ -86,8 +86,14 @@ class Addition:
         return word_tokenizer()
 
     def _as_prompt(self, split: Split, index: int, numbers: tuple[int, ...]) -> Prompt:
-        return Prompt(prompt_id=f"addition/{split}/{index}", task=self.name, text=f"{problem_text(numbers)} <think>",
-                      answer=str(sum(numbers)), index=index, source="addition generator")
+        return Prompt(
+            prompt_id=f"addition/{split}/{index}",
+            task=self.name,
+            text=f"{problem_text(numbers)} <think>",
+            answer=str(sum(numbers)),
+            index=index,
+            source="addition generator",
+        )
 
     def _draw(self, index: int) -> tuple[tuple[int, ...], random.Random]:
         rng = random.Random(f"addition/{self._seed}/{index}")
@@ -120,7 +126,7 @@ def heldout_problems(cfg: Config) -> list[tuple[int, ...]]:
 
 
 def problem_text(numbers: tuple[int, ...]) -> str:
-    """"3 4 7 + 1 0 9"."""
+    """ "3 4 7 + 1 0 9"."""
     return " + ".join(" ".join(str(number)) for number in numbers)
 
 

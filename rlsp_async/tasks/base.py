@@ -72,7 +72,7 @@ def load_task(section: config.Task, seed: int) -> Task:
 
 def no_demonstration(name: str) -> DataError:
     """The error of a task that has no demonstrations."""
-    return DataError(f"task {name!r} has no demonstrations: take source = \"demonstrations\" out of the stages")
+    return DataError(f'task {name!r} has no demonstrations: take source = "demonstrations" out of the stages')
 
 
 def _options(section: config.Task, kind: type[Any]) -> Any:

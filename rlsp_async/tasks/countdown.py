@@ -65,8 +65,13 @@ def _item(cfg: Config, row: Row, where: str, source: str) -> Item:
     solution = row.get("solution")
     text = cfg.template.replace("{numbers}", str(numbers)).replace("{target}", str(target))
     answer = f"{' '.join(map(str, numbers))} -> {target}"
-    return Item(prompt=text, answer=answer, source=source, content=f"{sorted(numbers)} -> {target}",
-                response=f"<answer>{solution}</answer>" if isinstance(solution, str) else "")
+    return Item(
+        prompt=text,
+        answer=answer,
+        source=source,
+        content=f"{sorted(numbers)} -> {target}",
+        response=f"<answer>{solution}</answer>" if isinstance(solution, str) else "",
+    )
 
 
 def _manner(cfg: Config) -> Manner:

@@ -54,8 +54,7 @@ def splits(path: Path) -> dict[str, list[Path]]:
 def _rows_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.iterdir()
-                  if file.is_file() and suffix_of(file) and file.name not in _NO_ROWS)
+    return sorted(file for file in folder.iterdir() if file.is_file() and suffix_of(file) and file.name not in _NO_ROWS)
 
 
 def _saved(folder: Path) -> list[Path]:

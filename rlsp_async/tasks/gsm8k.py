@@ -45,8 +45,14 @@ def load(cfg: Config, seed: int) -> Rows:
 
 
 def _rows(cfg: Config, split: str) -> jsonl.Config:
-    return jsonl.Config(path_train="", chat=cfg.chat, system=cfg.system, template=cfg.template, limit=cfg.limit,
-                        response_field="solution" if split == "train" else "")
+    return jsonl.Config(
+        path_train="",
+        chat=cfg.chat,
+        system=cfg.system,
+        template=cfg.template,
+        limit=cfg.limit,
+        response_field="solution" if split == "train" else "",
+    )
 
 
 def _boxed(item: Item) -> Item:

@@ -47,8 +47,10 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def load(cfg: Config, seed: int) -> Rows:
     """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
-    splits: dict[Split, list[Item]] = {"train": _read(cfg, cfg.path_train, "train") if cfg.path_train else [],
-                                       "test": _read(cfg, cfg.path_test, "test")}
+    splits: dict[Split, list[Item]] = {
+        "train": _read(cfg, cfg.path_train, "train") if cfg.path_train else [],
+        "test": _read(cfg, cfg.path_test, "test"),
+    }
     return Rows("hendrycks_math", _manner(cfg), splits, deduplicate=cfg.deduplicate)
 
 

@@ -53,8 +53,9 @@ class Rows:
 
     verified_by = VERIFIED_BY
 
-    def __init__(self, name: str, manner: Manner, splits: dict[Split, list[Item]], *,
-                 deduplicate: Deduplicate = "exact") -> None:
+    def __init__(
+        self, name: str, manner: Manner, splits: dict[Split, list[Item]], *, deduplicate: Deduplicate = "exact"
+    ) -> None:
         self.name = name
         self.verifier = manner.verifier
         self._manner = manner
@@ -73,9 +74,16 @@ class Rows:
     def prompt(self, split: Split, index: int) -> Prompt:
         """Row `index` of a split. Raises DataError beyond its end."""
         manner, item = self._manner, self._item(split, index)
-        return Prompt(prompt_id=f"{self.name}/{split}/{index}", task=self.name, answer=item.answer, index=index,
-                      text=manner.template.replace("{prompt}", item.prompt), chat=manner.chat, system=manner.system,
-                      source=item.source)
+        return Prompt(
+            prompt_id=f"{self.name}/{split}/{index}",
+            task=self.name,
+            answer=item.answer,
+            index=index,
+            text=manner.template.replace("{prompt}", item.prompt),
+            chat=manner.chat,
+            system=manner.system,
+            source=item.source,
+        )
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """Of the training rows with a response number `index`, from the start again after the last.
@@ -100,10 +108,17 @@ class Rows:
         train, test = self._places("train"), self._places("test")
         if self._near is None:
             self._near = near_repeats(train, test)[1]
-        return Overlap(train=len(train), test=len(test), removed=len(self._removed),
-                       removed_pairs=self._removed[:EXAMPLES], near=len(self._near), near_pairs=self._near[:EXAMPLES],
-                       near_removed=self._near_removed, repeated_train=num_repeated(train),
-                       repeated_test=num_repeated(test))
+        return Overlap(
+            train=len(train),
+            test=len(test),
+            removed=len(self._removed),
+            removed_pairs=self._removed[:EXAMPLES],
+            near=len(self._near),
+            near_pairs=self._near[:EXAMPLES],
+            near_removed=self._near_removed,
+            repeated_train=num_repeated(train),
+            repeated_test=num_repeated(test),
+        )
 
     def _remove(self) -> None:
         before = len(self._splits["train"])
@@ -113,8 +128,10 @@ class Rows:
             kept, self._near = near_repeats(self._places("train"), self._places("test"))
             self._keep(kept)
         if before and not self._splits["train"]:
-            raise DataError(f"{self.name}: each of the {before} training rows stands in the test split, too; name "
-                            "other rows for one of them, or set deduplicate = \"off\"")
+            raise DataError(
+                f"{self.name}: each of the {before} training rows stands in the test split, too; name "
+                'other rows for one of them, or set deduplicate = "off"'
+            )
 
     def _keep(self, indices: list[int]) -> None:
         rows = self._splits["train"]

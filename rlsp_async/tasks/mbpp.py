@@ -58,10 +58,16 @@ def _item(cfg: Config, row: Row, where: str, source: str) -> Item:
     setup = row.get("test_imports") or row.get("test_setup_code") or []
     lines = [*([setup] if isinstance(setup, str) else setup), *tests]
     prompt = text_field(row, "prompt" if "prompt" in row else "text", where)
-    shown = re.sub(r"\{(prompt|tests)\}", lambda place: {"prompt": prompt, "tests": "\n".join(tests)}[place[1]],
-                   cfg.template)
-    return Item(prompt=shown, answer="\n".join(lines), source=source, content=prompt,
-                response=f"```python\n{text_field(row, 'code', where).strip()}\n```")
+    shown = re.sub(
+        r"\{(prompt|tests)\}", lambda place: {"prompt": prompt, "tests": "\n".join(tests)}[place[1]], cfg.template
+    )
+    return Item(
+        prompt=shown,
+        answer="\n".join(lines),
+        source=source,
+        content=prompt,
+        response=f"```python\n{text_field(row, 'code', where).strip()}\n```",
+    )
 
 
 def _manner(cfg: Config) -> Manner:

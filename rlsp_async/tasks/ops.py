@@ -100,8 +100,11 @@ class Ops:
         if index >= len(tests):
             raise DataError(f"ops: test prompt {index} asked for, there are {len(tests)}; lower evaluation.prompts")
         prompt = self._as_prompt(split, index, tests[index])
-        return self._proposed(prompt, random.Random(f"ops/verify/{self._seed}/test/{index}"))[0] if (
-            self._cfg.verify_test) else prompt
+        return (
+            self._proposed(prompt, random.Random(f"ops/verify/{self._seed}/test/{index}"))[0]
+            if (self._cfg.verify_test)
+            else prompt
+        )
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """Training prompt `index` and the teacher's response to it."""
@@ -132,13 +135,20 @@ class Ops:
         target = int(right)
         row, value, way = propose(self._leaves(tuple(map(int, left.split()))), target, rng)
         answer = ANSWERS["correct" if value == target else "wrong"]
-        asked = msgspec.structs.replace(prompt, prompt_id=f"{prompt.prompt_id}/check", text=check_text(problem, row),
-                                        answer=answer)
+        asked = msgspec.structs.replace(
+            prompt, prompt_id=f"{prompt.prompt_id}/check", text=check_text(problem, row), answer=answer
+        )
         return asked, teach_check(way, value, target, rng, self._cfg.verify_guess)
 
     def _as_prompt(self, split: Split, index: int, problem: str) -> Prompt:
-        return Prompt(prompt_id=f"ops/{split}/{index}", task="ops", text=f"{problem} <think>",
-                      answer=problem.rpartition(" ")[2], index=index, source="ops generator")
+        return Prompt(
+            prompt_id=f"ops/{split}/{index}",
+            task="ops",
+            text=f"{problem} <think>",
+            answer=problem.rpartition(" ")[2],
+            index=index,
+            source="ops generator",
+        )
 
     def _draw(self, index: int) -> tuple[Numbers, int, random.Random]:
         """A problem that is not held out: random numbers, and the value of a random legal row as the target."""
@@ -172,8 +182,9 @@ def legal_leaves(numbers: Numbers, limit: int) -> list[Leaf]:
     leaves: list[Leaf] = [("", numbers[0], str(numbers[0]))]
     for n in numbers[1:]:
         grown = ((row, op, apply(op, value, n), way) for row, value, way in leaves for op in "+-*")
-        leaves = [(f"{row} {op}", value, f"{way} {op} {n} {value}") for row, op, value, way in grown
-                  if 0 <= value <= limit]
+        leaves = [
+            (f"{row} {op}", value, f"{way} {op} {n} {value}") for row, op, value, way in grown if 0 <= value <= limit
+        ]
     return [(row[1:], value, way) for row, value, way in leaves]
 
 
@@ -183,7 +194,7 @@ def apply(op: str, a: int, b: int) -> int:
 
 
 def problem_text(numbers: Numbers, target: int) -> str:
-    """"1 1 3 4 -> 7"."""
+    """ "1 1 3 4 -> 7"."""
     return f"{' '.join(map(str, numbers))} -> {target}"
 
 

@@ -19,7 +19,7 @@ MARK = "check"
 
 
 def check_text(problem: str, row: str) -> str:
-    """"1 1 3 4 -> 7" and "* * +" as a prompt, the operators set between the numbers."""
+    """ "1 1 3 4 -> 7" and "* * +" as a prompt, the operators set between the numbers."""
     first, *numbers = problem.partition(" -> ")[0].split()
     set_out = " ".join([first, *(f"{op} {n}" for op, n in zip(row.split(), numbers, strict=True))])
     return f"{problem} : {set_out} {MARK} <think>"

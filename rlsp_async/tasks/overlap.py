@@ -98,14 +98,16 @@ def num_repeated(rows: Sequence[Place]) -> int:
 
 def report_lines(overlap: Overlap, name: str) -> list[str]:
     """The report as text, one fact a line."""
-    lines = [f"{name}: {overlap.train} training and {overlap.test} test rows",
-             f"removed from training because a test row equals them: {overlap.removed}",
-             *_pair_lines(overlap.removed_pairs, overlap.removed),
-             f"training rows with {NGRAM_WORDS} words in a row of a test row, "
-             f"{'removed, too' if overlap.near_removed else 'kept'}: {overlap.near}",
-             *_pair_lines(overlap.near_pairs, overlap.near),
-             f"rows that an earlier row of their split equals, kept: {overlap.repeated_train} in training, "
-             f"{overlap.repeated_test} in test"]
+    lines = [
+        f"{name}: {overlap.train} training and {overlap.test} test rows",
+        f"removed from training because a test row equals them: {overlap.removed}",
+        *_pair_lines(overlap.removed_pairs, overlap.removed),
+        f"training rows with {NGRAM_WORDS} words in a row of a test row, "
+        f"{'removed, too' if overlap.near_removed else 'kept'}: {overlap.near}",
+        *_pair_lines(overlap.near_pairs, overlap.near),
+        f"rows that an earlier row of their split equals, kept: {overlap.repeated_train} in training, "
+        f"{overlap.repeated_test} in test",
+    ]
     return lines
 
 

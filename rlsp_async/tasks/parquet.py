@@ -1,8 +1,8 @@
 """Your own Parquet files, with the options of `jsonl`; needs pyarrow: pip install 'rlsp_async[parquet]'.
 
-    [task]
-    name = "parquet"
-    options = { path_train = "train.parquet", path_test = "test.parquet", prompt_field = "question", chat = true }
+[task]
+name = "parquet"
+options = { path_train = "train.parquet", path_test = "test.parquet", prompt_field = "question", chat = true }
 """
 
 from __future__ import annotations

@@ -32,8 +32,12 @@ def read_problems(path: Path, split: str, answer_of: Callable[[Row, str], str]) 
 def item_of(row: Row, where: str, source: str, answer_of: Callable[[Row, str], str]) -> Item:
     """A row as problem, reference answer and, if there is one, the solution to imitate."""
     solution = next(present(row, SOLUTION), "")
-    return Item(prompt=one_of(row, PROBLEM, where), answer=answer_of(row, where), source=source,
-                response=text_field(row, solution, where, empty_ok=True) if solution else "")
+    return Item(
+        prompt=one_of(row, PROBLEM, where),
+        answer=answer_of(row, where),
+        source=source,
+        response=text_field(row, solution, where, empty_ok=True) if solution else "",
+    )
 
 
 def present(row: Row, names: tuple[str, ...]) -> Iterator[str]:
@@ -45,8 +49,10 @@ def one_of(row: Row, names: tuple[str, ...], where: str) -> str:
     """The text of the first field that is there. Raises DataError when none is."""
     name = next(present(row, names), None)
     if name is None:
-        raise DataError(f"{where}: has none of the fields {', '.join(map(repr, names))}; it has "
-                        f"{', '.join(map(repr, row)) or 'none'}")
+        raise DataError(
+            f"{where}: has none of the fields {', '.join(map(repr, names))}; it has "
+            f"{', '.join(map(repr, row)) or 'none'}"
+        )
     return text_field(row, name, where)
 
 

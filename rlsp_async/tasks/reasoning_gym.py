@@ -87,9 +87,16 @@ class Gym:
             raise DataError(f"reasoning_gym: {split} prompt {index} asked for, there are {num}")
         place = self._training_place(index) if split == "train" else index
         item, cfg = self._item(place), self._cfg
-        return Prompt(prompt_id=f"reasoning_gym/{cfg.dataset}/{split}/{index}", task=self.name, index=index,
-                      text=cfg.template.replace("{prompt}", item["question"]), chat=cfg.chat, system=cfg.system,
-                      answer=answer_text(cfg.dataset, cfg.params, item), source=f"{cfg.dataset} {cfg.seed}:{place}")
+        return Prompt(
+            prompt_id=f"reasoning_gym/{cfg.dataset}/{split}/{index}",
+            task=self.name,
+            index=index,
+            text=cfg.template.replace("{prompt}", item["question"]),
+            chat=cfg.chat,
+            system=cfg.system,
+            answer=answer_text(cfg.dataset, cfg.params, item),
+            source=f"{cfg.dataset} {cfg.seed}:{place}",
+        )
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """There is none."""
@@ -107,8 +114,10 @@ class Gym:
             place = self._cfg.test_size + (index + further) % self._cfg.size
             if self._same(place) not in self._heldout:
                 return place
-        raise DataError(f"reasoning_gym: nearly all training items of {self._cfg.dataset!r} stand in the test split, "
-                        "too; lower test_size, or widen its params")
+        raise DataError(
+            f"reasoning_gym: nearly all training items of {self._cfg.dataset!r} stand in the test split, "
+            "too; lower test_size, or widen its params"
+        )
 
     def _same(self, place: int) -> str:
         return " ".join(words(self._item(place)["question"]))
@@ -135,8 +144,9 @@ def make_dataset(name: str, params: dict[str, Any], seed: int, size: int) -> Any
     try:
         return factory.create_dataset(name, **{**params, "seed": seed, "size": size})
     except (TypeError, ValueError, AssertionError) as e:
-        raise ConfigError(f"task.options.params: reasoning-gym refuses them for {name!r}: "
-                          f"{' '.join(str(e).split())[:200]}") from None
+        raise ConfigError(
+            f"task.options.params: reasoning-gym refuses them for {name!r}: {' '.join(str(e).split())[:200]}"
+        ) from None
 
 
 def import_gym() -> Any:
@@ -147,8 +157,9 @@ def import_gym() -> Any:
     except ModuleNotFoundError as e:
         if e.name != "reasoning_gym":
             raise
-        raise MachineError("task reasoning_gym: the package is not installed; "
-                           "pip install 'rlsp_async[reasoning-gym]'") from None
+        raise MachineError(
+            "task reasoning_gym: the package is not installed; pip install 'rlsp_async[reasoning-gym]'"
+        ) from None
     return reasoning_gym.factory
 
 

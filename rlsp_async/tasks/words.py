@@ -13,9 +13,27 @@ if TYPE_CHECKING:
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 WORDS = (
-    "<think>", "</think>", "->", "?=", "=", "+", "-", "*", "/", "(",
-    ")", ",", ".", ":", ";", "x", "ok", "check", "redo", "answer",
-)  # fmt: skip
+    "<think>",
+    "</think>",
+    "->",
+    "?=",
+    "=",
+    "+",
+    "-",
+    "*",
+    "/",
+    "(",
+    ")",
+    ",",
+    ".",
+    ":",
+    ";",
+    "x",
+    "ok",
+    "check",
+    "redo",
+    "answer",
+)
 VOCABULARY = (*SPECIALS, *WORDS, *(str(n) for n in range(100)))
 
 
@@ -31,6 +49,11 @@ def word_tokenizer(max_tokens: int = 512) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = WhitespaceSplit()
     core.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", VOCABULARY.index("<bos>"))])
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
-        model_max_length=max_tokens, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        model_max_length=max_tokens,
+        clean_up_tokenization_spaces=False,
+    )

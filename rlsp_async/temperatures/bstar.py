@@ -76,8 +76,9 @@ class Bstar:
     def mean_A(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         """Expected score of each arm."""
         cfg = self._cfg
-        mean_A: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = (
-            (self.sum_A + cfg.prior * cfg.prior_groups) / (self.count_A + cfg.prior_groups))
+        mean_A: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = (self.sum_A + cfg.prior * cfg.prior_groups) / (
+            self.count_A + cfg.prior_groups
+        )
         return mean_A
 
     def draw(self, cursor: int) -> float:
@@ -102,10 +103,12 @@ class Bstar:
     def restore(self, row: bytes) -> None:
         """Takes back what the journal kept."""
         if len(row) != self._row.size:
-            raise DataError(f"what the journal knows of temperatures ({len(row)} bytes) does not fit a grid of "
-                            f"{len(self.sum_A)}: the grid has changed since the run began")
+            raise DataError(
+                f"what the journal knows of temperatures ({len(row)} bytes) does not fit a grid of "
+                f"{len(self.sum_A)}: the grid has changed since the run began"
+            )
         kept = np.array(self._row.unpack(row))
-        self.sum_A, self.count_A = kept[:len(self.sum_A)], kept[len(self.sum_A):]
+        self.sum_A, self.count_A = kept[: len(self.sum_A)], kept[len(self.sum_A) :]
 
     def figures(self) -> dict[str, float]:
         """Of each arm the expected score, and the discounted number of groups."""

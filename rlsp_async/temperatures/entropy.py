@@ -71,8 +71,10 @@ class Entropy:
     def restore(self, row: bytes) -> None:
         """Takes back what the journal kept."""
         if len(row) != _ROW.size:
-            raise DataError(f"what the journal knows of temperatures ({len(row)} bytes) is none of `entropy`: the "
-                            "schedule has changed since the run began")
+            raise DataError(
+                f"what the journal knows of temperatures ({len(row)} bytes) is none of `entropy`: the "
+                "schedule has changed since the run began"
+            )
         self.temperature, self._measured, self._num = _ROW.unpack(row)
 
     def figures(self) -> dict[str, float]:

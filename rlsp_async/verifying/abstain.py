@@ -32,8 +32,20 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What abstaining is, and what it is worth."""
 
     phrases: tuple[str, ...] = (
-        "i don't know", "i do not know", "don't know", "i'm not sure", "i am not sure", "unknown", "no answer", "idk",
-        "cannot be determined", "can't be determined", "cannot determine", "not enough information", "unanswerable")
+        "i don't know",
+        "i do not know",
+        "don't know",
+        "i'm not sure",
+        "i am not sure",
+        "unknown",
+        "no answer",
+        "idk",
+        "cannot be determined",
+        "can't be determined",
+        "cannot determine",
+        "not enough information",
+        "unanswerable",
+    )
     """The answer abstains when it contains one of these, word for word; case does not matter."""
     value: float = 0.2
     """Score of an abstention, between a wrong answer's 0 and a right one's 1."""
@@ -61,8 +73,9 @@ class Abstain:
         """The verdict."""
         said = self._abstention(response)
         if self._says_so(answer):
-            return judged(said is not None, said or "", abstained=float(said is not None),
-                          score=float(said is not None))
+            return judged(
+                said is not None, said or "", abstained=float(said is not None), score=float(said is not None)
+            )
         if said is not None:
             return judged(False, said, abstained=1.0, score=self._value)
         verdict = self._inner.judge(prompt, response, answer)

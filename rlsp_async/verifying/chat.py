@@ -49,8 +49,13 @@ class Chat:
         self._path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._tls = ssl.create_default_context(cafile=ca_file or None) if parts.scheme == "https" else None
         self._key = key
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close",
-                         "Accept-Encoding": "identity", "User-Agent": "rlsp_async"}
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Connection": "close",
+            "Accept-Encoding": "identity",
+            "User-Agent": "rlsp_async",
+        }
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
 

@@ -51,8 +51,10 @@ class Choice:
         case = re.NOFLAG if self._are_letters else re.I
         self._leads = re.compile(rf"(?:(?i:option|choice|answer)\s+)?(?:\(({one})\)|({one})(?:[.):,]|$))", case)
         self._option = re.compile(rf"(?:^|\n|\s)[(\[]?({one})[).\]:]\s*([^\n]+?)(?=\s+[(\[]?(?:{one})[).\]:]\s|\n|$)")
-        committed = (rf"\(({one})\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+({one})\b|\*\*\(?({one})[).:]?\*\*"
-                     rf"|(?:^|\n)\s*({one})(?:[).:](?=\s)|\s*(?:\n|$))")
+        committed = (
+            rf"\(({one})\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+({one})\b|\*\*\(?({one})[).:]?\*\*"
+            rf"|(?:^|\n)\s*({one})(?:[).:](?=\s)|\s*(?:\n|$))"
+        )
         self._committed = re.compile(committed if self._are_letters else rf"\b({one})\b", case)
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
@@ -60,8 +62,10 @@ class Choice:
         options = self._options(prompt) if self._texts else {}
         gold = self._chosen(answer.strip(), options)
         if not gold:
-            raise DataError(f"the reference answer {answer[:80]!r} is none of {', '.join(self._labels.values())} and "
-                            "the text of no option in the prompt")
+            raise DataError(
+                f"the reference answer {answer[:80]!r} is none of {', '.join(self._labels.values())} and "
+                "the text of no option in the prompt"
+            )
         text = response[-TAIL_CHARS:].rpartition("</think>")[2]
         span = find_answer(response, numbers=False)
         found = self._chosen(span, options) if span else frozenset()

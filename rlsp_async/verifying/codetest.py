@@ -85,10 +85,13 @@ def read_tests(answer: str, prompt: str) -> Tests:
     free = _free_names(tree)
     name = name or (last_function(prompt) if has_check else next(iter(free or _called_names(tree)), ""))
     if not name:
-        raise DataError("the tests name no function: say which in \"entry_point\"")
+        raise DataError('the tests name no function: say which in "entry_point"')
     helpers = preamble(prompt, name)
-    modules = {node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute)
-               and isinstance(node.value, ast.Name) and node.value.id in sys.modules}
+    modules = {
+        node.value.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in sys.modules
+    }
     return Tests(source, name, frozenset(free) - {name}, helpers, has_check, frozenset(modules - set(_made(tree))))
 
 
@@ -99,10 +102,10 @@ def _parts(answer: str) -> tuple[str, str]:
     try:
         table = msgspec.json.decode(answer, type=dict[str, Any])
     except msgspec.MsgspecError as e:
-        raise DataError(f"the reference answer is no JSON object with \"test\": {e}") from None
+        raise DataError(f'the reference answer is no JSON object with "test": {e}') from None
     test, name = table.get("test"), table.get("entry_point", "")
     if not isinstance(test, str) or not isinstance(name, str):
-        raise DataError("the reference answer is no JSON object with \"test\" and \"entry_point\"")
+        raise DataError('the reference answer is no JSON object with "test" and "entry_point"')
     return test, name
 
 

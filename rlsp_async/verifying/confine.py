@@ -28,15 +28,96 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _SOCKETS = (41, 42, 43, 49, 50, 53, 288)
 """socket connect accept bind listen socketpair accept4. x86-64 numbers, as below."""
 _DENIED = (
-    56, 57, 58, 435, 59, 322,  # clone fork vfork clone3 execve execveat
-    62, 129, 200, 234, 101, 310, 311, 424, 434, 438,  # kill and its kin, ptrace, process_vm_*, pidfd_*
-    76, 77, 82, 83, 84, 85, 86, 87, 88, 90, 91, 92, 93, 94, 132, 133, 235,  # truncate rename mkdir unlink chmod ...
-    258, 259, 260, 261, 263, 264, 265, 266, 268, 280, 316, 437, 452,  # the same, ...at; openat2
-    188, 189, 190, 197, 198, 199,  # extended attributes
-    155, 161, 165, 166, 169, 170, 171, 175, 176, 246, 313, 320, 428, 429, 430, 431, 432, 442,  # mounts, modules, reboot
-    157, 109, 112,  # prctl, setpgid, setsid: it stays with its parent and its group
-    29, 68, 240, 160, 302, 250, 272, 298, 304, 308, 319, 321, 323, 425, 426, 427,  # shared memory, limits, namespaces
-)  # fmt: skip
+    56,
+    57,
+    58,
+    435,
+    59,
+    322,  # clone fork vfork clone3 execve execveat
+    62,
+    129,
+    200,
+    234,
+    101,
+    310,
+    311,
+    424,
+    434,
+    438,  # kill and its kin, ptrace, process_vm_*, pidfd_*
+    76,
+    77,
+    82,
+    83,
+    84,
+    85,
+    86,
+    87,
+    88,
+    90,
+    91,
+    92,
+    93,
+    94,
+    132,
+    133,
+    235,  # truncate rename mkdir unlink chmod ...
+    258,
+    259,
+    260,
+    261,
+    263,
+    264,
+    265,
+    266,
+    268,
+    280,
+    316,
+    437,
+    452,  # the same, ...at; openat2
+    188,
+    189,
+    190,
+    197,
+    198,
+    199,  # extended attributes
+    155,
+    161,
+    165,
+    166,
+    169,
+    170,
+    171,
+    175,
+    176,
+    246,
+    313,
+    320,
+    428,
+    429,
+    430,
+    431,
+    432,
+    442,  # mounts, modules, reboot
+    157,
+    109,
+    112,  # prctl, setpgid, setsid: it stays with its parent and its group
+    29,
+    68,
+    240,
+    160,
+    302,
+    250,
+    272,
+    298,
+    304,
+    308,
+    319,
+    321,
+    323,
+    425,
+    426,
+    427,  # shared memory, limits, namespaces
+)
 _OPENING = (2, 85, 257)
 """open creat openat; openat2 is refused to all."""
 _OPEN, _OPENAT = (2, 1), (257, 2)
@@ -122,14 +203,23 @@ def _seccomp(libc: ctypes.CDLL, denied: tuple[int, ...]) -> None:
 def _program(denied: tuple[int, ...]) -> bytes:
     """The filter: wrong architecture dies, denied calls and opening to write get EPERM, the rest goes on."""
     lines = [
-        (_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCH_X86_64), (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, 0), (_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _EPERM),
-    ]  # fmt: skip
+        (_LOAD, 0, 0, 4),
+        (_EQUAL, 1, 0, _ARCH_X86_64),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, 0),
+        (_AT_LEAST, 0, 1, 0x40000000),
+        (_RETURN, 0, 0, _EPERM),
+    ]
     for number in denied:
         lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
     for number, argument in (_OPEN, _OPENAT):
-        lines += [(_EQUAL, 0, 4, number), (_LOAD, 0, 0, 16 + 8 * argument), (_ANY_BIT, 0, 1, _WRITE_FLAGS),
-                  (_RETURN, 0, 0, _EPERM), (_RETURN, 0, 0, _ALLOW)]  # fmt: skip
+        lines += [
+            (_EQUAL, 0, 4, number),
+            (_LOAD, 0, 0, 16 + 8 * argument),
+            (_ANY_BIT, 0, 1, _WRITE_FLAGS),
+            (_RETURN, 0, 0, _EPERM),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
     lines.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 

@@ -75,7 +75,7 @@ class _Tokens:
         while at < len(text):
             match = _TOKEN.match(text, at)
             if match is None:
-                raise Unreadable(f"unexpected {text[at:at + 10]!r}")
+                raise Unreadable(f"unexpected {text[at : at + 10]!r}")
             yield match[1] or match[2]
             at = match.end()
 

@@ -1,6 +1,6 @@
 """Verifier for answers that are words: equal after blanks, case, surrounding marks and a final full stop are put aside.
 
-    score("Is it?", "<answer> Yes. </answer>", "yes").status == "correct"
+score("Is it?", "<answer> Yes. </answer>", "yes").status == "correct"
 """
 
 from __future__ import annotations

@@ -107,9 +107,12 @@ class Executable:
         environment = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")}
         try:
             return subprocess.Popen(
-                [self._program, *self._cfg.command[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                env={**environment, **self._cfg.env}, preexec_fn=die_with_parent,
-            )  # fmt: skip
+                [self._program, *self._cfg.command[1:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**environment, **self._cfg.env},
+                preexec_fn=die_with_parent,
+            )
         except OSError as e:
             raise EngineError(f"{self._program} cannot be started: {e.strerror}") from None
 
@@ -133,8 +136,9 @@ def verdict_of(line: bytes, number: int) -> Verdict:
     if reply.status == "error":
         return Verdict(status="error", detail=reply.detail or "the program says so")
     base = _base(reply)
-    return msgspec.structs.replace(base, parts={**base.parts, **reply.parts}, extracted=reply.extracted,
-                                   detail=reply.detail)  # fmt: skip
+    return msgspec.structs.replace(
+        base, parts={**base.parts, **reply.parts}, extracted=reply.extracted, detail=reply.detail
+    )
 
 
 def _base(reply: Reply) -> Verdict:
@@ -144,7 +148,7 @@ def _base(reply: Reply) -> Verdict:
     if reply.status:
         return judged(reply.status == "correct", "")
     if reply.score is None:
-        raise EngineError("the program wrote neither \"score\" nor \"status\"")
+        raise EngineError('the program wrote neither "score" nor "status"')
     try:
         return as_verdict(reply.score)
     except ValueError as e:

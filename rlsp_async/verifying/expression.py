@@ -27,8 +27,25 @@ _LETTERS = re.compile(r"\s?\{?\s?(\w{1,6})\s?\}?")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"[A-Za-z]+")
 _SUBSCRIPT = re.compile(r"_(?:\{([^{}]{1,20})\}|([A-Za-z0-9]))")
-_ENDING = ("\\}", "\\rfloor", "\\rceil", "\\text", "\\end", "\\\\", "\\le ", "\\ge ", "\\ne ", "\\in ", "\\to ",
-           "\\cup", "\\cap", "\\pm", "\\mp", "\\approx", "\\rangle")
+_ENDING = (
+    "\\}",
+    "\\rfloor",
+    "\\rceil",
+    "\\text",
+    "\\end",
+    "\\\\",
+    "\\le ",
+    "\\ge ",
+    "\\ne ",
+    "\\in ",
+    "\\to ",
+    "\\cup",
+    "\\cap",
+    "\\pm",
+    "\\mp",
+    "\\approx",
+    "\\rangle",
+)
 _MINUS_ONE: Node = ("neg", ("number", Fraction(1), 0))
 _INVERSE = (_MINUS_ONE, ("group", _MINUS_ONE))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
@@ -221,7 +238,7 @@ class _Reader:
     def command(self, depth: int) -> Node:
         match = _COMMAND.match(self.text, self.at)
         if match is None:
-            raise Unreadable(f"unexpected {self.text[self.at:self.at + 10]!r}")
+            raise Unreadable(f"unexpected {self.text[self.at : self.at + 10]!r}")
         self.at, name = match.end(), match[1]
         if name in ("frac", "binom"):
             return ({"frac": "/"}.get(name, name), self.argument(depth), self.argument(depth))

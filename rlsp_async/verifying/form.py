@@ -85,14 +85,16 @@ def _vector(shape: Shape) -> tuple[Shape, ...]:
     return shape.parts
 
 
-def _in_order(gold: tuple[Shape, ...], found: tuple[Shape, ...],
-              scalars: Callable[[str, str], bool | None]) -> bool | None:  # fmt: skip
+def _in_order(
+    gold: tuple[Shape, ...], found: tuple[Shape, ...], scalars: Callable[[str, str], bool | None]
+) -> bool | None:
     answers = [_alike(one, other, scalars) for one, other in zip(gold, found, strict=True)]
     return False if False in answers else None if None in answers else True
 
 
-def _any_order(gold: tuple[Shape, ...], found: tuple[Shape, ...],
-               scalars: Callable[[str, str], bool | None]) -> bool | None:  # fmt: skip
+def _any_order(
+    gold: tuple[Shape, ...], found: tuple[Shape, ...], scalars: Callable[[str, str], bool | None]
+) -> bool | None:
     if len(gold) != len(found):
         return False
     if len(gold) > MAX_PARTS:
@@ -115,8 +117,11 @@ def _intervals(gold: Shape, found: Shape, scalars: Callable[[str, str], bool | N
         return gold.text == found.text and _in_order(gold.parts, found.parts, scalars)
     for one, other in ((gold, found), (found, gold)):
         if one.kind == "interval" and other.kind in ("tuple", "list") and one.text in ("()", "[]"):
-            return (other.kind == "list" or other.text == one.text) and len(other.parts) == 2 and _in_order(
-                gold.parts, found.parts, scalars)  # fmt: skip
+            return (
+                (other.kind == "list" or other.text == one.text)
+                and len(other.parts) == 2
+                and _in_order(gold.parts, found.parts, scalars)
+            )
     return False
 
 

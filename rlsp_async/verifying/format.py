@@ -65,12 +65,16 @@ class Format:
         if self._inner is None:
             if not response.strip():
                 return unparsable("empty response")
-            return Verdict(status="wrong" if broken else "correct", detail=broken[0] if broken else "",
-                           parts={"correct": float(not broken), "format": share})
+            return Verdict(
+                status="wrong" if broken else "correct",
+                detail=broken[0] if broken else "",
+                parts={"correct": float(not broken), "format": share},
+            )
         verdict = with_parts(self._inner.judge(prompt, response, answer), format=share)
         if self._cfg.strict and broken and verdict.status == "correct":
-            return msgspec.structs.replace(verdict, status="wrong", detail=broken[0],
-                                           parts={**verdict.parts, "correct": 0.0})
+            return msgspec.structs.replace(
+                verdict, status="wrong", detail=broken[0], parts={**verdict.parts, "correct": 0.0}
+            )
         return verdict
 
     def _broken(self, response: str) -> tuple[list[str], int]:
@@ -108,7 +112,7 @@ def _once(text: str, tag: str) -> bool:
 def _outside(text: str, blocks: list[re.Match[str]]) -> bool:
     at, left = 0, []
     for block in blocks:
-        left.append(text[at:block.start()])
+        left.append(text[at : block.start()])
         at = block.end()
     return any(piece.strip() for piece in [*left, text[at:]])
 

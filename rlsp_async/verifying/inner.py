@@ -1,7 +1,7 @@
 """Verifiers that stand around another one: `format`, `length` and `abstain` add parts to what `inner` says.
 
-    inner = load_inner("math", {})
-    with_parts(inner.judge(prompt, response, answer), length=0.5)
+inner = load_inner("math", {})
+with_parts(inner.judge(prompt, response, answer), length=0.5)
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ def load_inner(name: str, options: dict[str, Any]) -> Verifier:
     """The inner verifier. Raises ConfigError for one that does not run in the fast lane: the outer one does."""
     inner = load_verifier(name, options)
     if inner.lane != "fast":
-        raise ConfigError(f"task.verifier_options.inner: {name!r} runs in the {inner.lane} lane, and only one of the "
-                          "fast lane can stand inside another verifier")
+        raise ConfigError(
+            f"task.verifier_options.inner: {name!r} runs in the {inner.lane} lane, and only one of the "
+            "fast lane can stand inside another verifier"
+        )
     return inner
 
 

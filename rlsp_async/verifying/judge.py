@@ -80,8 +80,10 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             (self.max_chars >= 100, "max_chars must be at least 100"),
             (0 < self.correct_from <= 1, f"correct_from {self.correct_from:g} must lie above 0, at most 1"),
             (self.neutral is None or 0 <= self.neutral <= 1, "neutral must lie between 0 and 1"),
-            (self.neutral is None or self.inner or self.rubric == "exploration",
-             "neutral needs an inner verifier (inner = \"math\"): a judge that failed cannot say what is right"),
+            (
+                self.neutral is None or self.inner or self.rubric == "exploration",
+                'neutral needs an inner verifier (inner = "math"): a judge that failed cannot say what is right',
+            ),
             (not {"messages", "stream"} & set(self.extra), "extra must not hold messages or stream"),
         ):
             if not ok:
@@ -143,12 +145,22 @@ class Judge:
     def _request(self, case: Case) -> dict[str, Any]:
         messages = ask(self._rubric, case, secrets.token_hex(8), self._cfg.max_chars)
         limit = {"max_tokens": self._cfg.max_tokens} if self._cfg.max_tokens else {}
-        return {"model": self._cfg.model, "messages": messages, "temperature": self._cfg.temperature, **limit,
-                **self._cfg.extra}
+        return {
+            "model": self._cfg.model,
+            "messages": messages,
+            "temperature": self._cfg.temperature,
+            **limit,
+            **self._cfg.extra,
+        }
 
 
-def persist(once: Callable[[], Reply], num_retries: int, until: float, clock: Callable[[], float] = time.monotonic,
-            sleep: Callable[[float], None] = time.sleep) -> Reply:
+def persist(
+    once: Callable[[], Reply],
+    num_retries: int,
+    until: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Reply:
     """Tries until it has a reply. Raises the last ChatError after `num_retries` more tries, at once when another try
     cannot help, and without waiting when the wait would not end before `until`."""
     for attempt in range(num_retries + 1):

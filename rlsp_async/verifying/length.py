@@ -54,8 +54,11 @@ class Length:
             return with_parts(self._inner.judge(prompt, response, answer), length=share)
         if not response.strip():
             return unparsable("empty response", length=share)
-        return Verdict(status="correct" if share == 1.0 else "wrong", extracted=str(num),
-                       parts={"correct": float(share == 1.0), "format": 1.0, "length": share})
+        return Verdict(
+            status="correct" if share == 1.0 else "wrong",
+            extracted=str(num),
+            parts={"correct": float(share == 1.0), "format": 1.0, "length": share},
+        )
 
     def _measure(self, response: str) -> int:
         thinking, mark, rest = response.rpartition("</think>")

@@ -30,8 +30,36 @@ _UNIT = re.compile(
     r"(?:((?:(?:[A-Za-z][A-Za-z.'/-]+|an?(?=\s))\s?){1,5})(?:\^?\{?[23]\}?)?)?\s?"
 )
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_MATHS = frozenset({"pi", "sqrt", "log", "ln", "sin", "cos", "tan", "exp", "or", "and", "to", "mod", "plus", "minus",
-                    "times", "over", "squared", "cubed", "i", "e", "x", "half", "halves", "third", "thirds", "quarter"})
+_MATHS = frozenset(
+    {
+        "pi",
+        "sqrt",
+        "log",
+        "ln",
+        "sin",
+        "cos",
+        "tan",
+        "exp",
+        "or",
+        "and",
+        "to",
+        "mod",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "squared",
+        "cubed",
+        "i",
+        "e",
+        "x",
+        "half",
+        "halves",
+        "third",
+        "thirds",
+        "quarter",
+    }
+)
 
 
 def read_number(text: str) -> Fraction | None:

@@ -133,8 +133,12 @@ def _be_checker(channel: socket.socket, verifier: Verifier, name: str, limits: L
         if verifier.lane == "program":
             die_with_parent()
         else:
-            confine(limits.memory_mb, network=verifier.lane == "network", files=verifier.reads_files,
-                    cpu_s=limits.cpu_s if verifier.lane == "isolated" else 0)
+            confine(
+                limits.memory_mb,
+                network=verifier.lane == "network",
+                files=verifier.reads_files,
+                cpu_s=limits.cpu_s if verifier.lane == "isolated" else 0,
+            )
         channel.sendall(frame(Ready(pid=os.getpid())))
         _serve(channel, verifier, name, limits.cpu_s if verifier.lane in ("fast", "network") else 0)
         code = 0
@@ -165,10 +169,13 @@ def _judge(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
     except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier
         verdict = Verdict(status="error", detail=f"{type(e).__name__}: {e}")
     return msgspec.structs.replace(
-        verdict, parts=with_counts(name, item.prompt, item.response, item.answer, verdict.parts),
-        verifier=name, milliseconds=(time.perf_counter() - start) * 1e3,
-        extracted=verdict.extracted[:MAX_TEXT], detail=verdict.detail[:MAX_TEXT],
-    )  # fmt: skip
+        verdict,
+        parts=with_counts(name, item.prompt, item.response, item.answer, verdict.parts),
+        verifier=name,
+        milliseconds=(time.perf_counter() - start) * 1e3,
+        extracted=verdict.extracted[:MAX_TEXT],
+        detail=verdict.detail[:MAX_TEXT],
+    )
 
 
 if __name__ == "__main__":

@@ -70,8 +70,9 @@ class VerifierPool:
         """What a checker cannot do on this machine: {"no network": True, ...}."""
         return self._nursery.holds
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for checker in self._checkers:
             checker.stop()
         await self._nursery.stop()
@@ -135,10 +136,18 @@ class Nursery:
             self._control.setblocking(False)
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "rlsp_async.verifying.nursery", str(theirs.fileno()), self._verifier,
-                    self._options, self._limits, pass_fds=[theirs.fileno()], env=_environment(self._variables),
-                    stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-                )  # fmt: skip
+                    sys.executable,
+                    "-m",
+                    "rlsp_async.verifying.nursery",
+                    str(theirs.fileno()),
+                    self._verifier,
+                    self._options,
+                    self._limits,
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(self._variables),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                )
             await self._greeting()
 
     async def stop(self) -> None:
@@ -194,5 +203,12 @@ def _environment(variables: list[str]) -> dict[str, str]:
     """What the nursery needs to find the same modules, the variables that its options name, and nothing else."""
     named = {name: os.environ[name] for name in variables if name in os.environ}
     paths = [os.path.abspath(path) for path in sys.path]
-    return {**named, "PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8",
-            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **named,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

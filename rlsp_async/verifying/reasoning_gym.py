@@ -33,8 +33,9 @@ LANE = "isolated"
 _LISTS = frozenset({"binary_matrix", "spiral_matrix", "string_insertion", "n_queens"})
 _LIST = re.compile(r"(?!.*\bfor\b)[\w\s,\[\]'\"-]*", re.DOTALL | re.ASCII)
 _FORMULAS = frozenset({"polynomial_multiplication", "simple_integration", "intermediate_integration"})
-_FORMULA = re.compile(r"(?:[\d\s+\-*/().,]|(?<![A-Za-z])(?:[A-Za-z]|sin|cos|tan|exp|log|ln|sqrt|pi)(?![A-Za-z]))*",
-                      re.ASCII)
+_FORMULA = re.compile(
+    r"(?:[\d\s+\-*/().,]|(?<![A-Za-z])(?:[A-Za-z]|sin|cos|tan|exp|log|ln|sqrt|pi)(?![A-Za-z]))*", re.ASCII
+)
 _TOWER = re.compile(r"\*\*[(-]{0,4}(?:\d{4}|[\w.]{1,9}\){0,2}\*\*)")
 _EXACT = frozenset({"game_of_life_halting", "spell_backward"})
 _NUMBER = re.compile(r"\d{1,9}/\d{1,9}|\d{0,9}\.?\d{1,18}|\d{1,9}\.", re.ASCII)

@@ -64,8 +64,11 @@ meaning must be the same.
 
 _PLACEHOLDER = re.compile(r"\{(prompt|response|answer)\}")
 _NAMES = {"prompt": "PROBLEM", "response": "RESPONSE", "answer": "REFERENCE"}
-_TEMPLATE_MARK = re.compile(r"<(?=\||\uff5c|/?s>|/?(?:start|end)_of_turn>|/?(?:SYS|im|sep|bos|eos)\b)|\[(?=/?INST\])"
-                            r"|<(?=<SYS>>|</SYS>>)", re.IGNORECASE)
+_TEMPLATE_MARK = re.compile(
+    r"<(?=\||\uff5c|/?s>|/?(?:start|end)_of_turn>|/?(?:SYS|im|sep|bos|eos)\b)|\[(?=/?INST\])"
+    r"|<(?=<SYS>>|</SYS>>)",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,9})?(?![\w.]*\w)")
 
 
@@ -108,8 +111,10 @@ def named(name: str, lowest: float = 0.0, highest: float = 1.0) -> Rubric:
     if name in RUBRICS:
         return RUBRICS[name]
     if "{response}" not in name:
-        raise ValueError(f"rubric {name[:60]!r} is none of {', '.join(RUBRICS)}, and as a text of your own it must "
-                         "hold the placeholder {response}; {prompt} and {answer} may stand in it, too")
+        raise ValueError(
+            f"rubric {name[:60]!r} is none of {', '.join(RUBRICS)}, and as a text of your own it must "
+            "hold the placeholder {response}; {prompt} and {answer} may stand in it, too"
+        )
     if not -math.inf < lowest < highest < math.inf:
         raise ValueError(f"score_range [{lowest:g}, {highest:g}] must rise")
     return Rubric(name, lowest, highest)

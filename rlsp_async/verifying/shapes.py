@@ -1,6 +1,6 @@
 """The shape of an answer in plain spelling, as a tree of `Shape`. Text work only; values are not looked at.
 
-    shape_of("(1, 2]").kind == "interval"    shape_of("x = 3").text == "="    shape_of("1 < x").kind == "interval"
+shape_of("(1, 2]").kind == "interval"    shape_of("x = 3").text == "="    shape_of("1 < x").kind == "interval"
 """
 
 from __future__ import annotations
@@ -191,8 +191,11 @@ def _relation(text: str, depth: int) -> Shape | None:
     names = [sign[0] for sign in signs]
     if "\\in" in names or set(names) <= {"=", "\\approx"}:
         last = len(sides) - 1
-        return Shape("relation", "=" if "=" in names else names[0],
-                     tuple(shape_of(side, depth + 1) for side in (sides[0], *sides[1:last], sides[last])))
+        return Shape(
+            "relation",
+            "=" if "=" in names else names[0],
+            tuple(shape_of(side, depth + 1) for side in (sides[0], *sides[1:last], sides[last])),
+        )
     return _inequality(names, [side.strip() for side in sides])
 
 
@@ -210,6 +213,12 @@ def _inequality(names: list[str], sides: list[str]) -> Shape:
     if is_less and len(sides) == 2 and _VARIABLE.fullmatch(sides[1]) and not _VARIABLE.fullmatch(sides[0]):
         return Shape("interval", ("(" if names[0] == "<" else "[") + ")", (scalars[0], Shape("scalar", "\\infty")))
     if names == ["\\ne"] and _VARIABLE.fullmatch(sides[0]):
-        return Shape("union", "", (Shape("interval", "()", (Shape("scalar", "-\\infty"), scalars[1])),
-                                   Shape("interval", "()", (scalars[1], Shape("scalar", "\\infty")))))  # fmt: skip
+        return Shape(
+            "union",
+            "",
+            (
+                Shape("interval", "()", (Shape("scalar", "-\\infty"), scalars[1])),
+                Shape("interval", "()", (scalars[1], Shape("scalar", "\\infty"))),
+            ),
+        )
     return Shape("relation", " ".join(names), tuple(scalars))

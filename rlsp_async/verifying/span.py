@@ -150,6 +150,14 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 _OF_WORDS: dict[Place, Callable[[str], str | None]] = {
-    "answer_tag": _tagged, "boxed": _boxed, "hashes": _hashed, "sentence": _said}
+    "answer_tag": _tagged,
+    "boxed": _boxed,
+    "hashes": _hashed,
+    "sentence": _said,
+}
 _FINDERS: dict[Place, Callable[[str], str | None]] = {
-    **_OF_WORDS, "sentence": _said_value, "expression": _whole, "last": _last_value}
+    **_OF_WORDS,
+    "sentence": _said_value,
+    "expression": _whole,
+    "last": _last_value,
+}

@@ -10,32 +10,83 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SUPER = {chr(code): char for code, char in zip(
-    (0x2070, 0xB9, 0xB2, 0xB3, *range(0x2074, 0x207A), 0x207A, 0x207B, 0x207F, 0x2071), "0123456789+-ni", strict=True)}
+_SUPER = {
+    chr(code): char
+    for code, char in zip(
+        (0x2070, 0xB9, 0xB2, 0xB3, *range(0x2074, 0x207A), 0x207A, 0x207B, 0x207F, 0x2071),
+        "0123456789+-ni",
+        strict=True,
+    )
+}
 _SUB = {chr(0x2080 + digit): str(digit) for digit in range(10)}
-_GREEK = {chr(code): f"\\{unicodedata.name(chr(code)).rpartition(' ')[2].lower()} "
-          for code in (*range(0x3B1, 0x3C2), *range(0x3C3, 0x3CA)) if code not in (0x3BF, 0x3BB)}
+_GREEK = {
+    chr(code): f"\\{unicodedata.name(chr(code)).rpartition(' ')[2].lower()} "
+    for code in (*range(0x3B1, 0x3C2), *range(0x3C3, 0x3CA))
+    if code not in (0x3BF, 0x3BB)
+}
 _GREEK["\u03bb"] = "\\lambda "
 _SIGNS = {
     **{chr(code): "-" for code in (0x2212, 0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0xFE63, 0xFF0D)},
-    "\u00d7": "\\cdot ", "\u22c5": "\\cdot ", "\u00b7": "\\cdot ", "\u2217": "*", "\u00f7": "/",
-    "\u2044": "/", "\u2215": "/",
-    "\u2264": "\\le ", "\u2a7d": "\\le ", "\u2265": "\\ge ", "\u2a7e": "\\ge ", "\u2260": "\\ne ",
+    "\u00d7": "\\cdot ",
+    "\u22c5": "\\cdot ",
+    "\u00b7": "\\cdot ",
+    "\u2217": "*",
+    "\u00f7": "/",
+    "\u2044": "/",
+    "\u2215": "/",
+    "\u2264": "\\le ",
+    "\u2a7d": "\\le ",
+    "\u2265": "\\ge ",
+    "\u2a7e": "\\ge ",
+    "\u2260": "\\ne ",
     "\u2248": "\\approx ",
-    "\u221e": "\\infty ", "\u222a": "\\cup ", "\u2229": "\\cap ", "\u2208": "\\in ", "\u2205": "\\{\\}",
+    "\u221e": "\\infty ",
+    "\u222a": "\\cup ",
+    "\u2229": "\\cap ",
+    "\u2208": "\\in ",
+    "\u2205": "\\{\\}",
     "\u00b1": "\\pm ",
-    "\u2213": "\\mp ", "\u00b0": "^\\circ ", "\u221a": "\\sqrt ", "\u211d": "\\mathbb{R}", "\u2102": "\\mathbb{C}",
-    "\u2124": "\\mathbb{Z}", "\u2115": "\\mathbb{N}", "\u211a": "\\mathbb{Q}", "\u2192": "\\to ", "\u2220": "\\angle ",
-    "\u2216": "\\setminus ", "\u2329": "\\langle ", "\u232a": "\\rangle ", "\u27e8": "\\langle ", "\u27e9": "\\rangle ",
-    "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u3001": ",", "\u3002": ".", "\u2032": "'",
+    "\u2213": "\\mp ",
+    "\u00b0": "^\\circ ",
+    "\u221a": "\\sqrt ",
+    "\u211d": "\\mathbb{R}",
+    "\u2102": "\\mathbb{C}",
+    "\u2124": "\\mathbb{Z}",
+    "\u2115": "\\mathbb{N}",
+    "\u211a": "\\mathbb{Q}",
+    "\u2192": "\\to ",
+    "\u2220": "\\angle ",
+    "\u2216": "\\setminus ",
+    "\u2329": "\\langle ",
+    "\u232a": "\\rangle ",
+    "\u27e8": "\\langle ",
+    "\u27e9": "\\rangle ",
+    "\u2018": "'",
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "\u3001": ",",
+    "\u3002": ".",
+    "\u2032": "'",
     "\u2033": "''",
-    "\u3010": "[", "\u3011": "]", "\u2503": "|", "\u221b": "\\sqrt[3]", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
+    "\u3010": "[",
+    "\u3011": "]",
+    "\u2503": "|",
+    "\u221b": "\\sqrt[3]",
+    "\u00a0": " ",
+    "\u2009": " ",
+    "\u202f": " ",
     **{chr(code): "" for code in (0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x2061, 0x2062, 0x2063, 0xAD)},
-    "\u20ac": "$", "\u00a3": "$", "\u00a5": "$", "\u20b9": "$",
-}  # fmt: skip
+    "\u20ac": "$",
+    "\u00a3": "$",
+    "\u00a5": "$",
+    "\u20b9": "$",
+}
 _TABLE = str.maketrans({**_SIGNS, **_GREEK})
-_VULGAR = {chr(code): "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", chr(code)).split("\u2044"))
-           for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189)}
+_VULGAR = {
+    chr(code): "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", chr(code)).split("\u2044"))
+    for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189)
+}
 _ODD = re.compile("[" + "".join(_VULGAR) + "]|[" + re.escape("".join(_SUPER)) + "]+|[" + "".join(_SUB) + "]+")
 _ROOT = re.compile("\u221a\\s*([0-9.]+|[a-z])")
 
@@ -44,24 +95,34 @@ _SPACES = re.compile(
     r"\\(?:[,;:> ]|quad|qquad|enspace|thinspace|hspace\{[^{}]*\}|phantom\{[^{}]*\}|n(?![a-zA-Z]))|~|\s+"
 )
 _DIGIT_GAP = re.compile(r"(?<=\d)\\[,;:> ](?=\d{3}(?!\d))|(?<=\d)\{,\}\s*(?=\d)|(?<=\d),\\!\s?(?=\d)")
-_STYLED = re.compile(r"\\(?:mathrm|mathbf|mathit|mathsf|mathtt|textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox"
-                     r"|operatorname\*?|emph|underline|bm|boldsymbol|pmb|rm|bf|it)(?![a-zA-Z])\s*")
+_STYLED = re.compile(
+    r"\\(?:mathrm|mathbf|mathit|mathsf|mathtt|textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox"
+    r"|operatorname\*?|emph|underline|bm|boldsymbol|pmb|rm|bf|it)(?![a-zA-Z])\s*"
+)
 _NAMES = (
-    (re.compile(r"\\[dtc]frac(?![a-z])"), r"\\frac"), (re.compile(r"\\[dt]binom(?![a-z])"), r"\\binom"),
+    (re.compile(r"\\[dtc]frac(?![a-z])"), r"\\frac"),
+    (re.compile(r"\\[dt]binom(?![a-z])"), r"\\binom"),
     (re.compile(r"\\(?:leqslant|leqq|leq|le)(?![a-z])\s*|<="), r"\\le "),
     (re.compile(r"\\(?:geqslant|geqq|geq|ge)(?![a-z])\s*|>="), r"\\ge "),
     (re.compile(r"\\(?:neq|ne)(?![a-z])\s*|!="), r"\\ne "),
-    (re.compile(r"\\lt(?![a-z])"), "<"), (re.compile(r"\\gt(?![a-z])"), ">"),
-    (re.compile(r"\\(?:times|cdot|ast)(?![a-z])\s*"), r"\\cdot "), (re.compile(r"\\div(?![a-z])"), "/"),
-    (re.compile(r"\\lbrace(?![a-z])"), r"\\{"), (re.compile(r"\\rbrace(?![a-z])"), r"\\}"),
+    (re.compile(r"\\lt(?![a-z])"), "<"),
+    (re.compile(r"\\gt(?![a-z])"), ">"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-z])\s*"), r"\\cdot "),
+    (re.compile(r"\\div(?![a-z])"), "/"),
+    (re.compile(r"\\lbrace(?![a-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![a-z])"), r"\\}"),
     (re.compile(r"\\(?:emptyset|varnothing)(?![a-z])"), r"\\{\\}"),
-    (re.compile(r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])"), "|"), (re.compile(r"\\(?:lbrack)(?![a-z])"), "["),
-    (re.compile(r"\\(?:rbrack)(?![a-z])"), "]"), (re.compile(r"\\var(?=[a-z])"), r"\\"),
+    (re.compile(r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])"), "|"),
+    (re.compile(r"\\(?:lbrack)(?![a-z])"), "["),
+    (re.compile(r"\\(?:rbrack)(?![a-z])"), "]"),
+    (re.compile(r"\\var(?=[a-z])"), r"\\"),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|\\textdegree"), r"^\\circ "),
-    (re.compile(r"\\%|\\percent"), "%"), (re.compile(r"\\_"), "_"), (re.compile(r"\\#|\\&(?=\s)"), ""),
+    (re.compile(r"\\%|\\percent"), "%"),
+    (re.compile(r"\\_"), "_"),
+    (re.compile(r"\\#|\\&(?=\s)"), ""),
     (re.compile(r"\\[$]|[$]|\\[()](?!\d*\\)|\\pounds|\\euro"), ""),
     (re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|therefore|iff)(?![a-z])"), " "),
-)  # fmt: skip
+)
 _MARKS = re.compile(r"\*\*([^*]{1,400})\*\*|(?<![\w*])__([^_]{1,400})__(?!\w)|`([^`]{1,400})`")
 _GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")

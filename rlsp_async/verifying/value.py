@@ -243,8 +243,10 @@ def _positive(value: Value) -> Value:
 
 def _call(name: str, argument: Node, point: dict[str, Value] | None) -> Value:
     value = evaluate(argument, point)
-    if name in ("sin", "cos", "tan", "cot", "sec", "csc") and argument[0] in ("degrees", "group") and "degrees" in (
-        argument[0], argument[1][0]
+    if (
+        name in ("sin", "cos", "tan", "cot", "sec", "csc")
+        and argument[0] in ("degrees", "group")
+        and "degrees" in (argument[0], argument[1][0])
     ):
         value = _float(value) * _CONTEXT.pi / 180
     if name in ("abs", "floor", "ceil"):
@@ -277,11 +279,20 @@ def _rounded(name: str, value: Value) -> Value:
 
 _LOGARITHMS = frozenset({"ln", "log", "log10"})
 _RULES: dict[str, Callable[..., Value]] = {
-    "+": _mixed(lambda a, b: a + b), "-": _mixed(lambda a, b: a - b), "*": _mixed(lambda a, b: a * b),
-    "/": _mixed(lambda a, b: a / b), "^": _power, "neg": lambda a: -a, "group": lambda a: a,
-    "root": _root, "!": _factorial, "binom": _binomial, "log": _logarithm, "degrees": lambda a: a,
+    "+": _mixed(lambda a, b: a + b),
+    "-": _mixed(lambda a, b: a - b),
+    "*": _mixed(lambda a, b: a * b),
+    "/": _mixed(lambda a, b: a / b),
+    "^": _power,
+    "neg": lambda a: -a,
+    "group": lambda a: a,
+    "root": _root,
+    "!": _factorial,
+    "binom": _binomial,
+    "log": _logarithm,
+    "degrees": lambda a: a,
     "percent": lambda a: a / Fraction(100) if isinstance(a, Fraction) else a / 100,
-}  # fmt: skip
+}
 
 
 def _at(name: str, position: int, k: int) -> Value:

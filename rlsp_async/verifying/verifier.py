@@ -67,8 +67,13 @@ def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
     none, or the nearest option."""
     module = _file(name) if name.endswith(".py") else find_module(name, PACKAGE, "task.verifier", NEEDS)
     version, short = str(module.VERSION), Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
-    return Verifier(name=f"{short}/{version}", VERSION=version, lane=_lane(module, name),
-                    reads_files=getattr(module, "READS_FILES", True), scorer=_scorer(module, name, options or {}))
+    return Verifier(
+        name=f"{short}/{version}",
+        VERSION=version,
+        lane=_lane(module, name),
+        reads_files=getattr(module, "READS_FILES", True),
+        scorer=_scorer(module, name, options or {}),
+    )
 
 
 def check_verifier(cfg: RunConfig) -> None:
@@ -79,8 +84,10 @@ def check_verifier(cfg: RunConfig) -> None:
     verifier = load_verifier(verifier_name(cfg), cfg.task.verifier_options)
     needs_s = float(getattr(verifier.scorer, "needs_s", 0.0))
     if needs_s >= cfg.verifier.deadline_s:
-        raise ConfigError(f"verifier.deadline_s = {cfg.verifier.deadline_s:g}: verifier {verifier.name} may take "
-                          f"{needs_s:g} s and would be killed before it gives up; set it above {needs_s:g}")
+        raise ConfigError(
+            f"verifier.deadline_s = {cfg.verifier.deadline_s:g}: verifier {verifier.name} may take "
+            f"{needs_s:g} s and would be killed before it gives up; set it above {needs_s:g}"
+        )
 
 
 def as_verdict(result: object) -> Verdict:
@@ -101,8 +108,11 @@ def verifier_name(cfg: RunConfig) -> str:
 
 def judged(correct: bool, extracted: str, **parts: float) -> Verdict:
     """A verdict on an answer that was found."""
-    return Verdict(status="correct" if correct else "wrong", extracted=extracted[:500],
-                   parts={"correct": float(correct), "format": 1.0, **parts})
+    return Verdict(
+        status="correct" if correct else "wrong",
+        extracted=extracted[:500],
+        parts={"correct": float(correct), "format": 1.0, **parts},
+    )
 
 
 def unparsable(detail: str, **parts: float) -> Verdict:
@@ -125,7 +135,7 @@ def _file(name: str) -> Any:
     sys.modules[spec.name] = module  # msgspec looks up there the module of a class
     spec.loader.exec_module(module)
     if not hasattr(module, "VERSION"):
-        raise ConfigError(f"task.verifier: {name}: offers no VERSION; add VERSION = \"1\"")
+        raise ConfigError(f'task.verifier: {name}: offers no VERSION; add VERSION = "1"')
     return module
 
 

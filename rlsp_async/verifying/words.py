@@ -1,6 +1,6 @@
 """Answers that are words, letters of a choice, times of day: equal after case, blanks and marks are put aside.
 
-    same_words("(D)", "D) 42") is True      same_words("\\\\text{4:30 p.m.}", "4:30 PM") is True
+same_words("(D)", "D) 42") is True      same_words("\\\\text{4:30 p.m.}", "4:30 PM") is True
 """
 
 from __future__ import annotations
@@ -13,10 +13,34 @@ _CHOICE = re.compile(r"(?:option|choice|answer)?\s?\(?([A-Za-z])\)?(?:\s?[).:,-]
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
 _BLANK = re.compile(r"(?<!\d) | (?!\d)")
 _WORDY = re.compile(r"[A-Za-z]{2}")
-COUNTS = {word: number for number, word in enumerate((
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-))}  # fmt: skip
+COUNTS = {
+    word: number
+    for number, word in enumerate(
+        (
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        )
+    )
+}
 
 
 def same_words(gold: str, found: str) -> bool | None:

@@ -53,10 +53,18 @@ class FileTransport:
             _replace(temporary, where)
         except (OSError, SafetensorError) as e:
             temporary.unlink(missing_ok=True)
-            raise MachineError(f"version {version} cannot be written to {self.directory}: {e}; free some space "
-                               "or set learner.weights_dir") from e
-        return WeightsRef(version=version, uri=where.resolve().as_uri(), digest=digest, num_bytes=num_bytes,
-                          probe=probe, incarnation=incarnation)
+            raise MachineError(
+                f"version {version} cannot be written to {self.directory}: {e}; free some space "
+                "or set learner.weights_dir"
+            ) from e
+        return WeightsRef(
+            version=version,
+            uri=where.resolve().as_uri(),
+            digest=digest,
+            num_bytes=num_bytes,
+            probe=probe,
+            incarnation=incarnation,
+        )
 
     def fetch(self, ref: WeightsRef) -> Path:
         """The path of the version's file. Raises WeightsError when it is gone or its size or digest differ."""
@@ -66,8 +74,10 @@ class FileTransport:
         except OSError as e:
             raise WeightsError(f"version {ref.version}: {where} cannot be read: {e.strerror}") from e
         if num_bytes != ref.num_bytes or digest != ref.digest:
-            raise WeightsError(f"version {ref.version}: {where} has {num_bytes} bytes with {digest}, "
-                               f"published were {ref.num_bytes} bytes with {ref.digest}")
+            raise WeightsError(
+                f"version {ref.version}: {where} has {num_bytes} bytes with {digest}, "
+                f"published were {ref.num_bytes} bytes with {ref.digest}"
+            )
         return where
 
     def prune(self, keep: int, incarnation: int | None = None) -> list[int]:
@@ -76,6 +86,7 @@ class FileTransport:
         Of a version that several starts of the learner wrote, the newest two stay: a sampler may be reading the older.
         Files of a later start than `incarnation` (None: nobody is later) are left alone.
         """
+
         def may_go(writer: int) -> bool:
             return incarnation is None or writer <= incarnation
 
@@ -102,12 +113,13 @@ def versions(directory: Path) -> list[int]:
 
 def _versions(directory: Path) -> list[tuple[int, int, Path]]:
     """(version, start of the learner, file) of every complete file."""
-    return [(int(match[1]), int(match[2]), entry) for entry in _entries(directory)
-            if (match := _NAME.fullmatch(entry.name))]
+    return [
+        (int(match[1]), int(match[2]), entry) for entry in _entries(directory) if (match := _NAME.fullmatch(entry.name))
+    ]
 
 
 def file_digest(path: Path) -> str:
-    """"sha256:HEX" of a file's bytes."""
+    """ "sha256:HEX" of a file's bytes."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -23,8 +23,24 @@ NAME_CHARACTERS = 1024
 NOTE_CHARACTERS = 65_536
 TEXT_CHARACTERS = 4_194_304
 
-NAMES = frozenset({"run", "worker", "prompt_id", "task", "source", "selector", "stage", "phase", "state", "parent",
-                   "root", "sampler", "verifier", "digest"})
+NAMES = frozenset(
+    {
+        "run",
+        "worker",
+        "prompt_id",
+        "task",
+        "source",
+        "selector",
+        "stage",
+        "phase",
+        "state",
+        "parent",
+        "root",
+        "sampler",
+        "verifier",
+        "digest",
+    }
+)
 """Strings that name something."""
 TEXTS = frozenset({"text", "answer", "system", "prompt", "response", "extracted"})
 """Strings that people or models write. All others are notes: a reason, an error, a path."""
@@ -33,9 +49,15 @@ ONE_RESULT = 1
 MAP_ENTRIES = 1024
 LIST_ENTRIES = 65_536
 MANY = {
-    "Done.groups": ONE_RESULT, "Done.verdicts": ONE_RESULT, "Done.steps": ONE_RESULT,
-    "RolloutGroup.rollouts": 4096, "VerdictSet.verdicts": 4096, "VerifiedGroup.verdicts": 4096, "VerifyJob.items": 4096,
-    "Verdict.parts": 64, "Hello.info": 64,
+    "Done.groups": ONE_RESULT,
+    "Done.verdicts": ONE_RESULT,
+    "Done.steps": ONE_RESULT,
+    "RolloutGroup.rollouts": 4096,
+    "VerdictSet.verdicts": 4096,
+    "VerifiedGroup.verdicts": 4096,
+    "VerifyJob.items": 4096,
+    "Verdict.parts": 64,
+    "Hello.info": 64,
 }
 """Entries of a list or a map; without a line here MAP_ENTRIES or LIST_ENTRIES."""
 

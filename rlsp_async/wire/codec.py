@@ -36,7 +36,8 @@ def encode(message: FromWorker | FromHub, max_bytes: int = 0) -> bytes:
     if max_bytes and len(frame) > max_bytes:
         raise ConfigError(
             f"a {type(message).__name__} message of {len(frame) / MEGABYTE:.2f} MB is above replay.max_message_mb = "
-            f"{max_bytes / MEGABYTE:g}: raise it, or lower rollouts, max_new_tokens or groups_per_step")
+            f"{max_bytes / MEGABYTE:g}: raise it, or lower rollouts, max_new_tokens or groups_per_step"
+        )
     return frame
 
 

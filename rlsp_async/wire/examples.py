@@ -45,34 +45,112 @@ from rlsp_async.messages import (
 )
 
 PROMPT = Prompt(
-    prompt_id="ops/train/17", task="ops", text="1 1 3 4 -> 7 <think>", answer="7", index=17, visit=2, chat=True,
-    system="Think.", source="ops", selector="uniform", propensity=0.5)
+    prompt_id="ops/train/17",
+    task="ops",
+    text="1 1 3 4 -> 7 <think>",
+    answer="7",
+    index=17,
+    visit=2,
+    chat=True,
+    system="Think.",
+    source="ops",
+    selector="uniform",
+    propensity=0.5,
+)
 SAMPLING = Sampling(temperature=0.75, max_new_tokens=96, rollouts=1, seed=11)
 ROLLOUT = Rollout(
-    index=0, token_ids=pack_ints([5, 7, 2]), logprobs=pack_floats([-0.5, -1.25, -0.0625]),
-    versions=pack_ints([41, 41, 42]), text="3 + 4", finish="stop", parent="12/3", root="12/0", depth=1,
-    step_offsets=pack_ints([0, 2]), replayed_from="8/3", sampler="sampler-0", seconds=0.5)
+    index=0,
+    token_ids=pack_ints([5, 7, 2]),
+    logprobs=pack_floats([-0.5, -1.25, -0.0625]),
+    versions=pack_ints([41, 41, 42]),
+    text="3 + 4",
+    finish="stop",
+    parent="12/3",
+    root="12/0",
+    depth=1,
+    step_offsets=pack_ints([0, 2]),
+    replayed_from="8/3",
+    sampler="sampler-0",
+    seconds=0.5,
+)
 GROUP = RolloutGroup(
-    group_id=1234567890123, prompt=PROMPT, prompt_ids=pack_ints([1, 9]), sampling=SAMPLING, rollouts=[ROLLOUT],
-    provenance="rollout", purpose="train", stage="rlsp")
+    group_id=1234567890123,
+    prompt=PROMPT,
+    prompt_ids=pack_ints([1, 9]),
+    sampling=SAMPLING,
+    rollouts=[ROLLOUT],
+    provenance="rollout",
+    purpose="train",
+    stage="rlsp",
+)
 VERDICT = Verdict(
-    status="correct", parts={"correct": 1.0, "search_steps": 3.0}, extracted="3 + 4", detail="", milliseconds=0.25,
-    verifier="ops/1")
+    status="correct",
+    parts={"correct": 1.0, "search_steps": 3.0},
+    extracted="3 + 4",
+    detail="",
+    milliseconds=0.25,
+    verifier="ops/1",
+)
 WEIGHTS = WeightsRef(
-    version=42, uri="file:///dev/shm/rlsp-demo/v000042.safetensors", digest="sha256:ab12", num_bytes=1048576,
-    probe=Probe(ids=pack_ints([1, 2, 3]), logprobs=pack_floats([-1.5, -2.0])), incarnation=3)
+    version=42,
+    uri="file:///dev/shm/rlsp-demo/v000042.safetensors",
+    digest="sha256:ab12",
+    num_bytes=1048576,
+    probe=Probe(ids=pack_ints([1, 2, 3]), logprobs=pack_floats([-1.5, -2.0])),
+    incarnation=3,
+)
 STATUS = Status(
-    run="ops_cpu", stage="rlsp", phase="running", stage_step=4, stage_steps=40, step=1004, version=1003, seconds=61.5,
-    counts={"issued": 64, "ready": 8}, tokens={"generated": 40960, "trained": 32768}, metrics={"reward": 0.5},
-    workers=[WorkerStatus(worker="sampler-0", role="sampler", state="working", leases=16, credit=16, idle_share=0.125,
-                          version=1003, silent_s=0.25)],
-    seconds_left=300.0, message="")
+    run="ops_cpu",
+    stage="rlsp",
+    phase="running",
+    stage_step=4,
+    stage_steps=40,
+    step=1004,
+    version=1003,
+    seconds=61.5,
+    counts={"issued": 64, "ready": 8},
+    tokens={"generated": 40960, "trained": 32768},
+    metrics={"reward": 0.5},
+    workers=[
+        WorkerStatus(
+            worker="sampler-0",
+            role="sampler",
+            state="working",
+            leases=16,
+            credit=16,
+            idle_share=0.125,
+            version=1003,
+            silent_s=0.25,
+        )
+    ],
+    seconds_left=300.0,
+    message="",
+)
 
 EXAMPLES: dict[str, FromWorker | FromHub] = {
-    "hello": Hello(run="ops_cpu", role="learner", worker="learner-0", credit=1, proto=1, step=41, leases=[7, 9],
-                   holding={7: 41, 9: 42}, seq=3, incarnation=1763695276000000000, info={"host": "a", "pid": "12"}),
-    "ping": Ping(state="working", busy_s=0.75, window_s=1.0, metrics={"tokens": 5120.0}, leases=[7, 9],
-                 version=42, made_by=3, seq=4),
+    "hello": Hello(
+        run="ops_cpu",
+        role="learner",
+        worker="learner-0",
+        credit=1,
+        proto=1,
+        step=41,
+        leases=[7, 9],
+        holding={7: 41, 9: 42},
+        seq=3,
+        incarnation=1763695276000000000,
+        info={"host": "a", "pid": "12"},
+    ),
+    "ping": Ping(
+        state="working",
+        busy_s=0.75,
+        window_s=1.0,
+        metrics={"tokens": 5120.0},
+        leases=[7, 9],
+        version=42,
+        made_by=3,
+        seq=4,
+    ),
     "done_groups": Done(lease=7, groups=[GROUP]),
     "done_verdicts": Done(lease=8, verdicts=[VerdictSet(group_id=12, verdicts=[VERDICT])]),
     "done_steps": Done(lease=9, steps=[StepReport(step=42, metrics={"loss": 0.125}, weights=WEIGHTS, checkpoint=32)]),
@@ -81,16 +159,35 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
     "loaded": Loaded(version=42, seconds=0.5, probe_error=0.000244140625),
     "rejected": Rejected(version=42, reason="digest differs"),
     "bye": Bye(reason="the run is finished"),
-    "welcome": Welcome(run="ops_cpu", incarnation=2, heartbeat_s=1.0, timeout_s=10.0, weights=WEIGHTS, leases=[7],
-                       seq=3),
+    "welcome": Welcome(
+        run="ops_cpu", incarnation=2, heartbeat_s=1.0, timeout_s=10.0, weights=WEIGHTS, leases=[7], seq=3
+    ),
     "pong": Pong(known=False),
-    "work_sample": Work(lease=7, deadline_s=60.0, job=SampleJob(
-        group_id=12, prompt=PROMPT, sampling=SAMPLING, purpose="evaluate", stage="rlsp")),
-    "work_verify": Work(lease=8, deadline_s=60.0, job=VerifyJob(
-        group_id=12, task="ops", items=[VerifyItem(prompt="1 1 3 4 -> 7 <think>", response="3 + 4", answer="7")])),
-    "work_train": Work(lease=9, deadline_s=60.0, job=TrainJob(batch=Batch(
-        stage="rlsp", step=42, groups=[VerifiedGroup(group=GROUP, verdicts=[VERDICT])], last_of_stage=True,
-        stage_step=2))),
+    "work_sample": Work(
+        lease=7,
+        deadline_s=60.0,
+        job=SampleJob(group_id=12, prompt=PROMPT, sampling=SAMPLING, purpose="evaluate", stage="rlsp"),
+    ),
+    "work_verify": Work(
+        lease=8,
+        deadline_s=60.0,
+        job=VerifyJob(
+            group_id=12, task="ops", items=[VerifyItem(prompt="1 1 3 4 -> 7 <think>", response="3 + 4", answer="7")]
+        ),
+    ),
+    "work_train": Work(
+        lease=9,
+        deadline_s=60.0,
+        job=TrainJob(
+            batch=Batch(
+                stage="rlsp",
+                step=42,
+                groups=[VerifiedGroup(group=GROUP, verdicts=[VERDICT])],
+                last_of_stage=True,
+                stage_step=2,
+            )
+        ),
+    ),
     "ack": Ack(lease=7),
     "revoke": Revoke(lease=7, reason="deadline"),
     "weights": NewWeights(weights=WEIGHTS),

@@ -37,9 +37,16 @@ log = structlog.get_logger("jobs")
 class Jobs:
     """Consumes Work, produces Done and Failed as frames for `say`; `end` is told of an error nobody can work with."""
 
-    def __init__(self, credit: int, handler: Handler | None, max_bytes: int, max_tokens: int,
-                 say: Callable[[bytes], None], say_done: Callable[[bytes], None],
-                 end: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        credit: int,
+        handler: Handler | None,
+        max_bytes: int,
+        max_tokens: int,
+        say: Callable[[bytes], None],
+        say_done: Callable[[bytes], None],
+        end: Callable[[BaseException], None],
+    ) -> None:
         self.book = LeaseBook(credit if handler else 0)
         self.busy = BusyMeter(time.monotonic())
         self._handler, self._max_bytes, self._max_tokens = handler, max_bytes, max_tokens

@@ -62,8 +62,10 @@ class AllowFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def new_ring(directory: Path, roles: list[str]) -> list[Entry]:
     """A key pair for the hub and one for each role. Raises UserError when there is a ring already."""
     if (directory / f"{HUB}.secret").exists() or (directory / ALLOWED).exists():
-        raise ConfigError(f"{directory} holds keys already and they are not overwritten: choose another directory, "
-                          f"or add one worker with `rlsp keys new {directory} --worker NAME --role ROLE`")
+        raise ConfigError(
+            f"{directory} holds keys already and they are not overwritten: choose another directory, "
+            f"or add one worker with `rlsp keys new {directory} --worker NAME --role ROLE`"
+        )
     entries = [Entry(name=role, role=known_role(role)) for role in dict.fromkeys(roles)]
     _make_directory(directory)
     public, secret = zmq.curve_keypair()
@@ -111,8 +113,10 @@ def known_role(role: str) -> Role:
 def _add(directory: Path, entry: Entry) -> None:
     listed = read_allowed(directory)
     if any(other.name == entry.name for other in listed.keys.values()):
-        raise ConfigError(f"{directory} has a key {entry.name!r} already and it is not overwritten: revoke it first, "
-                          f"with `rlsp keys revoke {directory} {entry.name}`")
+        raise ConfigError(
+            f"{directory} has a key {entry.name!r} already and it is not overwritten: revoke it first, "
+            f"with `rlsp keys revoke {directory} {entry.name}`"
+        )
     public, secret = zmq.curve_keypair()
     _write(directory / f"{entry.name}.secret", secret + b"\n", SECRET_MODE)
     _write_allowed(directory, AllowFile(keys={**listed.keys, public.decode(): entry}))
@@ -164,8 +168,10 @@ def parse_allowed(path: Path) -> AllowFile:
 def _ring(directory: str) -> Path:
     path = Path(directory).expanduser()
     if not path.is_dir():
-        raise ConfigError(f"replay.keys = {directory!r} is no directory: make keys with `rlsp keys new {directory}`, "
-                          "or copy the files of this process there")
+        raise ConfigError(
+            f"replay.keys = {directory!r} is no directory: make keys with `rlsp keys new {directory}`, "
+            "or copy the files of this process there"
+        )
     return path
 
 
@@ -183,8 +189,9 @@ def _key(path: Path, writable: int) -> bytes:
     except (zmq.ZMQError, ValueError):
         right = False
     if not right:
-        raise MachineError(f"{path} holds no key of {KEY_CHARACTERS} characters: copy it again, or make new keys with "
-                           "`rlsp keys new`") from None
+        raise MachineError(
+            f"{path} holds no key of {KEY_CHARACTERS} characters: copy it again, or make new keys with `rlsp keys new`"
+        ) from None
     return text
 
 
@@ -200,8 +207,10 @@ def _require_mode(path: Path, forbidden: int) -> None:
     elif found.st_uid not in (0, os.geteuid()):
         raise MachineError(f"{path} belongs to another user (uid {found.st_uid}): chown it to the user of this process")
     if mode & forbidden:
-        raise MachineError(f"{path} can be {'read' if forbidden & 0o004 else 'changed'} by other users (mode "
-                           f"{mode:04o}): chmod {SECRET_MODE if forbidden & 0o004 else PUBLIC_MODE:o} {path}")
+        raise MachineError(
+            f"{path} can be {'read' if forbidden & 0o004 else 'changed'} by other users (mode "
+            f"{mode:04o}): chmod {SECRET_MODE if forbidden & 0o004 else PUBLIC_MODE:o} {path}"
+        )
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

@@ -54,9 +54,11 @@ def guard_dealer(socket: zmq.asyncio.Socket, keys: Keys) -> None:
 def require_private(address: str, has_keys: bool) -> None:
     """Raises MachineError when a hub would listen to other machines without keys."""
     if not has_keys and not is_loopback(address):
-        raise MachineError(f"replay.address = {address!r} would let anyone on the network command this run: without "
-                           "keys the hub binds to this machine only, e.g. tcp://127.0.0.1:5700; make keys with "
-                           "`rlsp keys new keys` and set replay.keys = \"keys\"")
+        raise MachineError(
+            f"replay.address = {address!r} would let anyone on the network command this run: without "
+            "keys the hub binds to this machine only, e.g. tcp://127.0.0.1:5700; make keys with "
+            '`rlsp keys new keys` and set replay.keys = "keys"'
+        )
 
 
 def is_loopback(address: str) -> bool:

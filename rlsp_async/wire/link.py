@@ -60,18 +60,33 @@ log = structlog.get_logger("wire")
 class WorkerLink:
     """Connects a handler to the hub. `await link.run()` returns why it left: a Drain, or `drain()`."""
 
-    def __init__(self, settings: LinkSettings, address: Callable[[], str | None], handler: Handler | None = None, *,
-                 on_weights: OnWeights | None = None, metrics: Callable[[], dict[str, float]] | None = None,
-                 step: Callable[[], int] | None = None, on_status: Callable[[Status], None] | None = None,
-                 keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        settings: LinkSettings,
+        address: Callable[[], str | None],
+        handler: Handler | None = None,
+        *,
+        on_weights: OnWeights | None = None,
+        metrics: Callable[[], dict[str, float]] | None = None,
+        step: Callable[[], int] | None = None,
+        on_status: Callable[[Status], None] | None = None,
+        keys: Keys | None = None,
+    ) -> None:
         """`address` is asked before each connection (None: not known yet); `step` says the newest step in a learner's
         weights; without a handler the worker only watches (observer)."""
         self.settings = settings
         self._address, self._keys = address, keys
         self._metrics, self._step, self._on_status = metrics or dict, step or (lambda: -1), on_status
         self._limits = settings.limits
-        self._jobs = Jobs(settings.credit, handler, self._limits.max_message_bytes,
-                          self._limits.max_tokens, self._say, self._say_done, self._end)
+        self._jobs = Jobs(
+            settings.credit,
+            handler,
+            self._limits.max_message_bytes,
+            self._limits.max_tokens,
+            self._say,
+            self._say_done,
+            self._end,
+        )
         self._loader = Loader(on_weights, self._post) if on_weights else None
         self._live = Liveness(self._limits.timeout_s)
         self._session: Session | None = None
@@ -142,8 +157,7 @@ class WorkerLink:
         self._session = session
         self._live.heard(HUB, time.monotonic())
         self._hello()
-        running = [session.read(self._on), session.write(), self._beat(session), self._leave(),
-                   session.lost.wait()]
+        running = [session.read(self._on), session.write(), self._beat(session), self._leave(), session.lost.wait()]
         tasks = [asyncio.ensure_future(one) for one in running]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -224,7 +238,8 @@ class WorkerLink:
         self._live.timeout_s = message.timeout_s
         self._heard()
         self._limits = msgspec.structs.replace(
-            self._limits, heartbeat_s=message.heartbeat_s, timeout_s=message.timeout_s)
+            self._limits, heartbeat_s=message.heartbeat_s, timeout_s=message.timeout_s
+        )
         self._jobs.reconcile(message.leases)
         if message.weights is not None and self._loader:
             self._loader.offer(message.weights, message.incarnation)
@@ -252,17 +267,36 @@ class WorkerLink:
         self._welcomed, self._hello_at = False, time.monotonic()
         self._num_hellos += 1
         book = self._jobs.book
-        self._post(Hello(run=s.run, role=s.role, worker=s.worker, credit=book.credit, step=self._step(),
-                         incarnation=s.incarnation, leases=book.held(), holding=dict(book.keys), seq=self._num_hellos,
-                         info=s.info))
+        self._post(
+            Hello(
+                run=s.run,
+                role=s.role,
+                worker=s.worker,
+                credit=book.credit,
+                step=self._step(),
+                incarnation=s.incarnation,
+                leases=book.held(),
+                holding=dict(book.keys),
+                seq=self._num_hellos,
+                info=s.info,
+            )
+        )
 
     def _ping(self, now: float) -> None:
         busy_s, window_s = self._jobs.busy.take(now)
         self._num_pings += 1
-        self._post(Ping(state=self._state(), busy_s=busy_s, window_s=window_s, metrics=self._metrics(),
-                        seq=self._num_pings, leases=self._jobs.book.held(),
-                        version=self._loader.version if self._loader else -1,
-                        made_by=self._loader.made_by if self._loader else 0))
+        self._post(
+            Ping(
+                state=self._state(),
+                busy_s=busy_s,
+                window_s=window_s,
+                metrics=self._metrics(),
+                seq=self._num_pings,
+                leases=self._jobs.book.held(),
+                version=self._loader.version if self._loader else -1,
+                made_by=self._loader.made_by if self._loader else 0,
+            )
+        )
 
     def _state(self) -> str:
         if self._stop.is_set():

@@ -1,9 +1,9 @@
 """Who is silent since when, and how long to wait before trying again. Pure: time is an argument, in seconds.
 
-    live = Liveness(timeout_s=10.0)
-    live.heard("hub", now=3.0)
-    live.silent_s("hub", now=8.0) == 5.0
-    live.gone(now=14.0) == ["hub"]
+live = Liveness(timeout_s=10.0)
+live.heard("hub", now=3.0)
+live.silent_s("hub", now=8.0) == 5.0
+live.gone(now=14.0) == ["hub"]
 """
 
 from __future__ import annotations

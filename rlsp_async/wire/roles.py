@@ -1,10 +1,10 @@
 """What a role may say. Pure.
 
-               hello ping bye   done        failed   loaded rejected
-    sampler      x    x    x    groups        x        x       x
-    verifier     x    x    x    verdicts      x
-    learner      x    x    x    steps         x
-    observer     x    x    x
+           hello ping bye   done        failed   loaded rejected
+sampler      x    x    x    groups        x        x       x
+verifier     x    x    x    verdicts      x
+learner      x    x    x    steps         x
+observer     x    x    x
 """
 
 from __future__ import annotations

@@ -128,8 +128,9 @@ class Router:
     async def __aenter__(self) -> Router:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _open(self) -> Socket:
@@ -177,8 +178,10 @@ def _now(answer: Awaitable[T]) -> asyncio.Future[T]:
 
 def _why_not(address: str, error: zmq.ZMQError) -> str:
     if error.errno == zmq.EADDRINUSE:
-        return (f"{address} is taken by another process: stop it, or set replay.address to another port "
-                "(tcp://127.0.0.1:0 takes a free one)")
+        return (
+            f"{address} is taken by another process: stop it, or set replay.address to another port "
+            "(tcp://127.0.0.1:0 takes a free one)"
+        )
     if error.errno == zmq.EADDRNOTAVAIL:
         return f"{address} is no address of this machine: set replay.address to one that is, e.g. tcp://127.0.0.1:0"
     return f"replay.address = {address!r} cannot be bound ({error.strerror}): write it like tcp://127.0.0.1:5700"

@@ -42,8 +42,10 @@ class Session:
             self._socket.connect(address)
         except zmq.ZMQError as e:
             self.close()
-            raise MachineError(f"the hub's address {address!r} cannot be used ({e.strerror}): write it like "
-                               "tcp://127.0.0.1:5700 (replay.address)") from None
+            raise MachineError(
+                f"the hub's address {address!r} cannot be used ({e.strerror}): write it like "
+                "tcp://127.0.0.1:5700 (replay.address)"
+            ) from None
         except MachineError:
             self.close()
             raise

@@ -13,8 +13,12 @@ def batch(reward, group, length, **columns):
     """Rollouts whose other columns are zeros unless given."""
     num = sum(length)
     made = {"behaviour_N": torch.zeros(num), "mask_N": torch.ones(num, dtype=torch.bool), **columns}
-    return base.Rollouts(torch.tensor(reward, dtype=torch.float32), torch.tensor(group), torch.tensor(length),
-                         **{k: torch.as_tensor(v) for k, v in made.items()})
+    return base.Rollouts(
+        torch.tensor(reward, dtype=torch.float32),
+        torch.tensor(group),
+        torch.tensor(length),
+        **{k: torch.as_tensor(v) for k, v in made.items()},
+    )
 
 
 def tokens(logp, rollout, **columns):
@@ -32,10 +36,18 @@ def drawn(length=(3, 1, 4, 2), seed=1, spread=0.4):
     draw = lambda: torch.randn(num, generator=g)  # noqa: E731
     logp = -draw().abs() - 0.2
     adv = torch.randn(len(length), generator=g)[rollout]
-    return base.Tokens(logp=logp.requires_grad_(), behaviour=logp.detach() + spread * draw(), adv=adv,
-                       mask=torch.arange(num) != 4, share=torch.rand(num, generator=g), rollout=rollout,
-                       old=logp.detach() + spread * draw(), reference=logp.detach() + spread * draw(),
-                       mean=-2.0 + 0.1 * draw(), old_mean=-2.0 + 0.1 * draw())
+    return base.Tokens(
+        logp=logp.requires_grad_(),
+        behaviour=logp.detach() + spread * draw(),
+        adv=adv,
+        mask=torch.arange(num) != 4,
+        share=torch.rand(num, generator=g),
+        rollout=rollout,
+        old=logp.detach() + spread * draw(),
+        reference=logp.detach() + spread * draw(),
+        mean=-2.0 + 0.1 * draw(),
+        old_mean=-2.0 + 0.1 * draw(),
+    )
 
 
 def gradient(loss, given):
@@ -45,5 +57,7 @@ def gradient(loss, given):
 
 def members(given):
     """Token numbers of each rollout, masked-out ones left out."""
-    return [[t for t in range(len(given.logp)) if given.rollout[t] == q and given.mask[t]]
-            for q in range(int(given.rollout.max()) + 1)]
+    return [
+        [t for t in range(len(given.logp)) if given.rollout[t] == q and given.mask[t]]
+        for q in range(int(given.rollout.max()) + 1)
+    ]

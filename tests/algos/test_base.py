@@ -9,8 +9,19 @@ from rlsp_async.errors import ConfigError
 
 def test_the_algorithms_that_ship():
     """No less than issue 5 asks for; what more there is, is found."""
-    assert set(base.names()) >= {"cispo", "dpo", "grpo", "gspo", "ppo", "reinforce", "reinforce_pp", "rloo", "rover",
-                                 "sft", "topr"}
+    assert set(base.names()) >= {
+        "cispo",
+        "dpo",
+        "grpo",
+        "gspo",
+        "ppo",
+        "reinforce",
+        "reinforce_pp",
+        "rloo",
+        "rover",
+        "sft",
+        "topr",
+    }
 
 
 def test_options_go_on_top_of_the_preset():
@@ -22,22 +33,26 @@ def test_a_dotted_name_is_a_module():
     assert frozenset() == base.load_algorithm(config.Algorithm(name="rlsp_async.algos.sft"))[0].NEEDS
 
 
-@pytest.mark.parametrize(("section", "said"), [
-    (config.Algorithm(name="reinfroce"), "did you mean 'reinforce'"),
-    (config.Algorithm(name="no.such.module"), "no algorithm 'no.such.module'"),
-    (config.Algorithm(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
-    (config.Algorithm(name="sft", preset="any"), "there is none"),
-    (config.Algorithm(name="grpo", options={"clip_hi": 0.3}), "did you mean 'clip_high'"),
-    (config.Algorithm(name="rlsp_async.algos.ops"), "is no algorithm"),
-])
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        (config.Algorithm(name="reinfroce"), "did you mean 'reinforce'"),
+        (config.Algorithm(name="no.such.module"), "no algorithm 'no.such.module'"),
+        (config.Algorithm(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
+        (config.Algorithm(name="sft", preset="any"), "there is none"),
+        (config.Algorithm(name="grpo", options={"clip_hi": 0.3}), "did you mean 'clip_high'"),
+        (config.Algorithm(name="rlsp_async.algos.ops"), "is no algorithm"),
+    ],
+)
 def test_what_is_unknown_is_refused_with_the_nearest_name(section, said):
     with pytest.raises(ConfigError, match=said):
         base.load_algorithm(section)
 
 
 def test_the_paper_and_its_code_differ_where_they_differ():
-    paper, released = (base.load_algorithm(config.Algorithm(name="ppo", preset=p))[1]
-                       for p in ("rlsp_paper", "rlsp_released"))
+    paper, released = (
+        base.load_algorithm(config.Algorithm(name="ppo", preset=p))[1] for p in ("rlsp_paper", "rlsp_released")
+    )
     assert (paper.lam, released.lam) == (0.95, 1.0)
     assert (paper.critic_warmup_steps, released.critic_warmup_steps) == (0, 4)
     assert (paper.returns, released.returns) == ("monte_carlo", "gae")

@@ -55,15 +55,20 @@ def test_it_is_that_of_gradients_one_rollout_at_a_time(weight, aggregation):
         table = logits[at].clone().requires_grad_()
         mine = table.log_softmax(1).gather(1, chosen[at, None]).squeeze(1)
         ratios = (old - behaviour)[at].exp()
-        factor = {"none": torch.ones(num), "token": ratios.clamp(max=2.0),
-                  "rollout": ratios[masked[at]].prod().clamp(max=5.0).expand(num)}[weight]
+        factor = {
+            "none": torch.ones(num),
+            "token": ratios.clamp(max=2.0),
+            "rollout": ratios[masked[at]].prod().clamp(max=5.0).expand(num),
+        }[weight]
         grad = torch.autograd.grad((share[at] * factor * mine)[masked[at]].sum(), table)[0]
         squares.append(grad.square().sum().item())
         first += num
     found = baselines.minimum_variance(cfg, batch).tolist()
     for i, own in enumerate(group):
         members = [j for j in range(4) if group[j] == own]
-        best = min((b / 1000 for b in range(1001)), key=lambda b: sum(squares[j] * (reward[j] - b) ** 2 for j in members))
+        best = min(
+            (b / 1000 for b in range(1001)), key=lambda b: sum(squares[j] * (reward[j] - b) ** 2 for j in members)
+        )
         assert found[i] == pytest.approx(best, abs=6e-4)
 
 
@@ -77,6 +82,11 @@ def test_reinforce_takes_it_and_says_how_far_it_moved():
 
 
 def test_with_the_standard_deviation_the_baseline_is_the_same():
-    plain, divided = (reinforce.advantages(reinforce.Config(baseline="minimum_variance", divide_by_std=by_std),
-                                           given([1.0, 0], [0, 0], [1, 1], [0.3, 0.1])).adv_N for by_std in (False, True))
+    plain, divided = (
+        reinforce.advantages(
+            reinforce.Config(baseline="minimum_variance", divide_by_std=by_std),
+            given([1.0, 0], [0, 0], [1, 1], [0.3, 0.1]),
+        ).adv_N
+        for by_std in (False, True)
+    )
     torch.testing.assert_close(divided, plain / (0.5**0.5 + 1e-6))

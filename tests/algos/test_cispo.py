@@ -20,8 +20,9 @@ def slow(cfg, given):
     return loss
 
 
-@pytest.mark.parametrize("cfg", [cispo.Config(), cispo.Config(clip_low=0.1, clip_high=0.1),
-                                 cispo.Config(against="old", clip_high=0.2)])
+@pytest.mark.parametrize(
+    "cfg", [cispo.Config(), cispo.Config(clip_low=0.1, clip_high=0.1), cispo.Config(against="old", clip_high=0.2)]
+)
 def test_gradient_is_that_of_a_slow_reference(cfg):
     given = make.drawn()
     loss, _ = cispo.token_loss(cfg, given)

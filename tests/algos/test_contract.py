@@ -23,12 +23,25 @@ def tokens(num=6, seed=0, on_policy=False, name="ppo"):
     mean = -2.0 + 0.1 * draw()
     heads = MODULES[name].Config().num_values()
     value = draw if heads == 1 else lambda: torch.randn(num, heads, generator=g)
-    return base.Tokens(logp=logp, behaviour=behaviour, adv=draw(), mask=torch.ones(num, dtype=torch.bool),
-                       share=torch.full((num,), 1 / num), old=old, returns=value(),
-                       values=value().requires_grad_(), old_values=value(), reference=old + 0.1 * draw(),
-                       rollout=torch.arange(num) // 2, mean=mean, old_mean=mean if on_policy else mean + 0.1 * draw(),
-                       lag=torch.full((num,), 0 if on_policy else 2), value_share=torch.full((num,), 1 / num),
-                       pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num], entropy=draw().abs().requires_grad_())
+    return base.Tokens(
+        logp=logp,
+        behaviour=behaviour,
+        adv=draw(),
+        mask=torch.ones(num, dtype=torch.bool),
+        share=torch.full((num,), 1 / num),
+        old=old,
+        returns=value(),
+        values=value().requires_grad_(),
+        old_values=value(),
+        reference=old + 0.1 * draw(),
+        rollout=torch.arange(num) // 2,
+        mean=mean,
+        old_mean=mean if on_policy else mean + 0.1 * draw(),
+        lag=torch.full((num,), 0 if on_policy else 2),
+        value_share=torch.full((num,), 1 / num),
+        pair=torch.tensor([7, 7, 3, 3, 3, 3])[:num],
+        entropy=draw().abs().requires_grad_(),
+    )
 
 
 def gradient(module, given, cfg=None):
@@ -66,8 +79,19 @@ def test_what_is_masked_reaches_neither_loss_nor_gradient(name, preset, bad):
         left = mask.reshape(-1, *[1] * (x.ndim - 1))
         return torch.where(left, x.detach(), torch.full_like(x, bad)).requires_grad_(x.requires_grad)
 
-    columns = ("logp", "behaviour", "adv", "old", "returns", "values", "old_values", "reference", "mean", "old_mean",
-               "entropy")
+    columns = (
+        "logp",
+        "behaviour",
+        "adv",
+        "old",
+        "returns",
+        "values",
+        "old_values",
+        "reference",
+        "mean",
+        "old_mean",
+        "entropy",
+    )
     spoilt = replace(clean, **{c: spoil(getattr(clean, c)) for c in columns})
     for expected, got in zip(gradient(MODULES[name], clean, cfg), gradient(MODULES[name], spoilt, cfg), strict=True):
         torch.testing.assert_close(got, expected)
@@ -92,11 +116,19 @@ def test_on_policy_the_gradient_is_reinforces(name):
 def test_advantages_have_the_batchs_shape_and_are_finite(name):
     heads = MODULES[name].Config().num_values()
     terms = base.Terms(torch.tensor([1.0, 0, 0]), torch.tensor([0.5, 0, 1]), 0.8)
-    batch = base.Rollouts(reward_B=torch.tensor([1.0, 0, 0]), group_B=torch.tensor([0, 0, 1]),
-                          length_B=torch.tensor([2, 1, 3]), behaviour_N=torch.zeros(6),
-                          mask_N=torch.ones(6, dtype=torch.bool), old_N=torch.zeros(6), reference_N=torch.zeros(6),
-                          values_N=torch.zeros(6 if heads == 1 else (6, heads)), terms=terms,
-                          prompt_B=torch.tensor([0, 0, 1]), text_B=torch.tensor([0, 1, 2]))
+    batch = base.Rollouts(
+        reward_B=torch.tensor([1.0, 0, 0]),
+        group_B=torch.tensor([0, 0, 1]),
+        length_B=torch.tensor([2, 1, 3]),
+        behaviour_N=torch.zeros(6),
+        mask_N=torch.ones(6, dtype=torch.bool),
+        old_N=torch.zeros(6),
+        reference_N=torch.zeros(6),
+        values_N=torch.zeros(6 if heads == 1 else (6, heads)),
+        terms=terms,
+        prompt_B=torch.tensor([0, 0, 1]),
+        text_B=torch.tensor([0, 1, 2]),
+    )
     out = MODULES[name].advantages(MODULES[name].Config(), batch)
     assert (out.adv_N.shape, out.keep_B.shape, out.keep_B.dtype) == ((6,), (3,), torch.bool)
     assert bool(torch.isfinite(out.adv_N).all())
@@ -106,12 +138,23 @@ def test_advantages_have_the_batchs_shape_and_are_finite(name):
 
 
 def one(**columns):
-    filled = {"logp": [-0.7], "old": [-1.0], "behaviour": [-1.2], "adv": [1.0], "values": [0.0], "old_values": [0.0],
-              "returns": [0.0], "share": [1.0], **columns}
+    filled = {
+        "logp": [-0.7],
+        "old": [-1.0],
+        "behaviour": [-1.2],
+        "adv": [1.0],
+        "values": [0.0],
+        "old_values": [0.0],
+        "returns": [0.0],
+        "share": [1.0],
+        **columns,
+    }
     made = {k: torch.tensor(v) for k, v in filled.items()}
     made.setdefault("rollout", torch.zeros(len(made["logp"]), dtype=torch.int64))
-    return base.Tokens(**{**made, "logp": made["logp"].requires_grad_(), "values": made["values"].requires_grad_()},
-                       mask=torch.ones(len(made["logp"]), dtype=torch.bool))
+    return base.Tokens(
+        **{**made, "logp": made["logp"].requires_grad_(), "values": made["values"].requires_grad_()},
+        mask=torch.ones(len(made["logp"]), dtype=torch.bool),
+    )
 
 
 def test_grpo_by_hand():
@@ -124,16 +167,23 @@ def test_grpo_by_hand():
 
 
 def test_grpo_caps_the_weight_and_counts_clips_by_sign():
-    loss, stats = grpo.token_loss(grpo.Config(), one(logp=[-1.0, -0.5], old=[-1.0, -1.0], behaviour=[-9.0, -1.0],
-                                                     adv=[1.0, 1.0], share=[0.5, 0.5]))
+    loss, stats = grpo.token_loss(
+        grpo.Config(),
+        one(logp=[-1.0, -0.5], old=[-1.0, -1.0], behaviour=[-9.0, -1.0], adv=[1.0, 1.0], share=[0.5, 0.5]),
+    )
     assert loss.item() == pytest.approx(-(2.0 + 1.28) / 2)
     assert stats["clip_positive"].tolist() == [1.0, 2.0]
     assert stats["clip_negative"].tolist() == [0.0, 0.0]
 
 
 def test_grpo_leaves_out_groups_without_signal():
-    batch = base.Rollouts(torch.tensor([1.0, 1, 1, 0]), torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 2, 1]),
-                          torch.zeros(5), torch.ones(5, dtype=torch.bool))
+    batch = base.Rollouts(
+        torch.tensor([1.0, 1, 1, 0]),
+        torch.tensor([0, 0, 1, 1]),
+        torch.tensor([1, 1, 2, 1]),
+        torch.zeros(5),
+        torch.ones(5, dtype=torch.bool),
+    )
     out = grpo.advantages(grpo.Config(divide_by_std=False), batch)
     assert out.keep_B.tolist() == [False, False, True, True]
     assert out.adv_N.tolist() == [0, 0, 0.5, 0.5, -0.5]
@@ -155,9 +205,16 @@ def test_ppo_value_loss_is_clipped_with_factor_half():
 
 
 def rlsp_batch():
-    return base.Rollouts(torch.tensor([1.0]), torch.tensor([0]), torch.tensor([3]), torch.zeros(3),
-                         torch.ones(3, dtype=torch.bool), old_N=torch.tensor([-1.0, -1.0, -1.0]),
-                         reference_N=torch.tensor([-1.0, -1.0, -1.0]), values_N=torch.tensor([0.2, 0.4, 0.6]))
+    return base.Rollouts(
+        torch.tensor([1.0]),
+        torch.tensor([0]),
+        torch.tensor([3]),
+        torch.zeros(3),
+        torch.ones(3, dtype=torch.bool),
+        old_N=torch.tensor([-1.0, -1.0, -1.0]),
+        reference_N=torch.tensor([-1.0, -1.0, -1.0]),
+        values_N=torch.tensor([0.2, 0.4, 0.6]),
+    )
 
 
 def test_ppo_advantages_golden():

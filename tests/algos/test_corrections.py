@@ -17,9 +17,14 @@ def view(ratios, rollout=None, adv=None, mask=None, lag=None, behaviour=-3.0):
     """Tokens with these ratios to a behaviour log-prob of -3."""
     num = len(ratios)
     old = torch.full((num,), behaviour)
-    return look(old + torch.tensor(ratios).log(), old, torch.tensor(adv or [1.0] * num),
-                torch.tensor(mask or [True] * num), torch.tensor(rollout or [0] * num),
-                None if lag is None else torch.tensor(lag))
+    return look(
+        old + torch.tensor(ratios).log(),
+        old,
+        torch.tensor(adv or [1.0] * num),
+        torch.tensor(mask or [True] * num),
+        torch.tensor(rollout or [0] * num),
+        None if lag is None else torch.tensor(lag),
+    )
 
 
 def factor(cfg, seen):
@@ -77,7 +82,11 @@ def test_divergence_adds_up_what_a_mean_of_log_ratios_cancels():
     for kind, first in (("k2", 0.045), ("k3", (math.cosh(0.3) - 1))):
         for high, kept in ((first - 1e-4, [0, 0, 1, 1]), (first + 1e-4, [1] * 4)):
             assert factor(CorrectionsConfig(reject=kind, reject_high=high), seen) == kept
-    assert factor(CorrectionsConfig(reject="k2"), view([math.exp(2.2), 1.0, math.exp(2.3)], rollout=[0, 0, 1])) == [1, 1, 0]
+    assert factor(CorrectionsConfig(reject="k2"), view([math.exp(2.2), 1.0, math.exp(2.3)], rollout=[0, 0, 1])) == [
+        1,
+        1,
+        0,
+    ]
 
 
 def test_one_outlier_drops_its_rollout():
@@ -141,8 +150,17 @@ def test_step_factor_by_hand():
 def slow(cfg, seen, limit):
     """The stages one token at a time, in python floats."""
     out = []
-    rows = list(zip(seen.new.tolist(), seen.behaviour.tolist(), seen.adv.tolist(), seen.mask.tolist(),
-                    seen.rollout.tolist(), seen.lag.tolist(), strict=True))
+    rows = list(
+        zip(
+            seen.new.tolist(),
+            seen.behaviour.tolist(),
+            seen.adv.tolist(),
+            seen.mask.tolist(),
+            seen.rollout.tolist(),
+            seen.lag.tolist(),
+            strict=True,
+        )
+    )
     for new, behaviour, adv, alive, rollout, lag in rows:
         mine = [n - b for n, b, _, m, r, _ in rows if r == rollout and m]
         if not alive:
@@ -152,17 +170,28 @@ def slow(cfg, seen, limit):
         harmful = adv * log_ratio > 0
         pi, mu = math.exp(new), math.exp(behaviour)
         binary = mu * math.log(mu / pi) + (1 - mu) * math.log((1 - mu) / (1 - pi))
-        rejected = {"none": False, "opsm": adv < 0 and -mean > 1e-4, "mis": math.exp(total) > 5.0,
-                    "geometric": not 0.999 <= math.exp(mean) <= 1.001,
-                    "k2": sum(0.5 * d * d for d in mine) / len(mine) > 2.5,
-                    "k3": sum(math.exp(d) - d - 1 for d in mine) / len(mine) > 0.01,
-                    "outlier": not all(1e-4 <= math.exp(d) <= 100.0 for d in mine)}[cfg.reject]
-        masked = {"none": False, "icepop": not 0.5 <= math.exp(log_ratio) <= 5.0,
-                  "dppo_tv": harmful and abs(pi - mu) > 0.2,
-                  "dppo_kl": harmful and binary > 0.05, "kpop": binary > 2.0, "lag": lag > 8,
-                  "m2po": log_ratio**2 > limit,
-                  "m2po_released": harmful and not min(0.7, math.exp(-limit)) <= math.exp(log_ratio)
-                  <= max(1.5, math.exp(limit) if limit < 99 else math.inf)}[cfg.mask]
+        rejected = {
+            "none": False,
+            "opsm": adv < 0 and -mean > 1e-4,
+            "mis": math.exp(total) > 5.0,
+            "geometric": not 0.999 <= math.exp(mean) <= 1.001,
+            "k2": sum(0.5 * d * d for d in mine) / len(mine) > 2.5,
+            "k3": sum(math.exp(d) - d - 1 for d in mine) / len(mine) > 0.01,
+            "outlier": not all(1e-4 <= math.exp(d) <= 100.0 for d in mine),
+        }[cfg.reject]
+        masked = {
+            "none": False,
+            "icepop": not 0.5 <= math.exp(log_ratio) <= 5.0,
+            "dppo_tv": harmful and abs(pi - mu) > 0.2,
+            "dppo_kl": harmful and binary > 0.05,
+            "kpop": binary > 2.0,
+            "lag": lag > 8,
+            "m2po": log_ratio**2 > limit,
+            "m2po_released": harmful
+            and not min(0.7, math.exp(-limit))
+            <= math.exp(log_ratio)
+            <= max(1.5, math.exp(limit) if limit < 99 else math.inf),
+        }[cfg.mask]
         weight = {"none": 1.0, "token": min(math.exp(log_ratio), 2.0), "rollout": min(math.exp(total), 5.0)}[cfg.weight]
         out.append(0.0 if rejected or masked else weight)
     return out
@@ -174,8 +203,14 @@ def slow(cfg, seen, limit):
 def test_every_combination_is_that_of_a_slow_reference(reject, mask, weight):
     given = make.drawn((3, 1, 4, 2, 3), seed=3, spread=0.5)
     given.old[0] -= 6.0
-    seen = look(given.old.clamp(max=-0.1), given.behaviour.clamp(max=-0.1), given.adv, given.mask, given.rollout,
-                torch.arange(13))
+    seen = look(
+        given.old.clamp(max=-0.1),
+        given.behaviour.clamp(max=-0.1),
+        given.adv,
+        given.mask,
+        given.rollout,
+        torch.arange(13),
+    )
     cfg = CorrectionsConfig(reject=reject, mask=mask, weight=weight)
     limit = corrections.measure(cfg, seen)
     torch.testing.assert_close(torch.tensor(factor(cfg, seen)), torch.tensor(slow(cfg, seen, limit)))
@@ -186,7 +221,13 @@ def test_the_order_is_reject_mask_weight_and_what_left_stays_out():
     cfg = CorrectionsConfig(reject="mis", reject_high=2.0, mask="icepop", weight="token")
     out, stats = corrections.correct(cfg, seen, corrections.measure(cfg, seen))
     assert out.tolist() == pytest.approx([0, 2, 0, 0])
-    assert list(dict.fromkeys(n.split("/")[-1].split("_")[0] for n in stats)) == ["all", "rollout", "reject", "mask", "weight"]
+    assert list(dict.fromkeys(n.split("/")[-1].split("_")[0] for n in stats)) == [
+        "all",
+        "rollout",
+        "reject",
+        "mask",
+        "weight",
+    ]
     found = watch.figures(stats)
     assert (found["reject_kept_positive"], found["reject_kept_negative"]) == (1.0, 0.0)
     assert (found["mask_kept_positive"], found["mask_kept_negative"]) == (0.5, 0.0)
@@ -195,8 +236,13 @@ def test_the_order_is_reject_mask_weight_and_what_left_stays_out():
 def test_what_is_masked_reaches_no_stage():
     cfg = CorrectionsConfig(reject="mis", mask="m2po", weight="rollout")
     clean = view([1.2, 0.8, 1.1], mask=[True, False, True])
-    spoilt = look(torch.where(clean.mask, clean.new, torch.nan), torch.where(clean.mask, clean.behaviour, torch.inf),
-                  torch.where(clean.mask, clean.adv, torch.nan), clean.mask, clean.rollout)
+    spoilt = look(
+        torch.where(clean.mask, clean.new, torch.nan),
+        torch.where(clean.mask, clean.behaviour, torch.inf),
+        torch.where(clean.mask, clean.adv, torch.nan),
+        clean.mask,
+        clean.rollout,
+    )
     assert factor(cfg, spoilt) == factor(cfg, clean)
     one, other = (watch.figures(corrections.correct(cfg, v, 0.5)[1]) for v in (clean, spoilt))
     assert one == other
@@ -204,7 +250,14 @@ def test_what_is_masked_reaches_no_stage():
 
 def test_split_batches_add_up():
     given = make.drawn((3, 2, 4, 2), seed=5)
-    columns = (given.old, given.behaviour, given.adv, given.mask, given.rollout, torch.tensor([0, 0, 1, 9, 9, 3, 3, 3, 40, 5, 5]))
+    columns = (
+        given.old,
+        given.behaviour,
+        given.adv,
+        given.mask,
+        given.rollout,
+        torch.tensor([0, 0, 1, 9, 9, 3, 3, 3, 40, 5, 5]),
+    )
     cfg = CorrectionsConfig(reject="geometric", reject_low=0.7, reject_high=1.5, mask="icepop", weight="token")
     whole, stats = corrections.correct(cfg, look(*columns), 5.0)
     parts = [corrections.correct(cfg, look(*(c[at] for c in columns)), 5.0) for at in (slice(0, 5), slice(5, 11))]
@@ -246,33 +299,54 @@ TOKEN = {"corrections": {"weight": "token"}}
 PRESENT = {"corrections": {"weight": "rollout", "policy": "present"}}
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("grpo", TOKEN), ("ppo", TOKEN), ("topr", TOKEN), ("cispo", TOKEN), ("gspo", TOKEN), ("grpo", PRESENT),
-    ("grpo", {"weight_cap": 0.0, **PRESENT}), ("cispo", {"against": "old", **PRESENT}),
-    ("gspo", {"against": "old", **PRESENT}), ("ppo", {"weight_cap": 0.0, **PRESENT}),
-])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("grpo", TOKEN),
+        ("ppo", TOKEN),
+        ("topr", TOKEN),
+        ("cispo", TOKEN),
+        ("gspo", TOKEN),
+        ("grpo", PRESENT),
+        ("grpo", {"weight_cap": 0.0, **PRESENT}),
+        ("cispo", {"against": "old", **PRESENT}),
+        ("gspo", {"against": "old", **PRESENT}),
+        ("ppo", {"weight_cap": 0.0, **PRESENT}),
+    ],
+)
 def test_the_same_ratio_counts_once(name, options):
     with pytest.raises(ConfigError, match="counts the same ratio twice") as refused:
         base.load_algorithm(config.Algorithm(name=name, options=options))
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("grpo", {"weight_cap": 0.0, **TOKEN}), ("ppo", {"weight_cap": 0.0, **TOKEN}), ("cispo", {"against": "old", **TOKEN}),
-    ("gspo", {"against": "old", **TOKEN}), ("reinforce", PRESENT), ("rloo", TOKEN), ("rover", TOKEN),
-    ("topr", {"corrections": {"reject": "opsm", "mask": "icepop", "ess_base": 1.0}}),
-])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("grpo", {"weight_cap": 0.0, **TOKEN}),
+        ("ppo", {"weight_cap": 0.0, **TOKEN}),
+        ("cispo", {"against": "old", **TOKEN}),
+        ("gspo", {"against": "old", **TOKEN}),
+        ("reinforce", PRESENT),
+        ("rloo", TOKEN),
+        ("rover", TOKEN),
+        ("topr", {"corrections": {"reject": "opsm", "mask": "icepop", "ess_base": 1.0}}),
+    ],
+)
 def test_what_counts_once_is_taken(name, options):
     assert base.load_algorithm(config.Algorithm(name=name, options=options))[1].corrections.active
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"reject": "mis", "reject_low": 0.5}, "reject_low means something only to geometric, outlier"),
-    ({"mask": "dppo_tv", "mask_low": 0.5}, "mask_low means something only to icepop"),
-    ({"weight_high": 2.0}, "name a stage or leave it out"),
-    ({"mask": "icepop", "mask_high": -1.0}, "bounds are 0"),
-    ({"reject": "opsn"}, "opsn"),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reject": "mis", "reject_low": 0.5}, "reject_low means something only to geometric, outlier"),
+        ({"mask": "dppo_tv", "mask_low": 0.5}, "mask_low means something only to icepop"),
+        ({"weight_high": 2.0}, "name a stage or leave it out"),
+        ({"mask": "icepop", "mask_high": -1.0}, "bounds are 0"),
+        ({"reject": "opsn"}, "opsn"),
+    ],
+)
 def test_half_a_setting_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
         base.load_algorithm(config.Algorithm(name="reinforce", options={"corrections": options}))
@@ -319,7 +393,9 @@ def test_icepop_preset_is_the_surrogate_times_the_ratio_within_bounds():
     prox = (given.old - given.behaviour).exp()
     inside = torch.where((prox >= 0.5) & (prox <= 5.0), prox, 0.0)
     bare = make.replace(given, share=given.share * inside)
-    torch.testing.assert_close(corrected_gradient(grpo, cfg, given), make.gradient(grpo.token_loss(cfg, bare)[0], given))
+    torch.testing.assert_close(
+        corrected_gradient(grpo, cfg, given), make.gradient(grpo.token_loss(cfg, bare)[0], given)
+    )
 
 
 def test_prime_rls_square_is_felt_by_masked_tokens_too():
@@ -328,8 +404,9 @@ def test_prime_rls_square_is_felt_by_masked_tokens_too():
     rho, moved = (given.logp - given.behaviour).exp(), given.logp.exp() - given.behaviour.exp()
     kept = given.mask & ~((given.adv > 0) & (moved > 0.2)) & ~((given.adv < 0) & (moved < -0.2))
     assert bool((given.mask & ~kept).any())
-    slow_loss = (-(given.share * given.adv * rho)[kept].sum()
-                 + 1e-3 * (given.value_share * rho.log() ** 2)[given.mask].sum())
+    slow_loss = (
+        -(given.share * given.adv * rho)[kept].sum() + 1e-3 * (given.value_share * rho.log() ** 2)[given.mask].sum()
+    )
     torch.testing.assert_close(corrected_gradient(reinforce, cfg, given), make.gradient(slow_loss, given))
 
 

@@ -31,8 +31,12 @@ def test_at_the_reference_the_loss_is_log_two():
 def test_gradient_is_that_of_a_slow_reference(cfg):
     given = make.drawn((3, 1, 4, 2))
     sign = [1.0, -1.0, -1.0, 1.0]
-    given = make.replace(given, adv=torch.tensor(sign)[given.rollout], share=torch.full((10,), 0.25),
-                         pair=torch.tensor([9, 2, 9, 2])[given.rollout])
+    given = make.replace(
+        given,
+        adv=torch.tensor(sign)[given.rollout],
+        share=torch.full((10,), 0.25),
+        pair=torch.tensor([9, 2, 9, 2])[given.rollout],
+    )
     reference, members, loss = given.reference if cfg.against == "stage" else given.behaviour, make.members(given), 0.0
     for best, worst in ((0, 2), (3, 1)):
         moved = [sum(given.logp[t] - reference[t] for t in members[i]) for i in (best, worst)]
@@ -52,9 +56,14 @@ def test_pairs_are_made_from_outside_in_while_rewards_differ():
     assert (one.stats["pairs"], many.stats["pairs"]) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize(("options", "said"), [({"corrections": {"reject": "mis"}}, "dpo takes no corrections"),
-                                               ({"aggregation": "token_mean"}, "aggregation"),
-                                               ({"pairs_per_group": 0}, "at least 1")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"corrections": {"reject": "mis"}}, "dpo takes no corrections"),
+        ({"aggregation": "token_mean"}, "aggregation"),
+        ({"pairs_per_group": 0}, "at least 1"),
+    ],
+)
 def test_what_is_no_dpo_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
         base.load_algorithm(config.Algorithm(name="dpo", options=options))

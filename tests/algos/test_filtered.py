@@ -19,8 +19,9 @@ def batch(**columns):
 def slow(cfg, given):
     """What D is, one rollout after the other."""
     kept, texts, num = [], set(), {}
-    for reward, prompt, text in zip(given.reward_B.tolist(), given.prompt_B.tolist(), given.text_B.tolist(),
-                                    strict=True):
+    for reward, prompt, text in zip(
+        given.reward_B.tolist(), given.prompt_B.tolist(), given.text_B.tolist(), strict=True
+    ):
         fits = not cfg.per_prompt or num.get(prompt, 0) < cfg.per_prompt
         kept.append(reward >= cfg.threshold and fits and not (cfg.drop_duplicates and text in texts))
         if kept[-1]:
@@ -41,13 +42,16 @@ def test_a_wrong_rollout_is_no_first_of_its_text():
     assert filtered.advantages(filtered.Config(), batch()).keep_B[3]
 
 
-@pytest.mark.parametrize(("options", "kept"), [
-    ({"drop_duplicates": False}, [True, False, True, True, True, False]),
-    ({"per_prompt": 2}, [True, False, False, True, False, False]),
-    ({"per_prompt": 2, "drop_duplicates": False}, [True, False, True, False, False, False]),
-    ({"threshold": 0.0}, [True, True, False, False, True, True]),
-    ({"threshold": 1.5}, [False] * 6),
-])
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"drop_duplicates": False}, [True, False, True, True, True, False]),
+        ({"per_prompt": 2}, [True, False, False, True, False, False]),
+        ({"per_prompt": 2, "drop_duplicates": False}, [True, False, True, False, False, False]),
+        ({"threshold": 0.0}, [True, True, False, False, True, True]),
+        ({"threshold": 1.5}, [False] * 6),
+    ],
+)
 def test_options_by_hand(options, kept):
     assert filtered.advantages(filtered.Config(**options), batch()).keep_B.tolist() == kept
 
@@ -86,50 +90,60 @@ def judged(reward, outcome, group, text):
     return make.replace(make.batch(reward, group, [1] * len(reward), prompt_B=group, text_B=text), terms=terms)
 
 
-GIVEN = judged([.9, .7, .7, .4, .8, .6, .3], [1, 0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6, 7])
+GIVEN = judged([0.9, 0.7, 0.7, 0.4, 0.8, 0.6, 0.3], [1, 0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6, 7])
 """By hand, n* = 2: at .3 and .4 prompt 0 keeps 3 of 4 right, 1 * 3/4; prompt 1 at .3 1 of 3, .5 / 3, at .4 and .6 1 of 2,
 .5 / 2; at .6 prompt 0 keeps 2 of 3, 2/3; at .7 the same, and nothing of prompt 1 is right; from .8 one right one of
 prompt 0, .5."""
 
 
-@pytest.mark.parametrize(("threshold", "score"), [
-    (.3, (3 / 4 + 1 / 6) / 2), (.4, (3 / 4 + 1 / 4) / 2), (.6, (2 / 3 + 1 / 4) / 2), (.7, 2 / 3 / 2), (.8, .5 / 2),
-    (.9, .5 / 2)])
+@pytest.mark.parametrize(
+    ("threshold", "score"),
+    [
+        (0.3, (3 / 4 + 1 / 6) / 2),
+        (0.4, (3 / 4 + 1 / 4) / 2),
+        (0.6, (2 / 3 + 1 / 4) / 2),
+        (0.7, 2 / 3 / 2),
+        (0.8, 0.5 / 2),
+        (0.9, 0.5 / 2),
+    ],
+)
 def test_the_balance_score_by_hand_and_as_the_temperatures_have_it(threshold, score):
     cfg = filtered.Config(balance_target=2)
     assert filtered._balance(cfg, GIVEN, GIVEN.terms, threshold) == pytest.approx(score)
     kept = [i for i in range(7) if GIVEN.reward_B[i] >= threshold - 1e-6]
     groups_of = [[i for i in kept if GIVEN.prompt_B[i] == prompt] for prompt in (0, 1)]
-    apart = [balance([str(GIVEN.text_B[i]) for i in of], [bool(GIVEN.terms.outcome_B[i]) for i in of], 2)
-             for of in groups_of]
+    apart = [
+        balance([str(GIVEN.text_B[i]) for i in of], [bool(GIVEN.terms.outcome_B[i]) for i in of], 2) for of in groups_of
+    ]
     assert sum(apart) / 2 == pytest.approx(score)
 
 
 def test_a_batch_chooses_the_threshold_with_the_best_balance():
     out = filtered.advantages(filtered.Config(threshold=0.0, balance_target=2), GIVEN)
     assert out.keep_B.tolist() == [True] * 6 + [False]
-    assert (out.stats["threshold"], out.stats["balance"]) == (pytest.approx(.4), pytest.approx(.5))
+    assert (out.stats["threshold"], out.stats["balance"]) == (pytest.approx(0.4), pytest.approx(0.5))
 
 
 def test_the_chosen_threshold_is_not_below_the_given_one_and_the_lowest_of_equals():
-    out = filtered.advantages(filtered.Config(threshold=.5, balance_target=2), GIVEN)
-    assert out.stats["threshold"] == pytest.approx(.6)
-    flat = judged([.2, .6, .8], [1, 0, 0], [0, 0, 0], [1, 2, 3])
-    assert filtered.advantages(filtered.Config(threshold=.5, balance_target=2), flat).stats["threshold"] == (
-        pytest.approx(.6))
+    out = filtered.advantages(filtered.Config(threshold=0.5, balance_target=2), GIVEN)
+    assert out.stats["threshold"] == pytest.approx(0.6)
+    flat = judged([0.2, 0.6, 0.8], [1, 0, 0], [0, 0, 0], [1, 2, 3])
+    assert filtered.advantages(filtered.Config(threshold=0.5, balance_target=2), flat).stats["threshold"] == (
+        pytest.approx(0.6)
+    )
     none = filtered.advantages(filtered.Config(threshold=5.0, balance_target=2), GIVEN)
     assert not none.keep_B.any() and (none.stats["threshold"], none.stats["balance"]) == (5.0, 0.0)
 
 
 def test_equal_texts_count_once_in_the_balance():
-    twice = judged([1., 1., .5], [1, 1, 0], [0, 0, 0], [1, 1, 2])
-    assert filtered._balance(filtered.Config(balance_target=2), twice, twice.terms, .5) == pytest.approx(.5 * .5)
+    twice = judged([1.0, 1.0, 0.5], [1, 1, 0], [0, 0, 0], [1, 1, 2])
+    assert filtered._balance(filtered.Config(balance_target=2), twice, twice.terms, 0.5) == pytest.approx(0.5 * 0.5)
 
 
 def test_of_very_many_rewards_some_are_tried(monkeypatch):
     monkeypatch.setattr(filtered, "MOST_THRESHOLDS", 3)
     out = filtered.advantages(filtered.Config(threshold=0.0, balance_target=2), GIVEN)
-    assert out.stats["threshold"] == pytest.approx(.3)  # of .3, .7 (third or fourth of six), .9
+    assert out.stats["threshold"] == pytest.approx(0.3)  # of .3, .7 (third or fourth of six), .9
 
 
 def test_who_does_not_say_what_is_right_has_no_balance():

@@ -29,8 +29,7 @@ def slow(cfg, given):
         gain = torch.minimum(rho * adv, clipped * adv)
         if cfg.dual_clip and adv < 0:
             gain = torch.maximum(gain, cfg.dual_clip * adv)
-        loss = loss + given.share[t] * (-weight * gain
-                                        + cfg.kl_coef * (torch.exp(d) - d - 1))
+        loss = loss + given.share[t] * (-weight * gain + cfg.kl_coef * (torch.exp(d) - d - 1))
     return loss
 
 
@@ -69,10 +68,13 @@ def test_the_published_presets_correct_nothing_and_only_deepseekmath_keeps_a_ref
     assert (preset("dapo").clip_low, preset("dapo").clip_high, preset("dapo").aggregation) == (0.2, 0.28, "token_mean")
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"limit_tokens": 10}, "buffer_tokens must be above 0"),
-    ({"aggregation": "horizon"}, "set it to sampling.max_new_tokens"),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limit_tokens": 10}, "buffer_tokens must be above 0"),
+        ({"aggregation": "horizon"}, "set it to sampling.max_new_tokens"),
+    ],
+)
 def test_half_a_setting_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
         base.load_algorithm(config.Algorithm(name="grpo", options=options))
@@ -89,7 +91,11 @@ def test_arpo_group_with_one_replayed_success_by_hand():
 def test_arpo_presets_differ_in_the_weight_of_the_policy_that_sampled_alone():
     released, corrected = preset("arpo_released"), preset("arpo_corrected")
     assert (released.clip_low, released.clip_high, released.dual_clip, released.aggregation) == (
-        0.2, 0.3, 3.0, "token_mean")
+        0.2,
+        0.3,
+        3.0,
+        "token_mean",
+    )
     assert replaced(released, weight_cap=2.0) == corrected
     # present .5, beginning of the step .5, sampled with .1 and with 1: ratio 1; weights min(5, 2) and .5
     given = make.tokens([math.log(0.5)] * 2, [0, 1], behaviour=[math.log(0.1), 0.0], old=[math.log(0.5)] * 2)

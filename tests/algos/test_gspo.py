@@ -26,8 +26,10 @@ def even(given):
     return make.replace(given, share=1.0 / count)
 
 
-@pytest.mark.parametrize("cfg", [gspo.Config(), gspo.Config(clip_low=0.2, clip_high=0.3),
-                                 gspo.Config(against="old", clip_low=0.2, clip_high=0.3)])
+@pytest.mark.parametrize(
+    "cfg",
+    [gspo.Config(), gspo.Config(clip_low=0.2, clip_high=0.3), gspo.Config(against="old", clip_low=0.2, clip_high=0.3)],
+)
 def test_gradient_is_that_of_a_slow_reference(cfg):
     given = even(make.drawn())
     loss, _ = gspo.token_loss(cfg, given)

@@ -23,7 +23,13 @@ def test_advantages_golden():
     out = oapl.advantages(oapl.Config(beta=1.0), batch)
     assert out.adv_N.tolist() == pytest.approx([0.379885, -0.620115, -0.620115, 0, 0, 0], abs=1e-6)
     assert out.keep_B.tolist() == [True, True, True, True, False]
-    assert oapl.advantages(oapl.Config(drop_flat_groups=True), batch).keep_B.tolist() == [True, True, False, False, False]
+    assert oapl.advantages(oapl.Config(drop_flat_groups=True), batch).keep_B.tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     kimi = base.load_algorithm(config.Algorithm(name="oapl", preset="kimi"))[1]
     assert oapl.advantages(kimi, batch).adv_N.tolist() == [0.5, -0.5, -0.5, 0, 0, 0]
 
@@ -55,8 +61,12 @@ def test_the_optimum_is_the_tilted_policy_that_sampled_whoever_learns(start):
     adv = oapl.advantages(oapl.Config(beta=beta), make.batch([1.0, 0, 0, 0, 0], [0] * 5, [1] * 5)).adv_N
     logits = torch.tensor(start).log()
     for _ in range(400):
-        given = make.tokens(logits.log_softmax(0)[answers].tolist(), [0, 1, 2, 3, 4], behaviour=mu[answers].log().tolist(),
-                            adv=adv.tolist())
+        given = make.tokens(
+            logits.log_softmax(0)[answers].tolist(),
+            [0, 1, 2, 3, 4],
+            behaviour=mu[answers].log().tolist(),
+            adv=adv.tolist(),
+        )
         grad = make.gradient(oapl.token_loss(oapl.Config(beta=beta), given)[0], given)
         by_answer = torch.zeros(3).index_add(0, answers, grad)
         logits = logits - 1.0 * (by_answer - by_answer.sum() * logits.softmax(0))

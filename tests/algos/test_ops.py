@@ -17,8 +17,10 @@ def test_gae_of_ragged_rollouts_is_gae_of_each():
     reward, values = torch.arange(9.0), torch.arange(9.0).flip(0) / 3
     lengths = torch.tensor([2, 4, 3])
     together = ops.gae(reward, values, lengths, 0.9, 0.8)
-    alone = [ops.gae(r, v, torch.tensor([len(r)]), 0.9, 0.8)
-             for r, v in zip(reward.split([2, 4, 3]), values.split([2, 4, 3]), strict=True)]
+    alone = [
+        ops.gae(r, v, torch.tensor([len(r)]), 0.9, 0.8)
+        for r, v in zip(reward.split([2, 4, 3]), values.split([2, 4, 3]), strict=True)
+    ]
     torch.testing.assert_close(together, torch.cat(alone))
 
 

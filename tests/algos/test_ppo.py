@@ -18,8 +18,15 @@ def preset(name):
 
 def policy_tokens(**columns):
     """The golden token of decoupled PPO; the critic is right."""
-    filled = {"behaviour": [-1.2], "old": [-1.0], "adv": [1.0], "values": [0.0], "old_values": [0.0], "returns": [0.0],
-              **columns}
+    filled = {
+        "behaviour": [-1.2],
+        "old": [-1.0],
+        "adv": [1.0],
+        "values": [0.0],
+        "old_values": [0.0],
+        "returns": [0.0],
+        **columns,
+    }
     return make.tokens([-0.7], [0], **filled)
 
 
@@ -48,9 +55,17 @@ def test_interpolated_proximal_by_hand():
     assert fresh.item() == pytest.approx(-1.2)  # the policy that sampled is the proximal one: w = 1
 
 
-@pytest.mark.parametrize("cfg", [ppo.Config(), ppo.Config(weight_cap=1.1), ppo.Config(proximal="interpolated"),
-                                 ppo.Config(returns="vtrace"), ppo.Config(weight_cap=0.0),
-                                 ppo.Config(proximal="behaviour", weight_cap=0.0)])
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        ppo.Config(),
+        ppo.Config(weight_cap=1.1),
+        ppo.Config(proximal="interpolated"),
+        ppo.Config(returns="vtrace"),
+        ppo.Config(weight_cap=0.0),
+        ppo.Config(proximal="behaviour", weight_cap=0.0),
+    ],
+)
 def test_gradient_is_that_of_a_slow_reference(cfg):
     given = make.drawn()
     zeros, lag = torch.zeros(len(given.logp)), torch.arange(len(given.logp))
@@ -105,11 +120,18 @@ def test_vtrace_is_its_definition_as_a_sum():
         v = [*values[first:last].tolist(), 0.0]
         r, w = reward[first:last].tolist(), rho[first:last].tolist()
         delta = [min(w[t], cap) * (r[t] + gamma * v[t + 1] - v[t]) for t in range(len(r))]
-        vs = [v[t] + sum(gamma ** (k - t) * math.prod(lam * min(w[i], 1.0) for i in range(t, k)) * delta[k]
-                         for k in range(t, len(r))) for t in range(len(r))] + [0.0]
+        vs = [
+            v[t]
+            + sum(
+                gamma ** (k - t) * math.prod(lam * min(w[i], 1.0) for i in range(t, k)) * delta[k]
+                for k in range(t, len(r))
+            )
+            for t in range(len(r))
+        ] + [0.0]
         assert target[first:last].tolist() == pytest.approx(vs[:-1])
         assert adv[first:last].tolist() == pytest.approx(
-            [min(w[t], cap) * (r[t] + gamma * vs[t + 1] - v[t]) for t in range(len(r))])
+            [min(w[t], cap) * (r[t] + gamma * vs[t + 1] - v[t]) for t in range(len(r))]
+        )
 
 
 def test_on_policy_vtrace_is_the_lambda_return_of_gae_with_lambda_one():

@@ -26,8 +26,10 @@ def test_discount_by_hand():
 
 def test_the_baseline_is_the_groups_mean_and_whitening_stays():
     batch = make.batch([1.0, 0, 5, 4], [0, 0, 1, 1], [1, 1, 1, 1])
-    plain, centred = (reinforce_pp.advantages(reinforce_pp.Config(kl_coef=0.0, baseline=b), batch).adv_N.tolist()
-                      for b in ("none", "group"))
+    plain, centred = (
+        reinforce_pp.advantages(reinforce_pp.Config(kl_coef=0.0, baseline=b), batch).adv_N.tolist()
+        for b in ("none", "group")
+    )
     assert centred == pytest.approx([1, -1, 1, -1], abs=1e-5)
     assert plain == pytest.approx([-0.727607, -1.212678, 1.212678, 0.727607], abs=1e-5)
 

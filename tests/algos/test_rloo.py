@@ -25,8 +25,12 @@ def test_advantages_are_those_of_a_slow_reference():
 def test_alone_in_its_group_a_rollout_is_left_out():
     out = rloo.advantages(rloo.Config(), make.batch([1.0, 1, 1], [0, 1, 1], [1, 1, 1]))
     assert out.keep_B.tolist() == [False, True, True]
-    assert rloo.advantages(rloo.Config(drop_flat_groups=True),
-                           make.batch([1.0, 1, 1], [0, 1, 1], [1, 1, 1])).keep_B.tolist() == [False] * 3
+    assert (
+        rloo.advantages(
+            rloo.Config(drop_flat_groups=True), make.batch([1.0, 1, 1], [0, 1, 1], [1, 1, 1])
+        ).keep_B.tolist()
+        == [False] * 3
+    )
 
 
 def test_gradient_is_that_of_a_slow_reference():

@@ -33,8 +33,17 @@ def drawn(seed, alpha=0.3, spread=3.0):
     draw = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
     num = sum(length)
     old = -draw(num).abs()
-    return rollouts([1.0, 0, 1, 0, 0, 0, 0, 0, 1], (spread * draw(9)).tolist(), alpha, [0, 0, 0, 1, 1, 1, 2, 2, 2],
-                    length, draw(num, 2), old_N=old, reference_N=old + 0.2 * draw(num), behaviour_N=old + 0.2 * draw(num))
+    return rollouts(
+        [1.0, 0, 1, 0, 0, 0, 0, 0, 1],
+        (spread * draw(9)).tolist(),
+        alpha,
+        [0, 0, 0, 1, 1, 1, 2, 2, 2],
+        length,
+        draw(num, 2),
+        old_N=old,
+        reference_N=old + 0.2 * draw(num),
+        behaviour_N=old + 0.2 * draw(num),
+    )
 
 
 def plain(**options):
@@ -49,7 +58,8 @@ def test_sum_golden():
     assert out.stats["opposed_fraction"] == 0.0
     assert out.stats["adv_std_explore"] == pytest.approx(0.2 * torch.tensor([1, 0.5, 0, 0, 0.5]).std(correction=0))
     assert out.stats["explained_variance_outcome"] == pytest.approx(
-        ops.explained_variance(torch.tensor([1.0, 1, 0, 0, 0]), torch.tensor([0.5, 0.6, 0.5, 0.2, 0.1])))
+        ops.explained_variance(torch.tensor([1.0, 1, 0, 0, 0]), torch.tensor([0.5, 0.6, 0.5, 0.2, 0.1]))
+    )
 
 
 def test_where_exploration_outvotes_correctness_it_is_counted_and_with_a_bound_it_cannot():
@@ -99,8 +109,10 @@ def test_each_stream_has_a_horizon_of_its_own():
 @pytest.mark.parametrize("seed", range(20))
 def test_with_a_bound_every_right_token_stands_above_every_wrong_one_of_its_group(combine, seed):
     batch = drawn(seed, alpha=0.1, spread=30.0)
-    free, bound = (rlsp_streams.advantages(rlsp_streams.Config(kl_coef=0.0, lam=1.0, combine=combine, bound=b), batch)
-                   for b in (0.0, 0.9))
+    free, bound = (
+        rlsp_streams.advantages(rlsp_streams.Config(kl_coef=0.0, lam=1.0, combine=combine, bound=b), batch)
+        for b in (0.0, 0.9)
+    )
     number_N = torch.arange(9).repeat_interleave(batch.length_B)
     right_N, group_N = batch.terms.outcome_B[number_N] > 0.5, batch.group_B[number_N]
     for group in (0, 2):
@@ -156,8 +168,14 @@ def test_demonstrations_are_refused():
         rlsp_streams.advantages(plain(), make.replace(small(0.8), terms=None))
 
 
-@pytest.mark.parametrize(("options", "said"), [({"bound": 1.0}, "below 1"), ({"reward_form": "released"}, "two terms"),
-                                               ({"normalize_reward": True}, "two terms")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bound": 1.0}, "below 1"),
+        ({"reward_form": "released"}, "two terms"),
+        ({"normalize_reward": True}, "two terms"),
+    ],
+)
 def test_options_that_mean_nothing_here_are_refused(options, said):
     with pytest.raises(ConfigError, match=said):
         base.load_algorithm(config.Algorithm(name="rlsp_streams", options=options))

@@ -34,8 +34,14 @@ def test_golden_example_from_logits():
     """Three words, two tokens; words 0 and 2 were drawn."""
     old = torch.tensor([[0.0, 0, 0], [0, 1, 2]]).log_softmax(-1)
     new = torch.tensor([[0.5, 0, -0.5], [0, 1.5, 1.5]]).log_softmax(-1)
-    given = make.tokens([new[0, 0].item(), new[1, 2].item()], [0, 0], adv=[0.5, 0.5], mean=new.mean(-1).tolist(),
-                        old=[old[0, 0].item(), old[1, 2].item()], old_mean=old.mean(-1).tolist())
+    given = make.tokens(
+        [new[0, 0].item(), new[1, 2].item()],
+        [0, 0],
+        adv=[0.5, 0.5],
+        mean=new.mean(-1).tolist(),
+        old=[old[0, 0].item(), old[1, 2].item()],
+        old_mean=old.mean(-1).tolist(),
+    )
     assert (given.logp - given.old).tolist() == pytest.approx([0.418343, -0.391310], abs=1e-5)
     assert (given.mean - given.old_mean).tolist() == pytest.approx([-0.081657, 0.108690], abs=1e-5)
     loss, stats = rover.token_loss(rover.Config(), given)

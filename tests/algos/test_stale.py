@@ -37,8 +37,9 @@ def test_without_correction_the_mass_goes_where_nobody_looked(name):
     assert (right < 0.01, unseen > 0.99) == (True, True)
 
 
-@pytest.mark.parametrize(("name", "preset"), [("topr", "paper"), ("topr", "truncated"), ("cispo", ""),
-                                              ("reinforce", "aipo")])
+@pytest.mark.parametrize(
+    ("name", "preset"), [("topr", "paper"), ("topr", "truncated"), ("cispo", ""), ("reinforce", "aipo")]
+)
 def test_with_it_the_right_answer_wins(name, preset):
     assert trained(name, preset, steps=300)[0] > 0.95
 

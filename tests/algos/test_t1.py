@@ -43,9 +43,14 @@ def test_gradient_is_that_of_a_slow_reference():
     """Two tokens' distributions over three entries, so that the entropy moves with the log-probs."""
     logits = torch.tensor([[0.5, -0.2, 0.1], [1.0, 0.0, -1.0]], requires_grad=True)
     logp_RV = torch.log_softmax(logits, -1)
-    columns = {"logp": logp_RV[:, 0], "behaviour": torch.zeros(2), "adv": torch.tensor([2.0, -1.0]),
-               "mask": torch.tensor([True, True]), "share": torch.tensor([0.5, 0.25]),
-               "entropy": -(logp_RV.exp() * logp_RV).sum(-1)}
+    columns = {
+        "logp": logp_RV[:, 0],
+        "behaviour": torch.zeros(2),
+        "adv": torch.tensor([2.0, -1.0]),
+        "mask": torch.tensor([True, True]),
+        "share": torch.tensor([0.5, 0.25]),
+        "entropy": -(logp_RV.exp() * logp_RV).sum(-1),
+    }
     loss, _ = t1.token_loss(t1.Config(entropy_coef=0.3), base.Tokens(**columns))
     got = torch.autograd.grad(loss, logits)[0]
     expected = torch.zeros(2, 3)
@@ -64,6 +69,7 @@ def test_what_the_paper_does_not_publish_must_be_chosen():
         base.load_algorithm(config.Algorithm(name="t1", preset="paper"))
     with pytest.raises(ConfigError, match="no value of reference_ema"):
         base.load_algorithm(config.Algorithm(name="t1", preset="paper", options={"entropy_coef": 0.0}))
-    _, cfg = base.load_algorithm(config.Algorithm(name="t1", preset="paper",
-                                                  options={"entropy_coef": 0.01, "reference_ema": 0.05}))
+    _, cfg = base.load_algorithm(
+        config.Algorithm(name="t1", preset="paper", options={"entropy_coef": 0.01, "reference_ema": 0.05})
+    )
     assert (cfg.kl_coef, cfg.aggregation, t1.needs(cfg)) == (2e-4, "seq_sum", {"reference", "entropy"})

@@ -32,8 +32,13 @@ def test_gradient_is_that_of_a_slow_reference(preset):
 
 
 def test_golden_loss_without_division_by_length():
-    given = make.tokens([-1.0, -3.0, -6.0, -6.0], [0, 0, 1, 2], behaviour=[-2.0, -3.0, -5.0, -8.0],
-                        adv=[1.0, 1.0, -1.0, -1.0], share=[1 / 3] * 4)
+    given = make.tokens(
+        [-1.0, -3.0, -6.0, -6.0],
+        [0, 0, 1, 2],
+        behaviour=[-2.0, -3.0, -5.0, -8.0],
+        adv=[1.0, 1.0, -1.0, -1.0],
+        share=[1 / 3] * 4,
+    )
     loss, stats = topr.token_loss(topr.Config(aggregation="seq_sum"), given)
     assert loss.item() == pytest.approx(-1.402426, abs=1e-6)
     assert stats["weight_negative"].tolist() == pytest.approx([1.367879, 2.0], abs=1e-6)
@@ -68,8 +73,9 @@ def test_the_multipliers_sign_chooses_the_taper():
     assert topr.token_loss(topr.Config(), given)[0].item() == pytest.approx(-math.exp(-2) * -0.3 * -3.0)
 
 
-@pytest.mark.parametrize(("positive", "c", "share"), [(0.5, 0.8, 0.1), (0.3, 0.5, 0.125), (0.8, 0.9, 0.173913),
-                                                      (0.5, -1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("positive", "c", "share"), [(0.5, 0.8, 0.1), (0.3, 0.5, 0.125), (0.8, 0.9, 0.173913), (0.5, -1.0, 1.0)]
+)
 def test_effective_positive_fraction_golden(positive, c, share):
     rewards = [1.0] * round(10 * positive) + [0.0] * round(10 * (1 - positive))
     out = topr.advantages(topr.Config(baseline=c), make.batch(rewards, [0] * 10, [1] * 10))
@@ -92,8 +98,9 @@ def test_a_batch_of_one_kind_keeps_the_fixed_baseline(reward):
     assert out.keep_B.tolist() == [True, True]
 
 
-@pytest.mark.parametrize(("options", "said"), [({"effective_positive": 1.0}, "is a share"),
-                                               ({"negative": (1.0, 0.5)}, "least, largest")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"effective_positive": 1.0}, "is a share"), ({"negative": (1.0, 0.5)}, "least, largest")]
+)
 def test_what_cannot_be_meant_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
         base.load_algorithm(config.Algorithm(name="topr", options=options))

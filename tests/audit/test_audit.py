@@ -28,17 +28,25 @@ pack = msgspec.msgpack.encode
 
 def healthy(directory: Path) -> Path:
     """An honest run of six steps in two stages, with reuse, an evaluation, a repeat and a checkpoint."""
-    stages = {"a": Stage(steps=3, groups_per_step=2, max_uses=2, target_lag=1, max_lag=2),
-              "b": Stage(steps=3, groups_per_step=2)}
-    cfg = config(stages=stages, evaluation=Evaluation(prompts=3, rollouts=2, after=["b"]), learner=Learner(device="cpu"))
+    stages = {
+        "a": Stage(steps=3, groups_per_step=2, max_uses=2, target_lag=1, max_lag=2),
+        "b": Stage(steps=3, groups_per_step=2),
+    }
+    cfg = config(
+        stages=stages, evaluation=Evaluation(prompts=3, rollouts=2, after=["b"]), learner=Learner(device="cpu")
+    )
     journal = Journal(directory / "journal.sqlite", cfg)
     bench = Bench(Hub(cfg, SmallTask(), journal.load()))
     for peer, role in ((b"s", "sampler"), (b"v", "verifier"), (b"l", "learner")):
         bench.say(peer, hello(role, step=0))
     bench.run(b"s", b"v", b"l")
     journal.commit(bench.records)
-    journal.commit([Repeated(report=StepReport(step=6, weights=weights(6)), at_s=9.0),
-                    Event(kind="gone", worker="sampler-0", at_s=9.0)])
+    journal.commit(
+        [
+            Repeated(report=StepReport(step=6, weights=weights(6)), at_s=9.0),
+            Event(kind="gone", worker="sampler-0", at_s=9.0),
+        ]
+    )
     journal.close()
     save_checkpoint(directory)
     return directory
@@ -67,12 +75,15 @@ def sql(*statements: str) -> Callable[[Path], None]:
             assert db.execute(statement).rowcount > 0, statement
         db.commit()
         db.close()
+
     return act
 
 
-def edit(table: str, column: str, kind: Any, where: str, change: Callable[[Any], Any],
-         redigest: bool = False) -> Callable[[Path], None]:
+def edit(
+    table: str, column: str, kind: Any, where: str, change: Callable[[Any], Any], redigest: bool = False
+) -> Callable[[Path], None]:
     """Decodes one blob, changes it, stores it again."""
+
     def act(directory: Path) -> None:
         db = sqlite3.connect(directory / "journal.sqlite")
         key = "step" if table == "manifests" else "group_id"
@@ -83,15 +94,19 @@ def edit(table: str, column: str, kind: Any, where: str, change: Callable[[Any],
             db.execute("UPDATE groups SET body_digest = ? WHERE group_id = ?", (body_digest(new), number))
         db.commit()
         db.close()
+
     return act
 
 
 def both(column: str, value: int, where: str) -> Callable[[Path], None]:
     """Changes a column and the head that says the same."""
+
     def act(directory: Path) -> None:
         edit("groups", "head", Head, where, lambda h: msgspec.structs.replace(h, **{column: value}))(directory)
         sql(f"UPDATE groups SET {column} = {value} WHERE group_id = (SELECT min(group_id) FROM groups WHERE {where})")(
-            directory)
+            directory
+        )
+
     return act
 
 
@@ -100,6 +115,7 @@ def flip(path: str) -> Callable[[Path], None]:
         data = bytearray((directory / path).read_bytes())
         data[len(data) // 2] ^= 1
         (directory / path).write_bytes(data)
+
     return act
 
 
@@ -120,20 +136,30 @@ def older(group: RolloutGroup) -> RolloutGroup:
 TRAINED = "state = 'trained'"
 LAST = "group_id = (SELECT max(group_id) FROM bodies)"
 DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
-    "a group is deleted": (sql(f"DELETE FROM groups WHERE group_id = (SELECT min(group_id) FROM groups WHERE {TRAINED})"),
-                           {"G1", "G4", "G14"}),
+    "a group is deleted": (
+        sql(f"DELETE FROM groups WHERE group_id = (SELECT min(group_id) FROM groups WHERE {TRAINED})"),
+        {"G1", "G4", "G14"},
+    ),
     "a body is deleted": (sql("DELETE FROM bodies WHERE group_id = (SELECT max(group_id) FROM bodies)"), {"G1"}),
     "verdicts are deleted": (sql("DELETE FROM verdicts WHERE group_id = (SELECT max(group_id) FROM verdicts)"), {"G1"}),
     "a bit of a body flips": (sql("UPDATE bodies SET body = x'93' WHERE group_id = 2"), {"G1"}),
-    "tokens are changed": (edit("bodies", "body", RolloutGroup, LAST, lambda g: replaced(prompt_ids=b"\0" * 8)(g)),
-                           {"G1"}),
-    "two bodies are one": (sql("UPDATE bodies SET body = (SELECT body FROM bodies WHERE group_id = 1) WHERE group_id = 2",
-                               "UPDATE groups SET body_digest = (SELECT body_digest FROM groups WHERE group_id = 1) "
-                               "WHERE group_id = 2"), {"G2"}),
+    "tokens are changed": (
+        edit("bodies", "body", RolloutGroup, LAST, lambda g: replaced(prompt_ids=b"\0" * 8)(g)),
+        {"G1"},
+    ),
+    "two bodies are one": (
+        sql(
+            "UPDATE bodies SET body = (SELECT body FROM bodies WHERE group_id = 1) WHERE group_id = 2",
+            "UPDATE groups SET body_digest = (SELECT body_digest FROM groups WHERE group_id = 1) WHERE group_id = 2",
+        ),
+        {"G2"},
+    ),
     "a rollout is dropped": (body(lambda g: replaced(rollouts=g.rollouts[:1])(g)), {"G1", "G3"}),
     "a group was trained with a rollout less": (both("num_rollouts", 1, TRAINED), {"G3", "G8"}),
-    "a manifest names a group twice": (edit("manifests", "manifest", Manifest, "step = 2",
-                                            lambda m: replaced(groups=[m.groups[0]] * 2)(m)), {"G4"}),
+    "a manifest names a group twice": (
+        edit("manifests", "manifest", Manifest, "step = 2", lambda m: replaced(groups=[m.groups[0]] * 2)(m)),
+        {"G4"},
+    ),
     "a manifest is deleted": (sql("DELETE FROM manifests WHERE step = 2"), {"G4"}),
     "the last manifest is deleted": (sql("DELETE FROM manifests WHERE step = 6"), {"G4"}),
     "a step is deleted": (sql("DELETE FROM steps WHERE step = 2"), {"G4", "G9"}),
@@ -145,12 +171,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "other weights the second time": (sql("UPDATE repeats SET digest = 'sha256:else'"), {"G6"}),
     "an old learner wrote": (sql("UPDATE steps SET incarnation = 7 WHERE step = 4"), {"G7"}),
     "an old hub chose": (sql("UPDATE manifests SET incarnation = 7 WHERE step = 4"), {"G7"}),
-    "a verdict was a timeout": (edit("verdicts", "verdicts", list[Verdict],
-                                     "group_id = (SELECT max(group_id) FROM verdicts)",
-                                     lambda v: [replaced(status="timeout")(v[0]), *v[1:]]), {"G8"}),
+    "a verdict was a timeout": (
+        edit(
+            "verdicts",
+            "verdicts",
+            list[Verdict],
+            "group_id = (SELECT max(group_id) FROM verdicts)",
+            lambda v: [replaced(status="timeout")(v[0]), *v[1:]],
+        ),
+        {"G8"},
+    ),
     "a group was trained without verdicts": (both("num_verdicts", 0, TRAINED), {"G8"}),
-    "a run that is finished lacks its end": (sql("DELETE FROM steps WHERE step = 6", "DELETE FROM repeats WHERE step = 6"),
-                                             {"G9", "G12"}),
+    "a run that is finished lacks its end": (
+        sql("DELETE FROM steps WHERE step = 6", "DELETE FROM repeats WHERE step = 6"),
+        {"G9", "G12"},
+    ),
     "a manifest is unreadable": (sql("UPDATE manifests SET manifest = x'c1' WHERE step = 2"), {"G4"}),
     "a use more than was charged": (edit("manifests", "manifest", Manifest, "step = 1", replaced(uses=[2, 1])), {"G4"}),
     "a live group is marked as gone": (sql("UPDATE groups SET dead = 0 WHERE group_id = 1"), {"G1"}),
@@ -160,8 +195,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "config.toml is no TOML": (lambda d: (d / "config.toml").write_text("= = ="), {"G13"}),
     "a checkpoint is damaged": (flip("checkpoints/step-00000006/tensors.safetensors"), {"G11"}),
     "DONE is gone": (lambda d: (d / "checkpoints/step-00000006/DONE").unlink(), {"G11"}),
-    "a setting was changed": (sql("UPDATE run SET value = replace(value, '\"max_uses\":2', '\"max_uses\":3') "
-                                  "WHERE key = 'config'"), {"G13"}),
+    "a setting was changed": (
+        sql("UPDATE run SET value = replace(value, '\"max_uses\":2', '\"max_uses\":3') WHERE key = 'config'"),
+        {"G13"},
+    ),
     "tokens came from nowhere": (sql("UPDATE cursors SET value = value - 1 WHERE name = 'generated'"), {"G14"}),
     "more groups live than there are slots": (sql("UPDATE groups SET dead = 0 WHERE stage = 'b'"), {"G1", "slots"}),
 }

@@ -52,8 +52,10 @@ DAMAGE: dict[str, tuple[Callable[[Head], Callable[[Path], None]], str]] = {
     "no place": (lambda c: head(c, parent="elsewhere"), "was not there before it"),
     "no such rollout": (lambda c: head(c, parent=f"{c.parent.split('/')[0]}/7"), "was not judged"),
     "of another stage": (lambda c: head(c, stage="else"), "no problem of its stage"),
-    "tokens of another": (lambda c: edit("bodies", "body", RolloutGroup, f"group_id = {c.group_id}", strangers,
-                                         redigest=True), "do not say that they come from"),
+    "tokens of another": (
+        lambda c: edit("bodies", "body", RolloutGroup, f"group_id = {c.group_id}", strangers, redigest=True),
+        "do not say that they come from",
+    ),
 }
 
 
@@ -90,7 +92,8 @@ def test_children_are_exported_with_their_parents_and_are_no_demonstrations(tmp_
     history.close()
     judged = [child for child in children if child.num_verdicts]
     assert sorted(line["parent"] for line in rollouts if "parent" in line) == sorted(
-        child.parent for child in judged for _ in range(2))
+        child.parent for child in judged for _ in range(2)
+    )
     assert shown
     assert not [line for line in shown if "check" in line["prompt"]]
 

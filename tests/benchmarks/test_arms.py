@@ -16,8 +16,22 @@ ROOT = Path(__file__).parents[2]
 
 
 def results(**solved: list[float]) -> list[Result]:
-    return [Result(arm, seed, {"pass_at_1": value, "pass_at_4": 0.9, "response_tokens": 30.0, "search_steps": 2.0, "rollouts": 4096.0,
-                               "lag_mean": 1.0}) for arm, values in solved.items() for seed, value in enumerate(values)]
+    return [
+        Result(
+            arm,
+            seed,
+            {
+                "pass_at_1": value,
+                "pass_at_4": 0.9,
+                "response_tokens": 30.0,
+                "search_steps": 2.0,
+                "rollouts": 4096.0,
+                "lag_mean": 1.0,
+            },
+        )
+        for arm, values in solved.items()
+        for seed, value in enumerate(values)
+    ]
 
 
 def test_an_arm_is_a_name_and_its_overrides():
@@ -44,8 +58,11 @@ def test_the_difference_is_taken_seed_by_seed():
 
 
 def test_the_table_says_who_diverged():
-    found = [*results(control=[0.5, 0.6]), Result("naive", 0, {"pass_at_1": 0.0, "diverged": 1.0}),
-             *results(naive=[0.0, 0.1])[1:]]
+    found = [
+        *results(control=[0.5, 0.6]),
+        Result("naive", 0, {"pass_at_1": 0.0, "diverged": 1.0}),
+        *results(naive=[0.0, 0.1])[1:],
+    ]
     text = arms.table(found, ["control", "naive"]).splitlines()
     assert text[2].startswith("| control | 2 | 55.0 +- 63.5 |  | 90.0 | 30.0 | 2.0 | 4096 | 1.0 |")
     assert text[3].startswith("| naive (1 diverged) | 2 | 5.0 +- 63.5 | -50.0 +- 0.0 |")
@@ -61,8 +78,12 @@ def test_a_page_gets_the_table_between_its_marks(tmp_path):
 def test_what_makes_no_sense_is_refused(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("no marks\n")
-    for extra, words in ((["--page", str(page)], "has no line <!-- figures -->"), (["--model", str(tmp_path)], "no model"),
-                         (["--arm", "a:"], "same name"), (["--jobs", "0"], "at least 1")):
+    for extra, words in (
+        (["--page", str(page)], "has no line <!-- figures -->"),
+        (["--model", str(tmp_path)], "no model"),
+        (["--arm", "a:"], "same name"),
+        (["--jobs", "0"], "at least 1"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             arms.arguments(["launch/configs/ops_staleness.toml", "--arm", "a:", *extra])
         assert stopped.value.code == 2
@@ -75,8 +96,11 @@ def test_cells_of_staleness():
     assert lag.name == "topr_lag16-2"
     assert lag.overrides[2:] == ("stages.rl.target_lag=16", "stages.rl.selection_options.min_ready=136")
     reuse = staleness.cell("reinforce", "reuse", 4, 0)
-    assert reuse.overrides[2:] == ("stages.rl.max_uses=4", "stages.rl.groups_per_step=32",
-                                   "stages.rl.selection_options.min_new=0.25")
+    assert reuse.overrides[2:] == (
+        "stages.rl.max_uses=4",
+        "stages.rl.groups_per_step=32",
+        "stages.rl.selection_options.min_new=0.25",
+    )
 
 
 def test_the_goal_is_judged_by_the_best_of_each_side():
@@ -96,16 +120,31 @@ def test_curves_stand_where_they_should():
 
 def test_no_two_curves_look_the_same():
     many = {f"a{n}": [(0, Estimate(0.5, 0.1)), (4, Estimate(0.1 * n, 0.1))] for n in range(10)}
-    lines = [line.partition("fill=")[2] for line in charts.curves("title", many, "lag").splitlines()
-             if line.startswith("<polyline")]
+    lines = [
+        line.partition("fill=")[2]
+        for line in charts.curves("title", many, "lag").splitlines()
+        if line.startswith("<polyline")
+    ]
     assert len(lines) == len(set(lines)) == 10
 
 
 def test_a_cell_runs_the_line_once(tmp_path, monkeypatch):
     """A tiny model from nothing; the second call reads what the first left."""
-    cell = Cell("tiny", ("model.path=", "model.scratch.hidden=32", "model.scratch.layers=1", "stages.rl.steps=2",
-                         "stages.rl.groups_per_step=2", "stages.rl.target_lag=1", "sampling.max_new_tokens=8",
-                         "stages.rl.selection_options.min_ready=4", "evaluation.prompts=4"), 0)
+    cell = Cell(
+        "tiny",
+        (
+            "model.path=",
+            "model.scratch.hidden=32",
+            "model.scratch.layers=1",
+            "stages.rl.steps=2",
+            "stages.rl.groups_per_step=2",
+            "stages.rl.target_lag=1",
+            "sampling.max_new_tokens=8",
+            "stages.rl.selection_options.min_ready=4",
+            "evaluation.prompts=4",
+        ),
+        0,
+    )
     config = ROOT / "launch" / "configs" / "ops_staleness.toml"
     [made] = arms.run_cells([cell], config, tmp_path, None, 1)
     assert made.figures["rollouts"] == 32.0

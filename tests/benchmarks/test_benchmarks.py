@@ -19,10 +19,24 @@ def _scripts(monkeypatch):
 
 
 def test_hub_smoke_measures_every_leg(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "hub.py"), "--smoke", "--json", str(tmp_path / "hub.json"),
-               "--out", str(tmp_path / "hub.svg"), "--dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "hub.py"),
+        "--smoke",
+        "--json",
+        str(tmp_path / "hub.json"),
+        "--out",
+        str(tmp_path / "hub.svg"),
+        "--dir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     assert "10    5000  1 power   whole" in done.stdout, done.stdout + done.stderr
     rows = json.loads((tmp_path / "hub.json").read_text())["rows"]
     assert [row["workers"] for row in rows] == [10, 200]
@@ -46,18 +60,34 @@ def status(**changes):
 
     state = changes.pop("state", "waiting_credit")
     counts = {"trained": 9, "alive": 1024, **changes}
-    worker = WorkerStatus(worker="sampler-0", role="sampler", state=state, leases=0, credit=1, idle_share=1.0,
-                          version=0, silent_s=0.0)
-    return Status(run="bench", stage="bench", phase="running", stage_step=1, stage_steps=1, step=1, version=0,
-                  seconds=1.0, counts=counts, tokens={}, metrics={}, workers=[worker])
+    worker = WorkerStatus(
+        worker="sampler-0", role="sampler", state=state, leases=0, credit=1, idle_share=1.0, version=0, silent_s=0.0
+    )
+    return Status(
+        run="bench",
+        stage="bench",
+        phase="running",
+        stage_step=1,
+        stage_steps=1,
+        step=1,
+        version=0,
+        seconds=1.0,
+        counts=counts,
+        tokens={},
+        metrics={},
+        workers=[worker],
+    )
 
 
-@pytest.mark.parametrize(("memory", "seen", "wrong"), [
-    ([80.0] * 10, status(), []),
-    ([80.0 + 4 * i for i in range(10)], status(), ["the hub grows by 240.00 MB a minute"]),
-    ([80.0] * 10, status(queue_verify=1025), ["a queue is longer"]),
-    ([80.0] * 10, status(state="waiting_work"), ["not as waiting for credit"]),
-])
+@pytest.mark.parametrize(
+    ("memory", "seen", "wrong"),
+    [
+        ([80.0] * 10, status(), []),
+        ([80.0 + 4 * i for i in range(10)], status(), ["the hub grows by 240.00 MB a minute"]),
+        ([80.0] * 10, status(queue_verify=1025), ["a queue is longer"]),
+        ([80.0] * 10, status(state="waiting_work"), ["not as waiting for credit"]),
+    ],
+)
 def test_memory_names_what_grows(memory, seen, wrong):
     from memory import SCENARIOS, _row
 
@@ -68,8 +98,13 @@ def test_memory_names_what_grows(memory, seen, wrong):
 
 def test_parts_names_what_each_part_of_the_hub_costs():
     command = [sys.executable, str(ROOT / "benchmarks" / "parts.py"), "--repeats", "1", "--groups", "64"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     rows = [line for line in done.stdout.splitlines() if line.startswith("G=")]
     assert [row.split()[0] for row in rows] == ["G=1", "G=8"], done.stdout + done.stderr
     for row in rows:

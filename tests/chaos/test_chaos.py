@@ -26,8 +26,13 @@ def chaos(tmp_path: Path, *words: str, first_on_path: str = "") -> subprocess.Co
     paths = os.pathsep.join([*([first_on_path] if first_on_path else []), str(ROOT)])
     return subprocess.run(
         [sys.executable, "-m", "rlsp_async.cli", "chaos", CONFIG, f"runs_dir={tmp_path}", "name=c", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=230, check=False,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"})
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=230,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.mark.flow
@@ -50,8 +55,20 @@ def test_a_short_schedule_of_everything_passes(tmp_path: Path):
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("first_on_path", ["", str(DOUBLE)], ids=["with manifests", "without manifests"])
 def test_without_manifests_the_same_schedule_is_found_out(tmp_path: Path, first_on_path: str):
-    done = chaos(tmp_path, "--faults", "restart-all", "--seed", "2", "--minutes", "0.3", "--rate", "10",
-                 "stages.sft.steps=20", "stages.rlsp.steps=700", first_on_path=first_on_path)
+    done = chaos(
+        tmp_path,
+        "--faults",
+        "restart-all",
+        "--seed",
+        "2",
+        "--minutes",
+        "0.3",
+        "--rate",
+        "10",
+        "stages.sft.steps=20",
+        "stages.rlsp.steps=700",
+        first_on_path=first_on_path,
+    )
     assert "Traceback" not in done.stderr
     if not first_on_path:
         assert done.returncode == 0, done.stdout + done.stderr
@@ -78,9 +95,14 @@ def test_told_to_stop_it_leaves_nothing_running(tmp_path: Path):
     assert not services(tmp_path / "c" / "config.toml")
 
 
-@pytest.mark.parametrize(("words", "what"), [
-    (["--faults", "kill,burn"], "burn is not a kind of fault"), (["--minutes", "0"], "--minutes and --rate"),
-    (["stages.rlsp.steps=x"], "stages.rlsp.steps")])
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--faults", "kill,burn"], "burn is not a kind of fault"),
+        (["--minutes", "0"], "--minutes and --rate"),
+        (["stages.rlsp.steps=x"], "stages.rlsp.steps"),
+    ],
+)
 def test_bad_arguments_end_with_one_line(tmp_path: Path, words: list[str], what: str):
     done = chaos(tmp_path, *words)
     assert done.returncode == 2

@@ -34,11 +34,21 @@ def struck(kind: str, target: str, at_s: float, outcome: str = "done") -> Struck
 
 
 def test_recovery_is_read_from_the_history(tmp_path: Path):
-    ones = [struck("kill", "sampler-0", 2.0), struck("kill", "replay-0", 6.0), struck("kill", "sampler-0", 9.9),
-            struck("stop", "learner-0", 1.5), struck("kill", "sampler-0", 3.0, "skipped: it was not running")]
+    ones = [
+        struck("kill", "sampler-0", 2.0),
+        struck("kill", "replay-0", 6.0),
+        struck("kill", "sampler-0", 9.9),
+        struck("stop", "learner-0", 1.5),
+        struck("kill", "sampler-0", 3.0, "skipped: it was not running"),
+    ]
     measure(make_run(tmp_path) / "journal.sqlite", ones)
-    assert [(one.back_s, one.step_s) for one in ones] == [(2.0, 3.0), (0.5, 3.5), (-1.0, -1.0), (-1.0, 3.5),
-                                                          (-1.0, -1.0)]
+    assert [(one.back_s, one.step_s) for one in ones] == [
+        (2.0, 3.0),
+        (0.5, 3.5),
+        (-1.0, -1.0),
+        (-1.0, 3.5),
+        (-1.0, -1.0),
+    ]
 
 
 def test_the_summary_leaves_out_what_did_not_happen():

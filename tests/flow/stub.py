@@ -1,7 +1,7 @@
 """A line of real processes that is cheap: a stub engine, a model of a few thousand weights, and modules of the test's own.
 
-    RUN = stub_run(home, model, "stages.rl.steps=12")     as `rlsp run` prepares it, without the seconds that takes
-    done = resumed(RUN)                                   `rlsp run --resume RUN`, to its end
+RUN = stub_run(home, model, "stages.rl.steps=12")     as `rlsp run` prepares it, without the seconds that takes
+done = resumed(RUN)                                   `rlsp run --resume RUN`, to its end
 """
 
 import os
@@ -127,13 +127,25 @@ def stub_run(home: Path, model: Path, *overrides: str) -> Path:
 
 
 def environment(run: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{run.parents[1]}", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{run.parents[1]}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def resumed(run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """`rlsp run --resume RUN`, to its end."""
-    return subprocess.run([*RLSP, "run", "--resume", str(run), *overrides], cwd=run.parents[1], env=environment(run),
-                          capture_output=True, text=True, timeout=BOUND_S, check=False)
+    return subprocess.run(
+        [*RLSP, "run", "--resume", str(run), *overrides],
+        cwd=run.parents[1],
+        env=environment(run),
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
 
 
 @contextmanager
@@ -141,8 +153,15 @@ def running(run: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
     """The same in the background; nothing of it is left behind."""
     out = run.with_suffix(".out")
     with out.open("a") as file:
-        process = subprocess.Popen([*RLSP, "run", "--resume", str(run), *overrides], cwd=run.parents[1], text=True,
-                                   env=environment(run), stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            [*RLSP, "run", "--resume", str(run), *overrides],
+            cwd=run.parents[1],
+            text=True,
+            env=environment(run),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
@@ -185,7 +204,9 @@ def checkpoints(run: Path) -> list[str]:
 
 def audited(run: Path) -> None:
     """`rlsp audit RUN` finds nothing."""
-    done = subprocess.run([*RLSP, "audit", str(run)], env=environment(run), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*RLSP, "audit", str(run)], env=environment(run), capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -209,8 +230,14 @@ def prepared_model(place: Path) -> Path:
     write_modules(place)
     (place / "stub.toml").write_text(STUB)
     cfg = config.load(place / "stub.toml", [f"runs_dir={place}"])
-    subprocess.run([sys.executable, "-m", "rlsp_async.prepare", str(cfg.directory)], input=config.to_toml(cfg), text=True,
-                   env=environment(place / "runs" / "x"), check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-m", "rlsp_async.prepare", str(cfg.directory)],
+        input=config.to_toml(cfg),
+        text=True,
+        env=environment(place / "runs" / "x"),
+        check=True,
+        timeout=120,
+    )
     return cfg.directory / "model"
 
 

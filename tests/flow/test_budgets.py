@@ -82,8 +82,15 @@ print(json.dumps({"code": full.returncode, "said": stub.said(full), "steps": ste
 def test_a_full_disk_stops_the_run_with_one_line_and_with_room_it_goes_on(tmp_path: Path, model: Path) -> None:
     """The disk is a small one of its own: a tmpfs, mounted for one child process."""
     (disk := tmp_path / "disk").mkdir()
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(disk), str(model)], cwd=stub.ROOT, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": str(stub.ROOT)}, capture_output=True, timeout=280)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(disk), str(model)],
+        cwd=stub.ROOT,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(stub.ROOT)},
+        capture_output=True,
+        timeout=280,
+    )
     if done.stderr.startswith('{"skip"'):
         pytest.skip(json.loads(done.stderr)["skip"])
     assert done.returncode == 0, done.stdout + done.stderr

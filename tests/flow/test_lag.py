@@ -27,8 +27,17 @@ def test_lag_0_waits_and_lag_1_overlaps(tmp_path: Path) -> None:
 
 def run(directory: Path, target_lag: int) -> Path:
     name = f"lag{target_lag}"
-    command = [sys.executable, "-m", "rlsp_async.cli", "run", str(SMOKE), f"runs_dir={directory}", f"name={name}", *SHORT,
-               f"stages.rlsp.target_lag={target_lag}"]
+    command = [
+        sys.executable,
+        "-m",
+        "rlsp_async.cli",
+        "run",
+        str(SMOKE),
+        f"runs_dir={directory}",
+        f"name={name}",
+        *SHORT,
+        f"stages.rlsp.target_lag={target_lag}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return directory / name
@@ -41,6 +50,8 @@ def steps(run: Path) -> list[dict[str, Any]]:
 def overlap_s(run: Path) -> float:
     """Seconds in which a group was being sampled while a batch was being trained."""
     spans = read_jsonl(run / "timeline.jsonl")
-    sampled, trained = ([(row["t0"], row["t1"]) for row in spans if row["kind"] == kind] for kind in ("sample", "train"))
+    sampled, trained = (
+        [(row["t0"], row["t1"]) for row in spans if row["kind"] == kind] for kind in ("sample", "train")
+    )
     both = (min(a1, b1) - max(a0, b0) for a0, a1 in sampled for b0, b1 in trained)
     return sum(seconds for seconds in both if seconds > 0)

@@ -70,8 +70,15 @@ def test_a_reboot_takes_the_published_weights_and_the_run_goes_on(tmp_path: Path
         pytest.skip("the run was over before it could be stopped")
     shutil.rmtree(weights)
     command = [sys.executable, "-m", "rlsp_async.cli", "run", "--resume", str(run.directory)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert run.step() == 70
 
@@ -108,8 +115,13 @@ def test_a_learner_that_was_stopped_writes_nothing_after_a_newer_one_worked(tmp_
     model = tmp_path / "model"
     LlamaForCausalLM(tiny_config()).save_pretrained(model)
     command = [sys.executable, "-c", LEARNER, str(tmp_path / "runs"), str(model)]
-    options: dict[str, Any] = {"cwd": ROOT, "text": True, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE,
-                               "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    options: dict[str, Any] = {
+        "cwd": ROOT,
+        "text": True,
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+    }
     (tmp_path / "runs").mkdir()
     with subprocess.Popen([*command, "5", "0"], **options) as older:
         assert older.stdout is not None

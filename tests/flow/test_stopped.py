@@ -16,8 +16,14 @@ pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
 def test_sigterm_saves_and_resume_goes_on_with_the_same_curve(tmp_path: Path, model: Path) -> None:
     stub.write_modules(tmp_path, verifier_s=0.02)
-    run = stub.stub_run(tmp_path, model, "stages.rl.steps=90", "learner.checkpoint_every=7", "stages.rl.publish_every=8",
-                        "stages.rl.max_lag=8")
+    run = stub.stub_run(
+        tmp_path,
+        model,
+        "stages.rl.steps=90",
+        "learner.checkpoint_every=7",
+        "stages.rl.publish_every=8",
+        "stages.rl.max_lag=8",
+    )
     with stub.running(run) as process:
         stub.wait_for(lambda: stub.last_step(run) >= 10, "step 10")
         process.send_signal(signal.SIGTERM)
@@ -30,7 +36,9 @@ def test_sigterm_saves_and_resume_goes_on_with_the_same_curve(tmp_path: Path, mo
     assert sorted(before) == list(range(1, stopped_at + 1))
     shutil.rmtree(tmp_path / "weights")  # what a reboot does to memory, most likely between two published versions
     with stub.running(run) as process:  # this time everything is killed at once
-        stub.wait_for(lambda: stub.last_step(run) % 7 >= 4 and stub.last_step(run) > stopped_at + 7, "a step between checkpoints")
+        stub.wait_for(
+            lambda: stub.last_step(run) % 7 >= 4 and stub.last_step(run) > stopped_at + 7, "a step between checkpoints"
+        )
         process.kill()
         for pid in services(run / "config.toml").values():
             act(pid, signal.SIGKILL)
@@ -47,8 +55,10 @@ def test_sigterm_saves_and_resume_goes_on_with_the_same_curve(tmp_path: Path, mo
 def check_repeats(run: Path) -> None:
     """Steps after the checkpoint that the last start began from were trained again, to the same loss and weights. The
     one that the second start began from was published then, most likely for the first time."""
-    first = {step: (stub.decoded(report, StepReport).metrics["loss"], digest)
-             for step, report, digest in stub.rows(run, "SELECT step, report, digest FROM steps")}
+    first = {
+        step: (stub.decoded(report, StepReport).metrics["loss"], digest)
+        for step, report, digest in stub.rows(run, "SELECT step, report, digest FROM steps")
+    }
     assert sorted(first) == list(range(1, 91))
     again = {step: (loss, digest) for step, loss, digest in stub.rows(run, "SELECT step, loss, digest FROM repeats")}
     assert len(again) >= 3

@@ -22,8 +22,12 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 def outside_address() -> str:
     """An IPv4 address of this machine that others could reach."""
-    found = [address.address for addresses in psutil.net_if_addrs().values() for address in addresses
-             if address.family == socket.AF_INET and not address.address.startswith("127.")]
+    found = [
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    ]
     if not found:
         pytest.skip("this machine has no address but loopback")
     return found[0]
@@ -45,8 +49,16 @@ def test_a_sampler_and_a_verifier_join_with_their_keys_and_one_without_is_not_he
     for files in ("keys", "runs/ops_cpu_smoke"):
         (second / files).mkdir(parents=True)
     subprocess.run([*RLSP, "keys", "new", "keys"], cwd=first, env=ENVIRONMENT, check=True, timeout=60)
-    run = start(first, "run", str(SMOKE), f"replay.address={address}", "replay.keys=keys", "sampler.count=0",
-                "verifier.count=0", f"learner.weights_dir={tmp_path}/weights")
+    run = start(
+        first,
+        "run",
+        str(SMOKE),
+        f"replay.address={address}",
+        "replay.keys=keys",
+        "sampler.count=0",
+        "verifier.count=0",
+        f"learner.weights_dir={tmp_path}/weights",
+    )
     others = []
     try:
         wait_for(lambda: (first / "runs/ops_cpu_smoke/hub.json").exists(), 90.0)
@@ -68,7 +80,11 @@ def test_a_sampler_and_a_verifier_join_with_their_keys_and_one_without_is_not_he
     assert "welcome" not in {line["event"] for line in said}
     status = json.loads((first / "runs/ops_cpu_smoke/status.json").read_text())
     assert {worker["worker"] for worker in status["workers"]} <= {"learner-0", "sampler-9", "verifier-9"}
-    logs = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".jsonl", ".out", ".txt", ".toml", ".html"))
+    logs = b"".join(
+        path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.suffix in (".jsonl", ".out", ".txt", ".toml", ".html")
+    )
     secrets = [path.read_bytes().strip() for path in (first / "keys").glob("*.secret")]
     assert len(secrets) == 5 and not [secret for secret in secrets if secret in logs]
 

@@ -34,13 +34,21 @@ class Verifiers:
 
     def start(self, name: str) -> None:
         command = [*stub.RLSP, "verifier", str(self._run / "config.toml"), "--worker", name]
-        self.processes[name] = subprocess.Popen(command, cwd=self._run, env=stub.environment(self._run), stdout=self._out,
-                                                stderr=self._out, start_new_session=True)
+        self.processes[name] = subprocess.Popen(
+            command,
+            cwd=self._run,
+            env=stub.environment(self._run),
+            stdout=self._out,
+            stderr=self._out,
+            start_new_session=True,
+        )
 
     def checkers(self, name: str) -> list[psutil.Process]:
         """Its nursery's children: one judges answers, each may die at any moment."""
         try:
-            return [child for nursery in psutil.Process(self.processes[name].pid).children() for child in nursery.children()]
+            return [
+                child for nursery in psutil.Process(self.processes[name].pid).children() for child in nursery.children()
+            ]
         except psutil.NoSuchProcess:
             return []
 
@@ -60,8 +68,15 @@ class Verifiers:
 
 def test_half_of_the_verifiers_killed_at_random_and_all_of_them_down(tmp_path: Path, model: Path) -> None:
     stub.write_modules(tmp_path, verifier_s=0.05)
-    run = stub.stub_run(tmp_path, model, f"stages.rl.steps={STEPS}", "verifier.count=0", "verifier.processes=1",
-                        "verifier.groups_in_flight=2", "stages.rl.target_lag=3")
+    run = stub.stub_run(
+        tmp_path,
+        model,
+        f"stages.rl.steps={STEPS}",
+        "verifier.count=0",
+        "verifier.processes=1",
+        "verifier.groups_in_flight=2",
+        "stages.rl.target_lag=3",
+    )
     rng = random.Random(5)
     with stub.running(run) as process:
         verifiers = Verifiers(run)

@@ -25,9 +25,20 @@ def tiny_config(kind="llama", tied=True):
     from transformers import LlamaConfig, Qwen2Config
 
     made = {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind]
-    return made(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, head_dim=8, max_position_embeddings=64, tie_word_embeddings=tied,
-                bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    return made(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
 
 
 class Shelf:
@@ -38,8 +49,13 @@ class Shelf:
 
     def publish(self, named_tensors, version, probe):
         self.published[version] = {n: t.detach().clone() for n, t in named_tensors}
-        return WeightsRef(version=version, uri=f"file:///nowhere/{version}", digest=digest(self.published[version]),
-                          num_bytes=1, probe=probe)
+        return WeightsRef(
+            version=version,
+            uri=f"file:///nowhere/{version}",
+            digest=digest(self.published[version]),
+            num_bytes=1,
+            probe=probe,
+        )
 
     def prune(self):
         pass
@@ -54,46 +70,88 @@ def digest(tensors):
 
 def demonstration(rng, number):
     length = int(rng.integers(3, 12))
-    rollout = Rollout(index=0, token_ids=pack_ints(rng.integers(3, VOCABULARY, length)),
-                      logprobs=pack_floats([0.0] * length), versions=pack_ints(np.full(length, -1)), text="x")
+    rollout = Rollout(
+        index=0,
+        token_ids=pack_ints(rng.integers(3, VOCABULARY, length)),
+        logprobs=pack_floats([0.0] * length),
+        versions=pack_ints(np.full(length, -1)),
+        text="x",
+    )
     return VerifiedGroup(group=group(number, rng, [rollout], "demonstration"))
 
 
 def group(number, rng, rollouts, provenance="rollout", temperature=1.0):
     prompt = Prompt(prompt_id=f"p{number}", task="t", text="q", answer="a")
-    return RolloutGroup(group_id=number, prompt=prompt, prompt_ids=pack_ints(rng.integers(3, VOCABULARY, 4)),
-                        sampling=Sampling(temperature=temperature, rollouts=len(rollouts)), rollouts=rollouts,
-                        provenance=provenance)
+    return RolloutGroup(
+        group_id=number,
+        prompt=prompt,
+        prompt_ids=pack_ints(rng.integers(3, VOCABULARY, 4)),
+        sampling=Sampling(temperature=temperature, rollouts=len(rollouts)),
+        rollouts=rollouts,
+        provenance=provenance,
+    )
 
 
 def rolled(rng, number, size=4, temperature=1.0):
     rollouts, verdicts = [], []
     for index in range(size):
         length = int(rng.integers(2, 14))
-        rollouts.append(Rollout(index=index, token_ids=pack_ints(rng.integers(3, VOCABULARY, length)),
-                                logprobs=pack_floats(-3.0 + 0.1 * rng.standard_normal(length)),
-                                versions=pack_ints(np.zeros(length)), text="so \\boxed{7}"))
+        rollouts.append(
+            Rollout(
+                index=index,
+                token_ids=pack_ints(rng.integers(3, VOCABULARY, length)),
+                logprobs=pack_floats(-3.0 + 0.1 * rng.standard_normal(length)),
+                versions=pack_ints(np.zeros(length)),
+                text="so \\boxed{7}",
+            )
+        )
         right = float(index == 0 or rng.random() < 0.3)
-        verdicts.append(Verdict(status="correct" if right else "wrong",
-                                parts={"correct": right, "search_steps": float(length // 3)}))
+        verdicts.append(
+            Verdict(
+                status="correct" if right else "wrong", parts={"correct": right, "search_steps": float(length // 3)}
+            )
+        )
     return VerifiedGroup(group=group(number, rng, rollouts, temperature=temperature), verdicts=verdicts)
 
 
 def job(step, stage, stage_step, source="rollouts", last=False, groups=4):
     rng = np.random.default_rng(step)
     make = demonstration if source == "demonstrations" else rolled
-    return TrainJob(batch=Batch(stage=stage, step=step, stage_step=stage_step, last_of_stage=last,
-                                groups=[make(rng, 100 * step + i) for i in range(groups)]))
+    return TrainJob(
+        batch=Batch(
+            stage=stage,
+            step=step,
+            stage_step=stage_step,
+            last_of_stage=last,
+            groups=[make(rng, 100 * step + i) for i in range(groups)],
+        )
+    )
 
 
 def run_config(tmp_path, algorithm=None, **stage):
-    rl = {"steps": 4, "minibatches": 2, "groups_per_step": 4, "optimizer": {"lr": 1e-3},
-          "algorithm": algorithm or {"name": "ppo", "options": {"critic": "head"}},
-          "reward": {"explore": "steps", "scale": 6.0}, **stage}
-    sft = {"source": "demonstrations", "steps": 2, "groups_per_step": 4, "publish_every": 0,
-           "algorithm": {"name": "sft"}, "optimizer": {"name": "muon", "lr": 8e-3, "warmup_steps": 2}}
-    table = {"name": "t", "runs_dir": str(tmp_path), "stages": {"sft": sft, "rl": rl},
-             "learner": {"checkpoint_every": 2, "device": "cpu", "tokens_per_microbatch": 128}}
+    rl = {
+        "steps": 4,
+        "minibatches": 2,
+        "groups_per_step": 4,
+        "optimizer": {"lr": 1e-3},
+        "algorithm": algorithm or {"name": "ppo", "options": {"critic": "head"}},
+        "reward": {"explore": "steps", "scale": 6.0},
+        **stage,
+    }
+    sft = {
+        "source": "demonstrations",
+        "steps": 2,
+        "groups_per_step": 4,
+        "publish_every": 0,
+        "algorithm": {"name": "sft"},
+        "optimizer": {"name": "muon", "lr": 8e-3, "warmup_steps": 2},
+    }
+    table = {
+        "name": "t",
+        "runs_dir": str(tmp_path),
+        "stages": {"sft": sft, "rl": rl},
+        "learner": {"checkpoint_every": 2, "device": "cpu", "tokens_per_microbatch": 128},
+    }
     return config.convert(table, config.RunConfig, "test")
 
 

@@ -27,8 +27,12 @@ def test_packed_logits_and_gradients_are_those_of_the_padded_model(kind, tied):
     rows = [torch.randint(0, VOCABULARY, (n,)) for n in LENGTHS]
     cu_seqlens = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int32)
     positions = torch.cat([torch.arange(n) for n in LENGTHS])
-    packed = ours(input_ids=torch.cat(rows)[None], position_ids=positions[None], use_cache=False,
-                  packing=attention.Spans.of(cu_seqlens)).logits[0]
+    packed = ours(
+        input_ids=torch.cat(rows)[None],
+        position_ids=positions[None],
+        use_cache=False,
+        packing=attention.Spans.of(cu_seqlens),
+    ).logits[0]
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones(n) for n in LENGTHS], batch_first=True)
     expected = theirs(input_ids=padded, attention_mask=mask, use_cache=False).logits[mask.bool()]
@@ -61,8 +65,12 @@ def test_the_order_of_sequences_does_not_matter():
     def run(*rows):
         cu_seqlens = np.cumsum([0, *map(len, rows)]).astype(np.int32)
         positions = torch.cat([torch.arange(len(r)) for r in rows])
-        return ours(input_ids=torch.cat(rows)[None], position_ids=positions[None], use_cache=False,
-                    packing=attention.Spans.of(cu_seqlens)).logits[0]
+        return ours(
+            input_ids=torch.cat(rows)[None],
+            position_ids=positions[None],
+            use_cache=False,
+            packing=attention.Spans.of(cu_seqlens),
+        ).logits[0]
 
     torch.testing.assert_close(run(a, b)[:5], run(b, a)[8:], atol=1e-6, rtol=1e-5)
 

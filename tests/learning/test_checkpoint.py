@@ -141,8 +141,14 @@ for line in sys.stdin:  # one fork a kill: torch is imported once
 def test_a_kill_at_any_moment_leaves_the_newest_or_the_one_before_it(tmp_path):
     rng = random.Random(7)
     steps = []
-    with subprocess.Popen([sys.executable, "-c", LOOP, str(tmp_path)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOOP, str(tmp_path)],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as parent:
         parent.stdout.readline()
         for number in range(NUM_KILLS):
             print(number + 1, file=parent.stdin, flush=True)

@@ -12,10 +12,16 @@ from tests.learning.test_update import data, learning, plan
 STAGES = {"reject": "opsm", "mask": "icepop", "weight": "token"}
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("reinforce", STAGES), ("reinforce", {**STAGES, "policy": "present", "weight": "rollout"}),
-    ("rover", {"mask": "m2po"}), ("topr", {"mask": "m2po_released", "ess_base": 0.5}), ("rloo", {"reject": "geometric"}),
-])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("reinforce", STAGES),
+        ("reinforce", {**STAGES, "policy": "present", "weight": "rollout"}),
+        ("rover", {"mask": "m2po"}),
+        ("topr", {"mask": "m2po_released", "ess_base": 0.5}),
+        ("rloo", {"reject": "geometric"}),
+    ],
+)
 def test_the_size_of_micro_batches_changes_nothing(model_dir, name, options):
     results = []
     for capacity in (256, 20):
@@ -75,8 +81,9 @@ def test_m2po_is_measured_before_the_first_update_even_if_it_is_the_only_one(mod
 
 
 def test_the_effective_share_of_rollouts_sets_the_step(model_dir):
-    plain, scaled = (update.run(learning(model_dir, "reinforce", corrections=c), *data(), plan())
-                     for c in ({}, {"ess_base": 1.0}))
+    plain, scaled = (
+        update.run(learning(model_dir, "reinforce", corrections=c), *data(), plan()) for c in ({}, {"ess_base": 1.0})
+    )
     assert 0.0 < plain["rollout_ess"] < 1.0
     assert scaled["lr"] == pytest.approx(plain["lr"] * plain["rollout_ess"] ** 0.5)
 
@@ -87,8 +94,11 @@ def test_a_policy_factor_leaves_the_critic_alone(model_dir):
     for p in parts.policy.parameters():
         p.grad = torch.ones_like(p)
     optim.Updater(config.Optimizer(lr=1e-3, weight_decay=0.0), parts.policy, 0.0, 8).step("here", policy_factor=0.0)
-    moved = {n for n, p in (*parts.policy.policy_parameters(), *parts.policy.critic_parameters())
-             if not torch.equal(p, before[n])}
+    moved = {
+        n
+        for n, p in (*parts.policy.policy_parameters(), *parts.policy.critic_parameters())
+        if not torch.equal(p, before[n])
+    }
     assert moved == {n for n, _ in parts.policy.critic_parameters()}
 
 
@@ -138,4 +148,6 @@ def test_m2po_measures_the_kept_rollouts_and_no_others(model_dir):
     metrics = update.run(parts, sequences, reward, plan())
     assert min(metrics["mask_kept_positive"], metrics["mask_kept_negative"]) < 1.0
     assert max(metrics["mask_kept_positive"], metrics["mask_kept_negative"]) == 1.0
-    assert max(metrics["mask_largest_positive"], metrics["mask_largest_negative"]) == pytest.approx(np.exp(0.1), rel=1e-4)
+    assert max(metrics["mask_largest_positive"], metrics["mask_largest_negative"]) == pytest.approx(
+        np.exp(0.1), rel=1e-4
+    )

@@ -165,12 +165,18 @@ def test_the_reference_that_follows_is_the_average_and_survives_a_restart(tmp_pa
 def test_filtered_rollouts_of_any_temperature_may_be_learnt_at_one(tmp_path, model_dir):
     rng = np.random.default_rng(3)
     groups = [rolled(rng, 3, temperature=0.5), rolled(rng, 4, temperature=1.4)]
-    plain = [msgspec.structs.replace(g, group=msgspec.structs.replace(g.group, sampling=Sampling(rollouts=4)))
-             for g in groups]
+    plain = [
+        msgspec.structs.replace(g, group=msgspec.structs.replace(g.group, sampling=Sampling(rollouts=4)))
+        for g in groups
+    ]
     made = {}
     for name, temperature, given in (("drawn", 0.0, groups), ("one", 1.0, groups), ("plain", 0.0, plain)):
-        held = learner(tmp_path / name, model_dir, {"name": "filtered", "options": {"temperature": temperature}},
-                       drop_no_signal=False)
+        held = learner(
+            tmp_path / name,
+            model_dir,
+            {"name": "filtered", "options": {"temperature": temperature}},
+            drop_no_signal=False,
+        )
         for each in jobs()[:2]:
             held.train(each)
         held.train(TrainJob(batch=Batch(stage="rl", step=3, groups=given)))
@@ -239,7 +245,11 @@ def test_a_checkpoint_of_other_settings_is_refused_and_they_are_named(tmp_path, 
 
 
 def test_what_decides_the_weights_is_the_same_elsewhere(tmp_path):
-    assert decisive(run_config(tmp_path)) == decisive(run_config(tmp_path / "x")) != decisive(run_config(tmp_path, steps=9))
+    assert (
+        decisive(run_config(tmp_path))
+        == decisive(run_config(tmp_path / "x"))
+        != decisive(run_config(tmp_path, steps=9))
+    )
 
 
 def test_an_older_start_writes_nothing_more(tmp_path, model_dir):

@@ -12,9 +12,14 @@ def sequences(lengths):
     """Prompts of p tokens 100, 101, ..; responses of r tokens 200 * number, ..."""
     responses = [np.arange(r, dtype=np.int32) + 200 * n for n, (_, r) in enumerate(lengths)]
     num = sum(r for _, r in lengths)
-    return pack.Sequences([np.arange(p, dtype=np.int32) + 100 for p, _ in lengths], responses,
-                          -np.arange(num, dtype=np.float32), np.arange(num, dtype=np.int32),
-                          np.arange(len(lengths)) // 2, np.arange(len(lengths)) % 2)
+    return pack.Sequences(
+        [np.arange(p, dtype=np.int32) + 100 for p, _ in lengths],
+        responses,
+        -np.arange(num, dtype=np.float32),
+        np.arange(num, dtype=np.int32),
+        np.arange(len(lengths)) // 2,
+        np.arange(len(lengths)) % 2,
+    )
 
 
 def test_a_row_by_hand():

@@ -17,9 +17,14 @@ def batch(seed=0, num=3):
     rng = np.random.default_rng(seed)
     responses = [rng.integers(0, VOCABULARY, n).astype(np.int32) for n in rng.integers(2, 9, num)]
     total = sum(len(r) for r in responses)
-    made = pack.Sequences([rng.integers(0, VOCABULARY, 3).astype(np.int32) for _ in responses], responses,
-                          np.zeros(total, np.float32), np.zeros(total, np.int32), np.arange(num),
-                          np.zeros(num, np.int64))
+    made = pack.Sequences(
+        [rng.integers(0, VOCABULARY, 3).astype(np.int32) for _ in responses],
+        responses,
+        np.zeros(total, np.float32),
+        np.zeros(total, np.int32),
+        np.arange(num),
+        np.zeros(num, np.int64),
+    )
     return pack.build(made, range(num))
 
 
@@ -105,7 +110,9 @@ def test_two_value_heads_are_two_columns_that_begin_apart(model_dir, kind):
     assert values.shape == (*batch().target_R.shape, 2)
     assert [values[:, k].unique().tolist() for k in range(2)] == [pytest.approx([0.4]), [-2.0]]
     assert {n: p.shape[0] for n, p in made.critic_parameters() if n.startswith("value_head")} == {
-        "value_head.weight": 2, "value_head.bias": 2}
+        "value_head.weight": 2,
+        "value_head.bias": 2,
+    }
 
 
 def test_gradient_checkpointing_changes_nothing(model_dir):
@@ -143,9 +150,18 @@ def test_the_mean_over_the_vocabulary_is_that_of_the_logits(model_dir, monkeypat
 
 def test_the_energy_is_the_squared_norm_of_the_gradient_by_the_logits(model_dir):
     row, made = batch(num=2), policy.Policy(policy.load_model(model_dir))
-    logits = made.model.get_output_embeddings()(policy._trunk(
-        made.model.get_decoder(), torch.from_numpy(row.ids_T), torch.from_numpy(row.position_ids_T),
-        policy.attention.Spans.of(row.cu_seqlens, made.device))).detach()[row.source_R].requires_grad_()
+    logits = (
+        made.model.get_output_embeddings()(
+            policy._trunk(
+                made.model.get_decoder(),
+                torch.from_numpy(row.ids_T),
+                torch.from_numpy(row.position_ids_T),
+                policy.attention.Spans.of(row.cu_seqlens, made.device),
+            )
+        )
+        .detach()[row.source_R]
+        .requires_grad_()
+    )
     for temperature in (1.0, 0.7):
         logp = torch.log_softmax(logits / temperature, -1).gather(1, torch.from_numpy(row.target_R)[:, None])
         grad = torch.autograd.grad(logp.sum(), logits)[0]

@@ -18,8 +18,13 @@ RNG = np.random.default_rng(0)
 
 def rollout(index, tokens):
     length = len(tokens)
-    return Rollout(index=index, token_ids=pack_ints(tokens), logprobs=pack_floats([-1.0] * length),
-                   versions=pack_ints([0] * length), text="so \\boxed{7}")
+    return Rollout(
+        index=index,
+        token_ids=pack_ints(tokens),
+        logprobs=pack_floats([-1.0] * length),
+        versions=pack_ints([0] * length),
+        text="so \\boxed{7}",
+    )
 
 
 def made(*groups):
@@ -54,8 +59,10 @@ def test_the_terms_are_the_reward_without_weights_and_the_clip_is_explorations()
 
 def test_the_share_of_inverted_pairs_through_the_real_composition():
     # C = 100, alpha .8: right of 10 tokens -1.2, right of 100 .6, wrong of 50 -.4, wrong of 25 -.8
-    data = made([([5] * 10, {"correct": 1.0}), ([5] * 50, {"correct": 0.0})],
-                [([5] * 100, {"correct": 1.0}), ([5] * 25, {"correct": 0.0})])  # fmt: skip
+    data = made(
+        [([5] * 10, {"correct": 1.0}), ([5] * 50, {"correct": 0.0})],
+        [([5] * 100, {"correct": 1.0}), ([5] * 25, {"correct": 0.0})],
+    )
     reward_S, figures = of(data, explore="len_inv", scale=100.0)
     np.testing.assert_allclose(reward_S, [-1.2, -0.4, 0.6, -0.8])
     assert figures["inverted_fraction"] == 0.5
@@ -66,16 +73,24 @@ def test_the_share_of_inverted_pairs_through_the_real_composition():
 
 def test_novelty_is_paid_within_the_group():
     copy = [3, 4, 5, 6, 7]
-    data = made([(copy, {"correct": 1.0}), (copy, {"correct": 0.0}), ([9, 8, 7, 6, 5], {"correct": 0.0})],
-                [(copy, {"correct": 0.0}), ([3, 4, 5, 6, 9], {"correct": 0.0})])  # fmt: skip
+    data = made(
+        [(copy, {"correct": 1.0}), (copy, {"correct": 0.0}), ([9, 8, 7, 6, 5], {"correct": 0.0})],
+        [(copy, {"correct": 0.0}), ([3, 4, 5, 6, 9], {"correct": 0.0})],
+    )
     reward_S, figures = of(data, explore="novelty", alpha=0.75)
     np.testing.assert_allclose(reward_S, [0.75, 0.0, 0.25, 1 / 6, 1 / 6])
     assert figures["novelty"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 5)
 
 
 def test_a_missing_or_failed_judge_is_neutral_and_counted():
-    data = made([([5] * 4, {"correct": 1.0, "judge": 0.2}), ([5] * 4, {"correct": 0.0, "judge": 0.6}),
-                 ([5] * 4, {"correct": 0.0}), ([5] * 4, {"correct": 0.0, "judge": 0.0, "judge_failed": 1.0})])  # fmt: skip
+    data = made(
+        [
+            ([5] * 4, {"correct": 1.0, "judge": 0.2}),
+            ([5] * 4, {"correct": 0.0, "judge": 0.6}),
+            ([5] * 4, {"correct": 0.0}),
+            ([5] * 4, {"correct": 0.0, "judge": 0.0, "judge_failed": 1.0}),
+        ]
+    )
     reward_S, figures = of(data, explore="judge", alpha=0.5)
     np.testing.assert_allclose(reward_S, [0.6, 0.3, 0.2, 0.2])
     assert figures["judge_missing"] == 2.0
@@ -125,9 +140,17 @@ def test_a_fault_costs_the_reward_whatever_the_answer():
 
 
 def test_rows_say_what_the_limit_ended():
-    group_ = VerifiedGroup(group=group(0, RNG, [msgspec.structs.replace(rollout(0, [5, 6]), finish="length", text="a"),
-                                                msgspec.structs.replace(rollout(1, [5, 6]), text="b")]),
-                           verdicts=[Verdict(status="wrong", parts={"correct": 0.0})] * 2)
+    group_ = VerifiedGroup(
+        group=group(
+            0,
+            RNG,
+            [
+                msgspec.structs.replace(rollout(0, [5, 6]), finish="length", text="a"),
+                msgspec.structs.replace(rollout(1, [5, 6]), text="b"),
+            ],
+        ),
+        verdicts=[Verdict(status="wrong", parts={"correct": 0.0})] * 2,
+    )
     data = rows.read(Batch(stage="rl", step=1, groups=[group_]))
     assert (data.cut_S.tolist(), data.texts) == ([True, False], ["a", "b"])
 
@@ -136,10 +159,16 @@ def test_a_replayed_success_is_paid_and_counts_in_no_figure():
     """ARPO: R = (1, 0, 0, 0), and the accuracy of the policy is that of the three which it drew now."""
     batch = made([([1, 2], {"correct": 1.0})] + [([1, 2], {"correct": 0.0})] * 3)
     assert batch.own_S.tolist() == [True] * 4
-    verified = VerifiedGroup(group=group(0, RNG, [msgspec.structs.replace(rollout(0, [1, 2]), replayed_from="9/3")]
-                                         + [rollout(i, [1, 2]) for i in (1, 2, 3)]),
-                             verdicts=[Verdict(status="correct", parts={"correct": 1.0})]
-                             + [Verdict(status="wrong", parts={"correct": 0.0})] * 3)
+    verified = VerifiedGroup(
+        group=group(
+            0,
+            RNG,
+            [msgspec.structs.replace(rollout(0, [1, 2]), replayed_from="9/3")]
+            + [rollout(i, [1, 2]) for i in (1, 2, 3)],
+        ),
+        verdicts=[Verdict(status="correct", parts={"correct": 1.0})]
+        + [Verdict(status="wrong", parts={"correct": 0.0})] * 3,
+    )
     mixed = rows.read(Batch(stage="rl", step=1, groups=[verified]))
     paid, _, figures = reward.of(mixed, config.Reward(alpha=1.0, explore="none"), grpo.Config(), 1, 10, 100)
     assert mixed.own_S.tolist() == [False, True, True, True]

@@ -39,8 +39,10 @@ def test_demonstrations_have_no_parts():
 
 
 def test_an_imported_rollout_keeps_its_verdict():
-    old = [msgspec.structs.replace(demonstration(RNG, n), verdicts=[Verdict(status="wrong", parts={"correct": 0.0})])
-           for n in (1, 2)]
+    old = [
+        msgspec.structs.replace(demonstration(RNG, n), verdicts=[Verdict(status="wrong", parts={"correct": 0.0})])
+        for n in (1, 2)
+    ]
     assert rows.read(batch(*old)).parts["correct"].tolist() == [0.0, 0.0]
     with pytest.raises(MessageError, match="mixes rollouts and demonstrations"):
         rows.read(batch(old[0], demonstration(RNG, 3)))

@@ -13,19 +13,44 @@ FILTERED = {"name": "filtered"}
 
 def rounds_config(tmp_path, algorithm=FILTERED, **starts):
     """SFT of one step, then rounds of two, two and one steps; a checkpoint every second step."""
-    sft = {"source": "demonstrations", "steps": 1, "groups_per_step": 4, "publish_every": 0,
-           "algorithm": {"name": "sft"}, "optimizer": {"lr": 1e-2}}
+    sft = {
+        "source": "demonstrations",
+        "steps": 1,
+        "groups_per_step": 4,
+        "publish_every": 0,
+        "algorithm": {"name": "sft"},
+        "optimizer": {"lr": 1e-2},
+    }
     steps = {"r1": 2, "r2": 2, "r3": 1}
-    rounds = {name: {"steps": num, "groups_per_step": 4, "minibatches": 1, "algorithm": algorithm,
-                     "optimizer": {"lr": 1e-2}, "start": starts.get(name, "base")} for name, num in steps.items()}
-    table = {"name": "t", "runs_dir": str(tmp_path), "stages": {"sft": sft, **rounds},
-             "learner": {"checkpoint_every": 2, "device": "cpu", "tokens_per_microbatch": 128}}
+    rounds = {
+        name: {
+            "steps": num,
+            "groups_per_step": 4,
+            "minibatches": 1,
+            "algorithm": algorithm,
+            "optimizer": {"lr": 1e-2},
+            "start": starts.get(name, "base"),
+        }
+        for name, num in steps.items()
+    }
+    table = {
+        "name": "t",
+        "runs_dir": str(tmp_path),
+        "stages": {"sft": sft, **rounds},
+        "learner": {"checkpoint_every": 2, "device": "cpu", "tokens_per_microbatch": 128},
+    }
     return config.convert(table, config.RunConfig, "test")
 
 
 def jobs():
-    return [job(1, "sft", 1, "demonstrations", last=True), job(2, "r1", 1), job(3, "r1", 2, last=True),
-            job(4, "r2", 1), job(5, "r2", 2, last=True), job(6, "r3", 1, last=True)]
+    return [
+        job(1, "sft", 1, "demonstrations", last=True),
+        job(2, "r1", 1),
+        job(3, "r1", 2, last=True),
+        job(4, "r2", 1),
+        job(5, "r2", 2, last=True),
+        job(6, "r3", 1, last=True),
+    ]
 
 
 def learner(cfg, model_dir):
@@ -61,8 +86,16 @@ def test_without_it_a_stage_goes_on(tmp_path, model_dir):
     assert made["base"] != made["previous"]
 
 
-@pytest.mark.parametrize(("killed_after", "algorithm"), [(1, FILTERED), (3, FILTERED), (4, FILTERED), (5, FILTERED),
-                                                         (4, {"name": "ppo", "options": {"critic": "separate"}})])
+@pytest.mark.parametrize(
+    ("killed_after", "algorithm"),
+    [
+        (1, FILTERED),
+        (3, FILTERED),
+        (4, FILTERED),
+        (5, FILTERED),
+        (4, {"name": "ppo", "options": {"critic": "separate"}}),
+    ],
+)
 def test_a_learner_killed_after_any_step_ends_with_the_same_bits(tmp_path, model_dir, killed_after, algorithm):
     straight = learner(rounds_config(tmp_path / "a", algorithm), model_dir)
     for each in jobs():
@@ -72,7 +105,7 @@ def test_a_learner_killed_after_any_step_ends_with_the_same_bits(tmp_path, model
     for each in jobs()[:killed_after]:
         first.train(each)
     second = learner(cfg, model_dir)
-    for each in jobs()[second.step:]:
+    for each in jobs()[second.step :]:
         second.train(each)
     assert weights(second) == weights(straight)
 

@@ -30,10 +30,13 @@ def data(step=1):
     return made.sequences, torch.from_numpy(made.parts["correct"]).float()
 
 
-@pytest.mark.parametrize(("aggregation", "weigh"), [
-    ("token_mean", lambda length: np.full(len(length), 1 / length.sum())),
-    ("seq_mean", lambda length: 1 / (len(length) * length)),
-])
+@pytest.mark.parametrize(
+    ("aggregation", "weigh"),
+    [
+        ("token_mean", lambda length: np.full(len(length), 1 / length.sum())),
+        ("seq_mean", lambda length: 1 / (len(length) * length)),
+    ],
+)
 def test_the_loss_is_the_mean_that_was_asked_for(model_dir, aggregation, weigh):
     parts = learning(model_dir, "sft", aggregation=aggregation)
     sequences, reward = data()
@@ -43,8 +46,17 @@ def test_the_loss_is_the_mean_that_was_asked_for(model_dir, aggregation, weigh):
     assert update.run(parts, sequences, reward, plan(capacity=40))["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), [("sft", {}), ("grpo", {}), ("grpo", {"aggregation": "seq_mean"}),
-                                               ("reinforce", {}), ("ppo", {}), ("ppo", {"critic": "separate"})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sft", {}),
+        ("grpo", {}),
+        ("grpo", {"aggregation": "seq_mean"}),
+        ("reinforce", {}),
+        ("ppo", {}),
+        ("ppo", {"critic": "separate"}),
+    ],
+)
 def test_the_size_of_micro_batches_changes_nothing(model_dir, name, options):
     results = []
     for capacity in (256, 20):
@@ -94,9 +106,26 @@ def test_a_batch_without_signal_updates_nothing(model_dir):
 
 def test_a_step_reports_what_it_must(model_dir):
     metrics = update.run(learning(model_dir, "ppo"), *data(), plan(minibatches=2))
-    assert {"loss", "policy_loss", "value_loss", "kl_behaviour", "kl_reference", "entropy", "clip_positive",
-            "clip_negative", "ess_fraction", "grad_norm", "critic_grad_norm", "lr", "tokens", "response_tokens",
-            "explained_variance", "adv_mean", "adv_std", "kept_fraction"} <= set(metrics)
+    assert {
+        "loss",
+        "policy_loss",
+        "value_loss",
+        "kl_behaviour",
+        "kl_reference",
+        "entropy",
+        "clip_positive",
+        "clip_negative",
+        "ess_fraction",
+        "grad_norm",
+        "critic_grad_norm",
+        "lr",
+        "tokens",
+        "response_tokens",
+        "explained_variance",
+        "adv_mean",
+        "adv_std",
+        "kept_fraction",
+    } <= set(metrics)
     assert metrics["adv_mean"] == pytest.approx(0.0, abs=1e-5)
     assert 0.0 < metrics["ess_fraction"] <= 1.0
     assert metrics["kl_behaviour"] >= 0.0
@@ -112,15 +141,26 @@ def test_two_streams_report_both_and_learn_both(model_dir):
         parts = learning(model_dir, "rlsp_streams", bound=0.5)
         sequences, correct = data()
         paid = terms(sequences, correct)
-        metrics = update.run(parts, sequences, 0.8 * correct + 0.2 * paid.explore_B, plan(capacity, minibatches=2), paid)
+        metrics = update.run(
+            parts, sequences, 0.8 * correct + 0.2 * paid.explore_B, plan(capacity, minibatches=2), paid
+        )
         results.append((metrics["loss"], metrics["grad_norm"], metrics["opposed_fraction"]))
     assert results[0] == pytest.approx(results[1], rel=1e-4)
-    assert {"adv_std_outcome", "adv_std_explore", "explained_variance_outcome", "explained_variance_explore",
-            "opposed_fraction", "bounded_fraction", "value_loss_outcome", "value_loss_explore"} <= set(metrics)
+    assert {
+        "adv_std_outcome",
+        "adv_std_explore",
+        "explained_variance_outcome",
+        "explained_variance_explore",
+        "opposed_fraction",
+        "bounded_fraction",
+        "value_loss_outcome",
+        "value_loss_explore",
+    } <= set(metrics)
     assert "explained_variance" not in metrics
     assert all(bool((row != 0).any()) for row in parts.policy.value_head.weight)
     assert parts.policy.value_head.bias.tolist() == pytest.approx(
-        [float(paid.outcome_B.mean()), float(paid.explore_B.mean())], abs=0.01)
+        [float(paid.outcome_B.mean()), float(paid.explore_B.mean())], abs=0.01
+    )
 
 
 def test_a_behaviour_log_prob_that_is_not_finite_is_masked(model_dir):

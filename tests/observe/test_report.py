@@ -79,8 +79,18 @@ def test_the_page_is_whole_and_self_contained(run: Path) -> None:
     assert "script" not in page.seen
     for piece in ("http://", "https://", "src="):
         assert piece not in text
-    for piece in ("32.1 %", "61.8 %", "held-out pass@k", "search steps", "KL to the policy", "stage rlsp", "812,345",
-                  "prefers-color-scheme: dark", "v-unparsable", "-&gt; 7 &lt;think&gt;"):  # fmt: skip
+    for piece in (
+        "32.1 %",
+        "61.8 %",
+        "held-out pass@k",
+        "search steps",
+        "KL to the policy",
+        "stage rlsp",
+        "812,345",
+        "prefers-color-scheme: dark",
+        "v-unparsable",
+        "-&gt; 7 &lt;think&gt;",
+    ):
         assert piece in text
 
 
@@ -144,12 +154,31 @@ def test_damage_is_named(tmp_path: Path) -> None:
 
 
 def test_both_ways_of_writing_an_evaluation_mean_the_same() -> None:
-    flat = {"stage": "rl", "when": "after", "version": 3, "t": 1.0, "prompts": 4, "rollouts": 2, "k": 2,
-            "pass_at_1": 0.5, "pass_at_1_low": 0.4, "pass_at_1_high": 0.6,
-            "pass_at_k": 0.7, "pass_at_k_low": 0.6, "pass_at_k_high": 0.8}  # fmt: skip
-    nested = {"stage": "rl", "when": "after", "version": 3, "seconds": 1.0, "num_prompts": 4, "num_rollouts": 8,
-              "pass_at_1": {"mean": 0.5, "low": 0.4, "high": 0.6},
-              "pass_at_2": {"mean": 0.7, "low": 0.6, "high": 0.8}}  # fmt: skip
+    flat = {
+        "stage": "rl",
+        "when": "after",
+        "version": 3,
+        "t": 1.0,
+        "prompts": 4,
+        "rollouts": 2,
+        "k": 2,
+        "pass_at_1": 0.5,
+        "pass_at_1_low": 0.4,
+        "pass_at_1_high": 0.6,
+        "pass_at_k": 0.7,
+        "pass_at_k_low": 0.6,
+        "pass_at_k_high": 0.8,
+    }
+    nested = {
+        "stage": "rl",
+        "when": "after",
+        "version": 3,
+        "seconds": 1.0,
+        "num_prompts": 4,
+        "num_rollouts": 8,
+        "pass_at_1": {"mean": 0.5, "low": 0.4, "high": 0.6},
+        "pass_at_2": {"mean": 0.7, "low": 0.6, "high": 0.8},
+    }
     assert evaluation_row(flat) == evaluation_row(nested)
 
 

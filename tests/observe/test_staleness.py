@@ -17,8 +17,10 @@ def warned(name: str, preset: str = "", options: dict[str, Any] | None = None, *
     return "".join(stale_warnings("rl", Stage(algorithm=algorithm, **stage)))
 
 
-@pytest.mark.parametrize(("name", "preset", "options"), [
-    ("reinforce", "", {}), ("rloo", "", {}), ("rover", "", {}), ("reinforce", "", {"corrections": {"ess_base": 1.0}})])
+@pytest.mark.parametrize(
+    ("name", "preset", "options"),
+    [("reinforce", "", {}), ("rloo", "", {}), ("rover", "", {}), ("reinforce", "", {"corrections": {"ess_base": 1.0}})],
+)
 def test_a_loss_that_corrects_for_nothing_is_warned_of(name: str, preset: str, options: dict[str, Any]):
     text = warned(name, preset, options, **REUSED)
     assert "stages.rl: a rollout is behind up to 9 updates (lag 8, 1 epochs x 1 minibatches, max_uses 2)" in text
@@ -26,10 +28,23 @@ def test_a_loss_that_corrects_for_nothing_is_warned_of(name: str, preset: str, o
     assert warned(name, preset, options) == ""  # one step of lag, one update a step
 
 
-@pytest.mark.parametrize(("name", "preset", "options"), [
-    ("grpo", "", {}), ("ppo", "rlsp_cpu", {}), ("reinforce_pp", "", {}), ("gspo", "", {}), ("cispo", "", {}),
-    ("topr", "paper", {}), ("oapl", "", {}), ("reinforce", "aipo", {}), ("reinforce", "dro", {}), ("dpo", "", {}),
-    ("rloo", "", {"corrections": {"mask": "icepop"}}), ("grpo", "icepop", {})])
+@pytest.mark.parametrize(
+    ("name", "preset", "options"),
+    [
+        ("grpo", "", {}),
+        ("ppo", "rlsp_cpu", {}),
+        ("reinforce_pp", "", {}),
+        ("gspo", "", {}),
+        ("cispo", "", {}),
+        ("topr", "paper", {}),
+        ("oapl", "", {}),
+        ("reinforce", "aipo", {}),
+        ("reinforce", "dro", {}),
+        ("dpo", "", {}),
+        ("rloo", "", {"corrections": {"mask": "icepop"}}),
+        ("grpo", "icepop", {}),
+    ],
+)
 def test_one_that_minds_is_not(name: str, preset: str, options: dict[str, Any]):
     assert warned(name, preset, options, epochs=4, minibatches=4, target_lag=8, **REUSED) == ""
 

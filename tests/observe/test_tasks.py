@@ -24,8 +24,12 @@ def said(function, *arguments, **named) -> str:
 @pytest.fixture
 def rows(tmp_path: Path) -> str:
     path = tmp_path / "mine.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"What is {n} + 1?\x1b[2J", "answer": n + 1, "how": "count"}) + "\n"
-                            for n in range(60)))
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": f"What is {n} + 1?\x1b[2J", "answer": n + 1, "how": "count"}) + "\n"
+            for n in range(60)
+        )
+    )
     return f"path_train={path}"
 
 
@@ -71,14 +75,25 @@ def test_demonstrations_with_options(rows: str) -> None:
 
 
 def test_options_come_on_top_of_a_config(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('name = "x"\nseed = 7\n[task]\noptions = { k = 3, limit = 30 }\n[stages.sft]\nsource = '
-                                       '"demonstrations"\nsteps = 1\ngroups_per_step = 1\n')
+    (tmp_path / "run.toml").write_text(
+        'name = "x"\nseed = 7\n[task]\noptions = { k = 3, limit = 30 }\n[stages.sft]\nsource = '
+        '"demonstrations"\nsteps = 1\ngroups_per_step = 1\n'
+    )
     section, seed = task_of(str(tmp_path / "run.toml"), ["limit=20", "p_stop=0.5"])
     assert (section.options, seed) == ({"k": 3, "limit": 20, "p_stop": 0.5}, 7)
 
 
-@pytest.mark.parametrize("argv", [["tasks", "opz"], ["tasks", "ops", "k=9"], ["demos", "ops", "kk=3"], ["demos", "jsonl"],
-                                  ["tasks", "gsm8k", "limit"], ["demos", "ops", "-n", "0"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["tasks", "opz"],
+        ["tasks", "ops", "k=9"],
+        ["demos", "ops", "kk=3"],
+        ["demos", "jsonl"],
+        ["tasks", "gsm8k", "limit"],
+        ["demos", "ops", "-n", "0"],
+    ],
+)
 def test_mistakes_are_one_line_and_exit_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 2
     said = capsys.readouterr()

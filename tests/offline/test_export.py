@@ -47,10 +47,23 @@ def test_rollouts_come_out_in_order(tmp_path: Path, capsys: pytest.CaptureFixtur
     rows = exported(tmp_path, tokens=True)
     assert [(row["group"], row["rollout"]) for row in rows] == [(g, r) for g in range(1, 7) for r in (0, 1)]
     assert rows[1] == {
-        "prompt": "0 + 1 =", "answer": "1", "response": "2", "status": "correct", "parts": {"correct": 1.0},
-        "prompt_id": "small/train/0", "group": 1, "rollout": 1, "stage": "rlsp", "finish": "stop", "temperature": 1.0,
-        "propensity": 1.0, "prompt_ids": [1, 2], "token_ids": [7, 7, 7], "logprobs": [-1.0, -1.0, -1.0],
-        "versions": [0, 0, 0]}
+        "prompt": "0 + 1 =",
+        "answer": "1",
+        "response": "2",
+        "status": "correct",
+        "parts": {"correct": 1.0},
+        "prompt_id": "small/train/0",
+        "group": 1,
+        "rollout": 1,
+        "stage": "rlsp",
+        "finish": "stop",
+        "temperature": 1.0,
+        "propensity": 1.0,
+        "prompt_ids": [1, 2],
+        "token_ids": [7, 7, 7],
+        "logprobs": [-1.0, -1.0, -1.0],
+        "versions": [0, 0, 0],
+    }
     assert "token_ids" not in exported(tmp_path)[0]
     assert capsys.readouterr().err.endswith("rlsp export: 12 rollouts\n")
 
@@ -61,8 +74,12 @@ def test_demonstrations_are_what_the_task_jsonl_reads(tmp_path: Path):
     assert rows == [{"prompt": f"{i} + 1 =", "answer": str(i + 1), "response": "2"} for i in range(6)]
     file = tmp_path / "demonstrations.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    task = load(Config(path_train=str(file), path_test=str(file), response_field="response", template="{prompt}",
-                       deduplicate="off"), 0)
+    task = load(
+        Config(
+            path_train=str(file), path_test=str(file), response_field="response", template="{prompt}", deduplicate="off"
+        ),
+        0,
+    )
     prompt, response = task.demonstration(3)
     assert (prompt.text, prompt.answer, response) == ("3 + 1 =", "4", "2")
 

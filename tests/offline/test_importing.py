@@ -95,21 +95,27 @@ def test_rewards_become_verdicts():
 IDS = {"prompt_ids": [1], "token_ids": [1, 2]}
 
 
-@pytest.mark.parametrize(("row", "words"), [
-    ({"prompt": "x"}, "has no field 'response'"),
-    ({**JUDGED, "status": "timeout"}, "'timeout' is no verdict on the answer"),
-    ({**JUDGED, "parts": {"correct": "yes"}}, "parts.correct must be a finite number"),
-    ({**JUDGED, "parts": [1]}, "parts must be an object"),
-    ({**DEMONSTRATION, "reward": True}, "reward must be a finite number, not True"),
-    ({**JUDGED, "logprobs": [-1.0]}, "logprobs need prompt_ids and token_ids"),
-    ({**JUDGED, **IDS, "logprobs": [-1.0]}, "1 logprobs for 2 token_ids"),
-    ({**JUDGED, **IDS, "logprobs": [-1.0, -1.0], "temperature": 0.7}, "of temperature 0.7"),
-    ({**JUDGED, **IDS, "logprobs": 1.0}, "logprobs must be a list"),
-    ({**JUDGED, "prompt_ids": [1], "token_ids": [1, 10**6]}, "token_ids must be a list of ids from 0 to"),
-    ({**JUDGED, "prompt_ids": [], "token_ids": [1]}, "prompt_ids must be a list of ids"),
-    ({**JUDGED, "prompt_ids": [1] * 500, "token_ids": [1] * 13}, "500 and 13 tokens do not fit the model's window of 512"),
-    (DEMONSTRATION, "has no status or reward, unlike the rows before it"),
-])
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "x"}, "has no field 'response'"),
+        ({**JUDGED, "status": "timeout"}, "'timeout' is no verdict on the answer"),
+        ({**JUDGED, "parts": {"correct": "yes"}}, "parts.correct must be a finite number"),
+        ({**JUDGED, "parts": [1]}, "parts must be an object"),
+        ({**DEMONSTRATION, "reward": True}, "reward must be a finite number, not True"),
+        ({**JUDGED, "logprobs": [-1.0]}, "logprobs need prompt_ids and token_ids"),
+        ({**JUDGED, **IDS, "logprobs": [-1.0]}, "1 logprobs for 2 token_ids"),
+        ({**JUDGED, **IDS, "logprobs": [-1.0, -1.0], "temperature": 0.7}, "of temperature 0.7"),
+        ({**JUDGED, **IDS, "logprobs": 1.0}, "logprobs must be a list"),
+        ({**JUDGED, "prompt_ids": [1], "token_ids": [1, 10**6]}, "token_ids must be a list of ids from 0 to"),
+        ({**JUDGED, "prompt_ids": [], "token_ids": [1]}, "prompt_ids must be a list of ids"),
+        (
+            {**JUDGED, "prompt_ids": [1] * 500, "token_ids": [1] * 13},
+            "500 and 13 tokens do not fit the model's window of 512",
+        ),
+        (DEMONSTRATION, "has no status or reward, unlike the rows before it"),
+    ],
+)
 def test_what_cannot_be_used_is_named_by_file_and_line(cfg: RunConfig, tmp_path: Path, row: dict[str, Any], words: str):
     write(cfg, file_of(tmp_path, JUDGED))
     before = (cfg.directory / FILE).read_bytes()
@@ -151,16 +157,23 @@ def test_rows_with_the_same_key_are_groups_no_larger_than_sampled_ones(cfg: RunC
     assert write(cfg, file_of(tmp_path, *rows), "group") == (5, 3)  # sampling.rollouts is 2: of three, one and two
     made = [m for _, m in Imported(cfg).make(0, 3)]
     assert sorted((m.group.prompt.answer, len(m.group.rollouts), len(m.verdicts)) for m in made) == [
-        ("7", 1, 1), ("7", 2, 2), ("8", 2, 2)]
+        ("7", 1, 1),
+        ("7", 2, 2),
+        ("8", 2, 2),
+    ]
     pair = next(m.group for m in made if len(m.group.rollouts) == 2)
     assert ([one.index for one in pair.rollouts], pair.sampling.rollouts) == ([0, 1], 2)
 
 
 def test_parquet_and_arrow_say_the_same_as_json_lines(cfg: RunConfig, tmp_path: Path):
-    pyarrow, feather, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.feather", "pyarrow.parquet"))
+    pyarrow, feather, parquet = (
+        pytest.importorskip(name) for name in ("pyarrow", "pyarrow.feather", "pyarrow.parquet")
+    )
 
-    rows = [{**group("7", 1, "correct"), "prompt_ids": [1], "token_ids": [2, 3], "logprobs": [-1.0, -0.5]},
-            {**group("8", 2), "parts": {"correct": 0.0}}]
+    rows = [
+        {**group("7", 1, "correct"), "prompt_ids": [1], "token_ids": [2, 3], "logprobs": [-1.0, -0.5]},
+        {**group("8", 2), "parts": {"correct": 0.0}},
+    ]
     write(cfg, file_of(tmp_path, *rows), "group")
     expected = (cfg.directory / FILE).read_text()
     table = pyarrow.Table.from_pylist(rows)
@@ -172,11 +185,14 @@ def test_parquet_and_arrow_say_the_same_as_json_lines(cfg: RunConfig, tmp_path: 
         assert (cfg.directory / FILE).read_text() == expected.replace("in.jsonl", name)
 
 
-@pytest.mark.parametrize(("row", "words"), [
-    (JUDGED, "has no field 'group'"),
-    (group("8", 1), "it shares its group '1' with"),
-    ({**group("7", 1), "prompt": "1 2 3 4 -> 7 <think>"}, "has another prompt or answer"),
-])
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (JUDGED, "has no field 'group'"),
+        (group("8", 1), "it shares its group '1' with"),
+        ({**group("7", 1), "prompt": "1 2 3 4 -> 7 <think>"}, "has another prompt or answer"),
+    ],
+)
 def test_a_group_is_of_one_prompt(cfg: RunConfig, tmp_path: Path, row: dict[str, Any], words: str):
     with pytest.raises(DataError, match=words) as error:
         write(cfg, file_of(tmp_path, group("7", 1), row), "group")
@@ -197,21 +213,27 @@ def test_verdicts_are_made_here_and_say_so(cfg: RunConfig, tmp_path: Path):
     verdicts = [v for _, m in Imported(cfg).make(0, 2) for v in m.verdicts]
     assert sorted(v.status for v in verdicts) == ["correct", "unparsable", "wrong"]
     assert {v.verifier for v in verdicts} == {"ops/1 at import"}
-    assert list(about(counts)) == ["3 responses judged here: 1 correct, 1 wrong, 1 unparsable",
-                                   "1 verdicts differ from the file's; those made here count",
-                                   "1 groups hold a single rollout: for them a group's baseline says nothing"]
+    assert list(about(counts)) == [
+        "3 responses judged here: 1 correct, 1 wrong, 1 unparsable",
+        "1 verdicts differ from the file's; those made here count",
+        "1 groups hold a single rollout: for them a group's baseline says nothing",
+    ]
 
 
 def test_a_verdict_on_the_verifier_is_none_on_the_answer():
     counts: Counter[str] = Counter()
     rollouts = [ImportedRollout(response=text, token_ids=[1]) for text in "ab"]
     prompt = Prompt(prompt_id="p", task="ops", text="x", answer="1")
-    made = with_verdicts(ImportedGroup(prompt=prompt, prompt_ids=[1], rollouts=rollouts),
-                         [Verdict(status="timeout"), Verdict(status="wrong", verifier="v/1")], counts)
+    made = with_verdicts(
+        ImportedGroup(prompt=prompt, prompt_ids=[1], rollouts=rollouts),
+        [Verdict(status="timeout"), Verdict(status="wrong", verifier="v/1")],
+        counts,
+    )
     assert [(one.response, one.verdict and one.verdict.verifier) for one in made.rollouts] == [("b", "v/1 at import")]
     assert list(about(counts)) == [
         "2 responses judged here: 1 wrong, 1 left out",
-        "1 responses were left out: the verifier timed out or failed on them, and no verdict is made up"]
+        "1 responses were left out: the verifier timed out or failed on them, and no verdict is made up",
+    ]
 
 
 def test_verdicts_and_rows_without_one_do_not_mix(cfg: RunConfig, tmp_path: Path):

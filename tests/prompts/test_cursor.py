@@ -37,8 +37,10 @@ def one_life(path: Path, start: int, num_moves: int) -> list[tuple[int, int]]:
     journal.commit(bench.records)
     journal.close()
     with closing(sqlite3.connect(path)) as file:
-        heads = [msgspec.msgpack.decode(head, type=Head) for (head,) in
-                 file.execute("SELECT head FROM groups ORDER BY group_id")]
+        heads = [
+            msgspec.msgpack.decode(head, type=Head)
+            for (head,) in file.execute("SELECT head FROM groups ORDER BY group_id")
+        ]
     return [(head.index, head.visit) for head in heads]
 
 

@@ -9,8 +9,11 @@ from rlsp_async.config import Prompts
 from rlsp_async.prompts.base import load_selector
 
 SIZE, ROLLOUTS, IN_FLIGHT = 200, 8, 24
-PROMPTS = {"uniform": Prompts(), "mopps": Prompts(name="mopps"),
-           "curriculum": Prompts(name="curriculum", options={"start": 0.5, "end": 0.5})}
+PROMPTS = {
+    "uniform": Prompts(),
+    "mopps": Prompts(name="mopps"),
+    "curriculum": Prompts(name="curriculum", options={"start": 0.5, "end": 0.5}),
+}
 
 
 def rates() -> list[float]:
@@ -40,8 +43,7 @@ def share_without_signal(name: str, seed: int, draws: int = 800) -> float:
 
 
 def test_mopps_and_the_curriculum_waste_less_than_uniform():
-    shares = {name: sum(share_without_signal(name, seed) for seed in range(3)) / 3
-              for name in PROMPTS}
+    shares = {name: sum(share_without_signal(name, seed) for seed in range(3)) / 3 for name in PROMPTS}
     assert 0.7 < shares["uniform"] < 0.8
     assert shares["mopps"] < 0.5 * shares["uniform"]
     assert shares["curriculum"] < 0.6 * shares["uniform"]

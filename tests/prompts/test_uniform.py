@@ -21,8 +21,9 @@ def test_a_pool_is_the_first_prompts(size, pool, places):
 
 
 def test_passes_and_seeds_differ_and_repeats_agree():
-    orders = {(seed, visit): [pick(seed, 50, visit * 50 + i).place for i in range(50)]
-              for seed in (0, 1) for visit in (0, 1)}
+    orders = {
+        (seed, visit): [pick(seed, 50, visit * 50 + i).place for i in range(50)] for seed in (0, 1) for visit in (0, 1)
+    }
     assert len({tuple(order) for order in orders.values()}) == 4
     assert orders[0, 1] == [pick(0, 50, 50 + i).place for i in range(50)]
 
@@ -41,7 +42,17 @@ def test_empty_set_and_negative_cursor_are_refused():
 def test_the_order_is_a_function_of_seed_size_and_visit_alone():
     """Written down, so that a change of it shows: a run that is resumed must go on with the same order."""
     assert [tuple(pick(0, 5, cursor)) for cursor in range(10)] == [
-        (2, 0), (0, 0), (4, 0), (3, 0), (1, 0), (4, 1), (2, 1), (0, 1), (1, 1), (3, 1)]
+        (2, 0),
+        (0, 0),
+        (4, 0),
+        (3, 0),
+        (1, 0),
+        (4, 1),
+        (2, 1),
+        (0, 1),
+        (1, 1),
+        (3, 1),
+    ]
     backwards = [pick(0, 5, cursor) for cursor in reversed(range(10))]
     assert backwards[::-1] == [pick(0, 5, cursor) for cursor in range(10)]
 

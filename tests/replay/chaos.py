@@ -88,7 +88,7 @@ class FakeWorker:
 
     def restart(self) -> None:
         """kill -9 and a new start: everything in memory is gone, checkpoints stay."""
-        self.weights = self.weights[:self.checkpoint]
+        self.weights = self.weights[: self.checkpoint]
         self.reports = {step: report for step, report in self.saved.items() if step == self.checkpoint}
         self.start += 1
         self.inbox, self.works, self.unacked, self.version, self.left = [], {}, {}, 0, False
@@ -102,13 +102,25 @@ class FakeWorker:
         self.welcomed = False
         self.num_hellos += 1
         held = [*self.works, *self.unacked]
-        return hello(self.role, self.name, self.credit, start=self.start, step=len(self.weights), leases=held,
-                     holding={lease: self.keys[lease] for lease in held}, seq=self.num_hellos)
+        return hello(
+            self.role,
+            self.name,
+            self.credit,
+            start=self.start,
+            step=len(self.weights),
+            leases=held,
+            holding={lease: self.keys[lease] for lease in held},
+            seq=self.num_hellos,
+        )
 
     def ping(self) -> Ping:
         self.num_pings += 1
-        return Ping(seq=self.num_pings, leases=[*self.works, *self.unacked], version=self.version or -1,
-                    state="draining" if self.left else "working")
+        return Ping(
+            seq=self.num_pings,
+            leases=[*self.works, *self.unacked],
+            version=self.version or -1,
+            state="draining" if self.left else "working",
+        )
 
     def forget(self, kept: set[int]) -> None:
         self.works = {k: v for k, v in self.works.items() if k in kept}
@@ -128,7 +140,10 @@ class Chaos:
         self.late: list[tuple[bytes, Any]] = []
         self.open_hub()
         self.workers = [FakeWorker(f"sampler-{i}", 3) for i in range(2)] + [
-            FakeWorker("verifier-0", 2), FakeWorker("verifier-1", 4), FakeWorker("learner-0", 2)]
+            FakeWorker("verifier-0", 2),
+            FakeWorker("verifier-1", 4),
+            FakeWorker("learner-0", 2),
+        ]
         self.manifests: dict[int, list[int]] = {}
         self.batches: dict[int, bytes] = {}
         for worker in self.workers:
@@ -335,8 +350,9 @@ class Chaos:
                     every = self.cfg.stages[batch.stage].publish_every
                     publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
                     ref = weights(batch.step, worker.start) if publish else None
-                    worker.reports[batch.step] = StepReport(step=batch.step, weights=ref, checkpoint=worker.checkpoint,
-                                                            incarnation=worker.start)
+                    worker.reports[batch.step] = StepReport(
+                        step=batch.step, weights=ref, checkpoint=worker.checkpoint, incarnation=worker.start
+                    )
                     worker.saved |= {batch.step: worker.reports[batch.step]}
                     worker.reports = {batch.step: worker.reports[batch.step]}
                 self.check_repeat(worker, batch.step, ids)
@@ -395,8 +411,11 @@ class Chaos:
         state = self.hub.state
         names = list(self.cfg.stages)
         left = [name for name in names if state.plan.last_step[name] > state.step]
-        return min(self.cfg.stages[left[0]].selection_options.get("carry", 0),
-                   self.cfg.stages[left[0]].capacity) if left else 0
+        return (
+            min(self.cfg.stages[left[0]].selection_options.get("carry", 0), self.cfg.stages[left[0]].capacity)
+            if left
+            else 0
+        )
 
     def check_laws(self) -> None:
         state = self.hub.state
@@ -421,8 +440,10 @@ class Chaos:
 def mixed_verdicts(job: VerifyJob) -> VerdictSet:
     """Every third group is all right or all wrong; of the others the first rollout alone is right."""
     right = [job.group_id % 2 == 0 if job.group_id % 3 == 0 else place == 0 for place in range(len(job.items))]
-    return VerdictSet(group_id=job.group_id, verdicts=[
-        Verdict(status="correct" if one else "wrong", parts={"correct": float(one)}) for one in right])
+    return VerdictSet(
+        group_id=job.group_id,
+        verdicts=[Verdict(status="correct" if one else "wrong", parts={"correct": float(one)}) for one in right],
+    )
 
 
 def key_of(work: Work) -> int:

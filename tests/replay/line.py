@@ -45,8 +45,9 @@ class SmallTask:
         return 5 if split == "test" else None
 
     def prompt(self, split: str, index: int) -> Prompt:
-        return Prompt(prompt_id=f"small/{split}/{index}", task="small", text=f"{index} + 1 =", answer=str(index + 1),
-                      index=index)
+        return Prompt(
+            prompt_id=f"small/{split}/{index}", task="small", text=f"{index} + 1 =", answer=str(index + 1), index=index
+        )
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         return self.prompt("train", index), str(index + 1)
@@ -63,15 +64,21 @@ class VerifyingTask(SmallTask):
     def verification(self, prompt: Prompt, response: str, verdict: Verdict) -> Prompt | None:
         if verdict.status == "unparsable":
             return None
-        return msgspec.structs.replace(prompt, text=f"{prompt.text} {response} check",
-                                       answer="ok" if verdict.status == "correct" else "x")
+        return msgspec.structs.replace(
+            prompt, text=f"{prompt.text} {response} check", answer="ok" if verdict.status == "correct" else "x"
+        )
 
 
 def config(**changes: Any) -> RunConfig:
     """Two rollouts a group, two groups a step, three steps."""
     stage = Stage(steps=3, groups_per_step=2, **changes.pop("stage", {}))
-    settings: dict[str, Any] = {"name": "test", "sampling": Sampling(rollouts=2, max_new_tokens=8),
-                                "stages": {"rlsp": stage}, "evaluation": Evaluation(prompts=0), "replay": Replay()}
+    settings: dict[str, Any] = {
+        "name": "test",
+        "sampling": Sampling(rollouts=2, max_new_tokens=8),
+        "stages": {"rlsp": stage},
+        "evaluation": Evaluation(prompts=0),
+        "replay": Replay(),
+    }
     return RunConfig(**{**settings, **changes})
 
 
@@ -80,17 +87,32 @@ def new_hub(cfg: RunConfig, loaded: LoadedJournal | None = None) -> Hub:
 
 
 def hello(role: Any, worker: str = "", credit: int = 2, **fields: Any) -> Hello:
-    return Hello(run="test", role=role, worker=worker or f"{role}-0", credit=credit, incarnation=fields.pop("start", 1),
-                 **fields)
+    return Hello(
+        run="test", role=role, worker=worker or f"{role}-0", credit=credit, incarnation=fields.pop("start", 1), **fields
+    )
 
 
 def rollouts_of(job: SampleJob, version: int = 0, length: int = 3, finish: Any = "stop") -> RolloutGroup:
     column = pack_ints([version] * length)
     return RolloutGroup(
-        group_id=job.group_id, prompt=job.prompt, prompt_ids=pack_ints([1, 2]), sampling=job.sampling,
-        purpose=job.purpose, stage=job.stage,
-        rollouts=[Rollout(index=i, token_ids=pack_ints([7] * length), logprobs=pack_floats([-1.0] * length),
-                          versions=column, text="2", finish=finish) for i in range(job.sampling.rollouts)])
+        group_id=job.group_id,
+        prompt=job.prompt,
+        prompt_ids=pack_ints([1, 2]),
+        sampling=job.sampling,
+        purpose=job.purpose,
+        stage=job.stage,
+        rollouts=[
+            Rollout(
+                index=i,
+                token_ids=pack_ints([7] * length),
+                logprobs=pack_floats([-1.0] * length),
+                versions=column,
+                text="2",
+                finish=finish,
+            )
+            for i in range(job.sampling.rollouts)
+        ],
+    )
 
 
 def verdicts_of(job: VerifyJob, status: Any = "correct") -> VerdictSet:
@@ -99,14 +121,21 @@ def verdicts_of(job: VerifyJob, status: Any = "correct") -> VerdictSet:
 
 
 def weights(version: int, incarnation: int = 1) -> WeightsRef:
-    return WeightsRef(version=version, uri=f"file:///w{version}", digest=f"sha256:{version}", num_bytes=8,
-                      probe=Probe(ids=b"", logprobs=b""), incarnation=incarnation)
+    return WeightsRef(
+        version=version,
+        uri=f"file:///w{version}",
+        digest=f"sha256:{version}",
+        num_bytes=8,
+        probe=Probe(ids=b"", logprobs=b""),
+        incarnation=incarnation,
+    )
 
 
 def report_of(job: TrainJob, publish: bool = True, checkpoint: int = 0) -> StepReport:
     step = job.batch.step
-    return StepReport(step=step, metrics={"loss": 1.0 / step}, weights=weights(step) if publish else None,
-                      checkpoint=checkpoint)
+    return StepReport(
+        step=step, metrics={"loss": 1.0 / step}, weights=weights(step) if publish else None, checkpoint=checkpoint
+    )
 
 
 def answer(work: Work, version: int = 0) -> Done:

@@ -17,29 +17,58 @@ from tests.replay.line import config
 
 
 def group(group_id: int, num_tokens: int = 3) -> RolloutGroup:
-    rollouts = [Rollout(index=i, token_ids=pack_ints([7] * num_tokens), logprobs=pack_floats([-1.0] * num_tokens),
-                        versions=pack_ints([0] * num_tokens), text="2") for i in range(2)]
+    rollouts = [
+        Rollout(
+            index=i,
+            token_ids=pack_ints([7] * num_tokens),
+            logprobs=pack_floats([-1.0] * num_tokens),
+            versions=pack_ints([0] * num_tokens),
+            text="2",
+        )
+        for i in range(2)
+    ]
     prompt = Prompt(prompt_id=f"small/{group_id}", task="small", text="1 + 1 =", answer="2")
-    return RolloutGroup(group_id=group_id, prompt=prompt, prompt_ids=pack_ints([1]), sampling=Sampling(rollouts=2),
-                        rollouts=rollouts)
+    return RolloutGroup(
+        group_id=group_id, prompt=prompt, prompt_ids=pack_ints([1]), sampling=Sampling(rollouts=2), rollouts=rollouts
+    )
 
 
 def head(group_id: int, state: str, step: int = 0, uses: int = 0, oldest: int = 0) -> Head:
-    return Head(group_id=group_id, stage="rlsp", state=state, step=step, uses=uses, oldest=oldest,  # type: ignore
-                num_rollouts=2, num_verdicts=2, num_tokens=6)
+    return Head(
+        group_id=group_id,
+        stage="rlsp",
+        state=state,
+        step=step,
+        uses=uses,
+        oldest=oldest,  # type: ignore
+        num_rollouts=2,
+        num_verdicts=2,
+        num_tokens=6,
+    )
 
 
 def ready(group_id: int, num_tokens: int = 3, oldest: int = 0) -> Put:
-    return Put(head=head(group_id, "ready", oldest=oldest), body=group(group_id, num_tokens),
-               verdicts=[Verdict(status="correct")] * 2)
+    return Put(
+        head=head(group_id, "ready", oldest=oldest),
+        body=group(group_id, num_tokens),
+        verdicts=[Verdict(status="correct")] * 2,
+    )
 
 
 def trained(journal: Journal, step: int, groups: list[int], forget_to: int = 0, bury: bool = True) -> None:
     """One step over groups that are ready."""
-    journal.commit([*(Put(head=head(i, "training", step, 1, step - 1)) for i in groups),
-                    Manifest(step=step, stage="rlsp", stage_step=step, groups=groups)])
-    journal.commit([*(Put(head=head(i, "trained" if bury else "ready", step, 1, step - 1)) for i in groups),
-                    Stepped(report=StepReport(step=step), stage="rlsp", forget_to=forget_to)])
+    journal.commit(
+        [
+            *(Put(head=head(i, "training", step, 1, step - 1)) for i in groups),
+            Manifest(step=step, stage="rlsp", stage_step=step, groups=groups),
+        ]
+    )
+    journal.commit(
+        [
+            *(Put(head=head(i, "trained" if bury else "ready", step, 1, step - 1)) for i in groups),
+            Stepped(report=StepReport(step=step), stage="rlsp", forget_to=forget_to),
+        ]
+    )
 
 
 def kept(path: Path) -> list[int]:
@@ -51,8 +80,10 @@ def kept(path: Path) -> list[int]:
 
 
 def many(**replay) -> RunConfig:
-    return config(stages={"rlsp": Stage(steps=1000, groups_per_step=4, max_lag=8, max_uses=2)},
-                  replay=Replay(durability="process", **replay))
+    return config(
+        stages={"rlsp": Stage(steps=1000, groups_per_step=4, max_lag=8, max_uses=2)},
+        replay=Replay(durability="process", **replay),
+    )
 
 
 def test_only_what_the_oldest_kept_checkpoint_has_behind_it_is_pruned(tmp_path):
@@ -126,8 +157,7 @@ def damage(path: Path, statement: str) -> None:
     db.close()
 
 
-FLIP = ("UPDATE bodies SET body = CAST(substr(body, 1, 40) || x'00' || substr(body, 42) AS BLOB) "
-        "WHERE group_id = 2")
+FLIP = "UPDATE bodies SET body = CAST(substr(body, 1, 40) || x'00' || substr(body, 42) AS BLOB) WHERE group_id = 2"
 
 
 @pytest.mark.parametrize("statement", [FLIP, "UPDATE groups SET body_digest = NULL WHERE group_id = 2"])

@@ -93,8 +93,11 @@ class Control(Chaos):
 
 def run(kind: type[Chaos], seed: int) -> list[str]:
     stage = Stage(steps=24, groups_per_step=2, target_lag=1, max_lag=3, publish_every=1)
-    cfg: RunConfig = config(stages={"a": stage}, evaluation=Evaluation(prompts=0),
-                            replay=Replay(retries=3, failures_per_100=100.0, stall_s=1e9))
+    cfg: RunConfig = config(
+        stages={"a": stage},
+        evaluation=Evaluation(prompts=0),
+        replay=Replay(retries=3, failures_per_100=100.0, stall_s=1e9),
+    )
     with tempfile.TemporaryDirectory() as directory:
         chaos = kind(cfg, Path(directory) / "j.sqlite", Random(seed), hub_dies=False)
         for _ in range(NUM_EVENTS):

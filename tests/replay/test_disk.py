@@ -22,8 +22,10 @@ def test_pauses_below_the_reserve_and_goes_on_at_a_quarter_above_it():
 def test_gives_up_after_its_patience_and_says_what_to_do():
     disk = Disk("runs/x", 100 * MIB, patience_s=60.0)
     assert disk.measured(12 * MIB, 0, 10.0) == "paused"
-    assert disk.sentence() == ("paused: 12 MiB are free for runs/x, less than replay.disk_reserve_mb = 100; free some "
-                               "space: at 125 MiB the run goes on, after 60 s it stops")
+    assert disk.sentence() == (
+        "paused: 12 MiB are free for runs/x, less than replay.disk_reserve_mb = 100; free some "
+        "space: at 125 MiB the run goes on, after 60 s it stops"
+    )
     assert disk.measured(11 * MIB, 0, 70.0) == ""
     assert disk.measured(11 * MIB, 0, 70.5) == "full"
     assert "11 MiB are free" in disk.sentence()

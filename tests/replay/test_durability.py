@@ -50,13 +50,30 @@ for group_id in range(1, 11):
 def test_log_is_synced_between_its_last_write_and_the_word_that_it_is_stored(tmp_path, durability, num_synced):
     trace = tmp_path / "trace"
     done = subprocess.run(
-        ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=write,pwrite64,fsync,fdatasync", sys.executable, "-c",
-         COMMITS, str(tmp_path / "j.sqlite"), durability], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, text=True,
-        capture_output=True, timeout=50)
+        [
+            "strace",
+            "-f",
+            "-y",
+            "-o",
+            str(trace),
+            "-e",
+            "trace=write,pwrite64,fsync,fdatasync",
+            sys.executable,
+            "-c",
+            COMMITS,
+            str(tmp_path / "j.sqlite"),
+            durability,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "."},
+        text=True,
+        capture_output=True,
+        timeout=50,
+    )
     if "PTRACE" in done.stderr or "ptrace" in done.stderr:
         pytest.skip(f"strace may not look: {done.stderr.strip()}")
     calls = [call for line in trace.read_text().splitlines() for call in [_call(line)] if call]
-    after_first = "".join(calls[calls.index("a") + 1:])
+    after_first = "".join(calls[calls.index("a") + 1 :])
     commits = after_first.split("a")[:-1]  # w: the log is written, s: it is synced, a: it is said
     assert len(commits) == 10, after_first
     assert all("w" in commit for commit in commits), after_first
@@ -92,8 +109,12 @@ class BigRouter(FakeRouter):
 
 def big(directory: Path) -> RunConfig:
     """About 200 KB a step, 30 steps; the guard is off, so that the disk really runs full."""
-    return config(runs_dir=str(directory), stages={"rlsp": Stage(steps=30, groups_per_step=2)},
-                  replay=Replay(disk_reserve_mb=0), sampling=Sampling(rollouts=2, max_new_tokens=8))
+    return config(
+        runs_dir=str(directory),
+        stages={"rlsp": Stage(steps=30, groups_per_step=2)},
+        replay=Replay(disk_reserve_mb=0),
+        sampling=Sampling(rollouts=2, max_new_tokens=8),
+    )
 
 
 def new_server(cfg: RunConfig) -> ReplayServer:
@@ -122,8 +143,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, two megabytes large."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)], capture_output=True).returncode == 0
+    mounted = (
+        shutil.which("mount")
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)], capture_output=True
+        ).returncode
+        == 0
+    )
     if not mounted:
         pytest.skip("this user may not mount a tmpfs")
     yield place
@@ -156,8 +182,14 @@ print("acked", *asyncio.run(t.run_until_full(t.big(Path(sys.argv[1])))))
 
 
 def run_limited(directory: Path) -> set[int]:
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(directory)], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": "."}, timeout=50)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(directory)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "."},
+        timeout=50,
+    )
     assert done.returncode == 0, done.stderr
     return {int(group_id) for group_id in done.stdout.splitlines()[-1].removeprefix("acked").split()}
 

@@ -31,8 +31,10 @@ def test_more_rollouts_of_the_same_answers_do_not_narrow_the_interval():
 
 
 def test_summary_by_hand():
-    scores = [PromptScore(correct=[1, 0], lengths=[10, 30], truncated=[0, 1], steps=[2, 4]),
-              PromptScore(correct=[0, 0], lengths=[20, 20], truncated=[0, 0], steps=[])]
+    scores = [
+        PromptScore(correct=[1, 0], lengths=[10, 30], truncated=[0, 1], steps=[2, 4]),
+        PromptScore(correct=[0, 0], lengths=[20, 20], truncated=[0, 0], steps=[]),
+    ]
     row = summarize(scores)
     assert (row["num_prompts"], row["num_rollouts"]) == (2, 4)
     assert row["pass_at_1"]["mean"] == 0.25

@@ -135,11 +135,17 @@ def test_unknown_peer_is_asked_to_say_hello():
     assert bench.say(b"x", Done(lease=1)) == [Pong(known=False)]
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"run": "other"}, "serves run 'test'"), ({"proto": 99}, "protocol"), ({"credit": 0}, "credit"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"run": "other"}, "serves run 'test'"),
+        ({"proto": 99}, "protocol"),
+        ({"credit": 0}, "credit"),
+    ],
+)
 def test_hello_that_does_not_fit_is_refused(change, words):
     import msgspec
+
     bench = Bench(new_hub(config()))
     [refusal] = bench.say(b"s", msgspec.structs.replace(hello("sampler"), **change))
     assert isinstance(refusal, Refuse)
@@ -238,14 +244,17 @@ def test_incomplete_group_is_not_accepted():
     assert bench.hub.state.ledger.heads[work.job.group_id].faults == 1
 
 
-@pytest.mark.parametrize("changes", [
-    {"logprobs": b"abc"},
-    {"versions": b"abcdefg"},
-    {"token_ids": pack_ints([7])},
-    {"logprobs": pack_floats([0.0, math.nan, 0.0])},
-    {"logprobs": pack_floats([0.0, -math.inf, 0.0])},
-    {"versions": pack_ints([0, 1, 0])},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"logprobs": b"abc"},
+        {"versions": b"abcdefg"},
+        {"token_ids": pack_ints([7])},
+        {"logprobs": pack_floats([0.0, math.nan, 0.0])},
+        {"logprobs": pack_floats([0.0, -math.inf, 0.0])},
+        {"versions": pack_ints([0, 1, 0])},
+    ],
+)
 def test_columns_that_cannot_be_true_are_the_fault_of_their_group(changes):
     bench = crewed()
     work = bench.got(b"s", Work)[0]
@@ -283,6 +292,7 @@ def test_lag_counts_from_the_oldest_token():
     import msgspec
 
     from rlsp_async.columns import pack_ints
+
     group.rollouts[1] = msgspec.structs.replace(group.rollouts[1], versions=pack_ints([9, 4, 9]))
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
     head = bench.hub.state.ledger.heads[work.job.group_id]
@@ -320,7 +330,9 @@ def test_evaluation_before_and_after_at_one_version_each():
     bench.run(b"s", b"v", b"l")
     results = {r.key: r.result for r in bench.records if isinstance(r, Evaluated)}
     assert [(k, r["version"], r["num_prompts"]) for k, r in results.items()] == [
-        ("before rlsp", 0, 4), ("after rlsp", 3, 4)]
+        ("before rlsp", 0, 4),
+        ("after rlsp", 3, 4),
+    ]
     assert results["after rlsp"]["pass_at_1"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert results["after rlsp"]["oldest_version"] == 3
     account = bench.hub.state.ledger.tokens()
@@ -369,6 +381,7 @@ def test_restarted_learner_is_sent_the_same_batches_again():
     assert bench.wants == [1]
     bodies = {r.head.group_id: r for r in bench.records if isinstance(r, Put) and r.body is not None}
     from rlsp_async.messages import VerifiedGroup
+
     steps = []
     while bench.wants:
         step = bench.wants.pop(0)

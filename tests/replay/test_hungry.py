@@ -69,8 +69,9 @@ def test_an_event_asks_few_workers_however_many_there_are(monkeypatch):
         bench.say(b"s%d" % i, hello("sampler", f"sampler-{i}"))
     asked = []
     next_job = bench.hub._next_job
-    monkeypatch.setattr(bench.hub, "_next_job", lambda out, worker, now: asked.append(worker) or next_job(
-        out, worker, now))
+    monkeypatch.setattr(
+        bench.hub, "_next_job", lambda out, worker, now: asked.append(worker) or next_job(out, worker, now)
+    )
     bench.say(b"s7", Ping(state="waiting_work"))
     assert asked == []  # every slot is taken
     for peer in (b"s0", b"s0", b"s0", b"s1", b"s1", b"s1"):  # Welcome, Work, Work

@@ -100,6 +100,7 @@ def test_tokens_that_no_kept_checkpoint_needs_are_deleted_and_heads_stay(tmp_pat
     crew(bench)
     bench.until(lambda: bench.hub.state.step == 8, b"s", b"v", b"l")
     from rlsp_async.replay.heads import Stepped
+
     stepped = [r for r in bench.records if isinstance(r, Stepped)]
     records = [msgspec.structs.replace(r, forget_to=5) if r is stepped[-1] else r for r in bench.records]
     journal.commit(records)
@@ -136,8 +137,12 @@ def test_full_disk_is_one_sentence_and_commits_nothing(tmp_path):
     crew(bench)
     bench.run(b"s", b"v", b"l")
     journal._db.execute("PRAGMA max_page_count = 1")  # SQLite then says: database or disk is full
-    huge = [msgspec.structs.replace(r, body=msgspec.structs.replace(r.body, prompt_ids=b"\0" * 4_000_000))
-            if getattr(r, "body", None) is not None else r for r in bench.records]
+    huge = [
+        msgspec.structs.replace(r, body=msgspec.structs.replace(r.body, prompt_ids=b"\0" * 4_000_000))
+        if getattr(r, "body", None) is not None
+        else r
+        for r in bench.records
+    ]
     with pytest.raises(MachineError, match="full"):
         journal.commit(huge)
     assert journal._db.execute("SELECT count(*) FROM groups").fetchone() == (0,)
@@ -175,8 +180,13 @@ for group_id in range(first, first + 100000):
 def test_kill_9_loses_no_acknowledged_group(tmp_path):
     acked: set[int] = set()
     for num_lines in (5, 60, 200):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "j.sqlite")], stdout=subprocess.PIPE,
-                                 cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": "."}, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path / "j.sqlite")],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": "."},
+            text=True,
+        )
         assert child.stdout is not None
         for _ in range(num_lines):
             acked.add(int(child.stdout.readline()))

@@ -20,19 +20,32 @@ NUM_EVENTS = 250
 def stages(draw: st.DrawFn) -> Stage:
     target_lag = draw(st.integers(0, 2))
     max_lag = target_lag + draw(st.integers(0, 2))
-    return Stage(steps=draw(st.integers(2, 5)), groups_per_step=draw(st.integers(1, 3)), target_lag=target_lag,
-                 max_lag=max_lag, max_uses=draw(st.integers(1, 3)),
-                 selection=draw(st.sampled_from(["fifo", "freshest"])),
-                 publish_every=draw(st.integers(1, max(1, max_lag))))
+    return Stage(
+        steps=draw(st.integers(2, 5)),
+        groups_per_step=draw(st.integers(1, 3)),
+        target_lag=target_lag,
+        max_lag=max_lag,
+        max_uses=draw(st.integers(1, 3)),
+        selection=draw(st.sampled_from(["fifo", "freshest"])),
+        publish_every=draw(st.integers(1, max(1, max_lag))),
+    )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True,
-          phases=(Phase.explicit, Phase.generate))  # a failure names its seed; to shrink it takes minutes
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+)  # a failure names its seed; to shrink it takes minutes
 @given(first=stages(), second=stages(), evaluated=st.booleans(), seed=st.integers(0, 2**32))
 def test_laws_hold_whatever_happens(first: Stage, second: Stage, evaluated: bool, seed: int):
     evaluation = Evaluation(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"])
-    cfg = config(stages={"a": first, "b": second}, evaluation=evaluation,
-                 replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
+    cfg = config(
+        stages={"a": first, "b": second},
+        evaluation=evaluation,
+        replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9),
+    )
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
         chaos = Chaos(cfg, Path(directory) / "j.sqlite", Random(seed))
         for _ in range(NUM_EVENTS):

@@ -28,21 +28,42 @@ POLICIES: dict[str, dict[str, Any]] = {
     "no_signal": {"drop_no_signal": True, "oversample": 1.5},
     "prioritised": {"selection": "prioritised", "max_uses": 2},
     "stratified": {"selection": "stratified", "selection_options": {"correct": 0.2}, "max_uses": 2},
-    "half_new": {"selection": "freshest", "max_uses": 3, "max_lag": 6,
-                 "selection_options": {"min_new": 0.5, "remove": "most_used", "keep": 2}},
+    "half_new": {
+        "selection": "freshest",
+        "max_uses": 3,
+        "max_lag": 6,
+        "selection_options": {"min_new": 0.5, "remove": "most_used", "keep": 2},
+    },
     "all_new": {"selection": "prioritised", "max_uses": 3, "max_lag": 6, "selection_options": {"min_new": 1.0}},
     "spawn": {"spawn": {"share": 0.5}, "max_uses": 2},
-    "spawn_mopps": {"spawn": {"share": 0.3, "balance": False}, "prompts": Prompts(name="mopps", options=POOL),
-                    "drop_no_signal": True, "oversample": 1.5},
+    "spawn_mopps": {
+        "spawn": {"share": 0.3, "balance": False},
+        "prompts": Prompts(name="mopps", options=POOL),
+        "drop_no_signal": True,
+        "oversample": 1.5,
+    },
     "min_ready": {"selection_options": {"min_ready": 3}, "oversample": 3.0},
-    "spawn_successes": {"spawn": {"share": 0.4}, "prompts": Prompts(name="uniform", options={"pool": 3}),
-                        "success_replay": {"capacity": 2}},
+    "spawn_successes": {
+        "spawn": {"share": 0.4},
+        "prompts": Prompts(name="uniform", options={"pool": 3}),
+        "success_replay": {"capacity": 2},
+    },
     "successes": {"prompts": Prompts(name="uniform", options={"pool": 3}), "success_replay": {"capacity": 2}},
-    "old_successes": {"prompts": Prompts(name="mopps", options={"pool": 3}), "max_uses": 2, "selection": "prioritised",
-                      "success_replay": {"capacity": 3, "total": 4, "max_age": 4, "max_uses": 2}},
-    "together": {"prompts": Prompts(name="mopps", options=POOL), "temperature": Temperature(name="bstar"),
-                 "selection": "prioritised", "max_uses": 2,
-                 "drop_no_signal": True, "oversample": 2.0, "selection_options": {"min_new": 0.5, "remove": "oldest"}},
+    "old_successes": {
+        "prompts": Prompts(name="mopps", options={"pool": 3}),
+        "max_uses": 2,
+        "selection": "prioritised",
+        "success_replay": {"capacity": 3, "total": 4, "max_age": 4, "max_uses": 2},
+    },
+    "together": {
+        "prompts": Prompts(name="mopps", options=POOL),
+        "temperature": Temperature(name="bstar"),
+        "selection": "prioritised",
+        "max_uses": 2,
+        "drop_no_signal": True,
+        "oversample": 2.0,
+        "selection_options": {"min_new": 0.5, "remove": "oldest"},
+    },
 }
 
 
@@ -52,8 +73,12 @@ def test_laws_hold_with_every_policy(policy: str, seed: int):
     random = Random(f"{policy}/{seed}")
     fields = {"max_lag": 3, **POLICIES[policy]}
     stage = Stage(steps=5, groups_per_step=random.randint(1, 3), target_lag=random.randint(0, 2), **fields)
-    cfg = config(stages={"a": stage}, evaluation=Evaluation(prompts=0), seed=seed,
-                 replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
+    cfg = config(
+        stages={"a": stage},
+        evaluation=Evaluation(prompts=0),
+        seed=seed,
+        replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9),
+    )
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
         chaos = Chaos(cfg, Path(directory) / "journal.sqlite", random)
         for _ in range(NUM_EVENTS):
@@ -63,7 +88,10 @@ def test_laws_hold_with_every_policy(policy: str, seed: int):
         assert chaos.hub.state.ending == "finished", chaos.hub.state.message
         assert chaos.violations() == []
         chaos.journal.close()
-        laws = [f for f in audit(Path(directory) / "journal.sqlite").findings
-                if f.guarantee in ("G3", "G4", "G5", "G14", "slots", "success")]
+        laws = [
+            f
+            for f in audit(Path(directory) / "journal.sqlite").findings
+            if f.guarantee in ("G3", "G4", "G5", "G14", "slots", "success")
+        ]
         assert len(laws) == 6
         assert not [finding for finding in laws if finding.outcome == "violated"]

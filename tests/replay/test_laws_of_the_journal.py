@@ -46,7 +46,7 @@ def spoil_head(records: list, **changes) -> list:
     at = first(records, Manifest)
     charged = next(i for i, r in enumerate(records) if isinstance(r, Put) and r.head.state == "training")
     put = msgspec.structs.replace(records[charged], head=msgspec.structs.replace(records[charged].head, **changes))
-    return [*records[:charged], put, *records[charged + 1: at + 1]]
+    return [*records[:charged], put, *records[charged + 1 : at + 1]]
 
 
 BROKEN = {
@@ -61,8 +61,12 @@ BROKEN = {
     "1 rollouts of 2": lambda r: spoil_head(r, num_rollouts=1),
     "1 true verdicts on 2": lambda r: spoil_head(r, num_verdicts=1),
     "no batch of it": lambda r: [r[first(r, Stepped)]],
-    "report of step 2": lambda r: [*r[: first(r, Manifest) + 1], msgspec.structs.replace(
-        r[first(r, Stepped)], report=msgspec.structs.replace(r[first(r, Stepped)].report, step=2))],
+    "report of step 2": lambda r: [
+        *r[: first(r, Manifest) + 1],
+        msgspec.structs.replace(
+            r[first(r, Stepped)], report=msgspec.structs.replace(r[first(r, Stepped)].report, step=2)
+        ),
+    ],
 }
 
 
@@ -95,8 +99,10 @@ def test_journal_of_another_schema_is_refused_in_one_sentence(tmp_path: Path):
         Journal(tmp_path / "j.sqlite", config())
 
 
-@pytest.mark.parametrize(("source", "provenance", "whole"), [
-    ("rollouts", "rollout", [2]), ("demonstrations", "demonstration", [1]), ("imported", "demonstration", [1, 2])])
+@pytest.mark.parametrize(
+    ("source", "provenance", "whole"),
+    [("rollouts", "rollout", [2]), ("demonstrations", "demonstration", [1]), ("imported", "demonstration", [1, 2])],
+)
 def test_how_many_rollouts_are_a_whole_group(source, provenance, whole):
     """Of 0 to 3, with sampling.rollouts = 2."""
     stage = Stage(source=source)

@@ -37,9 +37,18 @@ class JudgingBench(Bench):
 
     def verdicts(self, work: Work) -> Done:
         right = [self.right(work.job.group_id, place) for place in range(len(work.job.items))]
-        return Done(lease=work.lease, verdicts=[VerdictSet(group_id=work.job.group_id, verdicts=[
-            Verdict(status="correct" if one else "wrong", parts={"correct": float(one), **self.part(place)})
-            for place, one in enumerate(right)])])
+        return Done(
+            lease=work.lease,
+            verdicts=[
+                VerdictSet(
+                    group_id=work.job.group_id,
+                    verdicts=[
+                        Verdict(status="correct" if one else "wrong", parts={"correct": float(one), **self.part(place)})
+                        for place, one in enumerate(right)
+                    ],
+                )
+            ],
+        )
 
     def part(self, place: int) -> dict[str, float]:
         """Of the verdict on the rollout in this place, besides whether it is right."""
@@ -53,8 +62,12 @@ class StepsBench(JudgingBench):
         return {"search_steps": float(place)}
 
 
-def bench(stage: dict[str, Any], right: Callable[[int, int], bool] = lambda group_id, place: place == 0,
-          credit: int = 4, **changes: Any) -> JudgingBench:
+def bench(
+    stage: dict[str, Any],
+    right: Callable[[int, int], bool] = lambda group_id, place: place == 0,
+    credit: int = 4,
+    **changes: Any,
+) -> JudgingBench:
     made = JudgingBench(new_hub(config(stage=stage, **changes)), right)
     made.say(S, hello("sampler", credit=credit))
     made.say(V, hello("verifier"))
@@ -72,7 +85,8 @@ def manifests(line: Bench) -> list[Manifest]:
 def test_uniform_prompts_say_so():
     jobs = sample_jobs(bench({}))
     assert [(job.prompt.index, job.prompt.selector, job.prompt.propensity) for job in jobs] == [
-        (index, "uniform", 1.0) for index in range(4)]
+        (index, "uniform", 1.0) for index in range(4)
+    ]
 
 
 def test_mopps_marks_what_is_pending_and_learns_from_verdicts():
@@ -174,14 +188,20 @@ def test_signal_is_what_the_reward_is_made_of():
 @pytest.mark.parametrize(("explore", "weight"), [("none", 0.25), ("steps", 0.25 + 0.75 * 0.4)])
 def test_what_exploration_tells_apart_is_written_with_the_group_and_weighs(explore: Any, weight: float):
     """Groups of one right rollout of two, and groups of two right ones; their rollouts differ in search steps."""
-    stage = {"selection": "prioritised", "target_lag": 3, "reward": Reward(explore=explore, scale=2.0),
-             "selection_options": {"floor": 0.25, "explored": 0.4}}
+    stage = {
+        "selection": "prioritised",
+        "target_lag": 3,
+        "reward": Reward(explore=explore, scale=2.0),
+        "selection_options": {"floor": 0.25, "explored": 0.4},
+    }
     line = StepsBench(new_hub(config(stage=stage)), lambda group_id, place: group_id % 2 == 0 or place == 0)
     line.say(S, hello("sampler", credit=99))
     line.say(V, hello("verifier"))
     line.run(S, V)
     heads = line.hub.state.ledger.heads.values()
-    assert {head.group_id: head.has_signal for head in heads} == {n: n % 2 == 1 or explore != "none" for n in range(1, 7)}
+    assert {head.group_id: head.has_signal for head in heads} == {
+        n: n % 2 == 1 or explore != "none" for n in range(1, 7)
+    }
     line.say(L, hello("learner", step=0))
     [first, *_] = manifests(line)
     weights = {group_id: weight if group_id % 2 == 0 else 1.0 for group_id in range(1, 7)}
@@ -190,8 +210,11 @@ def test_what_exploration_tells_apart_is_written_with_the_group_and_weighs(explo
 
 
 def test_prioritised_logs_its_propensities_in_the_manifest():
-    line = bench({"selection": "prioritised", "target_lag": 3, "selection_options": {"floor": 0.25}},
-                 lambda group_id, place: group_id % 2 == 0 or place == 0, credit=99)
+    line = bench(
+        {"selection": "prioritised", "target_lag": 3, "selection_options": {"floor": 0.25}},
+        lambda group_id, place: group_id % 2 == 0 or place == 0,
+        credit=99,
+    )
     line.run(S, V)
     assert line.hub.state.ledger.by_state["ready"] == 6  # three steps of two
     line.say(L, hello("learner", step=0))
@@ -206,8 +229,11 @@ def test_prioritised_logs_its_propensities_in_the_manifest():
 
 
 def test_stratified_composes_the_batch():
-    line = bench({"selection": "stratified", "target_lag": 3, "selection_options": {"correct": 0.0}},
-                 lambda group_id, place: group_id not in (4, 6), credit=99)
+    line = bench(
+        {"selection": "stratified", "target_lag": 3, "selection_options": {"correct": 0.0}},
+        lambda group_id, place: group_id not in (4, 6),
+        credit=99,
+    )
     line.run(S, V)
     line.say(L, hello("learner", step=0))
     assert manifests(line)[0].groups == [4, 6]
@@ -224,8 +250,10 @@ def test_new_groups_get_the_slots_of_used_ones():
 
 
 def test_min_ready_of_all_slots_makes_the_lag_exact():
-    line = bench({}, stages={"rl": Stage(steps=6, groups_per_step=2, target_lag=2, max_lag=2,
-                                         selection_options={"min_ready": 6})})
+    line = bench(
+        {},
+        stages={"rl": Stage(steps=6, groups_per_step=2, target_lag=2, max_lag=2, selection_options={"min_ready": 6})},
+    )
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)
     assert line.hub.state.ending == "finished"

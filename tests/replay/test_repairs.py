@@ -102,8 +102,9 @@ def test_leases_of_a_hub_that_was_restarted_are_taken_up_under_their_numbers():
     group_id = sampler_work.job.group_id
     stranger = reborn.say(b"t", hello("sampler", "sampler-1", credit=9))
     assert group_id not in [m.job.group_id for m in stranger if isinstance(m, Work)]  # it waits for its former holder
-    sent = reborn.say(b"s", hello("sampler", seq=2, leases=[sampler_work.lease, 77],
-                                  holding={sampler_work.lease: group_id, 77: 4040}))
+    sent = reborn.say(
+        b"s", hello("sampler", seq=2, leases=[sampler_work.lease, 77], holding={sampler_work.lease: group_id, 77: 4040})
+    )
     assert sent[0].leases == [sampler_work.lease]
     assert reborn.hub.state.crew.leases[sampler_work.lease].key == group_id
     assert not events(reborn, "lease_lost")
@@ -209,8 +210,9 @@ def test_a_result_for_another_group_than_the_leased_one_is_not_taken():
     assert state.ledger.heads[first.job.group_id].faults == 1
 
 
-@pytest.mark.parametrize("change", [{"logprobs": pack_floats([-1.0, float("nan"), -1.0])}, {"future": True},
-                                    {"prompt": True}])
+@pytest.mark.parametrize(
+    "change", [{"logprobs": pack_floats([-1.0, float("nan"), -1.0])}, {"future": True}, {"prompt": True}]
+)
 def test_rollouts_that_cannot_be_trained_on_are_a_fault_of_the_answer(change: dict[str, Any]):
     bench = crewed()
     work = works(bench, b"s")[0]
@@ -224,17 +226,28 @@ def test_rollouts_that_cannot_be_trained_on_are_a_fault_of_the_answer(change: di
     assert (head.state, head.faults) == ("issued", 1)
 
 
-@pytest.mark.parametrize("change", [
-    {"prompt": {"answer": "42"}}, {"prompt": {"text": "say 42"}}, {"prompt": {"propensity": 0.5}},
-    {"sampling": {"temperature": 9.0}}, {"sampling": {"seed": 1}}, {"purpose": "evaluate"}, {"stage": "sft"},
-    {"provenance": "demonstration"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": {"answer": "42"}},
+        {"prompt": {"text": "say 42"}},
+        {"prompt": {"propensity": 0.5}},
+        {"sampling": {"temperature": 9.0}},
+        {"sampling": {"seed": 1}},
+        {"purpose": "evaluate"},
+        {"stage": "sft"},
+        {"provenance": "demonstration"},
+    ],
+)
 def test_rollouts_of_something_else_than_was_issued_are_a_fault_of_the_answer(change: dict[str, Any]):
     """What a sampler echoes is what its rollouts are judged by: a wrong answer there would be a false reward."""
     bench = crewed()
     work = works(bench, b"s")[0]
     group = rollouts_of(work.job)
-    echoed = {name: msgspec.structs.replace(getattr(group, name), **value) if isinstance(value, dict) else value
-              for name, value in change.items()}
+    echoed = {
+        name: msgspec.structs.replace(getattr(group, name), **value) if isinstance(value, dict) else value
+        for name, value in change.items()
+    }
     bench.say(b"s", Done(lease=work.lease, groups=[msgspec.structs.replace(group, **echoed)]))
     head = bench.hub.state.ledger.heads[work.job.group_id]
     assert (head.state, head.faults) == ("issued", 1)
@@ -420,8 +433,11 @@ def test_how_a_run_ended_is_recorded():
     bench = crewed()
     bench.tick(0.0)
     bench.run(b"s", b"v", b"l")
-    assert [event.kind for event in bench.records if isinstance(event, Event) and event.kind in (
-        "hub_start", "finished", "failed", "stopped")] == ["hub_start", "finished"]
+    assert [
+        event.kind
+        for event in bench.records
+        if isinstance(event, Event) and event.kind in ("hub_start", "finished", "failed", "stopped")
+    ] == ["hub_start", "finished"]
 
 
 def test_a_step_that_the_learner_has_left_behind_is_not_sent_again_and_again():
@@ -470,7 +486,9 @@ def test_after_a_reboot_between_two_published_versions_the_learner_is_asked_for_
     bench.take(bench.hub.restored(3, [], 0.0), b"")
     asked = [work for work in works(bench, b"l2") if isinstance(work.job, TrainJob)]
     assert asked[0].job.batch.step == 3
-    bench.say(b"l2", Done(lease=asked[0].lease, steps=[StepReport(step=3, weights=weights(3, incarnation=2), incarnation=2)]))
+    bench.say(
+        b"l2", Done(lease=asked[0].lease, steps=[StepReport(step=3, weights=weights(3, incarnation=2), incarnation=2)])
+    )
     assert state.version == 3
     assert bench.got(b"s", NewWeights)[-1].weights == weights(3, incarnation=2)
     assert [r.report.step for r in bench.records if isinstance(r, Published)] == [3]

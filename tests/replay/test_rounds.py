@@ -22,8 +22,10 @@ S, V, L = b"s", b"v", b"l"
 def rounds(num: int = 3, groups: int = 2, **changes: Any) -> dict[str, Stage]:
     """Round i is one step on i * groups groups, all but `groups` of them carried over."""
     fields = {"max_lag": num, "max_uses": num, "target_lag": 0, "steps": 1, **changes}
-    return {f"r{i}": Stage(groups_per_step=i * groups, selection_options={"carry": (i - 1) * groups}, **fields)
-            for i in range(1, num + 1)}
+    return {
+        f"r{i}": Stage(groups_per_step=i * groups, selection_options={"carry": (i - 1) * groups}, **fields)
+        for i in range(1, num + 1)
+    }
 
 
 def bench(stages: dict[str, Stage], **changes: Any) -> Bench:
@@ -56,10 +58,13 @@ def test_with_a_pool_each_round_samples_every_prompt_once_more():
     assert sorted(place.values()) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 
-@pytest.mark.parametrize(("changes", "uses"), [
-    ({"max_uses": 1}, [[1, 1], [1] * 4, [1] * 6]),  # every stage finds its groups used up
-    ({"max_uses": 2, "max_lag": 1}, [[1, 1], [1, 1, 2, 2], [1, 1, 1, 1, 2, 2]]),  # r3 may not have those of r1
-])
+@pytest.mark.parametrize(
+    ("changes", "uses"),
+    [
+        ({"max_uses": 1}, [[1, 1], [1] * 4, [1] * 6]),  # every stage finds its groups used up
+        ({"max_uses": 2, "max_lag": 1}, [[1, 1], [1, 1, 2, 2], [1, 1, 1, 1, 2, 2]]),  # r3 may not have those of r1
+    ],
+)
 def test_what_is_used_up_or_too_old_for_the_next_stage_is_not_carried(changes, uses):
     line = bench(rounds(**changes))
     line.run(S, V, L)
@@ -78,8 +83,10 @@ def test_carried_are_the_last_to_go_and_no_more_than_there_are_slots():
 
 
 def test_a_stage_of_demonstrations_carries_nothing():
-    stages = {**rounds(1, max_uses=2), "sft": Stage(source="demonstrations", groups_per_step=2, steps=1,
-                                                   selection_options={"carry": 2})}
+    stages = {
+        **rounds(1, max_uses=2),
+        "sft": Stage(source="demonstrations", groups_per_step=2, steps=1, selection_options={"carry": 2}),
+    }
     line = bench(stages)
     line.run(S, V, L)
     assert line.hub.state.phase.stage == "sft"
@@ -88,11 +95,18 @@ def test_a_stage_of_demonstrations_carries_nothing():
 
 def chaos_config(random: Random) -> RunConfig:
     """Three stages of one to three steps; the carried groups may be used further in each."""
-    stages = {name: Stage(steps=random.randint(1, 3), groups_per_step=random.randint(1, 3), max_uses=random.randint(2, 6),
-                          target_lag=random.randint(0, 2), max_lag=random.randint(2, 6),
-                          selection=random.choice(["fifo", "prioritised"]),
-                          selection_options={"carry": random.randint(0, 5), "min_new": random.choice([0.0, 0.5])})
-              for name in "abc"}
+    stages = {
+        name: Stage(
+            steps=random.randint(1, 3),
+            groups_per_step=random.randint(1, 3),
+            max_uses=random.randint(2, 6),
+            target_lag=random.randint(0, 2),
+            max_lag=random.randint(2, 6),
+            selection=random.choice(["fifo", "prioritised"]),
+            selection_options={"carry": random.randint(0, 5), "min_new": random.choice([0.0, 0.5])},
+        )
+        for name in "abc"
+    }
     evaluation = Evaluation(prompts=2, rollouts=2, before=["b"], after=["b"])
     return config(stages=stages, evaluation=evaluation, replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
 

@@ -26,9 +26,14 @@ sys.stdin.read()
 
 def hold(directory: Path) -> subprocess.Popen[str]:
     """Another process that holds the lock until its stdin ends or it is killed."""
-    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(directory)], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
-                             env={**os.environ, "PYTHONPATH": "."}, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "."},
+        text=True,
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == "held\n"
     return child

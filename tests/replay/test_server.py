@@ -35,8 +35,9 @@ PEERS = {b"s": "sampler", b"v": "verifier", b"l": "learner", b"o": "observer"}
 class FakeRouter:
     """Plays all the workers, honestly; `on_send` sees each message as it leaves the hub."""
 
-    def __init__(self, peers: dict[bytes, str] | None = None,
-                 on_send: Callable[[bytes, Any], None] | None = None) -> None:
+    def __init__(
+        self, peers: dict[bytes, str] | None = None, on_send: Callable[[bytes, Any], None] | None = None
+    ) -> None:
         self.queue: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
         self.sent: list[tuple[bytes, Any]] = []
         self.versions: dict[bytes, int] = {}
@@ -85,19 +86,36 @@ class FakeDemonstrations:
 
     def _group(self, cursor: int) -> RolloutGroup:
         length = cursor % 3 + 1
-        rollout = Rollout(index=0, token_ids=pack_ints([5] * length), logprobs=pack_floats([0.0] * length),
-                          versions=pack_ints([-1] * length), text="x")
-        return RolloutGroup(group_id=0, prompt=SmallTask().prompt("train", cursor), prompt_ids=pack_ints([1]),
-                            sampling=Sampling(rollouts=1), rollouts=[rollout], provenance="demonstration")
+        rollout = Rollout(
+            index=0,
+            token_ids=pack_ints([5] * length),
+            logprobs=pack_floats([0.0] * length),
+            versions=pack_ints([-1] * length),
+            text="x",
+        )
+        return RolloutGroup(
+            group_id=0,
+            prompt=SmallTask().prompt("train", cursor),
+            prompt_ids=pack_ints([1]),
+            sampling=Sampling(rollouts=1),
+            rollouts=[rollout],
+            provenance="demonstration",
+        )
 
 
-STAGES = {"sft": Stage(source="demonstrations", steps=4, groups_per_step=3, publish_every=0),
-          "rlsp": Stage(steps=10, groups_per_step=2)}
+STAGES = {
+    "sft": Stage(source="demonstrations", steps=4, groups_per_step=3, publish_every=0),
+    "rlsp": Stage(steps=10, groups_per_step=2),
+}
 
 
 def two_stages(tmp_path, **changes):
-    return config(runs_dir=str(tmp_path), stages=STAGES,
-                  evaluation=Evaluation(prompts=5, rollouts=2, before=["rlsp"], after=["rlsp"]), **changes)
+    return config(
+        runs_dir=str(tmp_path),
+        stages=STAGES,
+        evaluation=Evaluation(prompts=5, rollouts=2, before=["rlsp"], after=["rlsp"]),
+        **changes,
+    )
 
 
 def server(cfg) -> ReplayServer:
@@ -149,8 +167,11 @@ async def test_nothing_is_sent_before_it_is_committed(tmp_path):
     early: list[Any] = []
 
     def on_send(peer: bytes, message: Any) -> None:
-        if isinstance(message, Work) and message.job.__class__.__name__ == "SampleJob" and (
-                message.job.group_id not in journalled):
+        if (
+            isinstance(message, Work)
+            and message.job.__class__.__name__ == "SampleJob"
+            and (message.job.group_id not in journalled)
+        ):
             early.append(message)
 
     router = FakeRouter(on_send=on_send)

@@ -85,11 +85,15 @@ def test_what_the_task_does_not_put_is_passed_over():
     assert spawner().choose(ledger_of([["unparsable", "unparsable"]]), "rlsp", 0, {}) is None
 
 
-@pytest.mark.parametrize(("stage", "words"), [
-    ({"spawn": {"share": 0.6}}, "must lie in 0..0.5"), ({"spawn": {"shares": 0.1}}, "did you mean 'share'"),
-    ({"spawn": {"share": 0.1}, "source": "demonstrations"}, "trains on demonstrations"),
-    ({"spawn": {"max_tokens": 0}}, "at least 1"),
-])
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"spawn": {"share": 0.6}}, "must lie in 0..0.5"),
+        ({"spawn": {"shares": 0.1}}, "did you mean 'share'"),
+        ({"spawn": {"share": 0.1}, "source": "demonstrations"}, "trains on demonstrations"),
+        ({"spawn": {"max_tokens": 0}}, "at least 1"),
+    ],
+)
 def test_options_that_cannot_work_are_refused(stage: dict, words: str):
     with pytest.raises(ConfigError, match=words):
         spawn.load_spawner(Stage(**stage), VerifyingTask(), 0)
@@ -209,12 +213,28 @@ def test_an_answer_to_another_prompt_than_the_childs_is_refused():
 def test_figures_tell_problems_and_verifications_apart():
     def judged(parent: str, answer: str, right: list[bool]):
         verdicts = [Verdict(status="correct" if one else "wrong") for one in right]
-        return (Head(group_id=1, stage="s", parent=parent, parent_oldest=4),
-                Prompt(prompt_id="p", task="t", text="?", answer=answer), verdicts)
+        return (
+            Head(group_id=1, stage="s", parent=parent, parent_oldest=4),
+            Prompt(prompt_id="p", task="t", text="?", answer=answer),
+            verdicts,
+        )
 
-    found = spawn.figures([judged("", "7", [True, False]), judged("1/0", "ok", [True, True]),
-                           judged("2/0", "x", [True, False]), judged("3/0", "x", [False, False])], step=6)
-    assert found == {"verification_share": 0.75, "solved": 0.5, "verification_accuracy": 0.5,
-                     "verification_balanced": (1.0 + 0.25) / 2, "verification_parent_lag": 1.0,
-                     "verification.ok": 1.0, "verification.x": 0.25}
+    found = spawn.figures(
+        [
+            judged("", "7", [True, False]),
+            judged("1/0", "ok", [True, True]),
+            judged("2/0", "x", [True, False]),
+            judged("3/0", "x", [False, False]),
+        ],
+        step=6,
+    )
+    assert found == {
+        "verification_share": 0.75,
+        "solved": 0.5,
+        "verification_accuracy": 0.5,
+        "verification_balanced": (1.0 + 0.25) / 2,
+        "verification_parent_lag": 1.0,
+        "verification.ok": 1.0,
+        "verification.x": 0.25,
+    }
     assert spawn.figures([judged("", "7", [True])], step=1) == {"verification_share": 0.0, "solved": 1.0}

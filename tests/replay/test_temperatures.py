@@ -37,8 +37,12 @@ class Line(JudgingBench):
         return [job for job in self.jobs if isinstance(job, kind)]
 
 
-def bench(stage: dict[str, Any], right: Callable[[int, int], bool] = lambda group_id, place: place == 0,
-          credit: int = 4, **changes: Any) -> Line:
+def bench(
+    stage: dict[str, Any],
+    right: Callable[[int, int], bool] = lambda group_id, place: place == 0,
+    credit: int = 4,
+    **changes: Any,
+) -> Line:
     made = Line(new_hub(config(stage=stage, **changes)), right)
     made.say(S, hello("sampler", credit=credit))
     made.say(V, hello("verifier"))
@@ -50,8 +54,11 @@ def rows_of(line: Line) -> list[dict[str, Any]]:
 
 
 def test_a_constant_of_its_own_leaves_evaluations_where_they_were():
-    line = bench({"temperature": Temperature(options={"temperature": 1.25})}, credit=99,
-                 evaluation=Evaluation(prompts=3, rollouts=1, before=["rlsp"]))
+    line = bench(
+        {"temperature": Temperature(options={"temperature": 1.25})},
+        credit=99,
+        evaluation=Evaluation(prompts=3, rollouts=1, before=["rlsp"]),
+    )
     line.run(S, V)
     jobs = line.of(SampleJob)
     assert {(job.purpose, job.sampling.temperature) for job in jobs} == {("evaluate", 1.0), ("train", 1.25)}
@@ -112,7 +119,8 @@ def test_a_killed_hub_decides_the_same_again(tmp_path: Path, name: str):
     after = restarted.hub.state
     cursor = before.cursors["train"]
     assert [before.schedules["rlsp"].draw(at) for at in range(cursor, cursor + 50)] == [
-        after.schedules["rlsp"].draw(at) for at in range(cursor, cursor + 50)]
+        after.schedules["rlsp"].draw(at) for at in range(cursor, cursor + 50)
+    ]
     restarted.tick(0.0)
     restarted.say(V, hello("verifier"))
     restarted.tick(3.0)  # nobody says that he still holds what the killed hub had handed out

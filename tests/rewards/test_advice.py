@@ -13,17 +13,20 @@ from rlsp_async.rewards.dominance import resolved_scale, shortest
 FORMS = ("len_inv", "len_inv_sqrt", "len_exp", "steps", "judge", "novelty")
 
 
-@pytest.mark.parametrize(("reward", "longest", "expected"), [
-    (Reward(explore="len_inv", scale="auto"), 256, 34.133333333),
-    (Reward(explore="len_inv", scale="auto"), 4096, 546.1333333),
-    (Reward(explore="len_inv", scale="auto", alpha_end=0.5), 256, 8.533333333),
-    (Reward(explore="len_inv_sqrt", scale="auto"), 256, 10.666666667),
-    (Reward(explore="len_exp", scale="auto"), 256, 109.1969674),
-    (Reward(explore="steps", scale="auto"), 256, 6.666666667),
-    (Reward(explore="len_inv", scale="auto"), 1, 1.0),
-    (Reward(explore="len_inv", scale="auto", alpha=0.0), 256, 0.0),
-    (Reward(explore="len_inv", scale=1000.0), 256, 1000.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reward", "longest", "expected"),
+    [
+        (Reward(explore="len_inv", scale="auto"), 256, 34.133333333),
+        (Reward(explore="len_inv", scale="auto"), 4096, 546.1333333),
+        (Reward(explore="len_inv", scale="auto", alpha_end=0.5), 256, 8.533333333),
+        (Reward(explore="len_inv_sqrt", scale="auto"), 256, 10.666666667),
+        (Reward(explore="len_exp", scale="auto"), 256, 109.1969674),
+        (Reward(explore="steps", scale="auto"), 256, 6.666666667),
+        (Reward(explore="len_inv", scale="auto"), 1, 1.0),
+        (Reward(explore="len_inv", scale="auto", alpha=0.0), 256, 0.0),
+        (Reward(explore="len_inv", scale=1000.0), 256, 1000.0),
+    ],
+)
 def test_auto_is_half_the_largest_safe_scale(reward, longest, expected):
     assert resolved_scale(reward, longest) == pytest.approx(expected, rel=1e-6)
 
@@ -60,21 +63,30 @@ def test_the_papers_two_forms():
     assert advice.condition_of(reward, 4096, released=False).shortest_safe_tokens == pytest.approx(235.62, abs=0.01)
     assert advice.condition_of(reward, 4096, released=True).shortest_safe_tokens == pytest.approx(803.77, abs=0.01)
     assert advice.finding(reward, 4096, released=True) == (
-        "from 804 tokens on", "the dominance condition is BROKEN for answers of 256 to 4096 tokens; reward.scale (C) = "
-        "1000, bound C < 273.1 in the released form")  # fmt: skip
+        "from 804 tokens on",
+        "the dominance condition is BROKEN for answers of 256 to 4096 tokens; reward.scale (C) = "
+        "1000, bound C < 273.1 in the released form",
+    )
 
 
-@pytest.mark.parametrize(("reward", "message"), [
-    (Reward(explore="len_inv", scale=1000.0),
-     "r: a wrong answer can beat a right one: a correct answer shorter than 126 tokens scores below a wrong one of 256; "
-     "lower scale below 68.27 or raise alpha"),
-    (Reward(explore="novelty", alpha=0.4),
-     "r: a wrong answer can beat a right one: novelty can pay a wrong answer 1 - alpha, being right pays alpha = 0.4; "
-     "raise alpha above 0.5"),
-    (Reward(explore="judge", alpha=0.9, alpha_end=0.3), "being right pays alpha = 0.3"),
-    (Reward(explore="len_inv", scale="auto", alpha=0.0), "raise alpha above 0, or name a number"),
-    (Reward(explore="len_inv", scale=0.0), 'or say explore = "none"'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (
+            Reward(explore="len_inv", scale=1000.0),
+            "r: a wrong answer can beat a right one: a correct answer shorter than 126 tokens scores below a wrong one of 256; "
+            "lower scale below 68.27 or raise alpha",
+        ),
+        (
+            Reward(explore="novelty", alpha=0.4),
+            "r: a wrong answer can beat a right one: novelty can pay a wrong answer 1 - alpha, being right pays alpha = 0.4; "
+            "raise alpha above 0.5",
+        ),
+        (Reward(explore="judge", alpha=0.9, alpha_end=0.3), "being right pays alpha = 0.3"),
+        (Reward(explore="len_inv", scale="auto", alpha=0.0), "raise alpha above 0, or name a number"),
+        (Reward(explore="len_inv", scale=0.0), 'or say explore = "none"'),
+    ],
+)
 def test_warnings(reward, message):
     found = advice.warnings("r", reward, 256, released=False)
     assert len(found) == 1
@@ -82,9 +94,15 @@ def test_warnings(reward, message):
     assert "\n" not in found[0]
 
 
-@pytest.mark.parametrize("reward", [
-    Reward(), Reward(alpha=1.0, explore="judge"), Reward(explore="novelty"), Reward(explore="len_inv", scale="auto"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "reward",
+    [
+        Reward(),
+        Reward(alpha=1.0, explore="judge"),
+        Reward(explore="novelty"),
+        Reward(explore="len_inv", scale="auto"),
+    ],
+)
 def test_no_warning(reward):
     assert advice.warnings("r", reward, 256, released=False) == []
 
@@ -104,8 +122,9 @@ def test_the_released_form_pays_length_alone():
     advice.refuse("stages.rl.reward", Reward(explore="judge"), released=False)
 
 
-@pytest.mark.parametrize(("explore", "scale"), [("len_inv", -1.0), ("len_inv", float("nan")), ("steps", 0.5),
-                                                ("len_inv", float("inf"))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("explore", "scale"), [("len_inv", -1.0), ("len_inv", float("nan")), ("steps", 0.5), ("len_inv", float("inf"))]
+)
 def test_a_scale_that_makes_no_sense_is_refused(explore, scale):
     with pytest.raises(ValueError, match="scale"):
         Reward(explore=explore, scale=scale)

@@ -8,20 +8,26 @@ from rlsp_async.rewards import compose, explore
 LENGTHS = np.array([100.0, 250, 500, 1000, 2000, 4000])
 
 
-@pytest.mark.parametrize(("correct", "expected"), [
-    (1.0, [-1.2, 0.0, 0.4, 0.6, 0.7, 0.75]),
-    (0.0, [-2.0, -0.8, -0.4, -0.2, -0.1, -0.05]),
-])
+@pytest.mark.parametrize(
+    ("correct", "expected"),
+    [
+        (1.0, [-1.2, 0.0, 0.4, 0.6, 0.7, 0.75]),
+        (0.0, [-2.0, -0.8, -0.4, -0.2, -0.1, -0.05]),
+    ],
+)
 def test_eq1_gives_the_papers_rewards(correct, expected):
     right = np.full(6, correct)
     made = compose.compose(right, explore.len_inv(LENGTHS, 1000.0), alpha=0.8, clip=10.0)
     np.testing.assert_allclose(made.reward_B, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("correct", "expected"), [
-    (1.0, [-9, -3, -1, 0, 0.5, 0.75]),
-    (0.0, [-10, -4, -2, -1, -0.5, -0.25]),
-])
+@pytest.mark.parametrize(
+    ("correct", "expected"),
+    [
+        (1.0, [-9, -3, -1, 0, 0.5, 0.75]),
+        (0.0, [-10, -4, -2, -1, -0.5, -0.25]),
+    ],
+)
 def test_the_released_server_pays_five_times_the_length_term(correct, expected):
     made = compose.released(np.full(6, correct), np.ones(6), LENGTHS * 4, 1000.0, 10.0)
     np.testing.assert_allclose(made.reward_B, expected, atol=1e-12)

@@ -13,21 +13,24 @@ def figures(found):
     return tuple(int(found[name]) for name in ("backtracks", "checks", "alternatives", "search_steps"))
 
 
-@pytest.mark.parametrize(("response", "expected"), [
-    (f"{SECOND} </think> * * +", (0, 1, 0, 1)),
-    (f"{FIRST} {SECOND} </think> * * +", (1, 2, 1, 2)),
-    (f"{FIRST} {SECOND}", (1, 2, 1, 2)),
-    (f"{FIRST} {FIRST} {FIRST} </think> + + +", (0, 1, 0, 1)),
-    ("x x x ok ok </think> * * +", (0, 0, 0, 0)),
-    ("+ + + ?= 7 x * * * ?= 7 x </think>", (0, 0, 0, 0)),
-    ("1 + 1 2 + 3 5 + 4 9 ?= 8 x </think>", (0, 0, 0, 0)),
-    ("1 + 1 2 + 3 5 + 4 9 ?= 7 perhaps", (0, 0, 0, 0)),
-    ("2 + 2 4 + 3 7 + 4 9 ?= 7 x", (0, 0, 0, 0)),
-    ("1 + 1 2 ?= 7 x", (0, 0, 0, 0)),
-    (f"dull words {FIRST}", (0, 1, 0, 1)),
-    (f"</think> + + + {FIRST}", (0, 0, 0, 0)),
-    ("", (0, 0, 0, 0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (f"{SECOND} </think> * * +", (0, 1, 0, 1)),
+        (f"{FIRST} {SECOND} </think> * * +", (1, 2, 1, 2)),
+        (f"{FIRST} {SECOND}", (1, 2, 1, 2)),
+        (f"{FIRST} {FIRST} {FIRST} </think> + + +", (0, 1, 0, 1)),
+        ("x x x ok ok </think> * * +", (0, 0, 0, 0)),
+        ("+ + + ?= 7 x * * * ?= 7 x </think>", (0, 0, 0, 0)),
+        ("1 + 1 2 + 3 5 + 4 9 ?= 8 x </think>", (0, 0, 0, 0)),
+        ("1 + 1 2 + 3 5 + 4 9 ?= 7 perhaps", (0, 0, 0, 0)),
+        ("2 + 2 4 + 3 7 + 4 9 ?= 7 x", (0, 0, 0, 0)),
+        ("1 + 1 2 ?= 7 x", (0, 0, 0, 0)),
+        (f"dull words {FIRST}", (0, 1, 0, 1)),
+        (f"</think> + + + {FIRST}", (0, 0, 0, 0)),
+        ("", (0, 0, 0, 0)),
+    ],
+)
 def test_attempts_of_ops(response, expected):
     assert figures(grammar.counts("ops", PROMPT, response, "7")) == expected
 
@@ -46,16 +49,19 @@ def test_no_response_can_hold_more_attempts_than_there_are():
     assert figures(grammar.counts("ops", PROMPT, " ".join(rows * 5), "7")) == (26, 27, 26, 27)
 
 
-@pytest.mark.parametrize(("response", "expected"), [
-    ("30+100-93 = 37, not 23. 93 - (100-30) = 23.", (1, 2, 1, 2)),
-    ("(30 + 100) - 93 = 37. (30+100)-93 = 37. 30 + 100 = 130. 130 - 93 = 37.", (0, 1, 0, 1)),
-    ("93 \u2212 (100 \u2212 30) = 23", (0, 1, 0, 1)),
-    ("30 100 93 = 23", (0, 0, 0, 0)),
-    ("30 + 100 + 93 = ?", (0, 0, 0, 0)),
-    ("30 + 100 + 93 + 93 = 5", (0, 0, 0, 0)),
-    ("=" * 5000, (0, 0, 0, 0)),
-    ("Wait, let me check.", (0, 0, 0, 0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("30+100-93 = 37, not 23. 93 - (100-30) = 23.", (1, 2, 1, 2)),
+        ("(30 + 100) - 93 = 37. (30+100)-93 = 37. 30 + 100 = 130. 130 - 93 = 37.", (0, 1, 0, 1)),
+        ("93 \u2212 (100 \u2212 30) = 23", (0, 1, 0, 1)),
+        ("30 100 93 = 23", (0, 0, 0, 0)),
+        ("30 + 100 + 93 = ?", (0, 0, 0, 0)),
+        ("30 + 100 + 93 + 93 = 5", (0, 0, 0, 0)),
+        ("=" * 5000, (0, 0, 0, 0)),
+        ("Wait, let me check.", (0, 0, 0, 0)),
+    ],
+)
 def test_attempts_of_countdown(response, expected):
     assert figures(grammar.counts("countdown", "", response, "30 93 100 -> 23")) == expected
 

@@ -25,15 +25,18 @@ def test_exact_copies_have_none_and_the_others_keep_theirs():
     assert novelty.of_group([a, b, a.copy()]).tolist() == [0.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize(("group", "expected"), [
-    ([ids(1)], [0.0]),
-    ([ids(1), ids(1)], [0.0, 0.0]),
-    ([ids(1), ids(2)], [1.0, 1.0]),
-    ([ids(1, 2), ids(1, 2, 3)], [1.0, 1.0]),
-    ([ids(0), ids(0, 0)], [1.0, 1.0]),
-    ([ids(3, 3, 3, 3), ids(*[3] * 50)], [0.0, 0.0]),
-    ([], []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ([ids(1)], [0.0]),
+        ([ids(1), ids(1)], [0.0, 0.0]),
+        ([ids(1), ids(2)], [1.0, 1.0]),
+        ([ids(1, 2), ids(1, 2, 3)], [1.0, 1.0]),
+        ([ids(0), ids(0, 0)], [1.0, 1.0]),
+        ([ids(3, 3, 3, 3), ids(*[3] * 50)], [0.0, 0.0]),
+        ([], []),
+    ],
+)
 def test_short_and_repetitive_rollouts(group, expected):
     assert novelty.of_group(group).tolist() == expected
 

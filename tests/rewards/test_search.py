@@ -17,37 +17,40 @@ def of(text):
     return tuple(int(found[kind]) for kind in KINDS)
 
 
-@pytest.mark.parametrize(("text", "backtracks", "checks", "alternatives"), [
-    ("Try 3 + 5 = 8. Wait, that is wrong. Let me check 3 * 5.", 1, 1, 0),
-    ("So x = 4. WAIT, x must be odd.", 1, 0, 0),
-    ("So x = 4.\n**Wait**, x must be odd.", 1, 0, 0),
-    ("x = 4, but wait, x must be odd.", 1, 0, 0),
-    ("x = 4 \u2014 wait, x must be odd.", 1, 0, 0),
-    ("We get 9. No, that\u2019s wrong because 9 is not prime.", 1, 0, 0),
-    ("We get 9. This doesn\u2019t work for n = 2.", 1, 0, 0),
-    ("Let\u2019s start over with the second equation.", 1, 0, 0),
-    ("Hmm, this approach is a dead end for odd n.", 1, 0, 0),
-    ("The total is 50, which can\u2019t be right.", 1, 0, 0),
-    ("I made a small mistake in line two.", 1, 0, 0),
-    ("Let me double-check the sum 3 + 4.", 0, 1, 0),
-    ("To verify, 3 * 4 = 12.", 0, 1, 0),
-    ("I'll just verify the last step.", 0, 1, 0),
-    ("The root is 3. Is that correct? Yes.", 0, 1, 0),
-    ("Plugging x back into the equation gives 7 = 7.", 0, 1, 0),
-    ("Alternatively, use the other identity.", 0, 0, 1),
-    ("On the other hand, the second case gives 5.", 0, 0, 1),
-    ("Another approach is to count pairs.", 0, 0, 1),
-    ("What if n is even?", 0, 0, 1),
-    ("Instead, we can factor the left side.", 0, 0, 1),
-    ("", 0, 0, 0),
-    ("Adding 3 and 4 gives 7. The answer is 7.", 0, 0, 0),
-    ("Tom had to wait 5 minutes for the bus.", 0, 0, 0),
-    ("Wait for the bus took 5 minutes.", 0, 0, 0),
-    ("The 5 long-wait days are counted.", 0, 0, 0),
-    ("The waiter wrote a check for $5.", 0, 0, 0),
-    ("He wants tea instead of coffee.", 0, 0, 0),
-    ("A mistaken checkbook, a rewait, a recheckout.", 0, 0, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "backtracks", "checks", "alternatives"),
+    [
+        ("Try 3 + 5 = 8. Wait, that is wrong. Let me check 3 * 5.", 1, 1, 0),
+        ("So x = 4. WAIT, x must be odd.", 1, 0, 0),
+        ("So x = 4.\n**Wait**, x must be odd.", 1, 0, 0),
+        ("x = 4, but wait, x must be odd.", 1, 0, 0),
+        ("x = 4 \u2014 wait, x must be odd.", 1, 0, 0),
+        ("We get 9. No, that\u2019s wrong because 9 is not prime.", 1, 0, 0),
+        ("We get 9. This doesn\u2019t work for n = 2.", 1, 0, 0),
+        ("Let\u2019s start over with the second equation.", 1, 0, 0),
+        ("Hmm, this approach is a dead end for odd n.", 1, 0, 0),
+        ("The total is 50, which can\u2019t be right.", 1, 0, 0),
+        ("I made a small mistake in line two.", 1, 0, 0),
+        ("Let me double-check the sum 3 + 4.", 0, 1, 0),
+        ("To verify, 3 * 4 = 12.", 0, 1, 0),
+        ("I'll just verify the last step.", 0, 1, 0),
+        ("The root is 3. Is that correct? Yes.", 0, 1, 0),
+        ("Plugging x back into the equation gives 7 = 7.", 0, 1, 0),
+        ("Alternatively, use the other identity.", 0, 0, 1),
+        ("On the other hand, the second case gives 5.", 0, 0, 1),
+        ("Another approach is to count pairs.", 0, 0, 1),
+        ("What if n is even?", 0, 0, 1),
+        ("Instead, we can factor the left side.", 0, 0, 1),
+        ("", 0, 0, 0),
+        ("Adding 3 and 4 gives 7. The answer is 7.", 0, 0, 0),
+        ("Tom had to wait 5 minutes for the bus.", 0, 0, 0),
+        ("Wait for the bus took 5 minutes.", 0, 0, 0),
+        ("The 5 long-wait days are counted.", 0, 0, 0),
+        ("The waiter wrote a check for $5.", 0, 0, 0),
+        ("He wants tea instead of coffee.", 0, 0, 0),
+        ("A mistaken checkbook, a rewait, a recheckout.", 0, 0, 0),
+    ],
+)
 def test_phrases(text, backtracks, checks, alternatives):
     assert of(text) == (backtracks, checks, alternatives)
     assert search.counts(text)["search_steps"] == backtracks + checks + alternatives
@@ -58,10 +61,18 @@ def test_a_sentence_counts_once_for_a_kind():
     assert of("Wait, let me check the sum of seven apples.") == (1, 1, 0)
 
 
-@pytest.mark.parametrize("phrase", [
-    "Wait. ", "Wait, that is wrong. ", "Let me check. ", "Alternatively, ", "wait\n", "Wait, let me check the sum again. ",
-    "Alternatively, count the pairs. Wait, that is wrong. ",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "Wait. ",
+        "Wait, that is wrong. ",
+        "Let me check. ",
+        "Alternatively, ",
+        "wait\n",
+        "Wait, let me check the sum again. ",
+        "Alternatively, count the pairs. Wait, that is wrong. ",
+    ],
+)
 def test_a_phrase_a_hundred_times_is_one_step_of_its_kind(phrase):
     assert max(of("The sum is seven. " + phrase * 100)) <= 1
 
@@ -76,10 +87,23 @@ def test_there_is_a_cap():
     assert of(" ".join(f"Wait, a{i} b{i} c{i} differ." for i in range(200))) == (32, 0, 0)
 
 
-SENTENCES = st.lists(st.sampled_from([
-    "We add 3 and 4.", "Wait, 3 is odd.", "Wait.", "Let me check the sum.", "Alternatively, count pairs.",
-    "What if x is 5?", "That is wrong.", "So 7 apples remain.", "Let me verify 3 * 4 = 12.", "No, this is wrong."]),
-    max_size=12)  # fmt: skip
+SENTENCES = st.lists(
+    st.sampled_from(
+        [
+            "We add 3 and 4.",
+            "Wait, 3 is odd.",
+            "Wait.",
+            "Let me check the sum.",
+            "Alternatively, count pairs.",
+            "What if x is 5?",
+            "That is wrong.",
+            "So 7 apples remain.",
+            "Let me verify 3 * 4 = 12.",
+            "No, this is wrong.",
+        ]
+    ),
+    max_size=12,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -105,10 +129,18 @@ def test_any_text_has_finite_counts(text):
     assert all(0 <= found[kind] <= 32 for kind in KINDS)
 
 
-@pytest.mark.parametrize("text", [
-    "wait. " * 50_000, "!" * 300_000, "wait" + "," * 300_000, "use " * 75_000 + "instead", "let me " * 40_000 + "check",
-    "wait\n" * 60_000, " ".join(f"wait, a{i} a{i + 1} a{i + 2}." for i in range(20_000)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wait. " * 50_000,
+        "!" * 300_000,
+        "wait" + "," * 300_000,
+        "use " * 75_000 + "instead",
+        "let me " * 40_000 + "check",
+        "wait\n" * 60_000,
+        " ".join(f"wait, a{i} a{i + 1} a{i + 2}." for i in range(20_000)),
+    ],
+)
 def test_hostile_text_takes_bounded_time(text):
     begin_s = time.perf_counter()
     search.counts(text)
@@ -123,4 +155,9 @@ def test_counts_join_a_verdicts_parts_and_the_verifiers_own_stay():
 def test_for_a_puzzle_the_grammar_decides():
     prompt, response = "1 1 3 4 -> 7 <think>", "x x x wait, 1 is odd. </think> * * +"
     assert search.with_counts("ops/1", prompt, response, "7", {"correct": 1.0, "search_steps": 3.0}) == {
-        "correct": 1.0, "backtracks": 0.0, "checks": 0.0, "alternatives": 0.0, "search_steps": 0.0}  # fmt: skip
+        "correct": 1.0,
+        "backtracks": 0.0,
+        "checks": 0.0,
+        "alternatives": 0.0,
+        "search_steps": 0.0,
+    }

@@ -18,10 +18,16 @@ def info(num_parameters: int) -> ModelInfo:
     return ModelInfo(kind="llama", context=8, num_parameters=num_parameters, eos_ids=(2,), kv_values_per_token=1)
 
 
-@pytest.mark.parametrize(("size", "vllm", "cuda", "wanted"), [
-    (10_000_000, True, False, "vllm"), (200_000, True, False, "torch"), (200_000, True, True, "vllm"),
-    (10_000_000, False, False, "torch"), (10_000_000, False, True, "torch"),
-])
+@pytest.mark.parametrize(
+    ("size", "vllm", "cuda", "wanted"),
+    [
+        (10_000_000, True, False, "vllm"),
+        (200_000, True, False, "torch"),
+        (200_000, True, True, "vllm"),
+        (10_000_000, False, False, "torch"),
+        (10_000_000, False, True, "torch"),
+    ],
+)
 def test_auto_takes_vllm_for_large_models_and_gpus(size: int, vllm: bool, cuda: bool, wanted: str) -> None:
     name, reason = engine._choose(info(size), vllm, cuda)
     assert name == wanted

@@ -223,5 +223,3 @@ def msg_with(job: SampleJob, text: str) -> SampleJob:
     """The job with another prompt, room for 20 tokens."""
     prompt = Prompt(prompt_id="t/1", task="t", text=text, answer="")
     return SampleJob(group_id=1, prompt=prompt, sampling=Sampling(rollouts=3, max_new_tokens=20))
-
-

@@ -30,12 +30,14 @@ async def test_logprobs_are_those_of_the_hf_model_at_the_temperature(
     model = make_model(kind, tied, kv_heads)
     engine = TorchEngine(make_config(max_sequences=3), model, seed=1)  # 5 rollouts in 3 rows: admission, compaction
     await engine.start()
-    settings = [GenerateSettings(max_new_tokens=n, temperature=t) for n, t in
-                [(20, 1.0), (5, 0.7), (11, 0.7), (9, 1.6), (30, 1.0)]]
+    settings = [
+        GenerateSettings(max_new_tokens=n, temperature=t)
+        for n, t in [(20, 1.0), (5, 0.7), (11, 0.7), (9, 1.6), (30, 1.0)]
+    ]
     done = await asyncio.gather(*(engine.generate(p, s) for p, s in zip(PROMPTS, settings, strict=True)))
     await engine.close()
     for prompt, setting, completion in zip(PROMPTS, settings, done, strict=True):
-        wanted = reference(model, prompt + completion.token_ids.tolist(), setting.temperature)[len(prompt) - 1:]
+        wanted = reference(model, prompt + completion.token_ids.tolist(), setting.temperature)[len(prompt) - 1 :]
         np.testing.assert_allclose(completion.logprobs, wanted, atol=1e-4)
         assert (len(completion.token_ids), completion.finish) == (setting.max_new_tokens, "length")
         assert completion.versions.tolist() == [0] * setting.max_new_tokens

@@ -32,8 +32,9 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(not has_vllm(), reason="vllm is not installed"),
     # A killed engine leaves its sockets' context to the garbage collector: vLLM's, not ours to close.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <function Context.__del__"
-                               ":pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <function Context.__del__:pytest.PytestUnraisableExceptionWarning"
+    ),
     pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),
 ]
 
@@ -44,9 +45,21 @@ PROBE_IDS = [1, 9, 33, 7, 120, 64]
 def make_model(directory: Path, seed: int) -> Path:
     """A tied Llama with head size 32 (what vLLM needs on a CPU) and peaked distributions."""
     torch.manual_seed(seed)
-    config = LlamaConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
-                         intermediate_size=96, vocab_size=VOCAB, max_position_embeddings=512, tie_word_embeddings=True,
-                         bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.15)
+    config = LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        intermediate_size=96,
+        vocab_size=VOCAB,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.15,
+    )
     LlamaForCausalLM(config).save_pretrained(directory)
     return directory
 
@@ -153,7 +166,7 @@ async def test_a_prompt_seen_before_a_swap_is_computed_anew(
         await sampler.load(make_ref(model, tmp_path, version))
         await engine.generate(prompt, settings)
         completion = await engine.generate(prompt, settings)
-        wanted = reference(model, [*prompt, *completion.token_ids.tolist()])[len(prompt) - 1:]
+        wanted = reference(model, [*prompt, *completion.token_ids.tolist()])[len(prompt) - 1 :]
         np.testing.assert_allclose(completion.logprobs, wanted, atol=1e-3)
 
 

@@ -67,11 +67,19 @@ def test_three_quarters_of_the_demonstrations_are_right_and_all_are_words_of_the
     assert longest < 110
 
 
-@pytest.mark.parametrize(("response", "status", "steps"), [
-    ("7 9 5 + 0 = 21 ; check x redo 1 ; check ok </think> 1 4 5 1", "correct", 2.0), ("</think> 1 4 5 2", "wrong", 0.0),
-    ("</think> 1451", "unparsable", 0.0), ("1 4 5 1", "unparsable", 0.0), ("</think>", "unparsable", 0.0),
-    ("</think> \u0661", "unparsable", 0.0), ("</think> " + "1 " * 13, "unparsable", 0.0), ("</think> 0 1 4 5 1", "wrong", 0.0),
-])
+@pytest.mark.parametrize(
+    ("response", "status", "steps"),
+    [
+        ("7 9 5 + 0 = 21 ; check x redo 1 ; check ok </think> 1 4 5 1", "correct", 2.0),
+        ("</think> 1 4 5 2", "wrong", 0.0),
+        ("</think> 1451", "unparsable", 0.0),
+        ("1 4 5 1", "unparsable", 0.0),
+        ("</think>", "unparsable", 0.0),
+        ("</think> \u0661", "unparsable", 0.0),
+        ("</think> " + "1 " * 13, "unparsable", 0.0),
+        ("</think> 0 1 4 5 1", "wrong", 0.0),
+    ],
+)
 def test_verdicts(response: str, status: str, steps: float) -> None:
     verdict = verifier.score("", response, "1451")
     assert (verdict.status, verdict.parts["search_steps"]) == (status, steps)

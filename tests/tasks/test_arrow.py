@@ -18,8 +18,9 @@ ROWS = [{"prompt": [{"content": f"What is {n} + {n}?"}], "answer": 2 * n} for n 
 
 
 def load(name: str, path: Path, **options: object) -> Any:
-    return load_task(config.Task(name=name, options={"path_train": str(path), "prompt_field": "prompt.0.content",
-                                                     **options}), 0)
+    return load_task(
+        config.Task(name=name, options={"path_train": str(path), "prompt_field": "prompt.0.content", **options}), 0
+    )
 
 
 def stream(pyarrow: Any, path: Path, rows: list[dict[str, Any]]) -> None:
@@ -70,8 +71,7 @@ def test_a_saved_data_set(pyarrow: Any, tmp_path: Path) -> None:
 
 def test_an_arrow_file_is_no_stream(pyarrow: Any, tmp_path: Path) -> None:
     table = pyarrow.Table.from_pylist(ROWS[:3])
-    with (pyarrow.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
-          pyarrow.ipc.new_file(sink, table.schema) as writer):
+    with pyarrow.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     assert [row["answer"] for _, row in read_rows(tmp_path / "a.arrow")] == [0, 2, 4]
 

@@ -15,8 +15,21 @@ from rlsp_async.tasks.base import load_task
 
 def test_tasks_that_ship() -> None:
     assert known_names("rlsp_async.tasks", ("Config", "load")) == [
-        "addition", "aime", "amc", "countdown", "gsm8k", "hendrycks_math", "hf", "humaneval", "jsonl", "mbpp", "ops", "parquet",
-        "reasoning_gym", "svamp"]
+        "addition",
+        "aime",
+        "amc",
+        "countdown",
+        "gsm8k",
+        "hendrycks_math",
+        "hf",
+        "humaneval",
+        "jsonl",
+        "mbpp",
+        "ops",
+        "parquet",
+        "reasoning_gym",
+        "svamp",
+    ]
 
 
 def test_a_module_of_the_users_own() -> None:
@@ -24,13 +37,16 @@ def test_a_module_of_the_users_own() -> None:
     assert task.prompt("train", 0).text == "moo 3"
 
 
-@pytest.mark.parametrize(("name", "sentence"), [
-    ("opz", "task.name: unknown name 'opz'; did you mean 'ops'?"),
-    ("zzzzzz", "known: addition, aime, amc, countdown, gsm8k, hendrycks_math, hf"),
-    ("nobody.has.this", "task.name: no module 'nobody.has.this'; is its directory on PYTHONPATH?"),
-    ("rlsp_async.tasks.nothing", "no module 'rlsp_async.tasks.nothing'"),
-    ("os.path", "module 'os.path' offers no 'Config'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("opz", "task.name: unknown name 'opz'; did you mean 'ops'?"),
+        ("zzzzzz", "known: addition, aime, amc, countdown, gsm8k, hendrycks_math, hf"),
+        ("nobody.has.this", "task.name: no module 'nobody.has.this'; is its directory on PYTHONPATH?"),
+        ("rlsp_async.tasks.nothing", "no module 'rlsp_async.tasks.nothing'"),
+        ("os.path", "module 'os.path' offers no 'Config'"),
+    ],
+)
 def test_unknown_task(name: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_task(config.Task(name=name), 0)
@@ -42,11 +58,14 @@ def test_an_import_error_inside_the_users_module_rises_as_it_is() -> None:
         load_task(config.Task(name="tests.tasks.broken_task"), 0)
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({"kk": 3}, "unknown key 'task.options.kk'; did you mean 'k'?"),
-    ({"k": "four"}, "task.options.k: Expected `int`, got `str`"),
-    ({"k": 9}, "task.options: k must lie in 2..5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kk": 3}, "unknown key 'task.options.kk'; did you mean 'k'?"),
+        ({"k": "four"}, "task.options.k: Expected `int`, got `str`"),
+        ({"k": 9}, "task.options: k must lie in 2..5"),
+    ],
+)
 def test_option_errors_name_the_key(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_task(config.Task(options=options), 0)
@@ -59,8 +78,10 @@ def test_a_task_without_demonstrations_says_so() -> None:
 
 
 def test_tasks_load_nothing_heavy() -> None:
-    code = ("import sys; from rlsp_async import config, tokens, model, evaluate; from rlsp_async.tasks.base import "
-            "load_task; load_task(config.Task(), 0).demonstration(0); "
-            "print([m for m in ('torch', 'vllm', 'transformers', 'zmq', 'sympy') if m in sys.modules])")
+    code = (
+        "import sys; from rlsp_async import config, tokens, model, evaluate; from rlsp_async.tasks.base import "
+        "load_task; load_task(config.Task(), 0).demonstration(0); "
+        "print([m for m in ('torch', 'vllm', 'transformers', 'zmq', 'sympy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "[]"

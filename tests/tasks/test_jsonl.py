@@ -71,16 +71,19 @@ def test_demonstrations_come_from_a_field_and_start_again(tmp_path: Path) -> Non
         load(path_train=path, path_test=test).demonstration(0)
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", \n', "bad.jsonl:2: is not valid JSON"),
-    ('{"prompt": "a", "answer": "1"}\n[1]\n', "bad.jsonl:2: is not a JSON object but list"),
-    ('{"prompt": "a", "anwser": "1"}\n', "bad.jsonl:1: has no field 'answer'; it has 'prompt', 'anwser'"),
-    ('{"prompt": "a", "answer": null}\n', "bad.jsonl:1: field 'answer' is NoneType"),
-    ('\n{"prompt": "  ", "answer": "1"}\n', "bad.jsonl:2: field 'prompt' is empty"),
-    ("", "bad.jsonl: is empty"),
-    ("\n\n", "bad.jsonl: is empty"),
-    ("[" * 100_000 + "\n", "bad.jsonl:1: is not valid JSON"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", \n', "bad.jsonl:2: is not valid JSON"),
+        ('{"prompt": "a", "answer": "1"}\n[1]\n', "bad.jsonl:2: is not a JSON object but list"),
+        ('{"prompt": "a", "anwser": "1"}\n', "bad.jsonl:1: has no field 'answer'; it has 'prompt', 'anwser'"),
+        ('{"prompt": "a", "answer": null}\n', "bad.jsonl:1: field 'answer' is NoneType"),
+        ('\n{"prompt": "  ", "answer": "1"}\n', "bad.jsonl:2: field 'prompt' is empty"),
+        ("", "bad.jsonl: is empty"),
+        ("\n\n", "bad.jsonl: is empty"),
+        ("[" * 100_000 + "\n", "bad.jsonl:1: is not valid JSON"),
+    ],
+)
 def test_faults_of_a_file(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(text, encoding="utf-8")
@@ -105,12 +108,15 @@ def test_faults_outside_a_file(tmp_path: Path) -> None:
         load(path_train=write(tmp_path / "one.jsonl", ROWS[:1]))
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({}, "missing required field `path_train`"),
-    ({"path_train": "x", "template": "no place"}, "template must contain {prompt}"),
-    ({"path_train": "x", "system": "s"}, "system needs chat = true"),
-    ({"path_trian": "x"}, "did you mean 'path_train'?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "missing required field `path_train`"),
+        ({"path_train": "x", "template": "no place"}, "template must contain {prompt}"),
+        ({"path_train": "x", "system": "s"}, "system needs chat = true"),
+        ({"path_trian": "x"}, "did you mean 'path_train'?"),
+    ],
+)
 def test_wrong_options(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(**options)

@@ -18,9 +18,12 @@ TASK = ops.load(ops.Config(), 0)
 
 def test_leaves_of_a_small_problem() -> None:
     assert ops.legal_leaves((1, 2, 3), 40) == [
-        ("+ +", 6, "1 + 2 3 + 3 6"), ("+ -", 0, "1 + 2 3 - 3 0"), ("+ *", 9, "1 + 2 3 * 3 9"),
-        ("* +", 5, "1 * 2 2 + 3 5"), ("* *", 6, "1 * 2 2 * 3 6"),
-    ]  # fmt: skip
+        ("+ +", 6, "1 + 2 3 + 3 6"),
+        ("+ -", 0, "1 + 2 3 - 3 0"),
+        ("+ *", 9, "1 + 2 3 * 3 9"),
+        ("* +", 5, "1 * 2 2 + 3 5"),
+        ("* *", 6, "1 * 2 2 * 3 6"),
+    ]
 
 
 def test_no_running_value_leaves_the_range() -> None:
@@ -50,8 +53,9 @@ def test_prompt_is_made_again_by_its_index() -> None:
 
 def test_prompt_text_and_answer() -> None:
     prompt = TASK.prompt("train", 5)
-    assert prompt == Prompt(prompt_id="ops/train/5", task="ops", text=prompt.text, answer=prompt.answer, index=5,
-                            source="ops generator")
+    assert prompt == Prompt(
+        prompt_id="ops/train/5", task="ops", text=prompt.text, answer=prompt.answer, index=5, source="ops generator"
+    )
     words = prompt.text.split()
     assert words[4] == "->"
     assert words[5] == prompt.answer

@@ -20,19 +20,32 @@ def places(*texts: str) -> list[Place]:
     return [Place(text=text, source=f"row {n}") for n, text in enumerate(texts)]
 
 
-@pytest.mark.parametrize(("a", "b"), [
-    ("How many apples?", "how many  apples"),
-    ("Tom's 3 apples, please.", "tom s 3 apples\nplease"),
-    ("\u00c4pfel", "\u00e4pfel"),
-])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("How many apples?", "how many  apples"),
+        ("Tom's 3 apples, please.", "tom s 3 apples\nplease"),
+        ("\u00c4pfel", "\u00e4pfel"),
+    ],
+)
 def test_equal_but_for_case_blanks_and_punctuation(a: str, b: str) -> None:
     assert words(a) == words(b)
 
 
-@pytest.mark.parametrize(("a", "b"), [
-    ("2 + 3", "2 - 3"), ("2.5", "25"), ("2.5", "2 5"), ("(1 + 2) * 3", "1 + (2 * 3)"), ("12 apples", "1 2 apples"),
-    ("x^2", "x2"), ("f(x) = {1}", "f(x) = [1]"), ("x_1", "x1"), ("a \u2264 b", "a \u2265 b"),
-])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("2 + 3", "2 - 3"),
+        ("2.5", "25"),
+        ("2.5", "2 5"),
+        ("(1 + 2) * 3", "1 + (2 * 3)"),
+        ("12 apples", "1 2 apples"),
+        ("x^2", "x2"),
+        ("f(x) = {1}", "f(x) = [1]"),
+        ("x_1", "x1"),
+        ("a \u2264 b", "a \u2265 b"),
+    ],
+)
 def test_not_equal_when_it_means_something_else(a: str, b: str) -> None:
     assert words(a) != words(b)
 
@@ -58,9 +71,16 @@ def test_wording_that_all_rows_share_is_no_sign() -> None:
 
 def load(tmp_path: Path, train: list[str], test: list[str], **options: object) -> Any:
     for name, prompts in (("train", train), ("test", test)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": p, "answer": "1"}) + "\n" for p in prompts))
-    return load_task(config.Task(name="jsonl", options={"path_train": str(tmp_path / "train.jsonl"),
-                                                        "path_test": str(tmp_path / "test.jsonl"), **options}), 0)
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"prompt": p, "answer": "1"}) + "\n" for p in prompts)
+        )
+    return load_task(
+        config.Task(
+            name="jsonl",
+            options={"path_train": str(tmp_path / "train.jsonl"), "path_test": str(tmp_path / "test.jsonl"), **options},
+        ),
+        0,
+    )
 
 
 def test_a_task_removes_and_reports(tmp_path: Path) -> None:
@@ -74,27 +94,40 @@ def test_a_task_removes_and_reports(tmp_path: Path) -> None:
         "  train.jsonl:2 = test.jsonl:1: Two?",
         "training rows with 13 words in a row of a test row, kept: 1",
         "  train.jsonl:3 = test.jsonl:2: " + " ".join(LONG.split()[:13]),
-        "rows that an earlier row of their split equals, kept: 1 in training, 0 in test"]
+        "rows that an earlier row of their split equals, kept: 1 in training, 0 in test",
+    ]
     assert summary(task.overlap()) == (
-        "3", "1 removed that equal a held-out row, 1 kept that share 13 words in a row with one")
+        "3",
+        "1 removed that equal a held-out row, 1 kept that share 13 words in a row with one",
+    )
     assert load(tmp_path, train, test, deduplicate="off").size("train") == 4
     near = load(tmp_path, train, test, deduplicate="near")
     assert (near.size("train"), near.overlap().near, near.overlap().removed) == (2, 1, 1)
-    with pytest.raises(DataError, match='each of the 2 training rows stands in the test split'):
+    with pytest.raises(DataError, match="each of the 2 training rows stands in the test split"):
         load(tmp_path, ["Two?", "two"], test)
 
 
 def test_countdown_compares_puzzles_and_not_their_wording(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"numbers": [3, 1, 2], "target": 6}\n{"numbers": [3, 1, 2], "target": 7}\n')
     (tmp_path / "b.jsonl").write_text('{"numbers": [1, 2, 3], "target": 6}\n')
-    task = load_task(config.Task(name="countdown", options={"path_train": str(tmp_path / "a.jsonl"),
-                                                            "path_test": str(tmp_path / "b.jsonl")}), 0)
+    task = load_task(
+        config.Task(
+            name="countdown", options={"path_train": str(tmp_path / "a.jsonl"), "path_test": str(tmp_path / "b.jsonl")}
+        ),
+        0,
+    )
     assert (task.size("train"), task.prompt("train", 0).answer) == (1, "3 1 2 -> 7")
 
 
-@pytest.mark.parametrize(("name", "sizes", "removed", "near"), [
-    ("gsm8k", (7473, 1319), 0, 4), ("countdown", (1999, 256), 0, 0), ("mbpp", (169, 257), 1, 3), ("svamp", (751, 249), 0, 38),
-])
+@pytest.mark.parametrize(
+    ("name", "sizes", "removed", "near"),
+    [
+        ("gsm8k", (7473, 1319), 0, 4),
+        ("countdown", (1999, 256), 0, 0),
+        ("mbpp", (169, 257), 1, 3),
+        ("svamp", (751, 249), 0, 38),
+    ],
+)
 def test_the_shipped_splits(name: str, sizes: tuple[int, int], removed: int, near: int) -> None:
     overlap = load_task(config.Task(name=name), 0).overlap()  # type: ignore[attr-defined]
     assert (overlap.train, overlap.test) == sizes

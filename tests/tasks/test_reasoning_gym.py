@@ -15,7 +15,9 @@ from rlsp_async.tasks.base import load_task
 
 @pytest.fixture
 def gym() -> None:
-    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install 'rlsp_async[reasoning-gym]'")
+    pytest.importorskip(
+        "reasoning_gym", reason="reasoning-gym is not installed: pip install 'rlsp_async[reasoning-gym]'"
+    )
 
 
 def load(seed: int = 0, **options: object) -> Any:
@@ -26,12 +28,18 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(MachineError) as caught:
         load()
-    assert str(caught.value) == ("task reasoning_gym: the package is not installed; "
-                                 "pip install 'rlsp_async[reasoning-gym]'")
+    assert str(caught.value) == (
+        "task reasoning_gym: the package is not installed; pip install 'rlsp_async[reasoning-gym]'"
+    )
 
 
 def test_metadata_comes_back_as_it_was() -> None:
-    metadata = {"difficulty": {"terms": (2, 4)}, "grid": [[1, 2], (3,)], "seen": {1, 2}, "by_place": {(0, 1): "a", 2: None}}
+    metadata = {
+        "difficulty": {"terms": (2, 4)},
+        "grid": [[1, 2], (3,)],
+        "seen": {1, 2},
+        "by_place": {(0, 1): "a", 2: None},
+    }
     text = module.answer_text("x", {"a": 1}, {"question": "q", "answer": "7", "metadata": metadata})
     assert module.answer_item(text) == ("x", {"a": 1}, {"question": "", "answer": "7", "metadata": metadata})
 
@@ -75,13 +83,22 @@ def test_a_data_set_that_is_too_narrow_says_so(gym: None) -> None:
         task.prompt("train", 0)
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({"dataset": "chain_some"}, "task.options.dataset: reasoning-gym has no task 'chain_some'; did you mean 'chain_sum'?"),
-    ({"dataset": "composite"}, "reasoning-gym has no task 'composite'"),
-    ({"dataset": "chain_sum", "params": {"terms": 3}}, "task.options.params: reasoning-gym refuses them for 'chain_sum'"),
-    ({"dataset": "chain_sum", "params": {"min_terms": 0}}, "task.options.params: reasoning-gym refuses them"),
-    ({"dataset": "chain_sum", "size": 0}, "size and test_size must be at least 1"),
-])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"dataset": "chain_some"},
+            "task.options.dataset: reasoning-gym has no task 'chain_some'; did you mean 'chain_sum'?",
+        ),
+        ({"dataset": "composite"}, "reasoning-gym has no task 'composite'"),
+        (
+            {"dataset": "chain_sum", "params": {"terms": 3}},
+            "task.options.params: reasoning-gym refuses them for 'chain_sum'",
+        ),
+        ({"dataset": "chain_sum", "params": {"min_terms": 0}}, "task.options.params: reasoning-gym refuses them"),
+        ({"dataset": "chain_sum", "size": 0}, "size and test_size must be at least 1"),
+    ],
+)
 def test_wrong_options(gym: None, options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(**options)

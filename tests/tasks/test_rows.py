@@ -17,12 +17,15 @@ from rlsp_async.tasks.rows import read_rows, text_field
 ROWS = [{"prompt": "a?", "answer": 1}, {"prompt": "b?", "answer": 2}]
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("a.json", json.dumps(ROWS, indent=1).encode()),
-    ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
-    ("a.jsonl", b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}\n'),
-    ("a.txt", b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps(ROWS, indent=1).encode()),
+        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("a.jsonl", b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}\n'),
+        ("a.txt", b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}'),
+    ],
+)
 def test_formats_of_json(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert list(read_rows(tmp_path / name)) == [(1, ROWS[0]), (2, ROWS[1])]
@@ -35,20 +38,25 @@ def test_one_object_is_one_row(tmp_path: Path) -> None:
 
 def test_csv_counts_lines_and_reads_quotes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfID,Question\r\n1,"two\nlines, here"\r\n2,short\r\n')
-    assert list(read_rows(tmp_path / "a.csv")) == [(3, {"ID": "1", "Question": "two\nlines, here"}),
-                                                   (4, {"ID": "2", "Question": "short"})]
+    assert list(read_rows(tmp_path / "a.csv")) == [
+        (3, {"ID": "1", "Question": "two\nlines, here"}),
+        (4, {"ID": "2", "Question": "short"}),
+    ]
 
 
-@pytest.mark.parametrize(("name", "content", "sentence"), [
-    ("bad.csv", b"a,b\n1\n", "bad.csv:2: has not as many cells as the first line names"),
-    ("bad.csv", b"a,b\n1,2,3\n", "bad.csv:2: has not as many cells"),
-    ("bad.csv", b"a,b\n\xff,2\n", "bad.csv: is not UTF-8"),
-    ("bad.csv", b"a,b\n", "bad.csv: is empty"),
-    ("bad.json", b"[1]", "bad.json:1: is not a JSON object but int"),
-    ("bad.json", b"[{}", "bad.json: is not valid JSON"),
-    ("bad.json", b"[]", "bad.json: is empty"),
-    ("bad.json.gz", b"nothing", "bad.json.gz: cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("bad.csv", b"a,b\n1\n", "bad.csv:2: has not as many cells as the first line names"),
+        ("bad.csv", b"a,b\n1,2,3\n", "bad.csv:2: has not as many cells"),
+        ("bad.csv", b"a,b\n\xff,2\n", "bad.csv: is not UTF-8"),
+        ("bad.csv", b"a,b\n", "bad.csv: is empty"),
+        ("bad.json", b"[1]", "bad.json:1: is not a JSON object but int"),
+        ("bad.json", b"[{}", "bad.json: is not valid JSON"),
+        ("bad.json", b"[]", "bad.json: is empty"),
+        ("bad.json.gz", b"nothing", "bad.json.gz: cannot be read"),
+    ],
+)
 def test_faults_name_the_place(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -56,12 +64,22 @@ def test_faults_name_the_place(tmp_path: Path, name: str, content: bytes, senten
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize(("field", "text"), [
-    ("prompt.0.content", "2 + 2?"), ("reward.truth", "4"), ("a.b", "own name"), ("a.c", "inside"),
-])
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("prompt.0.content", "2 + 2?"),
+        ("reward.truth", "4"),
+        ("a.b", "own name"),
+        ("a.c", "inside"),
+    ],
+)
 def test_a_dot_goes_one_level_down(field: str, text: str) -> None:
-    row = {"prompt": [{"role": "user", "content": "2 + 2?"}], "reward": {"truth": 4}, "a.b": "own name",
-           "a": {"b": "not this", "c": "inside"}}
+    row = {
+        "prompt": [{"role": "user", "content": "2 + 2?"}],
+        "reward": {"truth": 4},
+        "a.b": "own name",
+        "a": {"b": "not this", "c": "inside"},
+    }
     assert text_field(row, field, "x") == text
 
 
@@ -77,12 +95,15 @@ def make(path: Path, *names: str) -> None:
         (path / name).write_text(json.dumps({"prompt": name, "answer": "1"}) + "\n")
 
 
-@pytest.mark.parametrize(("names", "found"), [
-    (["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test.jsonl"], {"train": 2, "test": 1}),
-    (["data/train-00000-of-00001-abc0123.jsonl", "README.md", "dataset_infos.json"], {"train": 1}),
-    (["train/a.jsonl", "train/b.jsonl", "validation/a.json"], {"train": 2, "validation": 1}),
-    (["main/train.jsonl", "main/test.jsonl"], {}),
-])
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test.jsonl"], {"train": 2, "test": 1}),
+        (["data/train-00000-of-00001-abc0123.jsonl", "README.md", "dataset_infos.json"], {"train": 1}),
+        (["train/a.jsonl", "train/b.jsonl", "validation/a.json"], {"train": 2, "validation": 1}),
+        (["main/train.jsonl", "main/test.jsonl"], {}),
+    ],
+)
 def test_splits_of_a_directory(tmp_path: Path, names: list[str], found: dict[str, int]) -> None:
     make(tmp_path, *names)
     assert {split: len(files) for split, files in splits(tmp_path).items()} == found

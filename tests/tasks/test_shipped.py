@@ -73,14 +73,24 @@ def test_mbpp_has_the_authors_split_and_shows_its_tests() -> None:
     task = load_task(config.Task(name="mbpp"), 0)
     assert (task.size("train"), task.size("test"), task.verifier) == (169, 257, "code")
     prompt, response = task.demonstration(0)
-    assert prompt.text.startswith("Write a function to find the shared elements from the given two lists.\nIt must pass")
+    assert prompt.text.startswith(
+        "Write a function to find the shared elements from the given two lists.\nIt must pass"
+    )
     assert prompt.answer.count("assert ") == 3 and prompt.answer in prompt.text
     assert response.startswith("```python\ndef similar_elements(") and response.endswith("\n```")
 
 
 def test_mbpp_as_published(tmp_path: Path) -> None:
-    rows = [{"task_id": 10, "text": "Write {tests}.", "code": "x", "test_list": ["assert f(1) == 2"], "test_setup_code": ""},
-            {"task_id": 11, "text": "b", "code": "x", "test_list": ["assert g()"], "test_setup_code": "import math"}]
+    rows = [
+        {
+            "task_id": 10,
+            "text": "Write {tests}.",
+            "code": "x",
+            "test_list": ["assert f(1) == 2"],
+            "test_setup_code": "",
+        },
+        {"task_id": 11, "text": "b", "code": "x", "test_list": ["assert g()"], "test_setup_code": "import math"},
+    ]
     (tmp_path / "mbpp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = load_task(config.Task(name="mbpp", options={"path_all": str(tmp_path / "mbpp.jsonl")}), 0)
     assert (task.size("train"), task.size("test")) == (1, 1)
@@ -96,5 +106,8 @@ def test_the_verifier_reads_the_tests(name: str, split: str, num: int) -> None:
     task = load_task(config.Task(name=name), 0)
     for index in range(num):
         prompt = task.prompt(split, index)
-        assert f"def {read_tests(prompt.answer, prompt.text).name}(" in prompt.text + task.demonstration(index)[1] \
-            if name == "mbpp" else read_tests(prompt.answer, prompt.text).has_check
+        assert (
+            f"def {read_tests(prompt.answer, prompt.text).name}(" in prompt.text + task.demonstration(index)[1]
+            if name == "mbpp"
+            else read_tests(prompt.answer, prompt.text).has_check
+        )

@@ -15,8 +15,11 @@ from rlsp_async.tasks.words import word_tokenizer
 from rlsp_async.verifying.math import score as grade
 from rlsp_async.verifying.ops import score
 
-ROWS = Rows("mine", Manner(template="{prompt} Box it.", system="Think.", chat=True), {
-    "train": [Item(prompt="What is 2 + 2?", answer="4", source="f:1")], "test": []})
+ROWS = Rows(
+    "mine",
+    Manner(template="{prompt} Box it.", system="Think.", chat=True),
+    {"train": [Item(prompt="What is 2 + 2?", answer="4", source="f:1")], "test": []},
+)
 TASK = ops.load(ops.Config(), 0)
 
 
@@ -34,11 +37,14 @@ def test_text_shows_problem_and_whole_response_and_stays_in_the_form_of_the_prob
     assert (child.chat, child.system, child.task, child.answer) == (True, "Think.", "mine", "1")
 
 
-@pytest.mark.parametrize(("status", "right", "wrong"), [
-    ("correct", ["1", "1.0", "+1", "1.00"], ["-1", "-0.5", "0"]),
-    ("wrong", ["-0.5", "-.5", "-\\frac{1}{2}", "-1/2"], ["0.5", "-1", "1"]),
-    ("unparsable", ["-1", "-1.0"], ["1", "-0.5"]),
-])
+@pytest.mark.parametrize(
+    ("status", "right", "wrong"),
+    [
+        ("correct", ["1", "1.0", "+1", "1.00"], ["-1", "-0.5", "0"]),
+        ("wrong", ["-0.5", "-.5", "-\\frac{1}{2}", "-1/2"], ["0.5", "-1", "1"]),
+        ("unparsable", ["-1", "-1.0"], ["1", "-0.5"]),
+    ],
+)
 def test_ratings_are_graded_as_numbers(status: str, right: list[str], wrong: list[str]):
     child = rated(status)
     for text in right:
@@ -85,16 +91,26 @@ def test_row_is_read_where_the_verifier_reads_it():
     assert not is_check("1 2 -> 3 <think>")
 
 
-@pytest.mark.parametrize(("response", "answer", "status", "steps"), [
-    ("1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> ok", "ok", "correct", 1), ("</think> x", "ok", "wrong", 0),
-    ("</think> x", "x", "correct", 0), ("</think> * * +", "ok", "unparsable", 0), ("ok", "ok", "unparsable", 1),
-    ("</think> ok x", "ok", "unparsable", 0), ("</think>", "x", "unparsable", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("response", "answer", "status", "steps"),
+    [
+        ("1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> ok", "ok", "correct", 1),
+        ("</think> x", "ok", "wrong", 0),
+        ("</think> x", "x", "correct", 0),
+        ("</think> * * +", "ok", "unparsable", 0),
+        ("ok", "ok", "unparsable", 1),
+        ("</think> ok x", "ok", "unparsable", 0),
+        ("</think>", "x", "unparsable", 0),
+    ],
+)
 def test_verdicts_on_verifications(response: str, answer: str, status: str, steps: float):
     verdict = score("1 1 3 4 -> 7 : 1 * 1 * 3 + 4 check <think>", response, answer)
     assert verdict.status == status
-    assert verdict.parts == {"correct": float(status == "correct"), "format": float(status != "unparsable"),
-                             "search_steps": steps}
+    assert verdict.parts == {
+        "correct": float(status == "correct"),
+        "format": float(status != "unparsable"),
+        "search_steps": steps,
+    }
 
 
 def test_shown_rows_are_right_half_of_the_time_and_so_are_guesses():
@@ -131,5 +147,6 @@ def test_held_out_problems_can_be_put_for_verification():
     assert all(is_check(prompt.text) for prompt in prompts)
     assert 60 < sum(prompt.answer == "ok" for prompt in prompts) < 140
     assert [p.text.partition(" : ")[0] for p in prompts[:9]] == [
-        TASK.prompt("test", index).text.removesuffix(" <think>") for index in range(9)]
+        TASK.prompt("test", index).text.removesuffix(" <think>") for index in range(9)
+    ]
     assert prompts[5] == task.prompt("test", 5)

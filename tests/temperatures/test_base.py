@@ -58,12 +58,19 @@ def test_random_meets_every_temperature_and_depends_on_the_seed():
     assert draws != [load("random", seed=4, grid=grid).draw(at) for at in range(300)]
 
 
-@pytest.mark.parametrize(("name", "options", "what"), [
-    ("bstra", {}, "did you mean 'bstar'"), ("bstar", {"grid": []}, "grid must hold"),
-    ("random", {"grid": [1.0, 1.0]}, "grid must hold"), ("bstar", {"discount": 0.0}, "discount above 0"),
-    ("linear", {"ramp": 0}, "ramp at least 1"), ("entropy", {"low": 2.0}, "at most high"),
-    ("constant", {"temperature": -1.0}, "at least 0"), ("bstar", {"arms": [1.0]}, "unknown key 'arms'"),
-])
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("bstra", {}, "did you mean 'bstar'"),
+        ("bstar", {"grid": []}, "grid must hold"),
+        ("random", {"grid": [1.0, 1.0]}, "grid must hold"),
+        ("bstar", {"discount": 0.0}, "discount above 0"),
+        ("linear", {"ramp": 0}, "ramp at least 1"),
+        ("entropy", {"low": 2.0}, "at most high"),
+        ("constant", {"temperature": -1.0}, "at least 0"),
+        ("bstar", {"arms": [1.0]}, "unknown key 'arms'"),
+    ],
+)
 def test_what_cannot_be_is_refused(name, options, what):
     with pytest.raises(ConfigError, match=what):
         load(name, **options)

@@ -9,15 +9,18 @@ from rlsp_async.temperatures import bstar
 from tests.temperatures.given import judged
 
 
-@pytest.mark.parametrize(("texts", "correct", "target", "score"), [
-    ("abcd", (1, 1, 0, 0), 4, 0.5 * 0.5),
-    ("abcd", (1, 1, 1, 1), 4, 1.0),
-    ("abcd", (1, 1, 1, 0), 2, 0.75),  # enough are enough: only their share counts
-    ("aabb", (1, 1, 0, 0), 2, 0.5 * 0.5),  # copies are one
-    ("aaaa", (1, 1, 1, 1), 4, 0.25),
-    ("abcd", (0, 0, 0, 0), 4, 0.0),
-    ("", (), 4, 0.0),
-])
+@pytest.mark.parametrize(
+    ("texts", "correct", "target", "score"),
+    [
+        ("abcd", (1, 1, 0, 0), 4, 0.5 * 0.5),
+        ("abcd", (1, 1, 1, 1), 4, 1.0),
+        ("abcd", (1, 1, 1, 0), 2, 0.75),  # enough are enough: only their share counts
+        ("aabb", (1, 1, 0, 0), 2, 0.5 * 0.5),  # copies are one
+        ("aaaa", (1, 1, 1, 1), 4, 0.25),
+        ("abcd", (0, 0, 0, 0), 4, 0.0),
+        ("", (), 4, 0.0),
+    ],
+)
 def test_balance_by_hand(texts, correct, target, score):
     assert bstar.balance(list(texts), [bool(right) for right in correct], target) == score
 

@@ -33,15 +33,15 @@ ATTACKS = {
     "a text that equals everything": "class Yes(str):\n    __eq__ = lambda *_: True\ndef f(x): return Yes('a')",
     "a base that lies": "class Yes(str):\n    __class__ = bool\n    __bool__ = __eq__ = lambda *_: True\ndef f(x): return Yes()",
     "patched builtins": "import builtins\nbuiltins.AssertionError = builtins.isinstance = lambda *_: True\n"
-                        "builtins.type = lambda *_: str\ndef f(x): return 1",
+    "builtins.type = lambda *_: str\ndef f(x): return 1",
     "patched encoder": "import msgspec, rlsp_async.verifying.codedata as d\nd.pack = lambda *_: True\n"
-                       "msgspec.msgpack.encode = lambda *_: b'\\xc3'\ndef f(x): return 1",
+    "msgspec.msgpack.encode = lambda *_: b'\\xc3'\ndef f(x): return 1",
     "patched judge": "import sys\nfor m in list(sys.modules.values()):\n    if 'verifying' in getattr(m, '__name__', ''):\n"
-                     "        m.judged = m.run_source = m.score = lambda *_: True\ndef f(x): return 1",
+    "        m.judged = m.run_source = m.score = lambda *_: True\ndef f(x): return 1",
     "its own check": "def check(c): pass\nassert_ = f = lambda x: None\ndef f(x): return None",
     "reads the stack": SEEK + "def f(x):\n    frame, seen = sys._getframe(), []\n    while frame:\n"
-                              "        seen += [frame.f_locals, frame.f_globals]\n        frame = frame.f_back\n"
-                              "    return fitting(seen, x)",
+    "        seen += [frame.f_locals, frame.f_globals]\n        frame = frame.f_back\n"
+    "    return fitting(seen, x)",
     "reads all objects": SEEK + "def f(x): return fitting(gc.get_objects(), x)",
     "reads a file": "def f(x): return open('FILE').read() + '!' * (x - 1)",
     "reads a file at import": "GOLD = open('FILE').read()\ndef f(x): return GOLD + '!' * (x - 1)",
@@ -49,12 +49,12 @@ ATTACKS = {
     "reads its parent by ptrace": "import ctypes, os\ndef f(x):\n    assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
     "lists a directory": "import os\ndef f(x): return os.listdir('/')",
     "forges results": "import os, struct, msgspec\nfor text in ('', 'the secret', 'x'):\n"
-                      "    body = msgspec.msgpack.encode(['value', text])\n"
-                      "    os.write(3, struct.pack('<I', len(body)) + body)\ndef f(x): return 1",
+    "    body = msgspec.msgpack.encode(['value', text])\n"
+    "    os.write(3, struct.pack('<I', len(body)) + body)\ndef f(x): return 1",
     "forges verdicts": "import os, struct, msgspec\nfrom rlsp_async.messages import Verdict\n"
-                       "body = msgspec.msgpack.encode(Verdict(status='correct', parts={'correct': 1.0}))\n"
-                       "for n in range(64):\n    try: os.write(n, struct.pack('<I', len(body)) + body)\n"
-                       "    except OSError: pass\ndef f(x): return 1",
+    "body = msgspec.msgpack.encode(Verdict(status='correct', parts={'correct': 1.0}))\n"
+    "for n in range(64):\n    try: os.write(n, struct.pack('<I', len(body)) + body)\n"
+    "    except OSError: pass\ndef f(x): return 1",
     "rubbish on the channel": "import os\nos.write(3, b'\\xff' * 5000)\ndef f(x): return 1",
     "loop": "def f(x):\n    while True: pass",
     "loop that catches": "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",

@@ -8,19 +8,35 @@ from rlsp_async.verifying.verifier import load_verifier
 SCORE = load_verifier("abstain").judge
 
 
-@pytest.mark.parametrize("response", [
-    "<answer>I don't know</answer>", "<answer>I don\u2019t know.</answer>", "\\boxed{\\text{unknown}}",
-    "The answer is unknown.", "I thought of 42 first.\nI do not know.", "#### cannot be determined", "IDK"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        "<answer>I don't know</answer>",
+        "<answer>I don\u2019t know.</answer>",
+        "\\boxed{\\text{unknown}}",
+        "The answer is unknown.",
+        "I thought of 42 first.\nI do not know.",
+        "#### cannot be determined",
+        "IDK",
+    ],
+)
 def test_an_abstention_is_neither_right_nor_worthless(response: str) -> None:
     verdict = SCORE("", response, "42")
     assert (verdict.status, verdict.parts) == ("wrong", {"correct": 0.0, "format": 1.0, "abstained": 1.0, "score": 0.2})
 
 
-@pytest.mark.parametrize(("response", "status", "value"), [
-    ("<answer>42</answer>", "correct", 1.0), ("<answer>43</answer>", "wrong", 0.0), ("", "unparsable", 0.0),
-    ("I don't know whether I am right, but \\boxed{42}", "correct", 1.0), ("unknownish\n\\boxed{43}", "wrong", 0.0),
-    ("I don't know. Then I did the sum: 40 + 2.\nThe answer is 42.", "correct", 1.0),
-    ("<think>I don't know</think> \\boxed{42}", "correct", 1.0)])
+@pytest.mark.parametrize(
+    ("response", "status", "value"),
+    [
+        ("<answer>42</answer>", "correct", 1.0),
+        ("<answer>43</answer>", "wrong", 0.0),
+        ("", "unparsable", 0.0),
+        ("I don't know whether I am right, but \\boxed{42}", "correct", 1.0),
+        ("unknownish\n\\boxed{43}", "wrong", 0.0),
+        ("I don't know. Then I did the sum: 40 + 2.\nThe answer is 42.", "correct", 1.0),
+        ("<think>I don't know</think> \\boxed{42}", "correct", 1.0),
+    ],
+)
 def test_doubts_on_the_way_are_no_abstention(response: str, status: str, value: float) -> None:
     verdict = SCORE("", response, "42")
     assert verdict.status == status

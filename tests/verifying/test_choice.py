@@ -10,12 +10,35 @@ LETTERS = load_verifier("choice")
 WORDS = load_verifier("choice", {"labels": ["yes", "no", "maybe"]})
 
 
-@pytest.mark.parametrize("response", [
-    "<answer>B</answer>", "<answer>(B)</answer>", "<answer> B) blue </answer>", "\\boxed{B}", "\\boxed{\\text{(B)}}",
-    "The answer is B.", "The answer is (B) because of Rayleigh.", "the answer is **B**", "#### B", "B", "B.", "(B)",
-    "b", "I think of A) first.\n\nFinal choice: option B", "**B) blue**", "The answer is blue.", "<answer>Blue</answer>",
-    "A) is wrong, C. is wrong.\nB) is what remains", "<think>The answer is C</think> (B)", "Answer: B", "Option B",
-    "It could be (A), no: (B)", "The answer is B, blue.", "Answer: $B$"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        "<answer>B</answer>",
+        "<answer>(B)</answer>",
+        "<answer> B) blue </answer>",
+        "\\boxed{B}",
+        "\\boxed{\\text{(B)}}",
+        "The answer is B.",
+        "The answer is (B) because of Rayleigh.",
+        "the answer is **B**",
+        "#### B",
+        "B",
+        "B.",
+        "(B)",
+        "b",
+        "I think of A) first.\n\nFinal choice: option B",
+        "**B) blue**",
+        "The answer is blue.",
+        "<answer>Blue</answer>",
+        "A) is wrong, C. is wrong.\nB) is what remains",
+        "<think>The answer is C</think> (B)",
+        "Answer: B",
+        "Option B",
+        "It could be (A), no: (B)",
+        "The answer is B, blue.",
+        "Answer: $B$",
+    ],
+)
 def test_what_commits_to_b(response: str) -> None:
     verdict = LETTERS.judge(PROMPT, response, "B")
     assert (verdict.status, verdict.extracted) == ("correct", "B")
@@ -23,22 +46,47 @@ def test_what_commits_to_b(response: str) -> None:
     assert LETTERS.judge(PROMPT, response, "blue").status == "correct"
 
 
-@pytest.mark.parametrize("response", ["", "I do not know.", "A sky is a thing.", "Better ask a physicist. I am A Person.",
-                                      "<answer>purple</answer>", "The answer is a colour"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        "",
+        "I do not know.",
+        "A sky is a thing.",
+        "Better ask a physicist. I am A Person.",
+        "<answer>purple</answer>",
+        "The answer is a colour",
+    ],
+)
 def test_what_commits_to_nothing(response: str) -> None:
     assert LETTERS.judge(PROMPT, response, "A").status == "unparsable"
 
 
-@pytest.mark.parametrize(("response", "status"), [
-    ("<answer>A and C</answer>", "correct"), ("The answer is C, A.", "correct"), ("\\boxed{AC}", "correct"),
-    ("<answer>A</answer>", "wrong"), ("<answer>A, B, C</answer>", "wrong")])
+@pytest.mark.parametrize(
+    ("response", "status"),
+    [
+        ("<answer>A and C</answer>", "correct"),
+        ("The answer is C, A.", "correct"),
+        ("\\boxed{AC}", "correct"),
+        ("<answer>A</answer>", "wrong"),
+        ("<answer>A, B, C</answer>", "wrong"),
+    ],
+)
 def test_several_labels_are_a_set(response: str, status: str) -> None:
     assert LETTERS.judge("Which two?", response, "A, C").status == status
 
 
-@pytest.mark.parametrize(("response", "extracted"), [
-    ("Yes, it is.", "yes"), ("<answer>No</answer>", "no"), ("First I said no. Then: yes", "yes"), ("YES", "yes"),
-    ("The answer is maybe.", "maybe"), ("I know nothing", ""), ("yesterday", "")])
+@pytest.mark.parametrize(
+    ("response", "extracted"),
+    [
+        ("Yes, it is.", "yes"),
+        ("<answer>No</answer>", "no"),
+        ("First I said no. Then: yes", "yes"),
+        ("YES", "yes"),
+        ("The answer is maybe.", "maybe"),
+        ("I know nothing", ""),
+        ("yesterday", ""),
+    ],
+)
 def test_labels_may_be_words(response: str, extracted: str) -> None:
     verdict = WORDS.judge("Is it?", response, "yes")
     assert verdict.extracted == extracted

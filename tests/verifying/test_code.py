@@ -20,16 +20,20 @@ from rlsp_async.verifying.verifier import load_verifier
 from tests.verifying import attacks
 
 HUMANEVAL = 'from typing import List\n\ndef helper(x):\n    return x + 1\n\ndef add(numbers: List[int]) -> int:\n    """Sum."""\n'
-CHECK = "def check(candidate):\n    for n in range(3):\n        assert candidate([n, 1]) == helper(n)\n" \
-        "    assert abs(candidate([0.1, 0.2]) - 0.3) < 1e-9\n"
+CHECK = (
+    "def check(candidate):\n    for n in range(3):\n        assert candidate([n, 1]) == helper(n)\n"
+    "    assert abs(candidate([0.1, 0.2]) - 0.3) < 1e-9\n"
+)
 MBPP = "assert pairs([3, 1]) == [(1, 3)]\nassert set(pairs([])) == set()"
 
 
 def make(deadline_s: float = 20.0, **options: object) -> VerifierPool:
     cfg = config.RunConfig(
-        name="r", stages={"s": config.Stage()}, task=config.Task(verifier="code", verifier_options=options),
+        name="r",
+        stages={"s": config.Stage()},
+        task=config.Task(verifier="code", verifier_options=options),
         verifier=config.Verifier(processes=2, deadline_s=deadline_s, memory_mb=512),
-    )  # fmt: skip
+    )
     return VerifierPool(cfg, "verifier-0")
 
 
@@ -45,23 +49,32 @@ async def test_both_formats() -> None:
     alone = "```python\nN = 1\ndef add(numbers: List[int]):\n    return helper(sum(numbers)) - N\n```<|end|>"
     right = "def pairs(a):\n    return [(min(a), max(a))] if a else []"
     cases = [
-        (HUMANEVAL, "    return sum(numbers)\n", CHECK, "correct"), (HUMANEVAL, "    return 3\n", CHECK, "wrong"),
+        (HUMANEVAL, "    return sum(numbers)\n", CHECK, "correct"),
+        (HUMANEVAL, "    return 3\n", CHECK, "wrong"),
         (HUMANEVAL, fenced, CHECK, "correct"),
         (HUMANEVAL, "    return sum(numbers)\n\nThat is all: the sum.\ndef", CHECK, "correct"),
         (HUMANEVAL, "```\n    return helper(sum(numbers)) - 1\n```", CHECK, "correct"),
-        (chat, alone, CHECK, "correct"), (chat_too, alone, CHECK, "correct"),
-        (HUMANEVAL, "the sum", CHECK, "unparsable"), (HUMANEVAL, "", CHECK, "unparsable"),
-        ("Pairs?", right, MBPP, "correct"), ("Pairs?", f"```py\n{right}\n```\n```\nprint(1)\n```", MBPP, "correct"),
+        (chat, alone, CHECK, "correct"),
+        (chat_too, alone, CHECK, "correct"),
+        (HUMANEVAL, "the sum", CHECK, "unparsable"),
+        (HUMANEVAL, "", CHECK, "unparsable"),
+        ("Pairs?", right, MBPP, "correct"),
+        ("Pairs?", f"```py\n{right}\n```\n```\nprint(1)\n```", MBPP, "correct"),
         ("Pairs?", f"Of course:\n\nNONE = []\n{right}\n\nThis takes both ends of a.", MBPP, "correct"),
-        ("Pairs?", "def pairs(a): return []", MBPP, "wrong"), ("Pairs?", "def pair(a): return []", MBPP, "unparsable"),
+        ("Pairs?", "def pairs(a): return []", MBPP, "wrong"),
+        ("Pairs?", "def pair(a): return []", MBPP, "unparsable"),
         ("Pairs?", f"{right}\nprint('noise ' * 100000)\nif __name__ == '__main__':\n    input()", MBPP, "correct"),
         ("", "def f(x):\n    return x", '{"test": "assert f(1) == 1", "entry_point": "f"}', "correct"),
-        ("", "def f(x):\n    raise ValueError('n')",
-         "try:\n    f(1)\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'n'", "correct"),
+        (
+            "",
+            "def f(x):\n    raise ValueError('n')",
+            "try:\n    f(1)\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'n'",
+            "correct",
+        ),
         ("", "import re\ndef f(x):\n    return re.match('a', x)", "assert f('a')\nassert not f('b')", "correct"),
         ("", "def sum(a, b):\n    return a + b", "assert sum(1, 2) == 3", "correct"),
         ("", "def f():\n    yield from (1, 2)", "assert list(f()) == [1, 2]", "correct"),
-    ]  # fmt: skip
+    ]
     async with make() as pool:
         verdicts = await ask(pool, *(case[:3] for case in cases))
     for case, verdict in zip(cases, verdicts, strict=True):
@@ -101,11 +114,17 @@ async def test_sleep_is_a_timeout() -> None:
         assert [v.status for v in await ask(pool, sleeps)] == ["timeout"]
 
 
-@pytest.mark.parametrize(("answer", "detail"), [
-    ("assert f(1) ==", "no Python"), ("f(1)", "no assert"), ("assert 1 == 1", "name no function"),
-    ("assert f(nothing) == 1", "name 'nothing' is not defined"), ("assert True or f(1)", "call no function"),
-    ('{"entry_point": "f"}', 'no JSON object with "test"'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        ("assert f(1) ==", "no Python"),
+        ("f(1)", "no assert"),
+        ("assert 1 == 1", "name no function"),
+        ("assert f(nothing) == 1", "name 'nothing' is not defined"),
+        ("assert True or f(1)", "call no function"),
+        ('{"entry_point": "f"}', 'no JSON object with "test"'),
+    ],
+)
 async def test_tests_that_are_none_are_an_error(answer: str, detail: str) -> None:
     code = load_verifier("code")
     code.prepare(512)
@@ -120,10 +139,30 @@ def test_options_are_checked() -> None:
         load_verifier("code", {"cpu_s": 0})
 
 
-@pytest.mark.parametrize("value", [
-    None, True, 1, -(1 << 63), 1 << 63, 1 << 5000, 0.5, float("inf"), 1j, "x\u00e9\0", b"\xff", [], [1, [2]], (), (1, (2,)),
-    {1, "a"}, frozenset({(1, 2)}), {(1, 2): {"a": [None]}}, range(1, 9, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        1,
+        -(1 << 63),
+        1 << 63,
+        1 << 5000,
+        0.5,
+        float("inf"),
+        1j,
+        "x\u00e9\0",
+        b"\xff",
+        [],
+        [1, [2]],
+        (),
+        (1, (2,)),
+        {1, "a"},
+        frozenset({(1, 2)}),
+        {(1, 2): {"a": [None]}},
+        range(1, 9, 3),
+    ],
+)
 def test_data_comes_back_as_it_went(value: object) -> None:
     back = unpack(pack(value))
     assert back == value

@@ -20,14 +20,23 @@ def test_everything_holds_here() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_sockets_may_be_left_and_nothing_else() -> None:
-    assert confine.holds(network=True) == {"no network": False, "no writing": True, "no processes": True,
-                                           "no signals": True}  # fmt: skip
+    assert confine.holds(network=True) == {
+        "no network": False,
+        "no writing": True,
+        "no processes": True,
+        "no signals": True,
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_files_may_be_closed_too() -> None:
-    assert confine.holds(files=False) == {"no network": True, "no writing": True, "no reading": True,
-                                          "no processes": True, "no signals": True}  # fmt: skip
+    assert confine.holds(files=False) == {
+        "no network": True,
+        "no writing": True,
+        "no reading": True,
+        "no processes": True,
+        "no signals": True,
+    }
 
 
 def test_cpu_time_is_limited() -> None:

@@ -16,14 +16,31 @@ from rlsp_async.verifying.countdown import Unreadable, evaluate, score
 GOLD = "30 93 100 -> 23"
 
 
-@pytest.mark.parametrize(("expression", "status"), [
-    ("93 + (30 - 100)", "correct"), ("93 + 30 - 100 = 23", "correct"), ("30-(100-93)", "correct"),
-    ("\\left(93 + 30\\right) - 100", "correct"), ("-100 + 93 + 30", "correct"), ("30 + 93 \u2212 100", "correct"),
-    ("93 + 30 + 100", "wrong"), ("23", "wrong"), ("93 - 70", "wrong"), ("93 + 30 - 100 + 30 - 30", "wrong"),
-    ("93 / (30 - 30) + 100", "wrong"), ("30 93 100", "unparsable"), ("93 ** 30", "unparsable"), ("(93", "unparsable"),
-    ("__import__('os').system('true')", "unparsable"), ("9" * 400, "unparsable"), ("1e9", "unparsable"),
-    ("(" * 50 + "1" + ")" * 50, "unparsable"), ("-" * 60 + "1", "unparsable"), ("1+" * 200 + "1", "unparsable"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("expression", "status"),
+    [
+        ("93 + (30 - 100)", "correct"),
+        ("93 + 30 - 100 = 23", "correct"),
+        ("30-(100-93)", "correct"),
+        ("\\left(93 + 30\\right) - 100", "correct"),
+        ("-100 + 93 + 30", "correct"),
+        ("30 + 93 \u2212 100", "correct"),
+        ("93 + 30 + 100", "wrong"),
+        ("23", "wrong"),
+        ("93 - 70", "wrong"),
+        ("93 + 30 - 100 + 30 - 30", "wrong"),
+        ("93 / (30 - 30) + 100", "wrong"),
+        ("30 93 100", "unparsable"),
+        ("93 ** 30", "unparsable"),
+        ("(93", "unparsable"),
+        ("__import__('os').system('true')", "unparsable"),
+        ("9" * 400, "unparsable"),
+        ("1e9", "unparsable"),
+        ("(" * 50 + "1" + ")" * 50, "unparsable"),
+        ("-" * 60 + "1", "unparsable"),
+        ("1+" * 200 + "1", "unparsable"),
+    ],
+)
 def test_verdicts(expression: str, status: str) -> None:
     assert score("", f"so <answer>{expression}</answer>", GOLD).status == status
     assert score("", f"so \\boxed{{{expression}}}", GOLD).status == status
@@ -41,7 +58,8 @@ def test_no_answer_and_unusable_reference() -> None:
 
 EXPRESSIONS = st.recursive(
     st.integers(0, 999).map(str),
-    lambda e: st.one_of(st.tuples(e, st.sampled_from("+-*/"), e).map(" ".join), e.map("({})".format)), max_leaves=8,
+    lambda e: st.one_of(st.tuples(e, st.sampled_from("+-*/"), e).map(" ".join), e.map("({})".format)),
+    max_leaves=8,
 )
 
 

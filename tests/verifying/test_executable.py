@@ -24,9 +24,11 @@ PROGRAM = [sys.executable, "-I", "-S", str(Path(__file__).with_name("program.py"
 def make(deadline_s: float = 20.0, command: list[str] = PROGRAM) -> VerifierPool:
     options = {"command": command, "env": {"MARK": "1"}}
     cfg = config.RunConfig(
-        name="r", stages={"s": config.Stage()}, task=config.Task(verifier="executable", verifier_options=options),
+        name="r",
+        stages={"s": config.Stage()},
+        task=config.Task(verifier="executable", verifier_options=options),
         verifier=config.Verifier(processes=1, deadline_s=deadline_s),
-    )  # fmt: skip
+    )
     return VerifierPool(cfg, "verifier-0")
 
 
@@ -39,7 +41,8 @@ async def test_what_it_says_counts() -> None:
     async with make() as pool:
         assert (pool.lane, pool.holds) == ("program", {})
         yes, no, style, unparsable, error, environment, prompt = await ask(
-            pool, "yes", "no", "style", "unparsable", "error", "environment", "prompt")  # fmt: skip
+            pool, "yes", "no", "style", "unparsable", "error", "environment", "prompt"
+        )
     assert (yes.status, yes.verifier) == ("correct", "executable/1")
     assert yes.parts.items() >= {"correct": 1.0, "format": 1.0, "score": 1.0}.items()
     assert (no.status, no.parts["correct"]) == ("wrong", 0.0)
@@ -52,9 +55,16 @@ async def test_what_it_says_counts() -> None:
 
 
 async def test_one_process_until_it_errs_and_then_a_new_one() -> None:
-    faults = {"die": "has ended with exit code 3", "rubbish": "wrote no verdict but b'no JSON", "old id": "answered id",
-              "long": "wrote no verdict", "no score": "neither", "score nan": "no verdict", "score text": "no verdict",
-              "timeout": "no verdict"}  # fmt: skip
+    faults = {
+        "die": "has ended with exit code 3",
+        "rubbish": "wrote no verdict but b'no JSON",
+        "old id": "answered id",
+        "long": "wrote no verdict",
+        "no score": "neither",
+        "score nan": "no verdict",
+        "score text": "no verdict",
+        "timeout": "no verdict",
+    }
     responses = [text for fault in faults for text in ("pid", "pid", fault, "yes")]
     async with make() as pool:
         verdicts = await ask(pool, *responses)
@@ -120,18 +130,33 @@ async def test_a_program_that_cannot_run_is_an_error(tmp_path: Path) -> None:
         assert (await ask(pool, "yes"))[0].detail.endswith("cannot be started: Exec format error")
 
 
-@pytest.mark.parametrize(("options", "text"), [
-    ({"command": ["./nowhere", "--x"]}, "no program './nowhere', or it is not executable"),
-    ({"command": []}, "command must name a program"), ({}, "missing required field `command`"),
-    ({"command": "check"}, "Expected `array`, got `str`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"command": ["./nowhere", "--x"]}, "no program './nowhere', or it is not executable"),
+        ({"command": []}, "command must name a program"),
+        ({}, "missing required field `command`"),
+        ({"command": "check"}, "Expected `array`, got `str`"),
+    ],
+)
 def test_wrong_options(options: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         load_verifier("executable", options)
 
 
-@pytest.mark.parametrize("line", [b"", b"{}\n", b"[1]\n", b'{"id": 8, "score": 1}', b'{"id": 7, "status": "right"}',
-                                  b'{"id": 7, "score": true}', b"\xff\n", b'{"id": 7, "score": 1e999}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}\n",
+        b"[1]\n",
+        b'{"id": 8, "score": 1}',
+        b'{"id": 7, "status": "right"}',
+        b'{"id": 7, "score": true}',
+        b"\xff\n",
+        b'{"id": 7, "score": 1e999}',
+    ],
+)
 def test_lines_that_are_no_verdict(line: bytes) -> None:
     with pytest.raises(EngineError):
         verdict_of(line, 7)

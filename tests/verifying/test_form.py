@@ -133,11 +133,25 @@ def test_every_gold_is_itself(gold: str) -> None:
     assert score("", f"The answer is ${gold}$.", gold).status == "correct"
 
 
-@pytest.mark.parametrize(("text", "kind"), [
-    ("3", "scalar"), ("1, 2", "list"), ("(1, 2)", "tuple"), ("(1, 2]", "interval"), ("(1,\\infty)", "interval"),
-    ("\\{1, 2\\}", "set"), ("x=3", "relation"), ("1<x<2", "interval"), ("(1,2]\\cup[3,4)", "union"), ("x=1 or x=2", "list"),
-    ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "matrix"), ("[[1,2],[3,4]]", "matrix"), ("1,234", "scalar"), ("(x+1)(x-1)", "scalar"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("3", "scalar"),
+        ("1, 2", "list"),
+        ("(1, 2)", "tuple"),
+        ("(1, 2]", "interval"),
+        ("(1,\\infty)", "interval"),
+        ("\\{1, 2\\}", "set"),
+        ("x=3", "relation"),
+        ("1<x<2", "interval"),
+        ("(1,2]\\cup[3,4)", "union"),
+        ("x=1 or x=2", "list"),
+        ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "matrix"),
+        ("[[1,2],[3,4]]", "matrix"),
+        ("1,234", "scalar"),
+        ("(x+1)(x-1)", "scalar"),
+    ],
+)
 def test_shapes(text: str, kind: str) -> None:
     assert shape_of(plain(text)).kind == kind
 

@@ -17,13 +17,18 @@ def test_every_rule_holds() -> None:
     assert parts(GOOD) == ("correct", 1.0, "")
 
 
-@pytest.mark.parametrize(("response", "share", "why"), [
-    ("<answer>4</answer><think>x</think>", 0.75, "do not follow each other as think, answer"),
-    ("<think>x</think> so <answer>4</answer>", 0.75, "text outside the tags"),
-    ("<think>x</think><answer> </answer>", 0.75, "<answer> stands 1 times"),
-    ("<think>x</think>", 0.5, "<answer> stands 0 times"),
-    ("<think>x</think><answer>4</answer><answer>5</answer>", 0.5, "<answer> stands 2 times"),
-    ("<think>x<answer>4</answer>", 0.25, "<think> stands 1 times"), ("4", 0.0, "<think> stands 0 times")])
+@pytest.mark.parametrize(
+    ("response", "share", "why"),
+    [
+        ("<answer>4</answer><think>x</think>", 0.75, "do not follow each other as think, answer"),
+        ("<think>x</think> so <answer>4</answer>", 0.75, "text outside the tags"),
+        ("<think>x</think><answer> </answer>", 0.75, "<answer> stands 1 times"),
+        ("<think>x</think>", 0.5, "<answer> stands 0 times"),
+        ("<think>x</think><answer>4</answer><answer>5</answer>", 0.5, "<answer> stands 2 times"),
+        ("<think>x<answer>4</answer>", 0.25, "<think> stands 1 times"),
+        ("4", 0.0, "<think> stands 0 times"),
+    ],
+)
 def test_each_broken_rule_costs_its_share(response: str, share: float, why: str) -> None:
     status, found, detail = parts(response)
     assert (status, found) == ("wrong", share)
@@ -51,10 +56,17 @@ def test_around_another_verifier() -> None:
     assert (verdict.status, verdict.parts) == ("wrong", {"correct": 0.0, "format": 0.0})
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({"tags": ["a b"]}, "tags must be different names"), ({"tags": ["a", "a"]}, "tags must be different names"),
-    ({"tags": []}, "there is no rule"), ({"pattern": "("}, "is no regular expression"),
-    ({"inner": "tests.verifying.own_verifier"}, "runs in the network lane"), ({"inner": "maths"}, "did you mean 'math'")])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tags": ["a b"]}, "tags must be different names"),
+        ({"tags": ["a", "a"]}, "tags must be different names"),
+        ({"tags": []}, "there is no rule"),
+        ({"pattern": "("}, "is no regular expression"),
+        ({"inner": "tests.verifying.own_verifier"}, "runs in the network lane"),
+        ({"inner": "maths"}, "did you mean 'math'"),
+    ],
+)
 def test_bad_options(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_verifier("format", options)

@@ -94,6 +94,7 @@ def raw(data: bytes, pause_s: float = 0.0, times: int = 1) -> Play:
             handler.wfile.write(data)
             time.sleep(pause_s)
         handler.close_connection = True
+
     return play
 
 
@@ -154,6 +155,7 @@ def test_correctness_is_the_judges_own() -> None:
 
 def test_gold_answers_are_correct_and_others_wrong() -> None:
     """With a judge that compares what stands in the fences."""
+
     def compare(handler: Handler) -> None:
         text = handler.server.seen[-1][2]["messages"][1]["content"]
         reference, response = (text.split(f"<<< {name} ")[1].splitlines()[1] for name in ("REFERENCE", "RESPONSE"))
@@ -197,9 +199,24 @@ def test_an_injection_stays_inside_its_fence() -> None:
 # --- failing -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", [
-    fails(429), fails(429, Retry_After="0.2"), fails(500), fails(503), fails(408), says("no idea"), says(""), raw(b""), raw(HEAD + b"{"),
-    raw(b"rubbish\r\n\r\n"), fails(200, b"<html>"), fails(200, b"[" * 5000), fails(200, b'{"choices": []}')])
+@pytest.mark.parametrize(
+    "first",
+    [
+        fails(429),
+        fails(429, Retry_After="0.2"),
+        fails(500),
+        fails(503),
+        fails(408),
+        says("no idea"),
+        says(""),
+        raw(b""),
+        raw(HEAD + b"{"),
+        raw(b"rubbish\r\n\r\n"),
+        fails(200, b"<html>"),
+        fails(200, b"[" * 5000),
+        fails(200, b'{"choices": []}'),
+    ],
+)
 def test_trouble_that_passes_is_tried_again(first: Play) -> None:
     with serving(first, GOOD) as server:
         assert judge(server).parts["judge"] == 0.75
@@ -217,15 +234,27 @@ def test_a_slow_request_is_given_up_and_tried_again() -> None:
         assert len(server.seen) == 2
 
 
-@pytest.mark.parametrize(("play", "tries", "why"), [
-    (fails(401, b"no such key sk-123"), 1, "status 401: no such key [key] (tries: 1)"), (fails(404), 1, "status 404"),
-    (fails(302, Location="http://127.0.0.1:9/"), 1, "status 302"), (fails(400, b"too long"), 1, "status 400: too long"),
-    (fails(200, b"x" * (2 << 20)), 1, "more than 1048576 bytes"), (fails(500), 3, "status 500: busy (tries: 3)"),
-    (says('{"score": 7}'), 3, "no score in"), (raw(b""), 3, "(tries: 3)"), (fails(429, Retry_After="60"), 1, "status 429"),
-    (raw(HEAD, 0.1, 30), 1, "no answer in time"), (raw(b"HTTP/1.1 100 Continue\r\n\r\n", 0.1, 30), 1, "no answer in time"),
-    (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n" + b"x" * (2 << 20)), 1, "more than"),
-    (raw(b"X", 0.1, 30), 1, "no answer in time")])
-def test_a_judge_that_fails_is_an_error_and_never_a_reward(monkeypatch: pytest.MonkeyPatch, play: Play, tries: int, why: str) -> None:
+@pytest.mark.parametrize(
+    ("play", "tries", "why"),
+    [
+        (fails(401, b"no such key sk-123"), 1, "status 401: no such key [key] (tries: 1)"),
+        (fails(404), 1, "status 404"),
+        (fails(302, Location="http://127.0.0.1:9/"), 1, "status 302"),
+        (fails(400, b"too long"), 1, "status 400: too long"),
+        (fails(200, b"x" * (2 << 20)), 1, "more than 1048576 bytes"),
+        (fails(500), 3, "status 500: busy (tries: 3)"),
+        (says('{"score": 7}'), 3, "no score in"),
+        (raw(b""), 3, "(tries: 3)"),
+        (fails(429, Retry_After="60"), 1, "status 429"),
+        (raw(HEAD, 0.1, 30), 1, "no answer in time"),
+        (raw(b"HTTP/1.1 100 Continue\r\n\r\n", 0.1, 30), 1, "no answer in time"),
+        (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n" + b"x" * (2 << 20)), 1, "more than"),
+        (raw(b"X", 0.1, 30), 1, "no answer in time"),
+    ],
+)
+def test_a_judge_that_fails_is_an_error_and_never_a_reward(
+    monkeypatch: pytest.MonkeyPatch, play: Play, tries: int, why: str
+) -> None:
     monkeypatch.setenv("JUDGE_KEY", "sk-123")
     start = time.monotonic()
     with serving(play) as server:
@@ -293,9 +322,20 @@ def test_no_wait_that_would_outlast_the_deadline() -> None:
     assert now[0] < 9.5
 
 
-@pytest.mark.parametrize(("header", "wait_s"), [
-    (None, 0), ("2", 2), ("0.5", 0.5), ("-1", 0), ("nan", 0), ("inf", 0), ("soon", 0), ("Thu, 01 Jan 1970 00:01:40 GMT", 60),
-    ("Thu, 01 Jan 1970 00:00:10 GMT", 0)])
+@pytest.mark.parametrize(
+    ("header", "wait_s"),
+    [
+        (None, 0),
+        ("2", 2),
+        ("0.5", 0.5),
+        ("-1", 0),
+        ("nan", 0),
+        ("inf", 0),
+        ("soon", 0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 60),
+        ("Thu, 01 Jan 1970 00:00:10 GMT", 0),
+    ],
+)
 def test_retry_after(header: str | None, wait_s: float) -> None:
     assert retry_after(header, 40.0) == wait_s
 
@@ -308,15 +348,36 @@ def test_content_in_pieces() -> None:
 # --- options -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "why"), [
-    ({"model": ""}, "model must name"), ({"base_url": "judge:8000"}, "must look like"), ({"base_url": "http://u:p@h/v1"}, "must look like"),
-    ({"base_url": "file:///etc/passwd"}, "must look like"), ({"base_url": "http://h:99999/v1"}, "[Pp]ort"),
-    ({"rubric": "effort"}, "exploration, correctness"), ({"rubric": "{response}", "score_range": [1, 0]}, "must rise"),
-    ({"timeout_s": 0}, "timeout_s"), ({"request_s": 9}, "request_s"), ({"num_retries": -1}, "num_retries"), ({"neutral": 2}, "neutral"),
-    ({"neutral": 0.5, "rubric": "correctness"}, "neutral needs an inner"), ({"correct_from": 0}, "correct_from"),
-    ({"extra": {"stream": True}}, "extra"), ({"inner": "judge", "inner_options": {"base_url": "http://h/v1", "model": "m"}}, "network lane, and only one of the fast lane"), ({"inner": "mth"}, "did you mean 'math'"), ({"modle": "m"}, "model"),
-    ({"api_key_env": "RLSP_NO_SUCH_KEY"}, "RLSP_NO_SUCH_KEY is not set"), ({"max_chars": 1}, "max_chars"), ({"temperature": -1}, "temperature"),
-    ({"max_tokens": -1}, "max_tokens"), ({"base_url": "https://h/v1", "ca_file": "/no/such.pem"}, "ca_file: /no/such.pem")])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"model": ""}, "model must name"),
+        ({"base_url": "judge:8000"}, "must look like"),
+        ({"base_url": "http://u:p@h/v1"}, "must look like"),
+        ({"base_url": "file:///etc/passwd"}, "must look like"),
+        ({"base_url": "http://h:99999/v1"}, "[Pp]ort"),
+        ({"rubric": "effort"}, "exploration, correctness"),
+        ({"rubric": "{response}", "score_range": [1, 0]}, "must rise"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"request_s": 9}, "request_s"),
+        ({"num_retries": -1}, "num_retries"),
+        ({"neutral": 2}, "neutral"),
+        ({"neutral": 0.5, "rubric": "correctness"}, "neutral needs an inner"),
+        ({"correct_from": 0}, "correct_from"),
+        ({"extra": {"stream": True}}, "extra"),
+        (
+            {"inner": "judge", "inner_options": {"base_url": "http://h/v1", "model": "m"}},
+            "network lane, and only one of the fast lane",
+        ),
+        ({"inner": "mth"}, "did you mean 'math'"),
+        ({"modle": "m"}, "model"),
+        ({"api_key_env": "RLSP_NO_SUCH_KEY"}, "RLSP_NO_SUCH_KEY is not set"),
+        ({"max_chars": 1}, "max_chars"),
+        ({"temperature": -1}, "temperature"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"base_url": "https://h/v1", "ca_file": "/no/such.pem"}, "ca_file: /no/such.pem"),
+    ],
+)
 def test_bad_options(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         load_verifier("judge", {"base_url": "http://h/v1", "model": "m", **options})
@@ -335,8 +396,18 @@ def test_a_key_that_is_none_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_through_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "sk-123")
     with serving(GOOD, fails(503), GOOD, fails(401)) as server:
-        options = {"base_url": server.base_url.replace("127.0.0.1", "localhost"), "model": "m", "api_key_env": "JUDGE_KEY", "timeout_s": 3.0}
-        cfg = config.RunConfig(name="t", stages={"s": config.Stage()}, task=config.Task(verifier="judge", verifier_options=options), verifier=config.Verifier(deadline_s=5.0))
+        options = {
+            "base_url": server.base_url.replace("127.0.0.1", "localhost"),
+            "model": "m",
+            "api_key_env": "JUDGE_KEY",
+            "timeout_s": 3.0,
+        }
+        cfg = config.RunConfig(
+            name="t",
+            stages={"s": config.Stage()},
+            task=config.Task(verifier="judge", verifier_options=options),
+            verifier=config.Verifier(deadline_s=5.0),
+        )
         items = [VerifyItem(prompt="p", response=response, answer="4") for response in (RIGHT, WRONG, RIGHT)]
         async with VerifierPool(cfg, "verifier-0") as pool:
             assert pool.lane == "network"
@@ -352,8 +423,31 @@ async def test_through_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 def certificate(where: Path) -> tuple[str, str]:
     """Files of a certificate for localhost and of its key."""
     cert, key = str(where / "cert.pem"), str(where / "key.pem")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                    "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
     return cert, key
 
 
@@ -373,8 +467,12 @@ async def test_https_through_the_pool(tmp_path: Path) -> None:
 
 
 async def through_the_pool(options: dict[str, Any], deadline_s: float) -> Verdict:
-    cfg = config.RunConfig(name="t", stages={"s": config.Stage()}, task=config.Task(verifier="judge", verifier_options=options),
-                           verifier=config.Verifier(deadline_s=deadline_s))
+    cfg = config.RunConfig(
+        name="t",
+        stages={"s": config.Stage()},
+        task=config.Task(verifier="judge", verifier_options=options),
+        verifier=config.Verifier(deadline_s=deadline_s),
+    )
     async with VerifierPool(cfg, "verifier-0") as pool:
         items = [VerifyItem(prompt="p", response=RIGHT, answer="4")]
         return (await pool.verify(VerifyJob(group_id=1, task="t", items=items))).verdicts[0]
@@ -389,8 +487,25 @@ async def test_a_judge_slower_than_the_pools_deadline_is_a_timeout() -> None:
 def test_rlsp_grade_counts_the_values_that_stand_in(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.jsonl").write_text('{"gold": "4", "response": "4"}\n' * 3)
     with serving(fails(401), fails(404), GOOD) as server:
-        assert main(["grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--workers", "1", "--option", "model=m",
-                     "--option", f"base_url={server.base_url}", "--option", "neutral=0.5"]) == 0
+        assert (
+            main(
+                [
+                    "grade",
+                    str(tmp_path / "in.jsonl"),
+                    "--verifier",
+                    "judge",
+                    "--workers",
+                    "1",
+                    "--option",
+                    "model=m",
+                    "--option",
+                    f"base_url={server.base_url}",
+                    "--option",
+                    "neutral=0.5",
+                ]
+            )
+            == 0
+        )
     out, err = capfd.readouterr()
     assert [json.loads(line)["parts"].get("judge_failed") for line in out.splitlines()] == [1.0, 1.0, None]
     assert "the judge failed on 2 of them" in err
@@ -400,8 +515,22 @@ def test_rlsp_grade(tmp_path: Path) -> None:
     lines = [json.dumps({"gold": "4", "response": response, "prompt": "What is 2 + 2?"}) for response in (RIGHT, WRONG)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     with serving(says('{"score": 1, "reason": "x"}'), says("0")) as server:
-        words = ["grade", str(tmp_path / "in.jsonl"), "--verifier", "judge", "--out", str(tmp_path / "out.jsonl"), "--workers", "1",
-                 "--option", f"base_url={server.base_url}", "--option", "model=m", "--option", "rubric=correctness"]
+        words = [
+            "grade",
+            str(tmp_path / "in.jsonl"),
+            "--verifier",
+            "judge",
+            "--out",
+            str(tmp_path / "out.jsonl"),
+            "--workers",
+            "1",
+            "--option",
+            f"base_url={server.base_url}",
+            "--option",
+            "model=m",
+            "--option",
+            "rubric=correctness",
+        ]
         assert main(words) == 0
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert (first["status"], first["parts"]["judge"]) == ("correct", 1.0)

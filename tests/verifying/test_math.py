@@ -130,13 +130,20 @@ def test_hostile_answers_are_quick_and_never_correct(text: str) -> None:
     assert time.process_time() - start < 1.0
 
 
-@pytest.mark.parametrize("letters", ["\u0436\u00e9\u00df\u4e2d\u0664\u00b2\u2160 =5", "\\boxed{}$0123456789+-*/^_(),.% \nfracqrti=:;[]|!x"])
+@pytest.mark.parametrize(
+    "letters", ["\u0436\u00e9\u00df\u4e2d\u0664\u00b2\u2160 =5", "\\boxed{}$0123456789+-*/^_(),.% \nfracqrti=:;[]|!x"]
+)
 def test_nothing_that_a_model_may_write_is_a_fault_of_the_verifier(letters: str) -> None:
     """A letter that is not ASCII, as in "5 \u043a\u043c", once was."""
     draw = random.Random(0)
     for _ in range(1500):
         text = "".join(draw.choices(letters, k=draw.randrange(1, 60)))
-        assert score("", f"The answer is \\boxed{{{text}}}", "72").status in ("correct", "wrong", "unparsable", "timeout")
+        assert score("", f"The answer is \\boxed{{{text}}}", "72").status in (
+            "correct",
+            "wrong",
+            "unparsable",
+            "timeout",
+        )
         assert score("", text, "72").status in ("correct", "wrong", "unparsable", "timeout")
 
 
@@ -177,18 +184,40 @@ def test_extract_decides_where_the_answer_may_stand() -> None:
     assert status("it is 7", "7", extract=["boxed"]) == "unparsable"
 
 
-@pytest.mark.parametrize(("gold", "response", "either", "literal"), [
-    ("50", "50%", True, False), ("0.5", "50%", True, True), ("50\\%", "0.5", True, True), ("50\\%", "50", True, False),
-    ("50\\%", "50%", True, True), ("1/2", "50 percent", True, True), ("50", "50 percent", True, False), ("50%", "0.50%", False, False),
-    ("0", "0%", True, True), ("50%, 25%", "0.5, 0.25", True, True), ("50%, 25%", "50, 25", False, False)])
+@pytest.mark.parametrize(
+    ("gold", "response", "either", "literal"),
+    [
+        ("50", "50%", True, False),
+        ("0.5", "50%", True, True),
+        ("50\\%", "0.5", True, True),
+        ("50\\%", "50", True, False),
+        ("50\\%", "50%", True, True),
+        ("1/2", "50 percent", True, True),
+        ("50", "50 percent", True, False),
+        ("50%", "0.50%", False, False),
+        ("0", "0%", True, True),
+        ("50%, 25%", "0.5, 0.25", True, True),
+        ("50%, 25%", "50, 25", False, False),
+    ],
+)
 def test_percent(gold: str, response: str, either: bool, literal: bool) -> None:
     assert (status(f"\\boxed{{{response}}}", gold) == "correct") == either
     assert (status(f"\\boxed{{{response}}}", gold, percent="literal") == "correct") == literal
 
 
-@pytest.mark.parametrize(("gold", "response", "ordered"), [
-    ("1, 2", "2, 1", False), ("1, 2", "1, 2.0", True), ("1 and 2", "2 and 1", False), ("x, y, z", "x, z, y", False), ("\\{1, 2\\}", "\\{2, 1\\}", True),
-    ("1 \\pm \\sqrt{2}", "1 - \\sqrt{2}, 1 + \\sqrt{2}", True), ("\\dot{x}, 2", "2, \\dot{x}", False), ("\\{1, 2\\}", "2, 1", True)])
+@pytest.mark.parametrize(
+    ("gold", "response", "ordered"),
+    [
+        ("1, 2", "2, 1", False),
+        ("1, 2", "1, 2.0", True),
+        ("1 and 2", "2 and 1", False),
+        ("x, y, z", "x, z, y", False),
+        ("\\{1, 2\\}", "\\{2, 1\\}", True),
+        ("1 \\pm \\sqrt{2}", "1 - \\sqrt{2}, 1 + \\sqrt{2}", True),
+        ("\\dot{x}, 2", "2, \\dot{x}", False),
+        ("\\{1, 2\\}", "2, 1", True),
+    ],
+)
 def test_ordered(gold: str, response: str, ordered: bool) -> None:
     assert (status(f"\\boxed{{{response}}}", gold, ordered=True) == "correct") == ordered
 
@@ -206,9 +235,16 @@ def test_every_gsm8k_answer_is_correct_under_every_option(options: dict[str, obj
         assert judge("", f"so \\boxed{{{other}}}", gold).status == ("correct" if gold == other else "wrong")
 
 
-@pytest.mark.parametrize(("options", "why"), [
-    ({"extract": []}, "at least one place"), ({"extract": ["boxed", "boxed"]}, "none of them twice"), ({"extract": ["box"]}, "extract"),
-    ({"percent": "both"}, "percent"), ({"orderd": True}, "ordered")])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"extract": []}, "at least one place"),
+        ({"extract": ["boxed", "boxed"]}, "none of them twice"),
+        ({"extract": ["box"]}, "extract"),
+        ({"percent": "both"}, "percent"),
+        ({"orderd": True}, "ordered"),
+    ],
+)
 def test_bad_options(options: dict[str, object], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         load_verifier("math", options)

@@ -10,23 +10,29 @@ from rlsp_async.verifying.ops import score
 PROMPT = "1 1 3 4 -> 7 <think>"
 
 
-@pytest.mark.parametrize(("response", "status", "steps"), [
-    ("1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> * * +", "correct", 1),
-    ("1 + 1 2 + 3 5 + 4 9 ?= 7 x 1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> + + +", "wrong", 2),
-    ("</think> * * +", "correct", 0),
-    ("1 + 1 2 ?= 7 x 1 - 1", "unparsable", 1),
-    ("x </think> * *", "unparsable", 1),
-    ("x x </think> * * + +", "unparsable", 2),
-    ("x </think> * * 7", "unparsable", 1),
-    ("x </think>", "unparsable", 1),
-    ("x </think> + + + </think> * * +", "correct", 1),
-    ("", "unparsable", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("response", "status", "steps"),
+    [
+        ("1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> * * +", "correct", 1),
+        ("1 + 1 2 + 3 5 + 4 9 ?= 7 x 1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> + + +", "wrong", 2),
+        ("</think> * * +", "correct", 0),
+        ("1 + 1 2 ?= 7 x 1 - 1", "unparsable", 1),
+        ("x </think> * *", "unparsable", 1),
+        ("x x </think> * * + +", "unparsable", 2),
+        ("x </think> * * 7", "unparsable", 1),
+        ("x </think>", "unparsable", 1),
+        ("x </think> + + + </think> * * +", "correct", 1),
+        ("", "unparsable", 0),
+    ],
+)
 def test_verdicts(response: str, status: str, steps: float) -> None:
     verdict = score(PROMPT, response, "7")
     assert verdict.status == status
-    assert verdict.parts == {"correct": float(status == "correct"), "format": float(status != "unparsable"),
-                             "search_steps": float(steps)}
+    assert verdict.parts == {
+        "correct": float(status == "correct"),
+        "format": float(status != "unparsable"),
+        "search_steps": float(steps),
+    }
 
 
 def test_left_to_right_without_precedence_and_beyond_the_range() -> None:

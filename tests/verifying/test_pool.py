@@ -25,9 +25,11 @@ HOSTILE = "tests.verifying.hostile"
 
 def make(name: str = HOSTILE, processes: int = 1, deadline_s: float = 1.0) -> VerifierPool:
     cfg = config.RunConfig(
-        name="r", stages={"s": config.Stage()}, task=config.Task(verifier=name),
+        name="r",
+        stages={"s": config.Stage()},
+        task=config.Task(verifier=name),
         verifier=config.Verifier(processes=processes, deadline_s=deadline_s, memory_mb=1024),
-    )  # fmt: skip
+    )
     return VerifierPool(cfg, "verifier-0")
 
 
@@ -69,10 +71,17 @@ async def test_a_slow_batch_is_no_timeout_of_its_last_item() -> None:
         assert statuses(await ask(pool, *["sleep0.4"] * 4)) == ["wrong"] * 4
 
 
-@pytest.mark.parametrize(("response", "detail"), [
-    ("exit", "the checker process died"), ("memory", "out of memory"), ("deep", "RecursionError"), ("none", "NoneType"),
-    ("raise", "DataError: the reference answer is unusable"), ("write", "PermissionError"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("response", "detail"),
+    [
+        ("exit", "the checker process died"),
+        ("memory", "out of memory"),
+        ("deep", "RecursionError"),
+        ("none", "NoneType"),
+        ("raise", "DataError: the reference answer is unusable"),
+        ("write", "PermissionError"),
+    ],
+)
 async def test_a_fault_of_the_verifier_is_an_error(response: str, detail: str) -> None:
     async with make(deadline_s=5.0) as pool:
         verdicts = await ask(pool, "yes", response, "yes")

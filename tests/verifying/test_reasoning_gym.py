@@ -12,16 +12,43 @@ from rlsp_async.errors import DataError, MachineError
 from rlsp_async.tasks import reasoning_gym as task
 from rlsp_async.verifying import reasoning_gym as verifier
 
-QUICK = ["chain_sum", "basic_arithmetic", "gcd", "lcm", "products", "count_bits", "number_sequence", "letter_counting",
-         "leg_counting", "simple_equations", "base_conversion", "decimal_chain_sum", "syllogism", "time_intervals",
-         "number_filtering", "word_sequence_reversal", "binary_matrix", "spiral_matrix", "string_insertion", "n_queens",
-         "polynomial_multiplication", "simple_integration", "game_of_life_halting", "prime_factorization", "countdown", "coin_flip", "spell_backward"]
+QUICK = [
+    "chain_sum",
+    "basic_arithmetic",
+    "gcd",
+    "lcm",
+    "products",
+    "count_bits",
+    "number_sequence",
+    "letter_counting",
+    "leg_counting",
+    "simple_equations",
+    "base_conversion",
+    "decimal_chain_sum",
+    "syllogism",
+    "time_intervals",
+    "number_filtering",
+    "word_sequence_reversal",
+    "binary_matrix",
+    "spiral_matrix",
+    "string_insertion",
+    "n_queens",
+    "polynomial_multiplication",
+    "simple_integration",
+    "game_of_life_halting",
+    "prime_factorization",
+    "countdown",
+    "coin_flip",
+    "spell_backward",
+]
 NONSENSE = ["nonsense", "[[7, 7]]", "yes", "-1e9", "a" * 3000, "</answer>", "\u221e", "C", "()"]
 
 
 @pytest.fixture
 def gym() -> None:
-    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install 'rlsp_async[reasoning-gym]'")
+    pytest.importorskip(
+        "reasoning_gym", reason="reasoning-gym is not installed: pip install 'rlsp_async[reasoning-gym]'"
+    )
 
 
 def item(name: str, answer: object, **metadata: object) -> str:
@@ -52,9 +79,16 @@ def test_part_of_a_score_is_wrong_and_stands_in_the_parts(gym: None) -> None:
     assert (verdict.status, verdict.parts) == ("wrong", {"correct": 0.0, "format": 1.0, "score": 0.1})
 
 
-HOSTILE = ["__import__('os').system('touch {mark}')", "[c for c in open('{mark}', 'w').name]", "print(open('{mark}','w'))",
-           "(lambda: open('{mark}', 'w'))()", "x.__class__.__base__.__subclasses__()", "[open('{mark}', 'w')]",
-           "sin(exec('open(1)'))", "x**__import__('pathlib').Path('{mark}').touch()"]
+HOSTILE = [
+    "__import__('os').system('touch {mark}')",
+    "[c for c in open('{mark}', 'w').name]",
+    "print(open('{mark}','w'))",
+    "(lambda: open('{mark}', 'w'))()",
+    "x.__class__.__base__.__subclasses__()",
+    "[open('{mark}', 'w')]",
+    "sin(exec('open(1)'))",
+    "x**__import__('pathlib').Path('{mark}').touch()",
+]
 
 
 @pytest.mark.parametrize("name", sorted(verifier._LISTS | verifier._FORMULAS | {"countdown", "puzzle24"}))
@@ -67,18 +101,33 @@ def test_no_answer_is_run(gym: None, name: str, tmp_path: Path) -> None:
         assert not mark.exists(), text
 
 
-@pytest.mark.parametrize(("name", "text", "harmless"), [
-    ("n_queens", "_ _ Q _\nQ _ _ _", True), ("spiral_matrix", "[1, 2, -3]", True), ("string_insertion", "['A', 'B']", True),
-    ("spiral_matrix", "[1 for x in [1]]", False), ("spiral_matrix", "9**9**9", False), ("n_queens", "__import__", False),
-    ("binary_matrix", "f()", False), ("binary_matrix", "a.b", False), ("binary_matrix", "{1}", False),
-    ("simple_integration", "7*X**2/3 - sin(X)*log(x) + C", True), ("polynomial_multiplication", "x**12 - 3*x*y", True),
-    ("polynomial_multiplication", "-327405*y**6 + 934619*y**5 - 12", True), ("simple_integration", "(9**9) ** 9 ** 9", False),
-    ("simple_integration", "9**9**9**9", False), ("simple_integration", "x**(-9)**9", False),
-    ("simple_integration", "2**99999999", False), ("polynomial_multiplication", "eval(x)", False),
-    ("polynomial_multiplication", "x.y", True), ("polynomial_multiplication", "xsin", False),
-    ("polynomial_multiplication", "\u212f", False), ("intermediate_integration", "'a'", False),
-    ("chain_sum", "open('x')", True),
-])
+@pytest.mark.parametrize(
+    ("name", "text", "harmless"),
+    [
+        ("n_queens", "_ _ Q _\nQ _ _ _", True),
+        ("spiral_matrix", "[1, 2, -3]", True),
+        ("string_insertion", "['A', 'B']", True),
+        ("spiral_matrix", "[1 for x in [1]]", False),
+        ("spiral_matrix", "9**9**9", False),
+        ("n_queens", "__import__", False),
+        ("binary_matrix", "f()", False),
+        ("binary_matrix", "a.b", False),
+        ("binary_matrix", "{1}", False),
+        ("simple_integration", "7*X**2/3 - sin(X)*log(x) + C", True),
+        ("polynomial_multiplication", "x**12 - 3*x*y", True),
+        ("polynomial_multiplication", "-327405*y**6 + 934619*y**5 - 12", True),
+        ("simple_integration", "(9**9) ** 9 ** 9", False),
+        ("simple_integration", "9**9**9**9", False),
+        ("simple_integration", "x**(-9)**9", False),
+        ("simple_integration", "2**99999999", False),
+        ("polynomial_multiplication", "eval(x)", False),
+        ("polynomial_multiplication", "x.y", True),
+        ("polynomial_multiplication", "xsin", False),
+        ("polynomial_multiplication", "\u212f", False),
+        ("intermediate_integration", "'a'", False),
+        ("chain_sum", "open('x')", True),
+    ],
+)
 def test_what_an_executing_scorer_may_see(name: str, text: str, harmless: bool) -> None:
     assert verifier.is_harmless(name, text) is harmless
 
@@ -92,15 +141,27 @@ def test_countdown_and_puzzle24_have_our_own_scorer() -> None:
     assert judge("<answer>6*4*1*1</answer>", puzzle).status == "wrong"  # its own scorer takes any four numbers
 
 
-@pytest.mark.parametrize(("name", "gold", "right", "wrong"), [
-    ("coin_flip", "0.234375", ["0.234375", "15/64", ".2344", "0.2343"], ["0", "0.2", "0.23", "15/0", "1e9999999", "-0.234375", "."]),
-    ("coin_flip", "1", ["1", "1.0", "1."], ["10", "0", "11/10"]),
-    ("spell_backward", "tac", ["tac", "TAC"], ["tac 1", "ta", "cat", "tacx"]),
-    ("game_of_life_halting", "True", ["True", "true"], ["False", "yes", "x"]),
-])
+@pytest.mark.parametrize(
+    ("name", "gold", "right", "wrong"),
+    [
+        (
+            "coin_flip",
+            "0.234375",
+            ["0.234375", "15/64", ".2344", "0.2343"],
+            ["0", "0.2", "0.23", "15/0", "1e9999999", "-0.234375", "."],
+        ),
+        ("coin_flip", "1", ["1", "1.0", "1."], ["10", "0", "11/10"]),
+        ("spell_backward", "tac", ["tac", "TAC"], ["tac 1", "ta", "cat", "tacx"]),
+        ("game_of_life_halting", "True", ["True", "true"], ["False", "yes", "x"]),
+    ],
+)
 def test_what_its_scorers_would_accept(name: str, gold: str, right: list[str], wrong: list[str]) -> None:
     for text in right:
-        assert judge(f"<answer>{text}</answer>", item(name, gold)).parts == {"correct": 1.0, "format": 1.0, "score": 1.0}
+        assert judge(f"<answer>{text}</answer>", item(name, gold)).parts == {
+            "correct": 1.0,
+            "format": 1.0,
+            "score": 1.0,
+        }
     for text in wrong:
         assert judge(f"<answer>{text}</answer>", item(name, gold)).status == "wrong", text
 

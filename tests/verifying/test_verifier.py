@@ -13,11 +13,19 @@ from rlsp_async.modules import known_names
 from rlsp_async.verifying.verifier import NEEDS, PACKAGE, check_verifier, load_verifier, verifier_name
 
 HERE = "tests.verifying"
-GOLD = {"ops": ("1 2 -> 3 <think>", "</think> +", "3"), "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
-        "math": ("", "\\boxed{3}", "3"), "exact": ("", "<answer>a</answer>", "a"), "regex": ("", "a", "a|b"),
-        "choice": ("A) 1 B) 2", "(B)", "B"), "format": ("", "<think>a</think><answer>b</answer>", ""),
-        "length": ("", "a", ""), "abstain": ("", "\\boxed{3}", "3"), "code": ("", "def f(x): return x", "assert f(1) == 1"),
-        "addition": ("1 + 2 <think>", "</think> 3", "3")}
+GOLD = {
+    "ops": ("1 2 -> 3 <think>", "</think> +", "3"),
+    "countdown": ("", "<answer>1+2</answer>", "1 2 -> 3"),
+    "math": ("", "\\boxed{3}", "3"),
+    "exact": ("", "<answer>a</answer>", "a"),
+    "regex": ("", "a", "a|b"),
+    "choice": ("A) 1 B) 2", "(B)", "B"),
+    "format": ("", "<think>a</think><answer>b</answer>", ""),
+    "length": ("", "a", ""),
+    "abstain": ("", "\\boxed{3}", "3"),
+    "code": ("", "def f(x): return x", "assert f(1) == 1"),
+    "addition": ("1 + 2 <think>", "</think> 3", "3"),
+}
 OPTIONS = {"length": {"least": 1}}
 OWN_TESTS = {"executable", "judge", "reasoning_gym"}
 """Those that are nothing without options or something else to talk to."""
@@ -64,8 +72,9 @@ def test_a_verifier_may_be_a_file_and_answer_with_a_number(tmp_path: Path) -> No
     path.write_text('VERSION = "7"\ndef score(prompt, response, answer):\n    return len(response) / len(answer)\n')
     verifier = load_verifier(str(path))
     assert (verifier.name, verifier.lane) == ("lengths/7", "isolated")
-    assert verifier.judge("", "ab", "abcd") == Verdict(status="wrong",
-                                                       parts={"correct": 0.0, "score": 0.5, "format": 1.0})
+    assert verifier.judge("", "ab", "abcd") == Verdict(
+        status="wrong", parts={"correct": 0.0, "score": 0.5, "format": 1.0}
+    )
     assert verifier.judge("", "abcd", "abcd").status == "correct"
 
 
@@ -77,10 +86,15 @@ def test_what_is_no_score_is_an_error(tmp_path: Path, value: str, error: type[Ex
         load_verifier(str(path)).judge("", "", "")
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    (None, "no such file"), ("def score(*words): return 1", 'offers no VERSION; add VERSION = "1"'),
-    ("VERSION = '1'", "offers neither score nor Config and load"),
-    ("VERSION, LANE, score = '1', 'slow', print", "says LANE = 'slow'; there is fast, isolated, network, program")])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "no such file"),
+        ("def score(*words): return 1", 'offers no VERSION; add VERSION = "1"'),
+        ("VERSION = '1'", "offers neither score nor Config and load"),
+        ("VERSION, LANE, score = '1', 'slow', print", "says LANE = 'slow'; there is fast, isolated, network, program"),
+    ],
+)
 def test_a_file_that_is_no_verifier(tmp_path: Path, text: str | None, sentence: str) -> None:
     path = tmp_path / "mine.py"
     if text is not None:

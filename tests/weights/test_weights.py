@@ -92,7 +92,10 @@ def test_prune_keeps_the_newest_and_removes_what_a_killed_writer_left(tmp_path: 
     (tmp_path / "note.txt").write_text("the user's")
     assert prune(tmp_path, 2) == [2, 9]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "note.txt", "v000010-4.safetensors", "v001000-4.safetensors"]
+        "note.txt",
+        "v000010-4.safetensors",
+        "v001000-4.safetensors",
+    ]
     assert prune(tmp_path / "missing", 2) == []
 
 
@@ -109,7 +112,11 @@ def test_a_late_pruner_removes_nothing_of_a_newer_one(tmp_path: Path) -> None:
     (tmp_path / ".v000005-9.tmp").write_bytes(b"being written")
     assert prune(tmp_path, 1, incarnation=8) == [1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".v000005-9.tmp", "v000002-9.safetensors", "v000003-9.safetensors", "v000004-9.safetensors"]
+        ".v000005-9.tmp",
+        "v000002-9.safetensors",
+        "v000003-9.safetensors",
+        "v000004-9.safetensors",
+    ]
 
 
 def test_of_a_version_made_many_times_two_stay(tmp_path: Path) -> None:
@@ -120,8 +127,9 @@ def test_of_a_version_made_many_times_two_stay(tmp_path: Path) -> None:
 
 
 def make_run(tmp_path: Path, name: str = "demo", weights_dir: str = "") -> RunConfig:
-    return RunConfig(name=name, runs_dir=str(tmp_path / "runs"), stages={"only": Stage()},
-                     learner=Learner(weights_dir=weights_dir))
+    return RunConfig(
+        name=name, runs_dir=str(tmp_path / "runs"), stages={"only": Stage()}, learner=Learner(weights_dir=weights_dir)
+    )
 
 
 def test_weights_lie_in_memory_when_there_is_room_else_in_the_run(

@@ -100,16 +100,27 @@ class Hub:
             case Hello() if self.welcomes:
                 self.peers.append(peer)
                 kept = sorted(self.keep & set(message.leases))
-                self.router.send(peer, Welcome(run="r", incarnation=1, heartbeat_s=LIMITS.heartbeat_s,
-                                               timeout_s=LIMITS.timeout_s, leases=kept))
+                self.router.send(
+                    peer,
+                    Welcome(
+                        run="r", incarnation=1, heartbeat_s=LIMITS.heartbeat_s, timeout_s=LIMITS.timeout_s, leases=kept
+                    ),
+                )
             case Done(lease=lease) if not self.mute:
                 self.router.send(peer, Ack(lease=lease))
             case Hello() | Done() | Failed() | Bye():
                 pass
 
 
-def link_to(address: Callable[[], str | None] | str, handler=answer, credit: int = 2, give_up_s: float = 5.0,
-            drain_s: float = 2.0, **more) -> WorkerLink:
-    settings = LinkSettings(run="r", role="sampler", worker="sampler-0", credit=credit, limits=LIMITS,
-                            give_up_s=give_up_s, drain_s=drain_s)
+def link_to(
+    address: Callable[[], str | None] | str,
+    handler=answer,
+    credit: int = 2,
+    give_up_s: float = 5.0,
+    drain_s: float = 2.0,
+    **more,
+) -> WorkerLink:
+    settings = LinkSettings(
+        run="r", role="sampler", worker="sampler-0", credit=credit, limits=LIMITS, give_up_s=give_up_s, drain_s=drain_s
+    )
     return WorkerLink(settings, address if callable(address) else lambda: address, handler, **more)

@@ -8,13 +8,49 @@ from typing import Any
 
 import msgpack
 
-HEADERS = [b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdc\xff\xff",
-           b"\xde\xff\xff", b"\xda\xff\xff", b"\xc9\xff\xff\xff\xff\x01", b"\xc1", b"\xcf" + b"\xff" * 8, b"\xd7\xff" + b"\xff" * 8]
+HEADERS = [
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xdc\xff\xff",
+    b"\xde\xff\xff",
+    b"\xda\xff\xff",
+    b"\xc9\xff\xff\xff\xff\x01",
+    b"\xc1",
+    b"\xcf" + b"\xff" * 8,
+    b"\xd7\xff" + b"\xff" * 8,
+]
 NESTS = [b"\x91", b"\x81\x01", b"\xdc\xff\xff", b"\xdd\xff\xff\xff\xff", b"\x81\xa1a", b"\x92\x01"]
 LONGEST_NEST = 3000
-STRANGE: list[Any] = [None, True, -1, 0, 2**63, 2**64 - 1, -2**63, float("nan"), float("inf"), "", "x" * 70_000, "\ud7ff" * 2000,
-                      b"", b"\xff" * 5, bytes(9000), [], [[]] * 400, [{}] * 400, {}, {"a": {}}, [0] * 5000,
-                      {str(i): 0.0 for i in range(1100)}, {"type": "hello"}, "sampler", "hub", "file:///etc/passwd"]
+STRANGE: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    2**64 - 1,
+    -(2**63),
+    float("nan"),
+    float("inf"),
+    "",
+    "x" * 70_000,
+    "\ud7ff" * 2000,
+    b"",
+    b"\xff" * 5,
+    bytes(9000),
+    [],
+    [[]] * 400,
+    [{}] * 400,
+    {},
+    {"a": {}},
+    [0] * 5000,
+    {str(i): 0.0 for i in range(1100)},
+    {"type": "hello"},
+    "sampler",
+    "hub",
+    "file:///etc/passwd",
+]
 
 
 def damaged(corpus: list[bytes], seed: int) -> Iterator[list[bytes]]:
@@ -49,7 +85,7 @@ def cut(rng: random.Random, corpus: list[bytes]) -> bytes:
 
 def splice(rng: random.Random, corpus: list[bytes]) -> bytes:
     one, other = rng.choice(corpus), rng.choice(corpus)
-    return one[:rng.randrange(len(one))] + other[rng.randrange(len(other)):]
+    return one[: rng.randrange(len(one))] + other[rng.randrange(len(other)) :]
 
 
 def bomb(rng: random.Random, corpus: list[bytes]) -> bytes:
@@ -66,7 +102,7 @@ def nest(rng: random.Random, corpus: list[bytes]) -> bytes:
 def repeat(rng: random.Random, corpus: list[bytes]) -> bytes:
     frame = rng.choice(corpus)
     start = rng.randrange(len(frame))
-    return frame[:start] + frame[start:start + 40] * rng.randint(2, 60) + frame[start:]
+    return frame[:start] + frame[start : start + 40] * rng.randint(2, 60) + frame[start:]
 
 
 def noise(rng: random.Random, corpus: list[bytes]) -> bytes:
@@ -99,4 +135,4 @@ def _put(rng: random.Random, corpus: list[bytes], what: bytes) -> bytes:
     """In the place of a few bytes."""
     frame = rng.choice(corpus)
     at = rng.randrange(len(frame))
-    return frame[:at] + what + frame[at + rng.randint(0, 6):]
+    return frame[:at] + what + frame[at + rng.randint(0, 6) :]

@@ -22,18 +22,32 @@ def with_(message, **changes):
     return msgspec.structs.replace(message, **changes)
 
 
-@pytest.mark.parametrize("message", [
-    with_(HELLO, worker="x" * 1025), with_(HELLO, info={str(i): "" for i in range(65)}),
-    with_(HELLO, info={"a": "x" * 65_537}), with_(HELLO, leases=[1] * 65_537), Ping(state="x" * 1025),
-    Ping(metrics={str(i): 0.0 for i in range(1025)}), Ping(metrics={"x" * 65_537: 0.0}),
-    Done(lease=1, groups=[GROUP, GROUP]), Done(lease=1, steps=[StepReport(step=1)] * 2),
-    Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[])] * 2),
-    Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[Verdict(status="wrong")] * 4097)]),
-    Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[Verdict(status="wrong", parts={str(i): 0.0 for i in range(65)})])]),
-    Done(lease=1, groups=[with_(GROUP, rollouts=[ROLLOUT] * 4097)]),
-    Done(lease=1, groups=[with_(GROUP, prompt_ids=bytes(4 * 131_073))]),
-    Done(lease=1, groups=[with_(GROUP, rollouts=[with_(ROLLOUT, text="x" * 4_194_305)])]),
-], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize(
+    "message",
+    [
+        with_(HELLO, worker="x" * 1025),
+        with_(HELLO, info={str(i): "" for i in range(65)}),
+        with_(HELLO, info={"a": "x" * 65_537}),
+        with_(HELLO, leases=[1] * 65_537),
+        Ping(state="x" * 1025),
+        Ping(metrics={str(i): 0.0 for i in range(1025)}),
+        Ping(metrics={"x" * 65_537: 0.0}),
+        Done(lease=1, groups=[GROUP, GROUP]),
+        Done(lease=1, steps=[StepReport(step=1)] * 2),
+        Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[])] * 2),
+        Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[Verdict(status="wrong")] * 4097)]),
+        Done(
+            lease=1,
+            verdicts=[
+                VerdictSet(group_id=1, verdicts=[Verdict(status="wrong", parts={str(i): 0.0 for i in range(65)})])
+            ],
+        ),
+        Done(lease=1, groups=[with_(GROUP, rollouts=[ROLLOUT] * 4097)]),
+        Done(lease=1, groups=[with_(GROUP, prompt_ids=bytes(4 * 131_073))]),
+        Done(lease=1, groups=[with_(GROUP, rollouts=[with_(ROLLOUT, text="x" * 4_194_305)])]),
+    ],
+    ids=lambda message: type(message).__name__,
+)
 def test_each_part_has_its_bound(message):
     with pytest.raises(TooLongError, match="of length <= "):
         decode_from_worker(encode(message))
@@ -97,8 +111,11 @@ def test_a_type_without_a_bound_is_found_when_the_module_is_loaded():
 
 
 def test_the_names_in_the_tables_are_fields_of_messages():
-    kinds = {name: kind for name, kind in vars(messages).items()
-             if isinstance(kind, type) and issubclass(kind, msgspec.Struct)}
+    kinds = {
+        name: kind
+        for name, kind in vars(messages).items()
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    }
     fields = {field for kind in kinds.values() for field in kind.__struct_fields__}
     assert fields >= bounds.NAMES | bounds.TEXTS
     for path in bounds.MANY:
@@ -131,8 +148,11 @@ BOMBS = {
     "empty maps as verdicts": of_done(b"\xa8verdicts", MEGABYTE, b"\x80"),
     "a report in seven bytes": with_reports(b"\x81\xa4step\x00"),
     "a figure in six bytes": with_metrics(),
-    "a verdict in fifteen bytes": of_done(b"\xa8verdicts", 1, b"\x82\xa8group_id\x01" + pack_map(
-        b"\xa8verdicts", MEGABYTE // 14, b"\x81\xa6status\xa5wrong")),
+    "a verdict in fifteen bytes": of_done(
+        b"\xa8verdicts",
+        1,
+        b"\x82\xa8group_id\x01" + pack_map(b"\xa8verdicts", MEGABYTE // 14, b"\x81\xa6status\xa5wrong"),
+    ),
     "small integers": b"\x86" + encode(HELLO)[1:] + pack_map(b"\xa6leases", MEGABYTE, b"\x01"),
     "an unknown field of empty maps": b"\x82\xa4type\xa3bye" + pack_map(b"\xa5other", MEGABYTE, b"\x80"),
     "nested arrays of four billion": b"\x82\xa4type\xa3bye\xa5other" + b"\xdd\xff\xff\xff\xff" * (MEGABYTE // 5),
@@ -165,4 +185,3 @@ def test_a_megabyte_never_becomes_more_than_two(name):
             assert refused or "unknown" in name or decode is decode_from_hub
     finally:
         tracemalloc.stop()
-

@@ -26,8 +26,9 @@ from tests.wire.rings import dealer
 
 OF_WORKERS = [encode(message) for message in EXAMPLES.values() if isinstance(message, FromWorker)]
 OF_HUB = [encode(message) for message in EXAMPLES.values() if isinstance(message, FromHub)]
-HELLOS = [encode(Hello(run="r", role=role, worker="w", credit=1))
-          for role in ("sampler", "verifier", "learner", "observer")]
+HELLOS = [
+    encode(Hello(run="r", role=role, worker="w", credit=1)) for role in ("sampler", "verifier", "learner", "observer")
+]
 CONNECTIONS, EACH = 20, 5500
 MAX_GROWTH_BYTES = 64_000_000
 SLOWEST_PONG_S = 5.0
@@ -88,8 +89,15 @@ async def test_the_router_under_damaged_messages():
 
             def outcomes() -> int:
                 counts = router.counts
-                return (sum(heard.values()) - honest + counts.malformed + counts.strangers + counts.wrong_role
-                        + counts.too_long + counts.flooded)
+                return (
+                    sum(heard.values())
+                    - honest
+                    + counts.malformed
+                    + counts.strangers
+                    + counts.wrong_role
+                    + counts.too_long
+                    + counts.flooded
+                )
 
             while outcomes() < total:
                 asked = time.monotonic()
@@ -98,7 +106,9 @@ async def test_the_router_under_damaged_messages():
                 slowest_s = max(slowest_s, time.monotonic() - asked)
                 pings += 1
                 assert not serving.done(), serving.exception()
-                assert time.monotonic() < deadline and attacker.is_alive(), f"{outcomes()} of {total} messages have an outcome"
+                assert time.monotonic() < deadline and attacker.is_alive(), (
+                    f"{outcomes()} of {total} messages have an outcome"
+                )
                 await asyncio.sleep(0.01)
             grown = resident_bytes() - before
             counted.set()
@@ -108,8 +118,10 @@ async def test_the_router_under_damaged_messages():
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         counts = router.counts
-        print(f"{total} messages, {counts}, heard {sum(heard.values()) - honest}, honest pings {pings}, "
-              f"slowest {slowest_s:.3f} s, resident memory + {grown / 1e6:.1f} MB")
+        print(
+            f"{total} messages, {counts}, heard {sum(heard.values()) - honest}, honest pings {pings}, "
+            f"slowest {slowest_s:.3f} s, resident memory + {grown / 1e6:.1f} MB"
+        )
         assert counts.malformed > 50_000 and counts.too_long > 200 and counts.wrong_role > 1000 and not counts.flooded
         assert grown < MAX_GROWTH_BYTES
 
@@ -155,7 +167,9 @@ async def test_the_workers_socket_under_damaged_messages():
     session.close()
     hub.close()
     context.term()
-    print(f"{total} messages, malformed {session.num_malformed}, heard {num_heard}, resident memory + {grown / 1e6:.1f} MB")
+    print(
+        f"{total} messages, malformed {session.num_malformed}, heard {num_heard}, resident memory + {grown / 1e6:.1f} MB"
+    )
     assert acks == [*range(0, total, 100), total], "every honest message arrived, in order"
     assert session.num_malformed + num_heard == total + 1
     assert session.num_malformed > 50_000

@@ -36,9 +36,15 @@ def hello(role: Role = "sampler", worker: str = "w", credit: int = 1) -> Hello:
     return Hello(run="r", role=role, worker=worker, credit=credit)
 
 
-@pytest.mark.parametrize(("role", "may"), [
-    ("sampler", [GROUPS, FAILED, LOADED, REJECTED, Ping(), Bye()]), ("verifier", [VERDICTS, FAILED, Ping(), Bye()]),
-    ("learner", [STEPS, FAILED, Ping(), Bye()]), ("observer", [Ping(), Bye()])])
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        ("sampler", [GROUPS, FAILED, LOADED, REJECTED, Ping(), Bye()]),
+        ("verifier", [VERDICTS, FAILED, Ping(), Bye()]),
+        ("learner", [STEPS, FAILED, Ping(), Bye()]),
+        ("observer", [Ping(), Bye()]),
+    ],
+)
 def test_each_role_says_its_own_messages_and_no_other_with_keys_and_without(role, may):
     for find in (None, {"key": Entry(name=role, role=role)}.get):
         for message in (GROUPS, VERDICTS, STEPS, FAILED, LOADED, REJECTED, Ping(), Bye()):
@@ -50,7 +56,9 @@ def test_each_role_says_its_own_messages_and_no_other_with_keys_and_without(role
 
 
 def test_a_done_that_holds_two_kinds_of_results_is_of_no_role():
-    for one, other in itertools.permutations(({"groups": [GROUP]}, {"verdicts": VERDICTS.verdicts}, {"steps": STEPS.steps}), 2):
+    for one, other in itertools.permutations(
+        ({"groups": [GROUP]}, {"verdicts": VERDICTS.verdicts}, {"steps": STEPS.steps}), 2
+    ):
         both = Done(lease=1, **one, **other)
         assert not any(may_say(role, both) for role in get_args(Role))
 
@@ -125,9 +133,13 @@ def test_keys_are_asked_again_with_every_message():
     assert gate.counts.refused_keys == 3
 
 
-@pytest.mark.parametrize(("key", "said", "reason"), [
-    ("a", hello("learner"), "its key 'sampler' is for the role sampler, not learner"),
-    ("b", hello("verifier", "v-2"), "its key is for the worker 'v-1', not 'v-2'")])
+@pytest.mark.parametrize(
+    ("key", "said", "reason"),
+    [
+        ("a", hello("learner"), "its key 'sampler' is for the role sampler, not learner"),
+        ("b", hello("verifier", "v-2"), "its key is for the worker 'v-1', not 'v-2'"),
+    ],
+)
 def test_a_hello_that_its_key_does_not_cover_is_refused(key, said, reason):
     listed = {"a": Entry(name="sampler", role="sampler"), "b": Entry(name="v-1", role="verifier", worker=True)}
     gate = Gate(listed.get)

@@ -23,8 +23,11 @@ def test_a_ring_is_private_from_the_start_whatever_the_umask(tmp_path, umask):
         os.umask(before)
     assert mode(tmp_path / "k") == 0o700
     assert {path.name: mode(path) for path in (tmp_path / "k").iterdir()} == {
-        "hub.secret": 0o600, "hub.public": 0o644, "allowed.json": 0o644,
-        **{f"{role}.secret": 0o600 for role in ROLES}}
+        "hub.secret": 0o600,
+        "hub.public": 0o644,
+        "allowed.json": 0o644,
+        **{f"{role}.secret": 0o600 for role in ROLES},
+    }
 
 
 def test_each_process_needs_exactly_its_files(tmp_path):
@@ -38,7 +41,12 @@ def test_each_process_needs_exactly_its_files(tmp_path):
     keys = worker_keys(str(worker), "verifier", "verifier-3")
     assert keys == worker_keys(str(whole), "verifier", "verifier-0")
     assert keys.server == hub_keys(str(hub)).keys.public
-    for directory, name in ((hub, "hub.secret"), (hub, "allowed.json"), (worker, "hub.public"), (worker, "verifier.secret")):
+    for directory, name in (
+        (hub, "hub.secret"),
+        (hub, "allowed.json"),
+        (worker, "hub.public"),
+        (worker, "verifier.secret"),
+    ):
         (directory / name).rename(directory / "away")
         with pytest.raises(MachineError, match=rf"{name}: No such file"):
             hub_keys(str(hub)) if directory == hub else worker_keys(str(worker), "verifier", "verifier-3")
@@ -75,9 +83,18 @@ def test_a_public_file_that_others_can_change_is_refused(tmp_path, name):
         hub_keys(str(tmp_path)) if name == "allowed.json" else worker_keys(str(tmp_path), "sampler", "s")
 
 
-@pytest.mark.parametrize(("owner", "bits", "fit"), [
-    (0, 0o440, True), (0, 0o460, False), (0, 0o444, False), (0, 0o404, False), (4242, 0o600, False), (1000, 0o400, True),
-    (1000, 0o440, False)])
+@pytest.mark.parametrize(
+    ("owner", "bits", "fit"),
+    [
+        (0, 0o440, True),
+        (0, 0o460, False),
+        (0, 0o444, False),
+        (0, 0o404, False),
+        (4242, 0o600, False),
+        (1000, 0o400, True),
+        (1000, 0o440, False),
+    ],
+)
 def test_kubernetes_hands_a_secret_over_through_the_group_of_a_file_of_root(tmp_path, monkeypatch, owner, bits, fit):
     ring(tmp_path)
     path = tmp_path / "sampler.secret"
@@ -102,8 +119,17 @@ def test_a_file_without_a_key_is_refused_without_showing_what_is_in_it(tmp_path,
     assert len(content) < 5 or content.decode("latin-1") not in str(refused.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": {"a": {"name": "x", "role": "sampler"}}}',
-                                     '{"keys": {"' + "a" * 40 + '": {"name": "x", "role": "king"}}}', '{"more": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"keys": {"a": {"name": "x", "role": "sampler"}}}',
+        '{"keys": {"' + "a" * 40 + '": {"name": "x", "role": "king"}}}',
+        '{"more": 1}',
+    ],
+)
 def test_a_damaged_list_is_refused(tmp_path, content):
     ring(tmp_path)
     (tmp_path / "allowed.json").write_text(content)
@@ -123,7 +149,8 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(ConfigError, match=r"s-2\.secret is there already and is not overwritten"):
         new_worker(tmp_path, "s-2", "sampler")
     assert {name: (tmp_path / name).read_bytes() for name in before if name != "allowed.json"} == {
-        name: content for name, content in before.items() if name != "allowed.json"}
+        name: content for name, content in before.items() if name != "allowed.json"
+    }
 
 
 @pytest.mark.parametrize("name", ["", "hub", "sampler", "../x", "a/b", "a b", ".x", "x" * 129, "\u00e9"])

@@ -31,10 +31,22 @@ def hello(role: str, worker: str) -> bytes:
 # --- who may listen ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("address", "inside"), [
-    ("tcp://127.0.0.1:0", True), ("tcp://localhost:5700", True), ("tcp://[::1]:5700", True), ("ipc:///tmp/x", True),
-    ("tcp://0.0.0.0:5700", False), ("tcp://*:5700", False), ("tcp://10.0.0.3:5700", False), ("tcp://eth0:5700", False),
-    ("tcp://127.0.0.1.example.org:1", False), ("udp://127.0.0.1:1", False), ("", False)])
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("tcp://127.0.0.1:0", True),
+        ("tcp://localhost:5700", True),
+        ("tcp://[::1]:5700", True),
+        ("ipc:///tmp/x", True),
+        ("tcp://0.0.0.0:5700", False),
+        ("tcp://*:5700", False),
+        ("tcp://10.0.0.3:5700", False),
+        ("tcp://eth0:5700", False),
+        ("tcp://127.0.0.1.example.org:1", False),
+        ("udp://127.0.0.1:1", False),
+        ("", False),
+    ],
+)
 def test_which_addresses_only_this_machine_reaches(address, inside):
     assert is_loopback(address) is inside
 
@@ -100,6 +112,7 @@ async def test_trap_1_curve_without_an_authenticator_lets_every_key_in_unless_th
 @pytest.mark.parametrize(("domain", "let_in"), [("*", False), (ZAP_DOMAIN, True)])
 async def test_trap_2_a_starred_domain_refuses_everybody_where_the_socket_has_one(domain, let_in):
     """pyzmq's own authenticator, one reason why the doorman is ours."""
+
     class Everybody:
         def callback(self, domain: str, key: bytes) -> bool:
             return True
@@ -146,8 +159,17 @@ def test_the_doorman_answers_its_own_domain_and_mechanism_only(tmp_path):
     raw = zmq.utils.z85.decode(of(tmp_path / "k", "sampler").public)
     good = [b"1.0", b"7", b"rlsp", b"10.0.0.1", b"", b"CURVE", raw]
     assert door.answer(good) == [b"1.0", b"7", b"200", b"OK", of(tmp_path / "k", "sampler").public, b""]
-    for wrong in ([], [b"1.0"], [*good[:2], b"", *good[3:]], [*good[:2], b"*", *good[3:]], [*good[:5], b"NULL"],
-                  [*good[:5], b"PLAIN", b"u", b"p"], [*good[:6], b"short"], [*good[:6], bytes(32)], [b"2.0", *good[1:]]):
+    for wrong in (
+        [],
+        [b"1.0"],
+        [*good[:2], b"", *good[3:]],
+        [*good[:2], b"*", *good[3:]],
+        [*good[:5], b"NULL"],
+        [*good[:5], b"PLAIN", b"u", b"p"],
+        [*good[:6], b"short"],
+        [*good[:6], bytes(32)],
+        [b"2.0", *good[1:]],
+    ):
         assert door.answer(wrong)[2] == b"400", wrong
     assert door._counts.refused_keys == 9
 
@@ -160,8 +182,11 @@ async def test_no_curve_an_unlisted_key_and_a_wrong_server_key_are_heard_by_nobo
     ring(tmp_path / "other")
     unlisted, server = stranger(), of(tmp_path / "k", "sampler").server
     async with guarded(tmp_path / "k") as (router, address):
-        for keys in (None, Keys(public=unlisted.public, secret=unlisted.secret, server=server),
-                     of(tmp_path / "other", "sampler")):
+        for keys in (
+            None,
+            Keys(public=unlisted.public, secret=unlisted.secret, server=server),
+            of(tmp_path / "other", "sampler"),
+        ):
             with dealer(address, keys) as socket:
                 await socket.send(HELLO)
                 assert await silence(router, 0.3)
@@ -176,8 +201,12 @@ async def test_a_refused_worker_ends_after_its_patience_with_a_sentence_that_nam
     ring(tmp_path / "k")
     ring(tmp_path / "other")
     lost, server = stranger(), of(tmp_path / "k", "sampler").server
-    keys = {"no keys": None, "unlisted": Keys(public=lost.public, secret=lost.secret, server=server),
-            "wrong server key": of(tmp_path / "other", "sampler"), "hub without keys": of(tmp_path / "k", "sampler")}
+    keys = {
+        "no keys": None,
+        "unlisted": Keys(public=lost.public, secret=lost.secret, server=server),
+        "wrong server key": of(tmp_path / "other", "sampler"),
+        "hub without keys": of(tmp_path / "k", "sampler"),
+    }
     async with Router(LIMITS, None if which == "hub without keys" else the_hubs(tmp_path / "k")) as router:
         link = link_to(await router.bind("tcp://127.0.0.1:0"), give_up_s=1.0, keys=keys[which])
         listening = asyncio.create_task(router.receive())
@@ -231,8 +260,9 @@ async def test_a_hello_in_another_role_or_another_workers_name_is_refused_with_i
     new_worker(tmp_path / "k", "sampler-9", "sampler")
     async with guarded(tmp_path / "k") as (router, address):
         for role, worker, said, reason in (
-                ("verifier", "v", "learner", "its key 'verifier' is for the role verifier, not learner"),
-                ("sampler", "sampler-9", "sampler", "its key is for the worker 'sampler-9', not 'sampler-8'")):
+            ("verifier", "v", "learner", "its key 'verifier' is for the role verifier, not learner"),
+            ("sampler", "sampler-9", "sampler", "its key is for the worker 'sampler-9', not 'sampler-8'"),
+        ):
             with dealer(address, of(tmp_path / "k", role, worker)) as socket:
                 await socket.send(hello(said, "sampler-8"))
                 await socket.send(PING)
@@ -291,8 +321,10 @@ async def test_a_revoked_key_is_heard_no_more_nor_spoken_to_although_it_is_conne
     ring(tmp_path / "k")
     new_worker(tmp_path / "k", "sampler-9", "sampler")
     async with guarded(tmp_path / "k") as (router, address):
-        with dealer(address, of(tmp_path / "k", "sampler", "sampler-9")) as bad, \
-                dealer(address, of(tmp_path / "k", "verifier")) as good:
+        with (
+            dealer(address, of(tmp_path / "k", "sampler", "sampler-9")) as bad,
+            dealer(address, of(tmp_path / "k", "verifier")) as good,
+        ):
             await bad.send(hello("sampler", "sampler-9"))
             [(peer, _)] = await router.receive()
             assert router.send(peer, Refuse(reason="before"))

@@ -184,8 +184,9 @@ async def test_a_refused_worker_ends_with_the_hubs_sentence():
             await asyncio.wait_for(running, 5)
 
 
-@pytest.mark.parametrize(("error", "kind"),
-                         [(EngineError("gpu gone"), "infrastructure"), (DataError("too long"), "data")])
+@pytest.mark.parametrize(
+    ("error", "kind"), [(EngineError("gpu gone"), "infrastructure"), (DataError("too long"), "data")]
+)
 async def test_errors_of_engine_and_data_are_failures_of_the_lease_only(error, kind):
     async def broken(job):
         raise error
@@ -233,6 +234,7 @@ async def test_a_result_above_the_size_limit_fails_at_the_sender_with_the_settin
 
 async def test_an_answer_that_the_hub_would_drop_unheard_is_a_failure_of_its_lease(monkeypatch):
     """The gate answers nothing to a column above max_tokens; the lease would be held for ever."""
+
     async def endless(job):
         column = b"\0\0\0\0" * 9
         rollout = Rollout(index=0, token_ids=column, logprobs=column, versions=column, text="")

@@ -75,16 +75,26 @@ class Server:
 
 
 def link(role: Any, address: str, handler: Any, **more: Any) -> WorkerLink:
-    who = LinkSettings(run="test", role=role, worker=f"{role}-0", credit=2 if role == "learner" else 4, incarnation=1,
-                       limits=LIMITS, give_up_s=10.0, drain_s=5.0)
+    who = LinkSettings(
+        run="test",
+        role=role,
+        worker=f"{role}-0",
+        credit=2 if role == "learner" else 4,
+        incarnation=1,
+        limits=LIMITS,
+        give_up_s=10.0,
+        drain_s=5.0,
+    )
     return WorkerLink(who, lambda: address, handler, **more)
 
 
 @pytest.mark.timeout(50)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_run_over_a_bad_wire_trains_every_step_once(seed: int):
-    cfg = config(stages={"rlsp": Stage(steps=STEPS, groups_per_step=2, target_lag=1, max_lag=4)},
-                 replay=Replay(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, stall_s=20.0, retries=3))
+    cfg = config(
+        stages={"rlsp": Stage(steps=STEPS, groups_per_step=2, target_lag=1, max_lag=4)},
+        replay=Replay(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, stall_s=20.0, retries=3),
+    )
     served = [0]
 
     async def load(ref: WeightsRef) -> float:
@@ -101,8 +111,11 @@ async def test_a_run_over_a_bad_wire_trains_every_step_once(seed: int):
     trainer, server = Trainer(), Server(cfg)
     address = await server.router.bind("tcp://127.0.0.1:0")
     async with Relay(address, Random(seed), lost=0.15, twice=0.1, late=0.2, late_s=0.12) as relay:
-        links = [link("sampler", relay.address, sample, on_weights=load), link("verifier", relay.address, verify),
-                 link("learner", relay.address, trainer.train, step=lambda: trainer.step)]
+        links = [
+            link("sampler", relay.address, sample, on_weights=load),
+            link("verifier", relay.address, verify),
+            link("learner", relay.address, trainer.train, step=lambda: trainer.step),
+        ]
         working = [asyncio.create_task(one.run()) for one in links]
         hearing = asyncio.create_task(server.receive())
         async with asyncio.timeout(40):

@@ -62,8 +62,17 @@ async def test_an_address_that_cannot_be_bound_is_one_clear_sentence(address):
 async def test_frames_that_are_not_of_the_protocol_are_counted_and_the_next_one_is_heard():
     async with bound() as (router, socket):
         await socket.send(HELLO)
-        for frames in ([b""], [b"\xc1"], [b"{}"], [b"a", b"b"], [encode(Ack(lease=1))], [HELLO[:-1]], [b"\x91" * 5000],
-                       [PING, PING], [b"", PING]):
+        for frames in (
+            [b""],
+            [b"\xc1"],
+            [b"{}"],
+            [b"a", b"b"],
+            [encode(Ack(lease=1))],
+            [HELLO[:-1]],
+            [b"\x91" * 5000],
+            [PING, PING],
+            [b"", PING],
+        ):
             await socket.send_multipart(frames)
         await socket.send(PING)
         assert await heard(router, 2) == [Hello(run="r", role="sampler", worker="s", credit=1), Ping()]

@@ -100,7 +100,7 @@ def surplus(cfg: ChoiceConfig, ready: Iterable[Head]) -> list[Head]:
 def carried(cfg: ChoiceConfig, left: Iterable[Head], slots: int) -> list[Head]:
     """Of the groups that the stage before left, those that this one takes over: the last to go."""
     heads = removal_order(cfg, list(left))
-    return heads[max(0, len(heads) - min(cfg.carry, slots)):]
+    return heads[max(0, len(heads) - min(cfg.carry, slots)) :]
 
 
 def in_the_way(cfg: ChoiceConfig, ready: Iterable[Head], num: int) -> list[Head]:

@@ -57,8 +57,10 @@ def signal(head: Head, by: str, explored: float = 0.0) -> float:
 
 def weight(cfg: Config, head: Head, step: int) -> float:
     """Above 0, at most 1."""
-    return float(cfg.decay ** lag(head, step) * (
-        cfg.floor + (1.0 - cfg.floor) * signal(head, cfg.by, cfg.explored) ** cfg.exponent))
+    return float(
+        cfg.decay ** lag(head, step)
+        * (cfg.floor + (1.0 - cfg.floor) * signal(head, cfg.by, cfg.explored) ** cfg.exponent)
+    )
 
 
 def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:

@@ -37,8 +37,10 @@ def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> li
     chosen: list[Chosen] = []
     right = total = 0
     for _ in range(num):
-        best = min(strata, key=lambda key: (abs((right + key[0]) / max(1, total + key[1]) - cfg.correct),
-                                            in_turn(strata[key][-1])))
+        best = min(
+            strata,
+            key=lambda key: (abs((right + key[0]) / max(1, total + key[1]) - cfg.correct), in_turn(strata[key][-1])),
+        )
         chosen.append(Chosen(strata[best].pop()))
         right, total = right + best[0], total + best[1]
         if not strata[best]:

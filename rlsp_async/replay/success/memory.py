@@ -58,8 +58,10 @@ def load_success_replay(name: str, stage: Stage) -> SuccessConfig:
     if cfg.capacity and stage.source != "rollouts":
         raise ConfigError(f"{where} is about rollouts, and this stage trains on {stage.source}: take it out")
     if cfg.capacity and stage.drop_no_signal:
-        raise ConfigError(f"{where} mends groups of which all rollouts failed, and drop_no_signal drops them before: "
-                          "take one of the two out")
+        raise ConfigError(
+            f"{where} mends groups of which all rollouts failed, and drop_no_signal drops them before: "
+            "take one of the two out"
+        )
     return cfg
 
 
@@ -70,7 +72,7 @@ def has_failed(cfg: SuccessConfig, verdicts: list[Verdict]) -> bool:
         return False
     mean = sum(scores) / len(scores)
     variance = sum((score - mean) ** 2 for score in scores) / len(scores)
-    return mean < cfg.mean_below and variance < cfg.std_below ** 2
+    return mean < cfg.mean_below and variance < cfg.std_below**2
 
 
 class Memory:
@@ -105,9 +107,12 @@ class Memory:
 
     def draw(self, cfg: SuccessConfig, stage: str, place: int, step: int, group_id: int, seed: int) -> Success | None:
         """A success for a failed group in the batch of `step`; None: there is none that may be used."""
-        found = [one for one in self.of_prompt(stage, place)
-                 if (not cfg.max_age or step - 1 - one.oldest <= cfg.max_age)
-                 and (not cfg.max_uses or one.uses < cfg.max_uses)]
+        found = [
+            one
+            for one in self.of_prompt(stage, place)
+            if (not cfg.max_age or step - 1 - one.oldest <= cfg.max_age)
+            and (not cfg.max_uses or one.uses < cfg.max_uses)
+        ]
         return random.Random(f"{seed}/{step}/{group_id}/success").choice(found) if found else None
 
     def charge(self, success: Success, step: int) -> Remember:
@@ -161,13 +166,16 @@ class Memory:
 def mended(groups: list[VerifiedGroup], replayed: list[Replayed], bodies: dict[Key, Judged]) -> list[VerifiedGroup]:
     """The groups of a batch with its successes in their places; a success keeps its log-probs, versions and sampler."""
     stands_in = {one.group_id: one for one in replayed}
-    return [_mended(group, one, bodies[one.source]) if (one := stands_in.get(group.group.group_id)) else group
-            for group in groups]
+    return [
+        _mended(group, one, bodies[one.source]) if (one := stands_in.get(group.group.group_id)) else group
+        for group in groups
+    ]
 
 
 def _mended(whole: VerifiedGroup, one: Replayed, body: Judged) -> VerifiedGroup:
     rollouts, verdicts = list(whole.group.rollouts), list(whole.verdicts)
     rollouts[one.rollout] = msgspec.structs.replace(
-        body.rollout, index=one.rollout, replayed_from=f"{one.source_group}/{one.source_rollout}")
+        body.rollout, index=one.rollout, replayed_from=f"{one.source_group}/{one.source_rollout}"
+    )
     verdicts[one.rollout] = body.verdict
     return VerifiedGroup(group=msgspec.structs.replace(whole.group, rollouts=rollouts), verdicts=verdicts)

@@ -28,8 +28,15 @@ def mend(state: HubState, out: Effects, chosen: list[Head], step: int) -> list[R
             continue
         record = state.memory.charge(success, step)
         out.records.append(record)
-        found.append(Replayed(group_id=head.group_id, rollout=REPLACED, source_group=success.group_id,
-                              source_rollout=success.rollout, uses=record.success.uses))
+        found.append(
+            Replayed(
+                group_id=head.group_id,
+                rollout=REPLACED,
+                source_group=success.group_id,
+                source_rollout=success.rollout,
+                uses=record.success.uses,
+            )
+        )
     return found
 
 
@@ -44,8 +51,15 @@ def remember(state: HubState, out: Effects, chosen: list[Head], step: int) -> No
         for rollout, verdict in zip(body.rollouts, state.ledger.verdicts[head.group_id], strict=True):
             if verdict.status != "correct" or not rollout.token_ids:
                 continue
-            success = Success(group_id=head.group_id, rollout=rollout.index, stage=head.stage, place=head.index,
-                              oldest=int(ints(rollout.versions).min()), since=step, order=order)
+            success = Success(
+                group_id=head.group_id,
+                rollout=rollout.index,
+                stage=head.stage,
+                place=head.index,
+                oldest=int(ints(rollout.versions).min()),
+                since=step,
+                order=order,
+            )
             out.records += state.memory.remember(cfg, success, Judged(rollout=rollout, verdict=verdict))
             order += 1
 
@@ -61,9 +75,15 @@ def figures(state: HubState, manifest: Manifest) -> dict[str, float]:
     """Of a trained step: how many of its rollouts were replayed, and how old they were. Off: nothing."""
     if not state.success_replay[manifest.stage].capacity:
         return {}
-    ages = [manifest.step - 1 - int(ints(state.memory.body(one.source).rollout.versions).min())
-            for one in manifest.replayed]
+    ages = [
+        manifest.step - 1 - int(ints(state.memory.body(one.source).rollout.versions).min()) for one in manifest.replayed
+    ]
     failed = sum(state.ledger.heads[group_id].num_correct == 0 for group_id in manifest.groups)
     num = sum(state.ledger.heads[group_id].num_rollouts for group_id in manifest.groups)
-    return {"replayed": len(ages) / num, "replayed_groups": len(ages), "failed_groups": failed,
-            "replayed_age_mean": sum(ages) / max(1, len(ages)), "remembered": state.memory.num_kept}
+    return {
+        "replayed": len(ages) / num,
+        "replayed_groups": len(ages),
+        "failed_groups": failed,
+        "replayed_age_mean": sum(ages) / max(1, len(ages)),
+        "remembered": state.memory.num_kept,
+    }

@@ -25,14 +25,18 @@ def store(db: sqlite3.Connection, record: Remember, forgot_to: int) -> None:
     deleted."""
     success = record.success
     if record.body is None:
-        db.execute("UPDATE successes SET uses = ?, step = ?, kept = ?, success = ? WHERE group_id = ? AND rollout = ?",
-                   (success.uses, success.step, success.kept, _encode(success), *success.key))
+        db.execute(
+            "UPDATE successes SET uses = ?, step = ?, kept = ?, success = ? WHERE group_id = ? AND rollout = ?",
+            (success.uses, success.step, success.kept, _encode(success), *success.key),
+        )
         if not success.kept:
             delete_gone(db, forgot_to)
     else:
         blob = _encode(record.body)
-        db.execute("INSERT INTO successes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
-            *success.key, success.uses, success.step, success.kept, body_digest(blob), _encode(success), blob))
+        db.execute(
+            "INSERT INTO successes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*success.key, success.uses, success.step, success.kept, body_digest(blob), _encode(success), blob),
+        )
 
 
 def delete_gone(db: sqlite3.Connection, upto: int) -> None:
@@ -45,15 +49,19 @@ def live(db: sqlite3.Connection) -> Iterator[Remember]:
     MachineError when the tokens of one are gone or not what came."""
     query = """SELECT group_id, rollout, digest, body, success FROM successes
                WHERE kept = 1 OR step > (SELECT coalesce(max(step), 0) FROM steps)"""
-    return (Remember(success=_success(blob), body=_checked((group_id, rollout), digest, body))
-            for group_id, rollout, digest, body, blob in db.execute(query))
+    return (
+        Remember(success=_success(blob), body=_checked((group_id, rollout), digest, body))
+        for group_id, rollout, digest, body, blob in db.execute(query)
+    )
 
 
 def put_in(db: sqlite3.Connection, manifest: Manifest, groups: list[VerifiedGroup]) -> list[VerifiedGroup]:
     """The groups of a batch with its successes in their places. Raises MachineError."""
     query = "SELECT digest, body FROM successes WHERE group_id = ? AND rollout = ?"
-    bodies = {one.source: _checked(one.source, *(db.execute(query, one.source).fetchone() or (None, None)))
-              for one in manifest.replayed}
+    bodies = {
+        one.source: _checked(one.source, *(db.execute(query, one.source).fetchone() or (None, None)))
+        for one in manifest.replayed
+    }
     return mended(groups, manifest.replayed, bodies)
 
 
@@ -61,6 +69,7 @@ def _checked(key: tuple[int, int], digest: bytes | None, body: bytes | None) -> 
     if body is None:
         raise MachineError(f"the tokens of the success {key[0]}/{key[1]} are not there any more")
     if body_digest(body) != digest:
-        raise MachineError(f"the stored tokens of the success {key[0]}/{key[1]} are not those that came (their digest "
-                           "differs)")
+        raise MachineError(
+            f"the stored tokens of the success {key[0]}/{key[1]} are not those that came (their digest differs)"
+        )
     return _judged(body)

@@ -29,8 +29,16 @@ NAMES = ("fifo", "freshest", "prioritised", "stratified")
 
 
 def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> Head:
-    return Head(group_id=group_id, stage="rlsp", state="ready", oldest=oldest, newest=9, num_correct=correct,
-                num_rollouts=8, **{"order": group_id, **fields})
+    return Head(
+        group_id=group_id,
+        stage="rlsp",
+        state="ready",
+        oldest=oldest,
+        newest=9,
+        num_correct=correct,
+        num_rollouts=8,
+        **{"order": group_id, **fields},
+    )
 
 
 def batch(name: str, ready: list[Head], step: int, num: int, seed: int = 0, **options: Any) -> list[Chosen] | None:
@@ -97,8 +105,16 @@ def test_stratified_by_hand():
 
 @st.composite
 def heads(draw: st.DrawFn) -> list[Head]:
-    return [head(i, draw(st.integers(0, 5)), draw(st.integers(0, 8)), uses=draw(st.integers(0, 2)),
-                 order=draw(st.integers(0, 9))) for i in range(draw(st.integers(1, 12)))]
+    return [
+        head(
+            i,
+            draw(st.integers(0, 5)),
+            draw(st.integers(0, 8)),
+            uses=draw(st.integers(0, 2)),
+            order=draw(st.integers(0, 9)),
+        )
+        for i in range(draw(st.integers(1, 12)))
+    ]
 
 
 @given(heads(), st.sampled_from(NAMES), st.integers(1, 6), st.integers(0, 99), st.floats(0, 1), st.integers(0, 2**32))
@@ -148,10 +164,12 @@ def test_removal_orders_by_hand():
 
 
 def test_unknown_names_and_options_are_refused():
-    for stage, words in ((Stage(selection="freshes"), "did you mean 'freshest'"),
-                         (Stage(selection="fifo", selection_options={"decay": 1}), "unknown key"),
-                         (Stage(selection="prioritised", selection_options={"decay": 0.0}), "decay and floor"),
-                         (Stage(selection="fifo", selection_options={"min_new": 2.0}), "min_new"),
-                         (Stage(selection="stratified", selection_options={"correct": -1.0}), "correct must lie")):
+    for stage, words in (
+        (Stage(selection="freshes"), "did you mean 'freshest'"),
+        (Stage(selection="fifo", selection_options={"decay": 1}), "unknown key"),
+        (Stage(selection="prioritised", selection_options={"decay": 0.0}), "decay and floor"),
+        (Stage(selection="fifo", selection_options={"min_new": 2.0}), "min_new"),
+        (Stage(selection="stratified", selection_options={"correct": -1.0}), "correct must lie"),
+    ):
         with pytest.raises(ConfigError, match=words):
             load_choice(stage, 0)

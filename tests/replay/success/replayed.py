@@ -16,8 +16,16 @@ ON: dict[str, Any] = {"capacity": 2}
 
 def settings(success_replay: dict[str, Any], **fields: Any) -> RunConfig:
     replay = fields.pop("replay", Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
-    stage = Stage(**{"steps": 8, "groups_per_step": 3, "max_lag": 3, "success_replay": success_replay,
-                     "prompts": Prompts(name="mopps", options={"pool": 3}), **fields})
+    stage = Stage(
+        **{
+            "steps": 8,
+            "groups_per_step": 3,
+            "max_lag": 3,
+            "success_replay": success_replay,
+            "prompts": Prompts(name="mopps", options={"pool": 3}),
+            **fields,
+        }
+    )
     return config(stages={"a": stage}, evaluation=Evaluation(prompts=0), replay=replay, learner=Learner(device="cpu"))
 
 

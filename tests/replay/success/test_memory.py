@@ -19,8 +19,14 @@ RIGHT, WRONG = Verdict(status="correct", parts={"correct": 1.0}), Verdict(status
 
 
 def rollout(index: int, version: int = 3) -> Rollout:
-    return Rollout(index=index, token_ids=pack_ints([7, index]), logprobs=pack_floats([-0.5, -0.25]),
-                   versions=pack_ints([version, version]), text="x", sampler="sampler-4")
+    return Rollout(
+        index=index,
+        token_ids=pack_ints([7, index]),
+        logprobs=pack_floats([-0.5, -0.25]),
+        versions=pack_ints([version, version]),
+        text="x",
+        sampler="sampler-4",
+    )
 
 
 def filled(num: int, cfg: SuccessConfig | None = None, **fields: Any) -> Memory:
@@ -35,9 +41,17 @@ def success(n: int, place: int = 5) -> Success:
     return Success(group_id=n, rollout=0, stage="a", place=place, oldest=n - 1, since=n, order=0)
 
 
-@pytest.mark.parametrize(("scores", "failed"), [
-    ([0.0] * 8, True), ([0.0] * 7 + [1.0], False), ([0.1] * 8, True), ([0.0] * 4 + [0.1] * 4, False),
-    ([0.25] * 8, False), ([], False)])
+@pytest.mark.parametrize(
+    ("scores", "failed"),
+    [
+        ([0.0] * 8, True),
+        ([0.0] * 7 + [1.0], False),
+        ([0.1] * 8, True),
+        ([0.0] * 4 + [0.1] * 4, False),
+        ([0.25] * 8, False),
+        ([], False),
+    ],
+)
 def test_a_group_has_failed_by_mean_and_deviation(scores: list[float], failed: bool):
     """Eight of .1: mean .1, deviation 0. Half of .1: deviation .05, which is not below .05."""
     verdicts = [Verdict(status="wrong", parts={"correct": score}) for score in scores]
@@ -54,9 +68,12 @@ def test_first_in_is_first_out_at_eight_of_a_prompt_and_at_the_total():
     assert [one.group_id for one in memory.of_prompt("a", 5)] == [3, 4, 5, 6, 7, 8, 9, 10]
     cfg = SuccessConfig(capacity=2, total=3)
     memory = filled(2, cfg)
-    gone = [record.success.group_id for n in (3, 4)
-            for record in memory.remember(cfg, success(n, place=6), Judged(rollout=rollout(0), verdict=RIGHT))
-            if not record.success.kept]
+    gone = [
+        record.success.group_id
+        for n in (3, 4)
+        for record in memory.remember(cfg, success(n, place=6), Judged(rollout=rollout(0), verdict=RIGHT))
+        if not record.success.kept
+    ]
     assert gone == [1] and memory.num_kept == 3
     assert memory.of_prompt("b", 5) == [] == memory.of_prompt("a", 7)
 
@@ -66,8 +83,12 @@ def test_a_draw_is_uniform_and_a_function_of_seed_step_and_group():
     draws = [memory.draw(cfg, "a", 5, step, group, 0).group_id for step in range(10, 30) for group in range(100)]
     counts = Counter(draws)
     assert sorted(counts) == [1, 2, 3, 4] and all(abs(num - 500) < 80 for num in counts.values())
-    assert draws == [memory.draw(cfg, "a", 5, step, group, 0).group_id for step in range(10, 30) for group in range(100)]
-    assert draws != [memory.draw(cfg, "a", 5, step, group, 1).group_id for step in range(10, 30) for group in range(100)]
+    assert draws == [
+        memory.draw(cfg, "a", 5, step, group, 0).group_id for step in range(10, 30) for group in range(100)
+    ]
+    assert draws != [
+        memory.draw(cfg, "a", 5, step, group, 1).group_id for step in range(10, 30) for group in range(100)
+    ]
     assert memory.draw(cfg, "a", 6, 10, 0, 0) is None
 
 
@@ -99,24 +120,35 @@ def test_what_went_is_known_until_the_batch_in_which_it_stands_is_reported():
 
 
 def test_a_mended_group_differs_in_one_rollout_and_its_verdict_alone():
-    group = RolloutGroup(group_id=8, prompt=Prompt(prompt_id="p", task="t", text="", answer=""), prompt_ids=b"",
-                         sampling=Sampling(rollouts=3), rollouts=[rollout(i, 9) for i in range(3)])
+    group = RolloutGroup(
+        group_id=8,
+        prompt=Prompt(prompt_id="p", task="t", text="", answer=""),
+        prompt_ids=b"",
+        sampling=Sampling(rollouts=3),
+        rollouts=[rollout(i, 9) for i in range(3)],
+    )
     whole = VerifiedGroup(group=group, verdicts=[WRONG] * 3)
     one = Replayed(group_id=8, rollout=0, source_group=2, source_rollout=1, uses=1)
-    [other, new] = mended([VerifiedGroup(group=msgspec.structs.replace(group, group_id=7), verdicts=[WRONG] * 3), whole],
-                          [one], {(2, 1): Judged(rollout=rollout(1, 4), verdict=RIGHT)})
+    [other, new] = mended(
+        [VerifiedGroup(group=msgspec.structs.replace(group, group_id=7), verdicts=[WRONG] * 3), whole],
+        [one],
+        {(2, 1): Judged(rollout=rollout(1, 4), verdict=RIGHT)},
+    )
     assert other.verdicts == [WRONG] * 3 and new.verdicts == [RIGHT, WRONG, WRONG]
     assert new.group.rollouts[1:] == group.rollouts[1:] and whole.group.rollouts[0].replayed_from == ""
     assert new.group.rollouts[0] == msgspec.structs.replace(rollout(1, 4), index=0, replayed_from="2/1")
 
 
-@pytest.mark.parametrize(("stage", "words"), [
-    ({"source": "demonstrations", "success_replay": {"capacity": 8}}, "trains on demonstrations"),
-    ({"drop_no_signal": True, "success_replay": {"total": 9}}, "drop_no_signal drops them before"),
-    ({"success_replay": {"capacities": 8}}, "capacity"),
-    ({"success_replay": {"total": 0}}, "total at least 1"),
-    ({"success_replay": {"mean_below": 0.0}}, "no group has ever failed"),
-])
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"source": "demonstrations", "success_replay": {"capacity": 8}}, "trains on demonstrations"),
+        ({"drop_no_signal": True, "success_replay": {"total": 9}}, "drop_no_signal drops them before"),
+        ({"success_replay": {"capacities": 8}}, "capacity"),
+        ({"success_replay": {"total": 0}}, "total at least 1"),
+        ({"success_replay": {"mean_below": 0.0}}, "no group has ever failed"),
+    ],
+)
 def test_what_cannot_work_is_refused(stage: dict[str, Any], words: str):
     with pytest.raises(ConfigError, match=words):
         load_success_replay("rl", Stage(**stage))

@@ -54,14 +54,18 @@ def test_learner_gets_one_success_in_each_failed_group_that_has_one(tmp_path: Pa
             succeeded.setdefault(group.group.prompt.index, []).extend(
                 f"{group.group.group_id}/{rollout.index}"
                 for rollout, verdict in zip(group.group.rollouts, group.verdicts, strict=True)
-                if verdict.status == "correct" and not rollout.replayed_from)
+                if verdict.status == "correct" and not rollout.replayed_from
+            )
     assert num_replayed >= 3 and num_failed >= 1
 
 
 def test_a_replayed_rollout_keeps_its_tokens_log_probs_versions_and_sampler(tmp_path: Path):
     line = run(tmp_path)
-    born = {record.success.key: record.body.rollout for record in line.records
-            if isinstance(record, Remember) and record.body is not None}
+    born = {
+        record.success.key: record.body.rollout
+        for record in line.records
+        if isinstance(record, Remember) and record.body is not None
+    }
     for manifest, batch in zip(line.batches_chosen, batches_of(line), strict=True):
         groups = {group.group.group_id: group.group for group in batch.groups}
         for one in manifest.replayed:
@@ -91,8 +95,8 @@ def test_tokens_stay_while_a_learner_may_be_sent_the_batch_again(tmp_path: Path,
     replay = Replay(retention=retention, retries=2, failures_per_100=100.0, stall_s=1e9)
     line = run(tmp_path, {"capacity": 1}, replay=replay, steps=16)
     forgot_to = line.journal.load() and line.journal._forgot_to
-    kept = {step for step, in line.journal._db.execute("SELECT step FROM successes WHERE body IS NOT NULL")}
-    gone = {step for step, in line.journal._db.execute("SELECT step FROM successes WHERE body IS NULL")}
+    kept = {step for (step,) in line.journal._db.execute("SELECT step FROM successes WHERE body IS NOT NULL")}
+    gone = {step for (step,) in line.journal._db.execute("SELECT step FROM successes WHERE body IS NULL")}
     assert forgot_to >= 8
     if retention == "checkpoints":
         assert gone and max(gone) <= forgot_to < min(kept, default=forgot_to + 1)
@@ -125,11 +129,15 @@ def test_a_killed_hub_and_a_killed_learner_send_the_same_batches_again(tmp_path:
             chaos.deliver(learner, learner.hello())
     assert seen == 8 and kept > 0
     assert chaos.hub.state.ending == "finished" and chaos.violations() == []
-    assert any(one.replayed_from for batch in batches_of(chaos) for group in batch.groups
-               for one in group.group.rollouts)
+    assert any(
+        one.replayed_from for batch in batches_of(chaos) for group in batch.groups for one in group.group.rollouts
+    )
     chaos.journal.close()
-    assert not [f for f in audit(tmp_path / "journal.sqlite").findings
-                if f.outcome == "violated" and f.guarantee in ("G4", "G5", "success")]
+    assert not [
+        f
+        for f in audit(tmp_path / "journal.sqlite").findings
+        if f.outcome == "violated" and f.guarantee in ("G4", "G5", "success")
+    ]
 
 
 def test_a_stage_ends_with_its_memory(tmp_path: Path):
@@ -140,8 +148,13 @@ def test_a_stage_ends_with_its_memory(tmp_path: Path):
 
 def test_a_sampler_cannot_say_that_a_rollout_is_replayed():
     mine = Rollout(index=0, token_ids=b"", logprobs=b"", versions=b"", text="", replayed_from="1/1")
-    group = RolloutGroup(group_id=1, prompt=SmallTask().prompt("train", 0), prompt_ids=b"", rollouts=[mine],
-                         sampling=Sampling(rollouts=1))
+    group = RolloutGroup(
+        group_id=1,
+        prompt=SmallTask().prompt("train", 0),
+        prompt_ids=b"",
+        rollouts=[mine],
+        sampling=Sampling(rollouts=1),
+    )
     with pytest.raises(DataError, match="a sampler cannot replay"):
         check_whole(group)
 
@@ -178,21 +191,25 @@ def change_success(**changes: Any) -> Callable[[Remember], Remember]:
     return lambda record: replaced(record, success=replaced(record.success, **changes))
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (change_success(place=77), "it is of prompt 77"),
-    (change_success(since=99), "it is of step 99"),
-    (change_success(kept=False), "charged for step"),
-    (change_success(step=1), "charged for step 1"),
-    (change_success(oldest=-3), ""),
-    (change_success(oldest=99), "versions old"),
-])
-def test_journal_refuses_a_success_that_does_not_fit(tmp_path: Path, records: list[Any],
-                                                     change: Callable[[Remember], Remember], words: str):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (change_success(place=77), "it is of prompt 77"),
+        (change_success(since=99), "it is of step 99"),
+        (change_success(kept=False), "charged for step"),
+        (change_success(step=1), "charged for step 1"),
+        (change_success(oldest=-3), ""),
+        (change_success(oldest=99), "versions old"),
+    ],
+)
+def test_journal_refuses_a_success_that_does_not_fit(
+    tmp_path: Path, records: list[Any], change: Callable[[Remember], Remember], words: str
+):
     """Of the charge right before the first batch that replays."""
     at = next(i for i, record in enumerate(records) if isinstance(record, Manifest) and record.replayed)
     key = records[at].replayed[-1].source
     last = max(i for i in range(at) if isinstance(records[i], Remember) and records[i].success.key == key)
-    before = [*records[:last], change(records[last]), *records[last + 1:at]]
+    before = [*records[:last], change(records[last]), *records[last + 1 : at]]
     if words:
         refuse(tmp_path, [*before, records[at]], words)
     else:
@@ -201,10 +218,15 @@ def test_journal_refuses_a_success_that_does_not_fit(tmp_path: Path, records: li
 
 def test_journal_refuses_a_success_that_is_wrong_and_a_group_that_is_not(tmp_path: Path, records: list[Any]):
     at = next(i for i, record in enumerate(records) if isinstance(record, Manifest) and record.replayed)
-    born = next(i for i, record in enumerate(records) if isinstance(record, Remember) and record.body is not None
-                and record.success.key == records[at].replayed[0].source)
+    born = next(
+        i
+        for i, record in enumerate(records)
+        if isinstance(record, Remember)
+        and record.body is not None
+        and record.success.key == records[at].replayed[0].source
+    )
     wrong = replaced(records[born].body, verdict=replaced(records[born].body.verdict, status="wrong"))
-    refuse(tmp_path, [*records[:born], replaced(records[born], body=wrong), *records[born + 1:at + 1]], "it is wrong")
+    refuse(tmp_path, [*records[:born], replaced(records[born], body=wrong), *records[born + 1 : at + 1]], "it is wrong")
 
 
 def refuse(directory: Path, records: list[Any], words: str) -> None:
@@ -233,12 +255,14 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def edit(db: sqlite3.Connection, column: str, kind: Any, where: str, change: Callable[[Any], Any]) -> None:
     group_id, rollout, blob = db.execute(
-        f"SELECT group_id, rollout, {column} FROM successes WHERE {where} ORDER BY 1, 2 LIMIT 1").fetchone()
+        f"SELECT group_id, rollout, {column} FROM successes WHERE {where} ORDER BY 1, 2 LIMIT 1"
+    ).fetchone()
     new = pack(change(unpack(blob, type=kind)))
     db.execute(f"UPDATE successes SET {column} = ? WHERE group_id = ? AND rollout = ?", (new, group_id, rollout))
     if column == "body":
-        db.execute("UPDATE successes SET digest = ? WHERE group_id = ? AND rollout = ?",
-                   (body_digest(new), group_id, rollout))
+        db.execute(
+            "UPDATE successes SET digest = ? WHERE group_id = ? AND rollout = ?", (body_digest(new), group_id, rollout)
+        )
 
 
 def head(**changes: Any) -> Callable[[sqlite3.Connection], None]:
@@ -257,6 +281,7 @@ def manifest(change: Callable[[Manifest], Manifest]) -> Callable[[sqlite3.Connec
             if found.replayed:
                 db.execute("UPDATE manifests SET manifest = ? WHERE step = ?", (pack(change(found)), step))
                 return
+
     return act
 
 
@@ -270,17 +295,28 @@ PLANTED: dict[str, tuple[Callable[[sqlite3.Connection], Any], str]] = {
     "learnt from a later batch": (head(since=99), "learnt from the batch of step 99"),
     "younger than its batch": (head(oldest=99), "age -"),
     "more are kept than may be": (
-        lambda db: [edit(db, "success", Success, f"group_id = {g} AND rollout = {r}", lambda s: replaced(s, kept=True))
-                    for g, r in db.execute("SELECT group_id, rollout FROM successes").fetchall()], "kept of 2"),
+        lambda db: [
+            edit(db, "success", Success, f"group_id = {g} AND rollout = {r}", lambda s: replaced(s, kept=True))
+            for g, r in db.execute("SELECT group_id, rollout FROM successes").fetchall()
+        ],
+        "kept of 2",
+    ),
     "its tokens were deleted too early": (
         lambda db: db.execute("UPDATE successes SET body = NULL WHERE step = (SELECT max(step) FROM successes)"),
-        "its tokens are gone"),
-    "a bit of it flips": (lambda db: db.execute("UPDATE successes SET digest = x'00' WHERE body IS NOT NULL"),
-                          "not the ones that came"),
+        "its tokens are gone",
+    ),
+    "a bit of it flips": (
+        lambda db: db.execute("UPDATE successes SET digest = x'00' WHERE body IS NOT NULL"),
+        "not the ones that came",
+    ),
     "a failure was replayed": (
-        body(lambda one: replaced(one, verdict=replaced(one.verdict, status="wrong"))), "its verdict is wrong"),
+        body(lambda one: replaced(one, verdict=replaced(one.verdict, status="wrong"))),
+        "its verdict is wrong",
+    ),
     "its tokens are others": (
-        body(lambda one: replaced(one, rollout=replaced(one.rollout, token_ids=b"\0" * 4))), "not those of its group"),
+        body(lambda one: replaced(one, rollout=replaced(one.rollout, token_ids=b"\0" * 4))),
+        "not those of its group",
+    ),
     "unreadable": (lambda db: db.execute("UPDATE successes SET success = x'c1' WHERE uses > 0"), "cannot be decoded"),
     "a use more than was charged": (manifest(spoil_one(uses=9)), "the batch says 9"),
     "in a group of another batch": (manifest(spoil_one(group_id=9999)), "a group that is not in the batch"),
