@@ -20,12 +20,25 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlsp_async"
 
 MAX_FUNCTION_LINES = 80
-MAX_FILE_LINES = 300
-# Tables that are read from top to bottom: every noun on the wire, every setting.
-LONG_FILES = {"rlsp_async.messages": 450, "rlsp_async.sections": 350}
+# 150 to 600 lines are normal. The module docstring of a longer file says why it is long, in a sentence with these words.
+MAX_FILE_LINES = 600
+WHY_LONG = "This file is long because"
 
-CLOCK_AND_IO = frozenset({"asyncio", "zmq", "time", "datetime", "sqlite3", "socket", "subprocess", "threading",
-                          "multiprocessing", "concurrent", "uvloop"})
+CLOCK_AND_IO = frozenset(
+    {
+        "asyncio",
+        "zmq",
+        "time",
+        "datetime",
+        "sqlite3",
+        "socket",
+        "subprocess",
+        "threading",
+        "multiprocessing",
+        "concurrent",
+        "uvloop",
+    }
+)
 TORCH = frozenset({"torch", "transformers", "vllm"})
 WORDS = frozenset({"rlsp_async.messages"})
 
@@ -167,10 +180,10 @@ def check_rooms(name: str, source: str) -> Iterator[str]:
 
 
 def check_lengths(name: str, source: str) -> Iterator[str]:
-    num_lines, limit = source.count("\n"), LONG_FILES.get(name, MAX_FILE_LINES)
-    if num_lines > limit:
-        yield f"{name}: {num_lines} lines, at most {limit}"
-    for node in ast.walk(ast.parse(source)):
+    tree, num_lines = ast.parse(source), source.count("\n")
+    if num_lines > MAX_FILE_LINES and WHY_LONG not in (ast.get_docstring(tree) or ""):
+        yield f"{name}: {num_lines} lines; above {MAX_FILE_LINES} the docstring says why ({WHY_LONG!r} ...)"
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > MAX_FUNCTION_LINES:
@@ -184,7 +197,9 @@ def check_calls(name: str, source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if (called in FORBIDDEN_NAMES and name != RUNNER) or any(("." + called).endswith("." + bad) for bad in FORBIDDEN_METHODS):
+            if (called in FORBIDDEN_NAMES and name != RUNNER) or any(
+                ("." + called).endswith("." + bad) for bad in FORBIDDEN_METHODS
+            ):
                 yield f"{name}:{node.lineno} calls {called}"
             for keyword in node.keywords:
                 if keyword.arg in FORBIDDEN_TRUE and not _is_false(keyword.value):
@@ -235,45 +250,53 @@ def test_folders_that_are_no_packages_stay_none():
 
 
 def test_import_and_help_load_nothing_heavy():
-    code = ("import sys, rlsp_async, rlsp_async.cli\n"
-            "print(sorted({'torch', 'vllm', 'transformers', 'zmq'} & set(sys.modules)))")
+    code = (
+        "import sys, rlsp_async, rlsp_async.cli\n"
+        "print(sorted({'torch', 'vllm', 'transformers', 'zmq'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("name", "source"), [
-    ("rlsp_async.replay.hub", "import torch\n"),
-    ("rlsp_async.replay.hub", "import time\n"),
-    ("rlsp_async.replay.server", "def f():\n    import zmq.asyncio\n"),
-    ("rlsp_async.learning.learner", "from rlsp_async.replay import ledger\n"),
-    ("rlsp_async.sampling.sampler", "from rlsp_async.verifying.pool import VerifierPool\n"),
-    ("rlsp_async.sampling.torch_engine", "import vllm\n"),
-    ("rlsp_async.algos.grpo", "from rlsp_async.messages import Rollout\n"),
-    ("rlsp_async.messages", "from rlsp_async.wire import codec\n"),
-    ("rlsp_async.messages", "from .errors import RlspError\n"),
-    ("rlsp_async.unheard_of", "import json\n"),
-    ("rlsp_async.learning.x", "import torch\ntorch.load('f')\n"),
-    ("rlsp_async.learning.x", "import pickle\n"),
-    ("rlsp_async.learning.x", "eval('1')\n"),
-    ("rlsp_async.wire.x", "self.socket.recv_pyobj()\n"),
-    ("rlsp_async.sampling.x", "load('m', trust_remote_code=True)\n"),
-    ("rlsp_async.sampling.x", "try:\n    f()\nexcept ValueError:\n    pass\n"),
-    ("rlsp_async.sampling.x", "try:\n    f()\nexcept:\n    g()\n"),
-    ("rlsp_async.sampling.x", "def f():\n    raise NotImplementedError\n"),
-    ("rlsp_async.sampling.x", "x = 1\n" * 301),
-    ("rlsp_async.sampling.x", "def f():\n" + "    x = 1\n" * 80),
-    ("rlsp_async.sampling.x", "# TODO later\n"),
-    ("rlsp_async.sampling.x", "# \u00b5\n"),
-])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("rlsp_async.replay.hub", "import torch\n"),
+        ("rlsp_async.replay.hub", "import time\n"),
+        ("rlsp_async.replay.server", "def f():\n    import zmq.asyncio\n"),
+        ("rlsp_async.learning.learner", "from rlsp_async.replay import ledger\n"),
+        ("rlsp_async.sampling.sampler", "from rlsp_async.verifying.pool import VerifierPool\n"),
+        ("rlsp_async.sampling.torch_engine", "import vllm\n"),
+        ("rlsp_async.algos.grpo", "from rlsp_async.messages import Rollout\n"),
+        ("rlsp_async.messages", "from rlsp_async.wire import codec\n"),
+        ("rlsp_async.messages", "from .errors import RlspError\n"),
+        ("rlsp_async.unheard_of", "import json\n"),
+        ("rlsp_async.learning.x", "import torch\ntorch.load('f')\n"),
+        ("rlsp_async.learning.x", "import pickle\n"),
+        ("rlsp_async.learning.x", "eval('1')\n"),
+        ("rlsp_async.wire.x", "self.socket.recv_pyobj()\n"),
+        ("rlsp_async.sampling.x", "load('m', trust_remote_code=True)\n"),
+        ("rlsp_async.sampling.x", "try:\n    f()\nexcept ValueError:\n    pass\n"),
+        ("rlsp_async.sampling.x", "try:\n    f()\nexcept:\n    g()\n"),
+        ("rlsp_async.sampling.x", "def f():\n    raise NotImplementedError\n"),
+        ("rlsp_async.sampling.x", "x = 1\n" * 601),
+        ("rlsp_async.sampling.x", "def f():\n" + "    x = 1\n" * 80),
+        ("rlsp_async.sampling.x", "# TODO later\n"),
+        ("rlsp_async.sampling.x", "# \u00b5\n"),
+    ],
+)
 def test_planted_violation_is_found(name, source):
     assert [sentence for check in CHECKS for sentence in check(name, source)]
 
 
-@pytest.mark.parametrize(("name", "source"), [
-    ("rlsp_async.learning.x", "model.eval()\njson.load(f)\nload('m', trust_remote_code=False)\n"),
-    ("rlsp_async.replay.server", "import asyncio\nfrom rlsp_async.wire.router import Router\n"),
-    ("rlsp_async.sampling.vllm_engine", "def f():\n    import vllm\n"),
-    ("rlsp_async.sampling.x", "try:\n    f()\nexcept ValueError:\n    count += 1\n"),
-])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("rlsp_async.learning.x", "model.eval()\njson.load(f)\nload('m', trust_remote_code=False)\n"),
+        ("rlsp_async.replay.server", "import asyncio\nfrom rlsp_async.wire.router import Router\n"),
+        ("rlsp_async.sampling.vllm_engine", "def f():\n    import vllm\n"),
+        ("rlsp_async.sampling.x", "try:\n    f()\nexcept ValueError:\n    count += 1\n"),
+    ],
+)
 def test_honest_code_is_not_accused(name, source):
     assert not [sentence for check in CHECKS for sentence in check(name, source)]
