@@ -65,7 +65,7 @@ def _arguments() -> argparse.Namespace:
 
 def _answers(num: int) -> Pairs:
     """(reference answer, response)."""
-    task = load_task(config.Task(name="gsm8k"), seed=0)
+    task = load_task(config.TaskConfig(name="gsm8k"), seed=0)
     golds = [task.prompt("train", i).answer for i in range(num)]
     filler = "We add what we know step by step and keep the total in mind. " * 9
     return [
@@ -81,9 +81,9 @@ async def _judge(verifier: str, pairs: Pairs) -> float:
     """Verdicts a second of a pool that has started."""
     cfg = config.RunConfig(
         name="lanes",
-        stages={"s": config.Stage()},
-        task=config.Task(verifier=verifier),
-        verifier=config.Verifier(processes=1),
+        stages={"s": config.StageConfig()},
+        task=config.TaskConfig(verifier=verifier),
+        verifier=config.VerifierConfig(processes=1),
     )
     items = [VerifyItem(prompt="", response=response, answer=gold) for gold, response in pairs]
     jobs = [VerifyJob(group_id=at, task="gsm8k", items=items[at : at + GROUP]) for at in range(0, len(items), GROUP)]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from rlsp_async.config import Reward
+from rlsp_async.config import RewardConfig
 from rlsp_async.rewards import compose
 from rlsp_async.rewards.dominance import resolved_scale
 from rlsp_async.rewards.novelty import of_group
@@ -28,12 +28,12 @@ from rlsp_async.tasks import gsm8k, ops
 
 ALPHA, GROUPS, RIGHT = 0.8, 100, 4
 FORMS = {
-    "len_inv, C = 1000": Reward(explore="len_inv", scale=1000.0),
-    "len_inv, auto": Reward(explore="len_inv", scale="auto"),
-    "len_inv_sqrt, auto": Reward(explore="len_inv_sqrt", scale="auto"),
-    "len_exp, auto": Reward(explore="len_exp", scale="auto"),
-    "steps, auto": Reward(explore="steps", scale="auto"),
-    "novelty": Reward(explore="novelty"),
+    "len_inv, C = 1000": RewardConfig(explore="len_inv", scale=1000.0),
+    "len_inv, auto": RewardConfig(explore="len_inv", scale="auto"),
+    "len_inv_sqrt, auto": RewardConfig(explore="len_inv_sqrt", scale="auto"),
+    "len_exp, auto": RewardConfig(explore="len_exp", scale="auto"),
+    "steps, auto": RewardConfig(explore="steps", scale="auto"),
+    "novelty": RewardConfig(explore="novelty"),
 }
 Padding = Callable[[str, int, random.Random], str]
 Case = tuple[str, str, list[str], str]

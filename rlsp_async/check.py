@@ -12,7 +12,7 @@ from typing import TextIO
 
 import msgspec
 
-from rlsp_async.config import RunConfig, Stage, load
+from rlsp_async.config import RunConfig, StageConfig, load
 from rlsp_async.errors import ConfigError
 from rlsp_async.keys import about_keys
 from rlsp_async.observe import estimate
@@ -105,7 +105,7 @@ def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
         _refuse_stage(cfg, name, stage)
 
 
-def _refuse_stage(cfg: RunConfig, name: str, stage: Stage) -> None:
+def _refuse_stage(cfg: RunConfig, name: str, stage: StageConfig) -> None:
     refuse_policies(cfg, name, stage)
     if stage.source == "rollouts" and stage.reward.explore not in ("none", "len_inv"):
         advice.refuse(f"stages.{name}.reward", stage.reward, _is_released(stage))
@@ -164,7 +164,7 @@ def _state_of(beside: estimate.Beside) -> str:
     return "estimate: " + ", ".join([*more, "state and one microbatch"])
 
 
-def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
+def of_stage(cfg: RunConfig, stage: StageConfig) -> list[Finding]:
     """Capacity, lag, volumes, the reward's dominance condition."""
     per_group = estimate.rollouts_per_group(cfg, stage)
     rollouts = stage.groups_per_step * per_group
@@ -196,19 +196,19 @@ def of_stage(cfg: RunConfig, stage: Stage) -> list[Finding]:
     return [*found, *_reward(cfg, stage)]
 
 
-def _reward(cfg: RunConfig, stage: Stage) -> list[Finding]:
+def _reward(cfg: RunConfig, stage: StageConfig) -> list[Finding]:
     found = advice.finding(stage.reward, cfg.sampling.max_new_tokens, _is_released(stage))
     return [Finding("correct beats wrong", *found)] if found and stage.source == "rollouts" else []
 
 
-def reward_condition(cfg: RunConfig, stage: Stage) -> Dominance | None:
+def reward_condition(cfg: RunConfig, stage: StageConfig) -> Dominance | None:
     """None for stages whose reward is correctness alone, or that have none (demonstrations)."""
     if stage.source != "rollouts":
         return None
     return advice.condition_of(stage.reward, cfg.sampling.max_new_tokens, _is_released(stage))
 
 
-def _is_released(stage: Stage) -> bool:
+def _is_released(stage: StageConfig) -> bool:
     """Whether the reward is the released server's. Imports the algorithm's module."""
     from rlsp_async.algos.base import load_algorithm
 
@@ -243,7 +243,7 @@ def _data(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
 # --- what may surprise ---------------------------------------------------------------------------------------------
 
 
-def stage_warnings(cfg: RunConfig, name: str, stage: Stage) -> list[str]:
+def stage_warnings(cfg: RunConfig, name: str, stage: StageConfig) -> list[str]:
     """Settings that work, but perhaps not as meant."""
     texts = []
     if stage.source == "rollouts":

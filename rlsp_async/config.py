@@ -18,43 +18,43 @@ import msgspec
 
 from rlsp_async.errors import ConfigError
 from rlsp_async.sections import (
-    Algorithm,
-    Evaluation,
-    Learner,
-    Model,
-    Optimizer,
-    Prompts,
-    Replay,
-    Reward,
+    AlgorithmChoice,
+    EvaluationConfig,
+    LearnerConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PromptsConfig,
+    ReplayConfig,
+    RewardConfig,
     RunConfig,
-    Sampler,
-    Sampling,
-    ScratchModel,
+    SamplerConfig,
+    SamplingConfig,
+    ScratchModelConfig,
     Section,
-    Stage,
-    Task,
-    Temperature,
-    Verifier,
+    StageConfig,
+    TaskConfig,
+    TemperatureConfig,
+    VerifierConfig,
 )
 
 __all__ = [
-    "Algorithm",
-    "Evaluation",
-    "Learner",
-    "Model",
-    "Optimizer",
-    "Prompts",
-    "Replay",
-    "Reward",
+    "AlgorithmChoice",
+    "EvaluationConfig",
+    "LearnerConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PromptsConfig",
+    "ReplayConfig",
+    "RewardConfig",
     "RunConfig",
-    "Sampler",
-    "Sampling",
-    "ScratchModel",
+    "SamplerConfig",
+    "SamplingConfig",
+    "ScratchModelConfig",
     "Section",
-    "Stage",
-    "Task",
-    "Temperature",
-    "Verifier",
+    "StageConfig",
+    "TaskConfig",
+    "TemperatureConfig",
+    "VerifierConfig",
     "convert",
     "load",
     "num_settings",
@@ -167,7 +167,7 @@ def _guilty(table: dict[str, Any]) -> str:
     """The stage that does not convert: msgspec's path says only that it is one of them."""
     for name, stage in table.get("stages", {}).items():
         try:
-            msgspec.convert(stage, Stage)
+            msgspec.convert(stage, StageConfig)
         except msgspec.ValidationError:
             return str(name)
     return "*"
@@ -179,7 +179,7 @@ def _descend(kind: type[Any], path: str) -> type[Section] | None:
     for name in filter(None, path.split(".")):
         if at is None:
             break
-        if at is Stage and name not in {f.encode_name for f in msgspec.structs.fields(Stage)}:
+        if at is StageConfig and name not in {f.encode_name for f in msgspec.structs.fields(StageConfig)}:
             continue
         types = {f.encode_name: f.type for f in msgspec.structs.fields(at)}
         at = _section_of(types[name]) if name in types else None

@@ -84,7 +84,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 def evaluate(
     model: Path,
-    task: config.Task,
+    task: config.TaskConfig,
     *,
     rollouts: int = 8,
     prompts: int = 256,
@@ -103,10 +103,10 @@ def evaluate(
         name="eval",
         seed=seed,
         task=task,
-        stages={"eval": config.Stage()},
-        sampler=config.Sampler(engine=engine),
-        sampling=config.convert(settings, config.Sampling, "rlsp eval"),
-        model=config.convert({"path": str(model), "dtype": dtype}, config.Model, "rlsp eval"),
+        stages={"eval": config.StageConfig()},
+        sampler=config.SamplerConfig(engine=engine),
+        sampling=config.convert(settings, config.SamplingConfig, "rlsp eval"),
+        model=config.convert({"path": str(model), "dtype": dtype}, config.ModelConfig, "rlsp eval"),
     )
     with _logs_to_stderr():
         return asyncio.run(_evaluate(cfg, model, prompts))

@@ -135,9 +135,9 @@ class _Grading:
         options = config.tables(self._args.options) if name == self._args.verifier else {}
         cfg = config.RunConfig(
             name="grade",
-            stages={"grade": config.Stage()},
-            task=config.Task(verifier=name, verifier_options=options),
-            verifier=config.Verifier(
+            stages={"grade": config.StageConfig()},
+            task=config.TaskConfig(verifier=name, verifier_options=options),
+            verifier=config.VerifierConfig(
                 processes=self._args.workers, deadline_s=self._args.deadline_s, memory_mb=self._args.memory_mb
             ),
         )

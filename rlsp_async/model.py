@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlsp_async import tokens
-from rlsp_async.config import RunConfig, ScratchModel
+from rlsp_async.config import RunConfig, ScratchModelConfig
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.tasks.base import Split, Task, load_task
 
@@ -136,7 +136,7 @@ def context_tokens(cfg: RunConfig) -> int:
     return window
 
 
-def _llama_config(sizes: ScratchModel, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+def _llama_config(sizes: ScratchModelConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     from transformers import LlamaConfig
 
     return LlamaConfig(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlsp_async.algos.base import Algorithm, AlgorithmConfig
-    from rlsp_async.config import Stage
+    from rlsp_async.config import StageConfig
     from rlsp_async.tasks.base import Task, Verification
     from rlsp_async.tasks.overlap import Overlap
 
@@ -59,7 +59,7 @@ def check_modules(cfg: RunConfig) -> None:
             raise ConfigError(f"stages.{name}: {e}") from None
 
 
-def _load_algorithm(name: str, stage: Stage) -> tuple[Algorithm, AlgorithmConfig]:
+def _load_algorithm(name: str, stage: StageConfig) -> tuple[Algorithm, AlgorithmConfig]:
     from rlsp_async.algos.base import load_algorithm
 
     try:
@@ -80,7 +80,7 @@ def models_beside(cfg: RunConfig) -> Beside:
     return Beside(trained=int(trained), frozen=int(frozen), averaged=int(averaged))
 
 
-def _check_spawn(cfg: RunConfig, stage: Stage, task: Task) -> None:
+def _check_spawn(cfg: RunConfig, stage: StageConfig, task: Task) -> None:
     """A stage that spawns has a task that can, and the verifier that reads the answers. Raises ConfigError."""
     from rlsp_async.replay.spawn import load_spawner
     from rlsp_async.verifying.verifier import verifier_name
@@ -141,7 +141,7 @@ def check_window(cfg: RunConfig, model: Path) -> int:
     return longest
 
 
-def _check_children(cfg: RunConfig, stage: Stage, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_children(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
     """The longest prompt that the stage may spawn fits with room for an answer. Raises ConfigError."""
     from rlsp_async.messages import Verdict
     from rlsp_async.model import context_tokens

@@ -24,7 +24,7 @@ def _require(ok: bool, text: str) -> None:
         raise ValueError(text)
 
 
-class ScratchModel(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScratchModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A Llama-shaped model with random weights, for runs that start from nothing."""
 
     hidden: int = 64
@@ -40,17 +40,17 @@ class ScratchModel(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _require(min(self.hidden, self.layers, self.heads, self.head_dim, self.intermediate) > 0, "sizes are positive")
 
 
-class Model(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which model is trained."""
 
     path: str = ""
     """Local Hugging Face directory (config, safetensors, tokenizer). Empty: built from `scratch`."""
-    scratch: ScratchModel = ScratchModel()
+    scratch: ScratchModelConfig = ScratchModelConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the learner's weights and the sampler's."""
 
 
-class Task(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where prompts, reference answers and demonstrations come from."""
 
     name: str = "ops"
@@ -63,7 +63,7 @@ class Task(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Decoded by the verifier's `Config`; one whose name ends with _env names an environment variable it may read."""
 
 
-class Sampling(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SamplingConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How rollouts are drawn."""
 
     temperature: float = 1.0
@@ -77,7 +77,7 @@ class Sampling(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _require(self.rollouts >= 1, "rollouts must be at least 1")
 
 
-class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The hub: its address, its journal and its patience."""
 
     address: str = "tcp://127.0.0.1:0"
@@ -111,7 +111,7 @@ class Replay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _require(self.disk_reserve_mb >= 0, "disk_reserve_mb must be at least 0")
 
 
-class Sampler(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Inference."""
 
     count: int = 1
@@ -130,7 +130,7 @@ class Sampler(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Largest difference of the probe's log-probs after loading weights. 0: 1e-3 for float32, 0.5 for bfloat16."""
 
 
-class Verifier(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VerifierConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Checking answers."""
 
     count: int = 1
@@ -144,7 +144,7 @@ class Verifier(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address space of a worker process; more is verdict `error`."""
 
 
-class Learner(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Training."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -165,7 +165,7 @@ class Learner(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _require(self.keep_weights >= 2, "keep_weights must be at least 2: a sampler may still be loading one")
 
 
-class Optimizer(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OptimizerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How gradients become steps."""
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -183,7 +183,7 @@ class Optimizer(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Cosine ends at this share of lr."""
 
 
-class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RewardConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """R = alpha * correct + (1 - alpha) * R_explore (RLSP, Eq. 1), composed at the learner from stored parts."""
 
     alpha: float = 0.8
@@ -209,7 +209,7 @@ class Reward(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
 
-class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AlgorithmChoice(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loss."""
 
     name: str = "grpo"
@@ -220,7 +220,7 @@ class Algorithm(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Decoded by that module's `Config`."""
 
 
-class Prompts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PromptsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which prompt is issued next."""
 
     name: str = "uniform"
@@ -229,7 +229,7 @@ class Prompts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Decoded by that module's `Config`."""
 
 
-class Temperature(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TemperatureConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At which temperature the rollouts of a stage are drawn; evaluations stay at sampling.temperature."""
 
     name: str = "constant"
@@ -238,7 +238,7 @@ class Temperature(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Decoded by that module's `Config`."""
 
 
-class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which groups a stage trains on, with which algorithm, until when."""
 
     source: Literal["rollouts", "demonstrations", "imported"] = "rollouts"
@@ -265,8 +265,8 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Decoded by that module's `Config`."""
     success_replay: dict[str, Any] = {}
     """A failed group is trained with a remembered success of its prompt (ARPO), e.g. { capacity = 8 }; empty: never."""
-    prompts: Prompts = Prompts()
-    temperature: Temperature = Temperature()
+    prompts: PromptsConfig = PromptsConfig()
+    temperature: TemperatureConfig = TemperatureConfig()
     spawn: dict[str, Any] = {}
     """Finished rollouts are put to the model again, to be verified, and both are trained (RISE): options of
     `replay/spawn.py`, e.g. { share = 0.125 }; empty: nothing is."""
@@ -276,9 +276,9 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So many times the slots: groups for those that `drop_no_signal` drops are sampled ahead."""
     publish_every: int = 1
     """Steps between published versions; 0: only after the last."""
-    algorithm: Algorithm = Algorithm()
-    optimizer: Optimizer = Optimizer()
-    reward: Reward = Reward()
+    algorithm: AlgorithmChoice = AlgorithmChoice()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    reward: RewardConfig = RewardConfig()
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, "steps must be at least 1")
@@ -303,7 +303,7 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return math.ceil((self.target_lag + 1) * self.groups_per_step * self.oversample)
 
 
-class Evaluation(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EvaluationConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Held-out prompts, sampled like rollouts and never trained on."""
 
     prompts: int = 256
@@ -323,15 +323,15 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: int = 0
     runs_dir: str = "runs"
     """The run lives in RUNS_DIR/NAME."""
-    model: Model = Model()
-    task: Task = Task()
-    sampling: Sampling = Sampling()
-    replay: Replay = Replay()
-    sampler: Sampler = Sampler()
-    verifier: Verifier = Verifier()
-    learner: Learner = Learner()
-    stages: dict[str, Stage]
-    evaluation: Evaluation = Evaluation()
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    replay: ReplayConfig = ReplayConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    learner: LearnerConfig = LearnerConfig()
+    stages: dict[str, StageConfig]
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     def __post_init__(self) -> None:
         _require(bool(self.stages), "a run needs at least one [stages.NAME]")

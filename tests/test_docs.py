@@ -163,7 +163,7 @@ def test_task_example_is_a_task(mine):
     from rlsp_async.errors import DataError
     from rlsp_async.tasks.base import load_task
 
-    task = load_task(config.Task(name="mine.sums", options={"largest": 9}), seed=3)
+    task = load_task(config.TaskConfig(name="mine.sums", options={"largest": 9}), seed=3)
     prompt = task.prompt("train", 5)
     assert prompt == task.prompt("train", 5)
     a, b = (int(number) for number in re.findall(r"\d+", prompt.text))
@@ -178,7 +178,7 @@ def test_algorithm_example_learns_from_winners_only(mine):
 
     from rlsp_async.algos.base import Rollouts, Tokens, load_algorithm
 
-    algorithm, cfg = load_algorithm(config.Algorithm(name="mine.winners"))
+    algorithm, cfg = load_algorithm(config.AlgorithmChoice(name="mine.winners"))
     ones_N = torch.ones(3)
     batch = Rollouts(
         reward_B=torch.tensor([1.0, 0.0]),

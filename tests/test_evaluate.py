@@ -89,12 +89,12 @@ async def test_figures() -> None:
 
 
 def model(directory: Path) -> Path:
-    prepare_model(config.RunConfig(name="r", stages={"s": config.Stage()}), directory / "model")
+    prepare_model(config.RunConfig(name="r", stages={"s": config.StageConfig()}), directory / "model")
     return directory / "model"
 
 
 def test_a_real_model_through_the_real_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = evaluate(model(tmp_path), config.Task(), rollouts=2, prompts=5, max_new_tokens=12, engine="torch")
+    result = evaluate(model(tmp_path), config.TaskConfig(), rollouts=2, prompts=5, max_new_tokens=12, engine="torch")
     assert (result.num_prompts, result.num_dropped, result.engine, result.verifier) == (5, 0, "torch", "ops/1")
     assert sum(result.statuses.values()) == 10
     assert set(result.figures) == {"pass_at_1", "pass_at_2", "response_tokens", "truncated", "search_steps"}
@@ -102,18 +102,18 @@ def test_a_real_model_through_the_real_line(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_verifier_that_always_fails_is_no_result(tmp_path: Path) -> None:
-    task = config.Task(verifier="countdown")
+    task = config.TaskConfig(verifier="countdown")
     with pytest.raises(DivergedError, match="no prompt could be judged; the first reason: error: DataError"):
         evaluate(model(tmp_path), task, rollouts=1, prompts=2, max_new_tokens=4, engine="torch")
 
 
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such directory"):
-        evaluate(tmp_path / "none", config.Task())
+        evaluate(tmp_path / "none", config.TaskConfig())
     with pytest.raises(ConfigError, match="temperature"):
-        evaluate(model(tmp_path), config.Task(), temperature=0.0)
+        evaluate(model(tmp_path), config.TaskConfig(), temperature=0.0)
     with pytest.raises(DataError, match="window of 512"):
-        evaluate(tmp_path / "model", config.Task(), max_new_tokens=510)
+        evaluate(tmp_path / "model", config.TaskConfig(), max_new_tokens=510)
 
 
 def test_the_table() -> None:

@@ -18,8 +18,8 @@ from rlsp_async.tokens import load_tokenizer
 
 
 def run(path: str = "", seed: int = 0, **more: Any) -> config.RunConfig:
-    model = config.Model(path=path, **more.pop("model", {}))
-    return config.RunConfig(name="r", seed=seed, stages={"s": config.Stage()}, model=model, **more)
+    model = config.ModelConfig(path=path, **more.pop("model", {}))
+    return config.RunConfig(name="r", seed=seed, stages={"s": config.StageConfig()}, model=model, **more)
 
 
 @pytest.fixture(scope="module")
@@ -133,25 +133,29 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_task_in_free_text_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="to a local Hugging Face directory"):
-        prepare_model(run(task=config.Task(name="gsm8k")), tmp_path / "m")
+        prepare_model(run(task=config.TaskConfig(name="gsm8k")), tmp_path / "m")
 
 
 def test_window(qwen: Path) -> None:
-    gsm8k = config.Task(name="gsm8k", options={"limit": 40})
+    gsm8k = config.TaskConfig(name="gsm8k", options={"limit": 40})
     task, tokenizer = load_task(gsm8k, 0), load_tokenizer(qwen)
     longest = check_window(run("tiny-qwen2", task=gsm8k), task, tokenizer)
     assert 300 < longest < 1500
     with pytest.raises(DataError) as caught:
-        check_window(run("tiny-qwen2", task=gsm8k, sampling=config.Sampling(max_new_tokens=1900)), task, tokenizer)
+        check_window(
+            run("tiny-qwen2", task=gsm8k, sampling=config.SamplingConfig(max_new_tokens=1900)), task, tokenizer
+        )
     assert "prompt gsm8k/train/0: " in str(caught.value)
     assert "sampling.max_new_tokens = 1900 exceed the model's window of 2048" in str(caught.value)
     with pytest.raises(DataError, match="exceed learner.tokens_per_microbatch = 300; raise it"):
-        check_window(run("tiny-qwen2", task=gsm8k, learner=config.Learner(tokens_per_microbatch=300)), task, tokenizer)
+        check_window(
+            run("tiny-qwen2", task=gsm8k, learner=config.LearnerConfig(tokens_per_microbatch=300)), task, tokenizer
+        )
 
 
 def test_window_of_a_users_model(qwen: Path, tmp_path: Path) -> None:
-    task, tokenizer = load_task(config.Task(), 0), load_tokenizer(qwen)
+    task, tokenizer = load_task(config.TaskConfig(), 0), load_tokenizer(qwen)
     source = damaged(qwen, tmp_path, max_position_embeddings=270)
     with pytest.raises(DataError, match="window of 270"):
         check_window(run(str(source)), task, tokenizer)
-    assert check_window(run(str(source), sampling=config.Sampling(max_new_tokens=200)), task, tokenizer, 50) < 40
+    assert check_window(run(str(source), sampling=config.SamplingConfig(max_new_tokens=200)), task, tokenizer, 50) < 40

@@ -204,7 +204,7 @@ def names() -> list[str]:
     return sorted(n for n in found if hasattr(importlib.import_module(f"rlsp_async.algos.{n}"), "token_loss"))
 
 
-def load_algorithm(section: config.Algorithm) -> tuple[Algorithm, AlgorithmConfig]:
+def load_algorithm(section: config.AlgorithmChoice) -> tuple[Algorithm, AlgorithmConfig]:
     """The module a run names, and its options: preset first, `options` on top.
 
     Raises ConfigError with the nearest name for an unknown algorithm, preset or option.

@@ -20,7 +20,7 @@ from rlsp_async.learning.policy import Policy
 Named = list[tuple[str, nn.Parameter]]
 
 
-def scheduled(cfg: config.Optimizer, update: int, num_updates: int) -> float:
+def scheduled(cfg: config.OptimizerConfig, update: int, num_updates: int) -> float:
     """Factor of the learning rates at update 0, 1, ...: linear warm-up, then constant or cosine down to `floor`."""
     if update < cfg.warmup_steps:
         return (update + 1) / cfg.warmup_steps
@@ -33,7 +33,7 @@ def scheduled(cfg: config.Optimizer, update: int, num_updates: int) -> float:
 class Updater:
     """The optimizers of one stage; new at its first step. `num_done` counts its updates."""
 
-    def __init__(self, cfg: config.Optimizer, policy: Policy, critic_lr: float, num_updates: int) -> None:
+    def __init__(self, cfg: config.OptimizerConfig, policy: Policy, critic_lr: float, num_updates: int) -> None:
         self.cfg, self.num_updates, self.num_done = cfg, num_updates, 0
         trained: Named = [(n, p) for n, p in policy.policy_parameters() if p.requires_grad]
         critic: Named = list(policy.critic_parameters())

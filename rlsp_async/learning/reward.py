@@ -15,7 +15,12 @@ from rlsp_async.rewards.novelty import novelty
 
 
 def of(
-    rows: Rows, section: config.Reward, algorithm: AlgorithmConfig, stage_step: int, num_steps: int, longest_tokens: int
+    rows: Rows,
+    section: config.RewardConfig,
+    algorithm: AlgorithmConfig,
+    stage_step: int,
+    num_steps: int,
+    longest_tokens: int,
 ) -> tuple[Reals, Terms | None, dict[str, float]]:
     """Rewards [S], their two terms, and metrics. Demonstrations have none: zeros and no metric. The released form has
     no terms. `longest_tokens`: max_new_tokens.
@@ -97,7 +102,7 @@ def _judge_figures(rows: Rows) -> dict[str, float]:
     }
 
 
-def _released(rows: Rows, section: config.Reward, correct_S: Reals, scale: float) -> compose.Composed:
+def _released(rows: Rows, section: config.RewardConfig, correct_S: Reals, scale: float) -> compose.Composed:
     scale = 0.0 if section.explore == "none" else scale
     judge_S = np.nan_to_num(rows.judge_S, nan=explore.NEUTRAL) if "judge" in rows.parts else None
     return compose.released(correct_S, rows.boxed_S, rows.chars_S, scale, section.clip, judge_S)

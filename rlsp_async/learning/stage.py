@@ -31,7 +31,7 @@ class StageState:
     """One stage in training."""
 
     name: str
-    section: config.Stage
+    section: config.StageConfig
     algorithm: Algorithm
     cfg: AlgorithmConfig
     updater: Updater

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig, Stage, convert
+from rlsp_async.config import RunConfig, StageConfig, convert
 from rlsp_async.errors import DataError
 from rlsp_async.replay.success.memory import OFF, SuccessConfig
 
@@ -131,27 +131,27 @@ def _shape(table: dict[str, Any]) -> Shape:
 # --- the line ------------------------------------------------------------------------------------------------------
 
 
-def rollouts_per_group(cfg: RunConfig, stage: Stage) -> int:
+def rollouts_per_group(cfg: RunConfig, stage: StageConfig) -> int:
     """A demonstration is a group of one; an imported group has as many as a sampled one, or fewer."""
     return 1 if stage.source == "demonstrations" else cfg.sampling.rollouts
 
 
-def tokens_per_step(cfg: RunConfig, stage: Stage) -> int:
+def tokens_per_step(cfg: RunConfig, stage: StageConfig) -> int:
     """At most, response tokens."""
     return stage.groups_per_step * rollouts_per_group(cfg, stage) * cfg.sampling.max_new_tokens
 
 
-def optimizer_updates(stage: Stage) -> int:
+def optimizer_updates(stage: StageConfig) -> int:
     """Over the whole stage."""
     return stage.steps * stage.minibatches * stage.epochs
 
 
-def slots_lag(stage: Stage) -> int:
+def slots_lag(stage: StageConfig) -> int:
     """Batches that fit into the slots, less the one in training: target_lag, or more when it is oversampled."""
     return -(-stage.capacity // stage.groups_per_step) - 1
 
 
-def admitted_lag(stage: Stage) -> int:
+def admitted_lag(stage: StageConfig) -> int:
     """Versions between the oldest token of a group and the step that trains it, as far as admission decides it.
 
     Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group
@@ -163,23 +163,23 @@ def admitted_lag(stage: Stage) -> int:
     return stage.max_lag if stage.max_uses > 1 else min(stage.max_lag, admitted)
 
 
-def group_bytes(cfg: RunConfig, stage: Stage) -> int:
+def group_bytes(cfg: RunConfig, stage: StageConfig) -> int:
     """One group at its largest: columns and text of every rollout, plus its prompt."""
     per_token = COLUMN_BYTES + TEXT_BYTES
     return (rollouts_per_group(cfg, stage) * (cfg.sampling.max_new_tokens * per_token + 200)) + 8192
 
 
-def batch_bytes(cfg: RunConfig, stage: Stage) -> int:
+def batch_bytes(cfg: RunConfig, stage: StageConfig) -> int:
     """One training message at its largest."""
     return stage.groups_per_step * group_bytes(cfg, stage)
 
 
-def buffer_bytes(cfg: RunConfig, stage: Stage) -> int:
+def buffer_bytes(cfg: RunConfig, stage: StageConfig) -> int:
     """The hub's buffer at its largest: every slot holds a finished group, and every success is remembered."""
     return stage.capacity * group_bytes(cfg, stage) + success_bytes(cfg, stage)
 
 
-def success_bytes(cfg: RunConfig, stage: Stage) -> int:
+def success_bytes(cfg: RunConfig, stage: StageConfig) -> int:
     """The memory of successes at its largest."""
     options = convert(stage.success_replay, SuccessConfig, "success_replay") if stage.success_replay else OFF
     return options.total * (cfg.sampling.max_new_tokens * (COLUMN_BYTES + TEXT_BYTES) + 200) if options.capacity else 0

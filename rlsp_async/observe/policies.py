@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rlsp_async.config import RunConfig, Stage, Temperature
+from rlsp_async.config import RunConfig, StageConfig, TemperatureConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import slots_lag
 from rlsp_async.replay.success.memory import load_success_replay
 
 
-def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
+def refuse_policies(cfg: RunConfig, name: str, stage: StageConfig) -> None:
     """Raises ConfigError for settings with which nothing would ever be trained, or which could have no effect."""
     where = f"stages.{name}"
     load_success_replay(name, stage)
@@ -34,7 +34,7 @@ def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
             ("drop_no_signal", stage.drop_no_signal),
             ("oversample", stage.oversample > 1.0),
             ("prompts", stage.prompts.name != "uniform"),
-            ("temperature", stage.temperature != Temperature()),
+            ("temperature", stage.temperature != TemperatureConfig()),
         ):
             if is_set:
                 raise ConfigError(
@@ -42,7 +42,7 @@ def refuse_policies(cfg: RunConfig, name: str, stage: Stage) -> None:
                 )
 
 
-def policy_warnings(name: str, stage: Stage) -> list[str]:
+def policy_warnings(name: str, stage: StageConfig) -> list[str]:
     """Settings that work, but perhaps not as meant."""
     where, texts, options = f"stages.{name}", [], stage.selection_options
     if stage.oversample > 1.0 and not stage.drop_no_signal:

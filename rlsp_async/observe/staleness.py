@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlsp_async.config import Stage
+from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import admitted_lag
 
@@ -10,7 +10,7 @@ MOST_UPDATES = 8
 """Behind which a loss that corrects for nothing is still let pass without a word."""
 
 
-def stale_warnings(name: str, stage: Stage) -> list[str]:
+def stale_warnings(name: str, stage: StageConfig) -> list[str]:
     """A sentence for a stage whose batches are off-policy and whose algorithm does nothing about it.
 
     A ratio to the policy at the beginning of the step bounds what happens within a step, not what happened before it.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from rlsp_async.config import Task, load, tables
+from rlsp_async.config import TaskConfig, load, tables
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.modules import find_module, known_names
 from rlsp_async.observe.flat import toml_text
@@ -27,10 +27,10 @@ WIDTH = 100
 _SPLITS: tuple[Split, ...] = ("train", "test")
 
 
-def task_of(text: str, options: Sequence[str] = ()) -> tuple[Task, int]:
+def task_of(text: str, options: Sequence[str] = ()) -> tuple[TaskConfig, int]:
     """The task section and the seed that a name, or a config file, stands for; `options` are words key=value."""
     cfg = load(text) if text.endswith(".toml") else None
-    section = cfg.task if cfg else Task(name=text)
+    section = cfg.task if cfg else TaskConfig(name=text)
     words = tables(list(options))
     return msgspec.structs.replace(section, options={**section.options, **words}), cfg.seed if cfg else 0
 
@@ -73,7 +73,7 @@ def _print_line(name: str, out: TextIO) -> None:
         print(f"{'':<14} needs   {', '.join(needed)}", file=out)
         prompt, answer = module.EXAMPLE
     else:
-        first = _first_prompt(load_task(Task(name=name), 0))
+        first = _first_prompt(load_task(TaskConfig(name=name), 0))
         prompt, answer = first.text, first.answer
     print(f"{'':<14} prompt  {_short(prompt)}", file=out)
     print(f"{'':<14} answer  {_short(answer)}", file=out)
@@ -101,7 +101,7 @@ def _short(text: str) -> str:
 # --- one task ------------------------------------------------------------------------------------------------------
 
 
-def _show_one(section: Task, seed: int, out: TextIO) -> int:
+def _show_one(section: TaskConfig, seed: int, out: TextIO) -> int:
     module = find_module(section.name, PACKAGE, "task.name", NEEDS)
     missing = [name for name in _required(module.Config) if name not in section.options]
     absent, task = "", None

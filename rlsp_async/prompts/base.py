@@ -68,7 +68,7 @@ def pool_size(cfg: PoolConfig, size: int | None, name: str) -> int:
     return min(size, cfg.pool or size)
 
 
-def load_selector(section: config.Prompts, seed: int, size: int | None) -> Selector:
+def load_selector(section: config.PromptsConfig, seed: int, size: int | None) -> Selector:
     """The selection that a stage names; `size`: training prompts of the task, None: endless.
 
     Raises ConfigError for an unknown name or option, and for a task that it cannot select from.

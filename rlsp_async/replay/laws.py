@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig, Stage
+from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.errors import LawError
 from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Stepped, Success
 from rlsp_async.replay.rows import select
@@ -76,7 +76,7 @@ def _wrongly_replayed(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest
     return f"it has {one.uses} uses of {most.max_uses}" if most.max_uses and one.uses > most.max_uses else ""
 
 
-def _wrong(row: tuple[Any, ...] | None, step: int, stage: Stage, rollouts: int) -> str:
+def _wrong(row: tuple[Any, ...] | None, step: int, stage: StageConfig, rollouts: int) -> str:
     if row is None:
         return "the journal does not know it"
     state, charged_for, provenance, oldest, uses, num_rollouts, num_verdicts = row
@@ -94,7 +94,7 @@ def _wrong(row: tuple[Any, ...] | None, step: int, stage: Stage, rollouts: int) 
     return ""
 
 
-def is_whole(stage: Stage, provenance: str, num: int, rollouts: int) -> bool:
+def is_whole(stage: StageConfig, provenance: str, num: int, rollouts: int) -> bool:
     """Whether a group may have `num` rollouts: `rollouts` when it was sampled, one of a task's demonstrations, no more
     than `rollouts` when it was imported, from wherever."""
     if provenance != "demonstration":

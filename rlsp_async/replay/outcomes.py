@@ -12,7 +12,7 @@ batches' worth of groups in a row had no signal, the run stops, for it is learni
 from __future__ import annotations
 
 from rlsp_async.columns import num_values
-from rlsp_async.config import Reward
+from rlsp_async.config import RewardConfig
 from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.heads import Cursor, Head, Learnt
 from rlsp_async.replay.setbacks import drop, fail_run
@@ -46,7 +46,7 @@ def _learn(state: HubState, out: Effects, head: Head) -> None:
         out.records.append(Learnt(stage=head.stage, what="temperature", place=0, row=row))
 
 
-def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: Reward) -> bool:
+def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: RewardConfig) -> bool:
     """Whether two rollouts can have earned differently.
 
     The reward is composed at the learner; here its ingredients are compared: correctness, and, when there is an

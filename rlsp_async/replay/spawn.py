@@ -27,7 +27,7 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.columns import num_values
-from rlsp_async.config import Section, Stage
+from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import BY_SPAWN, Prompt, Rollout, RolloutGroup, Verdict
 from rlsp_async.replay.heads import Head
@@ -172,7 +172,7 @@ def figures(judged: Iterable[tuple[Head, Prompt, list[Verdict]]], step: int) -> 
     return found
 
 
-def load_spawner(stage: Stage, task: Any, seed: int) -> Spawner | None:
+def load_spawner(stage: StageConfig, task: Any, seed: int) -> Spawner | None:
     """The spawner of a stage; None: it has none. Raises ConfigError for a wrong option, and for a task whose responses
     cannot be verified by the model."""
     cfg = config.convert(stage.spawn, Config, "spawn")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple
 
-from rlsp_async.config import RunConfig, Stage
+from rlsp_async.config import RunConfig, StageConfig
 
 
 class Phase(NamedTuple):
@@ -25,7 +25,7 @@ class Plan:
     """Phases in order, and the steps of each stage."""
 
     def __init__(self, cfg: RunConfig) -> None:
-        self.stages: dict[str, Stage] = cfg.stages
+        self.stages: dict[str, StageConfig] = cfg.stages
         self.first_step: dict[str, int] = {}
         self.last_step: dict[str, int] = {}
         step = 0

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from rlsp_async.config import RunConfig, Stage
+from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
 from rlsp_async.prompts.base import Selector, load_selector
 from rlsp_async.replay.choices.base import load_choice
@@ -168,7 +168,7 @@ class HubState:
         return self.weights.version if self.weights else 0
 
     @property
-    def stage(self) -> Stage | None:
+    def stage(self) -> StageConfig | None:
         """The stage that trains now; None while evaluating or at the end."""
         return self.plan.stages[self.phase.stage] if self.phase and self.phase.kind == "train" else None
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from rlsp_async.config import Reward
+from rlsp_async.config import RewardConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.rewards.dominance import SHAPES, Dominance, dominance, resolved_scale, shortest
 
 
-def condition_of(reward: Reward, longest_tokens: int, released: bool) -> Dominance | None:
+def condition_of(reward: RewardConfig, longest_tokens: int, released: bool) -> Dominance | None:
     """The condition for answers of longest_tokens / 16 to longest_tokens; None when only correctness is paid."""
     return dominance(reward, shortest(longest_tokens), longest_tokens, released)
 
 
-def refuse(where: str, reward: Reward, released: bool) -> None:
+def refuse(where: str, reward: RewardConfig, released: bool) -> None:
     """Raises ConfigError for an exploration reward that the released server's form does not have."""
     if released and reward.explore not in ("none", "len_inv"):
         raise ConfigError(
@@ -21,7 +21,7 @@ def refuse(where: str, reward: Reward, released: bool) -> None:
         )
 
 
-def finding(reward: Reward, longest_tokens: int, released: bool) -> tuple[str, str] | None:
+def finding(reward: RewardConfig, longest_tokens: int, released: bool) -> tuple[str, str] | None:
     """(from which length on, and why), or None without a condition."""
     condition = condition_of(reward, longest_tokens, released)
     if condition is None:
@@ -39,7 +39,7 @@ def finding(reward: Reward, longest_tokens: int, released: bool) -> tuple[str, s
     return f"from {_tokens(condition.shortest_safe_tokens)} on", f"the dominance condition {verdict}{why}"
 
 
-def warnings(where: str, reward: Reward, longest_tokens: int, released: bool) -> list[str]:
+def warnings(where: str, reward: RewardConfig, longest_tokens: int, released: bool) -> list[str]:
     """One line for each thing that may not be meant. Example of `where`: "stages.rlsp.reward"."""
     condition = condition_of(reward, longest_tokens, released)
     if condition is None:
@@ -62,7 +62,7 @@ def warnings(where: str, reward: Reward, longest_tokens: int, released: bool) ->
     ]
 
 
-def missing(where: str, reward: Reward, num_rollouts: int, verifier: str) -> list[str]:
+def missing(where: str, reward: RewardConfig, num_rollouts: int, verifier: str) -> list[str]:
     """What a form needs and this run does not give it. `verifier` empty: the task's own, and none of ours but `judge`
     has a judge; a user's own may."""
     if reward.explore == "novelty" and num_rollouts < 2:

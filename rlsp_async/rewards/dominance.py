@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from rlsp_async.config import Reward
+from rlsp_async.config import RewardConfig
 
 SHAPES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "len_inv": (lambda length: 1.0 / length, lambda f: 1.0 / f),
@@ -59,7 +59,9 @@ def shortest(longest_tokens: int) -> int:
     return max(1, longest_tokens // SHORT)
 
 
-def dominance(reward: Reward, shortest_tokens: int, longest_tokens: int, released: bool = False) -> Dominance | None:
+def dominance(
+    reward: RewardConfig, shortest_tokens: int, longest_tokens: int, released: bool = False
+) -> Dominance | None:
     """The condition for answers of `shortest_tokens`..`longest_tokens`; None when nothing but correctness is paid."""
     alpha = min(reward.alpha, reward.alpha_end) if reward.alpha_end >= 0 else reward.alpha
     lengths = {"shortest_tokens": shortest_tokens, "longest_tokens": longest_tokens}
@@ -78,7 +80,7 @@ def dominance(reward: Reward, shortest_tokens: int, longest_tokens: int, release
     return Dominance(alpha=alpha, shortest_safe_tokens=safe, largest_scale=largest, **lengths)
 
 
-def resolved_scale(reward: Reward, longest_tokens: int, released: bool = False) -> float:
+def resolved_scale(reward: RewardConfig, longest_tokens: int, released: bool = False) -> float:
     """C as a number. "auto": half the largest C that is safe for answers of longest_tokens / 16 to longest_tokens, at
     the smallest alpha of the stage; 20/3 for "steps". Example: alpha .8, len_inv, 256 tokens -> 34.13."""
     if not isinstance(reward.scale, str):

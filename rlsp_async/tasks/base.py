@@ -62,7 +62,7 @@ class Verification(Protocol):
         ...
 
 
-def load_task(section: config.Task, seed: int) -> Task:
+def load_task(section: config.TaskConfig, seed: int) -> Task:
     """The task that a run names. Raises ConfigError (unknown task, wrong option) or DataError (unusable file)."""
     module = find_module(section.name, "rlsp_async.tasks", "task.name", ("Config", "load"))
     options = _options(section, module.Config)
@@ -75,7 +75,7 @@ def no_demonstration(name: str) -> DataError:
     return DataError(f'task {name!r} has no demonstrations: take source = "demonstrations" out of the stages')
 
 
-def _options(section: config.Task, kind: type[Any]) -> Any:
+def _options(section: config.TaskConfig, kind: type[Any]) -> Any:
     """`task.options` as the module's Config; the error names `task.options.KEY`."""
     inner = msgspec.defstruct("_Options", [("options", kind)], bases=(config.Section,), frozen=True, kw_only=True)
     outer = msgspec.defstruct("_Task", [("task", inner)], bases=(config.Section,), frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def check_grid(grid: Sequence[float]) -> None:
         raise ValueError("grid must hold different temperatures above 0, e.g. [0.6, 0.8, 1.0, 1.2]")
 
 
-def load_schedule(section: config.Temperature, seed: int, temperature: float) -> Schedule:
+def load_schedule(section: config.TemperatureConfig, seed: int, temperature: float) -> Schedule:
     """The schedule that a stage names; `temperature`: sampling.temperature.
 
     Raises ConfigError for an unknown name or option.

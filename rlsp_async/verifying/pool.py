@@ -109,7 +109,7 @@ class VerifierPool:
 class Nursery:
     """The nursery process seen from the service. `fork` and `kill` never wait for it."""
 
-    def __init__(self, verifier: str, options: dict[str, Any], section: config.Verifier) -> None:
+    def __init__(self, verifier: str, options: dict[str, Any], section: config.VerifierConfig) -> None:
         self._verifier = verifier
         self._variables = [str(name) for key, name in options.items() if key.endswith("_env")]
         self._options = msgspec.json.encode(options).decode()

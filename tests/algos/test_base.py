@@ -25,23 +25,25 @@ def test_the_algorithms_that_ship():
 
 
 def test_options_go_on_top_of_the_preset():
-    module, cfg = base.load_algorithm(config.Algorithm(name="ppo", preset="rlsp_released", options={"kl_coef": 0.1}))
+    module, cfg = base.load_algorithm(
+        config.AlgorithmChoice(name="ppo", preset="rlsp_released", options={"kl_coef": 0.1})
+    )
     assert (module.NEEDS, cfg.kl_coef, cfg.lam) == (ppo.NEEDS, 0.1, 1.0)
 
 
 def test_a_dotted_name_is_a_module():
-    assert frozenset() == base.load_algorithm(config.Algorithm(name="rlsp_async.algos.sft"))[0].NEEDS
+    assert frozenset() == base.load_algorithm(config.AlgorithmChoice(name="rlsp_async.algos.sft"))[0].NEEDS
 
 
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        (config.Algorithm(name="reinfroce"), "did you mean 'reinforce'"),
-        (config.Algorithm(name="no.such.module"), "no algorithm 'no.such.module'"),
-        (config.Algorithm(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
-        (config.Algorithm(name="sft", preset="any"), "there is none"),
-        (config.Algorithm(name="grpo", options={"clip_hi": 0.3}), "did you mean 'clip_high'"),
-        (config.Algorithm(name="rlsp_async.algos.ops"), "is no algorithm"),
+        (config.AlgorithmChoice(name="reinfroce"), "did you mean 'reinforce'"),
+        (config.AlgorithmChoice(name="no.such.module"), "no algorithm 'no.such.module'"),
+        (config.AlgorithmChoice(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
+        (config.AlgorithmChoice(name="sft", preset="any"), "there is none"),
+        (config.AlgorithmChoice(name="grpo", options={"clip_hi": 0.3}), "did you mean 'clip_high'"),
+        (config.AlgorithmChoice(name="rlsp_async.algos.ops"), "is no algorithm"),
     ],
 )
 def test_what_is_unknown_is_refused_with_the_nearest_name(section, said):
@@ -51,7 +53,7 @@ def test_what_is_unknown_is_refused_with_the_nearest_name(section, said):
 
 def test_the_paper_and_its_code_differ_where_they_differ():
     paper, released = (
-        base.load_algorithm(config.Algorithm(name="ppo", preset=p))[1] for p in ("rlsp_paper", "rlsp_released")
+        base.load_algorithm(config.AlgorithmChoice(name="ppo", preset=p))[1] for p in ("rlsp_paper", "rlsp_released")
     )
     assert (paper.lam, released.lam) == (0.95, 1.0)
     assert (paper.critic_warmup_steps, released.critic_warmup_steps) == (0, 4)
@@ -65,8 +67,8 @@ def test_the_paper_and_its_code_differ_where_they_differ():
 
 @pytest.mark.parametrize("name", base.names())
 def test_every_preset_is_valid(name):
-    module, _ = base.load_algorithm(config.Algorithm(name=name))
+    module, _ = base.load_algorithm(config.AlgorithmChoice(name=name))
     for preset in module.PRESETS:
         asked = dict.fromkeys(getattr(module, "ASKED", {}).get(preset, ()), 0.01)
-        _, cfg = base.load_algorithm(config.Algorithm(name=name, preset=preset, options=asked))
+        _, cfg = base.load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options=asked))
         assert module.needs(cfg) <= module.NEEDS

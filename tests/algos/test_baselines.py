@@ -73,7 +73,7 @@ def test_it_is_that_of_gradients_one_rollout_at_a_time(weight, aggregation):
 
 
 def test_reinforce_takes_it_and_says_how_far_it_moved():
-    cfg = base.load_algorithm(config.Algorithm(name="reinforce", preset="vcpo"))[1]
+    cfg = base.load_algorithm(config.AlgorithmChoice(name="reinforce", preset="vcpo"))[1]
     assert reinforce.needs(cfg) == {"energy"}
     out = reinforce.advantages(cfg, given([1.0, 0], [0, 0], [2, 1], [0.3, 0.3, 0.2]))
     assert out.adv_N.tolist() == pytest.approx([0.25, 0.25, -0.75])

@@ -51,7 +51,7 @@ def gradient(module, given, cfg=None):
 
 def options(name, preset):
     asked = getattr(MODULES[name], "ASKED", {}).get(preset, ())  # its paper gives no value
-    return base.load_algorithm(config.Algorithm(name=name, preset=preset, options=dict.fromkeys(asked, 0.01)))[1]
+    return base.load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options=dict.fromkeys(asked, 0.01)))[1]
 
 
 def part(given, at):

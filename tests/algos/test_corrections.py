@@ -316,7 +316,7 @@ PRESENT = {"corrections": {"weight": "rollout", "policy": "present"}}
 )
 def test_the_same_ratio_counts_once(name, options):
     with pytest.raises(ConfigError, match="counts the same ratio twice") as refused:
-        base.load_algorithm(config.Algorithm(name=name, options=options))
+        base.load_algorithm(config.AlgorithmChoice(name=name, options=options))
     assert "\n" not in str(refused.value)
 
 
@@ -334,7 +334,7 @@ def test_the_same_ratio_counts_once(name, options):
     ],
 )
 def test_what_counts_once_is_taken(name, options):
-    assert base.load_algorithm(config.Algorithm(name=name, options=options))[1].corrections.active
+    assert base.load_algorithm(config.AlgorithmChoice(name=name, options=options))[1].corrections.active
 
 
 @pytest.mark.parametrize(
@@ -349,12 +349,12 @@ def test_what_counts_once_is_taken(name, options):
 )
 def test_half_a_setting_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        base.load_algorithm(config.Algorithm(name="reinforce", options={"corrections": options}))
+        base.load_algorithm(config.AlgorithmChoice(name="reinforce", options={"corrections": options}))
 
 
 def test_nobody_sampled_a_demonstration():
     with pytest.raises(ConfigError, match="sft takes no corrections"):
-        base.load_algorithm(config.Algorithm(name="sft", options={"corrections": {"reject": "mis"}}))
+        base.load_algorithm(config.AlgorithmChoice(name="sft", options={"corrections": {"reject": "mis"}}))
 
 
 # --- presets that are a surrogate with stages ------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def corrected_gradient(module, cfg, given):
 
 
 def test_aipo_is_reinforce_with_a_capped_present_ratio():
-    given, cfg = make.drawn(), base.load_algorithm(config.Algorithm(name="reinforce", preset="aipo"))[1]
+    given, cfg = make.drawn(), base.load_algorithm(config.AlgorithmChoice(name="reinforce", preset="aipo"))[1]
     weight = (given.logp.detach() - given.behaviour).exp().clamp(max=5.0)
     expected = torch.where(given.mask, -given.share * weight * given.adv, 0.0)
     torch.testing.assert_close(corrected_gradient(reinforce, cfg, given), expected)
@@ -376,7 +376,7 @@ def test_aipo_is_reinforce_with_a_capped_present_ratio():
 
 def test_m2po_as_released_is_a_ppo_clip_at_the_batchs_bounds():
     given = make.drawn(spread=0.6)
-    cfg = base.load_algorithm(config.Algorithm(name="reinforce", preset="m2po_released"))[1]
+    cfg = base.load_algorithm(config.AlgorithmChoice(name="reinforce", preset="m2po_released"))[1]
     seen = look(given.logp, given.behaviour, given.adv, given.mask, given.rollout)
     cap = masks.m2po_cap(seen, 0.04)
     assert cap < math.inf
@@ -389,7 +389,7 @@ def test_m2po_as_released_is_a_ppo_clip_at_the_batchs_bounds():
 
 
 def test_icepop_preset_is_the_surrogate_times_the_ratio_within_bounds():
-    given, cfg = make.drawn(), base.load_algorithm(config.Algorithm(name="grpo", preset="icepop"))[1]
+    given, cfg = make.drawn(), base.load_algorithm(config.AlgorithmChoice(name="grpo", preset="icepop"))[1]
     prox = (given.old - given.behaviour).exp()
     inside = torch.where((prox >= 0.5) & (prox <= 5.0), prox, 0.0)
     bare = make.replace(given, share=given.share * inside)
@@ -400,7 +400,7 @@ def test_icepop_preset_is_the_surrogate_times_the_ratio_within_bounds():
 
 def test_prime_rls_square_is_felt_by_masked_tokens_too():
     given = make.replace(make.drawn(), value_share=torch.rand(10, generator=torch.Generator().manual_seed(2)))
-    cfg = base.load_algorithm(config.Algorithm(name="reinforce", preset="dppo_tv_prime"))[1]
+    cfg = base.load_algorithm(config.AlgorithmChoice(name="reinforce", preset="dppo_tv_prime"))[1]
     rho, moved = (given.logp - given.behaviour).exp(), given.logp.exp() - given.behaviour.exp()
     kept = given.mask & ~((given.adv > 0) & (moved > 0.2)) & ~((given.adv < 0) & (moved < -0.2))
     assert bool((given.mask & ~kept).any())
@@ -411,6 +411,6 @@ def test_prime_rls_square_is_felt_by_masked_tokens_too():
 
 
 def test_dro_is_a_squared_log_ratio_beside_the_likelihood():
-    given, cfg = make.drawn(), base.load_algorithm(config.Algorithm(name="reinforce", preset="dro"))[1]
+    given, cfg = make.drawn(), base.load_algorithm(config.AlgorithmChoice(name="reinforce", preset="dro"))[1]
     each = given.share * (-given.adv * given.logp + 0.05 * (given.logp - given.behaviour) ** 2)
     torch.testing.assert_close(corrected_gradient(reinforce, cfg, given), make.gradient(each[given.mask].sum(), given))

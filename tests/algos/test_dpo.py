@@ -66,7 +66,7 @@ def test_pairs_are_made_from_outside_in_while_rewards_differ():
 )
 def test_what_is_no_dpo_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        base.load_algorithm(config.Algorithm(name="dpo", options=options))
+        base.load_algorithm(config.AlgorithmChoice(name="dpo", options=options))
 
 
 def test_only_against_the_stages_policy_is_a_reference_kept():

@@ -13,7 +13,7 @@ from tests.algos import given as make
 
 
 def preset(name):
-    return base.load_algorithm(config.Algorithm(name="grpo", preset=name))[1]
+    return base.load_algorithm(config.AlgorithmChoice(name="grpo", preset=name))[1]
 
 
 def slow(cfg, given):
@@ -77,7 +77,7 @@ def test_the_published_presets_correct_nothing_and_only_deepseekmath_keeps_a_ref
 )
 def test_half_a_setting_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        base.load_algorithm(config.Algorithm(name="grpo", options=options))
+        base.load_algorithm(config.AlgorithmChoice(name="grpo", options=options))
 
 
 def test_arpo_group_with_one_replayed_success_by_hand():
@@ -107,4 +107,4 @@ def test_dual_clip_bounds_what_a_negative_advantage_costs():
     loss = torch.tensor([5.0, -1.3, 2.0])  # ratio 5 with A -1 and 1, ratio 2 with A -1
     assert ops.dual_clipped(loss, torch.tensor([-1.0, 1.0, -1.0]), 3.0).tolist() == pytest.approx([3.0, -1.3, 2.0])
     with pytest.raises(ConfigError, match="dual_clip is a ratio above 1"):
-        base.load_algorithm(config.Algorithm(name="grpo", options={"dual_clip": 0.5}))
+        base.load_algorithm(config.AlgorithmChoice(name="grpo", options={"dual_clip": 0.5}))

@@ -30,7 +30,7 @@ def test_advantages_golden():
         False,
         False,
     ]
-    kimi = base.load_algorithm(config.Algorithm(name="oapl", preset="kimi"))[1]
+    kimi = base.load_algorithm(config.AlgorithmChoice(name="oapl", preset="kimi"))[1]
     assert oapl.advantages(kimi, batch).adv_N.tolist() == [0.5, -0.5, -0.5, 0, 0, 0]
 
 
@@ -76,6 +76,6 @@ def test_the_optimum_is_the_tilted_policy_that_sampled_whoever_learns(start):
 
 def test_a_price_of_nothing_and_a_second_correction_are_refused():
     with pytest.raises(ConfigError, match="beta must be above 0"):
-        base.load_algorithm(config.Algorithm(name="oapl", options={"beta": 0.0}))
+        base.load_algorithm(config.AlgorithmChoice(name="oapl", options={"beta": 0.0}))
     with pytest.raises(ConfigError, match="counts the same ratio twice"):
-        base.load_algorithm(config.Algorithm(name="oapl", options={"corrections": {"weight": "token"}}))
+        base.load_algorithm(config.AlgorithmChoice(name="oapl", options={"corrections": {"weight": "token"}}))

@@ -29,7 +29,7 @@ def planted(tmp_path, monkeypatch):
 
 def test_a_run_can_name_it(planted):
     assert planted in base.names()
-    module, cfg = base.load_algorithm(config.Algorithm(name=planted, preset="paper"))
+    module, cfg = base.load_algorithm(config.AlgorithmChoice(name=planted, preset="paper"))
     assert (module.__name__, cfg.aggregation) == ("rlsp_async.algos.planted", "seq_sum")
 
 

@@ -13,7 +13,7 @@ from tests.algos import given as make
 
 
 def preset(name):
-    return base.load_algorithm(config.Algorithm(name="ppo", preset=name))[1]
+    return base.load_algorithm(config.AlgorithmChoice(name="ppo", preset=name))[1]
 
 
 def policy_tokens(**columns):
@@ -143,4 +143,4 @@ def test_on_policy_vtrace_is_the_lambda_return_of_gae_with_lambda_one():
 
 def test_vtrace_without_a_cap_is_refused():
     with pytest.raises(ConfigError, match="needs weight_cap above 0"):
-        base.load_algorithm(config.Algorithm(name="ppo", options={"returns": "vtrace", "weight_cap": 0.0}))
+        base.load_algorithm(config.AlgorithmChoice(name="ppo", options={"returns": "vtrace", "weight_cap": 0.0}))

@@ -178,4 +178,4 @@ def test_demonstrations_are_refused():
 )
 def test_options_that_mean_nothing_here_are_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        base.load_algorithm(config.Algorithm(name="rlsp_streams", options=options))
+        base.load_algorithm(config.AlgorithmChoice(name="rlsp_streams", options=options))

@@ -17,7 +17,7 @@ BEHAVIOUR = torch.tensor([0.2, 0.4, 0.4, 0.4, 0.4]).log()
 
 def trained(name, preset="", steps=100, **options):
     """Probabilities of the four answers after `steps` updates on the same five rollouts of one token."""
-    module, cfg = base.load_algorithm(config.Algorithm(name=name, preset=preset, options=options))
+    module, cfg = base.load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options=options))
     logits = torch.tensor([0.05, 0.05, 0.05, 0.85]).log().requires_grad_()
     adv = torch.tensor([1.0, -1, -1, -1, -1])
     mask, rollout, share = torch.ones(5, dtype=torch.bool), torch.arange(5), torch.full((5,), 0.2)

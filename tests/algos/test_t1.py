@@ -66,10 +66,10 @@ def test_gradient_is_that_of_a_slow_reference():
 
 def test_what_the_paper_does_not_publish_must_be_chosen():
     with pytest.raises(ConfigError, match="no value of entropy_coef and reference_ema"):
-        base.load_algorithm(config.Algorithm(name="t1", preset="paper"))
+        base.load_algorithm(config.AlgorithmChoice(name="t1", preset="paper"))
     with pytest.raises(ConfigError, match="no value of reference_ema"):
-        base.load_algorithm(config.Algorithm(name="t1", preset="paper", options={"entropy_coef": 0.0}))
+        base.load_algorithm(config.AlgorithmChoice(name="t1", preset="paper", options={"entropy_coef": 0.0}))
     _, cfg = base.load_algorithm(
-        config.Algorithm(name="t1", preset="paper", options={"entropy_coef": 0.01, "reference_ema": 0.05})
+        config.AlgorithmChoice(name="t1", preset="paper", options={"entropy_coef": 0.01, "reference_ema": 0.05})
     )
     assert (cfg.kl_coef, cfg.aggregation, t1.needs(cfg)) == (2e-4, "seq_sum", {"reference", "entropy"})

@@ -25,7 +25,7 @@ def slow(cfg, given):
 
 @pytest.mark.parametrize("preset", ["", *topr.PRESETS])
 def test_gradient_is_that_of_a_slow_reference(preset):
-    given, cfg = make.drawn(), base.load_algorithm(config.Algorithm(name="topr", preset=preset))[1]
+    given, cfg = make.drawn(), base.load_algorithm(config.AlgorithmChoice(name="topr", preset=preset))[1]
     loss, _ = topr.token_loss(cfg, given)
     torch.testing.assert_close(loss, slow(cfg, given))
     torch.testing.assert_close(make.gradient(loss, given), make.gradient(slow(cfg, given), given))
@@ -103,4 +103,4 @@ def test_a_batch_of_one_kind_keeps_the_fixed_baseline(reward):
 )
 def test_what_cannot_be_meant_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        base.load_algorithm(config.Algorithm(name="topr", options=options))
+        base.load_algorithm(config.AlgorithmChoice(name="topr", options=options))

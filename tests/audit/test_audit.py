@@ -14,7 +14,7 @@ import pytest
 
 from rlsp_async.audit.show import audit, show_audit
 from rlsp_async.columns import pack_ints
-from rlsp_async.config import Evaluation, Learner, Stage
+from rlsp_async.config import EvaluationConfig, LearnerConfig, StageConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, StepReport, Verdict
 from rlsp_async.replay.heads import Event, Head, Manifest, Repeated
@@ -29,11 +29,13 @@ pack = msgspec.msgpack.encode
 def healthy(directory: Path) -> Path:
     """An honest run of six steps in two stages, with reuse, an evaluation, a repeat and a checkpoint."""
     stages = {
-        "a": Stage(steps=3, groups_per_step=2, max_uses=2, target_lag=1, max_lag=2),
-        "b": Stage(steps=3, groups_per_step=2),
+        "a": StageConfig(steps=3, groups_per_step=2, max_uses=2, target_lag=1, max_lag=2),
+        "b": StageConfig(steps=3, groups_per_step=2),
     }
     cfg = config(
-        stages=stages, evaluation=Evaluation(prompts=3, rollouts=2, after=["b"]), learner=Learner(device="cpu")
+        stages=stages,
+        evaluation=EvaluationConfig(prompts=3, rollouts=2, after=["b"]),
+        learner=LearnerConfig(device="cpu"),
     )
     journal = Journal(directory / "journal.sqlite", cfg)
     bench = Bench(Hub(cfg, SmallTask(), journal.load()))

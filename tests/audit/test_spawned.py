@@ -10,7 +10,7 @@ import pytest
 
 from rlsp_async.audit.history import History
 from rlsp_async.audit.show import audit
-from rlsp_async.config import Replay
+from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import RolloutGroup
 from rlsp_async.offline.export import lines
 from rlsp_async.replay.heads import Head
@@ -22,7 +22,7 @@ from tests.replay.line import Bench, VerifyingTask, config, hello
 
 def healthy(directory: Path) -> list[Head]:
     """A run in which half of the groups are children; returns their heads."""
-    cfg = config(stage={"spawn": {"share": 0.5}}, replay=Replay(retention="all"))
+    cfg = config(stage={"spawn": {"share": 0.5}}, replay=ReplayConfig(retention="all"))
     journal = Journal(directory / "journal.sqlite", cfg)
     bench = Bench(Hub(cfg, VerifyingTask(), journal.load()))
     for peer, role in ((b"s", "sampler"), (b"v", "verifier"), (b"l", "learner")):

@@ -93,7 +93,9 @@ def test_a_policy_factor_leaves_the_critic_alone(model_dir):
     before = {n: p.detach().clone() for n, p in (*parts.policy.policy_parameters(), *parts.policy.critic_parameters())}
     for p in parts.policy.parameters():
         p.grad = torch.ones_like(p)
-    optim.Updater(config.Optimizer(lr=1e-3, weight_decay=0.0), parts.policy, 0.0, 8).step("here", policy_factor=0.0)
+    optim.Updater(config.OptimizerConfig(lr=1e-3, weight_decay=0.0), parts.policy, 0.0, 8).step(
+        "here", policy_factor=0.0
+    )
     moved = {
         n
         for n, p in (*parts.policy.policy_parameters(), *parts.policy.critic_parameters())

@@ -38,12 +38,14 @@ def made(*groups):
 
 
 def of(data, algorithm=None, longest_tokens=48, **section):
-    reward_S, _, figures = reward.of(data, config.Reward(**section), algorithm or grpo.Config(), 1, 3, longest_tokens)
+    reward_S, _, figures = reward.of(
+        data, config.RewardConfig(**section), algorithm or grpo.Config(), 1, 3, longest_tokens
+    )
     return reward_S, figures
 
 
 def terms_of(data, **section):
-    terms = reward.of(data, config.Reward(**section), grpo.Config(), 1, 3, 48)[1]
+    terms = reward.of(data, config.RewardConfig(**section), grpo.Config(), 1, 3, 48)[1]
     return terms.outcome_B.tolist(), terms.explore_B.tolist(), terms.alpha
 
 
@@ -120,7 +122,7 @@ def test_auto_needs_no_number():
 
 def test_every_form_of_the_settings_is_paid():
     data = made([([5] * 16, {"correct": 1.0, "search_steps": 2.0}), ([6] * 30, {"correct": 0.0, "judge": 0.3})])
-    field = {f.name: f.type for f in msgspec.structs.fields(config.Reward)}["explore"]
+    field = {f.name: f.type for f in msgspec.structs.fields(config.RewardConfig)}["explore"]
     for form in field.__args__:
         reward_S, figures = of(data, explore=form, scale="auto")
         assert np.all(np.isfinite(reward_S))
@@ -170,9 +172,9 @@ def test_a_replayed_success_is_paid_and_counts_in_no_figure():
         + [Verdict(status="wrong", parts={"correct": 0.0})] * 3,
     )
     mixed = rows.read(Batch(stage="rl", step=1, groups=[verified]))
-    paid, _, figures = reward.of(mixed, config.Reward(alpha=1.0, explore="none"), grpo.Config(), 1, 10, 100)
+    paid, _, figures = reward.of(mixed, config.RewardConfig(alpha=1.0, explore="none"), grpo.Config(), 1, 10, 100)
     assert mixed.own_S.tolist() == [False, True, True, True]
     assert paid.tolist() == [1.0, 0.0, 0.0, 0.0]
     assert figures["part_correct"] == 0.0 == figures["reward"] == figures["reward_std"]
-    _, _, before = reward.of(batch, config.Reward(alpha=1.0, explore="none"), grpo.Config(), 1, 10, 100)
+    _, _, before = reward.of(batch, config.RewardConfig(alpha=1.0, explore="none"), grpo.Config(), 1, 10, 100)
     assert before["part_correct"] == 0.25 == before["reward"]

@@ -96,7 +96,7 @@ def test_columns_of_different_lengths_are_refused():
 
 def test_reward_and_its_figures():
     made = rows.read(job(1, "rl", 1).batch)
-    section = config.Reward(alpha=0.5, alpha_end=1.0, explore="steps", scale=4.0)
+    section = config.RewardConfig(alpha=0.5, alpha_end=1.0, explore="steps", scale=4.0)
     reward_S, terms, figures = reward.of(made, section, grpo.Config(), stage_step=2, num_steps=3, longest_tokens=48)
     expected = 0.75 * made.parts["correct"] + 0.25 * (1 - 0.75 ** made.parts["search_steps"])
     np.testing.assert_allclose(reward_S, expected)
@@ -110,7 +110,7 @@ def test_reward_and_its_figures():
 def test_the_released_form_and_normalised_rewards():
     made = rows.read(job(1, "rl", 1).batch)
     released = ppo.Config(reward_form="released")
-    section = config.Reward(explore="len_inv", scale=3.0)
+    section = config.RewardConfig(explore="len_inv", scale=3.0)
     reward_S, terms, _ = reward.of(made, section, released, 1, 3, 48)
     assert terms is None
     np.testing.assert_allclose(reward_S, made.parts["correct"] - 3.0 / (3 / 4))

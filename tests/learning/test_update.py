@@ -15,10 +15,10 @@ from tests.learning.small import job
 
 
 def learning(model_dir, name="ppo", **options):
-    module, cfg = load_algorithm(config.Algorithm(name=name, options=options))
+    module, cfg = load_algorithm(config.AlgorithmChoice(name=name, options=options))
     made = Policy(load_model(model_dir), cfg.critic, cfg.num_values())
     reference = Policy(load_model(model_dir)) if "reference" in module.needs(cfg) else None
-    return update.Learning(module, cfg, made, optim.Updater(config.Optimizer(lr=1e-3), made, 0.0, 8), reference)
+    return update.Learning(module, cfg, made, optim.Updater(config.OptimizerConfig(lr=1e-3), made, 0.0, 8), reference)
 
 
 def plan(capacity=256, epochs=1, minibatches=1):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlsp_async.check import refuse
-from rlsp_async.config import Prompts, RunConfig, Sampling, Stage, Temperature
+from rlsp_async.config import PromptsConfig, RunConfig, SamplingConfig, StageConfig, TemperatureConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.observe.estimate import admitted_lag, slots_lag
 from rlsp_async.observe.policies import policy_warnings
@@ -24,24 +24,28 @@ from rlsp_async.observe.policies import policy_warnings
             8,
             "min_ready = 65 groups will never be ready at once: the stage has 64",
         ),
-        ({"source": "demonstrations", "prompts": Prompts(name="mopps")}, 8, "stages.s.prompts is about rollouts"),
-        ({"temperature": Temperature(name="bstar"), "success_replay": {"capacity": 8}}, 8, "same constant one"),
-        ({"source": "imported", "temperature": Temperature(name="bstar")}, 8, "stages.s.temperature is about rollouts"),
+        ({"source": "demonstrations", "prompts": PromptsConfig(name="mopps")}, 8, "stages.s.prompts is about rollouts"),
+        ({"temperature": TemperatureConfig(name="bstar"), "success_replay": {"capacity": 8}}, 8, "same constant one"),
+        (
+            {"source": "imported", "temperature": TemperatureConfig(name="bstar")},
+            8,
+            "stages.s.temperature is about rollouts",
+        ),
         ({"drop_no_signal": True, "success_replay": {"capacity": 8}}, 8, "stages.s.success_replay mends groups"),
     ],
 )
 def test_what_cannot_work_is_refused(stage: dict[str, Any], rollouts: int, words: str):
-    cfg = RunConfig(name="x", stages={"s": Stage(**stage)}, sampling=Sampling(rollouts=rollouts))
+    cfg = RunConfig(name="x", stages={"s": StageConfig(**stage)}, sampling=SamplingConfig(rollouts=rollouts))
     with pytest.raises(ConfigError, match=words):
         refuse(cfg, None)
 
 
 def test_successes_of_another_temperature_are_refused():
     warm, cold = (
-        Stage(
-            temperature=Temperature(options={"temperature": t}),
+        StageConfig(
+            temperature=TemperatureConfig(options={"temperature": t}),
             success_replay={"capacity": 8},
-            prompts=Prompts(options={"pool": 99}),
+            prompts=PromptsConfig(options={"pool": 99}),
         )
         for t in (1.2, 0.8)
     )
@@ -61,24 +65,24 @@ def test_successes_of_another_temperature_are_refused():
         ({"selection_options": {"min_new": 0.5}}, "no effect with max_uses = 1"),
         ({"selection_options": {"min_new": 1.0}, "max_uses": 2}, "no group is ever used again"),
         ({"success_replay": {"capacity": 8}}, "comes back only when the whole"),
-        ({"prompts": Prompts(name="mopps", options={"pool": 9})}, "64 groups are on their way at once"),
+        ({"prompts": PromptsConfig(name="mopps", options={"pool": 9})}, "64 groups are on their way at once"),
         (
-            {"prompts": Prompts(options={"pool": 9}), "max_uses": 2, "selection_options": {"carry": 50}},
+            {"prompts": PromptsConfig(options={"pool": 9}), "max_uses": 2, "selection_options": {"carry": 50}},
             "14 groups are on",
         ),
         ({"selection_options": {"carry": 5}}, "nothing of it is taken over"),
     ],
 )
 def test_what_may_surprise_is_said(stage: dict[str, Any], words: str):
-    [text] = policy_warnings("s", Stage(**stage))
+    [text] = policy_warnings("s", StageConfig(**stage))
     assert words in text
 
 
 def test_plain_stages_are_not_warned_of():
-    assert policy_warnings("s", Stage()) == []
-    assert policy_warnings("s", Stage(oversample=1.5, drop_no_signal=True)) == []
+    assert policy_warnings("s", StageConfig()) == []
+    assert policy_warnings("s", StageConfig(oversample=1.5, drop_no_signal=True)) == []
 
 
 def test_oversampling_makes_groups_older():
-    assert [slots_lag(Stage(target_lag=1, oversample=x)) for x in (1.0, 1.5, 2.0)] == [1, 2, 3]
-    assert admitted_lag(Stage(target_lag=1, oversample=2.0)) == 3
+    assert [slots_lag(StageConfig(target_lag=1, oversample=x)) for x in (1.0, 1.5, 2.0)] == [1, 2, 3]
+    assert admitted_lag(StageConfig(target_lag=1, oversample=2.0)) == 3

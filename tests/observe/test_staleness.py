@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import Algorithm, Stage
+from rlsp_async.config import AlgorithmChoice, StageConfig
 from rlsp_async.observe.staleness import stale_warnings
 
 REUSED = {"max_uses": 2, "max_lag": 8}
 
 
 def warned(name: str, preset: str = "", options: dict[str, Any] | None = None, **stage: Any) -> str:
-    algorithm = Algorithm(name=name, preset=preset, options=options or {})
-    return "".join(stale_warnings("rl", Stage(algorithm=algorithm, **stage)))
+    algorithm = AlgorithmChoice(name=name, preset=preset, options=options or {})
+    return "".join(stale_warnings("rl", StageConfig(algorithm=algorithm, **stage)))
 
 
 @pytest.mark.parametrize(

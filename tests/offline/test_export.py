@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import Replay, RunConfig
+from rlsp_async.config import ReplayConfig, RunConfig
 from rlsp_async.errors import DataError, MachineError
 from rlsp_async.offline.export import export
 from rlsp_async.replay.hub import Hub
@@ -23,7 +23,7 @@ from tests.replay.test_policies import JudgingBench, L, S, V
 
 def finished(path: Path, **replay: Any) -> RunConfig:
     """A run of three steps, whose every group has one right rollout of two."""
-    cfg = config(replay=Replay(**replay))
+    cfg = config(replay=ReplayConfig(**replay))
     journal = Journal(path / "journal.sqlite", cfg)
     line = JudgingBench(Hub(cfg, SmallTask(), journal.load(), 0.0), lambda group_id, place: place == 1)
     line.say(S, hello("sampler", credit=2))

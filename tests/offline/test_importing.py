@@ -14,7 +14,7 @@ import pytest
 from rlsp_async import tokens
 from rlsp_async.audit.show import audit
 from rlsp_async.columns import floats, ints
-from rlsp_async.config import RunConfig, Stage, Task, Verifier, to_toml
+from rlsp_async.config import RunConfig, StageConfig, TaskConfig, VerifierConfig, to_toml
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.offline.importing import about, has_begun, import_rows, verdict_of, write
@@ -33,9 +33,9 @@ JUDGED = {**DEMONSTRATION, "answer": "7", "status": "wrong", "parts": {"correct"
 @pytest.fixture
 def cfg(tmp_path: Path) -> RunConfig:
     """A prepared run with the tokenizer of `ops` and no model."""
-    made = config(runs_dir=str(tmp_path), stages={"off": Stage(source="imported", steps=3, groups_per_step=2)})
+    made = config(runs_dir=str(tmp_path), stages={"off": StageConfig(source="imported", steps=3, groups_per_step=2)})
     (made.directory / "model").mkdir(parents=True)
-    tokenizer = load_task(Task(name="ops"), 0).tokenizer()
+    tokenizer = load_task(TaskConfig(name="ops"), 0).tokenizer()
     assert tokenizer is not None
     tokenizer.save_pretrained(str(made.directory / "model"))
     return made
@@ -128,7 +128,7 @@ def test_what_cannot_be_used_is_named_by_file_and_line(cfg: RunConfig, tmp_path:
 
 def test_a_run_that_does_not_want_rows_or_has_begun_is_refused(cfg: RunConfig, tmp_path: Path):
     toml = tmp_path / "run.toml"
-    toml.write_text(to_toml(msgspec.structs.replace(cfg, stages={"rl": Stage()})), encoding="utf-8")
+    toml.write_text(to_toml(msgspec.structs.replace(cfg, stages={"rl": StageConfig()})), encoding="utf-8")
     arguments = argparse.Namespace(file=str(file_of(tmp_path, JUDGED)), config=str(toml), overrides=[])
     with pytest.raises(ConfigError, match='no stage has source = "imported"'):
         import_rows(arguments)
@@ -208,7 +208,7 @@ RIGHT = {"prompt": "1 1 3 4 -> 7 <think>", "answer": "7", "response": "x </think
 def test_verdicts_are_made_here_and_say_so(cfg: RunConfig, tmp_path: Path):
     counts: Counter[str] = Counter()
     rows = [RIGHT, {**RIGHT, "response": "x </think> + + +"}, {**RIGHT, "response": "x", "status": None}]
-    made_cfg = msgspec.structs.replace(cfg, verifier=Verifier(processes=1))
+    made_cfg = msgspec.structs.replace(cfg, verifier=VerifierConfig(processes=1))
     assert write(made_cfg, file_of(tmp_path, *rows), "prompt", verify=True, counts=counts) == (3, 2)
     verdicts = [v for _, m in Imported(cfg).make(0, 2) for v in m.verdicts]
     assert sorted(v.status for v in verdicts) == ["correct", "unparsable", "wrong"]

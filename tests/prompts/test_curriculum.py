@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.config import Prompts
+from rlsp_async.config import PromptsConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.prompts.base import load_selector
 from rlsp_async.prompts.curriculum import Config, Curriculum, wanted, weights
@@ -75,6 +75,6 @@ def test_a_restart_from_its_rows_draws_the_same():
 
 def test_options_are_checked():
     with pytest.raises(ConfigError, match="width must be above 0"):
-        load_selector(Prompts(name="curriculum", options={"width": 0.0}), 0, 5)
+        load_selector(PromptsConfig(name="curriculum", options={"width": 0.0}), 0, 5)
     with pytest.raises(ConfigError, match="pool -1"):
-        load_selector(Prompts(name="curriculum", options={"pool": -1}), 0, 5)
+        load_selector(PromptsConfig(name="curriculum", options={"pool": -1}), 0, 5)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.config import Prompts
+from rlsp_async.config import PromptsConfig
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.prompts.base import load_selector
 from rlsp_async.prompts.mopps import Config, Mopps, nearest, updated
@@ -97,16 +97,16 @@ def test_visits_count_up():
 
 def test_endless_prompts_need_a_pool_and_wrong_options_are_named():
     with pytest.raises(ConfigError, match="options.pool"):
-        load_selector(Prompts(name="mopps"), 0, None)
-    assert load_selector(Prompts(name="mopps", options={"pool": 9}), 0, None).draw(0, {}).place < 9
+        load_selector(PromptsConfig(name="mopps"), 0, None)
+    assert load_selector(PromptsConfig(name="mopps", options={"pool": 9}), 0, None).draw(0, {}).place < 9
     with pytest.raises(ConfigError, match="did you mean 'target'"):
-        load_selector(Prompts(name="mopps", options={"targt": 0.5}), 0, 9)
+        load_selector(PromptsConfig(name="mopps", options={"targt": 0.5}), 0, 9)
     with pytest.raises(ConfigError, match="target must lie"):
-        load_selector(Prompts(name="mopps", options={"target": 1.0}), 0, 9)
+        load_selector(PromptsConfig(name="mopps", options={"target": 1.0}), 0, 9)
     with pytest.raises(ConfigError, match="did you mean 'mopps'"):
-        load_selector(Prompts(name="mops"), 0, 9)
+        load_selector(PromptsConfig(name="mops"), 0, 9)
     with pytest.raises(ConfigError, match="empty"):
-        load_selector(Prompts(name="mopps"), 0, 0)
+        load_selector(PromptsConfig(name="mopps"), 0, 0)
 
 
 def test_a_row_of_other_data_is_refused():

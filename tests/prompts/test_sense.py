@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from random import Random
 
-from rlsp_async.config import Prompts
+from rlsp_async.config import PromptsConfig
 from rlsp_async.prompts.base import load_selector
 
 SIZE, ROLLOUTS, IN_FLIGHT = 200, 8, 24
 PROMPTS = {
-    "uniform": Prompts(),
-    "mopps": Prompts(name="mopps"),
-    "curriculum": Prompts(name="curriculum", options={"start": 0.5, "end": 0.5}),
+    "uniform": PromptsConfig(),
+    "mopps": PromptsConfig(name="mopps"),
+    "curriculum": PromptsConfig(name="curriculum", options={"start": 0.5, "end": 0.5}),
 }
 
 

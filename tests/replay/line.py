@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from rlsp_async.columns import pack_floats, pack_ints
-from rlsp_async.config import Evaluation, Replay, RunConfig, Sampling, Stage
+from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, SamplingConfig, StageConfig
 from rlsp_async.messages import (
     Bye,
     Done,
@@ -71,13 +71,13 @@ class VerifyingTask(SmallTask):
 
 def config(**changes: Any) -> RunConfig:
     """Two rollouts a group, two groups a step, three steps."""
-    stage = Stage(steps=3, groups_per_step=2, **changes.pop("stage", {}))
+    stage = StageConfig(steps=3, groups_per_step=2, **changes.pop("stage", {}))
     settings: dict[str, Any] = {
         "name": "test",
-        "sampling": Sampling(rollouts=2, max_new_tokens=8),
+        "sampling": SamplingConfig(rollouts=2, max_new_tokens=8),
         "stages": {"rlsp": stage},
-        "evaluation": Evaluation(prompts=0),
-        "replay": Replay(),
+        "evaluation": EvaluationConfig(prompts=0),
+        "replay": ReplayConfig(),
     }
     return RunConfig(**{**settings, **changes})
 

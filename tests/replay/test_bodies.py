@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlsp_async.columns import pack_floats, pack_ints
-from rlsp_async.config import Evaluation, Replay, RunConfig, Stage
+from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, StepReport, Verdict
 from rlsp_async.replay.heads import Head, Manifest, Put, Stepped
@@ -81,8 +81,8 @@ def kept(path: Path) -> list[int]:
 
 def many(**replay) -> RunConfig:
     return config(
-        stages={"rlsp": Stage(steps=1000, groups_per_step=4, max_lag=8, max_uses=2)},
-        replay=Replay(durability="process", **replay),
+        stages={"rlsp": StageConfig(steps=1000, groups_per_step=4, max_lag=8, max_uses=2)},
+        replay=ReplayConfig(durability="process", **replay),
     )
 
 
@@ -188,7 +188,7 @@ def test_evaluations_leave_no_tokens_behind(tmp_path):
     from rlsp_async.replay.hub import Hub
     from tests.replay.line import Bench, SmallTask, hello
 
-    cfg = config(evaluation=Evaluation(prompts=5, rollouts=2, after=["rlsp"]))
+    cfg = config(evaluation=EvaluationConfig(prompts=5, rollouts=2, after=["rlsp"]))
     journal = Journal(tmp_path / "j.sqlite", cfg)
     bench = Bench(Hub(cfg, SmallTask(), journal.load()))
     for peer, role in ((b"s", "sampler"), (b"v", "verifier"), (b"l", "learner")):

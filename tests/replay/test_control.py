@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rlsp_async.config import Evaluation, Replay, RunConfig, Stage
+from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.messages import Hello, StepReport
 from rlsp_async.replay.heads import Loaded
 from rlsp_async.replay.hub import Hub
@@ -92,11 +92,11 @@ class Control(Chaos):
 
 
 def run(kind: type[Chaos], seed: int) -> list[str]:
-    stage = Stage(steps=24, groups_per_step=2, target_lag=1, max_lag=3, publish_every=1)
+    stage = StageConfig(steps=24, groups_per_step=2, target_lag=1, max_lag=3, publish_every=1)
     cfg: RunConfig = config(
         stages={"a": stage},
-        evaluation=Evaluation(prompts=0),
-        replay=Replay(retries=3, failures_per_100=100.0, stall_s=1e9),
+        evaluation=EvaluationConfig(prompts=0),
+        replay=ReplayConfig(retries=3, failures_per_100=100.0, stall_s=1e9),
     )
     with tempfile.TemporaryDirectory() as directory:
         chaos = kind(cfg, Path(directory) / "j.sqlite", Random(seed), hub_dies=False)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from rlsp_async.config import Replay
+from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import Work
 from rlsp_async.replay.decided import Decided
 from rlsp_async.replay.heads import Cursor, Put
@@ -47,7 +47,7 @@ async def test_no_more_messages_wait_than_may_share_a_commit():
 
 async def test_the_hub_decides_on_while_a_commit_is_under_way_and_sends_nothing_of_it(tmp_path):
     """With a disk of 20 ms a commit: decisions run ahead of it, messages do not, and no commit is above its bound."""
-    cfg = two_stages(tmp_path, replay=Replay(commit_groups=4))
+    cfg = two_stages(tmp_path, replay=ReplayConfig(commit_groups=4))
     hub = server(cfg)
     on_disk: set[int] = set()
     early: list[Any] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlsp_async.config import Evaluation, Replay, Stage
+from rlsp_async.config import EvaluationConfig, ReplayConfig, StageConfig
 from rlsp_async.messages import Status, TrainJob, Work
 from rlsp_async.replay.disk import Disk
 from rlsp_async.replay.heads import Event
@@ -67,7 +67,7 @@ def test_what_is_alive_goes_on_and_nothing_new_begins():
 
 
 def test_evaluation_prompts_wait_too():
-    bench = Bench(new_hub(config(evaluation=Evaluation(prompts=5, rollouts=2, before=["rlsp"]))))
+    bench = Bench(new_hub(config(evaluation=EvaluationConfig(prompts=5, rollouts=2, before=["rlsp"]))))
     measure(bench, 10, 1.0)
     bench.say(b"s", hello("sampler"))
     assert not bench.got(b"s", Work)
@@ -76,7 +76,7 @@ def test_evaluation_prompts_wait_too():
 
 
 def test_demonstrations_wait_too():
-    bench = Bench(new_hub(config(stages={"sft": Stage(source="demonstrations", steps=1, groups_per_step=2)})))
+    bench = Bench(new_hub(config(stages={"sft": StageConfig(source="demonstrations", steps=1, groups_per_step=2)})))
     assert bench.hub.demonstrations_wanted() == 2
     measure(bench, 10, 1.0)
     assert bench.hub.demonstrations_wanted() == 0
@@ -98,7 +98,7 @@ def test_observers_read_why_and_metrics_rows_carry_the_figures():
 
 @pytest.mark.parametrize("stall_s", [20.0, 100.0])
 def test_paused_too_long_drains_the_line_and_is_no_stall(stall_s):
-    bench = started(replay=Replay(stall_s=stall_s, timeout_s=1e6, lease_s=1e6))
+    bench = started(replay=ReplayConfig(stall_s=stall_s, timeout_s=1e6, lease_s=1e6))
     measure(bench, 10, 1.0)
     bench.run(b"s", b"v", b"l")
     bench.tick(stall_s)
@@ -114,7 +114,7 @@ def test_paused_too_long_drains_the_line_and_is_no_stall(stall_s):
 
 
 def test_a_reserve_of_zero_never_pauses():
-    bench = started(replay=Replay(disk_reserve_mb=0))
+    bench = started(replay=ReplayConfig(disk_reserve_mb=0))
     measure(bench, 0, 1.0)
     bench.run(b"s", b"v", b"l")
     assert bench.hub.state.ending == "finished"

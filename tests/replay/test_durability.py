@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import Replay, RunConfig, Sampling, Stage
+from rlsp_async.config import ReplayConfig, RunConfig, SamplingConfig, StageConfig
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import Ack, Done, SampleJob, Work
 from rlsp_async.replay import server as shell
@@ -111,9 +111,9 @@ def big(directory: Path) -> RunConfig:
     """About 200 KB a step, 30 steps; the guard is off, so that the disk really runs full."""
     return config(
         runs_dir=str(directory),
-        stages={"rlsp": Stage(steps=30, groups_per_step=2)},
-        replay=Replay(disk_reserve_mb=0),
-        sampling=Sampling(rollouts=2, max_new_tokens=8),
+        stages={"rlsp": StageConfig(steps=30, groups_per_step=2)},
+        replay=ReplayConfig(disk_reserve_mb=0),
+        sampling=SamplingConfig(rollouts=2, max_new_tokens=8),
     )
 
 
@@ -221,7 +221,7 @@ async def test_hub_pauses_on_a_disk_without_room_and_goes_on(tmp_path, monkeypat
 async def test_hub_that_stays_without_room_ends_with_exit_code_2(tmp_path, monkeypatch):
     monkeypatch.setattr(shell, "DISK_S", 0.02)
     monkeypatch.setattr(shell, "measure", lambda directory: (1 << 20, 0))
-    hub = new_server(config(runs_dir=str(tmp_path), replay=Replay(stall_s=0.2)))
+    hub = new_server(config(runs_dir=str(tmp_path), replay=ReplayConfig(stall_s=0.2)))
     with pytest.raises(MachineError, match=r"1 MiB are free .* rlsp run --resume") as raised:
         await hub.run(FakeRouter)
     assert raised.value.exit_code == 2

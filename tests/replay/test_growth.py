@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import Stage
+from rlsp_async.config import StageConfig
 from rlsp_async.messages import Bye, Done, Failed, Ping, Work
 from tests.replay.line import Bench, config, hello, new_hub, report_of
 
@@ -72,7 +72,9 @@ def train(bench: Bench) -> None:
 def test_no_table_of_the_hub_grows_with_the_groups_that_went_through_it(monkeypatch):
     monkeypatch.setattr("rlsp_async.replay.crew.REMEMBERED", 64)
     monkeypatch.setattr("rlsp_async.replay.state.PROMPTS_KEPT", 64)
-    bench = Bench(new_hub(config(stages={"rlsp": Stage(steps=10_000, groups_per_step=4, max_lag=50, target_lag=3)})))
+    bench = Bench(
+        new_hub(config(stages={"rlsp": StageConfig(steps=10_000, groups_per_step=4, max_lag=50, target_lag=3)}))
+    )
     bench.say(b"v", hello("verifier", credit=8))
     bench.say(b"l", hello("learner", step=0))
     for i in range(SAMPLERS):

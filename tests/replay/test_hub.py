@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from rlsp_async.columns import pack_floats, pack_ints
-from rlsp_async.config import Evaluation, Replay, Sampling, Stage
+from rlsp_async.config import EvaluationConfig, ReplayConfig, SamplingConfig, StageConfig
 from rlsp_async.messages import (
     Ack,
     Batch,
@@ -197,7 +197,7 @@ def test_result_of_a_lease_of_an_earlier_hub_is_taken():
 
 
 def test_verifier_errors_are_leased_again_then_dropped_and_never_train():
-    bench = crewed(replay=Replay(retries=2))
+    bench = crewed(replay=ReplayConfig(retries=2))
     bench.step(b"s")
     bench.step(b"s")
     tries = 0
@@ -300,7 +300,7 @@ def test_lag_counts_from_the_oldest_token():
 
 
 def test_groups_left_at_the_end_of_a_stage_are_dropped_and_revoked():
-    stages = {"a": Stage(steps=1, groups_per_step=2, max_uses=2), "b": Stage(steps=1, groups_per_step=2)}
+    stages = {"a": StageConfig(steps=1, groups_per_step=2, max_uses=2), "b": StageConfig(steps=1, groups_per_step=2)}
     bench = crewed(stages=stages)
     bench.until(lambda: jobs(bench.inbox[b"l"], TrainJob), b"s", b"v")
     bench.step(b"l")
@@ -325,7 +325,7 @@ def test_reused_groups_train_max_uses_times():
 
 
 def test_evaluation_before_and_after_at_one_version_each():
-    bench = crewed(evaluation=Evaluation(prompts=4, rollouts=2, before=["rlsp"], after=["rlsp"]))
+    bench = crewed(evaluation=EvaluationConfig(prompts=4, rollouts=2, before=["rlsp"], after=["rlsp"]))
     assert bench.hub.state.phase.kind == "evaluate"
     bench.run(b"s", b"v", b"l")
     results = {r.key: r.result for r in bench.records if isinstance(r, Evaluated)}
@@ -342,7 +342,7 @@ def test_evaluation_before_and_after_at_one_version_each():
 
 
 def test_evaluation_waits_for_the_final_version_to_be_loaded():
-    bench = crewed(evaluation=Evaluation(prompts=4, rollouts=2, after=["rlsp"]))
+    bench = crewed(evaluation=EvaluationConfig(prompts=4, rollouts=2, after=["rlsp"]))
     bench.until(lambda: bench.hub.state.step == 3, b"s", b"v", b"l")
     assert bench.hub.state.phase.kind == "evaluate"
     assert not [m for m in bench.got(b"s", Work) if m.job.purpose == "evaluate"]
@@ -351,7 +351,7 @@ def test_evaluation_waits_for_the_final_version_to_be_loaded():
 
 
 def test_last_step_of_a_stage_must_publish():
-    bench = crewed(stages={"a": Stage(steps=1, groups_per_step=2)})
+    bench = crewed(stages={"a": StageConfig(steps=1, groups_per_step=2)})
     bench.until(lambda: jobs(bench.inbox[b"l"], TrainJob), b"s", b"v")
     work = bench.got(b"l", Work)[0]
     bench.say(b"l", Done(lease=work.lease, steps=[report_of(work.job, publish=False)]))
@@ -435,7 +435,7 @@ def test_rejected_weights_are_offered_again_then_the_run_fails():
 
 
 def test_too_many_failures_stop_the_run():
-    bench = crewed(stages={"rlsp": Stage(steps=99, groups_per_step=2)}, replay=Replay(retries=0))
+    bench = crewed(stages={"rlsp": StageConfig(steps=99, groups_per_step=2)}, replay=ReplayConfig(retries=0))
     for _ in range(2000):
         bench.step(b"s")
         for work in [m for m in bench.inbox[b"v"] if isinstance(m, Work)]:
@@ -448,7 +448,7 @@ def test_too_many_failures_stop_the_run():
 
 
 def test_stalled_run_names_who_it_waits_for():
-    bench = crewed(replay=Replay(stall_s=50.0))
+    bench = crewed(replay=ReplayConfig(stall_s=50.0))
     for now in range(0, 70, 5):
         bench.now = float(now)
         for peer in (b"s", b"v", b"l"):
@@ -459,7 +459,7 @@ def test_stalled_run_names_who_it_waits_for():
 
 
 def test_stall_without_any_worker_says_so():
-    bench = Bench(new_hub(config(replay=Replay(stall_s=50.0))))
+    bench = Bench(new_hub(config(replay=ReplayConfig(stall_s=50.0))))
     bench.tick(51.0)
     assert "a sampler that serves version 0; no sampler is connected" in bench.hub.state.message
 
@@ -502,4 +502,4 @@ def test_verify_job_holds_texts_and_reference():
     bench.step(b"s")
     job: VerifyJob = jobs(bench.inbox[b"v"], VerifyJob)[0]
     assert (job.items[0].prompt, job.items[0].response, job.items[0].answer) == ("0 + 1 =", "2", "1")
-    assert len(job.items) == config(sampling=Sampling(rollouts=2)).sampling.rollouts
+    assert len(job.items) == config(sampling=SamplingConfig(rollouts=2)).sampling.rollouts

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rlsp_async.config import Evaluation, Learner, Replay, Stage
+from rlsp_async.config import EvaluationConfig, LearnerConfig, ReplayConfig, StageConfig
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Work
 from rlsp_async.replay.heads import Manifest
@@ -38,7 +38,7 @@ def crew(bench: Bench, step: int = 0, start: int = 1) -> None:
 
 @pytest.mark.parametrize("num_moves", [1, 3, 5, 8, 13, 21])
 def test_ledger_after_a_restart_equals_the_ledger_before(tmp_path, num_moves):
-    cfg = config(evaluation=Evaluation(prompts=3, rollouts=2, before=["rlsp"]), stage={"target_lag": 2})
+    cfg = config(evaluation=EvaluationConfig(prompts=3, rollouts=2, before=["rlsp"]), stage={"target_lag": 2})
     journal, bench = restart(tmp_path / "j.sqlite", cfg)
     crew(bench)
     for _ in range(num_moves):
@@ -95,7 +95,7 @@ def test_batches_of_old_steps_are_read_again(tmp_path):
 
 
 def test_tokens_that_no_kept_checkpoint_needs_are_deleted_and_heads_stay(tmp_path):
-    cfg = config(stages={"rlsp": Stage(steps=8, groups_per_step=2)}, learner=Learner(keep_checkpoints=2))
+    cfg = config(stages={"rlsp": StageConfig(steps=8, groups_per_step=2)}, learner=LearnerConfig(keep_checkpoints=2))
     journal, bench = restart(tmp_path / "j.sqlite", cfg)
     crew(bench)
     bench.until(lambda: bench.hub.state.step == 8, b"s", b"v", b"l")
@@ -157,7 +157,7 @@ def test_file_that_is_no_journal_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])
 def test_durability_sets_what_is_synced(tmp_path, durability, level):
-    journal = Journal(tmp_path / "j.sqlite", config(replay=Replay(durability=durability)))
+    journal = Journal(tmp_path / "j.sqlite", config(replay=ReplayConfig(durability=durability)))
     assert journal._db.execute("PRAGMA synchronous").fetchone() == (level,)
     assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     journal.close()

@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rlsp_async.config import Evaluation, Replay, Stage
+from rlsp_async.config import EvaluationConfig, ReplayConfig, StageConfig
 from tests.replay.chaos import Chaos
 from tests.replay.line import config
 
@@ -17,10 +17,10 @@ NUM_EVENTS = 250
 
 
 @st.composite
-def stages(draw: st.DrawFn) -> Stage:
+def stages(draw: st.DrawFn) -> StageConfig:
     target_lag = draw(st.integers(0, 2))
     max_lag = target_lag + draw(st.integers(0, 2))
-    return Stage(
+    return StageConfig(
         steps=draw(st.integers(2, 5)),
         groups_per_step=draw(st.integers(1, 3)),
         target_lag=target_lag,
@@ -39,12 +39,12 @@ def stages(draw: st.DrawFn) -> Stage:
     phases=(Phase.explicit, Phase.generate),
 )  # a failure names its seed; to shrink it takes minutes
 @given(first=stages(), second=stages(), evaluated=st.booleans(), seed=st.integers(0, 2**32))
-def test_laws_hold_whatever_happens(first: Stage, second: Stage, evaluated: bool, seed: int):
-    evaluation = Evaluation(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"])
+def test_laws_hold_whatever_happens(first: StageConfig, second: StageConfig, evaluated: bool, seed: int):
+    evaluation = EvaluationConfig(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"])
     cfg = config(
         stages={"a": first, "b": second},
         evaluation=evaluation,
-        replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9),
+        replay=ReplayConfig(retries=2, failures_per_100=100.0, stall_s=1e9),
     )
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
         chaos = Chaos(cfg, Path(directory) / "j.sqlite", Random(seed))

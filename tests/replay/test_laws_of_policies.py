@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rlsp_async.audit.show import audit
-from rlsp_async.config import Evaluation, Prompts, Replay, Stage, Temperature
+from rlsp_async.config import EvaluationConfig, PromptsConfig, ReplayConfig, StageConfig, TemperatureConfig
 from tests.replay.chaos import Chaos
 from tests.replay.line import config
 
@@ -21,10 +21,10 @@ NUM_EVENTS = 200
 SEEDS = range(4)
 POOL = {"pool": 7}
 POLICIES: dict[str, dict[str, Any]] = {
-    "mopps": {"prompts": Prompts(name="mopps", options=POOL)},
-    "curriculum": {"prompts": Prompts(name="curriculum", options=POOL)},
-    "bstar": {"temperature": Temperature(name="bstar", options={"target": 2})},
-    "entropy": {"temperature": Temperature(name="entropy", options={"target": 0.9, "rate": 0.1})},
+    "mopps": {"prompts": PromptsConfig(name="mopps", options=POOL)},
+    "curriculum": {"prompts": PromptsConfig(name="curriculum", options=POOL)},
+    "bstar": {"temperature": TemperatureConfig(name="bstar", options={"target": 2})},
+    "entropy": {"temperature": TemperatureConfig(name="entropy", options={"target": 0.9, "rate": 0.1})},
     "no_signal": {"drop_no_signal": True, "oversample": 1.5},
     "prioritised": {"selection": "prioritised", "max_uses": 2},
     "stratified": {"selection": "stratified", "selection_options": {"correct": 0.2}, "max_uses": 2},
@@ -38,26 +38,26 @@ POLICIES: dict[str, dict[str, Any]] = {
     "spawn": {"spawn": {"share": 0.5}, "max_uses": 2},
     "spawn_mopps": {
         "spawn": {"share": 0.3, "balance": False},
-        "prompts": Prompts(name="mopps", options=POOL),
+        "prompts": PromptsConfig(name="mopps", options=POOL),
         "drop_no_signal": True,
         "oversample": 1.5,
     },
     "min_ready": {"selection_options": {"min_ready": 3}, "oversample": 3.0},
     "spawn_successes": {
         "spawn": {"share": 0.4},
-        "prompts": Prompts(name="uniform", options={"pool": 3}),
+        "prompts": PromptsConfig(name="uniform", options={"pool": 3}),
         "success_replay": {"capacity": 2},
     },
-    "successes": {"prompts": Prompts(name="uniform", options={"pool": 3}), "success_replay": {"capacity": 2}},
+    "successes": {"prompts": PromptsConfig(name="uniform", options={"pool": 3}), "success_replay": {"capacity": 2}},
     "old_successes": {
-        "prompts": Prompts(name="mopps", options={"pool": 3}),
+        "prompts": PromptsConfig(name="mopps", options={"pool": 3}),
         "max_uses": 2,
         "selection": "prioritised",
         "success_replay": {"capacity": 3, "total": 4, "max_age": 4, "max_uses": 2},
     },
     "together": {
-        "prompts": Prompts(name="mopps", options=POOL),
-        "temperature": Temperature(name="bstar"),
+        "prompts": PromptsConfig(name="mopps", options=POOL),
+        "temperature": TemperatureConfig(name="bstar"),
         "selection": "prioritised",
         "max_uses": 2,
         "drop_no_signal": True,
@@ -72,12 +72,12 @@ POLICIES: dict[str, dict[str, Any]] = {
 def test_laws_hold_with_every_policy(policy: str, seed: int):
     random = Random(f"{policy}/{seed}")
     fields = {"max_lag": 3, **POLICIES[policy]}
-    stage = Stage(steps=5, groups_per_step=random.randint(1, 3), target_lag=random.randint(0, 2), **fields)
+    stage = StageConfig(steps=5, groups_per_step=random.randint(1, 3), target_lag=random.randint(0, 2), **fields)
     cfg = config(
         stages={"a": stage},
-        evaluation=Evaluation(prompts=0),
+        evaluation=EvaluationConfig(prompts=0),
         seed=seed,
-        replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9),
+        replay=ReplayConfig(retries=2, failures_per_100=100.0, stall_s=1e9),
     )
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
         chaos = Chaos(cfg, Path(directory) / "journal.sqlite", random)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rlsp_async.config import Stage
+from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError, LawError
 from rlsp_async.replay.heads import Manifest, Put, Stepped
 from rlsp_async.replay.hub import Hub
@@ -105,12 +105,12 @@ def test_journal_of_another_schema_is_refused_in_one_sentence(tmp_path: Path):
 )
 def test_how_many_rollouts_are_a_whole_group(source, provenance, whole):
     """Of 0 to 3, with sampling.rollouts = 2."""
-    stage = Stage(source=source)
+    stage = StageConfig(source=source)
     assert [num for num in range(4) if is_whole(stage, provenance, num, 2)] == whole
 
 
 def test_an_imported_group_is_judged_whole_or_not_at_all():
     row = ("training", 1, "demonstration", -1, 1, 2)
-    imported = Stage(source="imported")
+    imported = StageConfig(source="imported")
     assert _wrong((*row, 2), 1, imported, 2) == _wrong((*row, 0), 1, imported, 2) == ""
     assert "1 true verdicts on 2" in _wrong((*row, 1), 1, imported, 2)

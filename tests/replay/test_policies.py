@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import Prompts, RunConfig, Stage
+from rlsp_async.config import PromptsConfig, RunConfig, StageConfig
 from rlsp_async.messages import Done, SampleJob, Verdict, VerdictSet, VerifyJob, Work
 from rlsp_async.replay.heads import Learnt, Manifest
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.outcomes import has_signal, most_without_signal
-from rlsp_async.sections import Reward
+from rlsp_async.sections import RewardConfig
 from tests.replay.line import Bench, SmallTask, config, hello, new_hub, rollouts_of
 
 S, V, L = b"s", b"v", b"l"
@@ -90,7 +90,7 @@ def test_uniform_prompts_say_so():
 
 
 def test_mopps_marks_what_is_pending_and_learns_from_verdicts():
-    line = bench({"prompts": Prompts(name="mopps", options={"pool": 4})})
+    line = bench({"prompts": PromptsConfig(name="mopps", options={"pool": 4})})
     jobs = sample_jobs(line)
     assert sorted(job.prompt.index for job in jobs) == [0, 1, 2, 3]  # four slots, four prompts, none twice
     assert {job.prompt.selector for job in jobs} == {"mopps"}
@@ -109,7 +109,7 @@ def test_mopps_marks_what_is_pending_and_learns_from_verdicts():
 
 
 def test_what_mopps_learnt_outlives_the_hub(tmp_path: Path):
-    cfg: RunConfig = config(stage={"prompts": Prompts(name="mopps", options={"pool": 6, "candidates": 6})})
+    cfg: RunConfig = config(stage={"prompts": PromptsConfig(name="mopps", options={"pool": 6, "candidates": 6})})
     journal = Journal(tmp_path / "j.sqlite", cfg)
     line = JudgingBench(Hub(cfg, SmallTask(), journal.load(), 0.0), lambda group_id, place: group_id % 2 == 0)
     line.say(S, hello("sampler", credit=4))
@@ -127,7 +127,9 @@ def test_what_mopps_learnt_outlives_the_hub(tmp_path: Path):
 
 
 def test_the_curriculum_is_fed_by_verdicts():
-    line = bench({"prompts": Prompts(name="curriculum", options={"pool": 4})}, lambda group_id, place: group_id < 3)
+    line = bench(
+        {"prompts": PromptsConfig(name="curriculum", options={"pool": 4})}, lambda group_id, place: group_id < 3
+    )
     line.run(S, V)
     rates = {job.prompt.index: float(job.group_id < 3) for job in sample_jobs(line)}
     table = line.hub.state.selectors["rlsp"].table
@@ -135,7 +137,7 @@ def test_the_curriculum_is_fed_by_verdicts():
 
 
 def test_a_failed_group_teaches_nothing():
-    line = bench({"prompts": Prompts(name="mopps", options={"pool": 4})})
+    line = bench({"prompts": PromptsConfig(name="mopps", options={"pool": 4})})
     line.step(S)
     line.step(S)
     work = next(m for m in line.inbox[V] if isinstance(m, Work))
@@ -160,7 +162,7 @@ def test_groups_without_signal_are_dropped_and_batches_still_fill():
 
 def test_oversampling_has_more_slots():
     assert len(sample_jobs(bench({"oversample": 1.5}, credit=99))) == 6  # (1 + 1) * 2 * 1.5
-    assert Stage(target_lag=0, groups_per_step=3, oversample=1.4).capacity == 5
+    assert StageConfig(target_lag=0, groups_per_step=3, oversample=1.4).capacity == 5
 
 
 def test_a_stage_without_any_signal_stops():
@@ -179,10 +181,10 @@ def test_signal_is_what_the_reward_is_made_of():
     group = rollouts_of(job)
     same = [Verdict(status="correct", parts={"correct": 1.0, "search_steps": n}) for n in (1.0, 2.0)]
     mixed = [Verdict(status="correct", parts={"correct": n}) for n in (1.0, 0.0)]
-    assert not has_signal(group, same, Reward())
-    assert has_signal(group, same, Reward(explore="steps"))
-    assert has_signal(group, mixed, Reward())
-    assert not has_signal(group, [same[0], same[0]], Reward(explore="len_inv"))
+    assert not has_signal(group, same, RewardConfig())
+    assert has_signal(group, same, RewardConfig(explore="steps"))
+    assert has_signal(group, mixed, RewardConfig())
+    assert not has_signal(group, [same[0], same[0]], RewardConfig(explore="len_inv"))
 
 
 @pytest.mark.parametrize(("explore", "weight"), [("none", 0.25), ("steps", 0.25 + 0.75 * 0.4)])
@@ -191,7 +193,7 @@ def test_what_exploration_tells_apart_is_written_with_the_group_and_weighs(explo
     stage = {
         "selection": "prioritised",
         "target_lag": 3,
-        "reward": Reward(explore=explore, scale=2.0),
+        "reward": RewardConfig(explore=explore, scale=2.0),
         "selection_options": {"floor": 0.25, "explored": 0.4},
     }
     line = StepsBench(new_hub(config(stage=stage)), lambda group_id, place: group_id % 2 == 0 or place == 0)
@@ -252,7 +254,9 @@ def test_new_groups_get_the_slots_of_used_ones():
 def test_min_ready_of_all_slots_makes_the_lag_exact():
     line = bench(
         {},
-        stages={"rl": Stage(steps=6, groups_per_step=2, target_lag=2, max_lag=2, selection_options={"min_ready": 6})},
+        stages={
+            "rl": StageConfig(steps=6, groups_per_step=2, target_lag=2, max_lag=2, selection_options={"min_ready": 6})
+        },
     )
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)

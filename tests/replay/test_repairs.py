@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from rlsp_async.columns import pack_floats
-from rlsp_async.config import Replay, Stage
+from rlsp_async.config import ReplayConfig, StageConfig
 from rlsp_async.messages import (
     Ack,
     Bye,
@@ -360,7 +360,7 @@ def deaths_of(bench: Bench, num: int, start: int) -> None:
 
 
 def test_a_group_with_which_three_workers_died_is_quarantined_with_its_reason():
-    bench = Bench(new_hub(config(replay=Replay(retries=99))))
+    bench = Bench(new_hub(config(replay=ReplayConfig(retries=99))))
     deaths_of(bench, 4, start=1)
     assert bench.hub.state.ledger.dropped == {"quarantined": 1}
     [head] = [r.head for r in bench.records if isinstance(r, Put) and r.head.state == "dropped"]
@@ -379,7 +379,7 @@ def test_a_worker_that_falls_silent_again_and_again_is_one_death():
 
 
 def test_deaths_and_faults_are_two_budgets():
-    bench = crewed(replay=Replay(retries=2))
+    bench = crewed(replay=ReplayConfig(retries=2))
     group_id = works(bench, b"s")[0].job.group_id
     for lease in [w for w in works(bench, b"s") if w.job.group_id == group_id]:
         bench.say(b"s", Failed(lease=lease.lease, kind="infrastructure", error="engine died"))
@@ -394,7 +394,7 @@ def test_deaths_and_faults_are_two_budgets():
 
 
 def test_a_stall_is_reported_at_half_of_its_bound_and_taken_back_when_the_line_moves():
-    bench = crewed(replay=Replay(stall_s=50.0))
+    bench = crewed(replay=ReplayConfig(stall_s=50.0))
     bench.say(b"o", Hello(run="test", role="observer", worker="o", credit=0))
     for now in range(27):
         bench.now = float(now)
@@ -413,7 +413,7 @@ def test_a_stall_is_reported_at_half_of_its_bound_and_taken_back_when_the_line_m
 
 
 def test_a_learner_that_holds_a_step_far_longer_than_usual_is_named():
-    bench = crewed(stages={"rlsp": Stage(steps=9, groups_per_step=2)}, replay=Replay(stall_s=600.0))
+    bench = crewed(stages={"rlsp": StageConfig(steps=9, groups_per_step=2)}, replay=ReplayConfig(stall_s=600.0))
     for step in range(1, 5):
         bench.until(lambda step=step: len(works(bench, b"l")) >= step, b"s", b"v")
         bench.now += 2.0
@@ -442,7 +442,7 @@ def test_how_a_run_ended_is_recorded():
 
 def test_a_step_that_the_learner_has_left_behind_is_not_sent_again_and_again():
     """Its lease ran out after a later step was reported: the learner cannot train it any more, and nobody needs it."""
-    bench = crewed(stages={"rlsp": Stage(steps=9, groups_per_step=2, target_lag=2)})
+    bench = crewed(stages={"rlsp": StageConfig(steps=9, groups_per_step=2, target_lag=2)})
     for step in (1, 2, 3):
         bench.until(lambda step=step: len(works(bench, b"l")) >= step, b"s", b"v")
         bench.say(b"l", answer(works(bench, b"l")[step - 1]))
@@ -459,7 +459,7 @@ def test_a_step_that_the_learner_has_left_behind_is_not_sent_again_and_again():
 
 
 def test_a_step_that_was_forgotten_meanwhile_is_passed_over():
-    bench = crewed(stages={"rlsp": Stage(steps=9, groups_per_step=2, target_lag=2)})
+    bench = crewed(stages={"rlsp": StageConfig(steps=9, groups_per_step=2, target_lag=2)})
     bench.until(lambda: len(works(bench, b"l")) == 2, b"s", b"v")
     first, second = works(bench, b"l")
     bench.say(b"l", answer(first))
@@ -472,7 +472,7 @@ def test_a_step_that_was_forgotten_meanwhile_is_passed_over():
 
 
 def test_after_a_reboot_between_two_published_versions_the_learner_is_asked_for_the_weights_that_it_has():
-    bench = crewed(stages={"rlsp": Stage(steps=9, groups_per_step=2, publish_every=2, target_lag=2)})
+    bench = crewed(stages={"rlsp": StageConfig(steps=9, groups_per_step=2, publish_every=2, target_lag=2)})
     for step in range(1, 4):  # version 2 is out, step 3 is saved and published nothing
         bench.until(lambda step=step: len(works(bench, b"l")) >= step, b"s", b"v")
         job = works(bench, b"l")[step - 1]

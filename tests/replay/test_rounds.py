@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlsp_async.audit.show import audit
-from rlsp_async.config import Evaluation, Prompts, Replay, RunConfig, Stage
+from rlsp_async.config import EvaluationConfig, PromptsConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.replay.choices.base import ChoiceConfig, carried
 from rlsp_async.replay.heads import Head, Manifest
 from tests.replay.chaos import Chaos
@@ -19,16 +19,16 @@ from tests.replay.line import Bench, config, hello, new_hub
 S, V, L = b"s", b"v", b"l"
 
 
-def rounds(num: int = 3, groups: int = 2, **changes: Any) -> dict[str, Stage]:
+def rounds(num: int = 3, groups: int = 2, **changes: Any) -> dict[str, StageConfig]:
     """Round i is one step on i * groups groups, all but `groups` of them carried over."""
     fields = {"max_lag": num, "max_uses": num, "target_lag": 0, "steps": 1, **changes}
     return {
-        f"r{i}": Stage(groups_per_step=i * groups, selection_options={"carry": (i - 1) * groups}, **fields)
+        f"r{i}": StageConfig(groups_per_step=i * groups, selection_options={"carry": (i - 1) * groups}, **fields)
         for i in range(1, num + 1)
     }
 
 
-def bench(stages: dict[str, Stage], **changes: Any) -> Bench:
+def bench(stages: dict[str, StageConfig], **changes: Any) -> Bench:
     made = Bench(new_hub(config(stages=stages, **changes)))
     for peer, message in ((S, hello("sampler", credit=9)), (V, hello("verifier")), (L, hello("learner", step=0))):
         made.say(peer, message)
@@ -40,7 +40,7 @@ def manifests(line: Bench) -> list[Manifest]:
 
 
 def test_each_round_trains_what_all_rounds_found():
-    line = bench(rounds(), evaluation=Evaluation(prompts=3, rollouts=2, before=["r2"], after=["r3"]))
+    line = bench(rounds(), evaluation=EvaluationConfig(prompts=3, rollouts=2, before=["r2"], after=["r3"]))
     line.run(S, V, L)
     state = line.hub.state
     assert state.ending == "finished"
@@ -52,7 +52,7 @@ def test_each_round_trains_what_all_rounds_found():
 
 
 def test_with_a_pool_each_round_samples_every_prompt_once_more():
-    line = bench(rounds(prompts=Prompts(options={"pool": 2})))
+    line = bench(rounds(prompts=PromptsConfig(options={"pool": 2})))
     line.run(S, V, L)
     place = {r.head.group_id: (r.head.index, r.head.visit) for r in line.records if hasattr(r, "head")}
     assert sorted(place.values()) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
@@ -85,7 +85,7 @@ def test_carried_are_the_last_to_go_and_no_more_than_there_are_slots():
 def test_a_stage_of_demonstrations_carries_nothing():
     stages = {
         **rounds(1, max_uses=2),
-        "sft": Stage(source="demonstrations", groups_per_step=2, steps=1, selection_options={"carry": 2}),
+        "sft": StageConfig(source="demonstrations", groups_per_step=2, steps=1, selection_options={"carry": 2}),
     }
     line = bench(stages)
     line.run(S, V, L)
@@ -96,7 +96,7 @@ def test_a_stage_of_demonstrations_carries_nothing():
 def chaos_config(random: Random) -> RunConfig:
     """Three stages of one to three steps; the carried groups may be used further in each."""
     stages = {
-        name: Stage(
+        name: StageConfig(
             steps=random.randint(1, 3),
             groups_per_step=random.randint(1, 3),
             max_uses=random.randint(2, 6),
@@ -107,8 +107,10 @@ def chaos_config(random: Random) -> RunConfig:
         )
         for name in "abc"
     }
-    evaluation = Evaluation(prompts=2, rollouts=2, before=["b"], after=["b"])
-    return config(stages=stages, evaluation=evaluation, replay=Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
+    evaluation = EvaluationConfig(prompts=2, rollouts=2, before=["b"], after=["b"])
+    return config(
+        stages=stages, evaluation=evaluation, replay=ReplayConfig(retries=2, failures_per_100=100.0, stall_s=1e9)
+    )
 
 
 @pytest.mark.parametrize("seed", range(10))

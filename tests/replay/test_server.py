@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rlsp_async.columns import pack_floats, pack_ints
-from rlsp_async.config import Evaluation, Replay, Stage
+from rlsp_async.config import EvaluationConfig, ReplayConfig, StageConfig
 from rlsp_async.errors import DataError, DivergedError, MachineError
 from rlsp_async.messages import (
     Bye,
@@ -104,8 +104,8 @@ class FakeDemonstrations:
 
 
 STAGES = {
-    "sft": Stage(source="demonstrations", steps=4, groups_per_step=3, publish_every=0),
-    "rlsp": Stage(steps=10, groups_per_step=2),
+    "sft": StageConfig(source="demonstrations", steps=4, groups_per_step=3, publish_every=0),
+    "rlsp": StageConfig(steps=10, groups_per_step=2),
 }
 
 
@@ -113,7 +113,7 @@ def two_stages(tmp_path, **changes):
     return config(
         runs_dir=str(tmp_path),
         stages=STAGES,
-        evaluation=Evaluation(prompts=5, rollouts=2, before=["rlsp"], after=["rlsp"]),
+        evaluation=EvaluationConfig(prompts=5, rollouts=2, before=["rlsp"], after=["rlsp"]),
         **changes,
     )
 
@@ -211,7 +211,7 @@ async def test_restart_in_the_middle_goes_on_where_it_was(tmp_path):
 
 
 async def test_failed_run_raises_its_message(tmp_path):
-    cfg = config(runs_dir=str(tmp_path), replay=Replay(stall_s=0.3))
+    cfg = config(runs_dir=str(tmp_path), replay=ReplayConfig(stall_s=0.3))
     with pytest.raises(DivergedError, match="no sampler is connected"):
         await server(cfg).run(lambda: FakeRouter(peers={}))
 

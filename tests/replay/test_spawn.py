@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rlsp_async.config import Prompts, RunConfig, Stage
+from rlsp_async.config import PromptsConfig, RunConfig, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Done, Prompt, SampleJob, Sampling, Verdict, Work
 from rlsp_async.replay import spawn
@@ -35,7 +35,7 @@ def ledger_of(statuses: list[list[Any]]) -> Ledger:
 
 
 def spawner(**options: Any) -> spawn.Spawner:
-    made = spawn.load_spawner(Stage(spawn={"share": 0.125, **options}), VerifyingTask(), seed=0)
+    made = spawn.load_spawner(StageConfig(spawn={"share": 0.125, **options}), VerifyingTask(), seed=0)
     assert made is not None
     return made
 
@@ -96,14 +96,14 @@ def test_what_the_task_does_not_put_is_passed_over():
 )
 def test_options_that_cannot_work_are_refused(stage: dict, words: str):
     with pytest.raises(ConfigError, match=words):
-        spawn.load_spawner(Stage(**stage), VerifyingTask(), 0)
+        spawn.load_spawner(StageConfig(**stage), VerifyingTask(), 0)
 
 
 def test_a_task_that_says_no_word_about_it_is_refused():
     with pytest.raises(ConfigError, match="task 'small' does not say how"):
-        spawn.load_spawner(Stage(spawn={"share": 0.1}), SmallTask(), 0)
-    assert spawn.load_spawner(Stage(), SmallTask(), 0) is None
-    assert spawn.load_spawner(Stage(spawn={"share": 0.0}), SmallTask(), 0) is None
+        spawn.load_spawner(StageConfig(spawn={"share": 0.1}), SmallTask(), 0)
+    assert spawn.load_spawner(StageConfig(), SmallTask(), 0) is None
+    assert spawn.load_spawner(StageConfig(spawn={"share": 0.0}), SmallTask(), 0) is None
 
 
 # --- through the hub -------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_a_child_is_decided_with_its_parent_in_one_commit_and_issued_again_as_it
 
 
 def test_prompt_selections_do_not_learn_from_children():
-    bench = line(prompts=Prompts(name="mopps", options={"pool": 50}), target_lag=2)
+    bench = line(prompts=PromptsConfig(name="mopps", options={"pool": 50}), target_lag=2)
     bench.until(lambda: sum(1 for r in bench.records if isinstance(r, Put) and r.head.parent and r.verdicts), S, V)
     [child] = [r.head for r in bench.records if isinstance(r, Put) and r.head.parent and r.verdicts]
     table = bench.hub.state.selectors["rlsp"].table

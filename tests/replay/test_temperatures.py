@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import Evaluation, RunConfig, Stage, Temperature
+from rlsp_async.config import EvaluationConfig, RunConfig, StageConfig, TemperatureConfig
 from rlsp_async.messages import SampleJob, TrainJob, Work
 from rlsp_async.replay.heads import Learnt
 from rlsp_async.replay.hub import Hub
@@ -19,7 +19,7 @@ from tests.replay.test_policies import JudgingBench
 
 S, V, L = b"s", b"v", b"l"
 GRID = [0.5, 0.75, 1.25]
-BSTAR = {"temperature": Temperature(name="bstar", options={"grid": GRID, "target": 2})}
+BSTAR = {"temperature": TemperatureConfig(name="bstar", options={"grid": GRID, "target": 2})}
 
 
 class Line(JudgingBench):
@@ -55,9 +55,9 @@ def rows_of(line: Line) -> list[dict[str, Any]]:
 
 def test_a_constant_of_its_own_leaves_evaluations_where_they_were():
     line = bench(
-        {"temperature": Temperature(options={"temperature": 1.25})},
+        {"temperature": TemperatureConfig(options={"temperature": 1.25})},
         credit=99,
-        evaluation=Evaluation(prompts=3, rollouts=1, before=["rlsp"]),
+        evaluation=EvaluationConfig(prompts=3, rollouts=1, before=["rlsp"]),
     )
     line.run(S, V)
     jobs = line.of(SampleJob)
@@ -98,8 +98,8 @@ def test_a_run_at_one_temperature_says_nothing_of_it():
 
 @pytest.mark.parametrize("name", ["bstar", "entropy", "random"])
 def test_a_killed_hub_decides_the_same_again(tmp_path: Path, name: str):
-    schedule = Temperature(name=name, options={"first": 2} if name == "entropy" else {})
-    stage = Stage(steps=20, groups_per_step=20, temperature=schedule)
+    schedule = TemperatureConfig(name=name, options={"first": 2} if name == "entropy" else {})
+    stage = StageConfig(steps=20, groups_per_step=20, temperature=schedule)
     cfg: RunConfig = config(stages={"rlsp": stage})
     journal = Journal(tmp_path / "j.sqlite", cfg)
     line = Line(Hub(cfg, SmallTask(), journal.load(), 0.0), lambda group_id, place: group_id % 3 == 0)

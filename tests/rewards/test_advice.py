@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlsp_async.config import Reward
+from rlsp_async.config import RewardConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.rewards import advice, compose
 from rlsp_async.rewards.dominance import resolved_scale, shortest
@@ -16,15 +16,15 @@ FORMS = ("len_inv", "len_inv_sqrt", "len_exp", "steps", "judge", "novelty")
 @pytest.mark.parametrize(
     ("reward", "longest", "expected"),
     [
-        (Reward(explore="len_inv", scale="auto"), 256, 34.133333333),
-        (Reward(explore="len_inv", scale="auto"), 4096, 546.1333333),
-        (Reward(explore="len_inv", scale="auto", alpha_end=0.5), 256, 8.533333333),
-        (Reward(explore="len_inv_sqrt", scale="auto"), 256, 10.666666667),
-        (Reward(explore="len_exp", scale="auto"), 256, 109.1969674),
-        (Reward(explore="steps", scale="auto"), 256, 6.666666667),
-        (Reward(explore="len_inv", scale="auto"), 1, 1.0),
-        (Reward(explore="len_inv", scale="auto", alpha=0.0), 256, 0.0),
-        (Reward(explore="len_inv", scale=1000.0), 256, 1000.0),
+        (RewardConfig(explore="len_inv", scale="auto"), 256, 34.133333333),
+        (RewardConfig(explore="len_inv", scale="auto"), 4096, 546.1333333),
+        (RewardConfig(explore="len_inv", scale="auto", alpha_end=0.5), 256, 8.533333333),
+        (RewardConfig(explore="len_inv_sqrt", scale="auto"), 256, 10.666666667),
+        (RewardConfig(explore="len_exp", scale="auto"), 256, 109.1969674),
+        (RewardConfig(explore="steps", scale="auto"), 256, 6.666666667),
+        (RewardConfig(explore="len_inv", scale="auto"), 1, 1.0),
+        (RewardConfig(explore="len_inv", scale="auto", alpha=0.0), 256, 0.0),
+        (RewardConfig(explore="len_inv", scale=1000.0), 256, 1000.0),
     ],
 )
 def test_auto_is_half_the_largest_safe_scale(reward, longest, expected):
@@ -33,7 +33,9 @@ def test_auto_is_half_the_largest_safe_scale(reward, longest, expected):
 
 def test_auto_of_the_released_form():
     # a = b = 1: C < 1 / (1/16 - 1/256) = 17.07
-    assert resolved_scale(Reward(explore="len_inv", scale="auto"), 256, released=True) == pytest.approx(8.533333333)
+    assert resolved_scale(RewardConfig(explore="len_inv", scale="auto"), 256, released=True) == pytest.approx(
+        8.533333333
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -41,7 +43,7 @@ def test_auto_of_the_released_form():
 @given(st.floats(0.05, 0.95), st.sampled_from([0.5, 3.0, 40.0, 1000.0, "auto"]), st.sampled_from([32, 256, 4096]))
 def test_no_warning_means_no_inverted_pair_and_a_warning_means_one(form, alpha, scale, longest):
     scale = 6.0 if form == "steps" and scale == 0.5 else scale
-    reward = Reward(alpha=alpha, explore=form, scale=scale, clip=1e9)
+    reward = RewardConfig(alpha=alpha, explore=form, scale=scale, clip=1e9)
     condition = advice.condition_of(reward, longest, released=False)
     # The worst pair there is: a right answer that explores least beside a wrong one that explores most.
     lengths = np.array([shortest(longest), longest], dtype=float)
@@ -59,7 +61,7 @@ def test_no_warning_means_no_inverted_pair_and_a_warning_means_one(form, alpha, 
 
 
 def test_the_papers_two_forms():
-    reward = Reward(explore="len_inv", scale=1000.0)
+    reward = RewardConfig(explore="len_inv", scale=1000.0)
     assert advice.condition_of(reward, 4096, released=False).shortest_safe_tokens == pytest.approx(235.62, abs=0.01)
     assert advice.condition_of(reward, 4096, released=True).shortest_safe_tokens == pytest.approx(803.77, abs=0.01)
     assert advice.finding(reward, 4096, released=True) == (
@@ -73,18 +75,18 @@ def test_the_papers_two_forms():
     ("reward", "message"),
     [
         (
-            Reward(explore="len_inv", scale=1000.0),
+            RewardConfig(explore="len_inv", scale=1000.0),
             "r: a wrong answer can beat a right one: a correct answer shorter than 126 tokens scores below a wrong one of 256; "
             "lower scale below 68.27 or raise alpha",
         ),
         (
-            Reward(explore="novelty", alpha=0.4),
+            RewardConfig(explore="novelty", alpha=0.4),
             "r: a wrong answer can beat a right one: novelty can pay a wrong answer 1 - alpha, being right pays alpha = 0.4; "
             "raise alpha above 0.5",
         ),
-        (Reward(explore="judge", alpha=0.9, alpha_end=0.3), "being right pays alpha = 0.3"),
-        (Reward(explore="len_inv", scale="auto", alpha=0.0), "raise alpha above 0, or name a number"),
-        (Reward(explore="len_inv", scale=0.0), 'or say explore = "none"'),
+        (RewardConfig(explore="judge", alpha=0.9, alpha_end=0.3), "being right pays alpha = 0.3"),
+        (RewardConfig(explore="len_inv", scale="auto", alpha=0.0), "raise alpha above 0, or name a number"),
+        (RewardConfig(explore="len_inv", scale=0.0), 'or say explore = "none"'),
     ],
 )
 def test_warnings(reward, message):
@@ -97,10 +99,10 @@ def test_warnings(reward, message):
 @pytest.mark.parametrize(
     "reward",
     [
-        Reward(),
-        Reward(alpha=1.0, explore="judge"),
-        Reward(explore="novelty"),
-        Reward(explore="len_inv", scale="auto"),
+        RewardConfig(),
+        RewardConfig(alpha=1.0, explore="judge"),
+        RewardConfig(explore="novelty"),
+        RewardConfig(explore="len_inv", scale="auto"),
     ],
 )
 def test_no_warning(reward):
@@ -108,18 +110,18 @@ def test_no_warning(reward):
 
 
 def test_what_a_form_needs():
-    assert "sampling.rollouts is 1" in advice.missing("r", Reward(explore="novelty"), 1, "")[0]
-    assert "verifier 'math' gives none" in advice.missing("r", Reward(explore="judge"), 8, "math")[0]
-    assert "the verifier of the task gives none" in advice.missing("r", Reward(explore="judge"), 8, "")[0]
+    assert "sampling.rollouts is 1" in advice.missing("r", RewardConfig(explore="novelty"), 1, "")[0]
+    assert "verifier 'math' gives none" in advice.missing("r", RewardConfig(explore="judge"), 8, "math")[0]
+    assert "the verifier of the task gives none" in advice.missing("r", RewardConfig(explore="judge"), 8, "")[0]
     for verifier in ("judge", "mine.effort", "./effort.py"):
-        assert advice.missing("r", Reward(explore="judge"), 8, verifier) == []
+        assert advice.missing("r", RewardConfig(explore="judge"), 8, verifier) == []
 
 
 def test_the_released_form_pays_length_alone():
     with pytest.raises(ConfigError, match=r"stages.rl.reward.explore = 'judge'.*reward_form"):
-        advice.refuse("stages.rl.reward", Reward(explore="judge"), released=True)
-    advice.refuse("stages.rl.reward", Reward(explore="len_inv"), released=True)
-    advice.refuse("stages.rl.reward", Reward(explore="judge"), released=False)
+        advice.refuse("stages.rl.reward", RewardConfig(explore="judge"), released=True)
+    advice.refuse("stages.rl.reward", RewardConfig(explore="len_inv"), released=True)
+    advice.refuse("stages.rl.reward", RewardConfig(explore="judge"), released=False)
 
 
 @pytest.mark.parametrize(
@@ -127,4 +129,4 @@ def test_the_released_form_pays_length_alone():
 )
 def test_a_scale_that_makes_no_sense_is_refused(explore, scale):
     with pytest.raises(ValueError, match="scale"):
-        Reward(explore=explore, scale=scale)
+        RewardConfig(explore=explore, scale=scale)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlsp_async.config import RunConfig, Sampler, Stage
+from rlsp_async.config import RunConfig, SamplerConfig, StageConfig
 from rlsp_async.messages import Prompt, SampleJob, Sampling
 
 VOCAB = 61
@@ -73,7 +73,7 @@ def make_config() -> Callable[..., RunConfig]:
     """make_config(max_sequences=3) -> settings with one stage; keywords go to the sampler's section."""
 
     def make(**sampler: Any) -> RunConfig:
-        return RunConfig(name="test", stages={"only": Stage()}, sampler=Sampler(**sampler))
+        return RunConfig(name="test", stages={"only": StageConfig()}, sampler=SamplerConfig(**sampler))
 
     return make
 

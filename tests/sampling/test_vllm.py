@@ -16,8 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rlsp_async.columns import ints
-from rlsp_async.config import RunConfig, Stage
-from rlsp_async.config import Sampler as SamplerSection
+from rlsp_async.config import RunConfig, StageConfig
+from rlsp_async.config import SamplerConfig as SamplerSection
 from rlsp_async.errors import DataError, EngineError, WeightsError
 from rlsp_async.messages import Prompt, SampleJob, Sampling, WeightsRef
 from rlsp_async.sampling.engine import Completion, GenerateSettings, has_vllm
@@ -105,7 +105,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(models: list[Path]) -> AsyncIterator[VllmEngine]:
     section = SamplerSection(engine="vllm", memory=0.1, max_sequences=64)
-    engine = VllmEngine(RunConfig(name="t", stages={"only": Stage()}, sampler=section), models[0], seed=5)
+    engine = VllmEngine(RunConfig(name="t", stages={"only": StageConfig()}, sampler=section), models[0], seed=5)
     await engine.start()
     yield engine
     await engine.close()
@@ -113,7 +113,7 @@ async def engine(models: list[Path]) -> AsyncIterator[VllmEngine]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sampler(engine: VllmEngine, models: list[Path]) -> Sampler:
-    cfg = RunConfig(name="t", stages={"only": Stage()})
+    cfg = RunConfig(name="t", stages={"only": StageConfig()})
     return Sampler(cfg, models[0], "sampler-0", engine=engine, codec=WordCodec())
 
 

@@ -19,7 +19,8 @@ ROWS = [{"prompt": [{"content": f"What is {n} + {n}?"}], "answer": 2 * n} for n 
 
 def load(name: str, path: Path, **options: object) -> Any:
     return load_task(
-        config.Task(name=name, options={"path_train": str(path), "prompt_field": "prompt.0.content", **options}), 0
+        config.TaskConfig(name=name, options={"path_train": str(path), "prompt_field": "prompt.0.content", **options}),
+        0,
     )
 
 

@@ -33,7 +33,7 @@ def test_tasks_that_ship() -> None:
 
 
 def test_a_module_of_the_users_own() -> None:
-    task = load_task(config.Task(name="tests.tasks.own_task", options={"word": "moo"}), 3)
+    task = load_task(config.TaskConfig(name="tests.tasks.own_task", options={"word": "moo"}), 3)
     assert task.prompt("train", 0).text == "moo 3"
 
 
@@ -49,13 +49,13 @@ def test_a_module_of_the_users_own() -> None:
 )
 def test_unknown_task(name: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_task(config.Task(name=name), 0)
+        load_task(config.TaskConfig(name=name), 0)
     assert sentence in str(caught.value)
 
 
 def test_an_import_error_inside_the_users_module_rises_as_it_is() -> None:
     with pytest.raises(ModuleNotFoundError, match="a_library_nobody_has"):
-        load_task(config.Task(name="tests.tasks.broken_task"), 0)
+        load_task(config.TaskConfig(name="tests.tasks.broken_task"), 0)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_an_import_error_inside_the_users_module_rises_as_it_is() -> None:
 )
 def test_option_errors_name_the_key(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_task(config.Task(options=options), 0)
+        load_task(config.TaskConfig(options=options), 0)
     assert sentence in str(caught.value)
 
 
 def test_a_task_without_demonstrations_says_so() -> None:
     with pytest.raises(DataError, match="has no demonstrations"):
-        load_task(config.Task(name="humaneval"), 0).demonstration(0)
+        load_task(config.TaskConfig(name="humaneval"), 0).demonstration(0)
 
 
 def test_tasks_load_nothing_heavy() -> None:

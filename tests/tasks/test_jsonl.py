@@ -22,7 +22,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> str:
 
 
 def load(**options: object) -> Rows:
-    task = load_task(config.Task(name="jsonl", options=options), 0)
+    task = load_task(config.TaskConfig(name="jsonl", options=options), 0)
     assert isinstance(task, Rows)
     return task
 

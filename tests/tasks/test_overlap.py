@@ -75,7 +75,7 @@ def load(tmp_path: Path, train: list[str], test: list[str], **options: object) -
             "".join(json.dumps({"prompt": p, "answer": "1"}) + "\n" for p in prompts)
         )
     return load_task(
-        config.Task(
+        config.TaskConfig(
             name="jsonl",
             options={"path_train": str(tmp_path / "train.jsonl"), "path_test": str(tmp_path / "test.jsonl"), **options},
         ),
@@ -111,7 +111,7 @@ def test_countdown_compares_puzzles_and_not_their_wording(tmp_path: Path) -> Non
     (tmp_path / "a.jsonl").write_text('{"numbers": [3, 1, 2], "target": 6}\n{"numbers": [3, 1, 2], "target": 7}\n')
     (tmp_path / "b.jsonl").write_text('{"numbers": [1, 2, 3], "target": 6}\n')
     task = load_task(
-        config.Task(
+        config.TaskConfig(
             name="countdown", options={"path_train": str(tmp_path / "a.jsonl"), "path_test": str(tmp_path / "b.jsonl")}
         ),
         0,
@@ -129,6 +129,6 @@ def test_countdown_compares_puzzles_and_not_their_wording(tmp_path: Path) -> Non
     ],
 )
 def test_the_shipped_splits(name: str, sizes: tuple[int, int], removed: int, near: int) -> None:
-    overlap = load_task(config.Task(name=name), 0).overlap()  # type: ignore[attr-defined]
+    overlap = load_task(config.TaskConfig(name=name), 0).overlap()  # type: ignore[attr-defined]
     assert (overlap.train, overlap.test) == sizes
     assert (overlap.removed, overlap.near) == (removed, near)

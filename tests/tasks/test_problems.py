@@ -15,7 +15,7 @@ from rlsp_async.tasks.problems import last_box
 
 
 def load(name: str, **options: object) -> Any:
-    return load_task(config.Task(name=name, options=options), 0)
+    return load_task(config.TaskConfig(name=name, options=options), 0)
 
 
 def math_directory(root: Path) -> Path:

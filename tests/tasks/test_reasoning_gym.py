@@ -21,7 +21,7 @@ def gym() -> None:
 
 
 def load(seed: int = 0, **options: object) -> Any:
-    return load_task(config.Task(name="reasoning_gym", options={"dataset": "chain_sum", **options}), seed)
+    return load_task(config.TaskConfig(name="reasoning_gym", options={"dataset": "chain_sum", **options}), seed)
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

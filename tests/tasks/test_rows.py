@@ -120,7 +120,7 @@ def test_a_directory_without_the_split_says_what_it_has(tmp_path: Path) -> None:
 
 def test_hf_takes_the_test_split_of_the_directory(tmp_path: Path) -> None:
     make(tmp_path, "train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test.jsonl")
-    task = load_task(config.Task(name="hf", options={"path_train": str(tmp_path)}), 0)
+    task = load_task(config.TaskConfig(name="hf", options={"path_train": str(tmp_path)}), 0)
     assert (task.size("train"), task.size("test")) == (2, 1)
     assert task.prompt("test", 0).prompt_id == "hf/test/0"
     assert task.prompt("train", 1).source == "train-00001-of-00002.jsonl:1"
@@ -131,7 +131,7 @@ def test_answer_after_a_mark(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"prompt": "r", "answer": "#### 1"}\n')
     path.write_text('{"prompt": "q", "answer": "1 #### 2 #### 72 "}\n')
     options = {"path_train": str(path), "path_test": str(tmp_path / "b.jsonl"), "answer_after": "####"}
-    assert load_task(config.Task(name="jsonl", options=options), 0).prompt("train", 0).answer == "72"
+    assert load_task(config.TaskConfig(name="jsonl", options=options), 0).prompt("train", 0).answer == "72"
     path.write_text('{"prompt": "q", "answer": "72"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl:1: nothing follows '####' in field 'answer'"):
-        load_task(config.Task(name="jsonl", options=options), 0)
+        load_task(config.TaskConfig(name="jsonl", options=options), 0)

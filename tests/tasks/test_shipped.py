@@ -18,7 +18,7 @@ from rlsp_async.verifying import countdown, math
 
 
 def test_gsm8k_is_whole_and_its_solutions_are_right() -> None:
-    task = load_task(config.Task(name="gsm8k"), 0)
+    task = load_task(config.TaskConfig(name="gsm8k"), 0)
     assert (task.size("train"), task.size("test"), task.verifier) == (7473, 1319, "math")
     for i in range(7473):
         prompt, response = task.demonstration(i)
@@ -28,14 +28,14 @@ def test_gsm8k_is_whole_and_its_solutions_are_right() -> None:
 
 
 def test_gsm8k_prompt() -> None:
-    prompt = load_task(config.Task(name="gsm8k", options={"limit": 3}), 0).prompt("test", 0)
+    prompt = load_task(config.TaskConfig(name="gsm8k", options={"limit": 3}), 0).prompt("test", 0)
     assert prompt.answer == "18"
     assert prompt.chat
     assert prompt.text.endswith("Put the final answer in \\boxed{}.")
 
 
 def test_countdown_solutions_are_right_and_the_next_row_is_wrong() -> None:
-    task = load_task(config.Task(name="countdown"), 0)
+    task = load_task(config.TaskConfig(name="countdown"), 0)
     assert (task.size("train"), task.size("test"), task.verifier) == (1999, 256, "countdown")
     path = Path(str(resources.files("rlsp_async").joinpath("data", "countdown_train.jsonl.gz")))
     for i, (_, row) in enumerate(read_rows(path)):
@@ -45,7 +45,7 @@ def test_countdown_solutions_are_right_and_the_next_row_is_wrong() -> None:
 
 
 def test_svamp_keeps_the_tellings_of_a_story_together() -> None:
-    task = load_task(config.Task(name="svamp"), 0)
+    task = load_task(config.TaskConfig(name="svamp"), 0)
     assert (task.size("train"), task.size("test"), task.verifier) == (751, 249, "math")
     stories: dict[str, set[str]] = {"train": set(), "test": set()}
     for split in ("train", "test"):
@@ -54,11 +54,11 @@ def test_svamp_keeps_the_tellings_of_a_story_together() -> None:
             stories[split].add(svamp.story(prompt.text))
             assert math.score(prompt.text, f"\\boxed{{{prompt.answer}}}", prompt.answer).status == "correct"
     assert not stories["train"] & stories["test"]
-    assert load_task(config.Task(name="svamp", options={"heldout_share": 1.0}), 0).size("test") == 1000
+    assert load_task(config.TaskConfig(name="svamp", options={"heldout_share": 1.0}), 0).size("test") == 1000
 
 
 def test_humaneval_is_for_evaluation_and_its_answer_holds_the_tests() -> None:
-    task = load_task(config.Task(name="humaneval"), 0)
+    task = load_task(config.TaskConfig(name="humaneval"), 0)
     assert (task.size("train"), task.size("test"), task.verifier) == (0, 164, "code")
     prompt = task.prompt("test", 0)
     assert "def has_close_elements(" in prompt.text
@@ -70,7 +70,7 @@ def test_humaneval_is_for_evaluation_and_its_answer_holds_the_tests() -> None:
 
 
 def test_mbpp_has_the_authors_split_and_shows_its_tests() -> None:
-    task = load_task(config.Task(name="mbpp"), 0)
+    task = load_task(config.TaskConfig(name="mbpp"), 0)
     assert (task.size("train"), task.size("test"), task.verifier) == (169, 257, "code")
     prompt, response = task.demonstration(0)
     assert prompt.text.startswith(
@@ -92,7 +92,7 @@ def test_mbpp_as_published(tmp_path: Path) -> None:
         {"task_id": 11, "text": "b", "code": "x", "test_list": ["assert g()"], "test_setup_code": "import math"},
     ]
     (tmp_path / "mbpp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = load_task(config.Task(name="mbpp", options={"path_all": str(tmp_path / "mbpp.jsonl")}), 0)
+    task = load_task(config.TaskConfig(name="mbpp", options={"path_all": str(tmp_path / "mbpp.jsonl")}), 0)
     assert (task.size("train"), task.size("test")) == (1, 1)
     assert task.prompt("train", 0).text.startswith("Write {tests}.\nIt must pass these tests:\nassert f(1) == 2\n")
     assert task.prompt("test", 0).answer == "import math\nassert g()"
@@ -103,7 +103,7 @@ def test_mbpp_as_published(tmp_path: Path) -> None:
 def test_the_verifier_reads_the_tests(name: str, split: str, num: int) -> None:
     from rlsp_async.verifying.codetest import read_tests
 
-    task = load_task(config.Task(name=name), 0)
+    task = load_task(config.TaskConfig(name=name), 0)
     for index in range(num):
         prompt = task.prompt(split, index)
         assert (

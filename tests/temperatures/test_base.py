@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlsp_async.config import Temperature
+from rlsp_async.config import TemperatureConfig
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.modules import known_names
 from rlsp_async.temperatures.base import load_schedule
@@ -13,7 +13,7 @@ LEARNING = ["bstar", "entropy"]
 
 
 def load(name, seed=3, **options):
-    return load_schedule(Temperature(name=name, options=options), seed, 1.0)
+    return load_schedule(TemperatureConfig(name=name, options=options), seed, 1.0)
 
 
 def test_what_ships():

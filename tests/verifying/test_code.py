@@ -30,9 +30,9 @@ MBPP = "assert pairs([3, 1]) == [(1, 3)]\nassert set(pairs([])) == set()"
 def make(deadline_s: float = 20.0, **options: object) -> VerifierPool:
     cfg = config.RunConfig(
         name="r",
-        stages={"s": config.Stage()},
-        task=config.Task(verifier="code", verifier_options=options),
-        verifier=config.Verifier(processes=2, deadline_s=deadline_s, memory_mb=512),
+        stages={"s": config.StageConfig()},
+        task=config.TaskConfig(verifier="code", verifier_options=options),
+        verifier=config.VerifierConfig(processes=2, deadline_s=deadline_s, memory_mb=512),
     )
     return VerifierPool(cfg, "verifier-0")
 
@@ -97,7 +97,7 @@ async def test_no_attack_is_correct_and_none_harms_the_next(tmp_path: Path) -> N
 
 
 async def test_shipped_solutions_are_correct_and_those_of_others_are_not() -> None:
-    task = load_task(config.Task(name="mbpp"), seed=0)
+    task = load_task(config.TaskConfig(name="mbpp"), seed=0)
     shown = [task.demonstration(index) for index in range(0, 150, 6)]
     items = [(prompt.text, response, prompt.answer) for prompt, response in shown]
     for (prompt, _), (other, response) in itertools.pairwise(shown):

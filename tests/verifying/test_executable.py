@@ -25,9 +25,9 @@ def make(deadline_s: float = 20.0, command: list[str] = PROGRAM) -> VerifierPool
     options = {"command": command, "env": {"MARK": "1"}}
     cfg = config.RunConfig(
         name="r",
-        stages={"s": config.Stage()},
-        task=config.Task(verifier="executable", verifier_options=options),
-        verifier=config.Verifier(processes=1, deadline_s=deadline_s),
+        stages={"s": config.StageConfig()},
+        task=config.TaskConfig(verifier="executable", verifier_options=options),
+        verifier=config.VerifierConfig(processes=1, deadline_s=deadline_s),
     )
     return VerifierPool(cfg, "verifier-0")
 

@@ -161,7 +161,7 @@ def test_gold_answers_are_correct_and_others_wrong() -> None:
         reference, response = (text.split(f"<<< {name} ")[1].splitlines()[1] for name in ("REFERENCE", "RESPONSE"))
         says(json.dumps({"score": int(reference == response.split()[-1]), "reason": ""}))(handler)
 
-    task = load_task(config.Task(name="gsm8k"), 0)
+    task = load_task(config.TaskConfig(name="gsm8k"), 0)
     golds = [task.prompt("test", i).answer for i in range(20)]
     with serving(compare) as server:
         verifier = load_verifier("judge", {"base_url": server.base_url, "model": "m", "rubric": "correctness"})
@@ -404,9 +404,9 @@ async def test_through_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
         }
         cfg = config.RunConfig(
             name="t",
-            stages={"s": config.Stage()},
-            task=config.Task(verifier="judge", verifier_options=options),
-            verifier=config.Verifier(deadline_s=5.0),
+            stages={"s": config.StageConfig()},
+            task=config.TaskConfig(verifier="judge", verifier_options=options),
+            verifier=config.VerifierConfig(deadline_s=5.0),
         )
         items = [VerifyItem(prompt="p", response=response, answer="4") for response in (RIGHT, WRONG, RIGHT)]
         async with VerifierPool(cfg, "verifier-0") as pool:
@@ -469,9 +469,9 @@ async def test_https_through_the_pool(tmp_path: Path) -> None:
 async def through_the_pool(options: dict[str, Any], deadline_s: float) -> Verdict:
     cfg = config.RunConfig(
         name="t",
-        stages={"s": config.Stage()},
-        task=config.Task(verifier="judge", verifier_options=options),
-        verifier=config.Verifier(deadline_s=deadline_s),
+        stages={"s": config.StageConfig()},
+        task=config.TaskConfig(verifier="judge", verifier_options=options),
+        verifier=config.VerifierConfig(deadline_s=deadline_s),
     )
     async with VerifierPool(cfg, "verifier-0") as pool:
         items = [VerifyItem(prompt="p", response=RIGHT, answer="4")]

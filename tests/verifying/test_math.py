@@ -16,7 +16,7 @@ from rlsp_async.verifying.math import Config, score
 from rlsp_async.verifying.span import ORDER
 from rlsp_async.verifying.verifier import load_verifier
 
-TASK = load_task(config.Task(name="gsm8k"), 0)
+TASK = load_task(config.TaskConfig(name="gsm8k"), 0)
 GOLDS = [TASK.prompt("test", i).answer for i in range(1319)]
 
 REWRITES: dict[str, Callable[[str], str]] = {

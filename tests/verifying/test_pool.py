@@ -26,9 +26,9 @@ HOSTILE = "tests.verifying.hostile"
 def make(name: str = HOSTILE, processes: int = 1, deadline_s: float = 1.0) -> VerifierPool:
     cfg = config.RunConfig(
         name="r",
-        stages={"s": config.Stage()},
-        task=config.Task(verifier=name),
-        verifier=config.Verifier(processes=processes, deadline_s=deadline_s, memory_mb=1024),
+        stages={"s": config.StageConfig()},
+        task=config.TaskConfig(verifier=name),
+        verifier=config.VerifierConfig(processes=processes, deadline_s=deadline_s, memory_mb=1024),
     )
     return VerifierPool(cfg, "verifier-0")
 

@@ -105,14 +105,14 @@ def test_a_file_that_is_no_verifier(tmp_path: Path, text: str | None, sentence: 
 
 def test_a_verifier_that_would_be_killed_before_it_gives_up_is_refused() -> None:
     options = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "timeout_s": 5.0}
-    task = config.Task(verifier="judge", verifier_options=options)
-    stages = {"s": config.Stage()}
+    task = config.TaskConfig(verifier="judge", verifier_options=options)
+    stages = {"s": config.StageConfig()}
     with pytest.raises(ConfigError, match="may take 5 s and would be killed before it gives up; set it above 5"):
         check_verifier(config.RunConfig(name="r", stages=stages, task=task))
-    check_verifier(config.RunConfig(name="r", stages=stages, task=task, verifier=config.Verifier(deadline_s=6.0)))
+    check_verifier(config.RunConfig(name="r", stages=stages, task=task, verifier=config.VerifierConfig(deadline_s=6.0)))
 
 
 def test_the_run_may_name_another_verifier_than_the_task() -> None:
-    stages = {"s": config.Stage()}
+    stages = {"s": config.StageConfig()}
     assert verifier_name(config.RunConfig(name="r", stages=stages)) == "ops"
-    assert verifier_name(config.RunConfig(name="r", stages=stages, task=config.Task(verifier="exact"))) == "exact"
+    assert verifier_name(config.RunConfig(name="r", stages=stages, task=config.TaskConfig(verifier="exact"))) == "exact"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlsp_async.config import Learner, RunConfig, Stage
+from rlsp_async.config import LearnerConfig, RunConfig, StageConfig
 from rlsp_async.errors import MachineError, WeightsError
 from rlsp_async.messages import WeightsRef
 from rlsp_async.weights import file, place
@@ -128,7 +128,10 @@ def test_of_a_version_made_many_times_two_stay(tmp_path: Path) -> None:
 
 def make_run(tmp_path: Path, name: str = "demo", weights_dir: str = "") -> RunConfig:
     return RunConfig(
-        name=name, runs_dir=str(tmp_path / "runs"), stages={"only": Stage()}, learner=Learner(weights_dir=weights_dir)
+        name=name,
+        runs_dir=str(tmp_path / "runs"),
+        stages={"only": StageConfig()},
+        learner=LearnerConfig(weights_dir=weights_dir),
     )
 
 

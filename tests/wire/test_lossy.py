@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import Replay, Stage
+from rlsp_async.config import ReplayConfig, StageConfig
 from rlsp_async.errors import MessageError
 from rlsp_async.messages import SampleJob, StepReport, TrainJob, VerifyJob, WeightsRef
 from rlsp_async.replay.ledger import SINKS
@@ -92,8 +92,8 @@ def link(role: Any, address: str, handler: Any, **more: Any) -> WorkerLink:
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_run_over_a_bad_wire_trains_every_step_once(seed: int):
     cfg = config(
-        stages={"rlsp": Stage(steps=STEPS, groups_per_step=2, target_lag=1, max_lag=4)},
-        replay=Replay(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, stall_s=20.0, retries=3),
+        stages={"rlsp": StageConfig(steps=STEPS, groups_per_step=2, target_lag=1, max_lag=4)},
+        replay=ReplayConfig(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, stall_s=20.0, retries=3),
     )
     served = [0]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from rlsp_async import config
-from rlsp_async.config import Section, Stage
+from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.modules import find_module
 from rlsp_async.replay.heads import Head
@@ -124,7 +124,7 @@ def in_turn(head: Head) -> tuple[int, int]:
     return head.order, head.group_id
 
 
-def load_choice(stage: Stage, seed: int) -> Choosing:
+def load_choice(stage: StageConfig, seed: int) -> Choosing:
     """What `selection` and `selection_options` name. Raises ConfigError for an unknown name or option."""
     module = find_module(stage.selection, "rlsp_async.replay.choices", "selection", ("Config", "choose"))
     if not issubclass(module.Config, ChoiceConfig):

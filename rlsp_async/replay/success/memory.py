@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import msgspec
 
 from rlsp_async import config
-from rlsp_async.config import Section, Stage
+from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict, VerifiedGroup
 from rlsp_async.replay.heads import Judged, Remember, Replayed, Success
@@ -51,7 +51,7 @@ class SuccessConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 OFF = SuccessConfig(capacity=0)
 
 
-def load_success_replay(name: str, stage: Stage) -> SuccessConfig:
+def load_success_replay(name: str, stage: StageConfig) -> SuccessConfig:
     """What `success_replay` of a stage says. Raises ConfigError for unknown options, and for what it cannot go with."""
     where = f"stages.{name}.success_replay"
     cfg = config.convert(stage.success_replay, SuccessConfig, where) if stage.success_replay else OFF

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.config import Stage
+from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.replay.choices import prioritised, stratified
 from rlsp_async.replay.choices.base import (
@@ -42,7 +42,7 @@ def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> Hea
 
 
 def batch(name: str, ready: list[Head], step: int, num: int, seed: int = 0, **options: Any) -> list[Chosen] | None:
-    return load_choice(Stage(selection=name, selection_options=options), seed).batch(ready, step, num)
+    return load_choice(StageConfig(selection=name, selection_options=options), seed).batch(ready, step, num)
 
 
 def ids(chosen: list[Chosen] | None) -> list[int]:
@@ -147,7 +147,7 @@ def test_a_batch_waits_until_min_ready_are_there_or_all_that_is_left():
     assert [least_ready(cfg, 2, left) for left in (9, 3, 2, 1)] == [6, 6, 4, 2]
     assert least_ready(ChoiceConfig(), 2, 9) == 2
     ready = [head(number) for number in range(1, 6)]
-    waiting = load_choice(Stage(selection_options={"min_ready": 6}), 0)
+    waiting = load_choice(StageConfig(selection_options={"min_ready": 6}), 0)
     assert waiting.batch(ready, 1, 2, 9) is None
     assert ids(waiting.batch([*ready, head(6)], 1, 2, 9)) == [1, 2]
     assert ids(waiting.batch(ready, 1, 2, 2)) == [1, 2]
@@ -165,11 +165,11 @@ def test_removal_orders_by_hand():
 
 def test_unknown_names_and_options_are_refused():
     for stage, words in (
-        (Stage(selection="freshes"), "did you mean 'freshest'"),
-        (Stage(selection="fifo", selection_options={"decay": 1}), "unknown key"),
-        (Stage(selection="prioritised", selection_options={"decay": 0.0}), "decay and floor"),
-        (Stage(selection="fifo", selection_options={"min_new": 2.0}), "min_new"),
-        (Stage(selection="stratified", selection_options={"correct": -1.0}), "correct must lie"),
+        (StageConfig(selection="freshes"), "did you mean 'freshest'"),
+        (StageConfig(selection="fifo", selection_options={"decay": 1}), "unknown key"),
+        (StageConfig(selection="prioritised", selection_options={"decay": 0.0}), "decay and floor"),
+        (StageConfig(selection="fifo", selection_options={"min_new": 2.0}), "min_new"),
+        (StageConfig(selection="stratified", selection_options={"correct": -1.0}), "correct must lie"),
     ):
         with pytest.raises(ConfigError, match=words):
             load_choice(stage, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rlsp_async.config import Evaluation, Learner, Prompts, Replay, RunConfig, Stage
+from rlsp_async.config import EvaluationConfig, LearnerConfig, PromptsConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.replay.heads import Manifest
 from tests.replay.chaos import Chaos
 from tests.replay.line import config
@@ -15,18 +15,20 @@ ON: dict[str, Any] = {"capacity": 2}
 
 
 def settings(success_replay: dict[str, Any], **fields: Any) -> RunConfig:
-    replay = fields.pop("replay", Replay(retries=2, failures_per_100=100.0, stall_s=1e9))
-    stage = Stage(
+    replay = fields.pop("replay", ReplayConfig(retries=2, failures_per_100=100.0, stall_s=1e9))
+    stage = StageConfig(
         **{
             "steps": 8,
             "groups_per_step": 3,
             "max_lag": 3,
             "success_replay": success_replay,
-            "prompts": Prompts(name="mopps", options={"pool": 3}),
+            "prompts": PromptsConfig(name="mopps", options={"pool": 3}),
             **fields,
         }
     )
-    return config(stages={"a": stage}, evaluation=Evaluation(prompts=0), replay=replay, learner=Learner(device="cpu"))
+    return config(
+        stages={"a": stage}, evaluation=EvaluationConfig(prompts=0), replay=replay, learner=LearnerConfig(device="cpu")
+    )
 
 
 class Recorded(Chaos):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rlsp_async.columns import pack_floats, pack_ints
-from rlsp_async.config import Stage
+from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, Verdict, VerifiedGroup
 from rlsp_async.replay.heads import Judged, Replayed, Success
@@ -151,10 +151,10 @@ def test_a_mended_group_differs_in_one_rollout_and_its_verdict_alone():
 )
 def test_what_cannot_work_is_refused(stage: dict[str, Any], words: str):
     with pytest.raises(ConfigError, match=words):
-        load_success_replay("rl", Stage(**stage))
+        load_success_replay("rl", StageConfig(**stage))
 
 
 def test_it_is_off_unless_it_is_asked_for():
-    assert load_success_replay("rl", Stage(drop_no_signal=True)).capacity == 0
-    assert load_success_replay("rl", Stage(success_replay={"capacity": 0}, drop_no_signal=True)).capacity == 0
-    assert load_success_replay("rl", Stage(success_replay={"max_age": 4})) == SuccessConfig(max_age=4)
+    assert load_success_replay("rl", StageConfig(drop_no_signal=True)).capacity == 0
+    assert load_success_replay("rl", StageConfig(success_replay={"capacity": 0}, drop_no_signal=True)).capacity == 0
+    assert load_success_replay("rl", StageConfig(success_replay={"max_age": 4})) == SuccessConfig(max_age=4)

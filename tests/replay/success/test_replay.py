@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from rlsp_async.audit.show import audit
-from rlsp_async.config import Replay
+from rlsp_async.config import ReplayConfig
 from rlsp_async.errors import DataError, LawError, MachineError
 from rlsp_async.messages import Batch, Rollout, RolloutGroup, Sampling
 from rlsp_async.replay.heads import Judged, Learnt, Manifest, Remember, Success
@@ -92,7 +92,7 @@ def test_nothing_but_the_batch_knows_of_it(tmp_path: Path):
 
 @pytest.mark.parametrize("retention", ["checkpoints", "all"])
 def test_tokens_stay_while_a_learner_may_be_sent_the_batch_again(tmp_path: Path, retention: Any):
-    replay = Replay(retention=retention, retries=2, failures_per_100=100.0, stall_s=1e9)
+    replay = ReplayConfig(retention=retention, retries=2, failures_per_100=100.0, stall_s=1e9)
     line = run(tmp_path, {"capacity": 1}, replay=replay, steps=16)
     forgot_to = line.journal.load() and line.journal._forgot_to
     kept = {step for (step,) in line.journal._db.execute("SELECT step FROM successes WHERE body IS NOT NULL")}
@@ -247,7 +247,7 @@ def commit(directory: Path, records: list[Any]) -> None:
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    replay = Replay(retention="all", retries=2, failures_per_100=100.0, stall_s=1e9)
+    replay = ReplayConfig(retention="all", retries=2, failures_per_100=100.0, stall_s=1e9)
     line = run(tmp_path_factory.mktemp("healthy"), steps=4, replay=replay)
     line.journal.close()
     return line.path
