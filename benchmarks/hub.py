@@ -29,7 +29,7 @@ from floors import echo_per_s, sqlite_per_s
 from hubproc import NAME, HubProcess
 from stubs import Outcome, Plan, frame_bytes
 
-from rlsp_async.observe.svg import Series, line_chart
+from rlsp_async.report.svg import Series, line_chart
 
 HERE = Path(__file__).resolve().parent
 FLAT = 2.0

@@ -33,7 +33,7 @@ from hubproc import NAME, HubProcess
 from stubs import Outcome, Plan
 
 from rlsp_async.messages import Status
-from rlsp_async.observe.svg import Series, line_chart
+from rlsp_async.report.svg import Series, line_chart
 
 HERE = Path(__file__).resolve().parent
 WORK_S = 4.0

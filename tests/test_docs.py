@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlsp_async import config
-from rlsp_async.observe import settings
+from rlsp_async.config import reference
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("launch/**/*.md"), *ROOT.glob("proto/*.md")])
@@ -100,7 +100,7 @@ def test_shell_scripts_are_shown_as_they_are():
 
 @pytest.mark.parametrize("page", PEOPLE, ids=ids)
 def test_commands_parse(page):
-    cli = importlib.import_module("rlsp_async.cli")
+    cli = importlib.import_module("rlsp_async.cli.command")
     for command in commands(page):
         words = shlex.split(re.sub(r"\.\.\.", "", command))[1:]
         try:
@@ -115,7 +115,7 @@ def test_commands_parse(page):
 def known_keys() -> set[str]:
     """Every setting of a run as `section.key`; options of algorithms and tasks are not among them."""
     keys, section = set(), ""
-    for line in settings.render().partition("## Options of")[0].splitlines():
+    for line in reference.render().partition("## Options of")[0].splitlines():
         if title := re.match(r"## (?:`\[(.*)\]`|Top level)", line):
             section = title[1] or ""
         elif key := re.match(r"\| `(\w+)` \|", line):
@@ -203,7 +203,7 @@ def test_configuration_page_is_current():
     page = (ROOT / "docs/configuration.md").read_text()
     shown = set(re.findall(r"^### `(\w+)`$", page.partition("## Options of the algorithms")[2], re.MULTILINE))
     lacking = frozenset(path.stem for path in (ROOT / "rlsp_async/algos").glob("*.py")) - shown - {"base"}
-    assert page == settings.render(lacking), "python -m rlsp_async.observe.settings > docs/configuration.md"
+    assert page == reference.render(lacking), "python -m rlsp_async.config.reference > docs/configuration.md"
 
 
 def test_fewer_than_a_hundred_settings_as_promised():
@@ -213,9 +213,9 @@ def test_fewer_than_a_hundred_settings_as_promised():
 
 def test_settings_page_finds_a_sentence_and_a_default():
     source = 'class A:\n    """Doc."""\n    n: int = 3\n    """How\n    many."""\n    m: str\n'
-    group = settings.read_groups(source)["A"]
-    assert group == settings.Group(
-        "Doc.", [settings.Setting("n", "int", "3", "How many."), settings.Setting("m", "str", "required", "")]
+    group = reference.read_groups(source)["A"]
+    assert group == reference.Group(
+        "Doc.", [reference.Setting("n", "int", "3", "How many."), reference.Setting("m", "str", "required", "")]
     )
 
 

@@ -55,7 +55,7 @@ ALLOWED = {
         "_feed",
     ): "until the hub moves; cancelled when the run is over; the watchdog bounds it",
     ("rlsp_async.service", "_supervise"): "the life of the process: cancelled KILL_S after the first signal",
-    ("rlsp_async.supervise", "_keep"): "the life of a process: stopped with SIGTERM, then SIGKILL after KILL_S",
+    ("rlsp_async.runner.supervise", "_keep"): "the life of a process: stopped with SIGTERM, then SIGKILL after KILL_S",
     ("rlsp_async.verifying.pool", "verify"): "a checker comes back from `check`, which kills at its deadline",
     ("rlsp_async.verifying.pool", "start"): "the lock is held for one start, bounded by LOAD_S",
     ("rlsp_async.verifying.pool", "stop"): "of a process that was sent SIGKILL",

@@ -17,7 +17,7 @@ from torch import Tensor
 from rlsp_async.algos import masks, rejections, watch, weights
 from rlsp_async.algos.view import View
 from rlsp_async.algos.watch import Stats
-from rlsp_async.sections import Section
+from rlsp_async.config.schema import Section
 
 
 class CorrectionsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

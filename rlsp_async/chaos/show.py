@@ -17,7 +17,7 @@ from rlsp_async.chaos.faults import KINDS, Fault, parse_kinds, schedule
 from rlsp_async.chaos.verdict import Recovery, Struck, lost_acknowledged, measure, summary
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.observe.jsonl import JsonlWriter
+from rlsp_async.jsonl import JsonlWriter
 
 DISK_MB = 1024
 TIMES = "median / 90 % / most"

@@ -19,13 +19,13 @@ import structlog
 import torch
 
 from rlsp_async.config import RunConfig, decides_the_weights
+from rlsp_async.config.flatten import settings
 from rlsp_async.errors import ConfigError, MachineError, MessageError
 from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
 from rlsp_async.learning.export import export_hf
 from rlsp_async.learning.owner import Owner
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.messages import Batch, StepReport, TrainJob, WeightsRef
-from rlsp_async.observe.flat import settings
 
 REPORTS_KEPT = 4
 """More than the steps that a learner can have trained and not yet reported (its credit)."""

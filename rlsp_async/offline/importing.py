@@ -29,8 +29,8 @@ from rlsp_async.audit.history import History
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Prompt, Verdict, VerdictStatus
-from rlsp_async.observe import estimate
 from rlsp_async.offline.grouping import EncodedRow, grouped
+from rlsp_async.preflight import estimate
 from rlsp_async.replay.imported import FILE, ImportedGroup, ImportedRollout
 from rlsp_async.tasks.rows import Row, read_rows, text_field
 
@@ -67,8 +67,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def import_rows(arguments: argparse.Namespace) -> int:
     """Prepares, checks, writes. Raises UserError and leaves the rows of the run as they were."""
-    from rlsp_async.resume import is_run, require_same
-    from rlsp_async.run import prepare, resolve
+    from rlsp_async.runner.resume import is_run, require_same
+    from rlsp_async.runner.run import prepare, resolve
 
     cfg = resolve(load(arguments.config, arguments.overrides))
     if all(stage.source != "imported" for stage in cfg.stages.values()):

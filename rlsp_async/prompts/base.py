@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from rlsp_async import config
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError
-from rlsp_async.modules import find_module
+from rlsp_async.plugins import find_module
 
 
 class Draw(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rlsp_async.errors import unwritable
-from rlsp_async.observe.jsonl import JsonlWriter
+from rlsp_async.jsonl import JsonlWriter
 from rlsp_async.replay.state import File, Line
 
 FILES: tuple[File, ...] = ("metrics", "rollouts", "timeline", "evaluations")

@@ -18,7 +18,7 @@ import msgspec
 from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict
-from rlsp_async.modules import find_module
+from rlsp_async.plugins import find_module
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from rlsp_async import config
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.modules import find_module
+from rlsp_async.plugins import find_module
 
 
 class Schedule(Protocol):

@@ -24,7 +24,7 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.modules import find_module
+from rlsp_async.plugins import find_module
 from rlsp_async.tasks.base import load_task
 
 PACKAGE = "rlsp_async.verifying"

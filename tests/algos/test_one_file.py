@@ -10,7 +10,7 @@ import pytest
 import rlsp_async.algos
 from rlsp_async import config
 from rlsp_async.algos import base
-from rlsp_async.observe import settings
+from rlsp_async.config import reference
 from tests import test_layers as layers
 from tests.algos import test_contract as contract
 
@@ -50,7 +50,7 @@ def test_it_has_a_test_of_its_own(name):
 
 
 def test_the_page_of_settings_may_wait_for_it():
-    whole, without = settings.render(), settings.render(frozenset({"rloo"}))
+    whole, without = reference.render(), reference.render(frozenset({"rloo"}))
     assert "### `rloo`" in whole
     assert "### `rloo`" not in without
 

@@ -20,7 +20,7 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.chaos.processes import act, services
-from rlsp_async.observe.jsonl import read_jsonl
+from rlsp_async.jsonl import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 RLSP = [sys.executable, "-m", "rlsp_async.cli"]
@@ -231,7 +231,7 @@ def prepared_model(place: Path) -> Path:
     (place / "stub.toml").write_text(STUB)
     cfg = config.load(place / "stub.toml", [f"runs_dir={place}"])
     subprocess.run(
-        [sys.executable, "-m", "rlsp_async.prepare", str(cfg.directory)],
+        [sys.executable, "-m", "rlsp_async.runner.prepare", str(cfg.directory)],
         input=config.to_toml(cfg),
         text=True,
         env=environment(place / "runs" / "x"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlsp_async.observe.jsonl import read_jsonl
+from rlsp_async.jsonl import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "launch" / "configs" / "ops_cpu_smoke.toml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlsp_async.observe.jsonl import read_jsonl
+from rlsp_async.jsonl import read_jsonl
 from rlsp_async.replay import recorder
 from rlsp_async.replay.recorder import Recorder
 from rlsp_async.replay.state import Line

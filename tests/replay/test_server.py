@@ -12,6 +12,7 @@ import pytest
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import EvaluationConfig, ReplayConfig, StageConfig
 from rlsp_async.errors import DataError, DivergedError, MachineError
+from rlsp_async.jsonl import read_jsonl
 from rlsp_async.messages import (
     Bye,
     Drain,
@@ -25,7 +26,6 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.observe.jsonl import read_jsonl
 from rlsp_async.replay.server import ReplayServer
 from tests.replay.line import SmallTask, answer, config, hello
 

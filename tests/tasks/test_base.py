@@ -9,7 +9,7 @@ import pytest
 
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.modules import known_names
+from rlsp_async.plugins import known_names
 from rlsp_async.tasks.base import load_task
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from rlsp_async.config import TemperatureConfig
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.modules import known_names
+from rlsp_async.plugins import known_names
 from rlsp_async.temperatures.base import load_schedule
 from tests.temperatures.given import judged
 

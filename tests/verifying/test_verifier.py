@@ -9,7 +9,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.modules import known_names
+from rlsp_async.plugins import known_names
 from rlsp_async.verifying.verifier import NEEDS, PACKAGE, check_verifier, load_verifier, verifier_name
 
 HERE = "tests.verifying"

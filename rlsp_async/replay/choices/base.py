@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 from rlsp_async import config
 from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.modules import find_module
+from rlsp_async.plugins import find_module
 from rlsp_async.replay.heads import Head
 
 

@@ -1,0 +1,143 @@
+"""Reading the settings of a run: one TOML file, `key=value` overrides, every unknown key refused with its path.
+
+    cfg = load("launch/configs/ops_cpu.toml", ["seed=3", "stages.rlsp.steps=40"])
+
+The settings themselves are in `schema.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from rlsp_async.config.schema import RunConfig, Section, StageConfig
+from rlsp_async.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Reads a TOML file and applies `a.b.c=value` overrides (values in TOML syntax; a bare word is a string).
+
+    Raises ConfigError with the file, the path of the key and, for an unknown key, the nearest known name.
+    """
+    where = Path(path)
+    try:
+        table = tomllib.loads(where.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such file; shipped ones lie in launch/configs/") from None
+    except OSError as e:
+        raise ConfigError(f"{where}: cannot be read: {e.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{where}: no valid TOML: {e}") from None
+    return convert(tables(overrides or [], table), RunConfig, str(where))
+
+
+def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`a.b=value` words as nested tables, on top of `table`. Raises ConfigError for one that is not of that form."""
+    table = {} if table is None else table
+    for override in overrides:
+        _apply(table, override)
+    return table
+
+
+def convert(table: dict[str, Any], kind: type[T], where: str) -> T:
+    """A table as `kind`. Raises ConfigError that names the key and, for an unknown one, the nearest known name."""
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{where}: {_explain(str(e), kind, table)}") from None
+
+
+def to_toml(cfg: RunConfig) -> str:
+    """The resolved settings as TOML, every default written out."""
+    return msgspec.toml.encode(msgspec.to_builtins(cfg)).decode()
+
+
+FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.")
+FIXED = ("learner.tokens_per_microbatch",)
+
+
+def decides_the_weights(key: str) -> bool:
+    """Whether a setting must stay what it was when a run goes on. Example: "stages.rlsp.max_lag" yes, "sampler.count"
+    no."""
+    return key in FIXED or not key.startswith(FREE)
+
+
+def num_settings(kind: type[Section] = RunConfig) -> int:
+    """How many settings there are, sections not counted."""
+    total = 0
+    for field in msgspec.structs.fields(kind):
+        inner = _section_of(field.type)
+        total += num_settings(inner) if inner else 1
+    return total
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    for kind in (annotation, *typing.get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {override!r}: write it as key=value, e.g. stages.rlsp.steps=40")
+    *parents, last = key.strip().split(".")
+    for name in parents:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
+    table[last] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(message: str, kind: type[Any], table: dict[str, Any]) -> str:
+    """msgspec's sentence, with the path spelt as in TOML and the nearest known name for an unknown key."""
+    what, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".").replace("[...]", "." + _guilty(table))
+    unknown = re.search(r"unknown field `([^`]+)`", what)
+    if not unknown:
+        return f"{path}: {what}" if path else what
+    section = _descend(kind, path)
+    known = [field.encode_name for field in msgspec.structs.fields(section)] if section else []
+    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    full = f"{path}.{unknown[1]}" if path else unknown[1]
+    return f"unknown key {full!r}; {hint}"
+
+
+def _guilty(table: dict[str, Any]) -> str:
+    """The stage that does not convert: msgspec's path says only that it is one of them."""
+    for name, stage in table.get("stages", {}).items():
+        try:
+            msgspec.convert(stage, StageConfig)
+        except msgspec.ValidationError:
+            return str(name)
+    return "*"
+
+
+def _descend(kind: type[Any], path: str) -> type[Section] | None:
+    """The section at a dotted path; a stage's own name is passed over."""
+    at: type[Any] | None = kind
+    for name in filter(None, path.split(".")):
+        if at is None:
+            break
+        if at is StageConfig and name not in {f.encode_name for f in msgspec.structs.fields(StageConfig)}:
+            continue
+        types = {f.encode_name: f.type for f in msgspec.structs.fields(at)}
+        at = _section_of(types[name]) if name in types else None
+    return at

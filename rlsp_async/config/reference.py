@@ -1,0 +1,147 @@
+"""docs/configuration.md, written from the source: every setting, its type, its default and what stands below it.
+
+    python -m rlsp_async.config.reference > docs/configuration.md
+
+Only `ast` reads the source, so nothing heavy is loaded and a setting without a sentence still appears. Sections come
+from `schema.py` in the order of `RunConfig`; options from the `Config` of every module in algos/ and tasks/.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE = Path(__file__).parents[1]
+
+HEAD = """\
+# Configuration
+
+Written by `python -m rlsp_async.config.reference > docs/configuration.md`; change the sentences in the source.
+
+One TOML file a run; on the command line `section.key=value` replaces single settings. An unknown key is refused with
+its path and the nearest known name. `rlsp check CONFIG` prints the resolved settings and what follows, and starts
+nothing. Shipped files lie in `launch/configs/`, named by task, model and hardware.
+"""
+
+
+class Setting(NamedTuple):
+    """One key: `text` is the string below the field in the source, empty when there is none."""
+
+    name: str
+    kind: str
+    default: str
+    text: str
+
+
+class Group(NamedTuple):
+    """One class of settings, with its docstring."""
+
+    text: str
+    settings: list[Setting]
+
+
+def read_groups(source: str) -> dict[str, Group]:
+    """The classes of a module that hold annotated fields, by name."""
+    return {
+        node.name: Group(_flat(ast.get_docstring(node) or ""), list(_settings(node)))
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def render(without: frozenset[str] = frozenset()) -> str:
+    """The whole page; `without` the options of these algorithms."""
+    groups = read_groups((PACKAGE / "config" / "schema.py").read_text(encoding="utf-8"))
+    parts = [HEAD, *_sections(groups, "RunConfig", "")]
+    for folder, title, key in (
+        ("algos", "Options of the algorithms", "stages.NAME.algorithm.options"),
+        ("tasks", "Options of the tasks", "task.options"),
+        ("verifying", "Options of the verifiers", "task.verifier_options"),
+        ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
+        ("temperatures", "Options of the temperature schedules", "stages.NAME.temperature.options"),
+        ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
+        ("replay/success", "Options of success replay", "stages.NAME.success_replay"),
+    ):
+        parts.append(f"## {title}: `{key}`\n\n")
+        parts += _options(folder, without if folder == "algos" else frozenset())
+    spawn = read_groups((PACKAGE / "replay" / "spawn.py").read_text(encoding="utf-8"))["Config"]
+    parts += ["## Options of spawning: `stages.NAME.spawn`", _table(spawn.settings)]
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _settings(node: ast.ClassDef) -> Iterator[Setting]:
+    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            default = ast.unparse(field.value) if field.value else "required"
+            yield Setting(field.target.id, ast.unparse(field.annotation), default, _string(after))
+
+
+def _string(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return _flat(node.value.value)
+    return ""
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def _sections(groups: dict[str, Group], name: str, path: str) -> Iterator[str]:
+    """This class's table, then those of the sections below it, depth first."""
+    inner = {setting.name: kind for setting in groups[name].settings if (kind := _inner(setting.kind, groups))}
+    plain = [setting for setting in groups[name].settings if setting.name not in inner]
+    yield f"## `[{path}]`" if path else "## Top level"
+    yield groups[name].text
+    yield _table(plain)
+    for setting, kind in inner.items():
+        below = f"{setting}.NAME" if _is_table(groups[name], setting) else setting
+        yield from _sections(groups, kind, f"{path}.{below}" if path else below)
+
+
+def _is_table(group: Group, name: str) -> bool:
+    """Whether the field is a table of sections, like [stages.NAME]."""
+    return any(setting.name == name and setting.kind.startswith("dict[") for setting in group.settings)
+
+
+def _inner(kind: str, groups: dict[str, Group]) -> str | None:
+    bare = kind.removeprefix("dict[str, ").removesuffix("]")
+    return bare if bare in groups else None
+
+
+def _options(folder: str, without: frozenset[str] = frozenset()) -> Iterator[str]:
+    """What all modules of a folder share (`...Config` in its base.py), then the `Config` of each."""
+    for path in sorted((PACKAGE / folder).glob("*.py"), key=lambda path: (path.stem != "base", path.stem)):
+        if path.stem in without:
+            continue
+        for name, group in read_groups(path.read_text(encoding="utf-8")).items():
+            if name.endswith("Config") and group.settings:
+                yield "### All of them" if path.stem == "base" else f"### `{path.stem}`"
+                yield group.text
+                yield _table(group.settings)
+
+
+def _table(settings: list[Setting]) -> str:
+    rows = [f"| `{one.name}` | {_code(one.kind)} | {_code(one.default)} | {_cell(one.text)} |" for one in settings]
+    return "\n".join(["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows]) if rows else ""
+
+
+def _code(text: str) -> str:
+    text = text.replace("Literal[", "one of [")
+    return text if text == "required" else f"`{_cell(text)}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,77 @@
+"""A run that is there already: is it one, is it finished, and may it go on with these settings?
+
+What decides the weights must stay (seed, model, task, sampling, stages, evaluation, learner.tokens_per_microbatch). How
+the work is done may change: how many samplers, which port, how patient, how often a checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from rlsp_async import config
+from rlsp_async.config import RunConfig
+from rlsp_async.config.flatten import settings
+from rlsp_async.errors import ConfigError, DataError, unwritable
+from rlsp_async.report.report import load_report
+
+
+def interrupted(path: Path, overrides: list[str]) -> RunConfig:
+    """The settings of the run in a directory (or of its config.toml), wherever it was moved to. Raises DataError."""
+    directory = (path.parent if path.name == "config.toml" else path).expanduser().resolve()
+    if not (directory / "config.toml").is_file():
+        raise DataError(f"{path} is no run: there is no config.toml in it; name a directory like runs/ops_cpu")
+    cfg = config.load(directory / "config.toml", overrides)
+    if cfg.name != directory.name:
+        raise ConfigError(f"{directory} holds the run {cfg.name!r}: a run's directory has its name; rename it back")
+    return msgspec.structs.replace(cfg, runs_dir=str(directory.parent))
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a run was prepared here. Raises ConfigError for a directory with something else in it."""
+    if (directory / "config.toml").is_file():
+        return True
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigError(f"{directory} is there and is no run (it has no config.toml); choose another name=...")
+    return False
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a report of the whole run was written."""
+    report = load_report(directory)
+    return report is not None and report.finished
+
+
+def require_same(cfg: RunConfig, directory: Path) -> list[str]:
+    """What differs from the run that is there, as sentences. Raises ConfigError when it decides the weights."""
+    text = (directory / "config.toml").read_text(encoding="utf-8")
+    old = settings(config.convert(tomllib.loads(text), RunConfig, str(directory / "config.toml")))
+    new = settings(cfg)
+    keys = [key for key in {**old, **new} if key != "runs_dir" and old.get(key) != new.get(key)]
+    changed = {key: f"{key} was {old.get(key)!r} and is {new.get(key)!r} now" for key in keys}
+    fixed = [changed[key] for key in keys if config.decides_the_weights(key)]
+    if fixed:
+        more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
+        raise ConfigError(
+            f"{directory} holds a run with other settings: {'; '.join(fixed[:4])}{more}; "
+            "choose another name=..., or remove the directory"
+        )
+    return list(changed.values())
+
+
+def take_over(cfg: RunConfig, changed: list[str]) -> None:
+    """Writes the settings of this start into RUN/config.toml, where the services read them; says what changed.
+
+    Raises MachineError when the disk refuses.
+    """
+    for sentence in changed:
+        print(f"{cfg.directory}: {sentence}", flush=True)
+    path = cfg.directory / "config.toml"
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(config.to_toml(cfg), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as e:
+        raise unwritable(path, e) from None

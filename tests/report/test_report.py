@@ -1,0 +1,235 @@
+"""The report of a made-up run: figures by hand, the table, the page, and files that are torn or missing."""
+
+import importlib.util
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rlsp_async.cli.show import shortened, show_report, show_run
+from rlsp_async.errors import DataError
+from rlsp_async.report.report import build_report, lag_histogram, load_report, pick_examples, write_report
+from rlsp_async.report.rows import evaluation_row, step_row
+from rlsp_async.report.svg import thinned, ticks
+from rlsp_async.report.timeline import Span, idle_shares, merged
+
+_spec = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
+assert _spec
+assert _spec.loader
+fake_run = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake_run)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory: Path = fake_run.make_run(tmp_path_factory.mktemp("runs") / "fake")
+    write_report(directory, finished=True)
+    return directory
+
+
+def test_figures_of_the_made_up_run(run: Path) -> None:
+    report = load_report(run)
+    assert report is not None
+    assert (report.run, report.finished, report.seconds, report.versions, report.seed) == ("fake", True, 220.0, 216, 7)
+    sft, rlsp = report.stages
+    assert (sft.steps, sft.rollouts, sft.seconds, sft.lag_mean, sft.reward_first) == (200, 6400, 100.0, None, None)
+    assert (rlsp.steps, rlsp.rollouts, rlsp.seconds, rlsp.lag_max) == (16, 4096, 80.0, 1.0)
+    assert (rlsp.first_version, rlsp.last_version, rlsp.tokens) == (201, 216, 16 * 256 * 80)
+    assert [e.when for e in report.evaluations] == ["before", "after"]
+    after = report.evaluations[1]
+    assert (after.k, after.prompts, after.rollouts) == (8, 256, 8)
+    assert after.figures["pass_at_1"].mean == 0.618
+    assert report.tokens["generated"] == sum(report.tokens.values()) - report.tokens["generated"] == 812345
+    assert report.lags == {"0": 128, "1": 384}
+    assert report.digest.startswith("sha256:9a129038d9a00aed")
+    assert report.idle["rlsp"]["learner-0"] == pytest.approx(1 - 3.4 / 5)
+    assert "replay" not in report.idle["rlsp"]
+    assert [row["when"] for row in report.examples] == ["before", "before", "after", "after"]
+
+
+class _Page(HTMLParser):
+    """Counts tags and checks that they close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_self_contained(run: Path) -> None:
+    text = (run / "report.html").read_text()
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.seen.count("svg") == 18
+    assert "script" not in page.seen
+    for piece in ("http://", "https://", "src="):
+        assert piece not in text
+    for piece in (
+        "32.1 %",
+        "61.8 %",
+        "held-out pass@k",
+        "search steps",
+        "KL to the policy",
+        "stage rlsp",
+        "812,345",
+        "prefers-color-scheme: dark",
+        "v-unparsable",
+        "-&gt; 7 &lt;think&gt;",
+    ):
+        assert piece in text
+
+
+def test_what_a_schedule_of_temperatures_knows_is_drawn(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "bstar")
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | {"temperature_mean": 0.8, "temperature_score_0.6": 0.5, "penalty_garbled": 0.1} for row in rows]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(directory, finished=True)
+    text = (directory / "report.html").read_text()
+    for piece in ("temperature of the batch", "balance score of each temperature", "share with a fault"):
+        assert piece in text
+
+
+def test_the_table_and_json(run: Path) -> None:
+    out = io.StringIO()
+    assert show_report(run, as_json=False, out=out) == 0
+    assert "after rlsp   216      61.8 % (58.3-65.3)  96.8 % (93.8-99.8)" in out.getvalue()
+    assert f"report   {run}/report.html" in out.getvalue()
+    out = io.StringIO()
+    assert show_report(run, as_json=True, out=out) == 0
+    assert msgspec.json.decode(out.getvalue())["finished"] is True
+    out = io.StringIO()
+    assert show_run(run, "finished already", out) == 0
+    assert out.getvalue().endswith("finished already\n")
+
+
+def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "young")
+    for name in ("metrics.jsonl", "timeline.jsonl", "evaluations.jsonl", "rollouts.jsonl", "status.json"):
+        (directory / name).unlink()
+    report = write_report(directory, finished=False)
+    assert [(s.steps, s.seconds) for s in report.stages] == [(0, 0.0), (0, 0.0)]
+    assert "not finished" in (directory / "report.html").read_text()
+
+
+def test_torn_and_repeated_lines_are_survived(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "torn")
+    with open(directory / "metrics.jsonl", "ab") as file:
+        file.write(b'{"kind":"step","step":216,"stage":"rlsp","stage_step":16,"t":220.5,"reward":0.9}\n{"kind":"ste')
+    rlsp = build_report(directory).stages[1]
+    assert rlsp.steps == 16
+    assert rlsp.reward_last == 0.9
+
+
+def test_a_row_that_a_crash_took_is_no_step_less(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "killed")
+    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
+    gone = next(line for line in lines if '"stage_step":7' in line.replace(" ", "") and '"rlsp"' in line)
+    (directory / "metrics.jsonl").write_text("".join(line for line in lines if line != gone))
+    assert build_report(directory).stages[1].steps == 16
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "bad")
+    (directory / "evaluations.jsonl").write_text('{"when": "before"}\n')
+    with pytest.raises(DataError, match=r"evaluations.jsonl: a row that cannot be read: KeyError\('stage'\)"):
+        build_report(directory)
+    with pytest.raises(DataError, match=r"is no run: it has no config\.toml"):
+        build_report(tmp_path)
+
+
+def test_both_ways_of_writing_an_evaluation_mean_the_same() -> None:
+    flat = {
+        "stage": "rl",
+        "when": "after",
+        "version": 3,
+        "t": 1.0,
+        "prompts": 4,
+        "rollouts": 2,
+        "k": 2,
+        "pass_at_1": 0.5,
+        "pass_at_1_low": 0.4,
+        "pass_at_1_high": 0.6,
+        "pass_at_k": 0.7,
+        "pass_at_k_low": 0.6,
+        "pass_at_k_high": 0.8,
+    }
+    nested = {
+        "stage": "rl",
+        "when": "after",
+        "version": 3,
+        "seconds": 1.0,
+        "num_prompts": 4,
+        "num_rollouts": 8,
+        "pass_at_1": {"mean": 0.5, "low": 0.4, "high": 0.6},
+        "pass_at_2": {"mean": 0.7, "low": 0.6, "high": 0.8},
+    }
+    assert evaluation_row(flat) == evaluation_row(nested)
+
+
+def test_the_time_of_a_step_is_the_runs_clock() -> None:
+    assert step_row({"step": 3, "t": 7.0, "seconds": 0.1}, {3: 8.0})["t"] == 7.0
+    assert step_row({"step": 3, "seconds": 0.1}, {3: 8.0})["t"] == 8.0
+
+
+def test_merging_and_idle_shares_by_hand() -> None:
+    assert merged([(1, 3), (0, 2), (5, 6)]) == [(0, 3), (5, 6)]
+    assert merged([(0, 1), (1.5, 2)], gap_s=0.5) == [(0, 2)]
+    spans = [Span(0, 2, "sampler-0", "sample"), Span(1, 3, "sampler-0", "sample"), Span(9, 20, "sampler-0", "sample")]
+    assert idle_shares(spans, 0.0, 10.0) == {"sampler-0": pytest.approx(0.6)}
+    assert idle_shares(spans, 5.0, 5.0) == {}
+
+
+def test_lags_are_summed_or_taken_from_the_mean() -> None:
+    assert lag_histogram([{"lag_0": 3, "lag_2": 1, "lag_mean": 0.5}, {"lag_2": 4}]) == {"0": 3, "2": 5}
+    assert lag_histogram([{"lag_mean": 0.9, "num_rollouts": 32}]) == {"1": 32}
+
+
+def test_examples_show_right_and_wrong() -> None:
+    rows = [{"when": "after", "status": "correct", "i": i} for i in range(6)] + [{"when": "after", "status": "wrong"}]
+    assert [row["status"] for row in pick_examples(rows)] == ["correct", "correct", "correct", "wrong"]
+
+
+def test_ticks_and_thinning() -> None:
+    assert ticks(0.0, 0.87) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert ticks(5.0, 5.0)[0] <= 5.0 <= ticks(5.0, 5.0)[-1]
+    assert thinned([(i, 2.0 * i) for i in range(1000)], 100)[0] == (4.5, 9.0)
+
+
+def test_long_rollouts_are_shortened_in_the_middle() -> None:
+    assert shortened("a  b\nc\x1b[2J", 20) == "a b c [2J"
+    assert shortened("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
+
+
+def test_verification_beside_solving(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "fake")
+    file = directory / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        if row.get("stage") == "rlsp":
+            row["verification_share"] = 0.125
+            if row["stage_step"] > 1:  # the first batch held none
+                row["verification_balanced"] = 0.5 + row["stage_step"] / 50
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sft, rlsp = build_report(directory).stages
+    assert (sft.verification_share, sft.verification_first, sft.verification_last) == (None, None, None)
+    assert rlsp.verification_share == 0.125
+    assert (rlsp.verification_first, rlsp.verification_last) == pytest.approx((0.54, 0.82))
+    out = io.StringIO()
+    show_report(directory, as_json=False, out=out)
+    assert "verifying 54 -> 82 %" in out.getvalue()

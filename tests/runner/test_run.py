@@ -1,0 +1,265 @@
+"""`rlsp run`: what is bad is said in one line before anything is written; then the line, killed and continued."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from rlsp_async.config import RunConfig, convert, to_toml
+from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.runner import run as runner
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "launch" / "configs" / "ops_cpu_smoke.toml"
+
+
+def settings(runs: Path, **sections: Any) -> RunConfig:
+    table = {"name": "x", "runs_dir": str(runs), "stages": {"rl": {"groups_per_step": 4}}, **sections}
+    return convert(table, RunConfig, "x")
+
+
+def made(runs: Path, **sections: Any) -> RunConfig:
+    """A run directory with its settings in it."""
+    cfg = settings(runs, **sections)
+    cfg.directory.mkdir(parents=True)
+    (cfg.directory / "config.toml").write_text(to_toml(cfg))
+    return cfg
+
+
+def rlsp(runs: Path, *overrides: str, config: Path = SMOKE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rlsp_async.cli", "run", str(config), f"runs_dir={runs}", *overrides],
+        cwd=ROOT,
+        text=True,
+        check=False,
+        capture_output=True,
+        timeout=160,
+    )
+
+
+# --- before anything is written ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_port_in_use(taken_port: int) -> None:
+    with pytest.raises(MachineError, match=f"{taken_port}' cannot be used: Address already in use; choose"):
+        runner.check_port(f"tcp://127.0.0.1:{taken_port}")
+
+
+@pytest.mark.parametrize("address", ["localhost:5555", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "http://x:1"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(ConfigError, match="write it like tcp://127.0.0.1:5555"):
+        runner.check_port(address)
+
+
+def test_an_address_of_another_machine() -> None:
+    for address in ("tcp://192.0.2.1:5555", "tcp://0.0.0.0:0"):
+        with pytest.raises(MachineError, match="without keys the hub binds to this machine only"):
+            runner.check_port(address)
+
+
+class _Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner.shutil, "disk_usage", lambda _: _Usage(10, 10, 1 << 20))
+    with pytest.raises(MachineError, match=r"has 1\.0 MiB free, the run may need .* MiB; free some, or set runs_dir"):
+        runner.check_machine(settings(tmp_path))
+
+
+def test_a_runs_dir_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="cannot be made: Not a directory"):
+        runner.check_machine(settings(tmp_path / "file" / "runs"))
+
+
+def test_a_missing_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"model\.path: /no/model: no such model directory"):
+        runner.check_machine(settings(tmp_path, model={"path": "/no/model"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_with_something_else_in_it(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    assert not runner.is_run(tmp_path / "x")
+    (tmp_path / "x" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match=r"is no run \(it has no config.toml\); choose another name"):
+        runner.is_run(tmp_path / "x")
+
+
+def test_a_run_with_other_settings_names_them(tmp_path: Path) -> None:
+    cfg = made(tmp_path, seed=3)
+    runner.require_same(cfg, cfg.directory)
+    changed = settings(tmp_path, seed=4, sampler={"count": 2})
+    with pytest.raises(ConfigError, match=r"seed was 3 and is 4 now; choose another"):
+        runner.require_same(changed, cfg.directory)
+
+
+def test_how_the_work_is_done_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = made(tmp_path, seed=3)
+    again = settings(tmp_path, seed=3, sampler={"count": 2})
+    changed = runner.require_same(again, cfg.directory)
+    assert changed == ["sampler.count was 1 and is 2 now"]
+    runner.take_over(again, changed)
+    assert "sampler.count was 1 and is 2 now" in capsys.readouterr().out
+    assert runner.interrupted(cfg.directory, []).sampler.count == 2
+
+
+def test_a_moved_run_is_resumed_where_it_lies(tmp_path: Path) -> None:
+    cfg = made(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    for place in (tmp_path / "b" / cfg.name, tmp_path / "b" / cfg.name / "config.toml"):
+        assert runner.interrupted(place, []).directory == tmp_path / "b" / cfg.name
+    with pytest.raises(DataError, match="is no run: there is no config.toml in it"):
+        runner.interrupted(tmp_path, [])
+
+
+def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
+    cfg = made(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    runner.require_same(settings(tmp_path / "b"), tmp_path / "b" / cfg.name)
+
+
+def test_only_one_supervisor_at_a_time(tmp_path: Path) -> None:
+    with (
+        runner.locked(tmp_path),
+        pytest.raises(MachineError, match="is being run by another `rlsp run`"),
+        runner.locked(tmp_path),
+    ):
+        pass
+    with runner.locked(tmp_path):
+        pass
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    options = {"path_train": "rows.jsonl", "path_test": "", "limit": 3}
+    cfg = runner.resolve(settings(Path("runs"), model={"path": "mine"}, task={"name": "jsonl", "options": options}))
+    assert cfg.task.options == {"path_train": str(tmp_path / "rows.jsonl"), "path_test": "", "limit": 3}
+    assert (cfg.runs_dir, cfg.model.path) == (str(tmp_path / "runs"), str(tmp_path / "mine"))
+    assert runner.resolve(settings(Path("runs"), model={"path": "tiny-qwen2"})).model.path == "tiny-qwen2"
+
+
+def test_the_services_of_a_run(tmp_path: Path) -> None:
+    cfg = settings(tmp_path, sampler={"count": 2, "threads": 3}, verifier={"count": 1}, learner={"threads": 2})
+    found = {s.name: s.threads for s in runner.services(cfg)}
+    assert found == {"replay-0": 1, "learner-0": 2, "sampler-0": 3, "sampler-1": 3, "verifier-0": 1}
+    assert runner.services(cfg)[0].command[1:] == [
+        "-m",
+        "rlsp_async.cli",
+        "replay",
+        str(tmp_path / "x" / "config.toml"),
+        "--worker",
+        "replay-0",
+    ]
+
+
+def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "2+2", "answer": "4"}\n{"prompt": "oops\n')
+    done = rlsp(tmp_path / "runs", "task.name=jsonl", f"task.options={{path_train='{rows}'}}")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "rows.jsonl:2: is not valid JSON" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- the line ------------------------------------------------------------------------------------------------------
+
+
+def children(parent: int) -> list[int]:
+    """Living processes whose parent this is."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == parent and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def living(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(240)
+def test_killed_then_continued_then_finished(tmp_path: Path) -> None:
+    """kill -9 of the supervisor takes every process with it; the same command continues; a third time only shows."""
+    short = ["stages.sft.steps=60", "stages.sft.publish_every=0", "learner.checkpoint_every=20", "evaluation.prompts=4"]
+    command = [sys.executable, "-m", "rlsp_async.cli", "run", str(SMOKE), f"runs_dir={tmp_path}", *short]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        metrics = tmp_path / "ops_cpu_smoke" / "metrics.jsonl"
+        wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 3, 120.0)
+        services = children(first.pid)
+        first.send_signal(signal.SIGKILL)
+    assert len(services) == 4
+    wait_for(lambda: not living(services), 10.0)
+    done = subprocess.run(
+        [sys.executable, "-m", "rlsp_async.cli", "run", "--resume", str(tmp_path / "ops_cpu_smoke")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sft    60/60  1-60" in done.stdout
+    assert (tmp_path / "ops_cpu_smoke" / "final" / "config.json").is_file()
+    began = time.monotonic()
+    again = rlsp(tmp_path, *short)
+    assert "finished already" in again.stdout
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(180)
+def test_ctrl_c_drains_and_leaves_no_process(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "rlsp_async.cli",
+        "run",
+        str(SMOKE),
+        f"runs_dir={tmp_path}",
+        "stages.sft.steps=5000",
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        metrics = tmp_path / "ops_cpu_smoke" / "metrics.jsonl"
+        wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 3, 120.0)
+        services = children(running.pid)
+        os.kill(running.pid, signal.SIGINT)
+        text = running.communicate(timeout=60)[0]
+    assert running.returncode == 130, text
+    assert "rlsp: stopped" in text and "rlsp run --resume" in text
+    assert "Traceback" not in text
+    assert living(services) == []
+
+
+def wait_for(condition: Any, bound_s: float) -> None:
+    deadline = time.monotonic() + bound_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)

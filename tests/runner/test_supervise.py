@@ -1,0 +1,194 @@
+"""The supervisor on small made-up services: restarts, budgets, final exits, the two steps of stopping, no orphans."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlsp_async.runner.gpus import assign, visible
+from rlsp_async.runner.supervise import Budget, End, Service, Supervisor, environment, exit_text, last_words
+
+FOREVER = "import time; time.sleep(60)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+)
+
+
+def service(directory: Path, role: str, code: str, name: str = "") -> Service:
+    name = name or f"{role}-0"
+    return Service(name=name, role=role, command=[sys.executable, "-S", "-c", code], log=directory / f"{name}.out")
+
+
+def budget(tries: int = 2) -> Budget:
+    return Budget(tries=tries, first_s=0.01, longest_s=0.02)
+
+
+async def supervised(*services: Service, tries: int = 2, drain_s: float = 5.0) -> tuple[End, list[str]]:
+    said: list[str] = []
+    supervisor = Supervisor(list(services), said.append, lambda: budget(tries))
+    return await supervisor.run(drain_s), said
+
+
+async def test_the_run_is_over_when_the_hub_ends(tmp_path: Path) -> None:
+    began = time.monotonic()
+    end, said = await supervised(service(tmp_path, "replay", ""), service(tmp_path, "learner", FOREVER))
+    assert (end, said) == (End(0), [])
+    assert time.monotonic() - began < 5
+
+
+async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    path = f"pathlib.Path({str(mark)!r})"
+    once = f"import os, pathlib; p = {path}; p.exists() or (p.touch(), os.kill(os.getpid(), 9)); {FOREVER}"
+    hub = f"import pathlib, time\nwhile not pathlib.Path({str(mark)!r}).exists(): time.sleep(0.02)\ntime.sleep(0.3)"
+    end, said = await supervised(service(tmp_path, "replay", hub), service(tmp_path, "sampler", once))
+    assert end == End(0)
+    assert said == ["sampler-0 ended with signal SIGKILL; it is started again in 0.01 s (1 of 2)"]
+
+
+async def test_exit_code_2_is_final_and_its_sentence_is_passed_on(tmp_path: Path) -> None:
+    code = "import sys; print('noise'); print('rlsp learner-0: no CUDA device: set learner.device'); sys.exit(2)"
+    end, said = await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "learner", code))
+    assert (end, said) == (End(2, "no CUDA device: set learner.device", "learner-0"), [])
+
+
+async def test_what_an_earlier_start_said_is_not_why_this_one_ended(tmp_path: Path) -> None:
+    hub = service(tmp_path, "replay", "import sys; sys.exit(3)")
+    hub.log.write_text("rlsp replay-0: stage rl: 50 of the last 50 groups failed\n")
+    end, _ = await supervised(hub)
+    assert end == End(3, "replay-0 ended with exit code 3", "replay-0")
+
+
+async def test_a_service_that_ends_with_2_and_no_word_met_a_full_disk(tmp_path: Path) -> None:
+    """On a full disk the sentence itself could not be written; meanwhile somebody may have made room."""
+    end, _ = await supervised(service(tmp_path, "replay", "import sys; sys.exit(2)"))
+    assert (end.code, end.service) == (2, "replay-0")
+    assert end.reason.startswith(f"{tmp_path.parent}: the disk was full when replay-0 had to write (")
+    assert end.reason.endswith(" MiB are free now); free some space")
+
+
+async def test_exit_code_3_is_final_too(tmp_path: Path) -> None:
+    end, _ = await supervised(service(tmp_path, "replay", "import sys; sys.exit(3)"))
+    assert end == End(3, "replay-0 ended with exit code 3", "replay-0")
+
+
+async def test_a_spent_budget_ends_the_run(tmp_path: Path) -> None:
+    end, said = await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "verifier", "1/0"))
+    assert (end.code, end.service, len(said)) == (1, "verifier-0", 2)
+    assert end.reason.startswith("verifier-0 died 3 times in a row, last with exit code 1; its output is in ")
+
+
+async def test_stopping_drains_in_order(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+
+    def polite(name: str) -> str:
+        return (
+            f"import signal, sys, time\ndef stop(*_):\n open({str(order)!r}, 'a').write('{name} ')\n sys.exit(0)\n"
+            f"signal.signal(signal.SIGTERM, stop)\nprint('ready', flush=True)\ntime.sleep(60)"
+        )
+
+    services = [service(tmp_path, role, polite(role)) for role in ("replay", "learner", "sampler")]
+    supervisor = Supervisor(services, lambda _: None, budget)
+    running = asyncio.create_task(supervisor.run(5.0))
+    await ready(tmp_path, 3)
+    supervisor.finish(130, "stopped")
+    assert await running == End(130, "stopped")
+    assert order.read_text() == "learner sampler replay "
+
+
+async def test_what_does_not_stop_is_killed(tmp_path: Path) -> None:
+    services = [service(tmp_path, "replay", STUBBORN), service(tmp_path, "learner", STUBBORN)]
+    supervisor = Supervisor(services, lambda _: None, budget)
+    running = asyncio.create_task(supervisor.run(30.0))
+    await ready(tmp_path, 2)
+    supervisor.finish(130, "stopped")
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    supervisor.kill()
+    await running
+    assert time.monotonic() - began < 3
+    assert supervisor.alive(("replay", "learner")) == []
+
+
+async def test_what_a_dead_service_left_behind_is_swept(tmp_path: Path) -> None:
+    """Of every life, not only of the last one: an engine that outlives its sampler would hold memory and cores."""
+    pids = tmp_path / "pids"
+    code = (
+        f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-S', '-c', {FOREVER!r}]); "
+        f"open({str(pids)!r}, 'a').write(f'{{p.pid}}\\n'); sys.exit(1)"
+    )
+    await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "sampler", code), tries=1)
+    left = [int(line) for line in pids.read_text().split()]
+    assert len(left) == 2
+    for pid in left:
+        await gone(pid)
+
+
+async def ready(directory: Path, num: int) -> None:
+    for _ in range(300):
+        if sum("ready" in path.read_text() for path in directory.glob("*.out")) == num:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the services did not start")
+
+
+async def gone(pid: int) -> None:
+    for _ in range(100):
+        if not alive(pid):
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the grandchild lives on")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_budget_doubles_its_pauses_and_forgives_a_long_life() -> None:
+    budget = Budget(tries=3, healthy_s=300.0, first_s=0.5, longest_s=1.5)
+    assert [budget.died(1.0), budget.died(1.0), budget.died(1.0), budget.died(1.0)] == [0.5, 1.0, 1.5, None]
+    assert budget.died(301.0) == 0.5
+
+
+def test_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "x.out"
+    assert last_words(log) == ""
+    log.write_text("noise\nrlsp: a: first\nrlsp hub-0: port 5 in use: choose another\ntrailing\n")
+    assert last_words(log) == "port 5 in use: choose another"
+    log.write_text("only noise\n")
+    assert last_words(log) == "only noise"
+
+
+def test_exit_texts() -> None:
+    assert [exit_text(3), exit_text(-signal.SIGKILL)] == ["exit code 3", "signal SIGKILL"]
+
+
+def test_the_environment_of_a_service() -> None:
+    made = environment(3, {"PYTHONPATH": "/a", "HOME": "/h"}, "1,2")
+    assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"], made["HOME"]) == ("3", "3", "/h")
+    assert made["RLSP_SUPERVISOR_PID"] == str(os.getpid())
+    assert made["PYTHONPATH"].endswith(":/a")
+    assert made["CUDA_VISIBLE_DEVICES"] == "1,2"
+    assert "CUDA_VISIBLE_DEVICES" not in environment(1, {})
+
+
+def test_cards_are_shared_out() -> None:
+    assert assign([], 1, 1) == assign(["0"], 2, 1) == {}
+    assert assign(["0", "1"], 1, 1) == {"learner-0": "0", "sampler-0": "1"}
+    assert assign(["0", "1", "2"], 3, 1) == {"learner-0": "0", "sampler-0": "1", "sampler-1": "2", "sampler-2": "1"}
+    assert assign(["4", "5", "6"], 1, 2) == {"learner-0": "4", "sampler-0": "5,6"}
+
+
+def test_visible_cards(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert visible({}, tmp_path) == ["0", "2", "10"]
+    assert visible({"CUDA_VISIBLE_DEVICES": "3,1"}, tmp_path) == ["3", "1"]
+    assert visible({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
