@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from rlsp_async.config import RunConfig, StageConfig, convert
+from rlsp_async.config import RunConfig, StageConfig, SuccessReplayConfig, convert
 from rlsp_async.model import ModelInfo
-from rlsp_async.replay.success.memory import OFF, SuccessConfig
 
 GIB = float(1 << 30)
 COLUMN_BYTES = 12
@@ -90,8 +89,12 @@ def buffer_bytes(cfg: RunConfig, stage: StageConfig) -> int:
 
 def success_bytes(cfg: RunConfig, stage: StageConfig) -> int:
     """The memory of successes at its largest."""
-    options = convert(stage.success_replay, SuccessConfig, "success_replay") if stage.success_replay else OFF
-    return options.total * (cfg.sampling.max_new_tokens * (COLUMN_BYTES + TEXT_BYTES) + 200) if options.capacity else 0
+    options = convert(stage.success_replay, SuccessReplayConfig, "success_replay") if stage.success_replay else None
+    return (
+        options.total * (cfg.sampling.max_new_tokens * (COLUMN_BYTES + TEXT_BYTES) + 200)
+        if options and options.capacity
+        else 0
+    )
 
 
 # --- the machine ---------------------------------------------------------------------------------------------------
