@@ -119,7 +119,7 @@ def check_machine(cfg: RunConfig) -> None:
 
 def check_port(address: str, keys: str = "") -> None:
     """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
-    from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
+    from rlsp_async.wire.auth import require_private  # loads zmq, which `rlsp --help` does without
 
     url = urlsplit(address)
     try:

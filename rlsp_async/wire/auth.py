@@ -10,10 +10,12 @@ is revoked is heard no more, although its connection is still open.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 import zmq
@@ -22,8 +24,56 @@ from zmq.utils import z85
 
 from rlsp_async.errors import MachineError
 from rlsp_async.wire.gate import Counts
-from rlsp_async.wire.keyring import AllowFile, Entry, read_allowed
-from rlsp_async.wire.keys import ZAP_DOMAIN
+from rlsp_async.wire.keyring import AllowFile, Entry, Keys, read_allowed
+
+ZAP_DOMAIN = "rlsp"
+
+
+def guard_router(socket: zmq.asyncio.Socket, keys: Keys) -> None:
+    """Makes a socket, before bind, speak CURVE as the server, and ask the authenticator about each client.
+
+    CURVE alone lets in every client that knows the server's public key. With a domain and its enforcement ZeroMQ
+    refuses everybody when no authenticator answers: the failure is on the safe side.
+    """
+    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    socket.curve_server = True
+    socket.curve_publickey = keys.public
+    socket.curve_secretkey = keys.secret
+
+
+def guard_dealer(socket: zmq.asyncio.Socket, keys: Keys) -> None:
+    """Makes a socket, before connect, speak CURVE as a client. Raises MachineError when the hub's key is missing."""
+    if not keys.server:
+        raise MachineError("the hub's public key is missing: a worker with keys needs Keys.server")
+    socket.curve_serverkey = keys.server
+    socket.curve_publickey = keys.public
+    socket.curve_secretkey = keys.secret
+
+
+def require_private(address: str, has_keys: bool) -> None:
+    """Raises MachineError when a hub would listen to other machines without keys."""
+    if not has_keys and not is_loopback(address):
+        raise MachineError(
+            f"replay.address = {address!r} would let anyone on the network command this run: without "
+            "keys the hub binds to this machine only, e.g. tcp://127.0.0.1:5700; make keys with "
+            '`rlsp keys new keys` and set replay.keys = "keys"'
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach it. Names other than localhost are not looked up: they count as outside."""
+    url = urlsplit(address)
+    if url.scheme in ("ipc", "inproc"):
+        return True
+    host = url.hostname or ""
+    if url.scheme != "tcp":
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
 
 ADDRESS = "inproc://zeromq.zap.01"
 VERSION = b"1.0"
