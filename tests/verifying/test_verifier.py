@@ -10,7 +10,7 @@ from rlsp_async import config
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
 from rlsp_async.plugins import known_names
-from rlsp_async.verifying.verifier import NEEDS, PACKAGE, check_verifier, load_verifier, verifier_name
+from rlsp_async.verifying.base import NEEDS, PACKAGE, check_verifier, load_verifier, verifier_name
 
 HERE = "tests.verifying"
 GOLD = {
