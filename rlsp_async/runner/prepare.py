@@ -65,7 +65,7 @@ def _load_algorithm(name: str, stage: StageConfig) -> tuple[Algorithm, Algorithm
     try:
         return load_algorithm(stage.algorithm)
     except ConfigError as e:
-        raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+        raise ConfigError(f"stages.{name}: {e}") from None
 
 
 def models_beside(cfg: RunConfig) -> Beside:
