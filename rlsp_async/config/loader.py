@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from rlsp_async.config.schema import RunConfig, Section, StageConfig
+from rlsp_async.config.schema import RunConfig, Section, StageConfig, SuccessReplayConfig
 from rlsp_async.errors import ConfigError
 
 T = TypeVar("T")
@@ -56,6 +56,25 @@ def convert(table: dict[str, Any], kind: type[T], where: str, path: str = "") ->
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
         raise ConfigError(f"{where}: {_explain(str(e), kind, table, path)}") from None
+
+
+def load_success_replay(name: str, stage: StageConfig) -> SuccessReplayConfig:
+    """Decodes `success_replay` of a stage; without it, a config of capacity 0.
+
+    Raises ConfigError for unknown options, and for settings of the stage that success replay cannot be combined with.
+    """
+    if not stage.success_replay:
+        return SuccessReplayConfig(capacity=0)
+    where = f"stages.{name}.success_replay"
+    cfg = convert(stage.success_replay, SuccessReplayConfig, where)
+    if cfg.capacity and stage.source != "rollouts":
+        raise ConfigError(f"{where} is about rollouts, and this stage trains on {stage.source}: take it out")
+    if cfg.capacity and stage.drop_no_signal:
+        raise ConfigError(
+            f"{where} mends groups of which all rollouts failed, and drop_no_signal drops them before: "
+            "take one of the two out"
+        )
+    return cfg
 
 
 def to_toml(cfg: RunConfig) -> str:
