@@ -54,6 +54,7 @@ ROWS = {
     # 0..2: what everything stands on
     "rlsp_async.errors": Row(0, CLOCK_AND_IO | TORCH),
     "rlsp_async.files": Row(1, TORCH),
+    "rlsp_async.processes": Row(1, TORCH),
     "rlsp_async.columns": Row(1, CLOCK_AND_IO | TORCH),
     "rlsp_async.messages": Row(2, CLOCK_AND_IO | TORCH),
     "rlsp_async.config.schema": Row(2, CLOCK_AND_IO | TORCH),

@@ -63,10 +63,11 @@ def render(without: frozenset[str] = frozenset()) -> str:
         ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
         ("temperatures", "Options of the temperature schedules", "stages.NAME.temperature.options"),
         ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
-        ("replay/success", "Options of success replay", "stages.NAME.success_replay"),
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder, without if folder == "algos" else frozenset())
+    success = groups["SuccessReplayConfig"]
+    parts += ["## Options of success replay: `stages.NAME.success_replay`", success.text, _table(success.settings)]
     spawn = read_groups((PACKAGE / "replay" / "spawn.py").read_text(encoding="utf-8"))["Config"]
     parts += ["## Options of spawning: `stages.NAME.spawn`", _table(spawn.settings)]
     return "\n".join(part.strip("\n") + "\n" for part in parts)

@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig, StageConfig
+from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.errors import LawError
 from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Stepped, Success
 from rlsp_async.replay.rows import select
-from rlsp_async.replay.success.memory import load_success_replay
 
 _head = msgspec.msgpack.Decoder(Head).decode
 _success = msgspec.msgpack.Decoder(Success).decode

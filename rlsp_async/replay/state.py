@@ -11,7 +11,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from rlsp_async.config import RunConfig, StageConfig
+from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
 from rlsp_async.prompts.base import Selector, load_selector
 from rlsp_async.replay.choices.base import load_choice
@@ -21,7 +21,7 @@ from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.stages import Phase, Plan
-from rlsp_async.replay.success.memory import Memory, load_success_replay
+from rlsp_async.replay.success.memory import Memory
 from rlsp_async.temperatures.base import Schedule, load_schedule
 
 Ending = Literal["", "draining", "finished", "failed"]

@@ -37,9 +37,9 @@ def check_modules(cfg: RunConfig) -> None:
 
     Imports the algorithms' modules, and torch with them; no model is loaded.
     """
+    from rlsp_async.config import load_success_replay
     from rlsp_async.prompts.base import load_selector
     from rlsp_async.replay.choices.base import load_choice
-    from rlsp_async.replay.success.memory import load_success_replay
     from rlsp_async.tasks.base import load_task
     from rlsp_async.temperatures.base import load_schedule
     from rlsp_async.verifying.base import check_verifier
@@ -65,7 +65,7 @@ def _load_algorithm(name: str, stage: StageConfig) -> tuple[Algorithm, Algorithm
     try:
         return load_algorithm(stage.algorithm)
     except ConfigError as e:
-        raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+        raise ConfigError(f"stages.{name}: {e}") from None
 
 
 def models_beside(cfg: RunConfig) -> Beside:
