@@ -14,11 +14,18 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
-from rlsp_async import config
 from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.plugins import find_module
+from rlsp_async.plugins import PluginFamily
 from rlsp_async.replay.heads import Head
+
+SELECTIONS = PluginFamily(
+    noun="selection",
+    package="rlsp_async.replay.choices",
+    setting="selection",
+    options="selection_options",
+    needs=("Config", "choose"),
+)
 
 
 class Chosen(NamedTuple):
@@ -126,8 +133,8 @@ def in_turn(head: Head) -> tuple[int, int]:
 
 def load_choice(stage: StageConfig, seed: int) -> Choosing:
     """What `selection` and `selection_options` name. Raises ConfigError for an unknown name or option."""
-    module = find_module(stage.selection, "rlsp_async.replay.choices", "selection", ("Config", "choose"))
+    module = SELECTIONS.find(stage.selection)
     if not issubclass(module.Config, ChoiceConfig):
         raise ConfigError(f"selection {stage.selection!r}: its Config must be a ChoiceConfig of replay.choices.base")
-    cfg = config.convert(stage.selection_options, module.Config, f"selection_options of {stage.selection!r}")
+    cfg = SELECTIONS.decode_options(stage.selection, module, stage.selection_options)
     return Choosing(cast(Choice, module), cfg, seed)
