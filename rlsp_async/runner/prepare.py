@@ -169,7 +169,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     Raises UserError and leaves nothing.
     """
     from rlsp_async.model import prepare_model
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
 
     check_modules(cfg)
     check_data(cfg)
@@ -182,7 +182,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
         if overlap := overlap_of(cfg):
             (made / "data.json").write_bytes(msgspec.json.format(msgspec.json.encode(overlap)))
         made.chmod(0o755)
-        clean(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
+        remove_published(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
         os.rename(made, directory)
     except OSError as e:
         raise MachineError(f"{directory}: cannot be written: {e.strerror or e}") from None

@@ -26,7 +26,7 @@ GROWTH_TOKENS = 64
 
 
 @dataclass(eq=False)
-class Row:
+class DecodeRow:
     """One completion in the making; `ticket` is the caller's."""
 
     prompt_ids: tuple[int, ...]
@@ -46,12 +46,12 @@ class Row:
         return self.is_stopped or len(self.tokens) >= self.settings.max_new_tokens
 
 
-class Rows:
+class DecodeBatch:
     """The live rows of one model; `version` labels what they sample."""
 
     def __init__(self, model: TorchModel, max_rows: int, seed: int) -> None:
         self.version = 0
-        self.live: list[Row] = []
+        self.live: list[DecodeRow] = []
         self._model = model
         self._max_rows = max_rows
         self._generator = torch.Generator(model.device).manual_seed(seed)
@@ -64,14 +64,14 @@ class Rows:
     def num_free(self) -> int:
         return self._max_rows - len(self.live)
 
-    def admit(self, rows: Sequence[Row]) -> None:
+    def admit(self, rows: Sequence[DecodeRow]) -> None:
         """Prefills and appends rows; at most `num_free`."""
         assert len(rows) <= self.num_free
-        for batch in _batches(sorted(rows, key=lambda row: (len(row.prompt_ids), row.prompt_ids))):
+        for batch in prefill_batches(sorted(rows, key=lambda row: (len(row.prompt_ids), row.prompt_ids))):
             self._prefill(batch)
         self._refresh()
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[DecodeRow]:
         """One token for every live row; returns those that are done, which leave."""
         num = len(self.live)
         self._reserve(max(self._lengths) + 1)
@@ -88,7 +88,7 @@ class Rows:
         done = [at for at in range(num) if self.live[at].is_done]
         return self.remove(done) if done else []
 
-    def remove(self, at: Sequence[int]) -> list[Row]:
+    def remove(self, at: Sequence[int]) -> list[DecodeRow]:
         """Takes rows out; the last live rows move into their places. Returns what was taken."""
         gone = set(at)
         num = len(self.live) - len(gone)
@@ -126,7 +126,7 @@ class Rows:
 
         return self._model.logits(self._model.hidden(self._input_n[:, None], positions_n1, attend)[:, 0])
 
-    def _prefill(self, rows: Sequence[Row]) -> None:
+    def _prefill(self, rows: Sequence[DecodeRow]) -> None:
         """Appends rows and fills their cache with all prompt tokens but the last."""
         first, longest = len(self.live), len(rows[-1].prompt_ids) - 1
         self.live += rows
@@ -176,9 +176,9 @@ def draw(logp_nV: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(cdf_nV, u_n1 * cdf_nV[:, -1:], right=True)[:, 0].clamp_(max=logp_nV.shape[1] - 1)
 
 
-def _batches(rows: Sequence[Row]) -> list[list[Row]]:
+def prefill_batches(rows: Sequence[DecodeRow]) -> list[list[DecodeRow]]:
     """Rows sorted by prompt, in batches whose distinct prompts, padded, stay within PREFILL_TOKENS."""
-    batches: list[list[Row]] = []
+    batches: list[list[DecodeRow]] = []
     distinct: set[tuple[int, ...]] = set()
     for row in rows:
         distinct = distinct | {row.prompt_ids}
