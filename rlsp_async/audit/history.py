@@ -13,7 +13,7 @@ import msgspec
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, StepReport, Verdict
-from rlsp_async.replay.heads import Head, Manifest
+from rlsp_async.replay.records import Head, Manifest
 from rlsp_async.replay.tables import SCHEMA_VERSION
 
 _head = msgspec.msgpack.Decoder(Head).decode

@@ -7,7 +7,7 @@ import msgspec
 from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import Head
 
 _head = msgspec.msgpack.Decoder(Head).decode
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode

@@ -11,7 +11,7 @@ from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
 from rlsp_async.config import load_success_replay
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.records import Head, Judged, Manifest, Replayed, Success
 from rlsp_async.replay.success.memory import Key
 from rlsp_async.replay.tables import body_digest
 

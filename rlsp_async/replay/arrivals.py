@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from rlsp_async.messages import PROTOCOL, Drain, FromWorker, Hello, Ping, Refuse, Revoke, Welcome
 from rlsp_async.replay.crew import Lease, Worker
-from rlsp_async.replay.heads import Event, EventKind
 from rlsp_async.replay.reconcile import STRAY_HEARTBEATS, adopt
+from rlsp_async.replay.records import Event, EventKind
 from rlsp_async.replay.setbacks import Fate, lose_lease
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.status import status

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rlsp_async.columns import num_values
 from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.evaluation import PromptScore, summarize
-from rlsp_async.replay.heads import Evaluated, Head
 from rlsp_async.replay.lines import evaluation_lines
+from rlsp_async.replay.records import Evaluated, Head
 from rlsp_async.replay.sampling_work import num_evaluation_prompts
 from rlsp_async.replay.state import Effects, HubState, Line
 

@@ -27,7 +27,8 @@ from rlsp_async.config import RunConfig, decides_the_weights
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import PROTOCOL, StepReport, VerifiedGroup
 from rlsp_async.replay import bodies
-from rlsp_async.replay.heads import (
+from rlsp_async.replay.laws import check_manifest, check_step
+from rlsp_async.replay.records import (
     DEAD,
     Cursor,
     Evaluated,
@@ -44,7 +45,6 @@ from rlsp_async.replay.heads import (
     Stepped,
     Total,
 )
-from rlsp_async.replay.laws import check_manifest, check_step
 from rlsp_async.replay.rows import ROWS, insert
 from rlsp_async.replay.success import store as successes
 from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, SCHEMA, SCHEMA_VERSION, body_digest

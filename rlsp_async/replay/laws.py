@@ -12,7 +12,7 @@ import msgspec
 
 from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.errors import LawError
-from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Stepped, Success
+from rlsp_async.replay.records import Head, Judged, Manifest, Replayed, Stepped, Success
 from rlsp_async.replay.rows import select
 
 _head = msgspec.msgpack.Decoder(Head).decode

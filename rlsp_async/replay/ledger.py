@@ -31,7 +31,7 @@ import msgspec
 from rlsp_async.columns import ints, num_values
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.replay.heads import DEAD, Head, Put, Reason, State, Total
+from rlsp_async.replay.records import DEAD, Head, Put, Reason, State, Total
 from rlsp_async.replay.select import returns
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")

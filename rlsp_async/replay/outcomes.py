@@ -14,7 +14,7 @@ from __future__ import annotations
 from rlsp_async.columns import num_values
 from rlsp_async.config import RewardConfig
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.replay.heads import Cursor, Head, Learnt
+from rlsp_async.replay.records import Cursor, Head, Learnt
 from rlsp_async.replay.setbacks import drop, fail_run
 from rlsp_async.replay.state import Effects, HubState
 

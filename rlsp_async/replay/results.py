@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from rlsp_async.messages import Ack, Done, Failed, Revoke, RolloutGroup, VerdictSet
 from rlsp_async.replay.crew import Lease, Worker
-from rlsp_async.replay.heads import Event
 from rlsp_async.replay.lines import lease_span
+from rlsp_async.replay.records import Event
 from rlsp_async.replay.sampling_work import accept_group
 from rlsp_async.replay.setbacks import charge, fail_run, lose_lease, requeue_step
 from rlsp_async.replay.state import Effects, HubState

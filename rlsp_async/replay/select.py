@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import Head
 
 
 def lag(head: Head, step: int) -> int:

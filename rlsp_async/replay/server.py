@@ -23,12 +23,12 @@ from rlsp_async.errors import DivergedError, MachineError
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
 from rlsp_async.replay.decided import Decided
 from rlsp_async.replay.demonstrations import Demonstrations
-from rlsp_async.replay.heads import Loaded
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.hubfile import former_address, write_hub_file
 from rlsp_async.replay.imported import Imported
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.recorder import Recorder
+from rlsp_async.replay.records import Loaded
 from rlsp_async.replay.rundir import RunLock, measure
 from rlsp_async.replay.state import Effects
 from rlsp_async.tasks.base import Task, load_task

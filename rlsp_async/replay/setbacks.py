@@ -12,7 +12,7 @@ from typing import Literal
 
 from rlsp_async.messages import Drain, Revoke
 from rlsp_async.replay.crew import Lease
-from rlsp_async.replay.heads import FAILURES, Event, Reason
+from rlsp_async.replay.records import FAILURES, Event, Reason
 from rlsp_async.replay.state import Effects, HubState
 
 FIRST_OUTCOMES = 50

@@ -30,8 +30,8 @@ from rlsp_async.columns import num_values
 from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import BY_SPAWN, Prompt, Rollout, RolloutGroup, Verdict
-from rlsp_async.replay.heads import Head
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.records import Head
 from rlsp_async.tasks.base import Verification
 
 SPAWNED = "spawned"

@@ -17,9 +17,9 @@ from rlsp_async.columns import pack_ints
 from rlsp_async.config import EvaluationConfig, LearnerConfig, StageConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, StepReport, Verdict
-from rlsp_async.replay.heads import Event, Head, Manifest, Repeated
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import Event, Head, Manifest, Repeated
 from rlsp_async.replay.tables import body_digest
 from tests.replay.line import Bench, SmallTask, config, hello, weights
 

@@ -13,9 +13,9 @@ from rlsp_async.audit.show import audit
 from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import RolloutGroup
 from rlsp_async.offline.export import lines
-from rlsp_async.replay.heads import Head
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import Head
 from tests.audit.test_audit import edit, replaced, sql
 from tests.replay.line import Bench, VerifyingTask, config, hello
 

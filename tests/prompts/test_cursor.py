@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from rlsp_async.prompts.uniform import pick
-from rlsp_async.replay.heads import Head
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import Head
 from tests.replay.line import Bench, SmallTask, config, hello
 
 NUM_ROWS = 4

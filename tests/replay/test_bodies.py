@@ -11,8 +11,8 @@ from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, StepReport, Verdict
-from rlsp_async.replay.heads import Head, Manifest, Put, Stepped
 from rlsp_async.replay.journal import WAL_BYTES, Journal
+from rlsp_async.replay.records import Head, Manifest, Put, Stepped
 from tests.replay.line import config
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.messages import Hello, StepReport
-from rlsp_async.replay.heads import Loaded
 from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.records import Loaded
 from tests.replay.chaos import Chaos
 from tests.replay.line import SmallTask, config, weights
 

@@ -9,7 +9,7 @@ from typing import Any
 from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import Work
 from rlsp_async.replay.decided import Decided
-from rlsp_async.replay.heads import Cursor, Put
+from rlsp_async.replay.records import Cursor, Put
 from rlsp_async.replay.state import Effects
 from tests.replay.test_server import FakeRouter, server, two_stages, until
 

@@ -34,7 +34,7 @@ COMMITS = """
 import os, sys
 from pathlib import Path
 from rlsp_async.config import Replay
-from rlsp_async.replay.heads import Head, Put
+from rlsp_async.replay.records import Head, Put
 from rlsp_async.replay.journal import Journal
 from tests.replay.line import config
 journal = Journal(Path(sys.argv[1]), config(replay=Replay(durability=sys.argv[2])))

@@ -10,10 +10,10 @@ import pytest
 
 from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError, LawError
-from rlsp_async.replay.heads import Manifest, Put, Stepped
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.laws import _wrong, is_whole
+from rlsp_async.replay.records import Manifest, Put, Stepped
 from tests.replay.line import Bench, SmallTask, config, hello
 
 
@@ -27,7 +27,7 @@ def recorded() -> list:
 
 
 def _loaded():
-    from rlsp_async.replay.heads import Loaded
+    from rlsp_async.replay.records import Loaded
 
     return Loaded(incarnation=1)
 

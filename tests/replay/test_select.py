@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import Head
 from rlsp_async.replay.select import fresh, is_stale, lag, num_to_admit, returns
 
 

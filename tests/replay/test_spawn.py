@@ -12,10 +12,10 @@ from rlsp_async.config import PromptsConfig, RunConfig, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Done, Prompt, SampleJob, Sampling, Verdict, Work
 from rlsp_async.replay import spawn
-from rlsp_async.replay.heads import Head, Learnt, Loaded, Manifest, Put, Remember
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.records import Head, Learnt, Loaded, Manifest, Put, Remember
 from tests.replay.line import Bench, SmallTask, VerifyingTask, config, hello, rollouts_of
 
 S, V, L = b"s", b"v", b"l"

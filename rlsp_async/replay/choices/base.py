@@ -18,7 +18,7 @@ from rlsp_async import config
 from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.plugins import find_module
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import Head
 
 
 class Chosen(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlsp_async.replay.choices.base import ChoiceConfig, Chosen, in_turn
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import Head
 
 
 class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

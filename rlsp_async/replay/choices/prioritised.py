@@ -18,7 +18,7 @@ import random
 from typing import Literal
 
 from rlsp_async.replay.choices.base import ChoiceConfig, Chosen
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import Head
 from rlsp_async.replay.select import lag
 
 

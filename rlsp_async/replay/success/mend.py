@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rlsp_async.columns import ints
 from rlsp_async.messages import VerifiedGroup
-from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.records import Head, Judged, Manifest, Replayed, Success
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.success.memory import has_failed, mended
 

@@ -11,7 +11,7 @@ import msgspec
 
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import VerifiedGroup
-from rlsp_async.replay.heads import Judged, Manifest, Remember, Success
+from rlsp_async.replay.records import Judged, Manifest, Remember, Success
 from rlsp_async.replay.success.memory import mended
 from rlsp_async.replay.tables import body_digest
 

@@ -23,7 +23,7 @@ from rlsp_async.replay.choices.base import (
     num_new,
     surplus,
 )
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import Head
 
 NAMES = ("fifo", "freshest", "prioritised", "stratified")
 

@@ -16,9 +16,9 @@ from rlsp_async.audit.show import audit
 from rlsp_async.config import ReplayConfig
 from rlsp_async.errors import DataError, LawError, MachineError
 from rlsp_async.messages import Batch, Rollout, RolloutGroup, Sampling
-from rlsp_async.replay.heads import Judged, Learnt, Manifest, Remember, Success
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import check_whole
+from rlsp_async.replay.records import Judged, Learnt, Manifest, Remember, Success
 from rlsp_async.replay.tables import body_digest
 from tests.replay.chaos import Chaos
 from tests.replay.line import SmallTask
