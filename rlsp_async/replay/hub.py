@@ -37,7 +37,6 @@ from rlsp_async.messages import (
     Work,
 )
 from rlsp_async.replay.arrivals import arrive, gone, heard_fenced, take_back
-from rlsp_async.replay.crew import KIND_OF, Worker
 from rlsp_async.replay.evaluations import finish_evaluation
 from rlsp_async.replay.lines import span
 from rlsp_async.replay.reconcile import pinged
@@ -51,6 +50,7 @@ from rlsp_async.replay.status import status
 from rlsp_async.replay.train_work import may_come_again, next_train_job
 from rlsp_async.replay.verify_work import next_verify_job
 from rlsp_async.replay.watchdog import watch
+from rlsp_async.replay.workers import KIND_OF, Worker
 
 STATUS_S = 1.0
 DRAIN_S = 60.0

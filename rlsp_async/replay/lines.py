@@ -13,12 +13,12 @@ from typing import Any
 
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import Rollout, RolloutGroup, StepReport, Verdict
-from rlsp_async.replay.crew import Lease
 from rlsp_async.replay.records import Head, Manifest
 from rlsp_async.replay.select import lag
 from rlsp_async.replay.spawn import figures as spawn_figures
 from rlsp_async.replay.state import HubState, Line
 from rlsp_async.replay.success.mend import figures as success_figures
+from rlsp_async.replay.workers import Lease
 
 ROLLOUTS_EVERY = 8
 GROUPS_SHOWN = 2

@@ -15,13 +15,13 @@ from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
 from rlsp_async.prompts.base import Selector, load_selector
 from rlsp_async.replay.choices.base import load_choice
-from rlsp_async.replay.crew import Crew, Worker
 from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.plan import Phase, Plan
 from rlsp_async.replay.records import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.success.memory import Memory
+from rlsp_async.replay.workers import Crew, Worker
 from rlsp_async.temperatures.base import Schedule, load_schedule
 
 Ending = Literal["", "draining", "finished", "failed"]
