@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
 from rlsp_async.prompts.base import Selector, load_selector
-from rlsp_async.replay.choices.base import load_choice
 from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.plan import Phase, Plan
 from rlsp_async.replay.records import Learnt, Loaded, Manifest, Record
+from rlsp_async.replay.selection.base import load_choice
 from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.success.memory import Memory
 from rlsp_async.replay.workers import Crew, Worker

@@ -11,8 +11,8 @@ import pytest
 
 from rlsp_async.audit.show import audit
 from rlsp_async.config import EvaluationConfig, PromptsConfig, ReplayConfig, RunConfig, StageConfig
-from rlsp_async.replay.choices.base import ChoiceConfig, carried
 from rlsp_async.replay.records import Head, Manifest
+from rlsp_async.replay.selection.base import ChoiceConfig, carried
 from tests.replay.chaos import Chaos
 from tests.replay.line import Bench, config, hello, new_hub
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.replay.choices import prioritised, stratified
-from rlsp_async.replay.choices.base import (
+from rlsp_async.replay.records import Head
+from rlsp_async.replay.selection import prioritised, stratified
+from rlsp_async.replay.selection.base import (
     ChoiceConfig,
     Chosen,
     in_the_way,
@@ -23,7 +24,6 @@ from rlsp_async.replay.choices.base import (
     num_new,
     surplus,
 )
-from rlsp_async.replay.records import Head
 
 NAMES = ("fifo", "freshest", "prioritised", "stratified")
 

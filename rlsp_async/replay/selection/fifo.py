@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlsp_async.replay.choices.base import ChoiceConfig, Chosen, in_turn
 from rlsp_async.replay.records import Head
+from rlsp_async.replay.selection.base import ChoiceConfig, Chosen, in_turn
 
 
 class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

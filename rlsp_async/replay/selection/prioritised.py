@@ -17,9 +17,9 @@ import math
 import random
 from typing import Literal
 
-from rlsp_async.replay.choices.base import ChoiceConfig, Chosen
 from rlsp_async.replay.records import Head
 from rlsp_async.replay.select import lag
+from rlsp_async.replay.selection.base import ChoiceConfig, Chosen
 
 
 class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

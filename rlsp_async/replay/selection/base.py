@@ -126,7 +126,7 @@ def in_turn(head: Head) -> tuple[int, int]:
 
 def load_choice(stage: StageConfig, seed: int) -> Choosing:
     """What `selection` and `selection_options` name. Raises ConfigError for an unknown name or option."""
-    module = find_module(stage.selection, "rlsp_async.replay.choices", "selection", ("Config", "choose"))
+    module = find_module(stage.selection, "rlsp_async.replay.selection", "selection", ("Config", "choose"))
     if not issubclass(module.Config, ChoiceConfig):
         raise ConfigError(f"selection {stage.selection!r}: its Config must be a ChoiceConfig of replay.choices.base")
     cfg = config.convert(stage.selection_options, module.Config, f"selection_options of {stage.selection!r}")
