@@ -128,6 +128,6 @@ def load_choice(stage: StageConfig, seed: int) -> Choosing:
     """What `selection` and `selection_options` name. Raises ConfigError for an unknown name or option."""
     module = find_module(stage.selection, "rlsp_async.replay.selection", "selection", ("Config", "choose"))
     if not issubclass(module.Config, ChoiceConfig):
-        raise ConfigError(f"selection {stage.selection!r}: its Config must be a ChoiceConfig of replay.choices.base")
+        raise ConfigError(f"selection {stage.selection!r}: its Config must be a ChoiceConfig of replay.selection.base")
     cfg = config.convert(stage.selection_options, module.Config, f"selection_options of {stage.selection!r}")
     return Choosing(cast(Choice, module), cfg, seed)
