@@ -6,7 +6,7 @@ from rlsp_async.columns import num_values
 from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.evaluation import PromptScore, summarize
 from rlsp_async.replay.lines import evaluation_lines
-from rlsp_async.replay.records import Evaluated, Head
+from rlsp_async.replay.records import Evaluated, GroupRecord
 from rlsp_async.replay.sampling_work import num_evaluation_prompts
 from rlsp_async.replay.state import Effects, HubState, Line
 
@@ -56,5 +56,5 @@ def score(group: RolloutGroup, verdicts: list[Verdict]) -> PromptScore:
     )
 
 
-def _oldest(heads: list[Head]) -> int:
+def _oldest(heads: list[GroupRecord]) -> int:
     return min((head.oldest for head in heads), default=-1)

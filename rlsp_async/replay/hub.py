@@ -41,7 +41,7 @@ from rlsp_async.replay.evaluations import finish_evaluation
 from rlsp_async.replay.lines import span
 from rlsp_async.replay.reconcile import pinged
 from rlsp_async.replay.records import Event
-from rlsp_async.replay.records import Loaded as LoadedJournal
+from rlsp_async.replay.records import JournalContent as LoadedJournal
 from rlsp_async.replay.results import done, failed
 from rlsp_async.replay.sampling_work import admit_demonstrations, may_issue, next_sample_job, room
 from rlsp_async.replay.setbacks import fail_run

@@ -12,10 +12,10 @@ import msgspec
 
 from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.errors import LawError
-from rlsp_async.replay.records import Head, Judged, Manifest, Replayed, Stepped, Success
+from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Stepped, Success
 from rlsp_async.replay.rows import select
 
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
 _judged = msgspec.msgpack.Decoder(Judged).decode
 

@@ -31,7 +31,7 @@ import msgspec
 from rlsp_async.columns import ints, num_values
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.replay.records import DEAD, Head, Put, Reason, State, Total
+from rlsp_async.replay.records import DEAD, GroupRecord, Put, Reason, State, Total
 from rlsp_async.replay.select import returns
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
@@ -60,10 +60,10 @@ class Ledger:
     """Every transition returns the record of it; who calls it writes that down before anyone hears of it."""
 
     def __init__(self) -> None:
-        self.heads: dict[int, Head] = {}
+        self.heads: dict[int, GroupRecord] = {}
         self.bodies: dict[int, RolloutGroup] = {}
         self.verdicts: dict[int, list[Verdict]] = {}
-        self.ready: dict[int, Head] = {}
+        self.ready: dict[int, GroupRecord] = {}
         """Training groups that may be selected."""
         self.by_state: Counter[State] = Counter()
         """Live training groups."""
@@ -95,7 +95,7 @@ class Ledger:
 
     def restore(
         self,
-        heads: Iterable[Head],
+        heads: Iterable[GroupRecord],
         totals: Iterable[Total],
         bodies: dict[int, RolloutGroup],
         verdicts: dict[int, list[Verdict]],
@@ -125,7 +125,7 @@ class Ledger:
 
     # --- transitions ---------------------------------------------------------------------------------------------
 
-    def issue(self, head: Head) -> Put:
+    def issue(self, head: GroupRecord) -> Put:
         """A slot is born."""
         self.heads[head.group_id] = head
         self.issued += head.purpose == "train"
@@ -137,7 +137,7 @@ class Ledger:
         return self._take_in(group, "sampled", now)
 
     def demonstrated(
-        self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float, has_signal: bool = False
+        self, head: GroupRecord, group: RolloutGroup, verdicts: list[Verdict], now: float, has_signal: bool = False
     ) -> Put:
         """A demonstration is born ready: nobody samples or verifies it. An imported one may bring its verdicts."""
         self.issue(head)
@@ -244,9 +244,9 @@ class Ledger:
         self._order += 1
         return {"order": self._order, "ready_s": now}
 
-    def _move(self, group_id: int, **changes: Any) -> Head:
+    def _move(self, group_id: int, **changes: Any) -> GroupRecord:
         old = self.heads[group_id]
-        new: Head = msgspec.structs.replace(old, **changes)
+        new: GroupRecord = msgspec.structs.replace(old, **changes)
         self._count(old, -1)
         self._count(new, +1)
         if new.state in DEAD:
@@ -255,7 +255,7 @@ class Ledger:
             self.heads[group_id] = new
         return new
 
-    def _count(self, head: Head, sign: int) -> None:
+    def _count(self, head: GroupRecord, sign: int) -> None:
         if head.state != "issued":
             self.account[sink(head.state, head.reason)] += sign * head.num_tokens
         if head.state not in DEAD and head.purpose == "train":
@@ -273,7 +273,7 @@ class Ledger:
         if not self.pending[place]:
             del self.pending[place]
 
-    def _bury(self, head: Head) -> None:
+    def _bury(self, head: GroupRecord) -> None:
         del self.heads[head.group_id]
         self.bodies.pop(head.group_id, None)
         self.verdicts.pop(head.group_id, None)

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rlsp_async.replay.records import Head
+from rlsp_async.replay.records import GroupRecord
 
 
-def lag(head: Head, step: int) -> int:
+def lag(head: GroupRecord, step: int) -> int:
     """Versions between the oldest token of a group and the weights that step `step` starts from."""
     return 0 if head.provenance == "demonstration" else step - 1 - head.oldest
 
 
-def is_stale(head: Head, step: int, max_lag: int) -> bool:
+def is_stale(head: GroupRecord, step: int, max_lag: int) -> bool:
     """Removal: too old for the batch of `step`."""
     return lag(head, step) > max_lag
 
 
-def fresh(ready: Iterable[Head], step: int, max_lag: int) -> list[Head]:
+def fresh(ready: Iterable[GroupRecord], step: int, max_lag: int) -> list[GroupRecord]:
     """The ready groups that may be in the batch of `step`."""
     return [head for head in ready if not is_stale(head, step, max_lag)]
 
 
-def returns(head: Head, step: int, max_lag: int, max_uses: int) -> bool:
+def returns(head: GroupRecord, step: int, max_lag: int, max_uses: int) -> bool:
     """Reuse: whether a group that was just trained goes back to ready, to be trained at `step` or later."""
     return head.uses < max_uses and not is_stale(head, step, max_lag)
 

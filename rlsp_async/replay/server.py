@@ -28,7 +28,7 @@ from rlsp_async.replay.hubfile import former_address, write_hub_file
 from rlsp_async.replay.imported import Imported
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.recorder import Recorder
-from rlsp_async.replay.records import Loaded
+from rlsp_async.replay.records import JournalContent
 from rlsp_async.replay.rundir import RunLock, measure
 from rlsp_async.replay.state import Effects
 from rlsp_async.tasks.base import Task, load_task
@@ -126,7 +126,7 @@ class ReplayServer:
             "journal open", incarnation=loaded.incarnation, step=self._hub.state.step, **self._hub.state.ledger.counts()
         )
 
-    def _open_files(self) -> Loaded:
+    def _open_files(self) -> JournalContent:
         self._run_lock = RunLock(self._cfg.directory)
         self._journal = Journal(self._cfg.directory / "journal.sqlite", self._cfg)
         self._recorder = Recorder(self._cfg.directory)

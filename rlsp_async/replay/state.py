@@ -17,7 +17,7 @@ from rlsp_async.prompts.base import Selector, load_selector
 from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.plan import Phase, Plan
-from rlsp_async.replay.records import Learnt, Loaded, Manifest, Record
+from rlsp_async.replay.records import JournalContent, Learnt, Manifest, Record
 from rlsp_async.replay.selection.base import load_choice
 from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.success.memory import Memory
@@ -71,7 +71,7 @@ class Effects:
 class HubState:
     """Everything that an event may change."""
 
-    def __init__(self, cfg: RunConfig, task: Prompts, loaded: Loaded, now: float) -> None:
+    def __init__(self, cfg: RunConfig, task: Prompts, loaded: JournalContent, now: float) -> None:
         self.cfg = cfg
         self.task = task
         self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
@@ -141,7 +141,7 @@ class HubState:
         self.phase: Phase | None = self.plan.at(self.step, self.evaluations)
         self.phase_since_s = now
 
-    def _restore_steps(self, loaded: Loaded) -> None:
+    def _restore_steps(self, loaded: JournalContent) -> None:
         self.step = loaded.reports[-1].step if loaded.reports else 0
         """Newest reported step."""
         self.reported: dict[int, StepReport] = {report.step: report for report in loaded.reports}

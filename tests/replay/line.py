@@ -31,7 +31,7 @@ from rlsp_async.messages import (
     Work,
 )
 from rlsp_async.replay.hub import Hub
-from rlsp_async.replay.records import Loaded as LoadedJournal
+from rlsp_async.replay.records import JournalContent as LoadedJournal
 from rlsp_async.replay.state import Effects
 
 

@@ -27,9 +27,9 @@ def recorded() -> list:
 
 
 def _loaded():
-    from rlsp_async.replay.records import Loaded
+    from rlsp_async.replay.records import JournalContent
 
-    return Loaded(incarnation=1)
+    return JournalContent(incarnation=1)
 
 
 def first(records: list, kind: type) -> int:

@@ -18,14 +18,14 @@ from rlsp_async import config
 from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.plugins import find_module
-from rlsp_async.replay.records import Head
+from rlsp_async.replay.records import GroupRecord
 
 
 class Chosen(NamedTuple):
     """A group of the batch. `propensity`: probability with which it was drawn first, relative to uniform; 1 for a
     choice that draws nothing at random."""
 
-    head: Head
+    head: GroupRecord
     propensity: float = 1.0
 
 
@@ -54,7 +54,7 @@ class Choice(Protocol):
 
     Config: type[ChoiceConfig]
 
-    def choose(self, cfg: Any, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+    def choose(self, cfg: Any, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[Chosen]:
         """`num` of the ready groups, in training order."""
 
 
@@ -65,7 +65,7 @@ class Choosing:
         self.cfg = cfg
         self._choice, self._seed = choice, seed
 
-    def batch(self, fresh: list[Head], step: int, num: int, num_steps_left: int = 1) -> list[Chosen] | None:
+    def batch(self, fresh: list[GroupRecord], step: int, num: int, num_steps_left: int = 1) -> list[Chosen] | None:
         """The batch of `step`; None: there are not enough groups, or not enough new ones. `num_steps_left`: of the
         stage, this one included."""
         new = [head for head in fresh if not head.uses]
@@ -91,26 +91,26 @@ def num_new(cfg: ChoiceConfig, num: int) -> int:
     return math.ceil(cfg.min_new * num)
 
 
-def surplus(cfg: ChoiceConfig, ready: Iterable[Head]) -> list[Head]:
+def surplus(cfg: ChoiceConfig, ready: Iterable[GroupRecord]) -> list[GroupRecord]:
     """Used groups above `keep`, in the order in which they go."""
     used = [head for head in ready if head.uses]
     return removal_order(cfg, used)[: max(0, len(used) - cfg.keep)] if cfg.keep else []
 
 
-def carried(cfg: ChoiceConfig, left: Iterable[Head], slots: int) -> list[Head]:
+def carried(cfg: ChoiceConfig, left: Iterable[GroupRecord], slots: int) -> list[GroupRecord]:
     """Of the groups that the stage before left, those that this one takes over: the last to go."""
     heads = removal_order(cfg, list(left))
     return heads[max(0, len(heads) - min(cfg.carry, slots)) :]
 
 
-def in_the_way(cfg: ChoiceConfig, ready: Iterable[Head], num: int) -> list[Head]:
+def in_the_way(cfg: ChoiceConfig, ready: Iterable[GroupRecord], num: int) -> list[GroupRecord]:
     """Used groups whose slots the new ones of a batch of `num` need, in the order in which they go."""
     heads = list(ready)
     missing = num_new(cfg, num) - sum(not head.uses for head in heads)
     return removal_order(cfg, [head for head in heads if head.uses])[: max(0, missing)]
 
 
-def removal_order(cfg: ChoiceConfig, heads: list[Head]) -> list[Head]:
+def removal_order(cfg: ChoiceConfig, heads: list[GroupRecord]) -> list[GroupRecord]:
     """Who goes first stands first; ties by age in the queue."""
     if cfg.remove == "stalest":
         return sorted(heads, key=lambda head: (head.oldest, *in_turn(head)))
@@ -119,7 +119,7 @@ def removal_order(cfg: ChoiceConfig, heads: list[Head]) -> list[Head]:
     return sorted(heads, key=in_turn)
 
 
-def in_turn(head: Head) -> tuple[int, int]:
+def in_turn(head: GroupRecord) -> tuple[int, int]:
     """Sorts by the order in which groups became ready."""
     return head.order, head.group_id
 

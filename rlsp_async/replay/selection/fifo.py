@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlsp_async.replay.records import Head
+from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection.base import ChoiceConfig, Chosen, in_turn
 
 
@@ -10,6 +10,6 @@ class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True
     """`fifo` has only the options that every choice has."""
 
 
-def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[Chosen]:
     """In the order of the queue."""
     return [Chosen(head) for head in sorted(ready, key=in_turn)[:num]]

@@ -8,7 +8,7 @@ Demonstrations count as correct. It is a composition of outcomes: what explorati
 
 from __future__ import annotations
 
-from rlsp_async.replay.records import Head
+from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection.base import ChoiceConfig, Chosen, in_turn
 
 
@@ -24,14 +24,14 @@ class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("correct must lie in 0..1")
 
 
-def counts(head: Head) -> tuple[int, int]:
+def counts(head: GroupRecord) -> tuple[int, int]:
     """(correct, all) rollouts of a group."""
     return (head.num_rollouts, head.num_rollouts) if head.num_correct < 0 else (head.num_correct, head.num_rollouts)
 
 
-def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[Chosen]:
     """In the order in which they were taken."""
-    strata: dict[tuple[int, int], list[Head]] = {}
+    strata: dict[tuple[int, int], list[GroupRecord]] = {}
     for head in sorted(ready, key=in_turn, reverse=True):
         strata.setdefault(counts(head), []).append(head)  # the next in turn stands last
     chosen: list[Chosen] = []

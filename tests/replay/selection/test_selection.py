@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.replay.records import Head
+from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection import prioritised, stratified
 from rlsp_async.replay.selection.base import (
     ChoiceConfig,
@@ -28,8 +28,8 @@ from rlsp_async.replay.selection.base import (
 NAMES = ("fifo", "freshest", "prioritised", "stratified")
 
 
-def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> Head:
-    return Head(
+def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> GroupRecord:
+    return GroupRecord(
         group_id=group_id,
         stage="rlsp",
         state="ready",
@@ -41,7 +41,9 @@ def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> Hea
     )
 
 
-def batch(name: str, ready: list[Head], step: int, num: int, seed: int = 0, **options: Any) -> list[Chosen] | None:
+def batch(
+    name: str, ready: list[GroupRecord], step: int, num: int, seed: int = 0, **options: Any
+) -> list[Chosen] | None:
     return load_choice(StageConfig(selection=name, selection_options=options), seed).batch(ready, step, num)
 
 
@@ -59,7 +61,7 @@ def test_fifo_and_freshest_by_hand():
 def test_signal_by_hand():
     assert [round(prioritised.signal(head(1, correct=n), "variance"), 4) for n in (0, 2, 4, 8)] == [0, 0.75, 1, 0]
     assert [round(prioritised.signal(head(1, correct=n), "advantage"), 4) for n in (0, 2, 4)] == [0, 0.866, 1]
-    assert prioritised.signal(Head(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
+    assert prioritised.signal(GroupRecord(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
 
 
 def test_exploration_is_a_signal_where_outcomes_are_all_the_same():
@@ -100,11 +102,11 @@ def test_stratified_reaches_the_wanted_share():
 def test_stratified_by_hand():
     ready = [head(1, correct=8), head(2, correct=0), head(3, correct=4), head(4, correct=2)]
     assert ids(batch("stratified", ready, 1, 3, correct=0.5)) == [3, 4, 1]  # .5; then .375 over .25 and .75; then .583
-    assert stratified.counts(Head(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
+    assert stratified.counts(GroupRecord(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
 
 
 @st.composite
-def heads(draw: st.DrawFn) -> list[Head]:
+def heads(draw: st.DrawFn) -> list[GroupRecord]:
     return [
         head(
             i,
@@ -118,7 +120,9 @@ def heads(draw: st.DrawFn) -> list[Head]:
 
 
 @given(heads(), st.sampled_from(NAMES), st.integers(1, 6), st.integers(0, 99), st.floats(0, 1), st.integers(0, 2**32))
-def test_every_choice_keeps_the_contract(ready: list[Head], name: str, num: int, seed: int, min_new: float, mix: int):
+def test_every_choice_keeps_the_contract(
+    ready: list[GroupRecord], name: str, num: int, seed: int, min_new: float, mix: int
+):
     chosen = batch(name, ready, 6, num, seed, min_new=min_new)
     quota = num_new(ChoiceConfig(min_new=min_new), num)
     enough = len(ready) >= num and sum(not h.uses for h in ready) >= quota
