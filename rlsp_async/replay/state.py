@@ -18,7 +18,7 @@ from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.plan import Phase, Plan
 from rlsp_async.replay.records import JournalContent, Learnt, Manifest, Record
-from rlsp_async.replay.selection.base import load_choice
+from rlsp_async.replay.selection.base import load_selection
 from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.success.memory import Memory
 from rlsp_async.replay.workers import Crew, Worker
@@ -77,7 +77,7 @@ class HubState:
         self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
         """A group's prompt is made when it is issued and again when its answer is checked."""
         self.plan = Plan(cfg)
-        self.choices = {name: load_choice(stage, cfg.seed) for name, stage in cfg.stages.items()}
+        self.choices = {name: load_selection(stage, cfg.seed) for name, stage in cfg.stages.items()}
         self.success_replay = {name: load_success_replay(name, stage) for name, stage in cfg.stages.items()}
         self.memory = Memory(loaded.successes)
         """Successes by prompt, of stages with success replay."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rlsp_async.replay.records import GroupRecord
-from rlsp_async.replay.selection.base import ChoiceConfig, Chosen, in_turn
+from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, queue_order
 
 
-class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`fifo` has only the options that every choice has."""
 
 
-def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[Chosen]:
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """In the order of the queue."""
-    return [Chosen(head) for head in sorted(ready, key=in_turn)[:num]]
+    return [SelectedGroup(head) for head in sorted(ready, key=queue_order)[:num]]

@@ -19,10 +19,10 @@ from typing import Literal
 
 from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.select import lag
-from rlsp_async.replay.selection.base import ChoiceConfig, Chosen
+from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig
 
 
-class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `prioritised`."""
 
     by: Literal["variance", "advantage"] = "advantage"
@@ -63,12 +63,12 @@ def weight(cfg: Config, head: GroupRecord, step: int) -> float:
     )
 
 
-def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[Chosen]:
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """In the order in which they were drawn."""
     weights = {head.group_id: weight(cfg, head, step) for head in ready}
     mean = sum(weights[head.group_id] for head in sorted(ready, key=lambda head: head.group_id)) / len(ready)
     drawn = sorted(ready, key=lambda head: (_key(weights[head.group_id], seed, step, head.group_id), head.group_id))
-    return [Chosen(head, weights[head.group_id] / mean) for head in drawn[:num]]
+    return [SelectedGroup(head, weights[head.group_id] / mean) for head in drawn[:num]]
 
 
 def _key(weight: float, seed: int, step: int, group_id: int) -> float:
