@@ -8,7 +8,7 @@ from rlsp_async.replay.evaluation import PromptScore, summarize
 from rlsp_async.replay.lines import evaluation_lines
 from rlsp_async.replay.records import Evaluated, GroupRecord
 from rlsp_async.replay.sampling_work import num_evaluation_prompts
-from rlsp_async.replay.state import Effects, HubState, Line
+from rlsp_async.replay.state import Effects, HubState, MetricRow
 
 
 def finish_evaluation(state: HubState, out: Effects, now: float) -> bool:
@@ -37,7 +37,7 @@ def finish_evaluation(state: HubState, out: Effects, now: float) -> bool:
         "oldest_version": _oldest(heads),
         **summarize(scores),
     }
-    out.lines.append(Line("evaluations", row))
+    out.lines.append(MetricRow("evaluations", row))
     out.lines.extend(evaluation_lines(state, phase.key, heads, now))
     out.records.extend(state.ledger.evaluated(head.group_id) for head in heads)
     out.records.append(Evaluated(key=phase.key, result=row))

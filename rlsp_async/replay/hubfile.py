@@ -10,7 +10,7 @@ import msgspec
 from rlsp_async.errors import unwritable
 
 
-class HubFile(msgspec.Struct, frozen=True, kw_only=True):
+class HubAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Example: {"address": "tcp://127.0.0.1:40123", "pid": 4711, "incarnation": 2}."""
 
     address: str
@@ -22,7 +22,9 @@ def write_hub_file(path: Path, address: str, incarnation: int) -> None:
     """Replaces the file in one step. Raises MachineError when the disk refuses."""
     temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_bytes(msgspec.json.encode(HubFile(address=address, pid=os.getpid(), incarnation=incarnation)))
+        temporary.write_bytes(
+            msgspec.json.encode(HubAddress(address=address, pid=os.getpid(), incarnation=incarnation))
+        )
         os.replace(temporary, path)
     except OSError as e:
         raise unwritable(path, e) from None
@@ -31,6 +33,6 @@ def write_hub_file(path: Path, address: str, incarnation: int) -> None:
 def former_address(path: Path) -> str | None:
     """The address of an earlier start of this run's hub; None when there was none or its file is unreadable."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=HubFile).address
+        return msgspec.json.decode(path.read_bytes(), type=HubAddress).address
     except (FileNotFoundError, msgspec.DecodeError):
         return None

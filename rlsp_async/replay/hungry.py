@@ -45,7 +45,7 @@ class Eater(Protocol):
 W = TypeVar("W", bound=Eater)
 
 
-class Hungry(Generic[W]):
+class LeastLoaded(Generic[W]):
     """The workers with credit left; of equally busy ones, the one that came first."""
 
     def __init__(self) -> None:

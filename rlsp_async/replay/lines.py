@@ -16,7 +16,7 @@ from rlsp_async.messages import Rollout, RolloutGroup, StepReport, Verdict
 from rlsp_async.replay.records import GroupRecord, Manifest
 from rlsp_async.replay.select import lag
 from rlsp_async.replay.spawn import figures as spawn_figures
-from rlsp_async.replay.state import HubState, Line
+from rlsp_async.replay.state import HubState, MetricRow
 from rlsp_async.replay.success.mend import figures as success_figures
 from rlsp_async.replay.workers import Lease
 
@@ -28,18 +28,18 @@ ROLLOUTS_SHOWN = 2
 STATUS_METRICS = ("lag_mean", "lag_max", "tokens_per_s", "response_tokens", "loss", "reward")
 
 
-def span(t0: float, t1: float, worker: str, kind: str, what: str) -> Line:
+def span(t0: float, t1: float, worker: str, kind: str, what: str) -> MetricRow:
     """One bar of the timeline."""
-    return Line("timeline", {"t0": round(t0, 4), "t1": round(t1, 4), "worker": worker, "kind": kind, "what": what})
+    return MetricRow("timeline", {"t0": round(t0, 4), "t1": round(t1, 4), "worker": worker, "kind": kind, "what": what})
 
 
-def lease_span(lease: Lease, now: float) -> Line:
+def lease_span(lease: Lease, now: float) -> MetricRow:
     """The time a piece of work was in a worker's hands, its queue there included."""
     what = f"step {lease.key}" if lease.kind == "train" else f"group {lease.key}"
     return span(lease.since_s, now, lease.worker, lease.kind, what)
 
 
-def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: float) -> list[Line]:
+def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: float) -> list[MetricRow]:
     """The rows of one trained step; called while its groups are still in training."""
     heads = [state.ledger.heads[group_id] for group_id in manifest.groups]
     took_s = max(1e-9, now - state.stepped_s)
@@ -74,13 +74,13 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
             if isinstance(value, (int, float)) and (name in STATUS_METRICS or name.startswith("parts."))
         }
     )
-    lines = [Line("metrics", row)]
+    lines = [MetricRow("metrics", row)]
     if manifest.stage_step % ROLLOUTS_EVERY == 1:
         lines += _shown(state, heads[:GROUPS_SHOWN], {"kind": "train", "step": manifest.step, "seconds": now})
     return lines
 
 
-def evaluation_lines(state: HubState, key: str, heads: list[GroupRecord], now: float) -> list[Line]:
+def evaluation_lines(state: HubState, key: str, heads: list[GroupRecord], now: float) -> list[MetricRow]:
     """A few rollouts of the first prompts, and the bar of the whole evaluation."""
     what = {"kind": "evaluate", "evaluation": key, "step": state.step, "seconds": now}
     return [*_shown(state, heads[:PROMPTS_SHOWN], what), span(state.phase_since_s, now, "replay", "evaluate", key)]
@@ -149,7 +149,7 @@ def _parts(verdicts: list[Verdict]) -> dict[str, float]:
     return {name: _mean(values[name]) for name in sorted(values)}
 
 
-def _shown(state: HubState, heads: list[GroupRecord], what: dict[str, Any]) -> list[Line]:
+def _shown(state: HubState, heads: list[GroupRecord], what: dict[str, Any]) -> list[MetricRow]:
     lines = []
     for head in heads:
         group, verdicts = state.ledger.bodies[head.group_id], state.ledger.verdicts.get(head.group_id, [])
@@ -158,7 +158,7 @@ def _shown(state: HubState, heads: list[GroupRecord], what: dict[str, Any]) -> l
             if verdicts:
                 verdict = verdicts[place]
                 row.update(status=verdict.status, parts=verdict.parts, extracted=verdict.extracted)
-            lines.append(Line("rollouts", row))
+            lines.append(MetricRow("rollouts", row))
     return lines
 
 

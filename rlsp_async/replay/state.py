@@ -21,11 +21,11 @@ from rlsp_async.replay.records import JournalContent, Learnt, Manifest, Record
 from rlsp_async.replay.selection.base import load_selection
 from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.success.memory import Memory
-from rlsp_async.replay.workers import Crew, Worker
+from rlsp_async.replay.workers import Worker, WorkerTable
 from rlsp_async.temperatures.base import Schedule, load_schedule
 
 Ending = Literal["", "draining", "finished", "failed"]
-File = Literal["metrics", "rollouts", "timeline", "evaluations"]
+MetricFile = Literal["metrics", "rollouts", "timeline", "evaluations"]
 
 OUTCOMES_KEPT = 100
 PROMPTS_KEPT = 4096
@@ -43,10 +43,10 @@ class Prompts(Protocol):
     def prompt(self, split: Literal["train", "test"], index: int) -> Prompt: ...
 
 
-class Line(NamedTuple):
+class MetricRow(NamedTuple):
     """One row for one of the run's jsonl files; written after the commit."""
 
-    file: File
+    file: MetricFile
     row: dict[str, Any]
 
 
@@ -56,7 +56,7 @@ class Effects:
 
     records: list[Record] = field(default_factory=list)
     sends: list[tuple[bytes, FromHub]] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[MetricRow] = field(default_factory=list)
     wants: list[int] = field(default_factory=list)
     """Steps whose batches the shell reads from the journal and hands to `Hub.restored`."""
 
@@ -88,7 +88,7 @@ class HubState:
         self.spawners = _spawners(cfg, task)
         """Of each stage that spawns: which finished rollout is put to the model again."""
         self.incarnation = loaded.incarnation
-        self.crew = Crew(loaded.incarnation)
+        self.crew = WorkerTable(loaded.incarnation)
         self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
         self.ledger = Ledger()
         self.ledger.restore(loaded.heads, loaded.totals, loaded.bodies, loaded.verdicts)

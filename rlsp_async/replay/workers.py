@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from rlsp_async.messages import Hello, Role, WorkerStatus
-from rlsp_async.replay.hungry import Hungry
+from rlsp_async.replay.hungry import LeastLoaded
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -47,7 +47,7 @@ class Worker:
     incarnation: int
     credit: int
     seen_s: float
-    hungry: Hungry[Worker]
+    hungry: LeastLoaded[Worker]
     joined: int
     """Rises with each worker that comes."""
     rejections: int = 0
@@ -118,12 +118,12 @@ class Worker:
         )
 
 
-class Crew:
+class WorkerTable:
     """All workers by name and by connection, all leases by number and by key."""
 
     def __init__(self, incarnation: int) -> None:
         self.workers: dict[str, Worker] = {}
-        self.hungry: Hungry[Worker] = Hungry()
+        self.hungry: LeastLoaded[Worker] = LeastLoaded()
         self._by_role: dict[Role, dict[str, Worker]] = defaultdict(dict)
         self.peers: dict[bytes, Worker] = {}
         self.leases: dict[int, Lease] = {}
