@@ -14,7 +14,7 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, StepReport, Verdict
 from rlsp_async.replay.records import GroupRecord, Manifest
-from rlsp_async.replay.tables import SCHEMA_VERSION
+from rlsp_async.replay.sql import SCHEMA_VERSION
 
 _head = msgspec.msgpack.Decoder(GroupRecord).decode
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode

@@ -12,8 +12,8 @@ from rlsp_async.audit.history import History
 from rlsp_async.config import load_success_replay
 from rlsp_async.messages import RolloutGroup
 from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.sql import body_digest
 from rlsp_async.replay.success.memory import Key
-from rlsp_async.replay.tables import body_digest
 
 _head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode

@@ -37,7 +37,7 @@ from rlsp_async.messages import (
     Work,
 )
 from rlsp_async.replay.arrivals import arrive, gone, heard_fenced, take_back
-from rlsp_async.replay.evaluations import finish_evaluation
+from rlsp_async.replay.evaluation import finish_evaluation
 from rlsp_async.replay.lines import span
 from rlsp_async.replay.reconcile import pinged
 from rlsp_async.replay.records import Event

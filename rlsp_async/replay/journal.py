@@ -45,9 +45,8 @@ from rlsp_async.replay.records import (
     Stepped,
     Total,
 )
-from rlsp_async.replay.rows import ROWS, insert
+from rlsp_async.replay.sql import EVENTS_KEPT, EVENTS_SLACK, ROWS, SCHEMA, SCHEMA_VERSION, body_digest, insert
 from rlsp_async.replay.success import store as successes
-from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
 PAGE_BYTES = 16_384

@@ -13,7 +13,7 @@ import msgspec
 from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.errors import InvariantError
 from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Stepped, Success
-from rlsp_async.replay.rows import select
+from rlsp_async.replay.sql import select
 
 _head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode

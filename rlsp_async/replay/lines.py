@@ -13,8 +13,8 @@ from typing import Any
 
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import Rollout, RolloutGroup, StepReport, Verdict
+from rlsp_async.replay.ledger import lag
 from rlsp_async.replay.records import GroupRecord, Manifest
-from rlsp_async.replay.select import lag
 from rlsp_async.replay.spawn import figures as spawn_figures
 from rlsp_async.replay.state import HubState, MetricRow
 from rlsp_async.replay.success.mend import figures as success_figures

@@ -14,10 +14,9 @@ import numpy as np
 from rlsp_async.columns import floats
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling, VerifiedGroup
-from rlsp_async.replay.ledger import check_whole, count_tokens, versions_of
+from rlsp_async.replay.ledger import check_whole, count_tokens, is_stale, num_to_admit, versions_of
 from rlsp_async.replay.outcomes import has_signal
 from rlsp_async.replay.records import Cursor, GroupRecord, Learnt
-from rlsp_async.replay.select import is_stale, num_to_admit
 from rlsp_async.replay.setbacks import charge, drop, void
 from rlsp_async.replay.spawn import SPAWNED, child_head, stamped
 from rlsp_async.replay.state import Effects, HubState

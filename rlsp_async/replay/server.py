@@ -22,14 +22,13 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
 from rlsp_async.replay.decided import CommitQueue
-from rlsp_async.replay.demonstrations import Demonstrations
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.hubfile import former_address, write_hub_file
-from rlsp_async.replay.imported import Imported
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.recorder import MetricLog
 from rlsp_async.replay.records import JournalContent
 from rlsp_async.replay.rundir import RunLock, measure
+from rlsp_async.replay.sources import Demonstrations, Imported
 from rlsp_async.replay.state import Effects
 from rlsp_async.tasks.base import Task, load_task
 

@@ -9,10 +9,10 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
+from rlsp_async.replay.ledger import fresh, is_stale, returns
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.outcomes import found_signal
 from rlsp_async.replay.records import Cursor, Event, Manifest, Published, Repeated, Stepped
-from rlsp_async.replay.select import fresh, is_stale, returns
 from rlsp_async.replay.selection.base import groups_above_keep, groups_to_carry, groups_to_evict
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState

@@ -20,7 +20,7 @@ from rlsp_async.messages import RolloutGroup, StepReport, Verdict
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.records import Event, GroupRecord, Manifest, Repeated
-from rlsp_async.replay.tables import body_digest
+from rlsp_async.replay.sql import body_digest
 from tests.replay.line import Bench, SmallTask, config, hello, weights
 
 pack = msgspec.msgpack.encode

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlsp_async.messages import Ping, Status
-from rlsp_async.replay.hungry import SLACK, LeastLoaded
+from rlsp_async.replay.workers import SLACK, LeastLoaded
 from tests.replay.line import Bench, config, hello, new_hub
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rlsp_async.replay.ledger import fresh, is_stale, lag, num_to_admit, returns
 from rlsp_async.replay.records import GroupRecord
-from rlsp_async.replay.select import fresh, is_stale, lag, num_to_admit, returns
 
 
 def head(group_id: int, oldest: int, order: int = 0, **fields) -> GroupRecord:

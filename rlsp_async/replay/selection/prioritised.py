@@ -17,8 +17,8 @@ import math
 import random
 from typing import Literal
 
+from rlsp_async.replay.ledger import lag
 from rlsp_async.replay.records import GroupRecord
-from rlsp_async.replay.select import lag
 from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig
 
 

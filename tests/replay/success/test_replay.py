@@ -19,7 +19,7 @@ from rlsp_async.messages import Batch, Rollout, RolloutGroup, Sampling
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import check_whole
 from rlsp_async.replay.records import Judged, Learnt, Manifest, Remember, Success
-from rlsp_async.replay.tables import body_digest
+from rlsp_async.replay.sql import body_digest
 from tests.replay.chaos import Chaos
 from tests.replay.line import SmallTask
 from tests.replay.success.replayed import ON, run, settings
