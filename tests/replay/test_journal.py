@@ -166,13 +166,13 @@ def test_durability_sets_what_is_synced(tmp_path, durability, level):
 CHILD = """
 import sys
 from pathlib import Path
-from rlsp_async.replay.records import Head, Put
+from rlsp_async.replay.records import GroupRecord, Put
 from rlsp_async.replay.journal import Journal
 from tests.replay.line import config
 journal = Journal(Path(sys.argv[1]), config())
 first = journal.load().last_group_id + 1
 for group_id in range(first, first + 100000):
-    journal.commit([Put(head=Head(group_id=group_id, stage="rlsp"))])
+    journal.commit([Put(head=GroupRecord(group_id=group_id, stage="rlsp"))])
     print(group_id, flush=True)
 """
 
