@@ -23,7 +23,6 @@ from rlsp_async.errors import DivergedError, MachineError
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
 from rlsp_async.replay.decided import CommitQueue
 from rlsp_async.replay.hub import Hub
-from rlsp_async.replay.hubfile import former_address, write_hub_file
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.recorder import MetricLog
 from rlsp_async.replay.records import JournalContent
@@ -31,6 +30,7 @@ from rlsp_async.replay.rundir import RunLock, measure
 from rlsp_async.replay.sources import Demonstrations, Imported
 from rlsp_async.replay.state import Effects
 from rlsp_async.tasks.base import Task, load_task
+from rlsp_async.wire.address import former_address, write_hub_file
 
 T = TypeVar("T")
 

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from rlsp_async import config
 from rlsp_async.columns import num_values
 from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import BY_SPAWN, Prompt, Rollout, RolloutGroup, Verdict
+from rlsp_async.plugins import decode_options
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.records import GroupRecord
 from rlsp_async.tasks.base import Verification
@@ -175,7 +175,7 @@ def figures(judged: Iterable[tuple[GroupRecord, Prompt, list[Verdict]]], step: i
 def load_spawner(stage: StageConfig, task: Any, seed: int) -> Spawner | None:
     """The spawner of a stage; None: it has none. Raises ConfigError for a wrong option, and for a task whose responses
     cannot be verified by the model."""
-    cfg = config.convert(stage.spawn, Config, "spawn")
+    cfg = decode_options(stage.spawn, Config, "spawn", "spawn options")
     if not stage.spawn or not cfg.share:
         return None
     if stage.source != "rollouts":

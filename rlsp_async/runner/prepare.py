@@ -42,7 +42,7 @@ def check_modules(cfg: RunConfig) -> None:
     from rlsp_async.replay.selection.base import load_selection
     from rlsp_async.tasks.base import load_task
     from rlsp_async.temperatures.base import load_schedule
-    from rlsp_async.verifying.verifier import check_verifier
+    from rlsp_async.verifying.base import check_verifier
 
     task = load_task(cfg.task, cfg.seed)
     check_verifier(cfg)
@@ -65,7 +65,7 @@ def _load_algorithm(name: str, stage: StageConfig) -> tuple[Algorithm, Algorithm
     try:
         return load_algorithm(stage.algorithm)
     except ConfigError as e:
-        raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+        raise ConfigError(f"stages.{name}: {e}") from None
 
 
 def models_beside(cfg: RunConfig) -> Beside:
@@ -83,7 +83,7 @@ def models_beside(cfg: RunConfig) -> Beside:
 def _check_spawn(cfg: RunConfig, stage: StageConfig, task: Task) -> None:
     """A stage that spawns has a task that can, and the verifier that reads the answers. Raises ConfigError."""
     from rlsp_async.replay.spawn import load_spawner
-    from rlsp_async.verifying.verifier import verifier_name
+    from rlsp_async.verifying.base import verifier_name
 
     verifies = getattr(task, "verified_by", "")
     if load_spawner(stage, task, cfg.seed) and verifier_name(cfg) != verifies:

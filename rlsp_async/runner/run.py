@@ -32,6 +32,7 @@ from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.keys import require_keys
 from rlsp_async.messages import Status
+from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.check import refuse
 from rlsp_async.report.report import write_report, write_status
@@ -103,7 +104,7 @@ def _absolute(path: str) -> str:
 
 def check_machine(cfg: RunConfig) -> None:
     """Settings that cannot work, a missing model, a port in use, a full disk: raises UserError."""
-    shape = estimate.model_shape(cfg)
+    shape = planned_model(cfg)
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
         raise DataError(
             f"model.path: {cfg.model.path}: no such model directory; give a local Hugging Face directory "
@@ -140,7 +141,7 @@ def check_port(address: str, keys: str = "") -> None:
             ) from None
 
 
-def check_disk(cfg: RunConfig, shape: estimate.Shape) -> None:
+def check_disk(cfg: RunConfig, shape: ModelInfo) -> None:
     """Raises MachineError when RUN would not fit, or cannot be written at all."""
     runs = Path(cfg.runs_dir)
     try:

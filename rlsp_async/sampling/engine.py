@@ -20,7 +20,7 @@ from rlsp_async.columns import Floats, Ids
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Finish
-from rlsp_async.sampling.model_info import ModelInfo, read_model_info
+from rlsp_async.model.info import count_parameters, read_model_info
 
 VLLM_FROM_PARAMETERS = 5_000_000
 """Below, one decode step is mostly overhead, and the torch engine has several times less of it (TASKS.md 7)."""
@@ -97,16 +97,16 @@ def choose_engine(cfg: RunConfig, model_dir: Path) -> tuple[str, str]:
                 "or pip install 'rlsp_async[vllm]' (GPU), or set sampler.engine = \"torch\""
             )
         return asked, "sampler.engine asks for it"
-    return _choose(read_model_info(model_dir), has_vllm(), has_cuda())
+    return _choose(count_parameters(model_dir), has_vllm(), has_cuda())
 
 
-def _choose(info: ModelInfo, vllm: bool, cuda: bool) -> tuple[str, str]:
-    size = f"{info.num_parameters / 1e6:.1f} M parameters"
+def _choose(num_parameters: int, vllm: bool, cuda: bool) -> tuple[str, str]:
+    size = f"{num_parameters / 1e6:.1f} M parameters"
     if not vllm:
         return "torch", "vllm is not installed"
     if cuda:
         return "vllm", "vllm is installed and there is a CUDA device"
-    if info.num_parameters >= VLLM_FROM_PARAMETERS:
+    if num_parameters >= VLLM_FROM_PARAMETERS:
         return "vllm", f"{size}, and vllm is installed"
     return "torch", f"{size} without a GPU: below {VLLM_FROM_PARAMETERS / 1e6:.0f} M the torch engine is faster"
 

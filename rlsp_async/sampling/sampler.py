@@ -27,10 +27,10 @@ from rlsp_async.columns import ints, pack_floats, pack_ints
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError
 from rlsp_async.messages import Rollout, RolloutGroup, SampleJob, WeightsRef
+from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.codec import Codec, TokenizerCodec
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings, choose_engine, make_engine
 from rlsp_async.sampling.meter import Meter
-from rlsp_async.sampling.model_info import read_model_info
 from rlsp_async.sampling.scripted import ScriptedEngine
 from rlsp_async.weights import store
 from rlsp_async.weights.probe import largest_error, tolerance

@@ -22,8 +22,8 @@ import torch
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, DataError, EngineError, RlspError
+from rlsp_async.model.info import ModelInfo, read_model_info
 from rlsp_async.sampling.engine import Completion, GenerateSettings, has_cuda
-from rlsp_async.sampling.model_info import ModelInfo, read_model_info
 from rlsp_async.sampling.torch_model import TorchModel
 from rlsp_async.sampling.torch_rows import Row, Rows
 

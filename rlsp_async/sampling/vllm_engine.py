@@ -26,8 +26,8 @@ import structlog
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError, EngineError, MachineError
+from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.engine import Completion, GenerateSettings, has_cuda
-from rlsp_async.sampling.model_info import read_model_info
 from rlsp_async.sampling.vllm_settings import engine_arguments, set_environment
 
 BACKEND = "rlsp-file"

@@ -18,7 +18,7 @@ import msgspec
 
 from rlsp_async.errors import EngineError
 from rlsp_async.messages import Verdict, VerifyItem
-from rlsp_async.verifying.nursery import LENGTH, Ready, frame
+from rlsp_async.verifying.fork_server import LENGTH, Ready, frame
 
 MAX_FRAME_BYTES = 1 << 20
 RECYCLE_AFTER = 20_000

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from rlsp_async.verifying.expression import Unreadable, read
-from rlsp_async.verifying.shapes import Shape, shape_of
-from rlsp_async.verifying.value import proportional, same
+from rlsp_async.verifying.math.evaluate import proportional, same
+from rlsp_async.verifying.math.parse import Unreadable, read
+from rlsp_async.verifying.math.shapes import Shape, shape_of
 from rlsp_async.verifying.words import same_words
 
 MAX_PARTS = 40

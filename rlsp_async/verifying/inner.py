@@ -12,7 +12,7 @@ import msgspec
 
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.verifier import Verifier, load_verifier
+from rlsp_async.verifying.base import Verifier, load_verifier
 
 
 def load_inner(name: str, options: dict[str, Any]) -> Verifier:

@@ -29,9 +29,9 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, EngineError, MachineError
 from rlsp_async.messages import Verdict, VerdictSet, VerifyJob
+from rlsp_async.verifying.base import verifier_name
 from rlsp_async.verifying.checker import Checker
-from rlsp_async.verifying.nursery import LENGTH, Limits, Order, Ready
-from rlsp_async.verifying.verifier import verifier_name
+from rlsp_async.verifying.fork_server import LENGTH, Limits, Order, Ready
 
 LOAD_S = 120.0
 """Loading a verifier library may take this long on a busy machine."""
@@ -138,7 +138,7 @@ class Nursery:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "rlsp_async.verifying.nursery",
+                    "rlsp_async.verifying.fork_server",
                     str(theirs.fileno()),
                     self._verifier,
                     self._options,

@@ -15,9 +15,9 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
-from rlsp_async.verifying import checker, nursery
+from rlsp_async.verifying import checker, fork_server
+from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.pool import VerifierPool
-from rlsp_async.verifying.verifier import load_verifier
 from tests.verifying import hostile
 
 HOSTILE = "tests.verifying.hostile"
@@ -188,11 +188,11 @@ def test_a_check_that_nobody_kills_ends_by_its_cpu_time() -> None:
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        nursery._serve(theirs, load_verifier(HOSTILE), "hostile/9", 1)
+        fork_server._serve(theirs, load_verifier(HOSTILE), "hostile/9", 1)
         os._exit(0)
     theirs.close()
     with ours:
-        ours.sendall(nursery.frame([VerifyItem(prompt="", response="hang", answer="")]))
+        ours.sendall(fork_server.frame([VerifyItem(prompt="", response="hang", answer="")]))
         assert os.wait4(pid, 0)[1] == signal.SIGPROF
 
 

@@ -14,11 +14,18 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
-from rlsp_async import config
 from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.plugins import find_module
+from rlsp_async.plugins import PluginFamily
 from rlsp_async.replay.records import GroupRecord
+
+SELECTIONS = PluginFamily(
+    noun="selection",
+    package="rlsp_async.replay.selection",
+    setting="selection",
+    options="selection_options",
+    needs=("Config", "choose"),
+)
 
 
 class SelectedGroup(NamedTuple):
@@ -128,8 +135,10 @@ def queue_order(head: GroupRecord) -> tuple[int, int]:
 
 def load_selection(stage: StageConfig, seed: int) -> StageSelection:
     """What `selection` and `selection_options` name. Raises ConfigError for an unknown name or option."""
-    module = find_module(stage.selection, "rlsp_async.replay.selection", "selection", ("Config", "choose"))
+    module = SELECTIONS.find(stage.selection)
     if not issubclass(module.Config, SelectionConfig):
-        raise ConfigError(f"selection {stage.selection!r}: its Config must be a ChoiceConfig of replay.selection.base")
-    cfg = config.convert(stage.selection_options, module.Config, f"selection_options of {stage.selection!r}")
+        raise ConfigError(
+            f"selection {stage.selection!r}: its Config must be a SelectionConfig of replay.selection.base"
+        )
+    cfg = SELECTIONS.decode_options(stage.selection, module, stage.selection_options)
     return StageSelection(cast(SelectionModule, module), cfg, seed)

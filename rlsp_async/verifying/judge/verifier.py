@@ -1,6 +1,6 @@
 """Verifier that asks a language model behind an OpenAI-compatible address to grade a response by a rubric.
 
-    judge = load(Config(base_url="http://judge:8000/v1", model="m", rubric="correctness"))
+    judge = load(JudgeConfig(base_url="http://judge:8000/v1", model="m", rubric="correctness"))
     judge.score("What is 2 + 2?", "... so 4", "4").parts == {"correct": 1.0, "format": 1.0, "judge": 1.0}
 
 `rubric = "exploration"` is the effort judge of RLSP: its score is the part "judge", and whether the answer is right is
@@ -22,10 +22,10 @@ import msgspec
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.chat import Chat, ChatError
+from rlsp_async.verifying.base import Verifier, judged
 from rlsp_async.verifying.inner import load_inner, with_parts
-from rlsp_async.verifying.rubric import Case, Reply, ask, named, reply
-from rlsp_async.verifying.verifier import Verifier, judged
+from rlsp_async.verifying.judge.client import Chat, ChatError
+from rlsp_async.verifying.judge.rubric import Case, Reply, ask, named, reply
 
 VERSION = "1"
 LANE = "network"
@@ -33,7 +33,7 @@ FIRST_WAIT_S = 0.25
 MAX_WAIT_S = 8.0
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JudgeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whom to ask, what, and how patiently."""
 
     base_url: str
@@ -90,10 +90,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(what)
 
 
-class Judge:
+Config = JudgeConfig
+
+
+class JudgeVerifier:
     """A verifier with its options."""
 
-    def __init__(self, cfg: Config, key: str = "") -> None:
+    def __init__(self, cfg: JudgeConfig, key: str = "") -> None:
         """Raises ConfigError for an address or an inner verifier that is none."""
         self._cfg = cfg
         self.needs_s = cfg.timeout_s
@@ -183,11 +186,11 @@ def pause_s(attempt: int, asked_s: float, luck: float) -> float:
     return asked_s + min(MAX_WAIT_S, FIRST_WAIT_S * 2.0**attempt) * (0.5 + 0.5 * luck)
 
 
-def load(cfg: Config) -> Judge:
+def load(cfg: JudgeConfig) -> JudgeVerifier:
     """The verifier, with its key out of the environment. Raises ConfigError when that is not set."""
     key = os.environ.get(cfg.api_key_env, "") if cfg.api_key_env else ""
     if cfg.api_key_env and not key.strip():
         raise ConfigError(f"task.verifier_options.api_key_env: {cfg.api_key_env} is not set in the environment")
     if not (key.strip().isascii() and key.strip().isprintable()):
         raise ConfigError(f"task.verifier_options.api_key_env: what {cfg.api_key_env} holds is no key")
-    return Judge(cfg, key.strip())
+    return JudgeVerifier(cfg, key.strip())

@@ -13,13 +13,14 @@ import ctypes
 import os
 import platform
 import resource
-import signal
 import socket
 import struct
 import sys
 from collections.abc import Callable
 
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+from rlsp_async.processes import kill_with_parent
+
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _ARCH_X86_64 = 0xC000003E
 _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -153,11 +154,8 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
 
 def die_with_parent() -> None:
     """Has the kernel kill this process when its parent dies. Ends it when that has happened already (Linux)."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(0)
+    if not kill_with_parent(os.getppid()):
+        os._exit(0)
 
 
 def holds(*, network: bool = False, files: bool = True) -> dict[str, bool]:

@@ -11,10 +11,7 @@ A directory appears whole or not at all (written beside, then renamed); one that
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from rlsp_async import tokens
 from rlsp_async.config import RunConfig, ScratchModelConfig
 from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.files import directory_being_made
+from rlsp_async.model.info import TINY, TINY_QWEN2, planned_model, read_config
 from rlsp_async.tasks.base import Split, Task, load_task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-TINY_QWEN2 = "tiny-qwen2"
-TINY_CONTEXT = 2048
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -44,14 +41,14 @@ def prepare_model(cfg: RunConfig, directory: str | Path) -> None:
     if (where / "config.json").is_file():
         return
     if not cfg.model.path:
-        _whole(where, lambda d: scratch_llama(cfg, d))
+        _write_whole(where, lambda d: scratch_llama(cfg, d))
     elif cfg.model.path == TINY_QWEN2:
         tiny_qwen2(where, cfg.seed, cfg.model.dtype)
     else:
         source = Path(cfg.model.path).expanduser().resolve()
         check_model(source)
         tokens.load_tokenizer(source)
-        _whole(where, lambda d: _take(source, d))
+        _write_whole(where, lambda d: _take(source, d))
 
 
 def scratch_llama(cfg: RunConfig, directory: Path) -> None:
@@ -69,7 +66,7 @@ def scratch_llama(cfg: RunConfig, directory: Path) -> None:
 
 def tiny_qwen2(directory: str | Path, seed: int, dtype: str = "float32") -> None:
     """A random Qwen2 of about 0.2M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
-    _whole(Path(directory), lambda d: _write_tiny(d, seed, dtype))
+    _write_whole(Path(directory), lambda d: _write_tiny(d, seed, dtype))
 
 
 def check_model(source: Path) -> dict[str, Any]:
@@ -77,12 +74,10 @@ def check_model(source: Path) -> dict[str, Any]:
     if not source.is_dir():
         raise DataError(f"model.path: {source}: no such directory; give a local Hugging Face model directory")
     try:
-        settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"model.path: {source}: has no config.json; give a Hugging Face model directory") from None
-    except ValueError as e:
-        raise DataError(f"model.path: {source / 'config.json'}: no valid JSON: {e}") from None
-    if not isinstance(settings, dict) or "model_type" not in settings:
+        settings = read_config(source)
+    except DataError as e:
+        raise DataError(f"model.path: {e}") from None
+    if "model_type" not in settings:
         raise DataError(f"model.path: {source / 'config.json'}: names no model_type")
     kinds = settings.get("architectures") or []
     if not any(str(kind).endswith("ForCausalLM") for kind in kinds):
@@ -124,16 +119,12 @@ def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase,
 
 
 def context_tokens(cfg: RunConfig) -> int:
-    """Longest sequence of the run's model, in tokens."""
-    if not cfg.model.path:
-        return cfg.model.scratch.context
-    if cfg.model.path == TINY_QWEN2:
-        return TINY_CONTEXT
-    settings = check_model(Path(cfg.model.path).expanduser().resolve())
-    window = settings.get("max_position_embeddings")
-    if not isinstance(window, int):
-        raise DataError(f"model.path: {cfg.model.path}: its config.json names no max_position_embeddings")
-    return window
+    """Longest sequence of the run's model, in tokens. Raises DataError for a model directory that cannot be used."""
+    if cfg.model.path and cfg.model.path != TINY_QWEN2:
+        check_model(Path(cfg.model.path).expanduser().resolve())
+    model = planned_model(cfg)
+    assert model is not None, "checked above"
+    return model.context
 
 
 def _llama_config(sizes: ScratchModelConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
@@ -164,13 +155,13 @@ def _write_tiny(directory: Path, seed: int, dtype: str) -> None:
     tokenizer = _byte_tokenizer()
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=TINY_CONTEXT,
-        tie_word_embeddings=False,
+        hidden_size=TINY.hidden,
+        intermediate_size=TINY.intermediate,
+        num_hidden_layers=TINY.layers,
+        num_attention_heads=TINY.heads,
+        num_key_value_heads=TINY.kv_heads,
+        max_position_embeddings=TINY.context,
+        tie_word_embeddings=TINY.tied,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -194,7 +185,7 @@ def _byte_tokenizer() -> PreTrainedTokenizerBase:
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        model_max_length=TINY_CONTEXT,
+        model_max_length=TINY.context,
         clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = _CHATML
@@ -223,11 +214,6 @@ def _take(source: Path, directory: Path) -> None:
             shutil.copyfile(item, directory / item.name)
 
 
-def _whole(directory: Path, write: Callable[[Path], None]) -> None:
-    """Runs `write` on a directory beside the target and renames it: the target is complete or absent."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
-        made = Path(scratch) / directory.name
-        made.mkdir()
-        write(made)
-        os.rename(made, directory)
+def _write_whole(directory: Path, write: Callable[[Path], None]) -> None:
+    with directory_being_made(directory) as temporary:
+        write(temporary)

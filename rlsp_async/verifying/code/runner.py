@@ -25,7 +25,7 @@ import msgspec
 
 from rlsp_async.errors import DataError
 from rlsp_async.verifying.codedata import pack, unpack
-from rlsp_async.verifying.confine import confine
+from rlsp_async.verifying.sandbox import confine
 
 MAX_FRAME_BYTES = 4 << 20
 _LENGTH = struct.Struct("<I")

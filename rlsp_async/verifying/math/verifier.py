@@ -5,7 +5,7 @@
 Order: equal as tidy text; both plain numbers (`number.py`; units, currency and per-cent signs are put aside); equal
 shape by shape (`form.py`: lists, tuples, sets, intervals, matrices, equations, expressions, words); and for what is not
 read there, math-verify (`algebra.py`). An answer that could explode in a parser is unparsable, with the reason.
-Parts: "correct" and "format" (1: an answer was found). What one can argue about is an option (`Config`).
+Parts: "correct" and "format" (1: an answer was found). What one can argue about is an option (`MathConfig`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ from typing import Literal
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.algebra import MAX_CHARS, equal, refusal
-from rlsp_async.verifying.expression import Unreadable
+from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.extract import Place, find_answer, strip_box
 from rlsp_async.verifying.form import alike, alike_in_order, scalar_values
+from rlsp_async.verifying.math.computer_algebra import MAX_CHARS, equal, refusal
+from rlsp_async.verifying.math.normalize import flat, plain
+from rlsp_async.verifying.math.parse import Unreadable
+from rlsp_async.verifying.math.shapes import shape_of
 from rlsp_async.verifying.number import read_number
-from rlsp_async.verifying.shapes import shape_of
-from rlsp_async.verifying.span import Place, find_answer, strip_box
-from rlsp_async.verifying.spelling import flat, plain
-from rlsp_async.verifying.verifier import judged, unparsable
 from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
-
-VERSION = "3"
-LANE = "fast"
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
 _SAYINGS = frozenset({"yes", "no", "true", "false", "odd", "even", "dne", "none"})
@@ -38,7 +35,7 @@ _UNIT_WORDS = re.compile(
 )
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one can argue about."""
 
     extract: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
@@ -53,10 +50,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("extract must name at least one place, none of them twice")
 
 
-class Math:
+Config = MathConfig
+
+
+class MathVerifier:
     """A verifier with its options."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: MathConfig) -> None:
         self._cfg = cfg
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
@@ -80,9 +80,9 @@ class Math:
         return _by_algebra(gold, found) if same is None else judged(same, found)
 
 
-def load(cfg: Config) -> Math:
+def load(cfg: MathConfig) -> MathVerifier:
     """The verifier."""
-    return Math(cfg)
+    return MathVerifier(cfg)
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:
@@ -90,7 +90,7 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
     return _DEFAULT.score(prompt, response, answer)
 
 
-_DEFAULT = Math(Config())
+_DEFAULT = MathVerifier(MathConfig())
 
 
 def _refusal(text: str) -> str:

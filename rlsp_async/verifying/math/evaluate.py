@@ -17,7 +17,7 @@ from typing import Any
 
 import mpmath
 
-from rlsp_async.verifying.expression import Node, Unreadable
+from rlsp_async.verifying.math.parse import Node, Unreadable
 
 MAX_BITS = 20_000
 """Exact numbers stay below this; beyond, a float takes over."""

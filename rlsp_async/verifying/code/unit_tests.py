@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from rlsp_async.errors import DataError
-from rlsp_async.verifying.coderun import run_source
-from rlsp_async.verifying.codetext import last_function, parse, preamble
+from rlsp_async.verifying.code.extract import last_function, parse, preamble
+from rlsp_async.verifying.code.runner import run_source
 
 Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
 _BUILTINS = frozenset(dir(builtins))

@@ -16,17 +16,17 @@ import traceback
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.coderun import Runner, RunnerLost, preload
-from rlsp_async.verifying.codetest import Tests, read_tests
-from rlsp_async.verifying.codetext import find_code
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.code.extract import find_code
+from rlsp_async.verifying.code.runner import Runner, RunnerLost, preload
+from rlsp_async.verifying.code.unit_tests import Tests, read_tests
 
 VERSION = "1"
 LANE = "isolated"
 READS_FILES = False
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CodeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `code`."""
 
     cpu_s: int = 3
@@ -39,10 +39,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("cpu_s must be at least 1")
 
 
-class Code:
+Config = CodeConfig
+
+
+class CodeVerifier:
     """`prepare`, then one `score`: a runner is good for one answer."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: CodeConfig) -> None:
         self._cfg = cfg
         self._runner: Runner | None = None
 
@@ -65,13 +68,13 @@ class Code:
             runner.close()
 
 
-def load(cfg: Config) -> Code:
+def load(cfg: CodeConfig) -> CodeVerifier:
     """Loads what the code may import. Raises ConfigError for a module that is missing."""
     try:
         preload(cfg.modules)
     except ImportError as e:
         raise ConfigError(f"task.verifier_options.modules: {e}") from None
-    return Code(cfg)
+    return CodeVerifier(cfg)
 
 
 def _run(runner: Runner, code: str, tests: Tests) -> Verdict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from rlsp_async.verifying.expression import Unreadable
+from rlsp_async.verifying.math.parse import Unreadable
 
 MAX_DEPTH = 8
 MAX_PARTS = 400

@@ -12,23 +12,27 @@ cannot read: that is a fault of the data, and becomes status "error". A float x 
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
-from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.plugins import find_module
+from rlsp_async.plugins import PluginFamily
 from rlsp_async.tasks.base import load_task
 
-PACKAGE = "rlsp_async.verifying"
-NEEDS = ("VERSION",)
+VERIFIERS = PluginFamily(
+    noun="verifier",
+    package="rlsp_async.verifying",
+    setting="task.verifier",
+    options="task.verifier_options",
+    needs=("VERSION",),
+    files=True,
+    advice='add VERSION = "1"',
+)
 Lane = Literal["fast", "isolated", "network", "program"]
 Score = Callable[[str, str, str], Verdict | float]
 
@@ -65,7 +69,7 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
 def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
     """The verifier that a run names, with the run's options. Raises ConfigError with the nearest name when there is
     none, or the nearest option."""
-    module = _file(name) if name.endswith(".py") else find_module(name, PACKAGE, "task.verifier", NEEDS)
+    module = VERIFIERS.find(name)
     version, short = str(module.VERSION), Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
     return Verifier(
         name=f"{short}/{version}",
@@ -123,22 +127,6 @@ def unparsable(detail: str, **parts: float) -> Verdict:
 # --- finding and loading -------------------------------------------------------------------------------------------
 
 
-def _file(name: str) -> Any:
-    """The module in a file of the user's own."""
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
-        raise ConfigError(f"task.verifier: {name}: no such file; a relative path counts from the working directory")
-    spec = importlib.util.spec_from_file_location(f"rlsp_verifier_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # msgspec looks up there the module of a class
-    spec.loader.exec_module(module)
-    if not hasattr(module, "VERSION"):
-        raise ConfigError(f'task.verifier: {name}: offers no VERSION; add VERSION = "1"')
-    return module
-
-
 def _lane(module: Any, name: str) -> Lane:
     """`fast`: a process judges many answers, for code that only reads them. `isolated` (the default): a fresh fork for
     every single answer, for code that may run what a model wrote. `network`: as fast, but sockets are allowed.
@@ -152,18 +140,9 @@ def _lane(module: Any, name: str) -> Lane:
 def _scorer(module: Any, name: str, options: dict[str, Any]) -> Any:
     """What scores: the object that `load` makes of the options, or the module itself."""
     if hasattr(module, "Config") and hasattr(module, "load"):
-        return module.load(_options(module.Config, name, options))
+        return module.load(VERIFIERS.decode_options(name, module, options))
     if not hasattr(module, "score"):
         raise ConfigError(f"task.verifier: {name!r} offers neither score nor Config and load")
     if options:
         raise ConfigError(f"task.verifier_options: verifier {name!r} takes no options")
     return module
-
-
-def _options(kind: type[Any], name: str, options: dict[str, Any]) -> Any:
-    """`task.verifier_options` as the module's Config; the error names `task.verifier_options.KEY`."""
-    fields = [("verifier_options", kind)]
-    inner = msgspec.defstruct("_Options", fields, bases=(config.Section,), frozen=True, kw_only=True)
-    outer = msgspec.defstruct("_Task", [("task", inner)], bases=(config.Section,), frozen=True, kw_only=True)
-    table = {"task": {"verifier_options": options}}
-    return config.convert(table, outer, f"verifier {name!r}").task.verifier_options  # type: ignore[attr-defined]

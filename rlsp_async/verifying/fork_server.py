@@ -3,10 +3,10 @@
     pool (service) --control socket--> nursery --fork--> checker, checker, ...
          \\________ one channel a checker: VerifyItem in, Verdict out ________/
 
-`python -m rlsp_async.verifying.nursery`. A fork costs milliseconds where a fresh interpreter with sympy costs a second.
-Nothing here is asynchronous or threaded. The nursery ends when its control socket closes, that is when the service
-closes it or dies; checkers die with the nursery (PR_SET_PDEATHSIG) or when their channel closes. Frames are a length
-(4 bytes, little-endian) and msgpack.
+Started as `python -m rlsp_async.verifying.fork_server`. A fork costs milliseconds, where a fresh interpreter with
+sympy costs a second. Nothing here is asynchronous or threaded. The fork server ends when its control socket closes,
+that is when the service closes it or dies. A checker dies with the fork server (PR_SET_PDEATHSIG) or when its channel
+closes. A frame is a length (4 bytes, little-endian) and a msgpack body.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import msgspec
 from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
 from rlsp_async.rewards.search import with_counts
-from rlsp_async.verifying.confine import confine, die_with_parent, holds
-from rlsp_async.verifying.verifier import Verifier, load_verifier
+from rlsp_async.verifying.base import Verifier, load_verifier
+from rlsp_async.verifying.sandbox import confine, die_with_parent, holds
 
 LENGTH = struct.Struct("<I")
 MAX_TEXT = 500
