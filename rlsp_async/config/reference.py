@@ -62,7 +62,7 @@ def render(without: frozenset[str] = frozenset()) -> str:
         ("verifying", "Options of the verifiers", "task.verifier_options"),
         ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
         ("temperatures", "Options of the temperature schedules", "stages.NAME.temperature.options"),
-        ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
+        ("replay/selection", "Options of the replay selections", "stages.NAME.selection_options"),
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder, without if folder == "algos" else frozenset())

@@ -15,7 +15,7 @@ import msgspec
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
-from rlsp_async.replay.imported import ImportedGroup
+from rlsp_async.replay.sources import ImportedGroup
 from rlsp_async.verifying.base import check_verifier
 from rlsp_async.verifying.pool import VerifierPool
 

@@ -39,7 +39,7 @@ def check_modules(cfg: RunConfig) -> None:
     """
     from rlsp_async.config import load_success_replay
     from rlsp_async.prompts.base import load_selector
-    from rlsp_async.replay.choices.base import load_choice
+    from rlsp_async.replay.selection.base import load_selection
     from rlsp_async.tasks.base import load_task
     from rlsp_async.temperatures.base import load_schedule
     from rlsp_async.verifying.base import check_verifier
@@ -49,7 +49,7 @@ def check_modules(cfg: RunConfig) -> None:
     for name, stage in cfg.stages.items():
         _load_algorithm(name, stage)
         try:
-            load_choice(stage, cfg.seed)
+            load_selection(stage, cfg.seed)
             load_success_replay(name, stage)
             if stage.source == "rollouts":
                 load_selector(stage.prompts, cfg.seed, task.size("train"))

@@ -14,10 +14,8 @@ from typing import Any
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import judged
-from rlsp_async.verifying.exact import plain_words
-from rlsp_async.verifying.extract import find_answer
-from rlsp_async.verifying.inner import load_inner, with_parts
+from rlsp_async.verifying.base import judged, load_inner, with_parts
+from rlsp_async.verifying.extract import find_answer, plain_words
 
 VERSION = "1"
 LANE = "fast"

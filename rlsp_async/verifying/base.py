@@ -146,3 +146,22 @@ def _scorer(module: Any, name: str, options: dict[str, Any]) -> Any:
     if options:
         raise ConfigError(f"task.verifier_options: verifier {name!r} takes no options")
     return module
+
+
+# --- verifiers around another one -------------------------------------------------------------------------------------
+
+
+def load_inner(name: str, options: dict[str, Any]) -> Verifier:
+    """The inner verifier. Raises ConfigError for one that does not run in the fast lane: the outer one does."""
+    inner = load_verifier(name, options)
+    if inner.lane != "fast":
+        raise ConfigError(
+            f"task.verifier_options.inner: {name!r} runs in the {inner.lane} lane, and only one of the "
+            "fast lane can stand inside another verifier"
+        )
+    return inner
+
+
+def with_parts(verdict: Verdict, **parts: float) -> Verdict:
+    """The verdict with more parts; one on the verifier (timeout, error) stays as it is."""
+    return msgspec.structs.replace(verdict, parts={**verdict.parts, **parts}) if verdict.is_true else verdict

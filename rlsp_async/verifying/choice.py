@@ -16,8 +16,7 @@ from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import judged, unparsable
-from rlsp_async.verifying.exact import plain_words
-from rlsp_async.verifying.extract import find_answer, strip_box
+from rlsp_async.verifying.extract import find_answer, plain_words, strip_box
 
 VERSION = "1"
 LANE = "fast"

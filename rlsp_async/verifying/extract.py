@@ -58,6 +58,11 @@ def strip_box(text: str) -> str:
     return inside.strip() if inside is not None else text
 
 
+def plain_words(text: str) -> str:
+    """Lower case, single blanks, without marks around."""
+    return " ".join(text.casefold().split()).strip("*_`'\"$ ").rstrip(".").rstrip()
+
+
 def _tagged(text: str) -> str | None:
     head, closed, _ = text.rpartition("</answer>")
     opened = head.rpartition("<answer>") if closed else ("", "", "")

@@ -15,8 +15,7 @@ import msgspec
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import unparsable
-from rlsp_async.verifying.inner import load_inner, with_parts
+from rlsp_async.verifying.base import load_inner, unparsable, with_parts
 
 VERSION = "1"
 LANE = "fast"

@@ -17,7 +17,7 @@ from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import judged, unparsable
-from rlsp_async.verifying.exact import plain_words
+from rlsp_async.verifying.extract import plain_words
 
 VERSION = "1"
 LANE = "fast"

@@ -14,8 +14,8 @@ from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.code.extract import find_code
+from rlsp_async.verifying.code.runner import pack, unpack
 from rlsp_async.verifying.code.unit_tests import read_tests
-from rlsp_async.verifying.codedata import pack, unpack
 from rlsp_async.verifying.pool import VerifierPool
 from tests.verifying import attacks
 

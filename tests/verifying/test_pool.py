@@ -15,7 +15,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
-from rlsp_async.verifying import checker, fork_server
+from rlsp_async.verifying import fork_server
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.pool import VerifierPool
 from tests.verifying import hostile
@@ -113,7 +113,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind() -> None:
 
 
 async def test_processes_are_replaced_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checker, "RECYCLE_AFTER", 3)
+    monkeypatch.setattr("rlsp_async.verifying.pool.RECYCLE_AFTER", 3)
     async with make() as pool:
         pids = [(await ask(pool, "pid", "pid"))[0].extracted for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]

@@ -22,8 +22,7 @@ import msgspec
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import Verifier, judged
-from rlsp_async.verifying.inner import load_inner, with_parts
+from rlsp_async.verifying.base import Verifier, judged, load_inner, with_parts
 from rlsp_async.verifying.judge.client import Chat, ChatError
 from rlsp_async.verifying.judge.rubric import Case, Reply, ask, named, reply
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from fractions import Fraction
 
 _SUPER = {
     chr(code): char
@@ -157,3 +158,163 @@ def _odd(match: re.Match[str]) -> str:
     if found[0] in _SUPER:
         return "^{" + "".join(_SUPER[char] for char in found) + "}"
     return "_{" + "".join(_SUB[char] for char in found) + "}"
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+MAX_NUMBER_CHARS = 200
+"""A longer text is no plain number."""
+
+_INT = r"\d{1,3}(?:,\d{3})+|\d+"
+_VALUE = re.compile(
+    rf"(?P<sign>[-+])?\s?(?:(?P<whole>{_INT})\s)?(?P<top>{_INT})\s?/\s?(?P<bottom>{_INT})"
+    rf"|(?P<sign2>[-+])?\s?(?P<int>{_INT})?(?:\.(?P<decimals>\d*))?"
+)
+_FRAC = re.compile(r"\\[dt]?frac\s?(?:\{\s?([-+]?\d+)\s?\}\s?\{\s?(\d+)\s?\}|(\d)(\d))")
+_DROP = re.compile(
+    r"(?<=,)\\!\s?|\\(?:[,;!: ]|left|right|displaystyle|quad)|[~]|\\?\$|[\u20ac\u00a3\u00a5]|US\$|\u00a0"
+)
+_MARK = re.compile(r"(?<![\w*])(\*{1,2}|_{1,2}|`)([^*_`]+)\1(?![\w*])")
+_NUMBER_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname)\s?\{([^{}]*)\}")
+_UNIT = re.compile(
+    r"\s?(?:\\?%|\^?\\circ|\u00b0|per\s?cent)?\s?"
+    r"(?:((?:(?:[A-Za-z][A-Za-z.'/-]+|an?(?=\s))\s?){1,5})(?:\^?\{?[23]\}?)?)?\s?"
+)
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_MATHS = frozenset(
+    {
+        "pi",
+        "sqrt",
+        "log",
+        "ln",
+        "sin",
+        "cos",
+        "tan",
+        "exp",
+        "or",
+        "and",
+        "to",
+        "mod",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "squared",
+        "cubed",
+        "i",
+        "e",
+        "x",
+        "half",
+        "halves",
+        "third",
+        "thirds",
+        "quarter",
+    }
+)
+
+
+def read_number(text: str) -> Fraction | None:
+    """The value of a plain number with an optional unit; None for anything else."""
+    if len(text) > MAX_NUMBER_CHARS:
+        return None
+    tidy = _FRAC.sub(
+        r" \1\3/\2\4", _NUMBER_TEXT.sub(r" \1 ", _MARK.sub(r"\2", _DROP.sub("", text))).replace("{,}", ",")
+    )
+    tidy = " ".join(tidy.split()).removeprefix("= ").rstrip(".")
+    match = _VALUE.match(tidy)
+    if match is None:
+        return None
+    value, scale = _number_value(match), _unit_scale(tidy[match.end() :])
+    return None if value is None or scale is None else value * scale
+
+
+def _number_value(match: re.Match[str]) -> Fraction | None:
+    part = match.groupdict()
+    sign = -1 if "-" in (part["sign"] or part["sign2"] or "") else 1
+    if part["bottom"]:
+        bottom = _whole_number(part["bottom"])
+        return sign * (_whole_number(part["whole"]) + Fraction(_whole_number(part["top"]), bottom)) if bottom else None
+    decimals = part["decimals"] or ""
+    if part["int"] is None and not decimals:
+        return None
+    return sign * (_whole_number(part["int"]) + Fraction(int(decimals or "0"), 10 ** len(decimals)))
+
+
+def _whole_number(digits: str | None) -> int:
+    return int((digits or "0").replace(",", ""))
+
+
+def _unit_scale(rest: str) -> int | None:
+    """What the words after a number multiply it with; None when they are no unit."""
+    unit = _UNIT.fullmatch(rest)
+    if unit is None:
+        return None
+    words = (unit[1] or "").casefold().split()
+    if _MATHS.intersection(words):
+        return None
+    return _SCALES.get(words[0], 1) if words else 1
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+_DRESS = re.compile(r"\\(?:text|mathrm)(?![a-z])|[{}$*`\"'\\]|\s+")
+_ARTICLE = re.compile(r"^(?:the|an?|on|at|in|is|are|option|choice|answer)\s+")
+_CHOICE = re.compile(r"(?:option|choice|answer)?\s?\(?([A-Za-z])\)?(?:\s?[).:,-]\s?.*|\s?)", re.IGNORECASE | re.DOTALL)
+_LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
+_BLANK = re.compile(r"(?<!\d) | (?!\d)")
+_WORDY = re.compile(r"[A-Za-z]{2}")
+COUNTS = {
+    word: number
+    for number, word in enumerate(
+        (
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        )
+    )
+}
+
+
+def same_words(gold: str, found: str) -> bool | None:
+    """Whether two texts say the same; None when the gold answer is no text."""
+    one, other = bare_words(gold), bare_words(found)
+    if one and _BLANK.sub("", one) == _BLANK.sub("", other):
+        return True
+    letter = _LETTER.fullmatch(one)
+    if letter is not None:
+        choice = _CHOICE.fullmatch(other)
+        return choice is not None and choice[1] == letter[1]
+    return False if _WORDY.search(one) and is_text(gold) else None
+
+
+def is_text(text: str) -> bool:
+    """Whether an answer is words, not an expression."""
+    without = re.sub(r"\\[a-zA-Z]+", " ", text)
+    return re.search(r"[A-Za-z]{4}|[A-Za-z] [A-Za-z]{2}|:", without) is not None
+
+
+def bare_words(text: str) -> str:
+    """Lower case, single blanks; no marks, no article in front, no full stop."""
+    words = " ".join(_DRESS.sub(" ", text).casefold().split())
+    words = re.sub(r"\b([ap])\.\s?m\.?", r"\1m", words).replace(" ,", ",")
+    return _ARTICLE.sub("", words).rstrip(".").strip()

@@ -19,13 +19,10 @@ from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import judged, unparsable
 from rlsp_async.verifying.extract import Place, find_answer, strip_box
-from rlsp_async.verifying.form import alike, alike_in_order, scalar_values
 from rlsp_async.verifying.math.computer_algebra import MAX_CHARS, equal, refusal
-from rlsp_async.verifying.math.normalize import flat, plain
+from rlsp_async.verifying.math.normalize import COUNTS, bare_words, flat, is_text, plain, read_number, same_words
 from rlsp_async.verifying.math.parse import Unreadable
-from rlsp_async.verifying.math.shapes import shape_of
-from rlsp_async.verifying.number import read_number
-from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
+from rlsp_async.verifying.math.shapes import alike, alike_in_order, scalar_values, shape_of
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
 _SAYINGS = frozenset({"yes", "no", "true", "false", "odd", "even", "dne", "none"})

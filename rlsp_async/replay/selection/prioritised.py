@@ -17,12 +17,12 @@ import math
 import random
 from typing import Literal
 
-from rlsp_async.replay.choices.base import ChoiceConfig, Chosen
-from rlsp_async.replay.heads import Head
-from rlsp_async.replay.select import lag
+from rlsp_async.replay.ledger import lag
+from rlsp_async.replay.records import GroupRecord
+from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig
 
 
-class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `prioritised`."""
 
     by: Literal["variance", "advantage"] = "advantage"
@@ -44,7 +44,7 @@ class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("explored must lie in 0..1")
 
 
-def signal(head: Head, by: str, explored: float = 0.0) -> float:
+def signal(head: GroupRecord, by: str, explored: float = 0.0) -> float:
     """0..1. Example: 2 of 8 correct -> .75 by variance, .8660 by advantage; 8 of 8 of different length -> explored."""
     if head.num_correct < 0 or not head.num_rollouts:
         return 1.0
@@ -55,7 +55,7 @@ def signal(head: Head, by: str, explored: float = 0.0) -> float:
     return variance if by == "variance" else math.sqrt(variance)
 
 
-def weight(cfg: Config, head: Head, step: int) -> float:
+def weight(cfg: Config, head: GroupRecord, step: int) -> float:
     """Above 0, at most 1."""
     return float(
         cfg.decay ** lag(head, step)
@@ -63,12 +63,12 @@ def weight(cfg: Config, head: Head, step: int) -> float:
     )
 
 
-def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """In the order in which they were drawn."""
     weights = {head.group_id: weight(cfg, head, step) for head in ready}
     mean = sum(weights[head.group_id] for head in sorted(ready, key=lambda head: head.group_id)) / len(ready)
     drawn = sorted(ready, key=lambda head: (_key(weights[head.group_id], seed, step, head.group_id), head.group_id))
-    return [Chosen(head, weights[head.group_id] / mean) for head in drawn[:num]]
+    return [SelectedGroup(head, weights[head.group_id] / mean) for head in drawn[:num]]
 
 
 def _key(weight: float, seed: int, step: int, group_id: int) -> float:

@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.replay.choices import prioritised, stratified
-from rlsp_async.replay.choices.base import (
-    ChoiceConfig,
-    Chosen,
-    in_the_way,
-    least_ready,
-    load_choice,
-    num_new,
-    surplus,
+from rlsp_async.replay.records import GroupRecord
+from rlsp_async.replay.selection import prioritised, stratified
+from rlsp_async.replay.selection.base import (
+    SelectedGroup,
+    SelectionConfig,
+    groups_above_keep,
+    groups_to_evict,
+    load_selection,
+    num_new_needed,
+    num_ready_needed,
 )
-from rlsp_async.replay.heads import Head
 
 NAMES = ("fifo", "freshest", "prioritised", "stratified")
 
 
-def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> Head:
-    return Head(
+def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> GroupRecord:
+    return GroupRecord(
         group_id=group_id,
         stage="rlsp",
         state="ready",
@@ -41,11 +41,13 @@ def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> Hea
     )
 
 
-def batch(name: str, ready: list[Head], step: int, num: int, seed: int = 0, **options: Any) -> list[Chosen] | None:
-    return load_choice(StageConfig(selection=name, selection_options=options), seed).batch(ready, step, num)
+def batch(
+    name: str, ready: list[GroupRecord], step: int, num: int, seed: int = 0, **options: Any
+) -> list[SelectedGroup] | None:
+    return load_selection(StageConfig(selection=name, selection_options=options), seed).batch(ready, step, num)
 
 
-def ids(chosen: list[Chosen] | None) -> list[int]:
+def ids(chosen: list[SelectedGroup] | None) -> list[int]:
     assert chosen is not None
     return [head.group_id for head, _ in chosen]
 
@@ -59,7 +61,7 @@ def test_fifo_and_freshest_by_hand():
 def test_signal_by_hand():
     assert [round(prioritised.signal(head(1, correct=n), "variance"), 4) for n in (0, 2, 4, 8)] == [0, 0.75, 1, 0]
     assert [round(prioritised.signal(head(1, correct=n), "advantage"), 4) for n in (0, 2, 4)] == [0, 0.866, 1]
-    assert prioritised.signal(Head(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
+    assert prioritised.signal(GroupRecord(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
 
 
 def test_exploration_is_a_signal_where_outcomes_are_all_the_same():
@@ -100,11 +102,11 @@ def test_stratified_reaches_the_wanted_share():
 def test_stratified_by_hand():
     ready = [head(1, correct=8), head(2, correct=0), head(3, correct=4), head(4, correct=2)]
     assert ids(batch("stratified", ready, 1, 3, correct=0.5)) == [3, 4, 1]  # .5; then .375 over .25 and .75; then .583
-    assert stratified.counts(Head(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
+    assert stratified.counts(GroupRecord(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
 
 
 @st.composite
-def heads(draw: st.DrawFn) -> list[Head]:
+def heads(draw: st.DrawFn) -> list[GroupRecord]:
     return [
         head(
             i,
@@ -118,9 +120,11 @@ def heads(draw: st.DrawFn) -> list[Head]:
 
 
 @given(heads(), st.sampled_from(NAMES), st.integers(1, 6), st.integers(0, 99), st.floats(0, 1), st.integers(0, 2**32))
-def test_every_choice_keeps_the_contract(ready: list[Head], name: str, num: int, seed: int, min_new: float, mix: int):
+def test_every_choice_keeps_the_contract(
+    ready: list[GroupRecord], name: str, num: int, seed: int, min_new: float, mix: int
+):
     chosen = batch(name, ready, 6, num, seed, min_new=min_new)
-    quota = num_new(ChoiceConfig(min_new=min_new), num)
+    quota = num_new_needed(SelectionConfig(min_new=min_new), num)
     enough = len(ready) >= num and sum(not h.uses for h in ready) >= quota
     assert (chosen is not None) == enough
     if chosen is None:
@@ -139,15 +143,15 @@ def test_rate_of_reuse_by_hand():
     assert ids(batch("fifo", ready, 1, 2, min_new=0.5)) == [3, 1]
     assert ids(batch("fifo", ready, 1, 2, min_new=1.0)) == [3, 4]
     assert batch("fifo", ready, 1, 3, min_new=1.0) is None
-    assert num_new(ChoiceConfig(min_new=0.5), 5) == 3
+    assert num_new_needed(SelectionConfig(min_new=0.5), 5) == 3
 
 
 def test_a_batch_waits_until_min_ready_are_there_or_all_that_is_left():
-    cfg = ChoiceConfig(min_ready=6)
-    assert [least_ready(cfg, 2, left) for left in (9, 3, 2, 1)] == [6, 6, 4, 2]
-    assert least_ready(ChoiceConfig(), 2, 9) == 2
+    cfg = SelectionConfig(min_ready=6)
+    assert [num_ready_needed(cfg, 2, left) for left in (9, 3, 2, 1)] == [6, 6, 4, 2]
+    assert num_ready_needed(SelectionConfig(), 2, 9) == 2
     ready = [head(number) for number in range(1, 6)]
-    waiting = load_choice(StageConfig(selection_options={"min_ready": 6}), 0)
+    waiting = load_selection(StageConfig(selection_options={"min_ready": 6}), 0)
     assert waiting.batch(ready, 1, 2, 9) is None
     assert ids(waiting.batch([*ready, head(6)], 1, 2, 9)) == [1, 2]
     assert ids(waiting.batch(ready, 1, 2, 2)) == [1, 2]
@@ -156,11 +160,11 @@ def test_a_batch_waits_until_min_ready_are_there_or_all_that_is_left():
 def test_removal_orders_by_hand():
     ready = [head(1, oldest=5, uses=1), head(2, oldest=3, uses=1), head(3, oldest=4, uses=3), head(4, oldest=0)]
     for order, first in (("oldest", 1), ("stalest", 2), ("most_used", 3)):
-        assert [h.group_id for h in surplus(ChoiceConfig(keep=2, remove=order), ready)] == [first]
-        cfg = ChoiceConfig(min_new=0.5, remove=order)
-        assert [h.group_id for h in in_the_way(cfg, ready, 4)] == [first]  # two new ones are wanted, one is there
-    assert surplus(ChoiceConfig(), ready) == []
-    assert in_the_way(ChoiceConfig(), ready, 4) == []
+        assert [h.group_id for h in groups_above_keep(SelectionConfig(keep=2, remove=order), ready)] == [first]
+        cfg = SelectionConfig(min_new=0.5, remove=order)
+        assert [h.group_id for h in groups_to_evict(cfg, ready, 4)] == [first]  # two new ones are wanted, one is there
+    assert groups_above_keep(SelectionConfig(), ready) == []
+    assert groups_to_evict(SelectionConfig(), ready, 4) == []
 
 
 def test_unknown_names_and_options_are_refused():
@@ -172,4 +176,4 @@ def test_unknown_names_and_options_are_refused():
         (StageConfig(selection="stratified", selection_options={"correct": -1.0}), "correct must lie"),
     ):
         with pytest.raises(ConfigError, match=words):
-            load_choice(stage, 0)
+            load_selection(stage, 0)

@@ -25,7 +25,7 @@ DEAD: frozenset[State] = frozenset({"trained", "evaluated", "dropped"})
 FAILURES: frozenset[Reason] = frozenset({"sampler_error", "verifier_error", "quarantined"})
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class GroupRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One group. Example: Head(group_id=7, stage="rlsp", state="ready", num_tokens=512, oldest=1003)."""
 
     group_id: int
@@ -145,7 +145,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 class Put(msgspec.Struct, frozen=True, kw_only=True):
     """The head of a group as it is now; body and verdicts when they have just come."""
 
-    head: Head
+    head: GroupRecord
     body: RolloutGroup | None = None
     verdicts: list[Verdict] | None = None
 
@@ -269,14 +269,14 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     num_wasted_tokens: int
 
 
-class Loaded(msgspec.Struct, kw_only=True):
+class JournalContent(msgspec.Struct, kw_only=True):
     """What a journal gives back after a restart."""
 
     incarnation: int
     """Of this start of the hub: 1, 2, ..."""
     created: float = 0.0
     """Wall time (seconds since 1970) at which the run began."""
-    heads: list[Head] = []
+    heads: list[GroupRecord] = []
     """Live groups."""
     bodies: dict[int, RolloutGroup] = {}
     verdicts: dict[int, list[Verdict]] = {}

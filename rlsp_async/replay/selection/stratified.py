@@ -8,11 +8,11 @@ Demonstrations count as correct. It is a composition of outcomes: what explorati
 
 from __future__ import annotations
 
-from rlsp_async.replay.choices.base import ChoiceConfig, Chosen, in_turn
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import GroupRecord
+from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, queue_order
 
 
-class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `stratified`."""
 
     correct: float = 0.5
@@ -24,24 +24,27 @@ class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("correct must lie in 0..1")
 
 
-def counts(head: Head) -> tuple[int, int]:
+def counts(head: GroupRecord) -> tuple[int, int]:
     """(correct, all) rollouts of a group."""
     return (head.num_rollouts, head.num_rollouts) if head.num_correct < 0 else (head.num_correct, head.num_rollouts)
 
 
-def choose(cfg: Config, ready: list[Head], step: int, num: int, seed: int) -> list[Chosen]:
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """In the order in which they were taken."""
-    strata: dict[tuple[int, int], list[Head]] = {}
-    for head in sorted(ready, key=in_turn, reverse=True):
+    strata: dict[tuple[int, int], list[GroupRecord]] = {}
+    for head in sorted(ready, key=queue_order, reverse=True):
         strata.setdefault(counts(head), []).append(head)  # the next in turn stands last
-    chosen: list[Chosen] = []
+    chosen: list[SelectedGroup] = []
     right = total = 0
     for _ in range(num):
         best = min(
             strata,
-            key=lambda key: (abs((right + key[0]) / max(1, total + key[1]) - cfg.correct), in_turn(strata[key][-1])),
+            key=lambda key: (
+                abs((right + key[0]) / max(1, total + key[1]) - cfg.correct),
+                queue_order(strata[key][-1]),
+            ),
         )
-        chosen.append(Chosen(strata[best].pop()))
+        chosen.append(SelectedGroup(strata[best].pop()))
         right, total = right + best[0], total + best[1]
         if not strata[best]:
             del strata[best]

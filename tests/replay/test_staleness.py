@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rlsp_async.replay.heads import Head
-from rlsp_async.replay.select import fresh, is_stale, lag, num_to_admit, returns
+from rlsp_async.replay.ledger import fresh, is_stale, lag, num_to_admit, returns
+from rlsp_async.replay.records import GroupRecord
 
 
-def head(group_id: int, oldest: int, order: int = 0, **fields) -> Head:
-    return Head(group_id=group_id, stage="rlsp", state="ready", oldest=oldest, newest=9, order=order, **fields)
+def head(group_id: int, oldest: int, order: int = 0, **fields) -> GroupRecord:
+    return GroupRecord(group_id=group_id, stage="rlsp", state="ready", oldest=oldest, newest=9, order=order, **fields)
 
 
 def test_lag_is_that_of_the_oldest_token():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlsp_async.messages import Ping, Status
-from rlsp_async.replay.hungry import SLACK, Hungry
+from rlsp_async.replay.workers import SLACK, LeastLoaded
 from tests.replay.line import Bench, config, hello, new_hub
 
 
@@ -20,8 +20,8 @@ class One:
     joined: int = 0
 
 
-def placed(*workers: One) -> Hungry[One]:
-    hungry: Hungry[One] = Hungry()
+def placed(*workers: One) -> LeastLoaded[One]:
+    hungry: LeastLoaded[One] = LeastLoaded()
     for worker in workers:
         hungry.place(worker)
     return hungry
