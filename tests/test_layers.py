@@ -102,7 +102,6 @@ ROWS = {
     "rlsp_async.offline": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.grade": Row(6, TORCH),
     "rlsp_async.runner": Row(6),
-    "rlsp_async.keys": Row(6, TORCH),
     "rlsp_async.cli": Row(6),
     "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py
 }

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rlsp_async.audit.show import audit, show_audit
+from rlsp_async.audit.checks import audit
+from rlsp_async.cli.audit import show_audit
 from rlsp_async.columns import pack_ints
 from rlsp_async.config import EvaluationConfig, LearnerConfig, StageConfig
 from rlsp_async.errors import DataError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.audit.show import audit
+from rlsp_async.audit.checks import audit
 from rlsp_async.config import EvaluationConfig, PromptsConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.replay.choices.base import ChoiceConfig, carried
 from rlsp_async.replay.heads import Head, Manifest

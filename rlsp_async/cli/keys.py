@@ -9,17 +9,15 @@ rlsp keys revoke DIR NAME                          a running hub notices within 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TextIO
 
-from rlsp_async.config import RunConfig
+from rlsp_async.cli.arguments import Commands
 from rlsp_async.errors import ConfigError
 
 EVERY_ROLE = "sampler,verifier,learner,observer"
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """The arguments of `rlsp keys`."""
     parser = commands.add_parser("keys", help="make, list, revoke the keys of a line over several machines")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -33,87 +31,66 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     revoking = actions.add_parser("revoke", help="take a key off the list; a running hub notices within a second")
     revoking.add_argument("directory", metavar="DIR")
     revoking.add_argument("name", metavar="NAME", help="as `rlsp keys list` shows it")
+    parser.set_defaults(function=keys_command)
 
 
-def keys(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
-    """Does it and returns 0. Raises UserError."""
-    out, directory = out or sys.stdout, Path(arguments.directory).expanduser()
+def keys_command(arguments: argparse.Namespace) -> int:
+    """Carries out one action of `rlsp keys` and returns 0. Raises UserError."""
+    directory = Path(arguments.directory).expanduser()
     match arguments.action:
         case "new" if arguments.worker or arguments.role:
-            _new_worker(directory, arguments, out)
+            _new_worker(directory, arguments)
         case "new":
-            _new_ring(directory, arguments.roles or EVERY_ROLE, out)
+            _new_ring(directory, arguments.roles or EVERY_ROLE)
         case "list":
-            _list(directory, out)
+            _list(directory)
         case "revoke":
-            from rlsp_async.wire.keyring import revoke  # loads zmq, which `rlsp --help` does without
-
-            entry = revoke(directory, arguments.name)
-            print(
-                f"{entry.name} ({entry.role}) is off the list of {directory}; a hub that reads this directory "
-                "refuses it within a second",
-                file=out,
-            )
+            _revoke(directory, arguments.name)
     return 0
 
 
-def about_keys(cfg: RunConfig) -> list[str]:
-    """Warnings of `rlsp check`. Raises UserError for a hub that other machines reach without keys, and for keys that
-    are here and unfit."""
-    where = cfg.replay.keys
-    if where and not Path(where).expanduser().is_dir():
-        return [f"replay.keys: {where}: not on this machine, and `rlsp run` refuses to start; `rlsp keys new {where}`"]
-    require_keys(cfg)
-    return []
-
-
-def require_keys(cfg: RunConfig) -> None:
-    """Raises UserError unless the hub, and every service that `rlsp run` starts here, has the keys that it needs."""
-    from rlsp_async.wire.keyring import hub_keys, worker_keys
-    from rlsp_async.wire.keys import require_private
-
-    where = cfg.replay.keys
-    require_private(cfg.replay.address, has_keys=bool(where))
-    hub_keys(where)
-    here = {"observer": 1, "learner": 1, "sampler": cfg.sampler.count, "verifier": cfg.verifier.count}
-    for role, count in here.items():
-        for index in range(count):
-            worker_keys(where, role, f"{role}-{index}")
-
-
-def _new_ring(directory: Path, roles: str, out: TextIO) -> None:
+def _new_ring(directory: Path, roles: str) -> None:
     from rlsp_async.wire.keyring import new_ring
 
     entries = new_ring(directory, [role.strip() for role in roles.split(",") if role.strip()])
     print(
         f"made {directory}: keys for the hub and for {', '.join(entry.name for entry in entries)}\n\n"
         f"on the hub's machine    hub.secret allowed.json; run it with replay.keys={directory}",
-        file=out,
     )
     for entry in entries:
-        print(_copy_line(f"for every {entry.role}", entry.name), file=out)
-    print("\nA secret travels by scp or the like, keeps its mode 600, and goes to nobody else.", file=out)
+        print(_copy_line(f"for every {entry.role}", entry.name))
+    print("\nA secret travels by scp or the like, keeps its mode 600, and goes to nobody else.")
 
 
-def _new_worker(directory: Path, arguments: argparse.Namespace, out: TextIO) -> None:
+def _new_worker(directory: Path, arguments: argparse.Namespace) -> None:
     from rlsp_async.wire.keyring import new_worker
 
     if not (arguments.worker and arguments.role) or arguments.roles:
         raise ConfigError("one worker's key needs both --worker NAME and --role ROLE, and no --roles")
     entry = new_worker(directory, arguments.worker, arguments.role)
-    print(f"made a key for the {entry.role} {entry.name}\n\n" + _copy_line(f"for {entry.name}", entry.name), file=out)
+    print(f"made a key for the {entry.role} {entry.name}\n\n" + _copy_line(f"for {entry.name}", entry.name))
+
+
+def _revoke(directory: Path, name: str) -> None:
+    from rlsp_async.wire.keyring import revoke
+
+    entry = revoke(directory, name)
+    print(
+        f"{entry.name} ({entry.role}) is off the list of {directory}; a hub that reads this directory "
+        "refuses it within a second"
+    )
 
 
 def _copy_line(whom: str, name: str) -> str:
     return f"{whom:<24}hub.public {name}.secret; into a directory of their own, named by replay.keys"
 
 
-def _list(directory: Path, out: TextIO) -> None:
+def _list(directory: Path) -> None:
     from rlsp_async.wire.keyring import read_allowed
 
     listed = read_allowed(directory)
-    print(f"{'name':<24}{'role':<10}{'speaks for':<22}public key", file=out)
+    print(f"{'name':<24}{'role':<10}{'speaks for':<22}public key")
     for key, entry in sorted(listed.keys.items(), key=lambda item: item[1].name):
         whom = "this worker alone" if entry.worker else f"every {entry.role}"
-        print(f"{entry.name:<24}{entry.role:<10}{whom:<22}{key}", file=out)
-    print(f"{len(listed.keys)} keys are let in", file=out)
+        print(f"{entry.name:<24}{entry.role:<10}{whom:<22}{key}")
+    print(f"{len(listed.keys)} keys are let in")
