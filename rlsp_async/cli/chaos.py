@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import tempfile
 from pathlib import Path
@@ -101,6 +100,8 @@ def _run(
     cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], place: Path
 ) -> ChaosResult:
     """Runs in `place` and judges the run."""
+    import asyncio  # 20 ms that `rlsp --help` does not need
+
     from rlsp_async.chaos.harness import Harness, run_command
     from rlsp_async.chaos.verdict import judge_run
 
