@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 
 from rlsp_async.audit.history import Finding, History, Violations
-from rlsp_async.replay.heads import Manifest
+from rlsp_async.replay.records import Manifest
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
 _OF_STATE = {

@@ -14,11 +14,11 @@ import msgspec
 from rlsp_async.audit.history import Finding, History, Violations
 from rlsp_async.config import load_success_replay
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.sql import body_digest
 from rlsp_async.replay.success.memory import Key
-from rlsp_async.replay.tables import body_digest
 
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
 _judged = msgspec.msgpack.Decoder(Judged).decode
 _group = msgspec.msgpack.Decoder(RolloutGroup).decode
@@ -44,7 +44,7 @@ def check_spawned(history: History) -> Finding:
     return found.finding(f"{len(children):,} children", applies=bool(children))
 
 
-def _heads(history: History) -> list[Head]:
+def _heads(history: History) -> list[GroupRecord]:
     heads = []
     for (blob,) in history.rows("SELECT head FROM groups"):
         try:
@@ -54,7 +54,7 @@ def _heads(history: History) -> list[Head]:
     return heads
 
 
-def _wrong(child: Head, heads: dict[int, Head]) -> str:
+def _wrong(child: GroupRecord, heads: dict[int, GroupRecord]) -> str:
     """What is wrong with a child's parent; empty when nothing is."""
     group, _, place = child.parent.partition("/")
     parent = heads.get(int(group)) if group.isdecimal() and place.isdecimal() else None
@@ -204,7 +204,7 @@ class SuccessChecks:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _head(self, group_id: int) -> Head | None:
+    def _head(self, group_id: int) -> GroupRecord | None:
         rows = self._history.rows("SELECT head FROM groups WHERE group_id = ?", group_id)
         try:
             return _head(rows[0][0]) if rows else None

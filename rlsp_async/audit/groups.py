@@ -6,7 +6,7 @@ from __future__ import annotations
 from rlsp_async.audit.history import Finding, GroupRow, History, Violations, decoded
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.replay.tables import body_digest
+from rlsp_async.replay.sql import body_digest
 
 TRUE = ("correct", "wrong", "unparsable")
 DEAD = ("trained", "evaluated", "dropped")

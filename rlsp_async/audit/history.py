@@ -17,10 +17,10 @@ import msgspec
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, StepReport, Verdict
-from rlsp_async.replay.heads import Head, Manifest
-from rlsp_async.replay.tables import SCHEMA_VERSION
+from rlsp_async.replay.records import GroupRecord, Manifest
+from rlsp_async.replay.sql import SCHEMA_VERSION
 
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode
 _verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
 _report = msgspec.msgpack.Decoder(StepReport).decode
@@ -169,8 +169,8 @@ def _report_of(blob: bytes) -> StepReport | None:
         return None
 
 
-def decoded(row: GroupRow) -> tuple[Head | None, RolloutGroup | None, list[Verdict] | None, str]:
-    """Head, body and verdicts of a row, and an error text when one of them cannot be decoded (empty: all can)."""
+def decoded(row: GroupRow) -> tuple[GroupRecord | None, RolloutGroup | None, list[Verdict] | None, str]:
+    """Record, body and verdicts of a row, and an error text when one cannot be decoded (empty: all can)."""
     try:
         return (
             _head(row.head),

@@ -16,6 +16,7 @@ import msgspec
 from rlsp_async.cli.arguments import Commands, add_config_command
 from rlsp_async.config import RunConfig, StageConfig, load
 from rlsp_async.config.flatten import settings, toml_text
+from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate, inputs
 from rlsp_async.preflight.settings import (
     describe_condition,
@@ -48,11 +49,11 @@ def check_command(arguments: argparse.Namespace) -> int:
 
 def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     """Prints everything; returns 0. Raises UserError for settings that cannot work and data that cannot be read."""
-    from rlsp_async.verifying.verifier import check_verifier
+    from rlsp_async.verifying.base import check_verifier
 
     out = out or sys.stdout
     cfg = load(path, overrides)
-    shape = estimate.model_shape(cfg)
+    shape = planned_model(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
     check_verifier(cfg)
@@ -82,7 +83,7 @@ def _count(warnings: list[str]) -> str:
 # --- what follows from the settings --------------------------------------------------------------------------------
 
 
-def machine_facts(cfg: RunConfig, shape: estimate.Shape | None) -> list[Fact]:
+def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
     """Processes, memory and disk. Imports the algorithms' modules, to know which models they keep."""
     processes = estimate.num_processes(cfg)
     listed = ", ".join(f"{count} {role}" for role, count in processes.items() if count)
@@ -162,7 +163,7 @@ def _versions(num: int) -> str:
     return f"{num} version" if num == 1 else f"{num} versions"
 
 
-def _data_facts(cfg: RunConfig, shape: estimate.Shape | None) -> list[Fact]:
+def _data_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
     """Reads prompts and demonstrations, and the algorithms' options. Raises DataError, ConfigError."""
     from rlsp_async.tasks.overlap import summary
 

@@ -47,12 +47,15 @@ def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[st
     return table
 
 
-def convert(table: dict[str, Any], kind: type[T], where: str) -> T:
-    """A table as `kind`. Raises ConfigError that names the key and, for an unknown one, the nearest known name."""
+def convert(table: dict[str, Any], kind: type[T], where: str, path: str = "") -> T:
+    """A table as `kind`. Raises ConfigError that names the key and, for an unknown one, the nearest known name.
+
+    `where` begins the error: the file or plugin. `path` is the table's own place in the settings, e.g. "task.options".
+    """
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{where}: {_explain(str(e), kind, table)}") from None
+        raise ConfigError(f"{where}: {_explain(str(e), kind, table, path)}") from None
 
 
 def load_success_replay(name: str, stage: StageConfig) -> SuccessReplayConfig:
@@ -124,18 +127,19 @@ def _value(text: str) -> Any:
         return text
 
 
-def _explain(message: str, kind: type[Any], table: dict[str, Any]) -> str:
-    """msgspec's sentence, with the path spelt as in TOML and the nearest known name for an unknown key."""
+def _explain(message: str, kind: type[Any], table: dict[str, Any], prefix: str = "") -> str:
+    """msgspec's sentence, with the path spelt as in TOML (below `prefix`) and the nearest name for an unknown key."""
     what, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".").replace("[...]", "." + _guilty(table))
+    whole = ".".join(filter(None, (prefix, path)))
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if not unknown:
-        return f"{path}: {what}" if path else what
+        return f"{whole}: {what}" if whole else what
     section = _descend(kind, path)
     known = [field.encode_name for field in msgspec.structs.fields(section)] if section else []
     near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    full = f"{path}.{unknown[1]}" if path else unknown[1]
+    full = f"{whole}.{unknown[1]}" if whole else unknown[1]
     return f"unknown key {full!r}; {hint}"
 
 

@@ -30,17 +30,17 @@ def check_modules(cfg: RunConfig) -> None:
     Imports the algorithms' modules, and torch with them; no model is loaded. Raises ConfigError that names the setting.
     """
     from rlsp_async.prompts.base import load_selector
-    from rlsp_async.replay.choices.base import load_choice
+    from rlsp_async.replay.selection.base import load_selection
     from rlsp_async.tasks.base import load_task
     from rlsp_async.temperatures.base import load_schedule
-    from rlsp_async.verifying.verifier import check_verifier
+    from rlsp_async.verifying.base import check_verifier
 
     task = load_task(cfg.task, cfg.seed)
     check_verifier(cfg)
     for name, stage in cfg.stages.items():
         _load_algorithm(name, stage)
         try:
-            load_choice(stage, cfg.seed)
+            load_selection(stage, cfg.seed)
             load_success_replay(name, stage)
             if stage.source == "rollouts":
                 load_selector(stage.prompts, cfg.seed, task.size("train"))
@@ -69,13 +69,13 @@ def _load_algorithm(name: str, stage: StageConfig) -> tuple[Algorithm, Algorithm
     try:
         return load_algorithm(stage.algorithm)
     except ConfigError as e:
-        raise ConfigError(f"stages.{name}.algorithm: {e}") from None
+        raise ConfigError(f"stages.{name}: {e}") from None
 
 
 def _check_spawn(cfg: RunConfig, stage: StageConfig, task: Task) -> None:
     """A stage that spawns verifications needs a task that asks for them and the verifier that reads their answers."""
     from rlsp_async.replay.spawn import load_spawner
-    from rlsp_async.verifying.verifier import verifier_name
+    from rlsp_async.verifying.base import verifier_name
 
     verifies = getattr(task, "verified_by", "")
     if load_spawner(stage, task, cfg.seed) and verifier_name(cfg) != verifies:
@@ -102,8 +102,8 @@ def require_keys(cfg: RunConfig) -> None:
 
     A hub that listens to other machines needs keys in any case.
     """
+    from rlsp_async.wire.auth import require_private
     from rlsp_async.wire.keyring import hub_keys, worker_keys
-    from rlsp_async.wire.keys import require_private
 
     where = cfg.replay.keys
     require_private(cfg.replay.address, has_keys=bool(where))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from rlsp_async.config import RewardConfig, RunConfig, StageConfig, TemperatureConfig, load_success_replay
 from rlsp_async.errors import ConfigError
+from rlsp_async.model import ModelInfo
 from rlsp_async.preflight import estimate
 from rlsp_async.report.text import bytes_text
 from rlsp_async.rewards.dominance import SHAPES, Dominance, dominance, resolved_scale, shortest
@@ -22,7 +23,7 @@ MAX_UNCORRECTED_UPDATES = 8
 # --- refused -------------------------------------------------------------------------------------------------------
 
 
-def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
+def refuse(cfg: RunConfig, shape: ModelInfo | None) -> None:
     """Raises ConfigError for settings with which the run would stop, hang or never train.
 
     Args:

@@ -27,7 +27,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     Raises UserError, and leaves nothing behind.
     """
     from rlsp_async.model import prepare_model
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
 
     inputs.check_modules(cfg)
     inputs.check_data(cfg)
@@ -39,7 +39,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
             (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
             if overlap := inputs.find_overlap(cfg):
                 (made / "data.json").write_bytes(msgspec.json.format(msgspec.json.encode(overlap)))
-            clean(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
+            remove_published(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
     except OSError as e:
         raise MachineError(f"{directory}: cannot be written: {e.strerror or e}") from None
 

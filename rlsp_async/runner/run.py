@@ -30,6 +30,7 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.messages import Status
+from rlsp_async.model import ModelInfo
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import require_keys
 from rlsp_async.preflight.settings import refuse
@@ -112,7 +113,7 @@ def _absolute(path: str) -> str:
 
 def check_machine(cfg: RunConfig) -> None:
     """Raises UserError for settings that cannot work, a missing model, unfit keys, a port in use, a full disk."""
-    shape = estimate.model_shape(cfg)
+    shape = planned_model(cfg)
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
         raise DataError(
             f"model.path: {cfg.model.path}: no such model directory; give a local Hugging Face directory "
@@ -130,7 +131,7 @@ def check_port(address: str, keys: str = "") -> None:
 
     Raises ConfigError when it is malformed, MachineError when it is in use or, without keys, open to other machines.
     """
-    from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does not need
+    from rlsp_async.wire.auth import require_private  # loads zmq, which `rlsp --help` does not need
 
     url = urlsplit(address)
     try:
@@ -152,7 +153,7 @@ def check_port(address: str, keys: str = "") -> None:
             ) from None
 
 
-def check_disk(cfg: RunConfig, shape: estimate.Shape) -> None:
+def check_disk(cfg: RunConfig, shape: ModelInfo) -> None:
     """Raises MachineError when RUN would not fit, or cannot be written at all."""
     runs = Path(cfg.runs_dir)
     try:
@@ -286,7 +287,7 @@ def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> int:
 
     Raises MachineError when the disk has no room for the report of a finished run.
     """
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
 
     try:
         if status is not None:
@@ -298,7 +299,7 @@ def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> int:
         if end.code != e.exit_code:  # otherwise the run ended for the same reason, which is printed below
             print(f"rlsp: {e}", file=sys.stderr)
     if end.code == 0:
-        clean(cfg)
+        remove_published(cfg)
         return show_result(cfg.directory)
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)

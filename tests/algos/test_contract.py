@@ -8,7 +8,7 @@ import torch
 from rlsp_async import config
 from rlsp_async.algos import base, grpo, ppo
 
-MODULES = {name: base._module(name) for name in base.names()}
+MODULES = {name: base.ALGORITHMS.find(name) for name in base.names()}
 PRESETS = [(name, preset) for name, module in MODULES.items() for preset in ("", *module.PRESETS)]
 FACTOR = {name: getattr(module, "ON_POLICY", 1.0) for name, module in MODULES.items()}
 """Of the on-policy gradient over REINFORCE's; None: it is no policy gradient."""

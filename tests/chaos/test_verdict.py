@@ -9,7 +9,7 @@ import orjson
 from rlsp_async.chaos.faults import Fault, InjectedFault
 from rlsp_async.chaos.verdict import find_lost, measure_recovery, quantile, summarise
 from rlsp_async.config import RunConfig, StageConfig
-from rlsp_async.replay.tables import SCHEMA_VERSION
+from rlsp_async.replay.sql import SCHEMA_VERSION
 
 
 def make_run(path: Path) -> Path:

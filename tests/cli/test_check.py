@@ -50,7 +50,7 @@ def test_a_reward_that_prefers_wrong_answers_is_warned_of() -> None:
 
 
 def test_options_of_an_algorithm_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"stages.rlsp.algorithm: .*rlsp_cpuu"):
+    with pytest.raises(ConfigError, match=r"stages.rlsp: .*rlsp_cpuu"):
         check(str(CONFIGS / "ops_cpu.toml"), ["stages.rlsp.algorithm.preset=rlsp_cpuu"], io.StringIO())
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from rlsp_async.config import RunConfig, convert
+from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import extra_models
 
@@ -30,11 +31,11 @@ def test_a_models_shape_comes_from_its_config_alone(tmp_path: Path) -> None:
         "tie_word_embeddings": True,
     }
     (tmp_path / "config.json").write_text(json.dumps(qwen))
-    shape = estimate.model_shape(settings(model={"path": str(tmp_path)}))
+    shape = planned_model(settings(model={"path": str(tmp_path)}))
     assert shape is not None
     assert shape.num_parameters == pytest.approx(1.5436e9, rel=1e-3)
     assert (shape.head_dim, shape.context) == (128, 32768)
-    assert estimate.model_shape(settings(model={"path": str(tmp_path / "no")})) is None
+    assert planned_model(settings(model={"path": str(tmp_path / "no")})) is None
 
 
 def test_estimates_by_hand() -> None:
@@ -49,7 +50,7 @@ def test_estimates_by_hand() -> None:
 
 def test_models_besides_the_policy_are_counted() -> None:
     """Of a model of a thousand million parameters, on top of what `rlsp check` says of one that is alone."""
-    shape = estimate.Shape(
+    shape = ModelInfo(
         vocabulary=1, hidden=1, layers=0, heads=1, kv_heads=1, head_dim=1, intermediate=1, context=1, tied=True
     )
     shape = msgspec.structs.replace(shape, vocabulary=10**9 - 1)

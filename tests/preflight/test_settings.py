@@ -8,7 +8,8 @@ import pytest
 
 from rlsp_async.config import PromptsConfig, RunConfig, SamplingConfig, StageConfig, TemperatureConfig, convert
 from rlsp_async.errors import ConfigError
-from rlsp_async.preflight.estimate import admitted_lag, model_shape, slots_lag
+from rlsp_async.model import planned_model
+from rlsp_async.preflight.estimate import admitted_lag, slots_lag
 from rlsp_async.preflight.settings import policy_warnings, refuse, run_warnings, stage_warnings
 
 
@@ -110,13 +111,13 @@ def settings(**sections: Any) -> RunConfig:
 def test_impossible_settings_are_refused(sections: dict[str, Any], message: str) -> None:
     cfg = settings(**sections)
     with pytest.raises(ConfigError) as caught:
-        refuse(cfg, model_shape(cfg))
+        refuse(cfg, planned_model(cfg))
     assert message in str(caught.value)
 
 
 def test_possible_settings_pass() -> None:
     cfg = settings()
-    refuse(cfg, model_shape(cfg))
+    refuse(cfg, planned_model(cfg))
     assert run_warnings(cfg) == []
     assert stage_warnings(cfg, "rl", cfg.stages["rl"]) == []
 
