@@ -16,12 +16,14 @@ from rlsp_async.config import load_success_replay
 from rlsp_async.messages import RolloutGroup
 from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Success
 from rlsp_async.replay.sql import body_digest
-from rlsp_async.replay.success.memory import Key
 
 _head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
 _judged = msgspec.msgpack.Decoder(Judged).decode
 _group = msgspec.msgpack.Decoder(RolloutGroup).decode
+
+Key = tuple[int, int]
+"""(group, index) of a rollout."""
 
 
 # --- spawned groups --------------------------------------------------------------------------------------------------

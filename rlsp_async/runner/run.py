@@ -30,7 +30,7 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.messages import Status
-from rlsp_async.model import ModelInfo
+from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import require_keys
 from rlsp_async.preflight.settings import refuse
