@@ -43,7 +43,7 @@ def test_a_dotted_name_is_a_module():
         (config.AlgorithmChoice(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
         (config.AlgorithmChoice(name="sft", preset="any"), "there is none"),
         (config.AlgorithmChoice(name="grpo", options={"clip_hi": 0.3}), "did you mean 'clip_high'"),
-        (config.AlgorithmChoice(name="rlsp_async.algos.ops"), "is no algorithm"),
+        (config.AlgorithmChoice(name="rlsp_async.algos.maths"), "is no algorithm"),
     ],
 )
 def test_what_is_unknown_is_refused_with_the_nearest_name(section, said):
@@ -72,3 +72,9 @@ def test_every_preset_is_valid(name):
         asked = dict.fromkeys(getattr(module, "ASKED", {}).get(preset, ()), 0.01)
         _, cfg = base.load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options=asked))
         assert module.needs(cfg) <= module.NEEDS
+
+
+def test_algorithms_of_users_may_call_the_maths_ops():
+    from rlsp_async.algos import maths, ops
+
+    assert ops is maths
