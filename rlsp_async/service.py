@@ -12,30 +12,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import msgspec
 import structlog
 
 from rlsp_async import config
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 from rlsp_async.logs import open_log
-from rlsp_async.wire.bounds import MAX_TOKENS
-from rlsp_async.wire.codec import MEGABYTE
+from rlsp_async.processes import kill_with_parent
+from rlsp_async.wire.address import read_hub_file
+from rlsp_async.wire.codec import MAX_TOKENS, MEGABYTE
 from rlsp_async.wire.jobs import Handler
 from rlsp_async.wire.keyring import worker_keys
 from rlsp_async.wire.link import LinkSettings, WorkerLink
 from rlsp_async.wire.loading import OnWeights
 from rlsp_async.wire.sockets import Limits
-from rlsp_async.wire.thread import in_thread
 
 __all__ = ["Main", "Service", "hub_address", "in_thread", "limits_of", "serve", "service_path", "wait_for_hub"]
 
@@ -131,13 +130,12 @@ def serve(role: str, main: Main) -> NoReturn:
 
 
 def follow_supervisor() -> None:
-    """When RLSP_SUPERVISOR_PID is set: the kernel kills this process as soon as its parent dies (Linux)."""
+    """Has the kernel kill this process when its supervisor dies (Linux), if RLSP_SUPERVISOR_PID names one.
+
+    Raises SystemExit(0) when that supervisor is gone already.
+    """
     supervisor = os.environ.get(SUPERVISOR)
-    if supervisor is None or not sys.platform.startswith("linux"):
-        return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != int(supervisor):  # it died before the line above
+    if supervisor is not None and not kill_with_parent(int(supervisor)):
         raise SystemExit(0)
 
 
@@ -166,14 +164,6 @@ def service_path(role: str) -> Path:
     raise MachineError(f"no script for service {role!r} in {checkout.parent} or {wheel.parent}: reinstall rlsp_async")
 
 
-class HubFile(msgspec.Struct, frozen=True, kw_only=True):
-    """RUN/hub.json, written by the hub."""
-
-    address: str
-    pid: int = 0
-    incarnation: int = 0
-
-
 def hub_address(cfg: config.RunConfig) -> str | None:
     """Where a worker finds the hub: RLSP_HUB_ADDRESS, else replay.address, or RUN/hub.json when its port is 0; None
     while that is not there yet."""
@@ -181,13 +171,8 @@ def hub_address(cfg: config.RunConfig) -> str | None:
         return address
     if not cfg.replay.address.endswith(":0"):
         return cfg.replay.address
-    path = cfg.directory / "hub.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=HubFile).address
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError as e:
-        raise MachineError(f"{path} cannot be read ({e}): delete it and start the hub again") from None
+    found = read_hub_file(cfg.directory / "hub.json")
+    return found.address if found else None
 
 
 async def wait_for_hub(cfg: config.RunConfig, bound_s: float = HUB_S) -> str:
@@ -297,3 +282,20 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
 def _worst(errors: tuple[BaseException, ...]) -> BaseException:
     """Of errors that came together the one that says most: a bug before a divergence before the user's error."""
     return min(errors, key=lambda error: (isinstance(error, UserError), isinstance(error, DivergedError)))
+
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+def in_thread(function: Callable[[A], R], name: str = "work") -> Callable[[A], Awaitable[R]]:
+    """`function` as a handler that can be awaited; its calls run one after the other on one thread called NAME_0.
+
+    A cancelled call that already runs is not interrupted: its result is dropped and the next call waits for it.
+    """
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def call(argument: A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, argument)
+
+    return call

@@ -12,12 +12,7 @@ Shapes: B rollouts of a batch, N their response tokens end to end, R response to
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
-import pkgutil
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
 import msgspec
@@ -28,7 +23,15 @@ from rlsp_async.algos import maths
 from rlsp_async.algos.corrections import CorrectionsConfig
 from rlsp_async.algos.stats import Stats as Stats
 from rlsp_async.errors import ConfigError
+from rlsp_async.plugins import PluginFamily, nearest_name
 
+ALGORITHMS = PluginFamily(
+    noun="algorithm",
+    package="rlsp_async.algos",
+    setting="algorithm.name",
+    options="algorithm.options",
+    needs=("Config", "PRESETS", "NEEDS", "needs", "advantages", "token_loss"),
+)
 _CARRIED = {"behaviour": "the policy that sampled", "step": "the policy at the beginning of the step"}
 Carried = Literal["nothing", "step", "behaviour"]
 """The policy to which a loss multiplies by a ratio itself: none, the one at the beginning of the step, or the one that
@@ -297,9 +300,8 @@ class Algorithm(Protocol):
 
 
 def names() -> list[str]:
-    """Names of the algorithms that ship: every module of this package with a `token_loss`, in alphabetical order."""
-    found = (m.name for m in pkgutil.iter_modules(importlib.import_module("rlsp_async.algos").__path__))
-    return sorted(n for n in found if hasattr(importlib.import_module(f"rlsp_async.algos.{n}"), "token_loss"))
+    """Names of the algorithms that ship, in alphabetical order."""
+    return ALGORITHMS.names()
 
 
 def load_algorithm(section: config.AlgorithmChoice) -> tuple[Algorithm, AlgorithmConfig]:
@@ -314,32 +316,11 @@ def load_algorithm(section: config.AlgorithmChoice) -> tuple[Algorithm, Algorith
     Raises:
         ConfigError: the algorithm, preset or option is unknown; the sentence names the nearest known one.
     """
-    module = _module(section.name)
+    module = ALGORITHMS.find(section.name)
     presets: dict[str, dict[str, Any]] = module.PRESETS
     if section.preset and section.preset not in presets:
         raise ConfigError(
-            f"algorithm {section.name!r} has no preset {section.preset!r}; " + _near(section.preset, list(presets))
+            f"algorithm {section.name!r} has no preset {section.preset!r}; " + nearest_name(section.preset, presets)
         )
     options = {**presets.get(section.preset, {}), **section.options}
-    cfg = config.convert(options, module.Config, f"options of algorithm {section.name!r}")
-    return cast(Algorithm, module), cfg
-
-
-def _module(name: str) -> ModuleType:
-    dotted = name if "." in name else f"rlsp_async.algos.{name}"
-    try:
-        found = importlib.util.find_spec(dotted)
-    except (ModuleNotFoundError, ValueError):
-        found = None
-    if found is None:
-        raise ConfigError(f"no algorithm {name!r}; {_near(name, names())}")
-    module = importlib.import_module(dotted)
-    missing = [n for n in ("Config", "PRESETS", "NEEDS", "needs", "advantages", "token_loss") if not hasattr(module, n)]
-    if missing:
-        raise ConfigError(f"module {dotted!r} is no algorithm: it lacks {', '.join(missing)}")
-    return module
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known) or 'none'}"
+    return cast(Algorithm, module), ALGORITHMS.decode_options(section.name, module, options)

@@ -14,15 +14,12 @@ from rlsp_async.config import TaskConfig, load, tables
 from rlsp_async.config.flatten import toml_text
 from rlsp_async.config.reference import read_groups
 from rlsp_async.errors import ConfigError, DataError, MachineError
-from rlsp_async.plugins import find_module, known_names
-from rlsp_async.tasks.base import Split, load_task
+from rlsp_async.tasks.base import TASKS, Split, load_task
 
 if TYPE_CHECKING:
     from rlsp_async.messages import Prompt
     from rlsp_async.tasks import base
 
-PACKAGE = "rlsp_async.tasks"
-NEEDS = ("Config", "load")
 WIDTH = 100
 _SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -41,7 +38,7 @@ def show_tasks(text: str = "", options: Sequence[str] = (), *, report: bool = Fa
     if not text:
         if report:
             raise ConfigError("--report needs the name of a task, e.g. rlsp tasks gsm8k --report")
-        for name in known_names(PACKAGE, NEEDS):
+        for name in TASKS.names():
             _print_line(name, out)
         print("\none of them: rlsp tasks NAME [key=value ...]; demonstrations: rlsp demos NAME", file=out)
         return 0
@@ -66,7 +63,7 @@ def show_demonstrations(text: str, num: int, options: Sequence[str] = (), out: T
 
 
 def _print_line(name: str, out: TextIO) -> None:
-    module = find_module(name, PACKAGE, "task", NEEDS)
+    module = TASKS.find(name)
     print(f"\n{name:<14} {_first_line(module)}", file=out)
     needed = _required(module.Config)
     if needed:
@@ -102,7 +99,7 @@ def _short(text: str) -> str:
 
 
 def _show_one(section: TaskConfig, seed: int, out: TextIO) -> int:
-    module = find_module(section.name, PACKAGE, "task.name", NEEDS)
+    module = TASKS.find(section.name)
     missing = [name for name in _required(module.Config) if name not in section.options]
     absent, task = "", None
     if not missing:

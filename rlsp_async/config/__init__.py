@@ -10,7 +10,15 @@ In the order in which one meets them:
 The names that other rooms need are offered here: `from rlsp_async.config import RunConfig, load`.
 """
 
-from rlsp_async.config.loader import convert, decides_the_weights, load, num_settings, tables, to_toml
+from rlsp_async.config.loader import (
+    convert,
+    decides_the_weights,
+    load,
+    load_success_replay,
+    num_settings,
+    tables,
+    to_toml,
+)
 from rlsp_async.config.schema import (
     AlgorithmChoice,
     EvaluationConfig,
@@ -26,6 +34,7 @@ from rlsp_async.config.schema import (
     ScratchModelConfig,
     Section,
     StageConfig,
+    SuccessReplayConfig,
     TaskConfig,
     TemperatureConfig,
     VerifierConfig,
@@ -46,12 +55,14 @@ __all__ = [
     "ScratchModelConfig",
     "Section",
     "StageConfig",
+    "SuccessReplayConfig",
     "TaskConfig",
     "TemperatureConfig",
     "VerifierConfig",
     "convert",
     "decides_the_weights",
     "load",
+    "load_success_replay",
     "num_settings",
     "tables",
     "to_toml",

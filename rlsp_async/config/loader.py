@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from rlsp_async.config.schema import RunConfig, Section, StageConfig
+from rlsp_async.config.schema import RunConfig, Section, StageConfig, SuccessReplayConfig
 from rlsp_async.errors import ConfigError
 
 T = TypeVar("T")
@@ -47,12 +47,34 @@ def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[st
     return table
 
 
-def convert(table: dict[str, Any], kind: type[T], where: str) -> T:
-    """A table as `kind`. Raises ConfigError that names the key and, for an unknown one, the nearest known name."""
+def convert(table: dict[str, Any], kind: type[T], where: str, path: str = "") -> T:
+    """A table as `kind`. Raises ConfigError that names the key and, for an unknown one, the nearest known name.
+
+    `where` begins the error: the file or plugin. `path` is the table's own place in the settings, e.g. "task.options".
+    """
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{where}: {_explain(str(e), kind, table)}") from None
+        raise ConfigError(f"{where}: {_explain(str(e), kind, table, path)}") from None
+
+
+def load_success_replay(name: str, stage: StageConfig) -> SuccessReplayConfig:
+    """Decodes `success_replay` of a stage; without it, a config of capacity 0.
+
+    Raises ConfigError for unknown options, and for settings of the stage that success replay cannot be combined with.
+    """
+    if not stage.success_replay:
+        return SuccessReplayConfig(capacity=0)
+    where = f"stages.{name}.success_replay"
+    cfg = convert(stage.success_replay, SuccessReplayConfig, where)
+    if cfg.capacity and stage.source != "rollouts":
+        raise ConfigError(f"{where} is about rollouts, and this stage trains on {stage.source}: take it out")
+    if cfg.capacity and stage.drop_no_signal:
+        raise ConfigError(
+            f"{where} mends groups of which all rollouts failed, and drop_no_signal drops them before: "
+            "take one of the two out"
+        )
+    return cfg
 
 
 def to_toml(cfg: RunConfig) -> str:
@@ -105,18 +127,19 @@ def _value(text: str) -> Any:
         return text
 
 
-def _explain(message: str, kind: type[Any], table: dict[str, Any]) -> str:
-    """msgspec's sentence, with the path spelt as in TOML and the nearest known name for an unknown key."""
+def _explain(message: str, kind: type[Any], table: dict[str, Any], prefix: str = "") -> str:
+    """msgspec's sentence, with the path spelt as in TOML (below `prefix`) and the nearest name for an unknown key."""
     what, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".").replace("[...]", "." + _guilty(table))
+    whole = ".".join(filter(None, (prefix, path)))
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if not unknown:
-        return f"{path}: {what}" if path else what
+        return f"{whole}: {what}" if whole else what
     section = _descend(kind, path)
     known = [field.encode_name for field in msgspec.structs.fields(section)] if section else []
     near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    full = f"{path}.{unknown[1]}" if path else unknown[1]
+    full = f"{whole}.{unknown[1]}" if whole else unknown[1]
     return f"unknown key {full!r}; {hint}"
 
 

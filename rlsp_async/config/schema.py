@@ -238,6 +238,29 @@ class TemperatureConfig(Section, frozen=True, kw_only=True, forbid_unknown_field
     """Decoded by that module's `Config`."""
 
 
+class SuccessReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Success replay (ARPO): on when `capacity` is above 0 and the table is not empty."""
+
+    capacity: int = 8
+    """Number of successes that are remembered for each prompt; the oldest is forgotten first. 0: no success replay."""
+    total: int = 4096
+    """The same limit over all prompts together: each success holds the tokens of one rollout in the hub's memory."""
+    mean_below: float = 0.2
+    """A group has failed when no rollout is correct, the mean of its part "correct" is below this ..."""
+    std_below: float = 0.05
+    """... and the standard deviation of that part is below this."""
+    max_age: int = 0
+    """How many versions the oldest token of a success may be behind; 0: no bound. `max_lag` does not apply to it."""
+    max_uses: int = 0
+    """How many failed rollouts one success may replace; 0: no bound."""
+
+    def __post_init__(self) -> None:
+        if min(self.capacity, self.max_age, self.max_uses) < 0 or self.total < 1:
+            raise ValueError("capacity, max_age and max_uses must be at least 0, total at least 1")
+        if self.mean_below <= 0 or self.std_below <= 0:
+            raise ValueError("mean_below and std_below must be above 0: else no group has ever failed")
+
+
 class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which groups a stage trains on, with which algorithm, until when."""
 
@@ -260,7 +283,7 @@ class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_uses: int = 1
     """Batches a group may be part of."""
     selection: str = "fifo"
-    """Which ready groups make a batch: a module of rlsp_async.replay.choices, or a dotted module of your own."""
+    """Which ready groups make a batch: a module of rlsp_async.replay.selection, or a dotted module of your own."""
     selection_options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
     success_replay: dict[str, Any] = {}

@@ -29,9 +29,9 @@ from rlsp_async.audit.history import History
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Prompt, Verdict, VerdictStatus
+from rlsp_async.model import planned_model
 from rlsp_async.offline.grouping import EncodedRow, grouped
-from rlsp_async.preflight import estimate
-from rlsp_async.replay.imported import FILE, ImportedGroup, ImportedRollout
+from rlsp_async.replay.sources import FILE, ImportedGroup, ImportedRollout
 from rlsp_async.tasks.rows import Row, read_rows, text_field
 
 TRUE: tuple[VerdictStatus, ...] = ("correct", "wrong", "unparsable")
@@ -180,7 +180,7 @@ def _alike(rows: Iterator[EncodedRow], judged: bool | None) -> Iterator[EncodedR
 
 def encoded(cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False) -> Iterator[EncodedRow]:
     """The rows of a file, checked. Raises DataError with FILE:LINE."""
-    tokenizer, shape = tokens.load_tokenizer(cfg.directory / "model"), estimate.model_shape(cfg)
+    tokenizer, shape = tokens.load_tokenizer(cfg.directory / "model"), planned_model(cfg)
     for line, fields in read_rows(source):
         where = f"{source}:{line}"
         row = {name: value for name, value in fields.items() if value is not None}  # tables have every column

@@ -16,12 +16,13 @@ from rlsp_async.config import RunConfig, StageConfig, load
 from rlsp_async.config.flatten import settings, toml_text
 from rlsp_async.errors import ConfigError
 from rlsp_async.keys import about_keys
+from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate, reward_checks
 from rlsp_async.preflight.policies import policy_warnings, refuse_policies
 from rlsp_async.preflight.staleness import stale_warnings
 from rlsp_async.report.text import bytes_text, count_text, gib_text
 from rlsp_async.rewards.dominance import Dominance
-from rlsp_async.verifying.verifier import check_verifier
+from rlsp_async.verifying.base import check_verifier
 
 DEMONSTRATIONS = 64
 """So many are read to learn how short an answer can be."""
@@ -39,7 +40,7 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     """Prints everything; returns 0. Raises UserError for settings that cannot work and data that cannot be read."""
     out = out or sys.stdout
     cfg = load(path, overrides)
-    shape = estimate.model_shape(cfg)
+    shape = planned_model(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
     check_verifier(cfg)
@@ -72,7 +73,7 @@ def _count(warnings: list[str]) -> str:
 # --- what cannot work ----------------------------------------------------------------------------------------------
 
 
-def refuse(cfg: RunConfig, shape: estimate.Shape | None) -> None:
+def refuse(cfg: RunConfig, shape: ModelInfo | None) -> None:
     """Raises ConfigError for settings with which the run would stop, hang or never train."""
     s = cfg.sampling
     if shape and s.max_new_tokens >= shape.context:
@@ -124,7 +125,7 @@ def _refuse_stage(cfg: RunConfig, name: str, stage: StageConfig) -> None:
 # --- what follows --------------------------------------------------------------------------------------------------
 
 
-def machine(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
+def machine(cfg: RunConfig, shape: ModelInfo | None) -> list[Finding]:
     """Processes, memory, disk. Imports the algorithms' modules, to know what they keep beside the policy."""
     from rlsp_async.runner.prepare import models_beside
 
@@ -221,7 +222,7 @@ def _versions(num: int) -> str:
     return f"{num} version" if num == 1 else f"{num} versions"
 
 
-def _data(cfg: RunConfig, shape: estimate.Shape | None) -> list[Finding]:
+def _data(cfg: RunConfig, shape: ModelInfo | None) -> list[Finding]:
     """Reads prompts and demonstrations, and the algorithms' options. Raises DataError, ConfigError."""
     from rlsp_async.runner.prepare import check_data, check_modules, overlap_of
     from rlsp_async.tasks.overlap import summary

@@ -1,20 +1,15 @@
 """What follows from the settings, before anything runs: sizes of the model, the buffer, the disk, the processes.
 
-Pure functions of the configuration (and of one config.json); all figures are upper bounds or rough estimates, and say
+Pure functions of the configuration and of the model's sizes; all figures are upper bounds or rough estimates, and say
 which. Nothing here loads a model.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import msgspec
 
-from rlsp_async.config import RunConfig, StageConfig, convert
-from rlsp_async.errors import DataError
-from rlsp_async.replay.success.memory import OFF, SuccessConfig
+from rlsp_async.config import RunConfig, StageConfig, SuccessReplayConfig, convert
+from rlsp_async.model import ModelInfo
 
 GIB = float(1 << 30)
 COLUMN_BYTES = 12
@@ -25,33 +20,6 @@ PYTHON_GIB = 0.1
 TORCH_GIB = 0.5
 VLLM_GIB = 1.3
 """Resident memory of an idle process: hub or verifier; with torch and transformers; both processes of vLLM."""
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoder's sizes, as config.json has them."""
-
-    vocabulary: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    context: int
-    tied: bool
-
-    @property
-    def num_parameters(self) -> int:
-        """Of a Llama- or Qwen-shaped model; biases and norms of attention left out."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        block = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
-        heads = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return heads + self.layers * block + self.hidden
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Of the KV cache, at 4 bytes a number."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * 4
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,66 +34,6 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ALONE = Beside()
-
-
-def model_shape(cfg: RunConfig, *, scratch_vocabulary: int = 128) -> Shape | None:
-    """Sizes of the run's model, None when its directory is not on this machine.
-
-    Raises DataError when config.json is there and cannot be read.
-    """
-    scratch = cfg.model.scratch
-    if not cfg.model.path:
-        return Shape(
-            vocabulary=scratch_vocabulary,
-            hidden=scratch.hidden,
-            layers=scratch.layers,
-            heads=scratch.heads,
-            kv_heads=scratch.heads,
-            head_dim=scratch.head_dim,
-            intermediate=scratch.intermediate,
-            context=scratch.context,
-            tied=True,
-        )
-    if cfg.model.path == "tiny-qwen2":
-        return Shape(
-            vocabulary=259,
-            hidden=64,
-            layers=3,
-            heads=2,
-            kv_heads=1,
-            head_dim=32,
-            intermediate=192,
-            context=2048,
-            tied=False,
-        )
-    return read_shape(Path(cfg.model.path).expanduser() / "config.json")
-
-
-def read_shape(file: Path) -> Shape | None:
-    """The shape in a config.json; None when there is none."""
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-        return _shape(table)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{file}: no usable model configuration: {e!r}") from None
-
-
-def _shape(table: dict[str, Any]) -> Shape:
-    heads = int(table["num_attention_heads"])
-    hidden = int(table["hidden_size"])
-    return Shape(
-        vocabulary=int(table["vocab_size"]),
-        hidden=hidden,
-        layers=int(table["num_hidden_layers"]),
-        heads=heads,
-        kv_heads=int(table.get("num_key_value_heads") or heads),
-        head_dim=int(table.get("head_dim") or hidden // heads),
-        intermediate=int(table["intermediate_size"]),
-        context=int(table["max_position_embeddings"]),
-        tied=bool(table.get("tie_word_embeddings", False)),
-    )
 
 
 # --- the line ------------------------------------------------------------------------------------------------------
@@ -181,24 +89,28 @@ def buffer_bytes(cfg: RunConfig, stage: StageConfig) -> int:
 
 def success_bytes(cfg: RunConfig, stage: StageConfig) -> int:
     """The memory of successes at its largest."""
-    options = convert(stage.success_replay, SuccessConfig, "success_replay") if stage.success_replay else OFF
-    return options.total * (cfg.sampling.max_new_tokens * (COLUMN_BYTES + TEXT_BYTES) + 200) if options.capacity else 0
+    options = convert(stage.success_replay, SuccessReplayConfig, "success_replay") if stage.success_replay else None
+    return (
+        options.total * (cfg.sampling.max_new_tokens * (COLUMN_BYTES + TEXT_BYTES) + 200)
+        if options and options.capacity
+        else 0
+    )
 
 
 # --- the machine ---------------------------------------------------------------------------------------------------
 
 
-def weight_bytes(cfg: RunConfig, shape: Shape) -> int:
+def weight_bytes(cfg: RunConfig, shape: ModelInfo) -> int:
     """Of one published version."""
     return shape.num_parameters * (2 if cfg.model.dtype == "bfloat16" else 4)
 
 
-def checkpoint_bytes(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> int:
+def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> int:
     """Weights and two moments at 4 bytes each, of the policy and of a critic's trunk; an averaged reference."""
     return shape.num_parameters * (12 * (1 + beside.trained) + 4 * beside.averaged)
 
 
-def disk_bytes(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> int:
+def disk_bytes(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> int:
     """Of the run directory at its largest, weights in shared memory counted as if they lay there too."""
     weights = weight_bytes(cfg, shape)
     journal = sum(buffer_bytes(cfg, s) * 2 for s in cfg.stages.values())
@@ -211,7 +123,7 @@ def disk_bytes(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> int:
     )
 
 
-def learner_gib(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> float:
+def learner_gib(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> float:
     """Weights, gradients, two moments at 4 bytes (a critic's trunk, too), a reference's weights, and the activations of
     one microbatch (logits twice)."""
     tokens = cfg.learner.tokens_per_microbatch
@@ -221,11 +133,11 @@ def learner_gib(cfg: RunConfig, shape: Shape, beside: Beside = ALONE) -> float:
     return TORCH_GIB + (state + activations) / GIB
 
 
-def sampler_gib(cfg: RunConfig, shape: Shape, *, vllm: bool) -> float:
+def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
     """Weights (twice while a version is loaded) and, on the CPU, the KV cache."""
     base = VLLM_GIB if vllm else TORCH_GIB
     rows = min(cfg.sampler.max_sequences, cfg.sampler.groups_in_flight * cfg.sampling.rollouts)
-    cache = cfg.sampler.memory if vllm else rows * cfg.sampling.max_new_tokens * shape.kv_bytes_per_token / GIB
+    cache = cfg.sampler.memory if vllm else rows * cfg.sampling.max_new_tokens * 4 * shape.kv_values_per_token / GIB
     return base + cache + 2 * weight_bytes(cfg, shape) / GIB
 
 

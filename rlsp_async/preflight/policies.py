@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rlsp_async.config import RunConfig, StageConfig, TemperatureConfig
+from rlsp_async.config import RunConfig, StageConfig, TemperatureConfig, load_success_replay
 from rlsp_async.errors import ConfigError
 from rlsp_async.preflight.estimate import slots_lag
-from rlsp_async.replay.success.memory import load_success_replay
 
 
 def refuse_policies(cfg: RunConfig, name: str, stage: StageConfig) -> None:

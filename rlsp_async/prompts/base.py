@@ -15,7 +15,15 @@ from typing import NamedTuple, Protocol
 from rlsp_async import config
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError
-from rlsp_async.plugins import find_module
+from rlsp_async.plugins import PluginFamily
+
+PROMPT_SELECTIONS = PluginFamily(
+    noun="prompts",
+    package="rlsp_async.prompts",
+    setting="prompts.name",
+    options="prompts.options",
+    needs=("Config", "load"),
+)
 
 
 class Draw(NamedTuple):
@@ -73,7 +81,7 @@ def load_selector(section: config.PromptsConfig, seed: int, size: int | None) ->
 
     Raises ConfigError for an unknown name or option, and for a task that it cannot select from.
     """
-    module = find_module(section.name, "rlsp_async.prompts", "prompts.name", ("Config", "load"))
-    cfg = config.convert(section.options, module.Config, f"options of prompts {section.name!r}")
+    module = PROMPT_SELECTIONS.find(section.name)
+    cfg = PROMPT_SELECTIONS.decode_options(section.name, module, section.options)
     selector: Selector = module.load(cfg, seed, size)
     return selector

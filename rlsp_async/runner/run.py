@@ -32,6 +32,7 @@ from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.keys import require_keys
 from rlsp_async.messages import Status
+from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.check import refuse
 from rlsp_async.report.report import write_report, write_status
@@ -103,7 +104,7 @@ def _absolute(path: str) -> str:
 
 def check_machine(cfg: RunConfig) -> None:
     """Settings that cannot work, a missing model, a port in use, a full disk: raises UserError."""
-    shape = estimate.model_shape(cfg)
+    shape = planned_model(cfg)
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
         raise DataError(
             f"model.path: {cfg.model.path}: no such model directory; give a local Hugging Face directory "
@@ -118,7 +119,7 @@ def check_machine(cfg: RunConfig) -> None:
 
 def check_port(address: str, keys: str = "") -> None:
     """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
-    from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
+    from rlsp_async.wire.auth import require_private  # loads zmq, which `rlsp --help` does without
 
     url = urlsplit(address)
     try:
@@ -140,7 +141,7 @@ def check_port(address: str, keys: str = "") -> None:
             ) from None
 
 
-def check_disk(cfg: RunConfig, shape: estimate.Shape) -> None:
+def check_disk(cfg: RunConfig, shape: ModelInfo) -> None:
     """Raises MachineError when RUN would not fit, or cannot be written at all."""
     runs = Path(cfg.runs_dir)
     try:
@@ -267,7 +268,7 @@ class _Stop:
 def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
     """Report, table, clean-up; or the reason why not. Returns the exit code. Raises MachineError when a finished run
     has no room for its report."""
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
 
     try:
         if status is not None:
@@ -279,7 +280,7 @@ def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
         if end.code != e.exit_code:  # else the disk is why the run ended, and that is said below
             print(f"rlsp: {e}", file=sys.stderr)
     if end.code == 0:
-        clean(cfg)
+        remove_published(cfg)
         return show_run(cfg.directory)
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)

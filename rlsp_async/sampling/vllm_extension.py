@@ -12,7 +12,6 @@ reload does the work.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -31,8 +30,9 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 
+from rlsp_async.processes import kill_with_parent
+
 BACKEND = "rlsp-file"
-PR_SET_PDEATHSIG = 1
 
 
 def keep_linears_plain() -> None:
@@ -93,9 +93,7 @@ class Extension:
         forked worker may not yet be itself. Ctrl-C is for the sampler, which drains and then ends the engine.
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if os.getppid() == front:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        else:  # tensor parallelism: vLLM's engine process stands between
+        if not kill_with_parent(front):  # tensor parallelism: vLLM's engine process stands between
             threading.Thread(target=_watch, args=(front,), name="watch-sampler", daemon=True).start()
         return os.getpid()
 

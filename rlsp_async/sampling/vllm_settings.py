@@ -14,7 +14,7 @@ from typing import Any
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.sampling.model_info import ModelInfo
+from rlsp_async.model.info import ModelInfo
 
 PROMPT_TOKENS = 4096
 """Room for the prompt that the window has beside `sampling.max_new_tokens`, when the model's context is that long."""

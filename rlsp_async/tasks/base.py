@@ -11,19 +11,25 @@ Everything is a pure function of (seed, split, index): a prompt is made again, n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict
-from rlsp_async.plugins import find_module
+from rlsp_async.plugins import PluginFamily
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Split = Literal["train", "test"]
+
+TASKS = PluginFamily(
+    noun="task",
+    package="rlsp_async.tasks",
+    setting="task.name",
+    options="task.options",
+    needs=("Config", "load"),
+)
 
 
 class Task(Protocol):
@@ -64,20 +70,11 @@ class Verification(Protocol):
 
 def load_task(section: config.TaskConfig, seed: int) -> Task:
     """The task that a run names. Raises ConfigError (unknown task, wrong option) or DataError (unusable file)."""
-    module = find_module(section.name, "rlsp_async.tasks", "task.name", ("Config", "load"))
-    options = _options(section, module.Config)
-    task: Task = module.load(options, seed)
+    module = TASKS.find(section.name)
+    task: Task = module.load(TASKS.decode_options(section.name, module, section.options), seed)
     return task
 
 
 def no_demonstration(name: str) -> DataError:
     """The error of a task that has no demonstrations."""
     return DataError(f'task {name!r} has no demonstrations: take source = "demonstrations" out of the stages')
-
-
-def _options(section: config.TaskConfig, kind: type[Any]) -> Any:
-    """`task.options` as the module's Config; the error names `task.options.KEY`."""
-    inner = msgspec.defstruct("_Options", [("options", kind)], bases=(config.Section,), frozen=True, kw_only=True)
-    outer = msgspec.defstruct("_Task", [("task", inner)], bases=(config.Section,), frozen=True, kw_only=True)
-    table = {"task": {"options": section.options}}
-    return config.convert(table, outer, f"task {section.name!r}").task.options  # type: ignore[attr-defined]

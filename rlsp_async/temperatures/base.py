@@ -16,7 +16,15 @@ from typing import Protocol
 
 from rlsp_async import config
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.plugins import find_module
+from rlsp_async.plugins import PluginFamily
+
+TEMPERATURE_SCHEDULES = PluginFamily(
+    noun="temperature",
+    package="rlsp_async.temperatures",
+    setting="temperature.name",
+    options="temperature.options",
+    needs=("Config", "load"),
+)
 
 
 class Schedule(Protocol):
@@ -65,7 +73,7 @@ def load_schedule(section: config.TemperatureConfig, seed: int, temperature: flo
 
     Raises ConfigError for an unknown name or option.
     """
-    module = find_module(section.name, "rlsp_async.temperatures", "temperature.name", ("Config", "load"))
-    cfg = config.convert(section.options, module.Config, f"options of temperature {section.name!r}")
+    module = TEMPERATURE_SCHEDULES.find(section.name)
+    cfg = TEMPERATURE_SCHEDULES.decode_options(section.name, module, section.options)
     schedule: Schedule = module.load(cfg, seed, temperature)
     return schedule

@@ -14,7 +14,7 @@ from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.tasks.ops import apply
 from rlsp_async.tasks.opscheck import ANSWERS, answer_row, is_check
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
 
 VERSION = "1"
 LANE = "fast"

@@ -39,11 +39,14 @@ def test_a_dotted_name_is_a_module():
     ("section", "said"),
     [
         (config.AlgorithmChoice(name="reinfroce"), "did you mean 'reinforce'"),
-        (config.AlgorithmChoice(name="no.such.module"), "no algorithm 'no.such.module'"),
+        (config.AlgorithmChoice(name="no.such.module"), "algorithm.name: no module 'no.such.module'"),
         (config.AlgorithmChoice(name="ppo", preset="rlsp_papr"), "did you mean 'rlsp_paper'"),
         (config.AlgorithmChoice(name="sft", preset="any"), "there is none"),
-        (config.AlgorithmChoice(name="grpo", options={"clip_hi": 0.3}), "did you mean 'clip_high'"),
-        (config.AlgorithmChoice(name="rlsp_async.algos.maths"), "is no algorithm"),
+        (
+            config.AlgorithmChoice(name="grpo", options={"clip_hi": 0.3}),
+            "unknown key 'algorithm.options.clip_hi'; did you mean 'clip_high'",
+        ),
+        (config.AlgorithmChoice(name="rlsp_async.algos.maths"), "offers no 'Config', 'PRESETS', 'NEEDS'"),
     ],
 )
 def test_what_is_unknown_is_refused_with_the_nearest_name(section, said):

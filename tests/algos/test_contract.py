@@ -1,6 +1,5 @@
 """The laws that every algorithm keeps, run on every module of rlsp_async/algos."""
 
-import importlib
 from dataclasses import fields, replace
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from rlsp_async import config
 from rlsp_async.algos import base, grpo, ppo
 
-MODULES = {name: importlib.import_module(f"rlsp_async.algos.{name}") for name in base.names()}
+MODULES = {name: base.ALGORITHMS.find(name) for name in base.names()}
 PRESETS = [(name, preset) for name, module in MODULES.items() for preset in ("", *module.PRESETS)]
 FACTOR = {name: getattr(module, "ON_POLICY", 1.0) for name, module in MODULES.items()}
 """The on-policy gradient relative to REINFORCE's; None for a loss that is no policy gradient."""

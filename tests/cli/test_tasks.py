@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rlsp_async import cli
-from rlsp_async.cli.tasks import NEEDS, PACKAGE, show_demonstrations, show_tasks, task_of
+from rlsp_async.cli.tasks import show_demonstrations, show_tasks, task_of
 from rlsp_async.errors import ConfigError
-from rlsp_async.plugins import known_names
+from rlsp_async.tasks.base import TASKS
 
 
 def said(function, *arguments, **named) -> str:
@@ -35,7 +35,7 @@ def rows(tmp_path: Path) -> str:
 
 def test_every_task_is_listed_with_an_example() -> None:
     entries = said(show_tasks).split("\n\n")
-    names = known_names(PACKAGE, NEEDS)
+    names = TASKS.names()
     assert [entry.split()[0] for entry in entries[:-1]] == names
     assert all("  prompt  " in entry and "  answer  " in entry for entry in entries[:-1])
     assert "needs   path_train" in entries[names.index("jsonl")]

@@ -11,6 +11,7 @@ import pytest
 
 from rlsp_async.config import RunConfig, convert
 from rlsp_async.errors import ConfigError
+from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.check import check, general_warnings, refuse, reward_condition, stage_warnings
 from rlsp_async.runner.prepare import models_beside
@@ -77,13 +78,13 @@ def test_a_reward_that_prefers_wrong_answers_is_warned_of() -> None:
 def test_impossible_settings_are_refused(sections: dict[str, Any], message: str) -> None:
     cfg = settings(**sections)
     with pytest.raises(ConfigError) as caught:
-        refuse(cfg, estimate.model_shape(cfg))
+        refuse(cfg, planned_model(cfg))
     assert message in str(caught.value)
 
 
 def test_possible_settings_pass() -> None:
     cfg = settings()
-    refuse(cfg, estimate.model_shape(cfg))
+    refuse(cfg, planned_model(cfg))
     assert general_warnings(cfg) == []
     assert stage_warnings(cfg, "rl", cfg.stages["rl"]) == []
 
@@ -114,7 +115,7 @@ def test_demonstrations_have_no_reward_and_no_lag() -> None:
 
 
 def test_options_of_an_algorithm_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"stages.rlsp.algorithm: .*rlsp_cpuu"):
+    with pytest.raises(ConfigError, match=r"stages.rlsp: .*rlsp_cpuu"):
         check(str(CONFIGS / "ops_cpu.toml"), ["stages.rlsp.algorithm.preset=rlsp_cpuu"], io.StringIO())
 
 
@@ -130,11 +131,11 @@ def test_a_models_shape_comes_from_its_config_alone(tmp_path: Path) -> None:
         "tie_word_embeddings": True,
     }
     (tmp_path / "config.json").write_text(json.dumps(qwen))
-    shape = estimate.model_shape(settings(model={"path": str(tmp_path)}))
+    shape = planned_model(settings(model={"path": str(tmp_path)}))
     assert shape is not None
     assert shape.num_parameters == pytest.approx(1.5436e9, rel=1e-3)
     assert (shape.head_dim, shape.context) == (128, 32768)
-    assert estimate.model_shape(settings(model={"path": str(tmp_path / "no")})) is None
+    assert planned_model(settings(model={"path": str(tmp_path / "no")})) is None
 
 
 def test_estimates_by_hand() -> None:
@@ -149,7 +150,7 @@ def test_estimates_by_hand() -> None:
 
 def test_what_stands_beside_the_policy_is_counted() -> None:
     """Of a model of a thousand million parameters, on top of what `rlsp check` says of one that is alone."""
-    shape = estimate.Shape(
+    shape = ModelInfo(
         vocabulary=1, hidden=1, layers=0, heads=1, kv_heads=1, head_dim=1, intermediate=1, context=1, tied=True
     )
     shape = msgspec.structs.replace(shape, vocabulary=10**9 - 1)

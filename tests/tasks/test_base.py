@@ -9,12 +9,11 @@ import pytest
 
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.plugins import known_names
-from rlsp_async.tasks.base import load_task
+from rlsp_async.tasks.base import TASKS, load_task
 
 
 def test_tasks_that_ship() -> None:
-    assert known_names("rlsp_async.tasks", ("Config", "load")) == [
+    assert TASKS.names() == [
         "addition",
         "aime",
         "amc",
@@ -80,7 +79,7 @@ def test_a_task_without_demonstrations_says_so() -> None:
 def test_tasks_load_nothing_heavy() -> None:
     code = (
         "import sys; from rlsp_async import config, tokens, model, evaluate; from rlsp_async.tasks.base import "
-        "load_task; load_task(config.Task(), 0).demonstration(0); "
+        "load_task; load_task(config.TaskConfig(), 0).demonstration(0); "
         "print([m for m in ('torch', 'vllm', 'transformers', 'zmq', 'sympy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)

@@ -4,11 +4,10 @@ import pytest
 
 from rlsp_async.config import TemperatureConfig
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.plugins import known_names
-from rlsp_async.temperatures.base import load_schedule
+from rlsp_async.temperatures.base import TEMPERATURE_SCHEDULES, load_schedule
 from tests.temperatures.given import judged
 
-NAMES = known_names("rlsp_async.temperatures", ("Config", "load"))
+NAMES = TEMPERATURE_SCHEDULES.names()
 LEARNING = ["bstar", "entropy"]
 
 
@@ -68,7 +67,7 @@ def test_random_meets_every_temperature_and_depends_on_the_seed():
         ("linear", {"ramp": 0}, "ramp at least 1"),
         ("entropy", {"low": 2.0}, "at most high"),
         ("constant", {"temperature": -1.0}, "at least 0"),
-        ("bstar", {"arms": [1.0]}, "unknown key 'arms'"),
+        ("bstar", {"arms": [1.0]}, "unknown key 'temperature.options.arms'"),
     ],
 )
 def test_what_cannot_be_is_refused(name, options, what):

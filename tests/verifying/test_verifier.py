@@ -9,8 +9,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.plugins import known_names
-from rlsp_async.verifying.verifier import NEEDS, PACKAGE, check_verifier, load_verifier, verifier_name
+from rlsp_async.verifying.base import VERIFIERS, check_verifier, load_verifier, verifier_name
 
 HERE = "tests.verifying"
 GOLD = {
@@ -32,7 +31,7 @@ OWN_TESTS = {"executable", "judge", "reasoning_gym"}
 
 
 def test_verifiers_that_ship() -> None:
-    assert set(known_names(PACKAGE, NEEDS)) == set(GOLD) | OWN_TESTS
+    assert set(VERIFIERS.names()) == set(GOLD) | OWN_TESTS
 
 
 @pytest.mark.parametrize("name", GOLD)
@@ -90,7 +89,7 @@ def test_what_is_no_score_is_an_error(tmp_path: Path, value: str, error: type[Ex
     ("text", "sentence"),
     [
         (None, "no such file"),
-        ("def score(*words): return 1", 'offers no VERSION; add VERSION = "1"'),
+        ("def score(*words): return 1", 'offers no .VERSION.; add VERSION = "1"'),
         ("VERSION = '1'", "offers neither score nor Config and load"),
         ("VERSION, LANE, score = '1', 'slow', print", "says LANE = 'slow'; there is fast, isolated, network, program"),
     ],

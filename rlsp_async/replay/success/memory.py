@@ -15,57 +15,15 @@ from collections.abc import Iterable
 
 import msgspec
 
-from rlsp_async import config
-from rlsp_async.config import Section, StageConfig
-from rlsp_async.errors import ConfigError
+from rlsp_async.config import SuccessReplayConfig
 from rlsp_async.messages import Verdict, VerifiedGroup
-from rlsp_async.replay.heads import Judged, Remember, Replayed, Success
+from rlsp_async.replay.records import Judged, Remember, Replayed, Success
 
 Key = tuple[int, int]
 """(group, index) of a rollout."""
 
 
-class SuccessConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Success replay: on when `capacity` is above 0 and the table is not empty."""
-
-    capacity: int = 8
-    """Successes that are remembered of one prompt; the oldest goes first. 0: no success replay."""
-    total: int = 4096
-    """The same of all prompts together: each holds the tokens of one rollout in the hub's memory."""
-    mean_below: float = 0.2
-    """A group has failed when no rollout is correct, the mean of part "correct" is below this ..."""
-    std_below: float = 0.05
-    """... and its standard deviation below this."""
-    max_age: int = 0
-    """Versions that the oldest token of a success may be behind; 0: no bound. `max_lag` does not count for it."""
-    max_uses: int = 0
-    """Failed rollouts that one success may stand in for; 0: no bound."""
-
-    def __post_init__(self) -> None:
-        if min(self.capacity, self.max_age, self.max_uses) < 0 or self.total < 1:
-            raise ValueError("capacity, max_age and max_uses must be at least 0, total at least 1")
-        if self.mean_below <= 0 or self.std_below <= 0:
-            raise ValueError("mean_below and std_below must be above 0: else no group has ever failed")
-
-
-OFF = SuccessConfig(capacity=0)
-
-
-def load_success_replay(name: str, stage: StageConfig) -> SuccessConfig:
-    """What `success_replay` of a stage says. Raises ConfigError for unknown options, and for what it cannot go with."""
-    where = f"stages.{name}.success_replay"
-    cfg = config.convert(stage.success_replay, SuccessConfig, where) if stage.success_replay else OFF
-    if cfg.capacity and stage.source != "rollouts":
-        raise ConfigError(f"{where} is about rollouts, and this stage trains on {stage.source}: take it out")
-    if cfg.capacity and stage.drop_no_signal:
-        raise ConfigError(
-            f"{where} mends groups of which all rollouts failed, and drop_no_signal drops them before: "
-            "take one of the two out"
-        )
-    return cfg
-
-
-def has_failed(cfg: SuccessConfig, verdicts: list[Verdict]) -> bool:
+def has_failed(cfg: SuccessReplayConfig, verdicts: list[Verdict]) -> bool:
     """Whether a group has nothing to learn from. Example: eight scores 0 -> True; one of them 1 -> False."""
     scores = [verdict.parts.get("correct", 0.0) for verdict in verdicts]
     if not scores or any(verdict.status == "correct" for verdict in verdicts):
@@ -105,7 +63,9 @@ class Memory:
         assert body is not None, key
         return body
 
-    def draw(self, cfg: SuccessConfig, stage: str, place: int, step: int, group_id: int, seed: int) -> Success | None:
+    def draw(
+        self, cfg: SuccessReplayConfig, stage: str, place: int, step: int, group_id: int, seed: int
+    ) -> Success | None:
         """A success for a failed group in the batch of `step`; None: there is none that may be used."""
         found = [
             one
@@ -119,7 +79,7 @@ class Memory:
         """It stands in for a failed rollout in the batch of `step`."""
         return self._change(success.key, uses=success.uses + 1, step=step)
 
-    def remember(self, cfg: SuccessConfig, success: Success, body: Judged) -> list[Remember]:
+    def remember(self, cfg: SuccessReplayConfig, success: Success, body: Judged) -> list[Remember]:
         """A new success; the oldest go when there are too many."""
         self._add(Remember(success=success, body=body))
         mine = self._of_prompt[success.stage, success.place]

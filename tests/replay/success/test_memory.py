@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from rlsp_async.columns import pack_floats, pack_ints
-from rlsp_async.config import StageConfig
+from rlsp_async.config import StageConfig, SuccessReplayConfig, load_success_replay
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, Verdict, VerifiedGroup
-from rlsp_async.replay.heads import Judged, Replayed, Success
-from rlsp_async.replay.success.memory import Memory, SuccessConfig, has_failed, load_success_replay, mended
+from rlsp_async.replay.records import Judged, Replayed, Success
+from rlsp_async.replay.success.memory import Memory, has_failed, mended
 
 RIGHT, WRONG = Verdict(status="correct", parts={"correct": 1.0}), Verdict(status="wrong", parts={"correct": 0.0})
 
@@ -29,11 +29,11 @@ def rollout(index: int, version: int = 3) -> Rollout:
     )
 
 
-def filled(num: int, cfg: SuccessConfig | None = None, **fields: Any) -> Memory:
+def filled(num: int, cfg: SuccessReplayConfig | None = None, **fields: Any) -> Memory:
     """Successes 1/0, 2/0, .. of prompt 5, each learnt one step later and sampled by one version more."""
     memory = Memory()
     for n in range(1, num + 1):
-        memory.remember(cfg or SuccessConfig(), success(n, **fields), Judged(rollout=rollout(0), verdict=RIGHT))
+        memory.remember(cfg or SuccessReplayConfig(), success(n, **fields), Judged(rollout=rollout(0), verdict=RIGHT))
     return memory
 
 
@@ -55,18 +55,18 @@ def success(n: int, place: int = 5) -> Success:
 def test_a_group_has_failed_by_mean_and_deviation(scores: list[float], failed: bool):
     """Eight of .1: mean .1, deviation 0. Half of .1: deviation .05, which is not below .05."""
     verdicts = [Verdict(status="wrong", parts={"correct": score}) for score in scores]
-    assert has_failed(SuccessConfig(), verdicts) is failed
+    assert has_failed(SuccessReplayConfig(), verdicts) is failed
 
 
 def test_a_group_with_a_correct_rollout_has_not_failed_whatever_its_score():
     poor = Verdict(status="correct", parts={"correct": 0.0})
-    assert not has_failed(SuccessConfig(), [poor, WRONG])
+    assert not has_failed(SuccessReplayConfig(), [poor, WRONG])
 
 
 def test_first_in_is_first_out_at_eight_of_a_prompt_and_at_the_total():
     memory = filled(10)
     assert [one.group_id for one in memory.of_prompt("a", 5)] == [3, 4, 5, 6, 7, 8, 9, 10]
-    cfg = SuccessConfig(capacity=2, total=3)
+    cfg = SuccessReplayConfig(capacity=2, total=3)
     memory = filled(2, cfg)
     gone = [
         record.success.group_id
@@ -79,7 +79,7 @@ def test_first_in_is_first_out_at_eight_of_a_prompt_and_at_the_total():
 
 
 def test_a_draw_is_uniform_and_a_function_of_seed_step_and_group():
-    memory, cfg = filled(4), SuccessConfig()
+    memory, cfg = filled(4), SuccessReplayConfig()
     draws = [memory.draw(cfg, "a", 5, step, group, 0).group_id for step in range(10, 30) for group in range(100)]
     counts = Counter(draws)
     assert sorted(counts) == [1, 2, 3, 4] and all(abs(num - 500) < 80 for num in counts.values())
@@ -94,11 +94,11 @@ def test_a_draw_is_uniform_and_a_function_of_seed_step_and_group():
 
 def test_what_is_too_old_or_used_up_is_not_drawn():
     memory = filled(3)  # sampled by versions 0, 1, 2
-    young = SuccessConfig(max_age=8)
+    young = SuccessReplayConfig(max_age=8)
     assert {memory.draw(young, "a", 5, 11, group, 0).group_id for group in range(50)} == {3}
     assert memory.draw(young, "a", 5, 12, 0, 0) is None
-    assert memory.draw(SuccessConfig(), "a", 5, 1000, 0, 0) is not None
-    once = SuccessConfig(max_uses=1)
+    assert memory.draw(SuccessReplayConfig(), "a", 5, 1000, 0, 0) is not None
+    once = SuccessReplayConfig(max_uses=1)
     drawn = []
     while (one := memory.draw(once, "a", 5, 11, len(drawn), 0)) is not None:
         assert memory.charge(one, 11).success.uses == 1
@@ -107,7 +107,7 @@ def test_what_is_too_old_or_used_up_is_not_drawn():
 
 
 def test_what_went_is_known_until_the_batch_in_which_it_stands_is_reported():
-    memory, cfg = filled(1, SuccessConfig(capacity=1)), SuccessConfig(capacity=1)
+    memory, cfg = filled(1, SuccessReplayConfig(capacity=1)), SuccessReplayConfig(capacity=1)
     memory.charge(memory.of_prompt("a", 5)[0], 7)
     [_, gone] = memory.remember(cfg, success(9), Judged(rollout=rollout(0), verdict=RIGHT))
     assert (gone.success.group_id, gone.success.kept, gone.success.step, gone.body) == (1, False, 7, None)
@@ -157,4 +157,4 @@ def test_what_cannot_work_is_refused(stage: dict[str, Any], words: str):
 def test_it_is_off_unless_it_is_asked_for():
     assert load_success_replay("rl", StageConfig(drop_no_signal=True)).capacity == 0
     assert load_success_replay("rl", StageConfig(success_replay={"capacity": 0}, drop_no_signal=True)).capacity == 0
-    assert load_success_replay("rl", StageConfig(success_replay={"max_age": 4})) == SuccessConfig(max_age=4)
+    assert load_success_replay("rl", StageConfig(success_replay={"max_age": 4})) == SuccessReplayConfig(max_age=4)

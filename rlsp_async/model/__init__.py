@@ -1,0 +1,25 @@
+"""The model that a run starts from, as a Hugging Face directory.
+
+info.py     what a model's directory and the settings say about it: sizes, window, end tokens; no weights are loaded
+create.py   RUN/model: built with random weights, or taken from a directory of the user; do the prompts fit into it?
+
+The names below are the ones that other modules use; torch and transformers are imported when a model is made.
+"""
+
+from rlsp_async.model.create import check_model, check_window, context_tokens, prepare_model, scratch_llama, tiny_qwen2
+from rlsp_async.model.info import TINY_QWEN2, ModelInfo, count_parameters, planned_model, read_config, read_model_info
+
+__all__ = [
+    "TINY_QWEN2",
+    "ModelInfo",
+    "check_model",
+    "check_window",
+    "context_tokens",
+    "count_parameters",
+    "planned_model",
+    "prepare_model",
+    "read_config",
+    "read_model_info",
+    "scratch_llama",
+    "tiny_qwen2",
+]

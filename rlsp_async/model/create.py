@@ -1,0 +1,219 @@
+"""The model a run starts from: RUN/model, a Hugging Face directory with config, safetensors and tokenizer.
+
+    prepare_model(cfg, run / "model")    # cfg.model.path: "" | "tiny-qwen2" | a local directory
+    check_window(cfg, task, tokenizer)   # do the prompts fit?
+
+"" builds a small Llama with random weights and the task's own tokenizer. "tiny-qwen2" builds a small random Qwen2 with
+a byte-level tokenizer and a chat template: it answers nothing, but walks the road of a real chat model, offline.
+Anything else is the user's directory: small files are copied, weights are linked, nothing in it is executed.
+A directory appears whole or not at all (written beside, then renamed); one that is there already is left alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlsp_async import tokens
+from rlsp_async.config import RunConfig, ScratchModelConfig
+from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.files import directory_being_made
+from rlsp_async.model.info import TINY, TINY_QWEN2, planned_model, read_config
+from rlsp_async.tasks.base import Split, Task, load_task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def prepare_model(cfg: RunConfig, directory: str | Path) -> None:
+    """Writes the initial model directory of a run, unless it is there.
+
+    Raises DataError for a user's directory that cannot be used, ConfigError when no model can be built for the task.
+    """
+    where = Path(directory)
+    if (where / "config.json").is_file():
+        return
+    if not cfg.model.path:
+        _write_whole(where, lambda d: scratch_llama(cfg, d))
+    elif cfg.model.path == TINY_QWEN2:
+        tiny_qwen2(where, cfg.seed, cfg.model.dtype)
+    else:
+        source = Path(cfg.model.path).expanduser().resolve()
+        check_model(source)
+        tokens.load_tokenizer(source)
+        _write_whole(where, lambda d: _take(source, d))
+
+
+def scratch_llama(cfg: RunConfig, directory: Path) -> None:
+    """A Llama with `cfg.model.scratch`'s sizes, seeded random weights, tied embeddings and the task's tokenizer."""
+    tokenizer = load_task(cfg.task, cfg.seed).tokenizer()
+    if tokenizer is None:
+        raise ConfigError(
+            f"model.path: task {cfg.task.name!r} has no tokenizer for a model built from nothing; "
+            f"set model.path to a local Hugging Face directory, or to {TINY_QWEN2!r} for a dry run"
+        )
+    tokenizer.model_max_length = cfg.model.scratch.context
+    _write_random(_llama_config(cfg.model.scratch, tokenizer), cfg.seed, cfg.model.dtype, directory)
+    tokenizer.save_pretrained(str(directory))
+
+
+def tiny_qwen2(directory: str | Path, seed: int, dtype: str = "float32") -> None:
+    """A random Qwen2 of about 0.2M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
+    _write_whole(Path(directory), lambda d: _write_tiny(d, seed, dtype))
+
+
+def check_model(source: Path) -> dict[str, Any]:
+    """The config.json of a user's model directory. Raises DataError unless it is a causal LM in safetensors."""
+    if not source.is_dir():
+        raise DataError(f"model.path: {source}: no such directory; give a local Hugging Face model directory")
+    try:
+        settings = read_config(source)
+    except DataError as e:
+        raise DataError(f"model.path: {e}") from None
+    if "model_type" not in settings:
+        raise DataError(f"model.path: {source / 'config.json'}: names no model_type")
+    kinds = settings.get("architectures") or []
+    if not any(str(kind).endswith("ForCausalLM") for kind in kinds):
+        named = ", ".join(map(str, kinds)) or "an unnamed architecture"
+        raise DataError(f"model.path: {source}: {named} is no causal language model")
+    if "auto_map" in settings:
+        raise DataError(f"model.path: {source}: needs its own Python code (auto_map), which is never run here")
+    if not list(source.glob("*.safetensors")):
+        raise DataError(f"model.path: {source}: has no *.safetensors; save the weights with safe_serialization=True")
+    return settings
+
+
+def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, num_prompts: int = 256) -> int:
+    """The longest of the first `num_prompts` prompts of both splits, in tokens.
+
+    Raises DataError, naming the prompt, when it and `sampling.max_new_tokens` do not fit into the model's window, or
+    not into one micro-batch of the learner.
+    """
+    window, room, packed = context_tokens(cfg), cfg.sampling.max_new_tokens, cfg.learner.tokens_per_microbatch
+    longest = 0
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        size = task.size(split)
+        for index in range(num_prompts if size is None else min(size, num_prompts)):
+            prompt = task.prompt(split, index)
+            num_tokens = len(tokens.encode_prompt(tokenizer, prompt))
+            if num_tokens + room > window:
+                raise DataError(
+                    f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
+                    f"exceed the model's window of {window}; shorten the prompt or lower max_new_tokens"
+                )
+            if num_tokens + room > packed:
+                raise DataError(
+                    f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
+                    f"exceed learner.tokens_per_microbatch = {packed}; raise it or lower max_new_tokens"
+                )
+            longest = max(longest, num_tokens)
+    return longest
+
+
+def context_tokens(cfg: RunConfig) -> int:
+    """Longest sequence of the run's model, in tokens. Raises DataError for a model directory that cannot be used."""
+    if cfg.model.path and cfg.model.path != TINY_QWEN2:
+        check_model(Path(cfg.model.path).expanduser().resolve())
+    model = planned_model(cfg)
+    assert model is not None, "checked above"
+    return model.context
+
+
+def _llama_config(sizes: ScratchModelConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        head_dim=sizes.head_dim,
+        max_position_embeddings=sizes.context,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+        attention_bias=False,
+        mlp_bias=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _write_tiny(directory: Path, seed: int, dtype: str) -> None:
+    from transformers import Qwen2Config
+
+    tokenizer = _byte_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=TINY.hidden,
+        intermediate_size=TINY.intermediate,
+        num_hidden_layers=TINY.layers,
+        num_attention_heads=TINY.heads,
+        num_key_value_heads=TINY.kv_heads,
+        max_position_embeddings=TINY.context,
+        tie_word_embeddings=TINY.tied,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    _write_random(config, seed, dtype, directory)
+    tokenizer.save_pretrained(str(directory))
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerBase:
+    """One token a byte, and the three specials of ChatML: 259 tokens, every text can be written."""
+    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(BPE({c: i for i, c in enumerate(alphabet)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=TINY.context,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = _CHATML
+    return tokenizer
+
+
+def _write_random(config: PretrainedConfig, seed: int, dtype: str, directory: Path) -> None:
+    """Random weights from `seed` (the caller's random state is left as it was), saved as safetensors."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.to(getattr(torch, dtype)).save_pretrained(str(directory))
+
+
+def _take(source: Path, directory: Path) -> None:
+    """Copies the small files of a model directory and links its weights."""
+    for item in sorted(source.iterdir()):
+        if item.suffix == ".safetensors":
+            (directory / item.name).symlink_to(item)
+        elif item.is_file() and item.suffix in (".json", ".jinja", ".model", ".txt"):
+            shutil.copyfile(item, directory / item.name)
+
+
+def _write_whole(directory: Path, write: Callable[[Path], None]) -> None:
+    with directory_being_made(directory) as temporary:
+        write(temporary)

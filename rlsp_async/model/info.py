@@ -1,0 +1,170 @@
+"""What is known of a model without loading it: from its config.json, or from the settings of a run.
+
+read_model_info(run / "model").context    the longest sequence of that model, in tokens
+planned_model(cfg).num_parameters         of the model that a run will start from
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import DataError
+
+TINY_QWEN2 = "tiny-qwen2"
+"""The value of `model.path` for a small random Qwen2 model with a byte-level tokenizer."""
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes of a decoder. Example: ModelInfo(kind="llama", hidden=64, layers=3, heads=2, kv_heads=1, ...)."""
+
+    kind: str = ""
+    """`model_type` of config.json."""
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    """Width of the feed-forward layer; 0 when config.json gives it another name."""
+    context: int
+    """Longest sequence, in tokens."""
+    tied: bool
+    """The output head is the embedding."""
+    eos_ids: tuple[int, ...] = ()
+    """End-of-sequence ids of config.json and generation_config.json together."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of a Llama- or Qwen-shaped model; biases and norms of the attention are left out."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        block = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        heads = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return heads + self.layers * block + self.hidden
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers that one token leaves in the KV cache, all layers together."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+
+TINY = ModelInfo(
+    kind="qwen2",
+    vocabulary=259,
+    hidden=64,
+    layers=3,
+    heads=2,
+    kv_heads=1,
+    head_dim=32,
+    intermediate=192,
+    context=2048,
+    tied=False,
+)
+"""The model that `model.path = "tiny-qwen2"` builds."""
+
+
+def planned_model(cfg: RunConfig, *, scratch_vocabulary: int = 128) -> ModelInfo | None:
+    """The model that a run starts from; None when its directory is not on this machine.
+
+    Args:
+        cfg: the run.
+        scratch_vocabulary: tokens of a task's own tokenizer, which is not loaded for this.
+
+    Raises:
+        DataError: config.json is there and cannot be used.
+    """
+    if not cfg.model.path:
+        scratch = cfg.model.scratch
+        return ModelInfo(
+            kind="llama",
+            vocabulary=scratch_vocabulary,
+            hidden=scratch.hidden,
+            layers=scratch.layers,
+            heads=scratch.heads,
+            kv_heads=scratch.heads,
+            head_dim=scratch.head_dim,
+            intermediate=scratch.intermediate,
+            context=scratch.context,
+            tied=True,
+        )
+    if cfg.model.path == TINY_QWEN2:
+        return TINY
+    directory = Path(cfg.model.path).expanduser()
+    if not (directory / "config.json").exists():
+        return None
+    model = read_model_info(directory)
+    if not model.intermediate:
+        raise DataError(f"{directory / 'config.json'}: no 'intermediate_size'; a Llama- or Qwen-shaped model is needed")
+    return model
+
+
+def read_model_info(directory: Path) -> ModelInfo:
+    """Reads config.json and generation_config.json of a model directory. Raises DataError."""
+    config = read_config(directory)
+    generation = directory / "generation_config.json"
+    eos = _eos_ids(config) | (_eos_ids(_read_json(generation)) if generation.exists() else set())
+    try:
+        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+        return ModelInfo(
+            kind=str(config.get("model_type", "")),
+            vocabulary=int(config["vocab_size"]),
+            hidden=hidden,
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            intermediate=int(config.get("intermediate_size") or 0),
+            context=int(config["max_position_embeddings"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            eos_ids=tuple(sorted(eos)),
+        )
+    except KeyError as e:
+        raise DataError(f"{directory / 'config.json'}: no {e.args[0]!r}; a causal language model is needed") from None
+    except (TypeError, ValueError, ZeroDivisionError) as e:
+        raise DataError(f"{directory / 'config.json'}: no usable model configuration: {e!r}") from None
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The settings in a model directory's config.json. Raises DataError when the file is missing or damaged."""
+    if not (directory / "config.json").exists():
+        raise DataError(f"{directory}: has no config.json; give a Hugging Face model directory")
+    return _read_json(directory / "config.json")
+
+
+def count_parameters(directory: Path) -> int:
+    """Values in the safetensors files of a model directory, by the headers of the files. Raises DataError."""
+    return sum(_num_values(path) for path in sorted(directory.glob("*.safetensors")))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}; a Hugging Face model directory is needed") from None
+    except ValueError as e:
+        raise DataError(f"{path}: no valid JSON: {e}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: a JSON object is needed")
+    return content
+
+
+def _eos_ids(config: dict[str, Any]) -> set[int]:
+    eos = config.get("eos_token_id")
+    return set() if eos is None else set(eos) if isinstance(eos, list) else {eos}
+
+
+def _num_values(path: Path) -> int:
+    """Values in a safetensors file, by its header: 8 bytes of length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    except (OSError, ValueError, struct.error) as e:
+        raise DataError(f"{path}: no valid safetensors file: {e}") from None
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
