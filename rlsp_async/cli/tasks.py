@@ -139,8 +139,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _show_report(task: base.Task, out: TextIO) -> int:
-    from rlsp_async.tasks.inmemory import Rows
     from rlsp_async.tasks.overlap import report_lines
+    from rlsp_async.tasks.row_task import Rows
 
     if not isinstance(task, Rows):
         print(f"{task.name}: its prompts are no rows of a file; what is held out, the task decides", file=out)

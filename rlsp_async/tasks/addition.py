@@ -20,8 +20,8 @@ from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
 from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.rows import is_heldout
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.readers import is_heldout
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.tasks import problems
+from rlsp_async.tasks import competition
 from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Deduplicate, Item, Manner, Rows
-from rlsp_async.tasks.jsonl import TEMPLATE
-from rlsp_async.tasks.rows import Row
+from rlsp_async.tasks.dataset import TEMPLATE
+from rlsp_async.tasks.readers import Row
+from rlsp_async.tasks.row_task import Deduplicate, Item, Manner, Rows
 
 EXAMPLE = ("Find the number of positive divisors of $2^{3} \\cdot 5^{2}$.", "12")
 
@@ -44,14 +44,14 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(cfg: Config, seed: int) -> Rows:
     """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
     splits: dict[Split, list[Item]] = {"train": [], "test": []}
-    splits["test"] = problems.read_problems(Path(cfg.path_test).expanduser(), cfg.split_test, _answer)
+    splits["test"] = competition.read_problems(Path(cfg.path_test).expanduser(), cfg.split_test, _answer)
     if cfg.path_train:
-        splits["train"] = problems.read_problems(Path(cfg.path_train).expanduser(), cfg.split_train, _answer)
+        splits["train"] = competition.read_problems(Path(cfg.path_train).expanduser(), cfg.split_train, _answer)
     return Rows("aime", _manner(cfg), splits, deduplicate=cfg.deduplicate)
 
 
 def _answer(row: Row, where: str) -> str:
-    text = problems.whole_number(row, where)
+    text = competition.whole_number(row, where)
     if not (text.isdecimal() and int(text) <= 999):
         raise DataError(f"{where}: the answer {text[:40]!r} is not a whole number from 0 to 999")
     return text

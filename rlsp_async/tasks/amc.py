@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlsp_async.config import Section
-from rlsp_async.tasks import problems
+from rlsp_async.tasks import competition
 from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Deduplicate, Item, Manner, Rows
-from rlsp_async.tasks.jsonl import TEMPLATE
+from rlsp_async.tasks.dataset import TEMPLATE
+from rlsp_async.tasks.row_task import Deduplicate, Item, Manner, Rows
 
 EXAMPLE = ("What is the value of $\\sqrt{16} + 2^{-1}$?", "4.5")
 
@@ -53,4 +53,4 @@ def _manner(cfg: Config) -> Manner:
 
 
 def _read(path: str, split: str) -> list[Item]:
-    return problems.read_problems(Path(path).expanduser(), split, problems.whole_number)
+    return competition.read_problems(Path(path).expanduser(), split, competition.whole_number)

@@ -29,6 +29,7 @@ TASKS = PluginFamily(
     setting="task.name",
     options="task.options",
     needs=("Config", "load"),
+    aliases={"jsonl": "dataset"},
 )
 
 

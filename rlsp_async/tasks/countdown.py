@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.tasks.inmemory import Item, Manner, Rows
-from rlsp_async.tasks.rows import Row, read_rows, shipped_file
+from rlsp_async.tasks.readers import Row, read_rows, shipped_file
+from rlsp_async.tasks.row_task import Item, Manner, Rows
 
 TEMPLATE = (
     "Using the numbers {numbers}, write an arithmetic expression that equals {target}. Use each number exactly once, "

@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 from rlsp_async.errors import DataError
-from rlsp_async.tasks.rows import suffix_of
+from rlsp_async.tasks.readers import suffix_of
 
 _PART = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
 _SPLITS = frozenset({"train", "test", "validation", "valid", "val", "dev", "eval"})

@@ -11,10 +11,10 @@ import re
 import msgspec
 
 from rlsp_async.config import Section
-from rlsp_async.tasks import jsonl
+from rlsp_async.tasks import dataset
 from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Item, Rows
-from rlsp_async.tasks.rows import shipped_file
+from rlsp_async.tasks.readers import shipped_file
+from rlsp_async.tasks.row_task import Item, Rows
 
 _MARK = re.compile(r"<<[^<>]*>>")
 
@@ -26,7 +26,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Put the prompt through the tokenizer's chat template, as a user message."""
     system: str = ""
     """System message; needs chat."""
-    template: str = jsonl.TEMPLATE
+    template: str = dataset.TEMPLATE
     """`{prompt}` is replaced by the problem; everything else stands as it is."""
     limit: int = 0
     """Use only so many problems of each split; 0: all."""
@@ -40,12 +40,12 @@ def load(cfg: Config, seed: int) -> Rows:
     splits: dict[Split, list[Item]] = {}
     for split in ("train", "test"):
         rows = _rows(cfg, split)
-        splits[split] = [_boxed(item) for item in jsonl.read_file(rows, shipped_file(f"gsm8k_{split}.jsonl.gz"))]
-    return Rows("gsm8k", jsonl.manner(_rows(cfg, "train")), splits)
+        splits[split] = [_boxed(item) for item in dataset.read_file(rows, shipped_file(f"gsm8k_{split}.jsonl.gz"))]
+    return Rows("gsm8k", dataset.manner(_rows(cfg, "train")), splits)
 
 
-def _rows(cfg: Config, split: str) -> jsonl.Config:
-    return jsonl.Config(
+def _rows(cfg: Config, split: str) -> dataset.Config:
+    return dataset.Config(
         path_train="",
         chat=cfg.chat,
         system=cfg.system,

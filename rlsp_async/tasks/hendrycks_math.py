@@ -12,12 +12,12 @@ from pathlib import Path
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.tasks import problems
+from rlsp_async.tasks import competition
 from rlsp_async.tasks.base import Split
+from rlsp_async.tasks.dataset import TEMPLATE
 from rlsp_async.tasks.folders import files_of
-from rlsp_async.tasks.inmemory import Deduplicate, Item, Manner, Rows
-from rlsp_async.tasks.jsonl import TEMPLATE
-from rlsp_async.tasks.rows import Row, read_rows, text_field
+from rlsp_async.tasks.readers import Row, read_rows, text_field
+from rlsp_async.tasks.row_task import Deduplicate, Item, Manner, Rows
 
 EXAMPLE = ("What is $1+2+\\cdots+10$?", "55")
 
@@ -56,9 +56,9 @@ def load(cfg: Config, seed: int) -> Rows:
 
 def reference(row: Row, where: str) -> str:
     """The answer of a row. Raises DataError when neither field nor box has one."""
-    if next(problems.present(row, problems.ANSWER), None):
-        return problems.one_of(row, problems.ANSWER, where)
-    answer = problems.last_box(problems.one_of(row, problems.SOLUTION, where))
+    if next(competition.present(row, competition.ANSWER), None):
+        return competition.one_of(row, competition.ANSWER, where)
+    answer = competition.last_box(competition.one_of(row, competition.SOLUTION, where))
     if not answer:
         raise DataError(f"{where}: has no field 'answer', and no closed \\boxed{{}} in its solution")
     return answer
@@ -75,7 +75,7 @@ def _read(cfg: Config, text: str, split: str) -> list[Item]:
             where = f"{file}:{line}"
             if _is_wanted(cfg, row, where):
                 name = f"{file.parent.name}/{file.name}" if file.stem.isdecimal() else f"{file.name}:{line}"
-                items.append(problems.item_of(row, where, name, reference))
+                items.append(competition.item_of(row, where, name, reference))
     if not items:
         raise DataError(f"{path}: has no problem of the levels and subjects asked for")
     return items

@@ -9,8 +9,8 @@ Arrow and Parquet files need pyarrow (pip install 'rlsp_async[parquet]'); the li
 
 from __future__ import annotations
 
-from rlsp_async.tasks.inmemory import Rows
-from rlsp_async.tasks.jsonl import EXAMPLE, Config, task_of
+from rlsp_async.tasks.dataset import EXAMPLE, Config, task_of
+from rlsp_async.tasks.row_task import Rows
 
 __all__ = ["EXAMPLE", "Config", "load"]
 

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 from rlsp_async.config import Section
-from rlsp_async.tasks.inmemory import Item, Manner, Rows
-from rlsp_async.tasks.rows import Row, read_rows, shipped_file, text_field
+from rlsp_async.tasks.readers import Row, read_rows, shipped_file, text_field
+from rlsp_async.tasks.row_task import Item, Manner, Rows
 
 TEMPLATE = "Complete this function. Answer with the whole function in one ```python block.\n\n```python\n{prompt}```"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Item, Manner, Rows
-from rlsp_async.tasks.rows import Row, read_rows, shipped_file, text_field, value_field
+from rlsp_async.tasks.readers import Row, read_rows, shipped_file, text_field, value_field
+from rlsp_async.tasks.row_task import Item, Manner, Rows
 
 TEMPLATE = "{prompt}\nIt must pass these tests:\n{tests}\nAnswer with the code in one ```python block."
 HELDOUT = range(11, 511)

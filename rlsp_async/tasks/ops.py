@@ -32,7 +32,7 @@ from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.tasks.base import Split
 from rlsp_async.tasks.opscheck import ANSWERS, answer_row, check_text, propose, teach_check
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -7,8 +7,8 @@ options = { path_train = "train.parquet", path_test = "test.parquet", prompt_fie
 
 from __future__ import annotations
 
-from rlsp_async.tasks.inmemory import Rows
-from rlsp_async.tasks.jsonl import EXAMPLE, Config, task_of
+from rlsp_async.tasks.dataset import EXAMPLE, Config, task_of
+from rlsp_async.tasks.row_task import Rows
 
 __all__ = ["EXAMPLE", "Config", "load"]
 

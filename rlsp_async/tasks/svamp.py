@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 
 from rlsp_async.config import Section
-from rlsp_async.tasks import jsonl
+from rlsp_async.tasks import dataset
 from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Item, Rows
-from rlsp_async.tasks.rows import is_heldout, shipped_file
+from rlsp_async.tasks.readers import is_heldout, shipped_file
+from rlsp_async.tasks.row_task import Item, Rows
 
 _NUMBER = re.compile(r"\d+")
 
@@ -24,7 +24,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Put the prompt through the tokenizer's chat template, as a user message."""
     system: str = ""
     """System message; needs chat."""
-    template: str = jsonl.TEMPLATE
+    template: str = dataset.TEMPLATE
     """`{prompt}` is replaced by the problem; everything else stands as it is."""
     heldout_share: float = 0.3
     """Share of the stories that only the test split has; 1: all, for evaluation only."""
@@ -38,9 +38,9 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(cfg: Config, seed: int) -> Rows:
     """The task."""
     splits: dict[Split, list[Item]] = {"train": [], "test": []}
-    for item in jsonl.read_file(_rows(cfg), shipped_file("svamp.jsonl.gz")):
+    for item in dataset.read_file(_rows(cfg), shipped_file("svamp.jsonl.gz")):
         splits["test" if is_heldout(story(item.prompt), cfg.heldout_share) else "train"].append(item)
-    return Rows("svamp", jsonl.manner(_rows(cfg)), splits)
+    return Rows("svamp", dataset.manner(_rows(cfg)), splits)
 
 
 def story(prompt: str) -> str:
@@ -48,5 +48,5 @@ def story(prompt: str) -> str:
     return _NUMBER.sub("#", prompt.casefold().partition(".")[0])
 
 
-def _rows(cfg: Config) -> jsonl.Config:
-    return jsonl.Config(path_train="", chat=cfg.chat, system=cfg.system, template=cfg.template)
+def _rows(cfg: Config) -> dataset.Config:
+    return dataset.Config(path_train="", chat=cfg.chat, system=cfg.system, template=cfg.template)

@@ -8,7 +8,7 @@ import pytest
 
 from rlsp_async.errors import DataError
 from rlsp_async.tasks import addition
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 from rlsp_async.verifying import addition as verifier
 
 TASK = addition.load(addition.Config(), 0)

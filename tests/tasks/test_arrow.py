@@ -12,7 +12,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import DataError, MachineError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.rows import read_rows
+from rlsp_async.tasks.readers import read_rows
 
 ROWS = [{"prompt": [{"content": f"What is {n} + {n}?"}], "answer": 2 * n} for n in range(2500)]
 

@@ -10,7 +10,7 @@ import pytest
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
 from rlsp_async.tasks import ops
-from rlsp_async.tasks.words import VOCABULARY, word_tokenizer
+from rlsp_async.tasks.word_tokenizer import VOCABULARY, word_tokenizer
 from rlsp_async.verifying import ops as verifier
 
 TASK = ops.load(ops.Config(), 0)

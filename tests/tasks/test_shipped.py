@@ -13,7 +13,7 @@ from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.tasks import svamp
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.rows import read_rows
+from rlsp_async.tasks.readers import read_rows
 from rlsp_async.verifying import countdown, math
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.tasks import ops
-from rlsp_async.tasks.inmemory import Item, Manner, Rows
 from rlsp_async.tasks.opscheck import answer_row, check_text, is_check, propose, teach_check
+from rlsp_async.tasks.row_task import Item, Manner, Rows
 from rlsp_async.tasks.verification import fence_for, verification_prompt
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 from rlsp_async.verifying.math import score as grade
 from rlsp_async.verifying.ops import score
 

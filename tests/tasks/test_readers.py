@@ -12,7 +12,7 @@ from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import load_task
 from rlsp_async.tasks.folders import files_of, splits
-from rlsp_async.tasks.rows import read_rows, text_field
+from rlsp_async.tasks.readers import read_rows, text_field
 
 ROWS = [{"prompt": "a?", "answer": 1}, {"prompt": "b?", "answer": 2}]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.folders import files_of
-from rlsp_async.tasks.inmemory import Item
-from rlsp_async.tasks.rows import Row, read_rows, text_field
+from rlsp_async.tasks.readers import Row, read_rows, text_field
+from rlsp_async.tasks.row_task import Item
 
 PROBLEM = ("problem", "Problem", "question", "Question", "prompt")
 ANSWER = ("answer", "Answer", "expected_answer", "final_answer")

@@ -19,8 +19,8 @@ from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split
 from rlsp_async.tasks.folders import files_of, splits
-from rlsp_async.tasks.inmemory import Deduplicate, Item, Manner, Rows
-from rlsp_async.tasks.rows import Row, is_heldout, read_rows, text_field
+from rlsp_async.tasks.readers import Row, is_heldout, read_rows, text_field
+from rlsp_async.tasks.row_task import Deduplicate, Item, Manner, Rows
 
 EXAMPLE = ("What is 2 + 2?", "4")
 TEMPLATE = "{prompt}\nPut the final answer in \\boxed{}."

@@ -11,7 +11,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.jsonl import Rows
+from rlsp_async.tasks.dataset import Rows
 
 ROWS = [{"prompt": f"What is {n} + {n}?", "answer": 2 * n, "solution": f"it is {2 * n}"} for n in range(200)]
 
