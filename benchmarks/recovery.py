@@ -176,8 +176,8 @@ def retrain(directory: Path, scratch: Path) -> tuple[dict[int, str], dict[str, b
     """One uninterrupted learner on the batches of the journal: digests by version, and the files of its final model."""
     from rlsp_async.learning.learner import Learner
     from rlsp_async.messages import Batch, TrainJob
-    from rlsp_async.replay.heads import Manifest
     from rlsp_async.replay.journal import Journal
+    from rlsp_async.replay.records import Manifest
 
     cfg = config.load(directory / "config.toml", [f"runs_dir={scratch}", f"learner.weights_dir={scratch / 'weights'}"])
     shutil.rmtree(scratch, ignore_errors=True)

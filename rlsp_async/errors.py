@@ -66,7 +66,7 @@ class EngineError(RlspError):
     """An inference engine died, or was asked for something it cannot do."""
 
 
-class LawError(RlspError):
+class InvariantError(RlspError):
     """A record would break a guarantee of the run. The transaction that held it was rolled back."""
 
 

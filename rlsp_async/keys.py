@@ -69,8 +69,8 @@ def about_keys(cfg: RunConfig) -> list[str]:
 
 def require_keys(cfg: RunConfig) -> None:
     """Raises UserError unless the hub, and every service that `rlsp run` starts here, has the keys that it needs."""
+    from rlsp_async.wire.auth import require_private
     from rlsp_async.wire.keyring import hub_keys, worker_keys
-    from rlsp_async.wire.keys import require_private
 
     where = cfg.replay.keys
     require_private(cfg.replay.address, has_keys=bool(where))

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -28,14 +29,12 @@ from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_fu
 from rlsp_async.logs import open_log
 from rlsp_async.processes import kill_with_parent
 from rlsp_async.wire.address import read_hub_file
-from rlsp_async.wire.bounds import MAX_TOKENS
-from rlsp_async.wire.codec import MEGABYTE
+from rlsp_async.wire.codec import MAX_TOKENS, MEGABYTE
 from rlsp_async.wire.jobs import Handler
 from rlsp_async.wire.keyring import worker_keys
 from rlsp_async.wire.link import LinkSettings, WorkerLink
 from rlsp_async.wire.loading import OnWeights
 from rlsp_async.wire.sockets import Limits
-from rlsp_async.wire.thread import in_thread
 
 __all__ = ["Main", "Service", "hub_address", "in_thread", "limits_of", "serve", "service_path", "wait_for_hub"]
 
@@ -283,3 +282,20 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
 def _worst(errors: tuple[BaseException, ...]) -> BaseException:
     """Of errors that came together the one that says most: a bug before a divergence before the user's error."""
     return min(errors, key=lambda error: (isinstance(error, UserError), isinstance(error, DivergedError)))
+
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+def in_thread(function: Callable[[A], R], name: str = "work") -> Callable[[A], Awaitable[R]]:
+    """`function` as a handler that can be awaited; its calls run one after the other on one thread called NAME_0.
+
+    A cancelled call that already runs is not interrupted: its result is dropped and the next call waits for it.
+    """
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def call(argument: A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, argument)
+
+    return call

@@ -151,7 +151,7 @@ def test_the_three_examples_are_shown():
 
 
 def test_reward_example_judges(mine):
-    from rlsp_async.verifying.verifier import load_verifier
+    from rlsp_async.verifying.base import load_verifier
 
     score = load_verifier("mine.reward").score
     found = [score("2 + 2?", response, "4").status for response in ("it is 4", "it is 5", " ")]

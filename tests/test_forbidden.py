@@ -46,7 +46,7 @@ CALLS = {
 FLAGS = {"shell", "trust_remote_code", "allow_pickle"}
 """Keywords that must not be anything but False."""
 RUNNER = (
-    "rlsp_async/verifying/coderun.py",
+    "rlsp_async/verifying/code/runner.py",
     "run_source",
     'exec(compile(source, label, "exec", dont_inherit=True, optimize=0), namespace)',
 )

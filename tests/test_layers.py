@@ -79,15 +79,13 @@ ROWS = {
     "rlsp_async.sampling": Row(4),
     "rlsp_async.verifying": Row(4),
     "rlsp_async.learning": Row(4),
-    "rlsp_async.replay.tables": Row(3, CLOCK_AND_IO | TORCH),
-    "rlsp_async.replay.rows": Row(3, TORCH),
+    "rlsp_async.replay.sql": Row(3, TORCH),
     "rlsp_async.replay.laws": Row(3, TORCH),
     "rlsp_async.replay.bodies": Row(3, TORCH),
     "rlsp_async.replay.success.store": Row(3, TORCH),
     "rlsp_async.replay.rundir": Row(4, TORCH),
     "rlsp_async.replay.journal": Row(4, TORCH),
-    "rlsp_async.replay.demonstrations": Row(4),
-    "rlsp_async.replay.imported": Row(4, TORCH),
+    "rlsp_async.replay.sources": Row(4),
     "rlsp_async.replay.recorder": Row(4, TORCH),
     "rlsp_async.replay.decided": Row(4, TORCH),
     "rlsp_async.replay.server": Row(4),
@@ -112,7 +110,7 @@ ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rl
 HOMES = {"zmq": ("rlsp_async.wire.", "rlsp_async.chaos.proxy"), "vllm": ("rlsp_async.sampling.vllm_",)}
 FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"})
 FORBIDDEN_NAMES = frozenset({"eval", "exec", "__import__"})
-RUNNER = "rlsp_async.verifying.coderun"  # its one line is nailed down in test_forbidden.py
+RUNNER = "rlsp_async.verifying.code.runner"  # its one line is nailed down in test_forbidden.py
 FORBIDDEN_METHODS = frozenset({"recv_pyobj", "send_pyobj", "torch.load", "os.system", "yaml.load"})
 FORBIDDEN_TRUE = frozenset({"trust_remote_code", "allow_pickle", "shell"})
 

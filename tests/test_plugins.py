@@ -13,10 +13,10 @@ from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError
 from rlsp_async.plugins import PluginFamily, decode_options, nearest_name
 from rlsp_async.prompts.base import PROMPT_SELECTIONS
-from rlsp_async.replay.choices.base import SELECTIONS
+from rlsp_async.replay.selection.base import SELECTIONS
 from rlsp_async.tasks.base import TASKS
 from rlsp_async.temperatures.base import TEMPERATURE_SCHEDULES
-from rlsp_async.verifying.verifier import VERIFIERS
+from rlsp_async.verifying.base import VERIFIERS
 
 FAMILIES = [ALGORITHMS, PROMPT_SELECTIONS, SELECTIONS, TASKS, TEMPERATURE_SCHEDULES, VERIFIERS]
 FULL = "Config = dict\ndef load(cfg): return cfg\n"

@@ -6,7 +6,7 @@ from collections import Counter
 
 from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
-from rlsp_async.replay.heads import Manifest
+from rlsp_async.replay.records import Manifest
 
 
 class BatchChecks:

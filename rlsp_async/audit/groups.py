@@ -7,7 +7,7 @@ from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import GroupRow, History, decoded
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.replay.tables import body_digest
+from rlsp_async.replay.sql import body_digest
 
 TRUE = ("correct", "wrong", "unparsable")
 DEAD = ("trained", "evaluated", "dropped")

@@ -13,10 +13,10 @@ import msgspec
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, StepReport, Verdict
-from rlsp_async.replay.heads import Head, Manifest
-from rlsp_async.replay.tables import SCHEMA_VERSION
+from rlsp_async.replay.records import GroupRecord, Manifest
+from rlsp_async.replay.sql import SCHEMA_VERSION
 
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode
 _verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
 _report = msgspec.msgpack.Decoder(StepReport).decode
@@ -145,7 +145,7 @@ def _report_of(blob: bytes) -> StepReport | None:
         return None
 
 
-def decoded(row: GroupRow) -> tuple[Head | None, RolloutGroup | None, list[Verdict] | None, str]:
+def decoded(row: GroupRow) -> tuple[GroupRecord | None, RolloutGroup | None, list[Verdict] | None, str]:
     """Head, body and verdicts of a row, and what cannot be decoded (empty: nothing)."""
     try:
         return (

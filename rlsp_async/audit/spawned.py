@@ -7,9 +7,9 @@ import msgspec
 from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.replay.heads import Head
+from rlsp_async.replay.records import GroupRecord
 
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode
 
 
@@ -30,7 +30,7 @@ def check_spawned(history: History) -> Finding:
     return found.finding(f"{len(children):,} children", applies=bool(children))
 
 
-def _heads(history: History) -> list[Head]:
+def _heads(history: History) -> list[GroupRecord]:
     heads = []
     for (blob,) in history.rows("SELECT head FROM groups"):
         try:
@@ -40,7 +40,7 @@ def _heads(history: History) -> list[Head]:
     return heads
 
 
-def _wrong(child: Head, heads: dict[int, Head]) -> str:
+def _wrong(child: GroupRecord, heads: dict[int, GroupRecord]) -> str:
     """What is wrong with a child's parent; empty when nothing is."""
     group, _, place = child.parent.partition("/")
     parent = heads.get(int(group)) if group.isdecimal() and place.isdecimal() else None

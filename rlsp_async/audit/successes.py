@@ -11,11 +11,11 @@ from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
 from rlsp_async.config import load_success_replay
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.sql import body_digest
 from rlsp_async.replay.success.memory import Key
-from rlsp_async.replay.tables import body_digest
 
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
 _judged = msgspec.msgpack.Decoder(Judged).decode
 _group = msgspec.msgpack.Decoder(RolloutGroup).decode
@@ -145,7 +145,7 @@ class SuccessChecks:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _head(self, group_id: int) -> Head | None:
+    def _head(self, group_id: int) -> GroupRecord | None:
         rows = self._history.rows("SELECT head FROM groups WHERE group_id = ?", group_id)
         try:
             return _head(rows[0][0]) if rows else None

@@ -62,7 +62,7 @@ def render(without: frozenset[str] = frozenset()) -> str:
         ("verifying", "Options of the verifiers", "task.verifier_options"),
         ("prompts", "Options of the prompt selections", "stages.NAME.prompts.options"),
         ("temperatures", "Options of the temperature schedules", "stages.NAME.temperature.options"),
-        ("replay/choices", "Options of the replay selections", "stages.NAME.selection_options"),
+        ("replay/selection", "Options of the replay selections", "stages.NAME.selection_options"),
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder, without if folder == "algos" else frozenset())
@@ -119,13 +119,16 @@ def _inner(kind: str, groups: dict[str, Group]) -> str | None:
 
 
 def _options(folder: str, without: frozenset[str] = frozenset()) -> Iterator[str]:
-    """What all modules of a folder share (`...Config` in its base.py), then the `Config` of each."""
-    for path in sorted((PACKAGE / folder).glob("*.py"), key=lambda path: (path.stem != "base", path.stem)):
-        if path.stem in without:
-            continue
-        for name, group in read_groups(path.read_text(encoding="utf-8")).items():
+    """What all modules of a folder share (`...Config` in its base.py), then the `Config` of each.
+
+    A verifier that is a folder has its settings in its verifier.py.
+    """
+    files = {path.stem: path for path in (PACKAGE / folder).glob("*.py")}
+    files |= {path.parent.name: path for path in (PACKAGE / folder).glob("*/verifier.py")}
+    for stem in sorted(files.keys() - without, key=lambda stem: (stem != "base", stem)):
+        for name, group in read_groups(files[stem].read_text(encoding="utf-8")).items():
             if name.endswith("Config") and group.settings:
-                yield "### All of them" if path.stem == "base" else f"### `{path.stem}`"
+                yield "### All of them" if stem == "base" else f"### `{stem}`"
                 yield group.text
                 yield _table(group.settings)
 

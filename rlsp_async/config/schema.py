@@ -283,7 +283,7 @@ class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_uses: int = 1
     """Batches a group may be part of."""
     selection: str = "fifo"
-    """Which ready groups make a batch: a module of rlsp_async.replay.choices, or a dotted module of your own."""
+    """Which ready groups make a batch: a module of rlsp_async.replay.selection, or a dotted module of your own."""
     selection_options: dict[str, Any] = {}
     """Decoded by that module's `Config`."""
     success_replay: dict[str, Any] = {}

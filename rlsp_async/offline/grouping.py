@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
-from rlsp_async.replay.imported import ImportedGroup, ImportedRollout
+from rlsp_async.replay.sources import ImportedGroup, ImportedRollout
 
 
 class EncodedRow(NamedTuple):

@@ -15,9 +15,9 @@ import msgspec
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
-from rlsp_async.replay.imported import ImportedGroup
+from rlsp_async.replay.sources import ImportedGroup
+from rlsp_async.verifying.base import check_verifier
 from rlsp_async.verifying.pool import VerifierPool
-from rlsp_async.verifying.verifier import check_verifier
 
 GROUPS_PER_PROCESS = 4
 """Under way at once."""

@@ -22,7 +22,7 @@ from rlsp_async.preflight.policies import policy_warnings, refuse_policies
 from rlsp_async.preflight.staleness import stale_warnings
 from rlsp_async.report.text import bytes_text, count_text, gib_text
 from rlsp_async.rewards.dominance import Dominance
-from rlsp_async.verifying.verifier import check_verifier
+from rlsp_async.verifying.base import check_verifier
 
 DEMONSTRATIONS = 64
 """So many are read to learn how short an answer can be."""

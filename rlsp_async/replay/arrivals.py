@@ -7,13 +7,13 @@ start keeps the leases that both sides still know.
 from __future__ import annotations
 
 from rlsp_async.messages import PROTOCOL, Drain, FromWorker, Hello, Ping, Refuse, Revoke, Welcome
-from rlsp_async.replay.crew import Lease, Worker
-from rlsp_async.replay.heads import Event, EventKind
 from rlsp_async.replay.reconcile import STRAY_HEARTBEATS, adopt
+from rlsp_async.replay.records import Event, EventKind
 from rlsp_async.replay.setbacks import Fate, lose_lease
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.status import status
 from rlsp_async.replay.train_work import learner_came
+from rlsp_async.replay.workers import Lease, Worker
 
 
 def arrive(state: HubState, out: Effects, peer: bytes, hello: Hello, now: float) -> None:

@@ -14,9 +14,8 @@ import msgspec
 
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import RolloutGroup, Verdict, VerifiedGroup
-from rlsp_async.replay.heads import Manifest
-from rlsp_async.replay.rows import select
-from rlsp_async.replay.tables import body_digest
+from rlsp_async.replay.records import Manifest
+from rlsp_async.replay.sql import body_digest, select
 
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode
 _verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode

@@ -13,7 +13,7 @@ import asyncio
 from rlsp_async.replay.state import Effects
 
 
-class Decided:
+class CommitQueue:
     """Filled by everyone who asks the hub, emptied by one task."""
 
     def __init__(self, most: int) -> None:

@@ -37,12 +37,11 @@ from rlsp_async.messages import (
     Work,
 )
 from rlsp_async.replay.arrivals import arrive, gone, heard_fenced, take_back
-from rlsp_async.replay.crew import KIND_OF, Worker
-from rlsp_async.replay.evaluations import finish_evaluation
-from rlsp_async.replay.heads import Event
-from rlsp_async.replay.heads import Loaded as LoadedJournal
+from rlsp_async.replay.evaluation import finish_evaluation
 from rlsp_async.replay.lines import span
 from rlsp_async.replay.reconcile import pinged
+from rlsp_async.replay.records import Event
+from rlsp_async.replay.records import JournalContent as LoadedJournal
 from rlsp_async.replay.results import done, failed
 from rlsp_async.replay.sampling_work import admit_demonstrations, may_issue, next_sample_job, room
 from rlsp_async.replay.setbacks import fail_run
@@ -51,6 +50,7 @@ from rlsp_async.replay.status import status
 from rlsp_async.replay.train_work import may_come_again, next_train_job
 from rlsp_async.replay.verify_work import next_verify_job
 from rlsp_async.replay.watchdog import watch
+from rlsp_async.replay.workers import KIND_OF, Worker
 
 STATUS_S = 1.0
 DRAIN_S = 60.0

@@ -27,14 +27,15 @@ from rlsp_async.config import RunConfig, decides_the_weights
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import PROTOCOL, StepReport, VerifiedGroup
 from rlsp_async.replay import bodies
-from rlsp_async.replay.heads import (
+from rlsp_async.replay.laws import check_manifest, check_step
+from rlsp_async.replay.records import (
     DEAD,
     Cursor,
     Evaluated,
     Event,
-    Head,
+    GroupRecord,
+    JournalContent,
     Learnt,
-    Loaded,
     Manifest,
     Published,
     Put,
@@ -44,10 +45,8 @@ from rlsp_async.replay.heads import (
     Stepped,
     Total,
 )
-from rlsp_async.replay.laws import check_manifest, check_step
-from rlsp_async.replay.rows import ROWS, insert
+from rlsp_async.replay.sql import EVENTS_KEPT, EVENTS_SLACK, ROWS, SCHEMA, SCHEMA_VERSION, body_digest, insert
 from rlsp_async.replay.success import store as successes
-from rlsp_async.replay.tables import EVENTS_KEPT, EVENTS_SLACK, SCHEMA, SCHEMA_VERSION, body_digest
 
 CHECKPOINTS_LOOKED_BACK = 8
 PAGE_BYTES = 16_384
@@ -58,7 +57,7 @@ WAL_BYTES = 32 << 20
 """The log is cut to this when it was longer: a reader had held it open, or a commit was huge."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _manifest = msgspec.msgpack.Decoder(Manifest).decode
 _report = msgspec.msgpack.Decoder(StepReport).decode
 _result = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -149,7 +148,7 @@ class Journal:
                 self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
             self._db.execute("INSERT OR REPLACE INTO run VALUES ('incarnation', ?)", (str(starts),))
 
-    def load(self) -> Loaded:
+    def load(self) -> JournalContent:
         """All that survives: live groups with their tokens, totals of the dead, batches, reports, cursors."""
         with self._translated():
             run = dict(self._db.execute("SELECT key, value FROM run").fetchall())
@@ -159,7 +158,7 @@ class Journal:
             newest = self._db.execute(query).fetchone()
             results = self._db.execute("SELECT key, result FROM evaluations").fetchall()
             last = self._db.execute("SELECT max(group_id) FROM groups").fetchone()[0]
-            return Loaded(
+            return JournalContent(
                 incarnation=int(run["incarnation"]),
                 created=float(run["created"]),
                 heads=[_head(row[0]) for row in rows],
@@ -257,7 +256,7 @@ class Journal:
             [(put.head.group_id, _encode(put.verdicts)) for put in puts if put.verdicts is not None],
         )
 
-    def _is_needless(self, head: Head) -> bool:
+    def _is_needless(self, head: GroupRecord) -> bool:
         """Nobody reads its tokens again. Trained long ago and buried only now: it waited in vain for a second use."""
         forgotten = head.state == "trained" and head.step <= self._forgot_to
         return forgotten or head.state in ("dropped", "evaluated")
@@ -323,7 +322,7 @@ class Journal:
             ) from None
 
 
-def _row(head: Head, body: bytes | None) -> tuple[Any, ...]:
+def _row(head: GroupRecord, body: bytes | None) -> tuple[Any, ...]:
     """A row of `groups`."""
     return (
         head.group_id,

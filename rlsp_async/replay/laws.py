@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from rlsp_async.config import RunConfig, StageConfig, load_success_replay
-from rlsp_async.errors import LawError
-from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Stepped, Success
-from rlsp_async.replay.rows import select
+from rlsp_async.errors import InvariantError
+from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Stepped, Success
+from rlsp_async.replay.sql import select
 
-_head = msgspec.msgpack.Decoder(Head).decode
+_head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
 _judged = msgspec.msgpack.Decoder(Judged).decode
 
@@ -27,15 +27,15 @@ def check_manifest(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -
     """Steps have no gap; every group is whole, judged, fresh enough, charged for this step, and not above its uses."""
     last = db.execute("SELECT max(step) FROM manifests").fetchone()[0] or 0
     if manifest.step != last + 1:
-        raise LawError(f"the manifest of step {manifest.step} would follow that of step {last}")
+        raise InvariantError(f"the manifest of step {manifest.step} would follow that of step {last}")
     if len(set(manifest.groups)) != len(manifest.groups):
-        raise LawError(f"the manifest of step {manifest.step} names a group twice")
+        raise InvariantError(f"the manifest of step {manifest.step} names a group twice")
     stage = cfg.stages[manifest.stage]
     rows = {row[0]: row[1:] for row in select(db, _ROWS, manifest.groups)}
     for group_id in manifest.groups:
         wrong = _wrong(rows.get(group_id), manifest.step, stage, cfg.sampling.rollouts)
         if wrong:
-            raise LawError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
+            raise InvariantError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
     check_replayed(db, cfg, manifest)
 
 
@@ -43,11 +43,11 @@ def check_replayed(db: sqlite3.Connection, cfg: RunConfig, manifest: Manifest) -
     """Every success that stands in a batch is a correct rollout of the same prompt from an earlier batch, charged for
     this one, in a group of this batch in which nobody was right."""
     if len({one.group_id for one in manifest.replayed}) != len(manifest.replayed):
-        raise LawError(f"the manifest of step {manifest.step} replaces two rollouts of one group")
+        raise InvariantError(f"the manifest of step {manifest.step} replaces two rollouts of one group")
     for one in manifest.replayed:
         wrong = _wrongly_replayed(db, cfg, manifest, one)
         if wrong:
-            raise LawError(
+            raise InvariantError(
                 f"the success {one.source_group}/{one.source_rollout} cannot stand in group {one.group_id} "
                 f"in the batch of step {manifest.step}: {wrong}"
             )
@@ -106,6 +106,6 @@ def check_step(db: sqlite3.Connection, stepped: Stepped) -> None:
     step = stepped.report.step
     last = db.execute("SELECT max(step) FROM steps").fetchone()[0] or 0
     if step != last + 1:
-        raise LawError(f"the report of step {step} would follow that of step {last}")
+        raise InvariantError(f"the report of step {step} would follow that of step {last}")
     if db.execute("SELECT 1 FROM manifests WHERE step = ?", (step,)).fetchone() is None:
-        raise LawError(f"step {step} was reported, but no batch of it was ever written down")
+        raise InvariantError(f"step {step} was reported, but no batch of it was ever written down")

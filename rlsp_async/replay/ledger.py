@@ -18,6 +18,11 @@ and the same in response tokens, for all groups (evaluation too), the closed acc
     no_signal    of groups dropped because all their rollouts earned the same
     waiting      sampled or ready
     in_flight    in a batch that is not reported yet
+
+Which groups may train, and how many are made: age, reuse and rate, functions over heads.
+
+lag = (s - 1) - version of the group's OLDEST token, for the batch of step s, time in the queue included; 0 for a
+demonstration. Which of those that may train do so is the choice of the stage: `choices/`.
 """
 
 from __future__ import annotations
@@ -31,8 +36,7 @@ import msgspec
 from rlsp_async.columns import ints, num_values
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.replay.heads import DEAD, Head, Put, Reason, State, Total
-from rlsp_async.replay.select import returns
+from rlsp_async.replay.records import DEAD, GroupRecord, Put, Reason, State, Total
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
 
@@ -60,10 +64,10 @@ class Ledger:
     """Every transition returns the record of it; who calls it writes that down before anyone hears of it."""
 
     def __init__(self) -> None:
-        self.heads: dict[int, Head] = {}
+        self.heads: dict[int, GroupRecord] = {}
         self.bodies: dict[int, RolloutGroup] = {}
         self.verdicts: dict[int, list[Verdict]] = {}
-        self.ready: dict[int, Head] = {}
+        self.ready: dict[int, GroupRecord] = {}
         """Training groups that may be selected."""
         self.by_state: Counter[State] = Counter()
         """Live training groups."""
@@ -95,7 +99,7 @@ class Ledger:
 
     def restore(
         self,
-        heads: Iterable[Head],
+        heads: Iterable[GroupRecord],
         totals: Iterable[Total],
         bodies: dict[int, RolloutGroup],
         verdicts: dict[int, list[Verdict]],
@@ -125,7 +129,7 @@ class Ledger:
 
     # --- transitions ---------------------------------------------------------------------------------------------
 
-    def issue(self, head: Head) -> Put:
+    def issue(self, head: GroupRecord) -> Put:
         """A slot is born."""
         self.heads[head.group_id] = head
         self.issued += head.purpose == "train"
@@ -137,7 +141,7 @@ class Ledger:
         return self._take_in(group, "sampled", now)
 
     def demonstrated(
-        self, head: Head, group: RolloutGroup, verdicts: list[Verdict], now: float, has_signal: bool = False
+        self, head: GroupRecord, group: RolloutGroup, verdicts: list[Verdict], now: float, has_signal: bool = False
     ) -> Put:
         """A demonstration is born ready: nobody samples or verifies it. An imported one may bring its verdicts."""
         self.issue(head)
@@ -244,9 +248,9 @@ class Ledger:
         self._order += 1
         return {"order": self._order, "ready_s": now}
 
-    def _move(self, group_id: int, **changes: Any) -> Head:
+    def _move(self, group_id: int, **changes: Any) -> GroupRecord:
         old = self.heads[group_id]
-        new: Head = msgspec.structs.replace(old, **changes)
+        new: GroupRecord = msgspec.structs.replace(old, **changes)
         self._count(old, -1)
         self._count(new, +1)
         if new.state in DEAD:
@@ -255,7 +259,7 @@ class Ledger:
             self.heads[group_id] = new
         return new
 
-    def _count(self, head: Head, sign: int) -> None:
+    def _count(self, head: GroupRecord, sign: int) -> None:
         if head.state != "issued":
             self.account[sink(head.state, head.reason)] += sign * head.num_tokens
         if head.state not in DEAD and head.purpose == "train":
@@ -273,7 +277,7 @@ class Ledger:
         if not self.pending[place]:
             del self.pending[place]
 
-    def _bury(self, head: Head) -> None:
+    def _bury(self, head: GroupRecord) -> None:
         del self.heads[head.group_id]
         self.bodies.pop(head.group_id, None)
         self.verdicts.pop(head.group_id, None)
@@ -305,3 +309,33 @@ def versions_of(group: RolloutGroup) -> tuple[int, int]:
     would."""
     column = ints(b"".join(rollout.versions for rollout in group.rollouts))
     return (int(column.min()), int(column.max())) if len(column) else (-1, -1)
+
+
+def lag(head: GroupRecord, step: int) -> int:
+    """Versions between the oldest token of a group and the weights that step `step` starts from."""
+    return 0 if head.provenance == "demonstration" else step - 1 - head.oldest
+
+
+def is_stale(head: GroupRecord, step: int, max_lag: int) -> bool:
+    """Removal: too old for the batch of `step`."""
+    return lag(head, step) > max_lag
+
+
+def fresh(ready: Iterable[GroupRecord], step: int, max_lag: int) -> list[GroupRecord]:
+    """The ready groups that may be in the batch of `step`."""
+    return [head for head in ready if not is_stale(head, step, max_lag)]
+
+
+def returns(head: GroupRecord, step: int, max_lag: int, max_uses: int) -> bool:
+    """Reuse: whether a group that was just trained goes back to ready, to be trained at `step` or later."""
+    return head.uses < max_uses and not is_stale(head, step, max_lag)
+
+
+def num_to_admit(alive: int, capacity: int, waiting: int, needed: int | None) -> int:
+    """Rate: slots that may be filled now.
+
+    alive <= capacity is the slot law; `waiting` groups are on their way to a batch and `needed` groups are still to be
+    trained in this stage (None: unknown, because groups are used more than once).
+    """
+    room = capacity - alive
+    return max(0, room if needed is None else min(room, needed - waiting))

@@ -13,12 +13,12 @@ from typing import Any
 
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import Rollout, RolloutGroup, StepReport, Verdict
-from rlsp_async.replay.crew import Lease
-from rlsp_async.replay.heads import Head, Manifest
-from rlsp_async.replay.select import lag
+from rlsp_async.replay.ledger import lag
+from rlsp_async.replay.records import GroupRecord, Manifest
 from rlsp_async.replay.spawn import figures as spawn_figures
-from rlsp_async.replay.state import HubState, Line
+from rlsp_async.replay.state import HubState, MetricRow
 from rlsp_async.replay.success.mend import figures as success_figures
+from rlsp_async.replay.workers import Lease
 
 ROLLOUTS_EVERY = 8
 GROUPS_SHOWN = 2
@@ -28,18 +28,18 @@ ROLLOUTS_SHOWN = 2
 STATUS_METRICS = ("lag_mean", "lag_max", "tokens_per_s", "response_tokens", "loss", "reward")
 
 
-def span(t0: float, t1: float, worker: str, kind: str, what: str) -> Line:
+def span(t0: float, t1: float, worker: str, kind: str, what: str) -> MetricRow:
     """One bar of the timeline."""
-    return Line("timeline", {"t0": round(t0, 4), "t1": round(t1, 4), "worker": worker, "kind": kind, "what": what})
+    return MetricRow("timeline", {"t0": round(t0, 4), "t1": round(t1, 4), "worker": worker, "kind": kind, "what": what})
 
 
-def lease_span(lease: Lease, now: float) -> Line:
+def lease_span(lease: Lease, now: float) -> MetricRow:
     """The time a piece of work was in a worker's hands, its queue there included."""
     what = f"step {lease.key}" if lease.kind == "train" else f"group {lease.key}"
     return span(lease.since_s, now, lease.worker, lease.kind, what)
 
 
-def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: float) -> list[Line]:
+def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: float) -> list[MetricRow]:
     """The rows of one trained step; called while its groups are still in training."""
     heads = [state.ledger.heads[group_id] for group_id in manifest.groups]
     took_s = max(1e-9, now - state.stepped_s)
@@ -74,19 +74,19 @@ def step_lines(state: HubState, manifest: Manifest, report: StepReport, now: flo
             if isinstance(value, (int, float)) and (name in STATUS_METRICS or name.startswith("parts."))
         }
     )
-    lines = [Line("metrics", row)]
+    lines = [MetricRow("metrics", row)]
     if manifest.stage_step % ROLLOUTS_EVERY == 1:
         lines += _shown(state, heads[:GROUPS_SHOWN], {"kind": "train", "step": manifest.step, "seconds": now})
     return lines
 
 
-def evaluation_lines(state: HubState, key: str, heads: list[Head], now: float) -> list[Line]:
+def evaluation_lines(state: HubState, key: str, heads: list[GroupRecord], now: float) -> list[MetricRow]:
     """A few rollouts of the first prompts, and the bar of the whole evaluation."""
     what = {"kind": "evaluate", "evaluation": key, "step": state.step, "seconds": now}
     return [*_shown(state, heads[:PROMPTS_SHOWN], what), span(state.phase_since_s, now, "replay", "evaluate", key)]
 
 
-def _batch_figures(state: HubState, heads: list[Head], step: int, now: float) -> dict[str, float]:
+def _batch_figures(state: HubState, heads: list[GroupRecord], step: int, now: float) -> dict[str, float]:
     bodies = [state.ledger.bodies[head.group_id] for head in heads]
     lengths = [num_values(rollout.token_ids) for group in bodies for rollout in group.rollouts]
     cut = [float(rollout.finish == "length") for group in bodies for rollout in group.rollouts]
@@ -109,7 +109,7 @@ def _batch_figures(state: HubState, heads: list[Head], step: int, now: float) ->
     return {**figures, **_parts(verdicts)}
 
 
-def _propensities(manifest: Manifest, heads: list[Head]) -> dict[str, float]:
+def _propensities(manifest: Manifest, heads: list[GroupRecord]) -> dict[str, float]:
     """How unevenly groups (`choice_`) and their prompts (`prompt_`) were drawn, relative to uniform; none if evenly."""
     figures: dict[str, float] = {}
     for name, values in (("choice", manifest.propensities), ("prompt", [head.propensity for head in heads])):
@@ -118,7 +118,7 @@ def _propensities(manifest: Manifest, heads: list[Head]) -> dict[str, float]:
     return figures
 
 
-def _temperatures(state: HubState, stage: str, heads: list[Head]) -> dict[str, float]:
+def _temperatures(state: HubState, stage: str, heads: list[GroupRecord]) -> dict[str, float]:
     """At which temperatures the batch was drawn, if not all at sampling.temperature, and what the schedule knows."""
     common = state.cfg.sampling.temperature
     drawn = [head.temperature or common for head in heads]
@@ -129,7 +129,7 @@ def _temperatures(state: HubState, stage: str, heads: list[Head]) -> dict[str, f
     return figures
 
 
-def _spawned(state: HubState, heads: list[Head], manifest: Manifest) -> dict[str, float]:
+def _spawned(state: HubState, heads: list[GroupRecord], manifest: Manifest) -> dict[str, float]:
     """Problems and verifications told apart; nothing where no children are spawned."""
     if manifest.stage not in state.spawners:
         return {}
@@ -149,7 +149,7 @@ def _parts(verdicts: list[Verdict]) -> dict[str, float]:
     return {name: _mean(values[name]) for name in sorted(values)}
 
 
-def _shown(state: HubState, heads: list[Head], what: dict[str, Any]) -> list[Line]:
+def _shown(state: HubState, heads: list[GroupRecord], what: dict[str, Any]) -> list[MetricRow]:
     lines = []
     for head in heads:
         group, verdicts = state.ledger.bodies[head.group_id], state.ledger.verdicts.get(head.group_id, [])
@@ -158,7 +158,7 @@ def _shown(state: HubState, heads: list[Head], what: dict[str, Any]) -> list[Lin
             if verdicts:
                 verdict = verdicts[place]
                 row.update(status=verdict.status, parts=verdict.parts, extracted=verdict.extracted)
-            lines.append(Line("rollouts", row))
+            lines.append(MetricRow("rollouts", row))
     return lines
 
 

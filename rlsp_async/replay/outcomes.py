@@ -14,7 +14,7 @@ from __future__ import annotations
 from rlsp_async.columns import num_values
 from rlsp_async.config import RewardConfig
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.replay.heads import Cursor, Head, Learnt
+from rlsp_async.replay.records import Cursor, GroupRecord, Learnt
 from rlsp_async.replay.setbacks import drop, fail_run
 from rlsp_async.replay.state import Effects, HubState
 
@@ -25,7 +25,7 @@ NO_SIGNAL = "no_signal"
 """Name of the cursor: groups dropped for it since the last batch."""
 
 
-def judged(state: HubState, out: Effects, head: Head, now: float) -> None:
+def judged(state: HubState, out: Effects, head: GroupRecord, now: float) -> None:
     """A group has its true verdicts and is ready."""
     if head.purpose != "train":
         return
@@ -36,7 +36,7 @@ def judged(state: HubState, out: Effects, head: Head, now: float) -> None:
         _bounded(state, out, head.stage, now)
 
 
-def _learn(state: HubState, out: Effects, head: Head) -> None:
+def _learn(state: HubState, out: Effects, head: GroupRecord) -> None:
     row = state.selectors[head.stage].observe(head.index, head.num_correct, head.num_rollouts)
     if row:
         out.records.append(Learnt(stage=head.stage, place=head.index, row=row))

@@ -12,9 +12,9 @@ the whole state of its worker, and the hub repairs the difference.
 from __future__ import annotations
 
 from rlsp_async.messages import Ack, Drain, Hello, Ping, Revoke
-from rlsp_async.replay.crew import KIND_OF, Worker
 from rlsp_async.replay.setbacks import lose_lease
 from rlsp_async.replay.state import Effects, HubState
+from rlsp_async.replay.workers import KIND_OF, Worker
 
 STRAY_HEARTBEATS = 3.0
 """A lease that is younger may still be on its way."""

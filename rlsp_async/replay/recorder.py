@@ -12,23 +12,23 @@ from pathlib import Path
 
 from rlsp_async.errors import unwritable
 from rlsp_async.jsonl import JsonlWriter
-from rlsp_async.replay.state import File, Line
+from rlsp_async.replay.state import MetricFile, MetricRow
 
-FILES: tuple[File, ...] = ("metrics", "rollouts", "timeline", "evaluations")
-BOUNDED: frozenset[File] = frozenset({"rollouts", "timeline"})
+FILES: tuple[MetricFile, ...] = ("metrics", "rollouts", "timeline", "evaluations")
+BOUNDED: frozenset[MetricFile] = frozenset({"rollouts", "timeline"})
 FILE_BYTES = 64 << 20
 LINES_A_LOOK = 256
 """So many lines of a bounded file are written between two looks at its size."""
 
 
-class Recorder:
+class MetricLog:
     """Blocking. A line is written after the commit that it tells of: a crash may lose it, never invents it."""
 
     def __init__(self, directory: Path) -> None:
         self._writers = {name: JsonlWriter(directory / f"{name}.jsonl") for name in FILES}
         self._num_lines = dict.fromkeys(FILES, 0)
 
-    def write(self, lines: Iterable[Line]) -> None:
+    def write(self, lines: Iterable[MetricRow]) -> None:
         """Appends rows in order. Raises MachineError when the disk refuses."""
         for line in lines:
             self._writers[line.file].write(line.row)
@@ -36,7 +36,7 @@ class Recorder:
             if line.file in BOUNDED and self._num_lines[line.file] % LINES_A_LOOK == 0:
                 self._bound(line.file)
 
-    def _bound(self, name: File) -> None:
+    def _bound(self, name: MetricFile) -> None:
         path = self._writers[name].path
         try:
             if path.stat().st_size < FILE_BYTES:

@@ -8,14 +8,14 @@ the one before it: its learner says it again.
 from __future__ import annotations
 
 from rlsp_async.messages import Ack, Done, Failed, Revoke, RolloutGroup, VerdictSet
-from rlsp_async.replay.crew import Lease, Worker
-from rlsp_async.replay.heads import Event
 from rlsp_async.replay.lines import lease_span
+from rlsp_async.replay.records import Event
 from rlsp_async.replay.sampling_work import accept_group
 from rlsp_async.replay.setbacks import charge, fail_run, lose_lease, requeue_step
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.train_work import accept_report
 from rlsp_async.replay.verify_work import accept_verdicts
+from rlsp_async.replay.workers import Lease, Worker
 
 
 def done(state: HubState, out: Effects, worker: Worker, message: Done, now: float) -> None:

@@ -14,14 +14,13 @@ import numpy as np
 from rlsp_async.columns import floats
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling, VerifiedGroup
-from rlsp_async.replay.crew import Worker
-from rlsp_async.replay.heads import Cursor, Head, Learnt
-from rlsp_async.replay.ledger import check_whole, count_tokens, versions_of
+from rlsp_async.replay.ledger import check_whole, count_tokens, is_stale, num_to_admit, versions_of
 from rlsp_async.replay.outcomes import has_signal
-from rlsp_async.replay.select import is_stale, num_to_admit
+from rlsp_async.replay.records import Cursor, GroupRecord, Learnt
 from rlsp_async.replay.setbacks import charge, drop, void
 from rlsp_async.replay.spawn import SPAWNED, child_head, stamped
 from rlsp_async.replay.state import Effects, HubState
+from rlsp_async.replay.workers import Worker
 
 _MIX = 0x9E3779B97F4A7C15  # odd: neighbouring group ids get seeds far apart
 
@@ -110,7 +109,7 @@ def admit_demonstrations(state: HubState, out: Effects, groups: list[tuple[int, 
         if phase is None or cursor != state.cursors.get(source, 0):
             break
         group = _numbered(made.group, state.next_group_id(), phase.stage)
-        head = Head(
+        head = GroupRecord(
             group_id=group.group_id,
             stage=phase.stage,
             provenance="demonstration",
@@ -133,7 +132,7 @@ def _numbered(group: RolloutGroup, group_id: int, stage: str) -> RolloutGroup:
     return msgspec.structs.replace(group, group_id=group_id, stage=stage)
 
 
-def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
+def _new_head(state: HubState, out: Effects, now: float) -> GroupRecord | None:
     assert state.phase is not None
     if state.disk.is_paused:
         return None
@@ -143,7 +142,7 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
         if index >= num_evaluation_prompts(state):
             return None
         _count_up(state, out, key)
-        return Head(
+        return GroupRecord(
             group_id=state.next_group_id(),
             stage=state.phase.stage,
             purpose="evaluate",
@@ -163,7 +162,7 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     _count_up(state, out, "train")
     if draw.row:
         out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
-    return Head(
+    return GroupRecord(
         group_id=state.next_group_id(),
         stage=stage,
         index=int(draw.place),
@@ -174,7 +173,7 @@ def _new_head(state: HubState, out: Effects, now: float) -> Head | None:
     )  # a selection of the user's may count in numpy
 
 
-def _child(state: HubState, out: Effects, stage: str, now: float) -> Head | None:
+def _child(state: HubState, out: Effects, stage: str, now: float) -> GroupRecord | None:
     """The child that this draw asks for, if it does and there is one; its parent is charged in the same commit."""
     number = state.cursors.get("train", 0) + state.cursors.get(SPAWNED, 0)
     spawner = state.spawners.get(stage)
@@ -200,7 +199,7 @@ def _count_up(state: HubState, out: Effects, name: str, num: int = 1) -> None:
     out.records.append(Cursor(name=name, value=state.cursors[name]))
 
 
-def _job(state: HubState, head: Head) -> SampleJob:
+def _job(state: HubState, head: GroupRecord) -> SampleJob:
     return SampleJob(
         group_id=head.group_id,
         prompt=prompt_of(state, head),
@@ -210,7 +209,7 @@ def _job(state: HubState, head: Head) -> SampleJob:
     )
 
 
-def prompt_of(state: HubState, head: Head) -> Prompt:
+def prompt_of(state: HubState, head: GroupRecord) -> Prompt:
     """The prompt of an issued group, made again from its place in the split; a child's is in its head."""
     if head.prompt is not None:
         return head.prompt
@@ -224,11 +223,11 @@ def prompt_of(state: HubState, head: Head) -> Prompt:
     )
 
 
-def _split(head: Head) -> Literal["train", "test"]:
+def _split(head: GroupRecord) -> Literal["train", "test"]:
     return "test" if head.split == "test" else "train"
 
 
-def sampling_of(state: HubState, head: Head) -> Sampling:
+def sampling_of(state: HubState, head: GroupRecord) -> Sampling:
     """How its rollouts are drawn: a seed and a temperature of its own, the same when it is issued again."""
     cfg = state.cfg
     rollouts = cfg.evaluation.rollouts if head.purpose == "evaluate" else cfg.sampling.rollouts
@@ -240,7 +239,7 @@ def sampling_of(state: HubState, head: Head) -> Sampling:
     )
 
 
-def _check_answer(state: HubState, head: Head, group: RolloutGroup) -> None:
+def _check_answer(state: HubState, head: GroupRecord, group: RolloutGroup) -> None:
     issued = _job(state, head)
     if group.prompt.prompt_id != issued.prompt.prompt_id:
         raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")

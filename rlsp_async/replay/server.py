@@ -21,14 +21,13 @@ import structlog
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
-from rlsp_async.replay.decided import Decided
-from rlsp_async.replay.demonstrations import Demonstrations
-from rlsp_async.replay.heads import Loaded
+from rlsp_async.replay.decided import CommitQueue
 from rlsp_async.replay.hub import Hub
-from rlsp_async.replay.imported import Imported
 from rlsp_async.replay.journal import Journal
-from rlsp_async.replay.recorder import Recorder
+from rlsp_async.replay.recorder import MetricLog
+from rlsp_async.replay.records import JournalContent
 from rlsp_async.replay.rundir import RunLock, measure
+from rlsp_async.replay.sources import Demonstrations, Imported
 from rlsp_async.replay.state import Effects
 from rlsp_async.tasks.base import Task, load_task
 from rlsp_async.wire.address import former_address, write_hub_file
@@ -81,7 +80,7 @@ class ReplayServer:
         """Of each source that is not sampled: who makes its groups."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="demonstrations")
-        self._decided = Decided(cfg.replay.commit_groups)
+        self._decided = CommitQueue(cfg.replay.commit_groups)
         self._over = asyncio.Event()
         self._moved = asyncio.Event()
         self._stop_reason = ""
@@ -89,7 +88,7 @@ class ReplayServer:
         self._hub: Hub
         self._router: RouterLike
         self._journal: Journal
-        self._recorder: Recorder
+        self._recorder: MetricLog
         self._zero = time.monotonic()
 
     async def run(self, make_router: Callable[[], RouterLike]) -> None:
@@ -126,10 +125,10 @@ class ReplayServer:
             "journal open", incarnation=loaded.incarnation, step=self._hub.state.step, **self._hub.state.ledger.counts()
         )
 
-    def _open_files(self) -> Loaded:
+    def _open_files(self) -> JournalContent:
         self._run_lock = RunLock(self._cfg.directory)
         self._journal = Journal(self._cfg.directory / "journal.sqlite", self._cfg)
-        self._recorder = Recorder(self._cfg.directory)
+        self._recorder = MetricLog(self._cfg.directory)
         return self._journal.load()
 
     async def _bind(self, make_router: Callable[[], RouterLike]) -> RouterLike:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Literal
 
 from rlsp_async.messages import Drain, Revoke
-from rlsp_async.replay.crew import Lease
-from rlsp_async.replay.heads import FAILURES, Event, Reason
+from rlsp_async.replay.records import FAILURES, Event, Reason
 from rlsp_async.replay.state import Effects, HubState
+from rlsp_async.replay.workers import Lease
 
 FIRST_OUTCOMES = 50
 POISON_DEATHS = 3

@@ -30,8 +30,8 @@ from rlsp_async.config import Section, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import BY_SPAWN, Prompt, Rollout, RolloutGroup, Verdict
 from rlsp_async.plugins import decode_options
-from rlsp_async.replay.heads import Head
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.records import GroupRecord
 from rlsp_async.tasks.base import Verification
 
 SPAWNED = "spawned"
@@ -58,7 +58,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Child(NamedTuple):
     """What was chosen."""
 
-    parent: Head
+    parent: GroupRecord
     place: int
     """Of the rollout in its group."""
     status: str
@@ -118,10 +118,10 @@ def candidates(ledger: Ledger, stage: str, max_tokens: int) -> list[Candidate]:
     return found
 
 
-def child_head(child: Child, group_id: int, now: float) -> Head:
+def child_head(child: Child, group_id: int, now: float) -> GroupRecord:
     """The head of a child that is issued now."""
     parent = child.parent
-    return Head(
+    return GroupRecord(
         group_id=group_id,
         stage=parent.stage,
         index=parent.index,
@@ -133,7 +133,7 @@ def child_head(child: Child, group_id: int, now: float) -> Head:
     )
 
 
-def stamped(head: Head, group: RolloutGroup) -> RolloutGroup:
+def stamped(head: GroupRecord, group: RolloutGroup) -> RolloutGroup:
     """The group with the parent of its rollouts written into them; unchanged when it has none."""
     if not head.parent:
         return group
@@ -143,7 +143,7 @@ def stamped(head: Head, group: RolloutGroup) -> RolloutGroup:
     return msgspec.structs.replace(group, rollouts=rollouts)
 
 
-def figures(judged: Iterable[tuple[Head, Prompt, list[Verdict]]], step: int) -> dict[str, float]:
+def figures(judged: Iterable[tuple[GroupRecord, Prompt, list[Verdict]]], step: int) -> dict[str, float]:
     """Of a batch of a stage that spawns: share of children, how often they are right, by reference answer too, and the
     mean over reference answers (balanced accuracy); how often the problems are solved; how old the parents are."""
     answers: dict[str, list[float]] = defaultdict(list)

@@ -14,18 +14,18 @@ from typing import Any, Literal, NamedTuple, Protocol
 from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
 from rlsp_async.prompts.base import Selector, load_selector
-from rlsp_async.replay.choices.base import load_choice
-from rlsp_async.replay.crew import Crew, Worker
 from rlsp_async.replay.disk import MIB, Disk
-from rlsp_async.replay.heads import Learnt, Loaded, Manifest, Record
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.plan import Phase, Plan
+from rlsp_async.replay.records import JournalContent, Learnt, Manifest, Record
+from rlsp_async.replay.selection.base import load_selection
 from rlsp_async.replay.spawn import Spawner, load_spawner
-from rlsp_async.replay.stages import Phase, Plan
 from rlsp_async.replay.success.memory import Memory
+from rlsp_async.replay.workers import Worker, WorkerTable
 from rlsp_async.temperatures.base import Schedule, load_schedule
 
 Ending = Literal["", "draining", "finished", "failed"]
-File = Literal["metrics", "rollouts", "timeline", "evaluations"]
+MetricFile = Literal["metrics", "rollouts", "timeline", "evaluations"]
 
 OUTCOMES_KEPT = 100
 PROMPTS_KEPT = 4096
@@ -43,10 +43,10 @@ class Prompts(Protocol):
     def prompt(self, split: Literal["train", "test"], index: int) -> Prompt: ...
 
 
-class Line(NamedTuple):
+class MetricRow(NamedTuple):
     """One row for one of the run's jsonl files; written after the commit."""
 
-    file: File
+    file: MetricFile
     row: dict[str, Any]
 
 
@@ -56,7 +56,7 @@ class Effects:
 
     records: list[Record] = field(default_factory=list)
     sends: list[tuple[bytes, FromHub]] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[MetricRow] = field(default_factory=list)
     wants: list[int] = field(default_factory=list)
     """Steps whose batches the shell reads from the journal and hands to `Hub.restored`."""
 
@@ -71,13 +71,13 @@ class Effects:
 class HubState:
     """Everything that an event may change."""
 
-    def __init__(self, cfg: RunConfig, task: Prompts, loaded: Loaded, now: float) -> None:
+    def __init__(self, cfg: RunConfig, task: Prompts, loaded: JournalContent, now: float) -> None:
         self.cfg = cfg
         self.task = task
         self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
         """A group's prompt is made when it is issued and again when its answer is checked."""
         self.plan = Plan(cfg)
-        self.choices = {name: load_choice(stage, cfg.seed) for name, stage in cfg.stages.items()}
+        self.choices = {name: load_selection(stage, cfg.seed) for name, stage in cfg.stages.items()}
         self.success_replay = {name: load_success_replay(name, stage) for name, stage in cfg.stages.items()}
         self.memory = Memory(loaded.successes)
         """Successes by prompt, of stages with success replay."""
@@ -88,7 +88,7 @@ class HubState:
         self.spawners = _spawners(cfg, task)
         """Of each stage that spawns: which finished rollout is put to the model again."""
         self.incarnation = loaded.incarnation
-        self.crew = Crew(loaded.incarnation)
+        self.crew = WorkerTable(loaded.incarnation)
         self.disk = Disk(str(cfg.directory), cfg.replay.disk_reserve_mb * MIB, cfg.replay.stall_s)
         self.ledger = Ledger()
         self.ledger.restore(loaded.heads, loaded.totals, loaded.bodies, loaded.verdicts)
@@ -141,7 +141,7 @@ class HubState:
         self.phase: Phase | None = self.plan.at(self.step, self.evaluations)
         self.phase_since_s = now
 
-    def _restore_steps(self, loaded: Loaded) -> None:
+    def _restore_steps(self, loaded: JournalContent) -> None:
         self.step = loaded.reports[-1].step if loaded.reports else 0
         """Newest reported step."""
         self.reported: dict[int, StepReport] = {report.step: report for report in loaded.reports}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from rlsp_async.messages import Status, WorkerStatus
-from rlsp_async.replay.crew import Worker
 from rlsp_async.replay.sampling_work import may_issue, may_sample, num_evaluation_prompts
 from rlsp_async.replay.state import HubState
+from rlsp_async.replay.workers import Worker
 
 
 def status(state: HubState, now: float) -> Status:

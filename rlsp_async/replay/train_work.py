@@ -9,11 +9,11 @@ Its credit of 2 lets the batch of step s+1 be chosen while s trains.
 from __future__ import annotations
 
 from rlsp_async.messages import Batch, Hello, StepReport, TrainJob, VerifiedGroup, WeightsRef
-from rlsp_async.replay.choices.base import carried, in_the_way, surplus
-from rlsp_async.replay.heads import Cursor, Event, Manifest, Published, Repeated, Stepped
+from rlsp_async.replay.ledger import fresh, is_stale, returns
 from rlsp_async.replay.lines import step_lines
 from rlsp_async.replay.outcomes import found_signal
-from rlsp_async.replay.select import fresh, is_stale, returns
+from rlsp_async.replay.records import Cursor, Event, Manifest, Published, Repeated, Stepped
+from rlsp_async.replay.selection.base import groups_above_keep, groups_to_carry, groups_to_evict
 from rlsp_async.replay.setbacks import drop, fail_run, void
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.success.mend import mend, remember, with_successes
@@ -110,7 +110,7 @@ def _make_room(state: HubState, out: Effects) -> None:
     stage, phase, ledger = state.stage, state.phase, state.ledger
     if stage is not None and phase is not None and len(ledger.ready) == ledger.alive == stage.capacity:
         choice = state.choices[phase.stage]
-        old = in_the_way(choice.cfg, ledger.ready.values(), stage.groups_per_step)
+        old = groups_to_evict(choice.cfg, ledger.ready.values(), stage.groups_per_step)
         out.records.extend(ledger.retire(head.group_id) for head in old)
 
 
@@ -155,7 +155,7 @@ def _close_step(state: HubState, out: Effects, report: StepReport, now: float) -
         _close_stage(state, out, manifest.stage, now)
     else:
         sweep(state, out, now)
-        extra = surplus(state.choices[manifest.stage].cfg, state.ledger.ready.values())
+        extra = groups_above_keep(state.choices[manifest.stage].cfg, state.ledger.ready.values())
         out.records.extend(state.ledger.retire(head.group_id) for head in extra)
     out.records.append(Stepped(report=report, stage=manifest.stage, at_s=now, forget_to=_forget(state)))
     if report.weights is not None:
@@ -233,7 +233,7 @@ def _carried(state: HubState, ended: str) -> set[int]:
         for head in state.ledger.ready.values()
         if head.provenance == "rollout" and returns(head, step, stage.max_lag, stage.max_uses)
     ]
-    return {head.group_id for head in carried(state.choices[name].cfg, fit, stage.capacity)}
+    return {head.group_id for head in groups_to_carry(state.choices[name].cfg, fit, stage.capacity)}
 
 
 def _close_unreported(state: HubState, out: Effects, hello: Hello, held: set[int], now: float) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 
 from rlsp_async.messages import Verdict, VerdictSet, VerifyItem, VerifyJob
-from rlsp_async.replay.crew import Worker
+from rlsp_async.replay.ledger import is_stale
 from rlsp_async.replay.outcomes import has_signal, judged
-from rlsp_async.replay.select import is_stale
 from rlsp_async.replay.setbacks import charge, drop, outcome, void
 from rlsp_async.replay.state import Effects, HubState
+from rlsp_async.replay.workers import Worker
 
 
 def next_verify_job(state: HubState, out: Effects, worker: Worker, now: float) -> VerifyJob | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from statistics import median
 
 from rlsp_async.messages import Role
-from rlsp_async.replay.heads import Event
+from rlsp_async.replay.records import Event
 from rlsp_async.replay.sampling_work import may_sample
 from rlsp_async.replay.setbacks import fail_run
 from rlsp_async.replay.state import Effects, HubState

@@ -39,17 +39,17 @@ def check_modules(cfg: RunConfig) -> None:
     """
     from rlsp_async.config import load_success_replay
     from rlsp_async.prompts.base import load_selector
-    from rlsp_async.replay.choices.base import load_choice
+    from rlsp_async.replay.selection.base import load_selection
     from rlsp_async.tasks.base import load_task
     from rlsp_async.temperatures.base import load_schedule
-    from rlsp_async.verifying.verifier import check_verifier
+    from rlsp_async.verifying.base import check_verifier
 
     task = load_task(cfg.task, cfg.seed)
     check_verifier(cfg)
     for name, stage in cfg.stages.items():
         _load_algorithm(name, stage)
         try:
-            load_choice(stage, cfg.seed)
+            load_selection(stage, cfg.seed)
             load_success_replay(name, stage)
             if stage.source == "rollouts":
                 load_selector(stage.prompts, cfg.seed, task.size("train"))
@@ -83,7 +83,7 @@ def models_beside(cfg: RunConfig) -> Beside:
 def _check_spawn(cfg: RunConfig, stage: StageConfig, task: Task) -> None:
     """A stage that spawns has a task that can, and the verifier that reads the answers. Raises ConfigError."""
     from rlsp_async.replay.spawn import load_spawner
-    from rlsp_async.verifying.verifier import verifier_name
+    from rlsp_async.verifying.base import verifier_name
 
     verifies = getattr(task, "verified_by", "")
     if load_spawner(stage, task, cfg.seed) and verifier_name(cfg) != verifies:
@@ -169,7 +169,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     Raises UserError and leaves nothing.
     """
     from rlsp_async.model import prepare_model
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
 
     check_modules(cfg)
     check_data(cfg)
@@ -182,7 +182,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
         if overlap := overlap_of(cfg):
             (made / "data.json").write_bytes(msgspec.json.format(msgspec.json.encode(overlap)))
         made.chmod(0o755)
-        clean(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
+        remove_published(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
         os.rename(made, directory)
     except OSError as e:
         raise MachineError(f"{directory}: cannot be written: {e.strerror or e}") from None

@@ -119,7 +119,7 @@ def check_machine(cfg: RunConfig) -> None:
 
 def check_port(address: str, keys: str = "") -> None:
     """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
-    from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
+    from rlsp_async.wire.auth import require_private  # loads zmq, which `rlsp --help` does without
 
     url = urlsplit(address)
     try:
@@ -268,7 +268,7 @@ class _Stop:
 def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
     """Report, table, clean-up; or the reason why not. Returns the exit code. Raises MachineError when a finished run
     has no room for its report."""
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
 
     try:
         if status is not None:
@@ -280,7 +280,7 @@ def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
         if end.code != e.exit_code:  # else the disk is why the run ended, and that is said below
             print(f"rlsp: {e}", file=sys.stderr)
     if end.code == 0:
-        clean(cfg)
+        remove_published(cfg)
         return show_run(cfg.directory)
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)

@@ -1,1 +1,25 @@
-"""See the module docstrings in this folder."""
+"""Verifiers: whether a response answers its prompt, judged in processes that may be killed.
+
+In the order in which one meets them:
+
+    base          what a verifier is, how one is loaded by its name, and how verdicts are made
+    pool          `VerifierPool`: groups of responses in, verdicts out; owns the processes below
+    fork_server   the process that loads the verifier once and forks one checker process after another
+    sandbox       what a checker process is forbidden to do, asked of the Linux kernel
+    extract       where in a response the answer stands; shared by the verifiers
+
+The verifiers themselves, each named as in `task.verifier`. Three are folders:
+
+    math          numbers and mathematical expressions
+    code          Python functions, run against unit tests
+    judge         a language model that grades by a rubric
+
+and the others are one file each:
+
+    exact         words                             countdown       an expression that gives a target
+    regex         a regular expression              ops             the operator puzzle
+    choice        multiple choice                   addition        column addition
+    format        tags and patterns                 reasoning_gym   the tasks of reasoning-gym
+    length        number of words or characters     executable      a program of the user's own
+    abstain       credit for "I don't know"
+"""

@@ -14,10 +14,8 @@ from typing import Any
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.exact import plain_words
-from rlsp_async.verifying.inner import load_inner, with_parts
-from rlsp_async.verifying.span import find_answer
-from rlsp_async.verifying.verifier import judged
+from rlsp_async.verifying.base import judged, load_inner, with_parts
+from rlsp_async.verifying.extract import find_answer, plain_words
 
 VERSION = "1"
 LANE = "fast"
@@ -28,7 +26,7 @@ _APOSTROPHES = str.maketrans("\u2019\u2018\u02bc", "'''")
 _COMMAND = re.compile(r"\\(?:text|mathrm)\s?\{([^{}]*)\}")
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What abstaining is, and what it is worth."""
 
     phrases: tuple[str, ...] = (
@@ -60,10 +58,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("phrases must name at least one, none of them empty")
 
 
-class Abstain:
+Config = AbstainConfig
+
+
+class AbstainVerifier:
     """A verifier with its options."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: AbstainConfig) -> None:
         self._value = cfg.value
         self._inner = load_inner(cfg.inner, cfg.inner_options)
         phrases = "|".join(re.escape(_plain(phrase)) for phrase in cfg.phrases)
@@ -97,6 +98,6 @@ def _plain(text: str) -> str:
     return plain_words(_COMMAND.sub(r"\1", text).translate(_APOSTROPHES))
 
 
-def load(cfg: Config) -> Abstain:
+def load(cfg: AbstainConfig) -> AbstainVerifier:
     """The verifier."""
-    return Abstain(cfg)
+    return AbstainVerifier(cfg)

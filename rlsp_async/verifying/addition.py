@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
 
 VERSION = "1"
 LANE = "fast"

@@ -15,9 +15,8 @@ from collections import deque
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.exact import plain_words
-from rlsp_async.verifying.span import find_answer, strip_box
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.extract import find_answer, plain_words, strip_box
 
 VERSION = "1"
 LANE = "fast"
@@ -27,7 +26,7 @@ _MARKS = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s?\{([^{}]*)\}|[*_$`]")
 _SPLIT = re.compile(r"\s*(?:,|;|/|&|\band\b|\s)\s*")
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChoiceConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What can be chosen."""
 
     labels: tuple[str, ...] = tuple("ABCDEFGHIJ")
@@ -40,10 +39,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("labels must be two or more, none of them empty")
 
 
-class Choice:
+Config = ChoiceConfig
+
+
+class ChoiceVerifier:
     """A verifier with its options."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: ChoiceConfig) -> None:
         self._texts = cfg.texts
         self._are_letters = all(len(label) == 1 for label in cfg.labels)
         self._labels = {label.casefold(): label for label in cfg.labels}
@@ -102,6 +104,6 @@ class Choice:
         return frozenset({self._labels[next(group for group in match.groups() if group).casefold()]})
 
 
-def load(cfg: Config) -> Choice:
+def load(cfg: ChoiceConfig) -> ChoiceVerifier:
     """The verifier."""
-    return Choice(cfg)
+    return ChoiceVerifier(cfg)

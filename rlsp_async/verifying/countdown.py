@@ -18,8 +18,8 @@ from fractions import Fraction
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.span import find_answer
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.extract import find_answer
 
 VERSION = "1"
 LANE = "fast"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.span import find_answer
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.extract import find_answer, plain_words
 
 VERSION = "1"
 LANE = "fast"
@@ -24,8 +24,3 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
         lines = response.rpartition("</think>")[2].strip().splitlines()
         found = lines[-1] if lines and len(lines[-1]) <= len(answer) + 20 else None
     return unparsable("no answer found") if found is None else judged(plain_words(found) == gold, found)
-
-
-def plain_words(text: str) -> str:
-    """Lower case, single blanks, without marks around."""
-    return " ".join(text.casefold().split()).strip("*_`'\"$ ").rstrip(".").rstrip()

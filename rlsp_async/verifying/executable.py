@@ -25,8 +25,8 @@ import msgspec
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError, EngineError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.confine import die_with_parent
-from rlsp_async.verifying.verifier import as_verdict, judged, unparsable
+from rlsp_async.verifying.base import as_verdict, judged, unparsable
+from rlsp_async.verifying.sandbox import die_with_parent
 
 VERSION = "1"
 LANE = "program"
@@ -34,7 +34,7 @@ MAX_LINE_BYTES = 1 << 20
 SHOWN_BYTES = 80
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExecutableConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `executable`."""
 
     command: list[str]
@@ -45,6 +45,9 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
             raise ValueError("command must name a program")
+
+
+Config = ExecutableConfig
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,10 +64,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 _REPLY = msgspec.json.Decoder(Reply)
 
 
-class Executable:
+class ExecutableVerifier:
     """The program, started when it is first needed."""
 
-    def __init__(self, cfg: Config, program: str) -> None:
+    def __init__(self, cfg: ExecutableConfig, program: str) -> None:
         self._cfg = cfg
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,12 +120,12 @@ class Executable:
             raise EngineError(f"{self._program} cannot be started: {e.strerror}") from None
 
 
-def load(cfg: Config) -> Executable:
+def load(cfg: ExecutableConfig) -> ExecutableVerifier:
     """Raises ConfigError when there is no such program; starts nothing."""
     program = shutil.which(os.path.expanduser(cfg.command[0]))
     if program is None:
         raise ConfigError(f"task.verifier_options.command: no program {cfg.command[0]!r}, or it is not executable")
-    return Executable(cfg, os.path.abspath(program))
+    return ExecutableVerifier(cfg, os.path.abspath(program))
 
 
 def verdict_of(line: bytes, number: int) -> Verdict:

@@ -15,14 +15,13 @@ import msgspec
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.inner import load_inner, with_parts
-from rlsp_async.verifying.verifier import unparsable
+from rlsp_async.verifying.base import load_inner, unparsable, with_parts
 
 VERSION = "1"
 LANE = "fast"
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FormatConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The rules."""
 
     tags: tuple[str, ...] = ("think", "answer")
@@ -51,10 +50,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"pattern {self.pattern!r} is no regular expression: {e}") from None
 
 
-class Format:
+Config = FormatConfig
+
+
+class FormatVerifier:
     """A verifier with its options."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: FormatConfig) -> None:
         self._cfg = cfg
         self._inner = load_inner(cfg.inner, cfg.inner_options) if cfg.inner else None
 
@@ -117,6 +119,6 @@ def _outside(text: str, blocks: list[re.Match[str]]) -> bool:
     return any(piece.strip() for piece in [*left, text[at:]])
 
 
-def load(cfg: Config) -> Format:
+def load(cfg: FormatConfig) -> FormatVerifier:
     """The verifier."""
-    return Format(cfg)
+    return FormatVerifier(cfg)

@@ -11,14 +11,13 @@ from typing import Any, Literal
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.inner import load_inner, with_parts
-from rlsp_async.verifying.verifier import unparsable
+from rlsp_async.verifying.base import load_inner, unparsable, with_parts
 
 VERSION = "1"
 LANE = "fast"
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LengthConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The bounds."""
 
     least: int = 0
@@ -39,10 +38,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"most {self.most} is below least {self.least}")
 
 
-class Length:
+Config = LengthConfig
+
+
+class LengthVerifier:
     """A verifier with its options."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: LengthConfig) -> None:
         self._cfg = cfg
         self._inner = load_inner(cfg.inner, cfg.inner_options) if cfg.inner else None
 
@@ -73,6 +75,6 @@ def within(num: int, least: int, most: int) -> float:
     return 1.0 if not most or num <= most else max(0.0, 2.0 - num / most)
 
 
-def load(cfg: Config) -> Length:
+def load(cfg: LengthConfig) -> LengthVerifier:
     """The verifier."""
-    return Length(cfg)
+    return LengthVerifier(cfg)

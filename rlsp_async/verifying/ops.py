@@ -13,7 +13,7 @@ from __future__ import annotations
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.tasks.ops import ANSWERS, answer_row, apply_operator, is_check
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
 
 VERSION = "1"
 LANE = "fast"

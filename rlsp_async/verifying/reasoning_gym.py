@@ -24,8 +24,8 @@ from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.tasks.reasoning_gym import answer_item, import_gym, make_dataset
 from rlsp_async.verifying import countdown
-from rlsp_async.verifying.span import find_answer
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.extract import find_answer
 
 VERSION = "1"
 LANE = "isolated"
@@ -43,14 +43,17 @@ _TOLERANCE = Fraction(1, 10_000)
 _UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, SyntaxError)
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReasoningGymConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `reasoning_gym`."""
 
     dataset: str = ""
     """One that is made in advance, for those that take seconds to begin (arc_agi); empty: none."""
 
 
-class Scorer:
+Config = ReasoningGymConfig
+
+
+class ReasoningGymVerifier:
     """Scores items of any of the data sets."""
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
@@ -70,12 +73,12 @@ class Scorer:
         return _verdict(name, _dataset(name, json.dumps(params)), item, found)
 
 
-def load(cfg: Config) -> Scorer:
+def load(cfg: ReasoningGymConfig) -> ReasoningGymVerifier:
     """Loads reasoning-gym. Raises MachineError when it is not installed."""
     import_gym()
     if cfg.dataset:
         _dataset(cfg.dataset, "{}")
-    return Scorer()
+    return ReasoningGymVerifier()
 
 
 def is_harmless(name: str, text: str) -> bool:

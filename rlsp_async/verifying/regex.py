@@ -16,14 +16,14 @@ from typing import Literal
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.exact import plain_words
-from rlsp_async.verifying.verifier import judged, unparsable
+from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.extract import plain_words
 
 VERSION = "1"
 LANE = "fast"
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the response is searched."""
 
     pattern: str = ""
@@ -39,10 +39,13 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"pattern {self.pattern!r} is no regular expression: {e}") from None
 
 
-class Regex:
+Config = RegexConfig
+
+
+class RegexVerifier:
     """A verifier with its options."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: RegexConfig) -> None:
         self._cfg = cfg
         self._flags = re.IGNORECASE if cfg.ignore_case else re.NOFLAG
 
@@ -74,6 +77,6 @@ class Regex:
         return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
-def load(cfg: Config) -> Regex:
+def load(cfg: RegexConfig) -> RegexVerifier:
     """The verifier."""
-    return Regex(cfg)
+    return RegexVerifier(cfg)

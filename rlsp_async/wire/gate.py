@@ -14,9 +14,43 @@ from typing import TypeVar
 
 import msgspec
 
-from rlsp_async.messages import Bye, FromHub, FromWorker, Hello, Ping, Pong, Refuse, Role
+from rlsp_async.messages import (
+    Bye,
+    Done,
+    Failed,
+    FromHub,
+    FromWorker,
+    Hello,
+    Loaded,
+    Ping,
+    Pong,
+    Refuse,
+    Rejected,
+    Role,
+)
 from rlsp_async.wire.keyring import Entry
-from rlsp_async.wire.roles import may_say
+
+EVERYBODY: frozenset[type] = frozenset({Hello, Ping, Bye})
+WORKS = EVERYBODY | {Done, Failed}
+MAY_SAY: dict[Role, frozenset[type]] = {
+    "sampler": WORKS | {Loaded, Rejected},
+    "verifier": WORKS,
+    "learner": WORKS,
+    "observer": EVERYBODY,
+}
+RESULT: dict[Role, str] = {"sampler": "groups", "verifier": "verdicts", "learner": "steps"}
+"""The one field of Done that a role may fill."""
+RESULTS = frozenset(RESULT.values())
+
+
+def may_say(role: Role, message: FromWorker) -> bool:
+    """Whether a worker of this role may send that."""
+    if type(message) not in MAY_SAY[role]:
+        return False
+    if isinstance(message, Done):
+        return not any(getattr(message, field) for field in RESULTS - {RESULT[role]})
+    return True
+
 
 T = TypeVar("T")
 

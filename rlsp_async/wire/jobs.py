@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
@@ -17,9 +18,101 @@ import structlog
 
 from rlsp_async.errors import ConfigError, DataError, EngineError, MessageError
 from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, TrainJob, VerdictSet, Work
-from rlsp_async.wire.busy import BusyMeter
 from rlsp_async.wire.codec import encode, require_heard
-from rlsp_async.wire.leases import LeaseBook
+
+
+class BusyMeter:
+    """Adds up the seconds in which at least one lease was running."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._at = now
+        self._busy_s = 0.0
+        self._running = 0
+
+    def running(self, num_leases: int, now: float) -> None:
+        """From `now` on, so many leases run."""
+        self._advance(now)
+        self._running = num_leases
+
+    def take(self, now: float) -> tuple[float, float]:
+        """(busy_s, window_s) since the last call."""
+        self._advance(now)
+        result = (self._busy_s, now - self._since)
+        self._since, self._busy_s = now, 0.0
+        return result
+
+    def _advance(self, now: float) -> None:
+        if self._running:
+            self._busy_s += now - self._at
+        self._at = now
+
+
+Taken = Literal["run", "running", "finished", "over", "ended"]
+
+ENDED_KEPT = 1024
+
+
+class LeaseBook:
+    """At most `credit` leases run at once. A finished one keeps its Done as bytes until the hub has committed it."""
+
+    def __init__(self, credit: int) -> None:
+        self.credit = credit
+        self.keys: dict[int, int] = {}
+        """Of each lease held, its group id or step."""
+        self.running: set[int] = set()
+        self.unacked: dict[int, bytes] = {}
+        self._ended: deque[int] = deque(maxlen=ENDED_KEPT)
+
+    def take(self, lease: int, key: int = 0) -> Taken:
+        """What to do with a Work: run it; nothing, it is running; say its Done again; refuse it, above the credit;
+        nothing, it came twice and has ended."""
+        if lease in self.running:
+            return "running"
+        if lease in self.unacked:
+            return "finished"
+        if lease in self._ended:
+            return "ended"
+        if len(self.running) >= self.credit:
+            return "over"
+        self.running.add(lease)
+        self.keys[lease] = key
+        return "run"
+
+    def finish(self, lease: int, done: bytes) -> bool:
+        """Its Done is ready. False: the lease is void by now, say nothing."""
+        if lease not in self.running:
+            return False
+        self.running.remove(lease)
+        self.unacked[lease] = done
+        return True
+
+    def fail(self, lease: int) -> bool:
+        """It ends with a Failed, which nobody acknowledges. False: the lease is void by now, say nothing."""
+        if lease not in self.running:
+            return False
+        self.void(lease)
+        return True
+
+    def void(self, lease: int) -> None:
+        """Acknowledged, or revoked while it ran: forget it. Idempotent."""
+        self.running.discard(lease)
+        self.unacked.pop(lease, None)
+        self.keys.pop(lease, None)
+        if lease not in self._ended:
+            self._ended.append(lease)  # its Work may still come, or come again
+
+    def held(self) -> list[int]:
+        """What a Hello says: running and unacked, in order."""
+        return sorted(self.running | self.unacked.keys())
+
+    def reconcile(self, kept: Iterable[int]) -> list[int]:
+        """A Welcome came: forget what runs and the hub does not keep; returns the forgotten, which must be stopped."""
+        lost = sorted(self.running - set(kept))
+        for lease in lost:
+            self.void(lease)
+        return lost
+
 
 Result = RolloutGroup | VerdictSet | StepReport
 Handler = Callable[[Any], Awaitable[Result]]

@@ -22,7 +22,6 @@ import zmq
 
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Role
-from rlsp_async.wire.keys import Keys
 
 ROLES: tuple[Role, ...] = get_args(Role)
 HUB = "hub"
@@ -32,6 +31,18 @@ NAME_CHARACTERS = 128
 NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 SECRET_MODE, PUBLIC_MODE, DIRECTORY_MODE = 0o600, 0o644, 0o700
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """A CURVE key pair in Z85 (40 bytes each), and for a worker the public key of its hub."""
+
+    public: bytes
+    secret: bytes
+    server: bytes = b""
+    """Empty at the hub itself."""
+
+    def __repr__(self) -> str:
+        return f"Keys(public={self.public!r}, secret=..., server={self.server!r})"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,12 +24,11 @@ import zmq
 
 from rlsp_async.errors import MachineError, MessageError
 from rlsp_async.messages import FromHub, FromWorker
+from rlsp_async.wire.auth import AllowList, Doorman, require_private
 from rlsp_async.wire.codec import TooLongError, decode_from_worker, encode
 from rlsp_async.wire.gate import Counts, Gate
 from rlsp_async.wire.keyring import HubKeys
-from rlsp_async.wire.keys import require_private
 from rlsp_async.wire.sockets import Context, Limits, Socket, router
-from rlsp_async.wire.zap import AllowList, Doorman
 
 T = TypeVar("T")
 

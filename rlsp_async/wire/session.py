@@ -15,7 +15,7 @@ import zmq
 from rlsp_async.errors import MachineError, MessageError
 from rlsp_async.messages import FromHub
 from rlsp_async.wire.codec import decode_from_hub
-from rlsp_async.wire.keys import Keys
+from rlsp_async.wire.keyring import Keys
 from rlsp_async.wire.sockets import Context, Limits, Socket, dealer
 
 ID_BYTES = 8

@@ -10,8 +10,9 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from rlsp_async.wire.bounds import MAX_TOKENS
-from rlsp_async.wire.keys import Keys, guard_dealer, guard_router
+from rlsp_async.wire.auth import guard_dealer, guard_router
+from rlsp_async.wire.codec import MAX_TOKENS
+from rlsp_async.wire.keyring import Keys
 
 Context = zmq.asyncio.Context
 Socket = zmq.asyncio.Socket

@@ -17,10 +17,10 @@ from rlsp_async.columns import pack_ints
 from rlsp_async.config import EvaluationConfig, LearnerConfig, StageConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, StepReport, Verdict
-from rlsp_async.replay.heads import Event, Head, Manifest, Repeated
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
-from rlsp_async.replay.tables import body_digest
+from rlsp_async.replay.records import Event, GroupRecord, Manifest, Repeated
+from rlsp_async.replay.sql import body_digest
 from tests.replay.line import Bench, SmallTask, config, hello, weights
 
 pack = msgspec.msgpack.encode
@@ -104,7 +104,7 @@ def both(column: str, value: int, where: str) -> Callable[[Path], None]:
     """Changes a column and the head that says the same."""
 
     def act(directory: Path) -> None:
-        edit("groups", "head", Head, where, lambda h: msgspec.structs.replace(h, **{column: value}))(directory)
+        edit("groups", "head", GroupRecord, where, lambda h: msgspec.structs.replace(h, **{column: value}))(directory)
         sql(f"UPDATE groups SET {column} = {value} WHERE group_id = (SELECT min(group_id) FROM groups WHERE {where})")(
             directory
         )

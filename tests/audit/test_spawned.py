@@ -13,14 +13,14 @@ from rlsp_async.audit.show import audit
 from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import RolloutGroup
 from rlsp_async.offline.export import lines
-from rlsp_async.replay.heads import Head
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import GroupRecord
 from tests.audit.test_audit import edit, replaced, sql
 from tests.replay.line import Bench, VerifyingTask, config, hello
 
 
-def healthy(directory: Path) -> list[Head]:
+def healthy(directory: Path) -> list[GroupRecord]:
     """A run in which half of the groups are children; returns their heads."""
     cfg = config(stage={"spawn": {"share": 0.5}}, replay=ReplayConfig(retention="all"))
     journal = Journal(directory / "journal.sqlite", cfg)
@@ -47,7 +47,7 @@ def test_honest_children_are_green(tmp_path: Path):
     assert outcome(tmp_path) == ("ok", "")
 
 
-DAMAGE: dict[str, tuple[Callable[[Head], Callable[[Path], None]], str]] = {
+DAMAGE: dict[str, tuple[Callable[[GroupRecord], Callable[[Path], None]], str]] = {
     "no parent": (lambda c: head(c, parent="99/0"), "was not there before it"),
     "no place": (lambda c: head(c, parent="elsewhere"), "was not there before it"),
     "no such rollout": (lambda c: head(c, parent=f"{c.parent.split('/')[0]}/7"), "was not judged"),
@@ -59,8 +59,8 @@ DAMAGE: dict[str, tuple[Callable[[Head], Callable[[Path], None]], str]] = {
 }
 
 
-def head(child: Head, **changes: Any) -> Callable[[Path], None]:
-    return edit("groups", "head", Head, f"group_id = {child.group_id}", replaced(**changes))
+def head(child: GroupRecord, **changes: Any) -> Callable[[Path], None]:
+    return edit("groups", "head", GroupRecord, f"group_id = {child.group_id}", replaced(**changes))
 
 
 def strangers(group: RolloutGroup) -> RolloutGroup:

@@ -19,9 +19,9 @@ from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.offline.importing import about, has_begun, import_rows, verdict_of, write
 from rlsp_async.offline.judging import with_verdicts
-from rlsp_async.replay.imported import FILE, Imported, ImportedGroup, ImportedRollout
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.server import ReplayServer
+from rlsp_async.replay.sources import FILE, Imported, ImportedGroup, ImportedRollout
 from rlsp_async.tasks.base import load_task
 from tests.replay.line import SmallTask, config
 from tests.replay.test_server import FakeRouter

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from rlsp_async.prompts.uniform import pick
-from rlsp_async.replay.heads import Head
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import GroupRecord
 from tests.replay.line import Bench, SmallTask, config, hello
 
 NUM_ROWS = 4
@@ -38,7 +38,7 @@ def one_life(path: Path, start: int, num_moves: int) -> list[tuple[int, int]]:
     journal.close()
     with closing(sqlite3.connect(path)) as file:
         heads = [
-            msgspec.msgpack.decode(head, type=Head)
+            msgspec.msgpack.decode(head, type=GroupRecord)
             for (head,) in file.execute("SELECT head FROM groups ORDER BY group_id")
         ]
     return [(head.index, head.visit) for head in heads]

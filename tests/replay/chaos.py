@@ -38,11 +38,10 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.replay.heads import Manifest
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
-from rlsp_async.replay.ledger import SINKS
-from rlsp_async.replay.select import fresh, lag
+from rlsp_async.replay.ledger import SINKS, fresh, lag
+from rlsp_async.replay.records import Manifest
 from tests.replay.line import VerifyingTask, hello, rollouts_of, verdicts_of, weights
 
 pack = msgspec.msgpack.encode

@@ -30,8 +30,8 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.replay.heads import Loaded as LoadedJournal
 from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.records import JournalContent as LoadedJournal
 from rlsp_async.replay.state import Effects
 
 

@@ -11,8 +11,8 @@ from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, StepReport, Verdict
-from rlsp_async.replay.heads import Head, Manifest, Put, Stepped
 from rlsp_async.replay.journal import WAL_BYTES, Journal
+from rlsp_async.replay.records import GroupRecord, Manifest, Put, Stepped
 from tests.replay.line import config
 
 
@@ -33,8 +33,8 @@ def group(group_id: int, num_tokens: int = 3) -> RolloutGroup:
     )
 
 
-def head(group_id: int, state: str, step: int = 0, uses: int = 0, oldest: int = 0) -> Head:
-    return Head(
+def head(group_id: int, state: str, step: int = 0, uses: int = 0, oldest: int = 0) -> GroupRecord:
+    return GroupRecord(
         group_id=group_id,
         stage="rlsp",
         state=state,

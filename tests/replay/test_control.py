@@ -16,8 +16,8 @@ import pytest
 
 from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.messages import Hello, StepReport
-from rlsp_async.replay.heads import Loaded
 from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.records import JournalContent
 from tests.replay.chaos import Chaos
 from tests.replay.line import SmallTask, config, weights
 
@@ -68,7 +68,7 @@ class NoJournal:
 class Control(Chaos):
     def open_hub(self) -> None:
         self.journal = NoJournal()
-        self.hub = ForgetfulHub(self.cfg, SmallTask(), Loaded(incarnation=1), self.now)
+        self.hub = ForgetfulHub(self.cfg, SmallTask(), JournalContent(incarnation=1), self.now)
 
     def check_manifests(self, records: list[Any]) -> None:
         """Only remembers the batches that were chosen first."""

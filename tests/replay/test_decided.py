@@ -8,8 +8,8 @@ from typing import Any
 
 from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import Work
-from rlsp_async.replay.decided import Decided
-from rlsp_async.replay.heads import Cursor, Put
+from rlsp_async.replay.decided import CommitQueue
+from rlsp_async.replay.records import Cursor, Put
 from rlsp_async.replay.state import Effects
 from tests.replay.test_server import FakeRouter, server, two_stages, until
 
@@ -19,7 +19,7 @@ def effects(number: int) -> Effects:
 
 
 async def test_what_waits_is_taken_at_once_and_in_order():
-    decided = Decided(10)
+    decided = CommitQueue(10)
     assert decided.is_empty
     decided.add(effects(1), 1)
     decided.add(effects(2))
@@ -32,7 +32,7 @@ async def test_what_waits_is_taken_at_once_and_in_order():
 
 
 async def test_no_more_messages_wait_than_may_share_a_commit():
-    decided = Decided(3)
+    decided = CommitQueue(3)
     assert await decided.room() == 3
     decided.add(effects(1), 2)
     assert await decided.room() == 1

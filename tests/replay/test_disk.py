@@ -7,7 +7,7 @@ import pytest
 from rlsp_async.config import EvaluationConfig, ReplayConfig, StageConfig
 from rlsp_async.messages import Status, TrainJob, Work
 from rlsp_async.replay.disk import Disk
-from rlsp_async.replay.heads import Event
+from rlsp_async.replay.records import Event
 from tests.replay.line import Bench, config, hello, new_hub
 
 MIB = 1 << 20

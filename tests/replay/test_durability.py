@@ -33,14 +33,14 @@ NUM_TOKENS = 4000
 COMMITS = """
 import os, sys
 from pathlib import Path
-from rlsp_async.config import Replay
-from rlsp_async.replay.heads import Head, Put
+from rlsp_async.config import ReplayConfig
+from rlsp_async.replay.records import GroupRecord, Put
 from rlsp_async.replay.journal import Journal
 from tests.replay.line import config
-journal = Journal(Path(sys.argv[1]), config(replay=Replay(durability=sys.argv[2])))
+journal = Journal(Path(sys.argv[1]), config(replay=ReplayConfig(durability=sys.argv[2])))
 os.write(1, b"ack 0\\n")
 for group_id in range(1, 11):
-    journal.commit([Put(head=Head(group_id=group_id, stage="rlsp"))])
+    journal.commit([Put(head=GroupRecord(group_id=group_id, stage="rlsp"))])
     os.write(1, b"ack %d\\n" % group_id)
 """
 

@@ -70,7 +70,7 @@ def train(bench: Bench) -> None:
 
 
 def test_no_table_of_the_hub_grows_with_the_groups_that_went_through_it(monkeypatch):
-    monkeypatch.setattr("rlsp_async.replay.crew.REMEMBERED", 64)
+    monkeypatch.setattr("rlsp_async.replay.workers.REMEMBERED", 64)
     monkeypatch.setattr("rlsp_async.replay.state.PROMPTS_KEPT", 64)
     bench = Bench(
         new_hub(config(stages={"rlsp": StageConfig(steps=10_000, groups_per_step=4, max_lag=50, target_lag=3)}))

@@ -30,7 +30,7 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.replay.heads import Evaluated, Manifest, Put, Stepped
+from rlsp_async.replay.records import Evaluated, Manifest, Put, Stepped
 from tests.replay.line import (
     Bench,
     answer,

@@ -15,9 +15,9 @@ import pytest
 from rlsp_async.config import EvaluationConfig, LearnerConfig, ReplayConfig, StageConfig
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Work
-from rlsp_async.replay.heads import Manifest
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import Manifest
 from tests.replay.line import Bench, SmallTask, config, hello
 
 
@@ -99,7 +99,7 @@ def test_tokens_that_no_kept_checkpoint_needs_are_deleted_and_heads_stay(tmp_pat
     journal, bench = restart(tmp_path / "j.sqlite", cfg)
     crew(bench)
     bench.until(lambda: bench.hub.state.step == 8, b"s", b"v", b"l")
-    from rlsp_async.replay.heads import Stepped
+    from rlsp_async.replay.records import Stepped
 
     stepped = [r for r in bench.records if isinstance(r, Stepped)]
     records = [msgspec.structs.replace(r, forget_to=5) if r is stepped[-1] else r for r in bench.records]
@@ -166,13 +166,13 @@ def test_durability_sets_what_is_synced(tmp_path, durability, level):
 CHILD = """
 import sys
 from pathlib import Path
-from rlsp_async.replay.heads import Head, Put
+from rlsp_async.replay.records import GroupRecord, Put
 from rlsp_async.replay.journal import Journal
 from tests.replay.line import config
 journal = Journal(Path(sys.argv[1]), config())
 first = journal.load().last_group_id + 1
 for group_id in range(first, first + 100000):
-    journal.commit([Put(head=Head(group_id=group_id, stage="rlsp"))])
+    journal.commit([Put(head=GroupRecord(group_id=group_id, stage="rlsp"))])
     print(group_id, flush=True)
 """
 

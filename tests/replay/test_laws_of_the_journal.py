@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from rlsp_async.config import StageConfig
-from rlsp_async.errors import ConfigError, LawError
-from rlsp_async.replay.heads import Manifest, Put, Stepped
+from rlsp_async.errors import ConfigError, InvariantError
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.laws import _wrong, is_whole
+from rlsp_async.replay.records import Manifest, Put, Stepped
 from tests.replay.line import Bench, SmallTask, config, hello
 
 
@@ -27,9 +27,9 @@ def recorded() -> list:
 
 
 def _loaded():
-    from rlsp_async.replay.heads import Loaded
+    from rlsp_async.replay.records import JournalContent
 
-    return Loaded(incarnation=1)
+    return JournalContent(incarnation=1)
 
 
 def first(records: list, kind: type) -> int:
@@ -73,7 +73,7 @@ BROKEN = {
 @pytest.mark.parametrize("sentence", BROKEN)
 def test_records_that_break_a_law_are_not_stored(tmp_path: Path, sentence: str):
     journal = Journal(tmp_path / "j.sqlite", config())
-    with pytest.raises(LawError, match=sentence):
+    with pytest.raises(InvariantError, match=sentence):
         journal.commit(BROKEN[sentence](recorded()))
     assert journal._db.execute("SELECT count(*) FROM groups").fetchone() == (0,)
     assert journal._db.execute("SELECT count(*) FROM manifests").fetchone() == (0,)

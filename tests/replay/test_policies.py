@@ -11,10 +11,10 @@ import pytest
 from rlsp_async.config import PromptsConfig, RunConfig, StageConfig
 from rlsp_async.config.schema import RewardConfig
 from rlsp_async.messages import Done, SampleJob, Verdict, VerdictSet, VerifyJob, Work
-from rlsp_async.replay.heads import Learnt, Manifest
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.outcomes import has_signal, most_without_signal
+from rlsp_async.replay.records import Learnt, Manifest
 from tests.replay.line import Bench, SmallTask, config, hello, new_hub, rollouts_of
 
 S, V, L = b"s", b"v", b"l"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from rlsp_async.jsonl import read_jsonl
 from rlsp_async.replay import recorder
-from rlsp_async.replay.recorder import Recorder
-from rlsp_async.replay.state import Line
+from rlsp_async.replay.recorder import MetricLog
+from rlsp_async.replay.state import MetricRow
 
 
 def test_timeline_is_cut_in_two_and_metrics_stay_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "FILE_BYTES", 4000)
     monkeypatch.setattr(recorder, "LINES_A_LOOK", 10)
-    files = Recorder(tmp_path)
+    files = MetricLog(tmp_path)
     for number in range(2000):
-        files.write([Line("timeline", {"n": number, "what": "x" * 80}), Line("metrics", {"n": number})])
+        files.write([MetricRow("timeline", {"n": number, "what": "x" * 80}), MetricRow("metrics", {"n": number})])
     files.close()
     assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 2000
     newest = [row["n"] for row in read_jsonl(tmp_path / "timeline.jsonl")]

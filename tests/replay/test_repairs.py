@@ -27,8 +27,8 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.replay.heads import Event, Published, Put, Repeated
-from rlsp_async.replay.heads import Loaded as LoadedJournal
+from rlsp_async.replay.records import Event, Published, Put, Repeated
+from rlsp_async.replay.records import JournalContent as LoadedJournal
 from rlsp_async.replay.setbacks import requeue_step
 from tests.replay.line import Bench, answer, config, hello, new_hub, report_of, rollouts_of, verdicts_of, weights
 

@@ -11,8 +11,8 @@ import pytest
 
 from rlsp_async.audit.show import audit
 from rlsp_async.config import EvaluationConfig, PromptsConfig, ReplayConfig, RunConfig, StageConfig
-from rlsp_async.replay.choices.base import ChoiceConfig, carried
-from rlsp_async.replay.heads import Head, Manifest
+from rlsp_async.replay.records import GroupRecord, Manifest
+from rlsp_async.replay.selection.base import SelectionConfig, groups_to_carry
 from tests.replay.chaos import Chaos
 from tests.replay.line import Bench, config, hello, new_hub
 
@@ -73,13 +73,13 @@ def test_what_is_used_up_or_too_old_for_the_next_stage_is_not_carried(changes, u
 
 
 def test_carried_are_the_last_to_go_and_no_more_than_there_are_slots():
-    heads = [Head(group_id=i, stage="a", state="ready", oldest=i, order=9 - i, uses=1) for i in range(5)]
-    assert [head.group_id for head in carried(ChoiceConfig(carry=2), heads, 9)] == [3, 4]
-    assert [head.group_id for head in carried(ChoiceConfig(carry=2, remove="oldest"), heads, 9)] == [1, 0]
-    assert [head.group_id for head in carried(ChoiceConfig(carry=4), heads, 1)] == [4]
-    assert carried(ChoiceConfig(), heads, 9) == []
+    heads = [GroupRecord(group_id=i, stage="a", state="ready", oldest=i, order=9 - i, uses=1) for i in range(5)]
+    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=2), heads, 9)] == [3, 4]
+    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=2, remove="oldest"), heads, 9)] == [1, 0]
+    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=4), heads, 1)] == [4]
+    assert groups_to_carry(SelectionConfig(), heads, 9) == []
     with pytest.raises(ValueError, match="carry"):
-        ChoiceConfig(carry=-1)
+        SelectionConfig(carry=-1)
 
 
 def test_a_stage_of_demonstrations_carries_nothing():

@@ -12,10 +12,10 @@ from rlsp_async.config import PromptsConfig, RunConfig, StageConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Done, Prompt, SampleJob, Sampling, Verdict, Work
 from rlsp_async.replay import spawn
-from rlsp_async.replay.heads import Head, Learnt, Loaded, Manifest, Put, Remember
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import Ledger
+from rlsp_async.replay.records import GroupRecord, JournalContent, Learnt, Manifest, Put, Remember
 from tests.replay.line import Bench, SmallTask, VerifyingTask, config, hello, rollouts_of
 
 S, V, L = b"s", b"v", b"l"
@@ -25,7 +25,7 @@ def ledger_of(statuses: list[list[Any]]) -> Ledger:
     """Groups 1, 2 .. of two rollouts each, with these verdicts."""
     ledger = Ledger()
     for group_id, judged in enumerate(statuses, start=1):
-        head = Head(group_id=group_id, stage="rlsp", index=group_id)
+        head = GroupRecord(group_id=group_id, stage="rlsp", index=group_id)
         ledger.issue(head)
         prompt = VerifyingTask().prompt("train", group_id)
         job = SampleJob(group_id=group_id, prompt=prompt, stage="rlsp", sampling=Sampling(rollouts=len(judged)))
@@ -109,9 +109,9 @@ def test_a_task_that_says_no_word_about_it_is_refused():
 # --- through the hub -------------------------------------------------------------------------------------------------
 
 
-def line(loaded: Loaded | None = None, **stage: Any) -> Bench:
+def line(loaded: JournalContent | None = None, **stage: Any) -> Bench:
     """Every second draw asks for a child, as soon as a group is judged."""
-    made = Bench(Hub(config_of(**stage), VerifyingTask(), loaded or Loaded(incarnation=1)))
+    made = Bench(Hub(config_of(**stage), VerifyingTask(), loaded or JournalContent(incarnation=1)))
     made.say(S, hello("sampler", credit=1))
     made.say(V, hello("verifier"))
     return made
@@ -214,7 +214,7 @@ def test_figures_tell_problems_and_verifications_apart():
     def judged(parent: str, answer: str, right: list[bool]):
         verdicts = [Verdict(status="correct" if one else "wrong") for one in right]
         return (
-            Head(group_id=1, stage="s", parent=parent, parent_oldest=4),
+            GroupRecord(group_id=1, stage="s", parent=parent, parent_oldest=4),
             Prompt(prompt_id="p", task="t", text="?", answer=answer),
             verdicts,
         )

@@ -10,9 +10,9 @@ import pytest
 
 from rlsp_async.config import EvaluationConfig, RunConfig, StageConfig, TemperatureConfig
 from rlsp_async.messages import SampleJob, TrainJob, Work
-from rlsp_async.replay.heads import Learnt
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import Learnt
 from rlsp_async.replay.state import Effects
 from tests.replay.line import SmallTask, config, hello, new_hub
 from tests.replay.test_policies import JudgingBench

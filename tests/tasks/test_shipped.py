@@ -101,7 +101,7 @@ def test_mbpp_as_published(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("rlsp_async.verifying.code") is None, reason="no verifier `code` here")
 @pytest.mark.parametrize(("name", "split", "num"), [("humaneval", "test", 3), ("mbpp", "train", 3)])
 def test_the_verifier_reads_the_tests(name: str, split: str, num: int) -> None:
-    from rlsp_async.verifying.codetest import read_tests
+    from rlsp_async.verifying.code.unit_tests import read_tests
 
     task = load_task(config.TaskConfig(name=name), 0)
     for index in range(num):

@@ -4,7 +4,7 @@ import os
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.verifier import judged
+from rlsp_async.verifying.base import judged
 
 VERSION = "3"
 LANE = "network"

@@ -3,7 +3,7 @@
 import pytest
 
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.verifying.verifier import load_verifier
+from rlsp_async.verifying.base import load_verifier
 
 PROMPT = "Which colour has the sky?\nA) red\nB) blue\nC. dark green\n(D) A, B or C"
 LETTERS = load_verifier("choice")

@@ -12,11 +12,11 @@ from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import load_task
-from rlsp_async.verifying.codedata import pack, unpack
-from rlsp_async.verifying.codetest import read_tests
-from rlsp_async.verifying.codetext import find_code
+from rlsp_async.verifying.base import load_verifier
+from rlsp_async.verifying.code.extract import find_code
+from rlsp_async.verifying.code.runner import pack, unpack
+from rlsp_async.verifying.code.unit_tests import read_tests
 from rlsp_async.verifying.pool import VerifierPool
-from rlsp_async.verifying.verifier import load_verifier
 from tests.verifying import attacks
 
 HUMANEVAL = 'from typing import List\n\ndef helper(x):\n    return x + 1\n\ndef add(numbers: List[int]) -> int:\n    """Sum."""\n'

@@ -10,17 +10,17 @@ import sys
 
 import pytest
 
-from rlsp_async.verifying import confine
+from rlsp_async.verifying import sandbox
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_everything_holds_here() -> None:
-    assert confine.holds() == {"no network": True, "no writing": True, "no processes": True, "no signals": True}
+    assert sandbox.holds() == {"no network": True, "no writing": True, "no processes": True, "no signals": True}
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_sockets_may_be_left_and_nothing_else() -> None:
-    assert confine.holds(network=True) == {
+    assert sandbox.holds(network=True) == {
         "no network": False,
         "no writing": True,
         "no processes": True,
@@ -30,7 +30,7 @@ def test_sockets_may_be_left_and_nothing_else() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_files_may_be_closed_too() -> None:
-    assert confine.holds(files=False) == {
+    assert sandbox.holds(files=False) == {
         "no network": True,
         "no writing": True,
         "no reading": True,
@@ -43,7 +43,7 @@ def test_cpu_time_is_limited() -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            confine.confine(512, cpu_s=1)
+            sandbox.confine(512, cpu_s=1)
             while True:
                 pass
         finally:
@@ -54,17 +54,17 @@ def test_cpu_time_is_limited() -> None:
 
 
 def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confine, "_seccomp", lambda libc, denied: None)
-    monkeypatch.setattr(confine, "_landlock", lambda libc: None)
-    held = confine.holds()
+    monkeypatch.setattr(sandbox, "_seccomp", lambda libc, denied: None)
+    monkeypatch.setattr(sandbox, "_landlock", lambda libc: None)
+    held = sandbox.holds()
     assert (held["no network"], held["no signals"]) == (False, False)
 
 
 def test_landlock_alone_keeps_files_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _has_landlock():
         pytest.skip("this kernel has no Landlock")
-    monkeypatch.setattr(confine, "_seccomp", lambda libc, denied: None)
-    assert confine.holds()["no writing"]
+    monkeypatch.setattr(sandbox, "_seccomp", lambda libc, denied: None)
+    assert sandbox.holds()["no writing"]
 
 
 def _has_landlock() -> bool:

@@ -14,9 +14,9 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, EngineError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
+from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.executable import verdict_of
 from rlsp_async.verifying.pool import VerifierPool
-from rlsp_async.verifying.verifier import load_verifier
 
 PROGRAM = [sys.executable, "-I", "-S", str(Path(__file__).with_name("program.py"))]
 

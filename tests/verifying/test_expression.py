@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.verifying.expression import Unreadable, read
-from rlsp_async.verifying.spelling import plain
-from rlsp_async.verifying.value import evaluate, proportional, same
+from rlsp_async.verifying.math.evaluate import evaluate, proportional, same
+from rlsp_async.verifying.math.normalize import plain
+from rlsp_async.verifying.math.parse import Unreadable, read
 
 
 @pytest.mark.parametrize(

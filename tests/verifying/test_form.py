@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rlsp_async.verifying.form import alike, scalar_values
 from rlsp_async.verifying.math import score
-from rlsp_async.verifying.shapes import shape_of
-from rlsp_async.verifying.spelling import plain
+from rlsp_async.verifying.math.normalize import plain
+from rlsp_async.verifying.math.shapes import alike, scalar_values, shape_of
 
 SAME = [
     ("\\frac{1}{2}", "0.5"),

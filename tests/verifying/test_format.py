@@ -3,7 +3,7 @@
 import pytest
 
 from rlsp_async.errors import ConfigError
-from rlsp_async.verifying.verifier import load_verifier
+from rlsp_async.verifying.base import load_verifier
 
 GOOD = "<think>2 and 2</think>\n<answer>4</answer>"
 

@@ -22,11 +22,11 @@ from rlsp_async.cli import main
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import load_task
-from rlsp_async.verifying.chat import ChatError, content, retry_after
+from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.judge import pause_s, persist
+from rlsp_async.verifying.judge.client import ChatError, content, retry_after
+from rlsp_async.verifying.judge.rubric import Reply
 from rlsp_async.verifying.pool import VerifierPool
-from rlsp_async.verifying.rubric import Reply
-from rlsp_async.verifying.verifier import load_verifier
 
 Play = Callable[["Handler"], None]
 RIGHT, WRONG = "... so \\boxed{4}", "... so \\boxed{5}"

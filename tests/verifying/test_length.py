@@ -3,8 +3,8 @@
 import pytest
 
 from rlsp_async.errors import ConfigError
+from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.length import within
-from rlsp_async.verifying.verifier import load_verifier
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.tasks.base import load_task
+from rlsp_async.verifying.base import load_verifier
+from rlsp_async.verifying.extract import ORDER
 from rlsp_async.verifying.math import Config, score
-from rlsp_async.verifying.span import ORDER
-from rlsp_async.verifying.verifier import load_verifier
 
 TASK = load_task(config.TaskConfig(name="gsm8k"), 0)
 GOLDS = [TASK.prompt("test", i).answer for i in range(1319)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.verifying.number import read_number
+from rlsp_async.verifying.math.normalize import read_number
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
-from rlsp_async.verifying import checker, nursery
+from rlsp_async.verifying import fork_server
+from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.pool import VerifierPool
-from rlsp_async.verifying.verifier import load_verifier
 from tests.verifying import hostile
 
 HOSTILE = "tests.verifying.hostile"
@@ -113,7 +113,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind() -> None:
 
 
 async def test_processes_are_replaced_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checker, "RECYCLE_AFTER", 3)
+    monkeypatch.setattr("rlsp_async.verifying.pool.RECYCLE_AFTER", 3)
     async with make() as pool:
         pids = [(await ask(pool, "pid", "pid"))[0].extracted for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
@@ -188,11 +188,11 @@ def test_a_check_that_nobody_kills_ends_by_its_cpu_time() -> None:
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        nursery._serve(theirs, load_verifier(HOSTILE), "hostile/9", 1)
+        fork_server._serve(theirs, load_verifier(HOSTILE), "hostile/9", 1)
         os._exit(0)
     theirs.close()
     with ours:
-        ours.sendall(nursery.frame([VerifyItem(prompt="", response="hang", answer="")]))
+        ours.sendall(fork_server.frame([VerifyItem(prompt="", response="hang", answer="")]))
         assert os.wait4(pid, 0)[1] == signal.SIGPROF
 
 

@@ -56,7 +56,7 @@ def item(name: str, answer: object, **metadata: object) -> str:
 
 
 def judge(response: str, answer: str):
-    return verifier.Scorer().score("", response, answer)
+    return verifier.ReasoningGymVerifier().score("", response, answer)
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rlsp_async.verifying.rubric import Case, Reply, Rubric, ask, named, reply
+from rlsp_async.verifying.judge.rubric import Case, Reply, Rubric, ask, named, reply
 
 FENCE = "7c9e02a1"
 UNIT = named("exploration")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rlsp_async.verifying.span import ORDER, find_answer
+from rlsp_async.verifying.extract import ORDER, find_answer
 
 
 @pytest.mark.parametrize(

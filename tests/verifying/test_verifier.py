@@ -9,7 +9,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.verifier import VERIFIERS, check_verifier, load_verifier, verifier_name
+from rlsp_async.verifying.base import VERIFIERS, check_verifier, load_verifier, verifier_name
 
 HERE = "tests.verifying"
 GOLD = {

@@ -11,8 +11,8 @@ import zmq
 import zmq.asyncio
 
 from rlsp_async.messages import FromWorker
-from rlsp_async.wire.keyring import HubKeys, hub_keys, new_ring, worker_keys
-from rlsp_async.wire.keys import Keys, guard_dealer
+from rlsp_async.wire.auth import guard_dealer
+from rlsp_async.wire.keyring import HubKeys, Keys, hub_keys, new_ring, worker_keys
 from rlsp_async.wire.router import Router
 from rlsp_async.wire.sockets import Limits
 from tests.wire.hub import LIMITS

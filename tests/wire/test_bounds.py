@@ -9,10 +9,9 @@ import pytest
 from rlsp_async import messages
 from rlsp_async.errors import MessageError
 from rlsp_async.messages import Done, FromHub, FromWorker, Hello, Ping, StepReport, Verdict, VerdictSet
-from rlsp_async.wire import bounds
-from rlsp_async.wire.bounds import outline
-from rlsp_async.wire.codec import TooLongError, decode_from_hub, decode_from_worker, encode
-from rlsp_async.wire.examples import EXAMPLES, GROUP, ROLLOUT
+from rlsp_async.wire import codec
+from rlsp_async.wire.codec import TooLongError, decode_from_hub, decode_from_worker, encode, outline
+from rlsp_async.wire.contract import EXAMPLES, GROUP, ROLLOUT
 
 MEGABYTE = 1_000_000
 HELLO = Hello(run="r", role="sampler", worker="w", credit=1)
@@ -96,7 +95,7 @@ def test_every_string_list_map_column_and_integer_of_every_message_is_bounded():
     for message in (*get_args(FromWorker), *get_args(FromHub)):
         for path, kind in leaves(outline(message)):
             if isinstance(kind, long):
-                assert kind.max_length is not None and 0 < kind.max_length <= bounds.TEXT_CHARACTERS, path
+                assert kind.max_length is not None and 0 < kind.max_length <= codec.TEXT_CHARACTERS, path
                 seen += 1
             if isinstance(kind, msgspec.inspect.IntType):
                 assert kind.le == 2**63 - 1, path
@@ -117,8 +116,8 @@ def test_the_names_in_the_tables_are_fields_of_messages():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
     }
     fields = {field for kind in kinds.values() for field in kind.__struct_fields__}
-    assert fields >= bounds.NAMES | bounds.TEXTS
-    for path in bounds.MANY:
+    assert fields >= codec.NAMES | codec.TEXTS
+    for path in codec.MANY:
         kind, _, field = path.partition(".")
         assert field in kinds[kind].__struct_fields__, path
 

@@ -20,10 +20,9 @@ from rlsp_async.messages import (
     StepReport,
     VerdictSet,
 )
-from rlsp_async.wire.examples import GROUP
-from rlsp_async.wire.gate import Gate
+from rlsp_async.wire.contract import GROUP
+from rlsp_async.wire.gate import MAY_SAY, Gate, may_say
 from rlsp_async.wire.keyring import Entry
-from rlsp_async.wire.roles import MAY_SAY, may_say
 
 GROUPS = Done(lease=1, groups=[GROUP])
 VERDICTS = Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[])])

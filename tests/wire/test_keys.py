@@ -10,13 +10,12 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import Hello, Ping, Refuse
-from rlsp_async.wire import zap
+from rlsp_async.wire import auth
+from rlsp_async.wire.auth import ZAP_DOMAIN, AllowList, Doorman, guard_dealer, guard_router, is_loopback
 from rlsp_async.wire.codec import decode_from_hub, encode
-from rlsp_async.wire.keyring import new_worker, revoke
-from rlsp_async.wire.keys import ZAP_DOMAIN, Keys, guard_dealer, guard_router, is_loopback
+from rlsp_async.wire.keyring import Keys, new_worker, revoke
 from rlsp_async.wire.router import Router
 from rlsp_async.wire.session import Session
-from rlsp_async.wire.zap import AllowList, Doorman
 from tests.wire.hub import LIMITS, link_to
 from tests.wire.rings import dealer, guarded, heard, of, ring, silence, the_hubs
 
@@ -317,7 +316,7 @@ def test_a_routing_id_cannot_be_guessed():
 
 
 async def test_a_revoked_key_is_heard_no_more_nor_spoken_to_although_it_is_connected(tmp_path, monkeypatch):
-    monkeypatch.setattr(zap, "RELOAD_S", 0.1)
+    monkeypatch.setattr(auth, "RELOAD_S", 0.1)
     ring(tmp_path / "k")
     new_worker(tmp_path / "k", "sampler-9", "sampler")
     async with guarded(tmp_path / "k") as (router, address):
@@ -345,7 +344,7 @@ async def test_a_revoked_key_is_heard_no_more_nor_spoken_to_although_it_is_conne
 
 
 async def test_a_key_that_is_added_while_the_hub_runs_is_let_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(zap, "RELOAD_S", 0.05)
+    monkeypatch.setattr(auth, "RELOAD_S", 0.05)
     ring(tmp_path / "k")
     async with guarded(tmp_path / "k") as (router, address):
         new_worker(tmp_path / "k", "sampler-9", "sampler")

@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.wire.busy import BusyMeter
-from rlsp_async.wire.leases import LeaseBook
+from rlsp_async.wire.jobs import BusyMeter, LeaseBook
 
 
 def test_the_life_of_a_lease():

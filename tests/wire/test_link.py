@@ -33,8 +33,8 @@ from rlsp_async.messages import (
     Rollout,
     WeightsRef,
 )
+from rlsp_async.service import in_thread
 from rlsp_async.wire.loading import Loader
-from rlsp_async.wire.thread import in_thread
 from tests.wire.hub import LIMITS, Hub, answer, link_to
 
 

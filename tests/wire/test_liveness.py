@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rlsp_async.wire.liveness import Liveness, backoff_s
+from rlsp_async.wire.link import Liveness, backoff_s
 
 
 def test_who_is_silent_since_when():

@@ -17,7 +17,7 @@ import msgspec
 
 from rlsp_async.config import SuccessReplayConfig
 from rlsp_async.messages import Verdict, VerifiedGroup
-from rlsp_async.replay.heads import Judged, Remember, Replayed, Success
+from rlsp_async.replay.records import Judged, Remember, Replayed, Success
 
 Key = tuple[int, int]
 """(group, index) of a rollout."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rlsp_async.columns import ints
 from rlsp_async.messages import VerifiedGroup
-from rlsp_async.replay.heads import Head, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Success
 from rlsp_async.replay.state import Effects, HubState
 from rlsp_async.replay.success.memory import has_failed, mended
 
@@ -16,7 +16,7 @@ REPLACED = 0
 """Index of the rollout that gives its place: all have failed, so it does not matter which."""
 
 
-def mend(state: HubState, out: Effects, chosen: list[Head], step: int) -> list[Replayed]:
+def mend(state: HubState, out: Effects, chosen: list[GroupRecord], step: int) -> list[Replayed]:
     """Draws a success for each failed group of a batch and charges it. `chosen`: before the batch was charged."""
     found: list[Replayed] = []
     for head in chosen:
@@ -40,7 +40,7 @@ def mend(state: HubState, out: Effects, chosen: list[Head], step: int) -> list[R
     return found
 
 
-def remember(state: HubState, out: Effects, chosen: list[Head], step: int) -> None:
+def remember(state: HubState, out: Effects, chosen: list[GroupRecord], step: int) -> None:
     """The successes of groups that are trained for the first time are remembered."""
     order = 0
     for head in chosen:

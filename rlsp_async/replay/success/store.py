@@ -11,9 +11,9 @@ import msgspec
 
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import VerifiedGroup
-from rlsp_async.replay.heads import Judged, Manifest, Remember, Success
+from rlsp_async.replay.records import Judged, Manifest, Remember, Success
+from rlsp_async.replay.sql import body_digest
 from rlsp_async.replay.success.memory import mended
-from rlsp_async.replay.tables import body_digest
 
 _encode = msgspec.msgpack.Encoder().encode
 _success = msgspec.msgpack.Decoder(Success).decode

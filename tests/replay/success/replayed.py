@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from rlsp_async.config import EvaluationConfig, LearnerConfig, PromptsConfig, ReplayConfig, RunConfig, StageConfig
-from rlsp_async.replay.heads import Manifest
+from rlsp_async.replay.records import Manifest
 from tests.replay.chaos import Chaos
 from tests.replay.line import config
 

@@ -12,7 +12,7 @@ from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import StageConfig, SuccessReplayConfig, load_success_replay
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, Verdict, VerifiedGroup
-from rlsp_async.replay.heads import Judged, Replayed, Success
+from rlsp_async.replay.records import Judged, Replayed, Success
 from rlsp_async.replay.success.memory import Memory, has_failed, mended
 
 RIGHT, WRONG = Verdict(status="correct", parts={"correct": 1.0}), Verdict(status="wrong", parts={"correct": 0.0})

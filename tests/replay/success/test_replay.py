@@ -14,12 +14,12 @@ import pytest
 
 from rlsp_async.audit.show import audit
 from rlsp_async.config import ReplayConfig
-from rlsp_async.errors import DataError, LawError, MachineError
+from rlsp_async.errors import DataError, InvariantError, MachineError
 from rlsp_async.messages import Batch, Rollout, RolloutGroup, Sampling
-from rlsp_async.replay.heads import Judged, Learnt, Manifest, Remember, Success
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import check_whole
-from rlsp_async.replay.tables import body_digest
+from rlsp_async.replay.records import Judged, Learnt, Manifest, Remember, Success
+from rlsp_async.replay.sql import body_digest
 from tests.replay.chaos import Chaos
 from tests.replay.line import SmallTask
 from tests.replay.success.replayed import ON, run, settings
@@ -230,7 +230,7 @@ def test_journal_refuses_a_success_that_is_wrong_and_a_group_that_is_not(tmp_pat
 
 
 def refuse(directory: Path, records: list[Any], words: str) -> None:
-    with pytest.raises(LawError, match=words):
+    with pytest.raises(InvariantError, match=words):
         commit(directory, records)
 
 

@@ -1,0 +1,15 @@
+"""What was ready first is trained first."""
+
+from __future__ import annotations
+
+from rlsp_async.replay.records import GroupRecord
+from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, queue_order
+
+
+class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`fifo` has only the options that every choice has."""
+
+
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
+    """In the order of the queue."""
+    return [SelectedGroup(head) for head in sorted(ready, key=queue_order)[:num]]

@@ -1,0 +1,77 @@
+"""Groups drawn at random, those with more signal and less lag more often.
+
+    weight = decay^lag * (floor + (1 - floor) * signal^exponent)
+
+With success rate p of a group, signal is 4 p (1 - p) for "variance" (of the outcome, over its largest value) and
+2 sqrt(p (1 - p)) for "advantage" (mean |advantage| of the group divided by its standard deviation). Outcomes are right
+or wrong; where all are the same, and an exploration reward can still tell the rollouts apart, signal is `explored`: how
+much it tells is known at the learner only, where rewards are composed. A demonstration has signal 1.
+
+Drawn without replacement (Efraimidis and Spirakis 2006: the largest u^(1/weight)); u is a function of (seed, step,
+group), so the draw does not depend on the order in which groups are given. The propensity is that of the first draw.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Literal
+
+from rlsp_async.replay.ledger import lag
+from rlsp_async.replay.records import GroupRecord
+from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig
+
+
+class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of `prioritised`."""
+
+    by: Literal["variance", "advantage"] = "advantage"
+    """What signal is: variance of the outcome, or the mean absolute advantage."""
+    exponent: float = 1.0
+    """0: signal does not matter."""
+    decay: float = 0.8
+    """Weight lost by each version of lag; 1: lag does not matter."""
+    floor: float = 0.05
+    """Weight of a group without signal, relative to one with the most."""
+    explored: float = 0.5
+    """Signal of a group whose outcomes are all the same while an exploration reward can tell its rollouts apart."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.decay <= 1.0 or not 0.0 < self.floor <= 1.0 or self.exponent < 0:
+            raise ValueError("decay and floor must lie above 0 and at most at 1, exponent be at least 0")
+        if not 0.0 <= self.explored <= 1.0:
+            raise ValueError("explored must lie in 0..1")
+
+
+def signal(head: GroupRecord, by: str, explored: float = 0.0) -> float:
+    """0..1. Example: 2 of 8 correct -> .75 by variance, .8660 by advantage; 8 of 8 of different length -> explored."""
+    if head.num_correct < 0 or not head.num_rollouts:
+        return 1.0
+    p = head.num_correct / head.num_rollouts
+    variance = 4.0 * p * (1.0 - p)
+    if not variance and head.has_signal:
+        return explored
+    return variance if by == "variance" else math.sqrt(variance)
+
+
+def weight(cfg: Config, head: GroupRecord, step: int) -> float:
+    """Above 0, at most 1."""
+    return float(
+        cfg.decay ** lag(head, step)
+        * (cfg.floor + (1.0 - cfg.floor) * signal(head, cfg.by, cfg.explored) ** cfg.exponent)
+    )
+
+
+def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
+    """In the order in which they were drawn."""
+    weights = {head.group_id: weight(cfg, head, step) for head in ready}
+    mean = sum(weights[head.group_id] for head in sorted(ready, key=lambda head: head.group_id)) / len(ready)
+    drawn = sorted(ready, key=lambda head: (_key(weights[head.group_id], seed, step, head.group_id), head.group_id))
+    return [SelectedGroup(head, weights[head.group_id] / mean) for head in drawn[:num]]
+
+
+def _key(weight: float, seed: int, step: int, group_id: int) -> float:
+    """-log(u) / weight, an exponential variable of that rate: the smallest are the largest u^(1/weight)."""
+    u = random.Random(f"{seed}/{step}/{group_id}").random()
+    return -math.log(1.0 - u) / weight

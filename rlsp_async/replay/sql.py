@@ -1,0 +1,108 @@
+"""The tables of a run's journal: what `Journal` writes and `rlsp audit` reads.
+
+Rows of `groups`, `manifests`, `steps`, `repeats` and `events` are kept for ever (events: the newest EVENTS_KEPT), so
+that a run can be checked long after its tokens were pruned. `bodies` and `verdicts` hold what a learner may still be
+sent again, `successes` the rollouts that success replay remembers; `body_digest` says what a body was when it came.
+
+Many rows in one statement: what Python pays for a statement it pays once, and SQLite gives the interpreter back to
+the hub's loop while it works.
+
+    insert(db, "bodies", [(7, b"..."), (8, b"...")])
+    select(db, "SELECT group_id, state FROM groups WHERE group_id IN", [7, 8])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+SCHEMA_VERSION = 3
+EVENTS_KEPT = 100_000
+EVENTS_SLACK = 1_000
+"""How many more there may be before the oldest are deleted."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS groups (
+    group_id INTEGER PRIMARY KEY, purpose TEXT NOT NULL, provenance TEXT NOT NULL, stage TEXT NOT NULL,
+    state TEXT NOT NULL, reason TEXT NOT NULL, num_tokens INTEGER NOT NULL, num_wasted_tokens INTEGER NOT NULL,
+    uses INTEGER NOT NULL, step INTEGER NOT NULL, dead INTEGER NOT NULL, oldest INTEGER NOT NULL,
+    newest INTEGER NOT NULL, num_rollouts INTEGER NOT NULL, num_verdicts INTEGER NOT NULL, body_digest BLOB,
+    why TEXT NOT NULL, head BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS live_groups ON groups (group_id) WHERE dead = 0;
+CREATE TABLE IF NOT EXISTS bodies (group_id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS verdicts (group_id INTEGER PRIMARY KEY, verdicts BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS manifests (
+    step INTEGER PRIMARY KEY, stage TEXT NOT NULL, incarnation INTEGER NOT NULL, at_s REAL NOT NULL,
+    manifest BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS steps (
+    step INTEGER PRIMARY KEY, stage TEXT NOT NULL, checkpoint INTEGER NOT NULL, published INTEGER NOT NULL,
+    incarnation INTEGER NOT NULL, digest TEXT NOT NULL, at_s REAL NOT NULL, report BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS repeats (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, step INTEGER NOT NULL, incarnation INTEGER NOT NULL, digest TEXT NOT NULL,
+    loss REAL, at_s REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, kind TEXT NOT NULL, worker TEXT NOT NULL,
+    key INTEGER NOT NULL, detail TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS evaluations (key TEXT PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS learnt (
+    stage TEXT NOT NULL, what TEXT NOT NULL, place INTEGER NOT NULL, row BLOB NOT NULL,
+    PRIMARY KEY (stage, what, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS successes (
+    group_id INTEGER NOT NULL, rollout INTEGER NOT NULL, uses INTEGER NOT NULL, step INTEGER NOT NULL,
+    kept INTEGER NOT NULL, digest BLOB NOT NULL, success BLOB NOT NULL, body BLOB, PRIMARY KEY (group_id, rollout));
+CREATE INDEX IF NOT EXISTS gone_successes ON successes (step) WHERE kept = 0 AND body IS NOT NULL;
+CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+NEWEST_HEAD = """ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+    num_tokens = excluded.num_tokens, num_wasted_tokens = excluded.num_wasted_tokens, uses = excluded.uses,
+    step = excluded.step, dead = excluded.dead, oldest = excluded.oldest, newest = excluded.newest,
+    num_rollouts = excluded.num_rollouts, num_verdicts = excluded.num_verdicts,
+    body_digest = coalesce(excluded.body_digest, body_digest), why = excluded.why, head = excluded.head"""
+INSERTS = {
+    "groups": ("INSERT", 18, NEWEST_HEAD),
+    "bodies": ("INSERT OR IGNORE", 2, ""),
+    "verdicts": ("INSERT OR IGNORE", 2, ""),
+}
+"""Table -> verb, columns, what becomes of a row that is there: the newest head counts, the first body and verdicts."""
+
+
+def body_digest(body: bytes) -> bytes:
+    """16 bytes that tell whether stored tokens are still what came."""
+    return hashlib.blake2b(body, digest_size=16).digest()
+
+
+ROWS = 32
+"""At most so many rows in one statement, and so many bodies in memory at once."""
+CHUNKS = (ROWS, 8, 1)
+"""Rows of one statement: few sizes, so that each is compiled once."""
+MARKS = 500
+"""Values after one IN; SQLite itself allows 999 or more."""
+
+
+def insert(db: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Inserts rows in order, by the rule of their table."""
+    at = 0
+    for num in CHUNKS:
+        while len(rows) - at >= num:
+            db.execute(_statement(table, num), list(chain.from_iterable(rows[at : at + num])))
+            at += num
+
+
+@lru_cache(maxsize=16)
+def _statement(table: str, num_rows: int) -> str:
+    verb, num_columns, conflict = INSERTS[table]
+    row = f"({', '.join('?' * num_columns)})"
+    return f"{verb} INTO {table} VALUES {', '.join([row] * num_rows)} {conflict}"
+
+
+def select(db: sqlite3.Connection, query: str, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Runs a statement that ends with IN for all keys; nothing for none."""
+    for at in range(0, len(keys), MARKS):
+        some = keys[at : at + MARKS]
+        yield from db.execute(f"{query} ({', '.join('?' * len(some))})", some).fetchall()

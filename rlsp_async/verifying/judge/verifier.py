@@ -1,0 +1,195 @@
+"""Verifier that asks a language model behind an OpenAI-compatible address to grade a response by a rubric.
+
+    judge = load(JudgeConfig(base_url="http://judge:8000/v1", model="m", rubric="correctness"))
+    judge.score("What is 2 + 2?", "... so 4", "4").parts == {"correct": 1.0, "format": 1.0, "judge": 1.0}
+
+`rubric = "exploration"` is the effort judge of RLSP: its score is the part "judge", and whether the answer is right is
+said by `inner`. A judge that cannot be reached, or answers rubbish, is a fault of the verifier: status "error", never a
+reward. With `neutral` it is that value instead, in the part "judge", marked by the part "judge_failed".
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from rlsp_async.config import Section
+from rlsp_async.errors import ConfigError
+from rlsp_async.messages import Verdict
+from rlsp_async.verifying.base import Verifier, judged, load_inner, with_parts
+from rlsp_async.verifying.judge.client import Chat, ChatError
+from rlsp_async.verifying.judge.rubric import Case, Reply, ask, named, reply
+
+VERSION = "1"
+LANE = "network"
+FIRST_WAIT_S = 0.25
+MAX_WAIT_S = 8.0
+
+
+class JudgeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom to ask, what, and how patiently."""
+
+    base_url: str
+    """Up to and with /v1."""
+    model: str
+    api_key_env: str = ""
+    """Name of the environment variable that holds the key. Empty: none is sent."""
+    ca_file: str = ""
+    """PEM file of the certificates that an https address is checked against. Empty: the system's."""
+    rubric: str = "exploration"
+    """exploration, correctness, or a text of your own with {response}, and {prompt} and {answer} if you want."""
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest score of a text of your own; the part "judge" is the score as a share of it."""
+    inner: str = ""
+    """Verifier, of the fast lane, that says whether the answer is right. Empty: math for exploration, else none."""
+    inner_options: dict[str, Any] = {}
+    correct_from: float = 0.5
+    """Without an inner verifier: the part "judge" from which on the answer is correct."""
+    max_tokens: int = 512
+    """Of the judge's answer; 0: not sent."""
+    temperature: float = 0.0
+    extra: dict[str, Any] = {}
+    """Further fields of the request, for instance response_format or seed."""
+    timeout_s: float = 4.0
+    """All of one judgement, retries and waits with it. Below verifier.deadline_s, or the process is killed first."""
+    request_s: float = 0.0
+    """One request; one that takes longer is tried again. 0: whatever is left of timeout_s."""
+    num_retries: int = 3
+    """After 408, 409, 425, 429, 5xx, a lost connection, a timeout, or an answer without a score."""
+    max_chars: int = 100_000
+    """A longer prompt, answer or response is shown to the judge without its middle."""
+    neutral: float | None = None
+    """Share, 0 to 1, that stands in for a judge that failed. Without it such an answer has no verdict."""
+
+    def __post_init__(self) -> None:
+        named(self.rubric, *self.score_range)
+        for ok, what in (
+            (self.model, "model must name the judge's model"),
+            (0 < self.timeout_s < 3600, f"timeout_s {self.timeout_s:g} must lie between 0 and 3600"),
+            (0 <= self.request_s <= self.timeout_s, f"request_s {self.request_s:g} must lie between 0 and timeout_s"),
+            (0 <= self.num_retries <= 20, f"num_retries {self.num_retries} must lie between 0 and 20"),
+            (self.max_tokens >= 0, "max_tokens must be at least 0"),
+            (self.temperature >= 0, "temperature must be at least 0"),
+            (self.max_chars >= 100, "max_chars must be at least 100"),
+            (0 < self.correct_from <= 1, f"correct_from {self.correct_from:g} must lie above 0, at most 1"),
+            (self.neutral is None or 0 <= self.neutral <= 1, "neutral must lie between 0 and 1"),
+            (
+                self.neutral is None or self.inner or self.rubric == "exploration",
+                'neutral needs an inner verifier (inner = "math"): a judge that failed cannot say what is right',
+            ),
+            (not {"messages", "stream"} & set(self.extra), "extra must not hold messages or stream"),
+        ):
+            if not ok:
+                raise ValueError(what)
+
+
+Config = JudgeConfig
+
+
+class JudgeVerifier:
+    """A verifier with its options."""
+
+    def __init__(self, cfg: JudgeConfig, key: str = "") -> None:
+        """Raises ConfigError for an address or an inner verifier that is none."""
+        self._cfg = cfg
+        self.needs_s = cfg.timeout_s
+        self._rubric = named(cfg.rubric, *cfg.score_range)
+        try:
+            self._chat = Chat(cfg.base_url, key, cfg.ca_file)
+        except OSError as e:
+            raise ConfigError(f"task.verifier_options.ca_file: {cfg.ca_file}: {e}") from None
+        except ValueError as e:
+            raise ConfigError(f"task.verifier_options: {e}") from None
+        inner = cfg.inner or ("math" if cfg.rubric == "exploration" else "")
+        self._inner: Verifier | None = load_inner(inner, cfg.inner_options) if inner else None
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict:
+        """The verdict; `error` when the judge failed and no neutral value is set."""
+        until = time.monotonic() + self._cfg.timeout_s
+        verdict = None if self._inner is None else self._inner.judge(prompt, response, answer)
+        if verdict is not None and not verdict.is_true:
+            return verdict
+        try:
+            said = self._ask(Case(prompt, response, answer), until)
+        except ChatError as e:
+            return self._failed(verdict, f"the judge gave no score: {e}")
+        share = self._rubric.share(said.score)
+        parts = {"judge": share} | ({"judge_fallback": 1.0} if said.is_fallback else {})
+        if verdict is None:
+            verdict = judged(share >= self._cfg.correct_from, "")
+        return _explained(with_parts(verdict, **parts), said.reason)
+
+    def _failed(self, verdict: Verdict | None, why: str) -> Verdict:
+        if verdict is None or self._cfg.neutral is None:
+            return Verdict(status="error", detail=why)
+        return _explained(with_parts(verdict, judge=self._cfg.neutral, judge_failed=1.0), why)
+
+    def _ask(self, case: Case, until: float) -> Reply:
+        """The judge's reply. Raises ChatError when its tries or its time have run out."""
+        request = self._request(case)
+
+        def once() -> Reply:
+            limit = time.monotonic() + self._cfg.request_s if self._cfg.request_s else until
+            text = self._chat.complete(request, min(limit, until))
+            said = reply(text, self._rubric)
+            if said is None:
+                raise ChatError(f"no score in {' '.join(text[-200:].split())!r}", True)
+            return said
+
+        return persist(once, self._cfg.num_retries, until)
+
+    def _request(self, case: Case) -> dict[str, Any]:
+        messages = ask(self._rubric, case, secrets.token_hex(8), self._cfg.max_chars)
+        limit = {"max_tokens": self._cfg.max_tokens} if self._cfg.max_tokens else {}
+        return {
+            "model": self._cfg.model,
+            "messages": messages,
+            "temperature": self._cfg.temperature,
+            **limit,
+            **self._cfg.extra,
+        }
+
+
+def persist(
+    once: Callable[[], Reply],
+    num_retries: int,
+    until: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Reply:
+    """Tries until it has a reply. Raises the last ChatError after `num_retries` more tries, at once when another try
+    cannot help, and without waiting when the wait would not end before `until`."""
+    for attempt in range(num_retries + 1):
+        try:
+            return once()
+        except ChatError as e:
+            wait_s = pause_s(attempt, e.wait_s, random.random())
+            if not e.may_help or attempt == num_retries or clock() + wait_s >= until:
+                raise ChatError(f"{e} (tries: {attempt + 1})", False) from None
+        sleep(wait_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def _explained(verdict: Verdict, why: str) -> Verdict:
+    return msgspec.structs.replace(verdict, detail=verdict.detail or " ".join(why.split())[:500])
+
+
+def pause_s(attempt: int, asked_s: float, luck: float) -> float:
+    """Seconds before the next try: doubling, half of it at random (`luck` in [0, 1)), never less than was asked for."""
+    return asked_s + min(MAX_WAIT_S, FIRST_WAIT_S * 2.0**attempt) * (0.5 + 0.5 * luck)
+
+
+def load(cfg: JudgeConfig) -> JudgeVerifier:
+    """The verifier, with its key out of the environment. Raises ConfigError when that is not set."""
+    key = os.environ.get(cfg.api_key_env, "") if cfg.api_key_env else ""
+    if cfg.api_key_env and not key.strip():
+        raise ConfigError(f"task.verifier_options.api_key_env: {cfg.api_key_env} is not set in the environment")
+    if not (key.strip().isascii() and key.strip().isprintable()):
+        raise ConfigError(f"task.verifier_options.api_key_env: what {cfg.api_key_env} holds is no key")
+    return JudgeVerifier(cfg, key.strip())

@@ -1,0 +1,311 @@
+"""Whether two expressions are equal: exact where they are rational numbers, else by their values at several points.
+
+    same(read("x^2+2x+1"), read("(x+1)^2")) is True        same(read("\\\\sqrt{2}"), read("1.41")) is False
+
+Values are fractions as long as they are rational and small, then floats of 50 digits. Two expressions that agree to 25
+digits at every point are equal. Sizes are checked before an operation is done, so nothing can explode: `Unreadable`.
+A decimal number of at least six places may stand for an irrational one that rounds to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+
+from rlsp_async.verifying.math.parse import Node, Unreadable
+
+MAX_BITS = 20_000
+"""Exact numbers stay below this; beyond, a float takes over."""
+MAX_MAGNITUDE = 1_000_000
+"""Bits of the exponent of a float."""
+MAX_ARGUMENT = 10**9
+MAX_FACTORIAL = 2_050
+MIN_PLACES = 6
+"""Decimal places from which a decimal number may stand for an irrational one."""
+
+_CONTEXT = mpmath.MPContext()
+_CONTEXT.dps = 50
+_NEAR = _CONTEXT.mpf(10) ** -25
+_POSITIVE = ("0.3718281828459045", "1.6180339887498948", "2.7102030405060708", "0.8414709848078965")
+_SIGNED = ("-1.3247179572447460", "0.5671432904097838", "-0.7390851332151606")
+Value = Any  # Fraction, mpf or mpc: mpmath has no types
+
+
+def same(left: Node, right: Node) -> bool:
+    """Whether two expressions have the same value. Raises Unreadable when a value is out of reach."""
+    names = sorted(variables(left) | variables(right))
+    if not names:
+        return _same_constant(left, right)
+    num_compared = 0
+    for k in range(len(_POSITIVE) + len(_SIGNED)):
+        point = {name: _at(name, i, k) for i, name in enumerate(names)}
+        pair = _pair(left, right, point)
+        if pair is None or (k >= len(_POSITIVE) and not (_is_real(pair[0]) and _is_real(pair[1]))):
+            continue  # outside a domain; and left of zero, branches of complex functions may part
+        if not close(*pair):
+            return False
+        num_compared += 1
+    if num_compared < 2:
+        raise Unreadable("no point to compare at")
+    return True
+
+
+def proportional(left: Node, right: Node) -> bool:
+    """Whether left = c right for a constant c that is not zero: two sides of equations."""
+    names = sorted(variables(left) | variables(right))
+    ratios: list[Value] = []
+    for k in range(len(_POSITIVE)):
+        pair = _pair(left, right, {name: _at(name, i, k) for i, name in enumerate(names)})
+        if pair is None or pair[1] == 0 or pair[0] == 0:
+            return pair is not None and pair[0] == pair[1] and not ratios and k == len(_POSITIVE) - 1
+        ratios.append(_float(pair[0]) / _float(pair[1]))
+    return all(close(ratio, ratios[0]) for ratio in ratios)
+
+
+def variables(node: Node) -> frozenset[str]:
+    """The names of its variables."""
+    if node[0] == "variable":
+        return frozenset((node[1],))
+    return frozenset().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
+
+
+def evaluate(node: Node, point: dict[str, Value] | None = None) -> Value:
+    """The value at a point. Raises Unreadable (too large, unknown) or ZeroDivisionError."""
+    kind = node[0]
+    if kind == "number":
+        return node[1]
+    if kind == "variable":
+        return (point or {})[node[1]]
+    if kind == "constant":
+        return _constant(node[1])
+    if kind == "call":
+        return _call(node[1], node[2], point)
+    rule = _RULES.get(kind)
+    if rule is None:
+        raise Unreadable(f"no value for {kind!r}")
+    return _checked(rule(*(evaluate(part, point) for part in node[1:])))
+
+
+def close(left: Value, right: Value) -> bool:
+    """Exactly equal fractions, or floats that agree to 25 digits."""
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return left == right
+    a, b = _float(left), _float(right)
+    if _CONTEXT.isinf(a) or _CONTEXT.isinf(b):
+        return bool(a == b)
+    return bool(abs(a - b) <= _NEAR * max(abs(a), abs(b), _NEAR))
+
+
+# --- constants -----------------------------------------------------------------------------------------------------
+
+
+def _same_constant(left: Node, right: Node) -> bool:
+    if left[0] == right[0] == "neg":
+        return _same_constant(left[1], right[1])
+    if "based" in (left[0], right[0]):
+        return _same_digits(left, right)
+    try:
+        a, b = evaluate(left), evaluate(right)
+    except ZeroDivisionError:
+        raise Unreadable("a division by zero") from None
+    if close(a, b):
+        return True
+    return _rounds(left, a, b) or _rounds(right, b, a)
+
+
+def _rounds(node: Node, value: Value, other: Value) -> bool:
+    """Whether `node` is a decimal number to which the other one, no decimal number, rounds or is cut."""
+    while node[0] in ("neg", "group"):
+        node = node[1]
+    if node[0] != "number" or node[2] < MIN_PLACES or not _is_real(other):
+        return False
+    if isinstance(other, Fraction) and _terminates(other.denominator):
+        return False
+    return bool(abs(_float(value) - _float(other)) < _CONTEXT.mpf(10) ** -node[2])
+
+
+def _terminates(denominator: int) -> bool:
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator == 1
+
+
+def _same_digits(left: Node, right: Node) -> bool:
+    """Numbers with a base: the same digits; a base may be left out."""
+    if left[0] == right[0]:
+        return left == right
+    return bool(left[0] in ("based", "number") and right[0] in ("based", "number") and left[1] == right[1])
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+def _constant(name: str) -> Value:
+    if name == "i":
+        return _CONTEXT.mpc(0, 1)
+    return {"pi": +_CONTEXT.pi, "e": +_CONTEXT.e, "infinity": _CONTEXT.inf}[name]
+
+
+def _checked(value: Value) -> Value:
+    if isinstance(value, Fraction):
+        return value if _bits(value) <= MAX_BITS else _float(value)
+    if _CONTEXT.isnan(value):
+        raise Unreadable("no number")
+    if value and not _CONTEXT.isinf(value) and abs(_CONTEXT.mag(value)) > MAX_MAGNITUDE:
+        raise Unreadable("too large a value")
+    return value
+
+
+def _bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
+
+
+def _float(value: Value) -> Value:
+    if isinstance(value, Fraction):
+        return _CONTEXT.mpf(value.numerator) / value.denominator
+    return value
+
+
+def _is_real(value: Value) -> bool:
+    return isinstance(value, Fraction) or abs(_CONTEXT.im(value)) <= _NEAR * max(1, abs(value))
+
+
+def _mixed(rule: Callable[[Value, Value], Value]) -> Callable[[Value, Value], Value]:
+    """An operation on two fractions, or on two floats."""
+
+    @functools.wraps(rule)
+    def both(a: Value, b: Value) -> Value:
+        exact = isinstance(a, Fraction) and isinstance(b, Fraction)
+        return rule(a, b) if exact else rule(_float(a), _float(b))
+
+    return both
+
+
+def _power(base: Value, exponent: Value) -> Value:
+    if isinstance(exponent, Fraction) and isinstance(base, Fraction):
+        if exponent.denominator == 1 and abs(exponent.numerator) * _bits(base) <= MAX_BITS:
+            return base**exponent.numerator
+        if exponent.denominator == 2 and abs(exponent.numerator) * _bits(base) <= MAX_BITS:
+            return _root(Fraction(2), base**exponent.numerator)
+    base, exponent = _float(base), _float(exponent)
+    if base == 0:
+        if not _is_real(exponent) or exponent <= 0:
+            raise ZeroDivisionError
+        return base
+    if _CONTEXT.isinf(base) or _CONTEXT.isinf(exponent):
+        raise Unreadable("a power of infinity")
+    if abs(_CONTEXT.mag(base)) * abs(exponent) > MAX_MAGNITUDE or abs(exponent) > MAX_ARGUMENT:
+        raise Unreadable("too large a power")
+    return _CONTEXT.power(base, exponent)
+
+
+def _root(degree: Value, value: Value) -> Value:
+    if not isinstance(degree, Fraction) or degree.denominator != 1 or not 0 < degree <= 1000:
+        return _power(value, 1 / degree)
+    n = int(degree)
+    if isinstance(value, Fraction) and value >= 0 and n == 2:
+        top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
+        if top * top == value.numerator and bottom * bottom == value.denominator:
+            return Fraction(top, bottom)
+    if n % 2 and _is_real(value) and _CONTEXT.re(_float(value)) < 0:
+        return -_CONTEXT.root(-_CONTEXT.re(_float(value)), n)
+    return _CONTEXT.root(_float(value), n)
+
+
+def _factorial(value: Value) -> Fraction:
+    if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
+        raise Unreadable("a factorial of this")
+    return Fraction(math.factorial(int(value)))
+
+
+def _binomial(n: Value, k: Value) -> Fraction:
+    if not all(isinstance(v, Fraction) and v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in (n, k)):
+        raise Unreadable("a binomial of this")
+    return Fraction(math.comb(int(n), int(k)))
+
+
+def _logarithm(base: Value, value: Value) -> Value:
+    top, bottom = _CONTEXT.log(_positive(value)), _CONTEXT.log(_positive(base))
+    return top / bottom
+
+
+def _positive(value: Value) -> Value:
+    if value == 0:
+        raise ZeroDivisionError
+    return _float(value)
+
+
+def _call(name: str, argument: Node, point: dict[str, Value] | None) -> Value:
+    value = evaluate(argument, point)
+    if (
+        name in ("sin", "cos", "tan", "cot", "sec", "csc")
+        and argument[0] in ("degrees", "group")
+        and "degrees" in (argument[0], argument[1][0])
+    ):
+        value = _float(value) * _CONTEXT.pi / 180
+    if name in ("abs", "floor", "ceil"):
+        return _rounded(name, value)
+    if name == "cbrt":
+        return _root(Fraction(3), value)
+    if name in ("max", "min"):
+        raise Unreadable(f"{name} of one")
+    value = _float(value)
+    limit = 100_000 if name in ("exp", "sinh", "cosh", "tanh") else MAX_ARGUMENT
+    if abs(value) > limit and name not in _LOGARITHMS:
+        raise Unreadable("too large an argument")
+    if name in _LOGARITHMS:
+        value = _positive(value)
+    if name.startswith("a") and name[1:] in ("sin", "cos", "tan"):
+        name = "arc" + name[1:]
+    function = {"ln": "log", "arcsin": "asin", "arccos": "acos", "arctan": "atan"}.get(name, name)
+    return _checked(getattr(_CONTEXT, function)(value))
+
+
+def _rounded(name: str, value: Value) -> Value:
+    if name == "abs":
+        return abs(value)
+    if not isinstance(value, Fraction):
+        if not _is_real(value) or abs(value) > MAX_ARGUMENT:
+            raise Unreadable(f"{name} of this")
+        return Fraction(int(getattr(_CONTEXT, name)(_CONTEXT.re(value))))
+    return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
+
+
+_LOGARITHMS = frozenset({"ln", "log", "log10"})
+_RULES: dict[str, Callable[..., Value]] = {
+    "+": _mixed(lambda a, b: a + b),
+    "-": _mixed(lambda a, b: a - b),
+    "*": _mixed(lambda a, b: a * b),
+    "/": _mixed(lambda a, b: a / b),
+    "^": _power,
+    "neg": lambda a: -a,
+    "group": lambda a: a,
+    "root": _root,
+    "!": _factorial,
+    "binom": _binomial,
+    "log": _logarithm,
+    "degrees": lambda a: a,
+    "percent": lambda a: a / Fraction(100) if isinstance(a, Fraction) else a / 100,
+}
+
+
+def _at(name: str, position: int, k: int) -> Value:
+    """The value of a variable at the k-th point; variables differ from each other."""
+    texts = _POSITIVE if k < len(_POSITIVE) else _SIGNED
+    shift = Fraction(sum(map(ord, name)) % 97 + 97 * position + 1, 1009)
+    value = _CONTEXT.mpf(texts[k % len(texts) if k < len(_POSITIVE) else k - len(_POSITIVE)])
+    return value * (1 + _float(shift) * (k + 1) / 3)
+
+
+def _pair(left: Node, right: Node, point: dict[str, Value]) -> tuple[Value, Value] | None:
+    """Both values; None where one of them has none."""
+    try:
+        return evaluate(left, point), evaluate(right, point)
+    except ZeroDivisionError:
+        return None
