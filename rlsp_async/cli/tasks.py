@@ -173,10 +173,10 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _show_report(task: base.Task, out: TextIO) -> int:
-    from rlsp_async.tasks.inmemory import Rows
     from rlsp_async.tasks.overlap import report_lines
+    from rlsp_async.tasks.row_task import RowTask
 
-    if not isinstance(task, Rows):
+    if not isinstance(task, RowTask):
         print(f"{task.name}: its prompts are no rows of a file; what is held out, the task decides", file=out)
         return 0
     for line in report_lines(task.overlap(), task.name):

@@ -31,7 +31,7 @@ from rlsp_async.messages import Prompt, Verdict, VerdictStatus
 from rlsp_async.model import planned_model
 from rlsp_async.offline.grouping import EncodedRow, grouped
 from rlsp_async.replay.sources import FILE, ImportedGroup, ImportedRollout
-from rlsp_async.tasks.rows import Row, read_rows, text_field
+from rlsp_async.tasks.readers import Row, read_rows, text_field
 
 TRUE: tuple[VerdictStatus, ...] = ("correct", "wrong", "unparsable")
 

@@ -144,10 +144,10 @@ def check_data(cfg: RunConfig) -> int:
 def find_overlap(cfg: RunConfig) -> Overlap | None:
     """What the training and the test rows of the task have in common; None for a task that reads no rows."""
     from rlsp_async.tasks.base import load_task
-    from rlsp_async.tasks.inmemory import Rows
+    from rlsp_async.tasks.row_task import RowTask
 
     task = load_task(cfg.task, cfg.seed)
-    return task.overlap() if isinstance(task, Rows) else None
+    return task.overlap() if isinstance(task, RowTask) else None
 
 
 def check_window(cfg: RunConfig, model: Path) -> int:

@@ -14,8 +14,8 @@ from rlsp_async.errors import DataError, MachineError
 from rlsp_async.offline.export import export_rows
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
-from rlsp_async.tasks.jsonl import Config, load
-from rlsp_async.tasks.rows import read_rows
+from rlsp_async.tasks.dataset import Config, load
+from rlsp_async.tasks.readers import read_rows
 from tests.replay.line import SmallTask, config, hello
 from tests.replay.test_policies import JudgingBench, L, S, V
 

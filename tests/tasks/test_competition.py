@@ -11,7 +11,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.problems import last_box
+from rlsp_async.tasks.competition import last_box
 
 
 def load(name: str, **options: object) -> Any:

@@ -1,7 +1,7 @@
-"""A word-level tokenizer for tasks that are written in a handful of words, for models built from nothing.
+"""A word-level tokenizer for tasks that are written in a few words, for models that are built from nothing.
 
-124 tokens: 4 specials, 20 words, the numbers "0".."99". Text is split at blanks, so encoding is exact and decoding
-gives the same text back. `<think>` and `</think>` are words, not specials: decoding keeps them.
+124 tokens: 4 specials, 20 words, and the numbers "0".."99". Text is split at blanks, so decoding gives back the encoded
+text exactly. `<think>` and `</think>` are words, not specials, so that decoding keeps them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VOCABULARY = (*SPECIALS, *WORDS, *(str(n) for n in range(100)))
 
 
 def word_tokenizer(max_tokens: int = 512) -> PreTrainedTokenizerFast:
-    """The tokenizer; a prompt gets `<bos>` in front, a word that it does not know becomes `<unk>`."""
+    """The tokenizer. Encoding adds `<bos>` in front, and an unknown word becomes `<unk>`."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit

@@ -11,7 +11,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.jsonl import Rows
+from rlsp_async.tasks.row_task import RowTask
 
 ROWS = [{"prompt": f"What is {n} + {n}?", "answer": 2 * n, "solution": f"it is {2 * n}"} for n in range(200)]
 
@@ -21,9 +21,9 @@ def write(path: Path, rows: list[dict[str, object]]) -> str:
     return str(path)
 
 
-def load(**options: object) -> Rows:
+def load(**options: object) -> RowTask:
     task = load_task(config.TaskConfig(name="jsonl", options=options), 0)
-    assert isinstance(task, Rows)
+    assert isinstance(task, RowTask)
     return task
 
 
