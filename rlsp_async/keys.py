@@ -46,9 +46,9 @@ def keys(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
         case "list":
             _list(directory, out)
         case "revoke":
-            from rlsp_async.wire.keyring import revoke  # loads zmq, which `rlsp --help` does without
+            from rlsp_async.wire.keyring import revoke_key  # loads zmq, which `rlsp --help` does without
 
-            entry = revoke(directory, arguments.name)
+            entry = revoke_key(directory, arguments.name)
             print(
                 f"{entry.name} ({entry.role}) is off the list of {directory}; a hub that reads this directory "
                 "refuses it within a second",
@@ -70,21 +70,21 @@ def about_keys(cfg: RunConfig) -> list[str]:
 def require_keys(cfg: RunConfig) -> None:
     """Raises UserError unless the hub, and every service that `rlsp run` starts here, has the keys that it needs."""
     from rlsp_async.wire.auth import require_private
-    from rlsp_async.wire.keyring import hub_keys, worker_keys
+    from rlsp_async.wire.keyring import read_hub_keys, read_worker_keys
 
     where = cfg.replay.keys
     require_private(cfg.replay.address, has_keys=bool(where))
-    hub_keys(where)
+    read_hub_keys(where)
     here = {"observer": 1, "learner": 1, "sampler": cfg.sampler.count, "verifier": cfg.verifier.count}
     for role, count in here.items():
         for index in range(count):
-            worker_keys(where, role, f"{role}-{index}")
+            read_worker_keys(where, role, f"{role}-{index}")
 
 
 def _new_ring(directory: Path, roles: str, out: TextIO) -> None:
-    from rlsp_async.wire.keyring import new_ring
+    from rlsp_async.wire.keyring import create_keyring
 
-    entries = new_ring(directory, [role.strip() for role in roles.split(",") if role.strip()])
+    entries = create_keyring(directory, [role.strip() for role in roles.split(",") if role.strip()])
     print(
         f"made {directory}: keys for the hub and for {', '.join(entry.name for entry in entries)}\n\n"
         f"on the hub's machine    hub.secret allowed.json; run it with replay.keys={directory}",
@@ -96,11 +96,11 @@ def _new_ring(directory: Path, roles: str, out: TextIO) -> None:
 
 
 def _new_worker(directory: Path, arguments: argparse.Namespace, out: TextIO) -> None:
-    from rlsp_async.wire.keyring import new_worker
+    from rlsp_async.wire.keyring import add_worker_key
 
     if not (arguments.worker and arguments.role) or arguments.roles:
         raise ConfigError("one worker's key needs both --worker NAME and --role ROLE, and no --roles")
-    entry = new_worker(directory, arguments.worker, arguments.role)
+    entry = add_worker_key(directory, arguments.worker, arguments.role)
     print(f"made a key for the {entry.role} {entry.name}\n\n" + _copy_line(f"for {entry.name}", entry.name), file=out)
 
 

@@ -31,10 +31,10 @@ from rlsp_async.processes import kill_with_parent
 from rlsp_async.wire.address import read_hub_file
 from rlsp_async.wire.codec import MAX_TOKENS, MEGABYTE
 from rlsp_async.wire.jobs import Handler
-from rlsp_async.wire.keyring import worker_keys
+from rlsp_async.wire.keyring import read_worker_keys
 from rlsp_async.wire.link import LinkSettings, WorkerLink
 from rlsp_async.wire.loading import OnWeights
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 
 __all__ = ["Main", "Service", "hub_address", "in_thread", "limits_of", "serve", "service_path", "wait_for_hub"]
 
@@ -110,7 +110,7 @@ class Service:
             on_weights=on_weights,
             metrics=metrics,
             step=step,
-            keys=worker_keys(cfg.replay.keys, self.role, self.worker),
+            keys=read_worker_keys(cfg.replay.keys, self.role, self.worker),
         )
         self.on_drain(link.drain)
         log.info("left", reason=await link.run())
@@ -139,10 +139,10 @@ def follow_supervisor() -> None:
         raise SystemExit(0)
 
 
-def limits_of(cfg: config.RunConfig) -> Limits:
+def limits_of(cfg: config.RunConfig) -> ConnectionLimits:
     """Both ends' limits, from [replay]."""
     replay = cfg.replay
-    return Limits(
+    return ConnectionLimits(
         heartbeat_s=replay.heartbeat_s,
         timeout_s=replay.timeout_s,
         max_message_bytes=replay.max_message_mb * MEGABYTE,

@@ -18,7 +18,7 @@ import structlog
 
 from rlsp_async.errors import ConfigError, DataError, EngineError, MessageError
 from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, TrainJob, VerdictSet, Work
-from rlsp_async.wire.codec import encode, require_heard
+from rlsp_async.wire.codec import encode, require_decodable
 
 
 class BusyMeter:
@@ -260,7 +260,7 @@ class Jobs:
     def _done(self, done: Done) -> None:
         try:
             frame = encode(done, self._max_bytes)
-            require_heard(frame, self._max_tokens)
+            require_decodable(frame, self._max_tokens)
         except (ConfigError, MessageError) as e:
             self._failed(done.lease, "data", e)
         else:

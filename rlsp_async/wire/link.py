@@ -42,9 +42,9 @@ from rlsp_async.messages import (
 from rlsp_async.wire.codec import encode
 from rlsp_async.wire.jobs import Handler, Jobs
 from rlsp_async.wire.keyring import Keys
-from rlsp_async.wire.loading import Loader, OnWeights
+from rlsp_async.wire.loading import OnWeights, WeightLoader
 from rlsp_async.wire.session import Session
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Leases it works on at once."""
     incarnation: int = 0
     """Rises with each start of this worker."""
-    limits: Limits = Limits()
+    limits: ConnectionLimits = ConnectionLimits()
     """Until the hub's Welcome says its own heartbeat_s and timeout_s."""
     give_up_s: float = 120.0
     """Without a hub for so long the worker ends."""
@@ -154,7 +154,7 @@ class WorkerLink:
             self._say_done,
             self._end,
         )
-        self._loader = Loader(on_weights, self._post) if on_weights else None
+        self._loader = WeightLoader(on_weights, self._post) if on_weights else None
         self._live = Liveness(self._limits.timeout_s)
         self._session: Session | None = None
         self._welcomed = False

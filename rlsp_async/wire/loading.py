@@ -15,7 +15,7 @@ LOAD_S = 600.0
 OnWeights = Callable[[WeightsRef], Awaitable[float]]
 
 
-class Loader:
+class WeightLoader:
     """Consumes references by `offer`, produces Loaded or Rejected by `answer`."""
 
     def __init__(self, on_weights: OnWeights, answer: Callable[[Loaded | Rejected], None]) -> None:

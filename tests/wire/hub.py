@@ -22,9 +22,9 @@ from rlsp_async.messages import (
 )
 from rlsp_async.wire.link import LinkSettings, WorkerLink
 from rlsp_async.wire.router import Router
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 
-LIMITS = Limits(heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=200_000)
+LIMITS = ConnectionLimits(heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=200_000)
 PROMPT = Prompt(prompt_id="ops/train/0", task="ops", text="1 2 3 4 -> 10 <think>", answer="10")
 
 

@@ -34,7 +34,7 @@ from rlsp_async.messages import (
     WeightsRef,
 )
 from rlsp_async.service import in_thread
-from rlsp_async.wire.loading import Loader
+from rlsp_async.wire.loading import WeightLoader
 from tests.wire.hub import LIMITS, Hub, answer, link_to
 
 
@@ -405,7 +405,7 @@ async def test_older_weights_that_come_late_are_passed_over_unless_a_later_hub_s
         loads.append((ref.version, ref.incarnation))
         return 0.0
 
-    loader = Loader(load, answers.append)
+    loader = WeightLoader(load, answers.append)
     running = asyncio.create_task(loader.run())
     for version, incarnation, hub in ((5, 2, 1), (4, 2, 1), (5, 1, 0), (5, 3, 1), (3, 3, 2)):
         loader.offer(msgspec.structs.replace(ref(version), incarnation=incarnation), hub)

@@ -16,12 +16,12 @@ from rlsp_async.messages import SampleJob, StepReport, TrainJob, VerifyJob, Weig
 from rlsp_async.replay.ledger import SINKS
 from rlsp_async.wire.link import LinkSettings, WorkerLink
 from rlsp_async.wire.router import Router
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 from tests.replay.line import config, new_hub, report_of, rollouts_of, verdicts_of
 from tests.wire.relay import Relay
 
 HEARTBEAT_S, TIMEOUT_S, STEPS = 0.05, 1.0, 10
-LIMITS = Limits(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, max_message_bytes=200_000)
+LIMITS = ConnectionLimits(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, max_message_bytes=200_000)
 
 
 class Trainer:
