@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from rlsp_async.messages import (
@@ -20,7 +21,7 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.wire.link import LinkSettings, WorkerLink
+from rlsp_async.wire.link import LinkSettings, WorkerHooks, WorkerLink
 from rlsp_async.wire.router import Router
 from rlsp_async.wire.sockets import ConnectionLimits
 
@@ -123,4 +124,6 @@ def link_to(
     settings = LinkSettings(
         run="r", role="sampler", worker="sampler-0", credit=credit, limits=LIMITS, give_up_s=give_up_s, drain_s=drain_s
     )
-    return WorkerLink(settings, address if callable(address) else lambda: address, handler, **more)
+    clock, keys = more.pop("clock", time.monotonic), more.pop("keys", None)
+    hooks = WorkerHooks(handler=handler, **more)
+    return WorkerLink(settings, address if callable(address) else lambda: address, hooks, keys, clock)
