@@ -12,7 +12,6 @@ RUN/imported.jsonl, whole or not at all; several imports add up. A run that has 
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shutil
@@ -32,47 +31,29 @@ from rlsp_async.messages import Prompt, Verdict, VerdictStatus
 from rlsp_async.model import planned_model
 from rlsp_async.offline.grouping import EncodedRow, grouped
 from rlsp_async.replay.sources import FILE, ImportedGroup, ImportedRollout
-from rlsp_async.tasks.rows import Row, read_rows, text_field
+from rlsp_async.tasks.readers import Row, read_rows, text_field
 
 TRUE: tuple[VerdictStatus, ...] = ("correct", "wrong", "unparsable")
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`rlsp import`."""
-    parser = commands.add_parser("import", help="rollouts or demonstrations from a file, for a run to train on")
-    parser.add_argument(
-        "file", metavar="FILE", help="rows as `rlsp export` writes them: .jsonl, .json, .csv, .parquet or .arrow"
-    )
-    parser.add_argument(
-        "--run",
-        required=True,
-        metavar="CONFIG",
-        dest="config",
-        help="the run's TOML file; its directory is prepared if it is not there",
-    )
-    parser.add_argument(
-        "--group-by",
-        default="",
-        metavar="FIELD",
-        help="rows with the same value there become groups "
-        "of up to sampling.rollouts, e.g. group or prompt_id (default: every row alone)",
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="judge the responses with the task's verifier, whatever the file says of them",
-    )
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="as in `rlsp run`")
+def import_rows(file: Path, config: str, overrides: list[str], *, group_by: str = "", verify: bool = False) -> int:
+    """Prepares the run when it is not there, checks the rows, writes them.
 
+    Args:
+        file: rows as `rlsp export` writes them.
+        config, overrides: the run, as in `rlsp run`.
+        group_by: a field whose equal values make a group; empty: every row alone.
+        verify: judge the responses here, with the task's verifier.
 
-def import_rows(arguments: argparse.Namespace) -> int:
-    """Prepares, checks, writes. Raises UserError and leaves the rows of the run as they were."""
+    Returns: the exit code 0.
+    Raises: UserError; the rows of the run are then as they were.
+    """
     from rlsp_async.runner.resume import is_run, require_same
     from rlsp_async.runner.run import prepare, resolve
 
-    cfg = resolve(load(arguments.config, arguments.overrides))
+    cfg = resolve(load(config, overrides))
     if all(stage.source != "imported" for stage in cfg.stages.values()):
-        raise ConfigError(f'{arguments.config}: no stage has source = "imported": nothing would train on the rows')
+        raise ConfigError(f'{config}: no stage has source = "imported": nothing would train on the rows')
     if has_begun(cfg.directory / "journal.sqlite"):
         raise ConfigError(f"{cfg.directory} has begun: what it trains on stays as it is; choose another name=...")
     if is_run(cfg.directory):
@@ -80,8 +61,8 @@ def import_rows(arguments: argparse.Namespace) -> int:
     else:
         prepare(cfg)
     counts: Counter[str] = Counter()
-    num, total = write(cfg, Path(arguments.file), arguments.group_by, arguments.verify, counts)
-    print(f"rlsp import: {num} rows of {arguments.file}; {cfg.directory / FILE} holds {total} groups", file=sys.stderr)
+    num, total = write(cfg, file, group_by, verify, counts)
+    print(f"rlsp import: {num} rows of {file}; {cfg.directory / FILE} holds {total} groups", file=sys.stderr)
     for text in about(counts):
         print(f"rlsp import: {text}", file=sys.stderr)
     return 0

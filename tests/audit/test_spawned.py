@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from rlsp_async.audit.checks import audit
 from rlsp_async.audit.history import History
-from rlsp_async.audit.show import audit
 from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import RolloutGroup
 from rlsp_async.offline.export import lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ import msgspec
 import pytest
 
 from rlsp_async import tokens
-from rlsp_async.audit.show import audit
+from rlsp_async.audit.checks import audit
 from rlsp_async.columns import floats, ints
 from rlsp_async.config import RunConfig, StageConfig, TaskConfig, VerifierConfig, to_toml
 from rlsp_async.errors import ConfigError, DataError
@@ -129,9 +128,8 @@ def test_what_cannot_be_used_is_named_by_file_and_line(cfg: RunConfig, tmp_path:
 def test_a_run_that_does_not_want_rows_or_has_begun_is_refused(cfg: RunConfig, tmp_path: Path):
     toml = tmp_path / "run.toml"
     toml.write_text(to_toml(msgspec.structs.replace(cfg, stages={"rl": StageConfig()})), encoding="utf-8")
-    arguments = argparse.Namespace(file=str(file_of(tmp_path, JUDGED)), config=str(toml), overrides=[])
     with pytest.raises(ConfigError, match='no stage has source = "imported"'):
-        import_rows(arguments)
+        import_rows(file_of(tmp_path, JUDGED), str(toml), [])
     assert not has_begun(cfg.directory / "journal.sqlite")
     Journal(cfg.directory / "journal.sqlite", cfg).close()
     assert not has_begun(cfg.directory / "journal.sqlite")
