@@ -143,8 +143,8 @@ class _Grading:
         )
         pool = await stack.enter_async_context(VerifierPool(cfg, "grade"))
         self._pools[name] = pool
-        kept = ", ".join(what for what, held in pool.holds.items() if held) or "nothing"
-        lost = ", ".join(what for what, held in pool.holds.items() if not held)
+        kept = ", ".join(what for what, held in pool.restrictions.items() if held) or "nothing"
+        lost = ", ".join(what for what, held in pool.restrictions.items() if not held)
         _tell(
             f"verifier {name}: {pool.lane} lane, {self._args.workers} checkers, {self._args.deadline_s:g} s an answer"
             f"; the kernel guarantees {kept}" + (f"; NOT HELD: {lost}" if lost else "")
