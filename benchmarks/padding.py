@@ -49,7 +49,7 @@ def ops_cases(rng: random.Random) -> Iterator[Case]:
         leaves = ops.legal_leaves(tuple(map(int, left)), 40)
         said: dict[bool, list[str]] = {True: [], False: []}
         for _ in range(1000):
-            response = ops.teach(leaves, int(prompt.answer), rng, 0.15, 14)
+            response = ops.write_demonstration(leaves, int(prompt.answer), rng, 0.15, 14)
             row = response.rpartition("</think> ")[2]
             said[any(leaf[0] == row and leaf[1] == int(prompt.answer) for leaf in leaves)].append(response)
         if len(said[False]) >= RIGHT:

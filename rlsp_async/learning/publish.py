@@ -36,25 +36,25 @@ class StorePublisher:
     """Publishes into the run's weights directory (`rlsp_async.weights`)."""
 
     def __init__(self, cfg: config.RunConfig, num_bytes: int, incarnation: int = 0) -> None:
-        from rlsp_async.weights.place import choose_directory
+        from rlsp_async.weights.file import choose_directory
 
         self.directory: Path = choose_directory(cfg, num_bytes)
         self._keep, self._incarnation = cfg.learner.keep_weights, incarnation
 
     def publish(self, named_tensors: Iterable[tuple[str, Tensor]], version: int, probe: Probe) -> WeightsRef:
-        from rlsp_async.weights import store
+        from rlsp_async.weights.file import FileTransport
 
-        return store.publish(named_tensors, self.directory, version, probe, self._incarnation)
+        return FileTransport(self.directory).publish(named_tensors, version, probe, self._incarnation)
 
     def prune(self) -> None:
-        from rlsp_async.weights import store
+        from rlsp_async.weights.file import FileTransport
 
-        store.prune(self.directory, self._keep, self._incarnation)
+        FileTransport(self.directory).prune(self._keep, self._incarnation)
 
     def is_empty(self) -> bool:
-        from rlsp_async.weights.file import versions
+        from rlsp_async.weights.file import list_versions
 
-        return not versions(self.directory)
+        return not list_versions(self.directory)
 
 
 def probe_ids(seed: int, num_vocabulary: int, context_tokens: int) -> Ids:

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsp_async.algos import ops, watch
+from rlsp_async.algos import maths
 from rlsp_async.algos.base import Advantages, Algorithm, AlgorithmConfig, Rollouts, Stats, Terms, Tokens
-from rlsp_async.algos.corrections import CorrectionsConfig, correct, measure
-from rlsp_async.algos.view import look
-from rlsp_async.algos.weights import step_factor
+from rlsp_async.algos.corrections import CorrectionsConfig, correct, measure_limit, step_factor, token_view
+from rlsp_async.algos.stats import effective_fraction, merge_stats, summarise
 from rlsp_async.errors import ConfigError, DivergedError
 from rlsp_async.learning import pack
 from rlsp_async.learning.optim import Updater
@@ -71,12 +70,12 @@ def run(
     for epoch in range(plan.epochs):
         for members in minibatches(kept, sequences.group_S, plan.minibatches, (*plan.seed, epoch)):
             loss, stats, tokens = _accumulate(parts, sequences, members, rollouts, adv, plan, stages)
-            factor = step_factor(watch.figures(stats).get("rollout_ess", 1.0), stages.cfg.ess_base)
+            factor = step_factor(summarise(stats).get("rollout_ess", 1.0), stages.cfg.ess_base)
             figures |= parts.updater.step(plan.where, plan.critic_only, factor) | {"loss": figures["loss"] + loss}
-            totals = watch.merge(totals, stats)
+            totals = merge_stats(totals, stats)
             num_updates, num_tokens = num_updates + 1, num_tokens + tokens
     figures["loss"] /= max(1, num_updates)
-    metrics |= {**figures, **watch.figures(totals), "updates": float(num_updates), "tokens": float(num_tokens)}
+    metrics |= {**figures, **summarise(totals), "updates": float(num_updates), "tokens": float(num_tokens)}
     metrics["kept_fraction"] = len(kept) / len(sequences.responses)
     return metrics
 
@@ -149,10 +148,10 @@ def _measured(
 ) -> float:
     """The mask's limit, measured on the kept sequences where the stage asks for that."""
     if not cfg.measures or rollouts.old_N is None:
-        return measure(cfg, None)
+        return measure_limit(cfg, None)
     number_N = torch.from_numpy(np.repeat(np.arange(len(sequences.responses)), sequences.length_S))
     mask_N = rollouts.mask_N & torch.isin(number_N, torch.from_numpy(kept))
-    return measure(cfg, look(rollouts.old_N, rollouts.behaviour_N, adv.adv_N, mask_N, number_N))
+    return measure_limit(cfg, token_view(rollouts.old_N, rollouts.behaviour_N, adv.adv_N, mask_N, number_N))
 
 
 class Scores(NamedTuple):
@@ -221,7 +220,7 @@ def _accumulate(
         loss, more = parts.algorithm.token_loss(parts.cfg, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += float(loss.detach())
-        stats = watch.merge(stats, {**more, **watched, **_policy_stats(tokens, out)})
+        stats = merge_stats(stats, {**more, **watched, **_policy_stats(tokens, out)})
         num_tokens += batch.num_tokens
     if not math.isfinite(loss_sum):
         raise DivergedError(f"{plan.where}: the loss is {loss_sum}; lower the learning rate")
@@ -233,7 +232,7 @@ def _shares(length_S: pack.Longs, members: pack.Longs, cfg: AlgorithmConfig) -> 
     length_M = torch.from_numpy(length_S[members])
     first = length_M.cumsum(0) - length_M
     share_S = np.zeros(len(length_S), dtype=np.float32)
-    share_S[members] = ops.shares(length_M, cfg.aggregation, cfg.horizon_tokens)[first].numpy()
+    share_S[members] = maths.shares(length_M, cfg.aggregation, cfg.horizon_tokens)[first].numpy()
     return share_S
 
 
@@ -272,7 +271,7 @@ def _correct(tokens: Tokens, stages: Stages) -> tuple[Tokens, Stats]:
     assert tokens.rollout is not None
     assert tokens.old is not None
     new = tokens.old if stages.cfg.policy == "old" else tokens.logp
-    view = look(new, tokens.behaviour, tokens.adv, tokens.mask, tokens.rollout, tokens.lag)
+    view = token_view(new, tokens.behaviour, tokens.adv, tokens.mask, tokens.rollout, tokens.lag)
     factor, stats = correct(stages.cfg, view, stages.mask_limit)
     return replace(tokens, share=tokens.share * factor, value_share=tokens.share), stats
 
@@ -280,12 +279,12 @@ def _correct(tokens: Tokens, stages: Stages) -> tuple[Tokens, Stats]:
 def _policy_stats(tokens: Tokens, out: Outputs) -> Stats:
     """What every algorithm is watched by."""
     mask, logp = tokens.mask, tokens.logp.detach()
-    weight = ops.ratio(logp, tokens.behaviour, mask)
-    k3 = ops.k3(ops.guard(tokens.behaviour, mask), ops.guard(logp, mask))
+    weight = maths.ratio(logp, tokens.behaviour, mask)
+    k3 = maths.k3(maths.guard(tokens.behaviour, mask), maths.guard(logp, mask))
     return {
-        "entropy": ops.stat(out.entropy_R, mask),
-        "kl_behaviour": ops.stat(k3, mask),
-        **watch.effective("ess_fraction", weight, mask),
+        "entropy": maths.stat(out.entropy_R, mask),
+        "kl_behaviour": maths.stat(k3, mask),
+        **effective_fraction("ess_fraction", weight, mask),
     }
 
 
@@ -300,7 +299,7 @@ def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
     }
     if rollouts.reference_N is not None and rollouts.old_N is not None:
         # k2: one token that the reference likes and the policy hates would fill k3 alone.
-        metrics["kl_reference"] = float(ops.k2(rollouts.old_N, rollouts.reference_N).mean())
+        metrics["kl_reference"] = float(maths.k2(rollouts.old_N, rollouts.reference_N).mean())
     if adv.returns_N is not None and rollouts.values_N is not None and adv.returns_N.ndim == 1:
-        metrics["explained_variance"] = ops.explained_variance(adv.returns_N, rollouts.values_N)
+        metrics["explained_variance"] = maths.explained_variance(adv.returns_N, rollouts.values_N)
     return metrics

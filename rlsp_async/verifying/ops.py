@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.tasks.ops import apply
-from rlsp_async.tasks.opscheck import ANSWERS, answer_row, is_check
+from rlsp_async.tasks.ops import ANSWERS, answer_row, apply_operator, is_check
 from rlsp_async.verifying.base import make_unparsable, make_verdict
 
 VERSION = "1"
@@ -40,7 +39,7 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
         return make_unparsable(f"not {len(numbers) - 1} operators", search_steps=steps)
     value = numbers[0]
     for op, n in zip(row.split(), numbers[1:], strict=True):
-        value = apply(op, value, n)
+        value = apply_operator(op, value, n)
     return make_verdict(value == target, row, search_steps=steps)
 
 

@@ -109,7 +109,7 @@ except FencedError as e:
 def test_a_learner_that_was_stopped_writes_nothing_after_a_newer_one_worked(tmp_path: Path) -> None:
     from transformers import LlamaForCausalLM
 
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
     from tests.learning.small import run_config, tiny_config
 
     model = tmp_path / "model"
@@ -137,7 +137,7 @@ def test_a_learner_that_was_stopped_writes_nothing_after_a_newer_one_worked(tmp_
     assert "a newer start of the learner (6) has taken over" in said
     assert tree(tmp_path / "runs") == before
     assert not any("-5." in name for name in weights_of(tmp_path / "runs"))
-    clean(run_config(tmp_path / "runs"))
+    remove_published(run_config(tmp_path / "runs"))
     assert FencedError.exit_code == 2
 
 
@@ -148,7 +148,7 @@ def tree(directory: Path) -> dict[str, tuple[int, int]]:
 
 def weights_of(runs: Path) -> list[str]:
     """Files that the learners of this run have published."""
-    from rlsp_async.weights.place import choose_directory
+    from rlsp_async.weights.file import choose_directory
     from tests.learning.small import run_config
 
     return sorted(path.name for path in choose_directory(run_config(runs), 1).iterdir())

@@ -171,7 +171,7 @@ def test_what_its_scorers_would_accept(name: str, gold: str, right: list[str], w
 def test_no_answer_and_no_item() -> None:
     answer = item("chain_sum", "7")
     assert judge("I do not know", answer).status == "unparsable"
-    with pytest.raises(DataError, match="is no item"):
+    with pytest.raises(DataError, match="is not an item"):
         judge("<answer>7</answer>", "7")
 
 
