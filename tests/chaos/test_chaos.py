@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from rlsp_async.chaos.machine import find_services
-from tests.chaos import slow_ops
+from tests.flow import slow_ops
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "launch" / "configs" / "chaos_cpu.toml")
 DOUBLE = ROOT / "tests" / "chaos" / "double"
-SLOW = ["task.verifier=tests.chaos.slow_ops", "verifier.count=1", "verifier.processes=1", "stages.sft.steps=20"]
+SLOW = ["task.verifier=tests.flow.slow_ops", "verifier.count=1", "verifier.processes=1", "stages.sft.steps=20"]
 """One process that checks one answer after the other."""
 NEW_PER_STEP = 4 / 2 * 2
 """Answers that a step needs at least: 4 groups that are used twice, of 2 rollouts each (chaos_cpu.toml)."""

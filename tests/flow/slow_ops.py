@@ -1,6 +1,6 @@
 """The verifier `ops`, which takes SECONDS for each answer: a run with it cannot be over before a known time.
 
-A chaos run must still be going on when the last fault of its schedule is due, on the fastest machine as well.
+For tests that must disturb or stop a run before its end, on the fastest machine as well.
 """
 
 import time
