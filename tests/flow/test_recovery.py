@@ -48,7 +48,10 @@ def test_a_learner_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Pa
         run.end()
     straight, final = bench.retrain(run.directory, tmp_path / "straight")
     figures = bench.compare(run.directory, straight)
-    assert (figures["steps"], figures["published"], figures["different"]) == (70, 31, 0)
+    assert (figures["steps"], figures["different"]) == (70, 0)
+    # The last step of sft and all 30 of rlsp; one more when the first kill came after a checkpoint and before its report,
+    # because the learner that restarts publishes the weights of that checkpoint.
+    assert figures["published"] in (31, 32)
     assert figures["learners"] >= 3
     assert bench.files(run.directory / "final") == final
     assert len(final) == 1
