@@ -126,7 +126,7 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     count: int = 1
     """Sampler processes that `rlsp run` starts on this machine."""
     engine: Literal["auto", "vllm", "torch", "scripted"] = "auto"
-    """auto: vllm where it is installed (without a GPU only for larger models), else torch. scripted: a stub for tests."""
+    """auto: vllm where it is installed (on a CPU for larger models only), else torch. scripted: a stub for tests."""
     groups_in_flight: int = 16
     """Number of prompts that one sampler works on at once (its credit)."""
     threads: int = 1

@@ -59,7 +59,7 @@ def slots_lag(stage: StageConfig) -> int:
 
 
 def admitted_lag(stage: StageConfig) -> int:
-    """Largest lag that the admission of groups allows, in versions between a group's oldest token and its training step.
+    """Largest lag that the admission of groups allows: versions from a group's oldest token to its training step.
 
     Groups are issued up to target_lag versions ahead; each version that is not published makes them one version older.
     A group that is used more than once may become as old as max_lag, which always bounds the lag.

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page without scripts, for light and dark screens, from a Report and the run's files."""
+"""report.html: one self-contained page without scripts, from a Report and the run's files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Charts as SVG text: lines, dots with intervals, bars, timelines.
 
-Colours are CSS classes of the page (c0..c5, k-KIND). Every function is pure. Sizes are in the units of the SVG, which the page scales to its column.
+Every function is pure. Sizes are in the units of the SVG, which the page scales to its column. Colours are CSS classes
+of the page (c0..c5, k-KIND).
 """
 
 from __future__ import annotations
