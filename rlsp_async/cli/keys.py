@@ -50,9 +50,9 @@ def keys_command(arguments: argparse.Namespace) -> int:
 
 
 def _new_ring(directory: Path, roles: str) -> None:
-    from rlsp_async.wire.keyring import new_ring
+    from rlsp_async.wire.keyring import create_keyring
 
-    entries = new_ring(directory, [role.strip() for role in roles.split(",") if role.strip()])
+    entries = create_keyring(directory, [role.strip() for role in roles.split(",") if role.strip()])
     print(
         f"made {directory}: keys for the hub and for {', '.join(entry.name for entry in entries)}\n\n"
         f"on the hub's machine    hub.secret allowed.json; run it with replay.keys={directory}",
@@ -63,18 +63,18 @@ def _new_ring(directory: Path, roles: str) -> None:
 
 
 def _new_worker(directory: Path, arguments: argparse.Namespace) -> None:
-    from rlsp_async.wire.keyring import new_worker
+    from rlsp_async.wire.keyring import add_worker_key
 
     if not (arguments.worker and arguments.role) or arguments.roles:
         raise ConfigError("one worker's key needs both --worker NAME and --role ROLE, and no --roles")
-    entry = new_worker(directory, arguments.worker, arguments.role)
+    entry = add_worker_key(directory, arguments.worker, arguments.role)
     print(f"made a key for the {entry.role} {entry.name}\n\n" + _copy_line(f"for {entry.name}", entry.name))
 
 
 def _revoke(directory: Path, name: str) -> None:
-    from rlsp_async.wire.keyring import revoke
+    from rlsp_async.wire.keyring import revoke_key
 
-    entry = revoke(directory, name)
+    entry = revoke_key(directory, name)
     print(
         f"{entry.name} ({entry.role}) is off the list of {directory}; a hub that reads this directory "
         "refuses it within a second"

@@ -103,15 +103,15 @@ def require_keys(cfg: RunConfig) -> None:
     A hub that listens to other machines needs keys in any case.
     """
     from rlsp_async.wire.auth import require_private
-    from rlsp_async.wire.keyring import hub_keys, worker_keys
+    from rlsp_async.wire.keyring import read_hub_keys, read_worker_keys
 
     where = cfg.replay.keys
     require_private(cfg.replay.address, has_keys=bool(where))
-    hub_keys(where)
+    read_hub_keys(where)
     here = {"observer": 1, "learner": 1, "sampler": cfg.sampler.count, "verifier": cfg.verifier.count}
     for role, count in here.items():
         for index in range(count):
-            worker_keys(where, role, f"{role}-{index}")
+            read_worker_keys(where, role, f"{role}-{index}")
 
 
 # --- data ----------------------------------------------------------------------------------------------------------

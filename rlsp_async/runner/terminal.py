@@ -247,11 +247,11 @@ async def watch(cfg: RunConfig, on_status: Callable[[Status], None]) -> None:
     Raises MachineError when no hub answers for a day.
     """
     from rlsp_async.service import hub_address, limits_of
-    from rlsp_async.wire.keyring import worker_keys
-    from rlsp_async.wire.link import LinkSettings, WorkerLink
+    from rlsp_async.wire.keyring import read_worker_keys
+    from rlsp_async.wire.link import LinkSettings, WorkerHooks, WorkerLink
 
     who = LinkSettings(
         run=cfg.name, role="observer", worker=f"observer-{os.getpid()}", give_up_s=PATIENCE_S, limits=limits_of(cfg)
     )
-    keys = worker_keys(cfg.replay.keys, who.role, who.worker)
-    await WorkerLink(who, lambda: hub_address(cfg), on_status=on_status, keys=keys).run()
+    keys = read_worker_keys(cfg.replay.keys, who.role, who.worker)
+    await WorkerLink(who, lambda: hub_address(cfg), WorkerHooks(on_status=on_status), keys).run()
