@@ -39,8 +39,8 @@ def of(
     else:
         explore_S, figures = _explore(rows, section.explore, length_S, scale)
         made = compose.compose(correct_S, explore_S, alpha, section.clip)
-    faults = penalties.find(section.penalties, rows.sequences.responses, rows.texts, rows.cut_S)
-    hit_S = penalties.hit(faults, len(length_S))
+    faults = penalties.find_faults(section.penalties, rows.sequences.responses, rows.texts, rows.cut_S)
+    hit_S = penalties.has_fault(faults, len(length_S))
     made = _penalised(made, hit_S)
     if algorithm.reward_form == "eq1":
         outcome_S = np.where(hit_S, penalties.PENALTY, correct_S)
