@@ -44,7 +44,7 @@ Verify = Callable[[VerifyJob], Awaitable[VerdictSet]]
 EngineName = Literal["auto", "vllm", "torch", "scripted"]
 
 
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came out, and of what. `str()` of it is a table."""
 
     model: str
@@ -92,7 +92,7 @@ def evaluate(
     max_new_tokens: int = 256,
     temperature: float = 1.0,
     seed: int = 0,
-) -> Evaluation:
+) -> EvaluationResult:
     """Samples and judges the first held-out prompts of a task. Blocks until done.
 
     Raises DataError (model, tokenizer or prompts unusable), ConfigError, or DivergedError when no group was judged.
@@ -133,7 +133,7 @@ def summary(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], i
     return {name: value for name, value in row.items() if isinstance(value, dict)}, len(whole)
 
 
-async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Evaluation:
+async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> EvaluationResult:
     from rlsp_async.sampling.sampler import Sampler
     from rlsp_async.tokens import load_tokenizer
     from rlsp_async.verifying.pool import VerifierPool
@@ -171,13 +171,13 @@ async def _work(
         results[i] = VerifiedGroup(group=group, verdicts=verdicts.verdicts)
 
 
-def _result(cfg: config.RunConfig, groups: list[VerifiedGroup], engine: str, seconds: float) -> Evaluation:
+def _result(cfg: config.RunConfig, groups: list[VerifiedGroup], engine: str, seconds: float) -> EvaluationResult:
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     counts: Counter[str] = Counter(verdict.status for verdict in verdicts)
     figures, num_whole = summary(groups)
     if not num_whole:
         raise DivergedError(f"no prompt could be judged; the first reason: {_first_fault(verdicts)}")
-    return Evaluation(
+    return EvaluationResult(
         model=cfg.model.path,
         task=cfg.task.name,
         verifier=verdicts[0].verifier,

@@ -1,16 +1,15 @@
-"""`rlsp grade`: verdicts on a file of answers, through the same pool of killable processes as a run.
+"""Verdicts on a file of answers, through the same pool of killable processes as a run.
 
     echo '{"gold": "1/2", "response": "so \\\\boxed{0.5}"}' | rlsp grade -
     {"line": 1, "status": "correct", "correct": true, "parts": {...}, "extracted": "0.5", "ms": 0.1, ...}
 
 JSON lines in (`gold`, `response`, optional `prompt`, `verifier`), JSON lines out in the same order. A line that cannot
-be used gets a record with status "bad_line" and the reason; the others still run; the exit code is then 2. Memory is
-bounded by the window of lines that are under way.
+be used gets a record with the status "bad_line" and the reason; the other lines are graded, and the exit code is 2.
+Memory is bounded, because only a window of lines is in progress at a time.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import sys
@@ -32,11 +31,11 @@ if TYPE_CHECKING:
 CHUNK_LINES = 16
 MAX_LINE_BYTES = 16 << 20
 MAX_VERIFIERS = 8
-"""Different verifiers of one file; each is a pool of its own."""
-TELL_EVERY_S = 2.0
+"""Different verifiers of one file; each has a pool of processes of its own."""
+PROGRESS_EVERY_S = 2.0
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the input; fields of other names are ignored."""
 
     gold: str | int | float
@@ -45,41 +44,38 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     verifier: str = ""
 
 
-_LINE = msgspec.json.Decoder(Line)
+_LINE = msgspec.json.Decoder(AnswerLine)
 _ENCODE = msgspec.json.Encoder().encode
-Entry = tuple[int, Line | str]
+Entry = tuple[int, AnswerLine | str]
 """Number of the line, and the line or what is wrong with it."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The arguments of `rlsp grade`."""
-    text = "verdicts on JSON lines of answers (gold, response), in order"
-    parser = commands.add_parser("grade", help=text, description=text)
-    parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="JSON lines; - or nothing: standard input")
-    parser.add_argument(
-        "--verifier",
-        default="math",
-        metavar="NAME",
-        help="a shipped one, a dotted module or a file ending in .py; for lines that name none (default: math)",
-    )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="options",
-        help="of that verifier, in TOML syntax; may be repeated",
-    )
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="checker processes (default: 2)")
-    parser.add_argument("--deadline-s", type=float, default=5.0, metavar="X", help="of one answer (default: 5)")
-    parser.add_argument("--memory-mb", type=int, default=2048, metavar="N", help="of one checker (default: 2048)")
-    parser.add_argument("--out", metavar="FILE", help="default: standard output")
+class GradeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How answers are graded."""
+
+    verifier: str = "math"
+    """For lines that name none."""
+    options: list[str] = []
+    """Of that verifier, as key=value in TOML syntax."""
+    workers: int = 2
+    """Checker processes of each verifier."""
+    deadline_s: float = 5.0
+    """Of one answer."""
+    memory_mb: int = 2048
+    """Of one checker process."""
 
 
-def grade(arguments: argparse.Namespace) -> int:
-    """Exit code 0, or 2 when a line was bad. Raises DataError, ConfigError or MachineError."""
-    if arguments.workers < 1 or not 0 < arguments.deadline_s < 3600 or arguments.memory_mb < 256:
-        raise ConfigError("--workers must be at least 1, --deadline-s above 0, --memory-mb at least 256")
+def grade_file(path: str, path_out: str | None, settings: GradeSettings) -> int:
+    """Grades the lines of a file, in order.
+
+    Args:
+        path: the file; "-": standard input.
+        path_out: where the records go; None: standard output.
+        settings: how answers are graded.
+
+    Returns: the exit code: 0, or 2 when a line was bad.
+    Raises: DataError, ConfigError or MachineError.
+    """
     import structlog
 
     structlog.configure(
@@ -87,17 +83,17 @@ def grade(arguments: argparse.Namespace) -> int:
         wrapper_class=structlog.make_filtering_bound_logger(30),
     )
     with contextlib.ExitStack() as files:
-        lines = files.enter_context(_opened(arguments.file))
-        out = files.enter_context(_created(arguments.out))
-        return asyncio.run(_Grading(arguments, out).run(lines))
+        lines = files.enter_context(_opened(path))
+        out = files.enter_context(_created(path_out))
+        return asyncio.run(_Grading(settings, out, path_out or "standard output").run(lines))
 
 
 class _Grading:
-    """The counts and the pools of one call."""
+    """The pools and the counts of one call."""
 
-    def __init__(self, arguments: argparse.Namespace, out: IO[bytes]) -> None:
-        self._args = arguments
-        self._out = out
+    def __init__(self, settings: GradeSettings, out: IO[bytes], name_out: str) -> None:
+        self._settings = settings
+        self._out, self._name_out = out, name_out
         self._pools: dict[str, VerifierPool] = {}
         self._counts: Counter[str] = Counter()
         self._num_judge_failed = 0
@@ -105,13 +101,13 @@ class _Grading:
 
     async def run(self, file: IO[bytes]) -> int:
         async with contextlib.AsyncExitStack() as stack:
-            await self._pool(self._args.verifier, stack)
+            await self._pool(self._settings.verifier, stack)
             under_way: deque[tuple[list[Entry], asyncio.Task[list[Verdict | str]]]] = deque()
             chunks = _chunks(file)
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
                 await self._load(chunk, stack)
                 under_way.append((chunk, asyncio.create_task(self._judge(chunk))))
-                if len(under_way) >= 4 * self._args.workers:
+                if len(under_way) >= 4 * self._settings.workers:
                     await self._write(*under_way.popleft())
             while under_way:
                 await self._write(*under_way.popleft())
@@ -119,9 +115,9 @@ class _Grading:
         return 2 if self._counts["bad_line"] else 0
 
     async def _load(self, chunk: list[Entry], stack: contextlib.AsyncExitStack) -> None:
-        """Starts the pools that these lines name; a verifier that is none makes its lines bad."""
+        """Starts the pools that these lines name. A line that names an unknown verifier becomes a bad line."""
         for i, (number, line) in enumerate(chunk):
-            if isinstance(line, Line) and line.verifier and line.verifier not in self._pools:
+            if isinstance(line, AnswerLine) and line.verifier and line.verifier not in self._pools:
                 try:
                     await self._pool(line.verifier, stack)
                 except ConfigError as e:
@@ -132,32 +128,35 @@ class _Grading:
 
         if len(self._pools) >= MAX_VERIFIERS:
             raise ConfigError(f"more than {MAX_VERIFIERS} different verifiers in one file; grade them apart")
-        options = config.tables(self._args.options) if name == self._args.verifier else {}
+        options = config.tables(self._settings.options) if name == self._settings.verifier else {}
         cfg = config.RunConfig(
             name="grade",
             stages={"grade": config.StageConfig()},
             task=config.TaskConfig(verifier=name, verifier_options=options),
             verifier=config.VerifierConfig(
-                processes=self._args.workers, deadline_s=self._args.deadline_s, memory_mb=self._args.memory_mb
+                processes=self._settings.workers,
+                deadline_s=self._settings.deadline_s,
+                memory_mb=self._settings.memory_mb,
             ),
         )
         pool = await stack.enter_async_context(VerifierPool(cfg, "grade"))
         self._pools[name] = pool
         kept = ", ".join(what for what, held in pool.holds.items() if held) or "nothing"
         lost = ", ".join(what for what, held in pool.holds.items() if not held)
-        _tell(
-            f"verifier {name}: {pool.lane} lane, {self._args.workers} checkers, {self._args.deadline_s:g} s an answer"
-            f"; the kernel guarantees {kept}" + (f"; NOT HELD: {lost}" if lost else "")
+        _say(
+            f"verifier {name}: {pool.lane} lane, {self._settings.workers} checkers, "
+            f"{self._settings.deadline_s:g} s an answer; the kernel guarantees {kept}"
+            + (f"; NOT HELD: {lost}" if lost else "")
         )
 
     async def _judge(self, chunk: list[Entry]) -> list[Verdict | str]:
         results: list[Verdict | str] = [line if isinstance(line, str) else "" for _, line in chunk]
         wanted: dict[str, list[int]] = {}
         for i, (_, line) in enumerate(chunk):
-            if isinstance(line, Line):
-                wanted.setdefault(line.verifier or self._args.verifier, []).append(i)
+            if isinstance(line, AnswerLine):
+                wanted.setdefault(line.verifier or self._settings.verifier, []).append(i)
         for name, places in wanted.items():
-            items = [_item(line) for i in places if isinstance(line := chunk[i][1], Line)]
+            items = [_item(line) for i in places if isinstance(line := chunk[i][1], AnswerLine)]
             done = await self._pools[name].verify(VerifyJob(group_id=chunk[0][0], task="grade", items=items))
             for i, verdict in zip(places, done.verdicts, strict=True):
                 results[i] = verdict
@@ -174,19 +173,19 @@ class _Grading:
         except BrokenPipeError:
             raise
         except OSError as e:
-            raise unwritable(self._args.out or "standard output", e) from None
-        if time.monotonic() - self._told >= TELL_EVERY_S:
+            raise unwritable(self._name_out, e) from None
+        if time.monotonic() - self._told >= PROGRESS_EVERY_S:
             self._told = time.monotonic()
-            _tell(f"{self._counts.total()} lines, {self._counts.total() / (self._told - self._start):.0f} a second")
+            _say(f"{self._counts.total()} lines, {self._counts.total() / (self._told - self._start):.0f} a second")
 
     def _summary(self) -> None:
         num, taken = self._counts.total(), time.monotonic() - self._start
         shown = ", ".join(f"{status} {count}" for status, count in sorted(self._counts.items())) or "nothing"
-        _tell(f"{num} lines in {taken:.1f} s ({num / max(taken, 1e-9):.0f} a second): {shown}")
+        _say(f"{num} lines in {taken:.1f} s ({num / max(taken, 1e-9):.0f} a second): {shown}")
         if failed := self._num_judge_failed:
-            _tell(f'the judge failed on {failed} of them: part "judge_failed", a neutral value stands in')
+            _say(f'the judge failed on {failed} of them: part "judge_failed", a neutral value stands in')
         if bad := self._counts["bad_line"]:
-            _tell(f'{bad} bad line{"s" * (bad > 1)}: see the records with status "bad_line"')
+            _say(f'{bad} bad line{"s" * (bad > 1)}: see the records with status "bad_line"')
 
 
 def _opened(name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
@@ -208,7 +207,7 @@ def _created(name: str | None) -> contextlib.AbstractContextManager[IO[bytes]]:
 
 
 def _chunks(file: IO[bytes]) -> Iterator[list[Entry]]:
-    """Lines by the dozen; blank ones are skipped, over-long ones read past and refused."""
+    """Lines in chunks of CHUNK_LINES. Blank lines are skipped; a line that is too long becomes a bad line."""
     chunk: list[Entry] = []
     number = 0
     while text := file.readline(MAX_LINE_BYTES):
@@ -225,14 +224,14 @@ def _chunks(file: IO[bytes]) -> Iterator[list[Entry]]:
         yield chunk
 
 
-def _parsed(text: bytes) -> Line | str:
+def _parsed(text: bytes) -> AnswerLine | str:
     try:
         return _LINE.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         return f"not a line with gold and response: {e}"
 
 
-def _item(line: Line) -> VerifyItem:
+def _item(line: AnswerLine) -> VerifyItem:
     return VerifyItem(prompt=line.prompt, response=line.response, answer=str(line.gold))
 
 
@@ -260,5 +259,5 @@ def _record(number: int, result: Verdict | str) -> dict[str, Any]:
     }
 
 
-def _tell(text: str) -> None:
+def _say(text: str) -> None:
     print(f"rlsp grade: {text}", file=sys.stderr)

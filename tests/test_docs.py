@@ -104,7 +104,7 @@ def test_commands_parse(page):
     for command in commands(page):
         words = shlex.split(re.sub(r"\.\.\.", "", command))[1:]
         try:
-            arguments = cli._parse(words)
+            arguments = cli.parse(words)
         except SystemExit as e:
             raise AssertionError(f"{ids(page)}: {command}") from e
         for override in [] if arguments.command in ("demos", "tasks") else getattr(arguments, "overrides", []):

@@ -35,13 +35,16 @@ WAITS = frozenset(
 LOCKS = ("lock", "changing", "starting", "condition", "semaphore", "changed")
 
 ALLOWED = {
-    ("rlsp_async.wire.session", "read"): "the one reader of a connection; cancelled by link._converse, whose heartbeat "
+    (
+        "rlsp_async.wire.session",
+        "read",
+    ): "the one reader of a connection; cancelled by link._run_session, whose heartbeat "
     "returns after timeout_s of silence",
     (
         "rlsp_async.wire.session",
         "write",
     ): "the one writer of a connection; cancelled with it, and a full outbox ends it",
-    ("rlsp_async.wire.link", "_converse"): "ends when one of its tasks does; the heartbeat does after timeout_s",
+    ("rlsp_async.wire.link", "_run_session"): "ends when one of its tasks does; the heartbeat does after timeout_s",
     ("rlsp_async.wire.link", "_leave"): "waits for a stop as long as the connection lives; cancelled with it",
     ("rlsp_async.wire.loading", "run"): "waits for a version as long as the worker lives; a hub that has one says it "
     "again; cancelled by WorkerLink.run",

@@ -3,8 +3,7 @@ versions that were published."""
 
 from __future__ import annotations
 
-from rlsp_async.audit.finding import Finding, Offences
-from rlsp_async.audit.history import GroupRow, History, decoded
+from rlsp_async.audit.history import Finding, GroupRow, History, Violations, decoded
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.sql import body_digest
@@ -21,11 +20,11 @@ class GroupChecks:
     def __init__(self, history: History) -> None:
         self._cfg, self._forgot_to = history.cfg, history.forgot_to
         self._published = {0, *(step.step for step in history.steps() if step.published)}
-        self._g1 = Offences("G1", "nothing that was acknowledged is missing")
-        self._g2 = Offences("G2", "each group is stored once")
-        self._g3 = Offences("G3", "groups are trained whole")
-        self._g8 = Offences("G8", "only true verdicts train")
-        self._g12 = Offences("G12", "tokens come from published versions")
+        self._g1 = Violations("G1", "nothing that was acknowledged is missing")
+        self._g2 = Violations("G2", "each group is stored once")
+        self._g3 = Violations("G3", "groups are trained whole")
+        self._g8 = Violations("G8", "only true verdicts train")
+        self._g12 = Violations("G12", "tokens come from published versions")
         self._num, self._num_bodies, self._num_trained, self._num_failed = 0, 0, 0, 0
         self._next_id = 1
         self._digests: dict[bytes, int] = {}

@@ -22,8 +22,8 @@ VLLM_GIB = 1.3
 """Resident memory of an idle process: hub or verifier; with torch and transformers; both processes of vLLM."""
 
 
-class Beside(msgspec.Struct, frozen=True, kw_only=True):
-    """Models that the learner keeps beside the policy, the most of any stage (`prepare.models_beside`)."""
+class ExtraModels(msgspec.Struct, frozen=True, kw_only=True):
+    """Number of models that the learner keeps besides the policy, at most at any time (`inputs.extra_models`)."""
 
     trained: int = 0
     """The trunk of a critic that is "separate"."""
@@ -33,7 +33,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     """A reference that follows the policy, and stands in every checkpoint."""
 
 
-ALONE = Beside()
+NO_EXTRA_MODELS = ExtraModels()
 
 
 # --- the line ------------------------------------------------------------------------------------------------------
@@ -105,31 +105,31 @@ def weight_bytes(cfg: RunConfig, shape: ModelInfo) -> int:
     return shape.num_parameters * (2 if cfg.model.dtype == "bfloat16" else 4)
 
 
-def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> int:
+def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
     """Weights and two moments at 4 bytes each, of the policy and of a critic's trunk; an averaged reference."""
-    return shape.num_parameters * (12 * (1 + beside.trained) + 4 * beside.averaged)
+    return shape.num_parameters * (12 * (1 + extra.trained) + 4 * extra.averaged)
 
 
-def disk_bytes(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> int:
+def disk_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
     """Of the run directory at its largest, weights in shared memory counted as if they lay there too."""
     weights = weight_bytes(cfg, shape)
     journal = sum(buffer_bytes(cfg, s) * 2 for s in cfg.stages.values())
     return (
         weights * (cfg.learner.keep_weights + 2)
-        + checkpoint_bytes(cfg, shape, beside) * (cfg.learner.keep_checkpoints + 1)
-        + 4 * shape.num_parameters * beside.frozen * len(cfg.stages)
+        + checkpoint_bytes(cfg, shape, extra) * (cfg.learner.keep_checkpoints + 1)
+        + 4 * shape.num_parameters * extra.frozen * len(cfg.stages)
         + journal
         + (64 << 20)
     )
 
 
-def learner_gib(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> float:
+def learner_gib(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> float:
     """Weights, gradients, two moments at 4 bytes (a critic's trunk, too), a reference's weights, and the activations of
     one microbatch (logits twice)."""
     tokens = cfg.learner.tokens_per_microbatch
     block = 2 * shape.hidden if cfg.learner.gradient_checkpointing else 14 * shape.hidden + 4 * shape.intermediate
     activations = tokens * 4 * (shape.layers * block + 2 * shape.vocabulary)
-    state = shape.num_parameters * (16 * (1 + beside.trained) + 4 * beside.frozen)
+    state = shape.num_parameters * (16 * (1 + extra.trained) + 4 * extra.frozen)
     return TORCH_GIB + (state + activations) / GIB
 
 

@@ -161,11 +161,11 @@ def _new_head(state: HubState, out: Effects, now: float) -> GroupRecord | None:
     draw = state.selectors[stage].draw(cursor, state.ledger.pending)
     _count_up(state, out, "train")
     if draw.row:
-        out.records.append(Learnt(stage=stage, place=draw.place, row=draw.row))
+        out.records.append(Learnt(stage=stage, place=draw.index, row=draw.row))
     return GroupRecord(
         group_id=state.next_group_id(),
         stage=stage,
-        index=int(draw.place),
+        index=int(draw.index),
         visit=int(draw.visit),
         propensity=float(draw.propensity),
         issued_s=now,

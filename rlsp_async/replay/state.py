@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from rlsp_async.config import RunConfig, StageConfig, load_success_replay
 from rlsp_async.messages import FromHub, NewWeights, Prompt, StepReport, VerifiedGroup, WeightsRef
-from rlsp_async.prompts.base import Selector, load_selector
+from rlsp_async.prompts.base import PromptSelector, load_selector
 from rlsp_async.replay.disk import MIB, Disk
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.plan import Phase, Plan
@@ -22,7 +22,7 @@ from rlsp_async.replay.selection.base import load_selection
 from rlsp_async.replay.spawn import Spawner, load_spawner
 from rlsp_async.replay.success.memory import Memory
 from rlsp_async.replay.workers import Worker, WorkerTable
-from rlsp_async.temperatures.base import Schedule, load_schedule
+from rlsp_async.temperatures.base import TemperatureSchedule, load_schedule
 
 Ending = Literal["", "draining", "finished", "failed"]
 MetricFile = Literal["metrics", "rollouts", "timeline", "evaluations"]
@@ -219,7 +219,7 @@ class HubState:
         return ("sample", group_id) in self.crew.holders or ("verify", group_id) in self.crew.holders
 
 
-def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str, Selector]:
+def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str, PromptSelector]:
     """Of each stage that samples, with what it had learnt. Raises ConfigError, DataError."""
     selectors = {
         name: load_selector(stage.prompts, cfg.seed, task.size("train"))
@@ -232,7 +232,7 @@ def _selectors(cfg: RunConfig, task: Prompts, learnt: list[Learnt]) -> dict[str,
     return selectors
 
 
-def _schedules(cfg: RunConfig, learnt: list[Learnt]) -> dict[str, Schedule]:
+def _schedules(cfg: RunConfig, learnt: list[Learnt]) -> dict[str, TemperatureSchedule]:
     """Of each stage that samples, with what it had learnt. Raises ConfigError, DataError."""
     schedules = {
         name: load_schedule(stage.temperature, cfg.seed, cfg.sampling.temperature)

@@ -10,10 +10,20 @@ from typing import Any
 from rlsp_async.config import RunConfig
 from rlsp_async.jsonl import read_jsonl
 from rlsp_async.report import svg
-from rlsp_async.report.report import Report, read_config, read_steps, stage_windows
-from rlsp_async.report.rows import PART, Evaluation, Row, headline_figures
+from rlsp_async.report.results import (
+    PART,
+    EvaluationRow,
+    Report,
+    Row,
+    Span,
+    headline_figures,
+    read_config,
+    read_steps,
+    spans_by_worker,
+    spans_of,
+    stage_windows,
+)
 from rlsp_async.report.text import count_text, figure_name, figure_text, interval_text, percent_text, seconds_text
-from rlsp_async.report.timeline import Span, lanes, spans_of
 
 LAW = ("issued", "trained", "dropped", "alive")
 """The slot law's numbers: shown also when they are 0."""
@@ -45,7 +55,7 @@ def page(report: Report, directory: Path) -> str:
     """The whole document."""
     cfg = read_config(directory)
     spans = spans_of(read_jsonl(directory / "timeline.jsonl"))
-    rows = read_steps(directory, spans)
+    rows = read_steps(directory)
     sections = [
         _header(report, cfg),
         _evaluations(report.evaluations),
@@ -75,7 +85,7 @@ def _header(report: Report, cfg: RunConfig) -> str:
     return f"<header><h1>{escape(report.run)}</h1><p>{facts}</p>{gain}</header>"
 
 
-def _gain(evaluations: list[Evaluation]) -> str:
+def _gain(evaluations: list[EvaluationRow]) -> str:
     """The one line that matters: pass@1 before and after."""
     if len(evaluations) < 2:
         return ""
@@ -91,7 +101,7 @@ def _gain(evaluations: list[Evaluation]) -> str:
     )
 
 
-def _evaluations(evaluations: list[Evaluation]) -> str:
+def _evaluations(evaluations: list[EvaluationRow]) -> str:
     if not evaluations:
         return ""
     k = evaluations[0].k
@@ -105,7 +115,7 @@ def _evaluations(evaluations: list[Evaluation]) -> str:
     return f"<section><h2>Held-out results</h2>{_table(head, rows)}{_grid(charts)}</section>"
 
 
-def _pass_at_k(evaluations: list[Evaluation]) -> str:
+def _pass_at_k(evaluations: list[EvaluationRow]) -> str:
     """pass@k over k, one line an evaluation: does training find new solutions, or only make the known ones likelier?"""
     series = []
     for e in evaluations:
@@ -115,7 +125,7 @@ def _pass_at_k(evaluations: list[Evaluation]) -> str:
     return svg.line_chart("held-out pass@k", series, percent=True, x_name="k")
 
 
-def _dots(evaluations: list[Evaluation], name: str) -> str:
+def _dots(evaluations: list[EvaluationRow], name: str) -> str:
     dots = [
         svg.Dot(f"{e.when} {e.stage}, v{e.version}", figure.mean, figure.low, figure.high)
         for e in evaluations
@@ -200,7 +210,7 @@ def _lanes(
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Spans within a window; evaluations, which are the hub's, only in the picture of the whole run."""
     mine = [s for s in spans if s.t1 > start and s.t0 < end and (whole or s.kind != "evaluate")]
-    return lanes(mine, (end - start) / 1500)
+    return spans_by_worker(mine, (end - start) / 1500)
 
 
 def _accounts(report: Report) -> str:

@@ -1,8 +1,11 @@
-"""Numbers as people read them."""
+"""What people read of a run's results: numbers as text, and the tables of `rlsp run` and `rlsp report`."""
 
 from __future__ import annotations
 
-from rlsp_async.report.rows import Estimate
+from collections.abc import Sequence
+from typing import TextIO
+
+from rlsp_async.report.results import MeanInterval, Report, headline_figures
 
 
 def bytes_text(num_bytes: float) -> str:
@@ -47,9 +50,9 @@ def percent_text(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def interval_text(estimate: Estimate) -> str:
+def interval_text(interval: MeanInterval) -> str:
     """28.1-36.0 (percent)."""
-    return f"{100 * estimate.low:.1f}-{100 * estimate.high:.1f}"
+    return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"
 
 
 def figure_name(name: str) -> str:
@@ -57,10 +60,103 @@ def figure_name(name: str) -> str:
     return name.replace("pass_at_", "pass@").replace("_", " ")
 
 
-def figure_text(name: str, estimate: Estimate | None) -> str:
+def figure_text(name: str, interval: MeanInterval | None) -> str:
     """A figure of an evaluation: shares in percent with their interval, counts with one digit."""
-    if estimate is None:
+    if interval is None:
         return "-"
     if name.startswith("pass_at_"):
-        return f"{percent_text(estimate.mean)} ({interval_text(estimate)})"
-    return percent_text(estimate.mean) if name == "truncated" else f"{estimate.mean:.1f}"
+        return f"{percent_text(interval.mean)} ({interval_text(interval)})"
+    return percent_text(interval.mean) if name == "truncated" else f"{interval.mean:.1f}"
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def print_report(report: Report, out: TextIO) -> None:
+    """The tables of evaluations and stages, the token account, examples to read, and where the curves are."""
+    state = "" if report.finished else ", not finished"
+    print(f"\nrun {report.run}: {seconds_text(report.seconds)}, seed {report.seed}{state}\n", file=out)
+    if report.evaluations:
+        _table(*evaluation_table(report), out)
+    _table(*stage_table(report), out)
+    if report.tokens:
+        print(
+            "tokens   " + "   ".join(f"{name.replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()),
+            file=out,
+        )
+    if report.lags:
+        print("lag      " + "   ".join(f"{lag}: {n}" for lag, n in report.lags.items()), file=out)
+    for line in example_lines(report):
+        print(line, file=out)
+    if report.digest:
+        print(f"model    {report.directory}/final   {report.digest[:23]}...", file=out)
+    print(f"report   {report.directory}/report.html\n", file=out)
+
+
+def example_lines(report: Report, width: int = 96) -> list[str]:
+    """A right and a wrong rollout of each evaluation to read; the middle of a long one is left out."""
+    lines, shown = [], set()
+    for row in report.examples:
+        kind = (row.get("when"), row.get("status") == "correct")
+        if kind in shown:
+            continue
+        shown.add(kind)
+        prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
+        lines.append(
+            f"{row.get('when', ''):<7}  {row.get('status', '')}, {row.get('num_tokens', 0)} tokens: "
+            f"{shortened(prompt, width // 2)} | {shortened(text, width)}"
+        )
+    return ["", *lines, ""] if lines else []
+
+
+def shortened(text: str, width: int) -> str:
+    """One line of at most `width` characters, "a b c ... y z"; what a model wrote must not command the terminal."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    half = (width - 5) // 2
+    return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
+
+
+def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Held-out figures, one row an evaluation, 95 % intervals in brackets."""
+    shown = headline_figures(report.evaluations)
+    head = ["held-out", "version", *[figure_name(name) for name in shown]]
+    return head, [
+        [f"{e.when} {e.stage}", str(e.version), *[figure_text(n, e.figure(n)) for n in shown]]
+        for e in report.evaluations
+    ]
+
+
+def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """One row a stage."""
+    head = ["stage", "steps", "versions", "rollouts", "tokens", "time", "lag", "reward", "idle"]
+    rows = []
+    for s in report.stages:
+        lag = "-" if s.lag_mean is None else f"{s.lag_mean:.2f} (max {s.lag_max:.0f})"
+        reward = "-" if s.reward_first is None else f"{s.reward_first:.2f} -> {s.reward_last:.2f}"
+        idle = ", ".join(f"{name} {100 * share:.0f} %" for name, share in report.idle.get(s.name, {}).items())
+        if s.verification_first is not None:
+            reward += f", verifying {100 * s.verification_first:.0f} -> {100 * (s.verification_last or 0.0):.0f} %"
+        rows.append(
+            [
+                s.name,
+                f"{s.steps}/{s.planned_steps}",
+                f"{s.first_version}-{s.last_version}",
+                count_text(s.rollouts),
+                count_text(s.tokens),
+                seconds_text(s.seconds),
+                lag,
+                reward,
+                idle,
+            ]
+        )
+    return head, rows
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
+    """Columns as wide as they need; the last one is never cut."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    for number, line in enumerate((head, *rows)):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)
+        if number == 0:
+            print("  ".join("-" * width for width in widths), file=out)
+    print(file=out)

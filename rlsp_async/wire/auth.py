@@ -23,8 +23,8 @@ import zmq.asyncio
 from zmq.utils import z85
 
 from rlsp_async.errors import MachineError
-from rlsp_async.wire.gate import Counts
-from rlsp_async.wire.keyring import AllowFile, Entry, Keys, read_allowed
+from rlsp_async.wire.gate import RefusalCounts
+from rlsp_async.wire.keyring import AllowedKey, AllowFile, Keys, read_allowed
 
 ZAP_DOMAIN = "rlsp"
 
@@ -93,7 +93,7 @@ class AllowList:
         self._stamp = _stamp(path)
         self._looked_at = clock()
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> AllowedKey | None:
         """Whose key it is; None when nobody's."""
         now = self._clock()
         if now - self._looked_at >= RELOAD_S:
@@ -114,10 +114,10 @@ class AllowList:
         log.info("keys read again", before=len(before.keys), now=len(self._listed.keys))
 
 
-class Doorman:
+class Authenticator:
     """Answers ZeroMQ's question about each client. Must be open before the router binds; one a context."""
 
-    def __init__(self, context: zmq.asyncio.Context, allowed: AllowList, counts: Counts) -> None:
+    def __init__(self, context: zmq.asyncio.Context, allowed: AllowList, counts: RefusalCounts) -> None:
         self._context, self._allowed, self._counts = context, allowed, counts
         self._socket: zmq.asyncio.Socket | None = None
         self._task: asyncio.Task[None] | None = None

@@ -151,7 +151,7 @@ def decode_from_hub(frame: bytes, max_tokens: int = MAX_TOKENS) -> FromHub:
     return cast("FromHub", _decode(_from_hub, _measure(FromHub, max_tokens), frame, "the hub"))
 
 
-def require_heard(frame: bytes, max_tokens: int = MAX_TOKENS) -> None:
+def require_decodable(frame: bytes, max_tokens: int = MAX_TOKENS) -> None:
     """Raises MessageError for what a hub would drop unheard: nobody would answer it, and its lease never end."""
     _translated(_measure(FromWorker, max_tokens).decode, frame, "a worker")
 

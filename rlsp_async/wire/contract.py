@@ -221,7 +221,7 @@ def proto_path() -> Path:
     raise MachineError(f"neither {checkout} nor {wheel} is there: reinstall rlsp_async")
 
 
-def schema() -> bytes:
+def make_schema() -> bytes:
     """JSON schema (2020-12) of both directions. Columns carry `x-column`: their numpy type, one value a token."""
     kinds = [Union[FromWorker], Union[FromHub]]  # noqa: UP007  a union from a variable
     (worker, hub), definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
@@ -236,7 +236,7 @@ def schema() -> bytes:
     return msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=1) + b"\n"
 
 
-def vectors() -> dict[str, tuple[bytes, bytes]]:
+def make_vectors() -> dict[str, tuple[bytes, bytes]]:
     """Of each example its bytes and its meaning as JSON."""
     return {name: (encode(message), as_json(message)) for name, message in EXAMPLES.items()}
 
@@ -251,22 +251,22 @@ def message_kinds() -> list[type[msgspec.Struct]]:
     return [*get_args(FromWorker), *get_args(FromHub)]
 
 
-def stale(directory: Path) -> list[str]:
+def find_stale(directory: Path) -> list[str]:
     """What in `directory` does not agree with the code: the schema, an example that is no vector yet or another one, a
     vector that was changed or removed."""
     golden = directory / "golden"
-    wanted = {golden / name: content for name, content in _files().items()} | {directory / "schema.json": schema()}
+    wanted = {golden / name: content for name, content in _files().items()} | {directory / "schema.json": make_schema()}
     differing = [path for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content]
-    changed = [golden / name for name, digest in sums(directory).items() if _digest(golden / name) != digest]
+    changed = [golden / name for name, digest in read_sums(directory).items() if _digest(golden / name) != digest]
     return sorted({str(path.relative_to(directory)) for path in [*differing, *changed]})
 
 
-def write(directory: Path) -> list[str]:
+def write_contract(directory: Path) -> list[str]:
     """Writes the schema and the vectors that are missing, and their digests; returns the names of what it wrote."""
     golden = directory / "golden"
     golden.mkdir(parents=True, exist_ok=True)
-    (directory / "schema.json").write_bytes(schema())
-    missing = {name: content for name, content in _files().items() if name not in sums(directory)}
+    (directory / "schema.json").write_bytes(make_schema())
+    missing = {name: content for name, content in _files().items() if name not in read_sums(directory)}
     for name, content in missing.items():
         (golden / name).write_bytes(content)
         with open(golden / "SHA256SUMS", "a", encoding="ascii") as file:
@@ -274,7 +274,7 @@ def write(directory: Path) -> list[str]:
     return ["schema.json", *missing]
 
 
-def sums(directory: Path) -> dict[str, str]:
+def read_sums(directory: Path) -> dict[str, str]:
     """File name -> sha256 of every vector that was ever published."""
     path = directory / "golden" / "SHA256SUMS"
     lines = path.read_text(encoding="ascii").splitlines() if path.is_file() else []
@@ -283,7 +283,7 @@ def sums(directory: Path) -> dict[str, str]:
 
 def _files() -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    for name, (frame, meaning) in vectors().items():
+    for name, (frame, meaning) in make_vectors().items():
         files |= {f"{name}.msgpack": frame, f"{name}.json": meaning}
     return files
 
@@ -296,10 +296,10 @@ def main(arguments: list[str]) -> int:
     """The command."""
     directory = proto_path()
     if arguments == ["--check"]:
-        found = stale(directory)
+        found = find_stale(directory)
         print(f"{directory}: " + (f"stale: {', '.join(found)}" if found else "agrees with messages.py"))
         return 1 if found else 0
-    print(f"{directory}: wrote {', '.join(write(directory))}")
+    print(f"{directory}: wrote {', '.join(write_contract(directory))}")
     return main(["--check"])
 
 

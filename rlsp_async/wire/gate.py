@@ -28,7 +28,7 @@ from rlsp_async.messages import (
     Rejected,
     Role,
 )
-from rlsp_async.wire.keyring import Entry
+from rlsp_async.wire.keyring import AllowedKey
 
 EVERYBODY: frozenset[type] = frozenset({Hello, Ping, Bye})
 WORKS = EVERYBODY | {Done, Failed}
@@ -66,7 +66,7 @@ MAX_CREDIT = 10_000
 """Counted for the pace; a worker may say more and gains nothing by it."""
 
 
-class Counts(msgspec.Struct):
+class RefusalCounts(msgspec.Struct):
     """What went wrong on the socket since it was bound."""
 
     malformed: int = 0
@@ -95,8 +95,8 @@ class Peer(msgspec.Struct, frozen=True):
 class Gate:
     """Everything that is known of connections. `find` says whose key it is (None: this hub has no keys)."""
 
-    def __init__(self, find: Callable[[str], Entry | None] | None = None, max_peers: int = MAX_PEERS) -> None:
-        self.counts = Counts()
+    def __init__(self, find: Callable[[str], AllowedKey | None] | None = None, max_peers: int = MAX_PEERS) -> None:
+        self.counts = RefusalCounts()
         self.peers: OrderedDict[bytes, Peer] = OrderedDict()
         self._find, self._max_peers = find, max_peers
         self._key_of: OrderedDict[bytes, str] = OrderedDict()

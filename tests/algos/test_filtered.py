@@ -6,7 +6,7 @@ import torch
 from rlsp_async.algos import base, baselines, filtered, sft
 from rlsp_async.algos.corrections import CorrectionsConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.temperatures.bstar import balance
+from rlsp_async.temperatures.bstar import balance_score
 from tests.algos import given as make
 
 
@@ -113,7 +113,8 @@ def test_the_balance_score_by_hand_and_as_the_temperatures_have_it(threshold, sc
     kept = [i for i in range(7) if GIVEN.reward_B[i] >= threshold - 1e-6]
     groups_of = [[i for i in kept if GIVEN.prompt_B[i] == prompt] for prompt in (0, 1)]
     apart = [
-        balance([str(GIVEN.text_B[i]) for i in of], [bool(GIVEN.terms.outcome_B[i]) for i in of], 2) for of in groups_of
+        balance_score([str(GIVEN.text_B[i]) for i in of], [bool(GIVEN.terms.outcome_B[i]) for i in of], 2)
+        for of in groups_of
     ]
     assert sum(apart) / 2 == pytest.approx(score)
 

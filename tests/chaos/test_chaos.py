@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rlsp_async.chaos.processes import services
+from rlsp_async.chaos.machine import find_services
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "launch" / "configs" / "chaos_cpu.toml")
@@ -48,7 +48,7 @@ def test_a_short_schedule_of_everything_passes(tmp_path: Path):
     assert {finding["outcome"] for finding in result["audit"]["findings"]} <= {"ok", "not applicable"}
     faults = [json.loads(line) for line in (tmp_path / "c" / "chaos.jsonl").read_text().splitlines()]
     assert len(faults) + result["num_unreached"] == 11  # the schedule
-    assert not services(tmp_path / "c" / "config.toml")
+    assert not find_services(tmp_path / "c" / "config.toml")
 
 
 @pytest.mark.flow
@@ -85,14 +85,14 @@ def test_told_to_stop_it_leaves_nothing_running(tmp_path: Path):
     command = [sys.executable, "-m", "rlsp_async.cli", "chaos", CONFIG, f"runs_dir={tmp_path}", "name=c"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         deadline = time.monotonic() + 60.0
-        while len(services(tmp_path / "c" / "config.toml")) < 4:
+        while len(find_services(tmp_path / "c" / "config.toml")) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         running.send_signal(signal.SIGTERM)
         out, _ = running.communicate(timeout=30)
     assert running.returncode == 1
     assert "it was told to stop by SIGTERM" in out and out.endswith("FAIL\n")
-    assert not services(tmp_path / "c" / "config.toml")
+    assert not find_services(tmp_path / "c" / "config.toml")
 
 
 @pytest.mark.parametrize(

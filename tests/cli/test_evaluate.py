@@ -10,7 +10,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.errors import ConfigError, DataError, DivergedError
-from rlsp_async.evaluate import Evaluation, evaluate, judge, summary
+from rlsp_async.evaluate import EvaluationResult, evaluate, judge, summary
 from rlsp_async.messages import (
     Prompt,
     Rollout,
@@ -119,7 +119,7 @@ def test_bad_input(tmp_path: Path) -> None:
 def test_the_table() -> None:
     figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
     text = str(
-        Evaluation(
+        EvaluationResult(
             model="m",
             task="ops",
             verifier="ops/1",

@@ -27,7 +27,7 @@ def from_json(meaning: bytes) -> FromWorker | FromHub:
 
 
 def test_the_committed_files_agree_with_messages_py():
-    assert contract.stale(PROTO) == []
+    assert contract.find_stale(PROTO) == []
 
 
 def test_every_message_has_a_vector_and_every_job_and_result():
@@ -70,13 +70,13 @@ def plain(value):
 
 
 def test_a_changed_vector_a_removed_one_and_an_old_schema_are_noticed(tmp_path):
-    contract.write(tmp_path)
-    assert contract.stale(tmp_path) == []
+    contract.write_contract(tmp_path)
+    assert contract.find_stale(tmp_path) == []
     (tmp_path / "golden" / "ack.json").write_text("{}")
     (tmp_path / "golden" / "bye.msgpack").unlink()
     (tmp_path / "schema.json").write_text("{}")
-    assert contract.stale(tmp_path) == ["golden/ack.json", "golden/bye.msgpack", "schema.json"]
-    assert contract.write(tmp_path) == ["schema.json"]  # vectors are only ever added
+    assert contract.find_stale(tmp_path) == ["golden/ack.json", "golden/bye.msgpack", "schema.json"]
+    assert contract.write_contract(tmp_path) == ["schema.json"]  # vectors are only ever added
 
 
 def test_columns_are_marked_in_the_schema():

@@ -1,52 +1,33 @@
-"""`rlsp chaos CONFIG`: the command, its progress and its verdict."""
+"""`rlsp chaos CONFIG`: the arguments, the progress and the verdict."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from rlsp_async.audit.show import Audit, audit
-from rlsp_async.chaos.disk import mount_small_disk, unmount
 from rlsp_async.chaos.faults import KINDS, Fault, parse_kinds, schedule
-from rlsp_async.chaos.verdict import Recovery, Struck, lost_acknowledged, measure, summary
+from rlsp_async.cli.arguments import Commands, add_config_command
 from rlsp_async.config import RunConfig, load
-from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.jsonl import JsonlWriter
+from rlsp_async.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlsp_async.chaos.verdict import ChaosResult
 
 DISK_MB = 1024
+"""Size of the disk that `enospc` fills."""
 TIMES = "median / 90 % / most"
 
 
-class Result(msgspec.Struct, kw_only=True):
-    """What `rlsp chaos --json` prints."""
-
-    passed: bool
-    reasons: list[str]
-    """Why it failed; empty when it passed."""
-    seed: int
-    seconds: float
-    steps: int
-    num_struck: dict[str, int]
-    """Faults that were carried out, by kind."""
-    num_unreached: int
-    """Faults of the schedule that came too late: the run was over."""
-    starts: int
-    messages: dict[str, int]
-    acknowledged: int
-    """Acknowledgements that were compared with the journal."""
-    recoveries: list[Recovery]
-    audit: Audit | None
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], with_config: Any) -> None:
-    """The arguments of the command."""
-    parser = with_config(commands, "chaos", "run the line, break it on purpose by a schedule, audit what is left")
+def add_parser(commands: Commands) -> None:
+    """The arguments of `rlsp chaos`."""
+    parser = add_config_command(
+        commands, "chaos", "run the line, break it on purpose by a schedule, audit what is left"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the schedule (default: 0)")
     parser.add_argument("--minutes", type=float, default=2.0, metavar="M", help="of faults (default: 2)")
     parser.add_argument(
@@ -67,11 +48,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], wi
     )
     parser.add_argument("--dry-run", action="store_true", help="print the schedule, one fault a line; start nothing")
     parser.add_argument("--json", action="store_true", help="the result as one JSON object")
+    parser.set_defaults(function=chaos_command)
 
 
-def show_chaos(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
+def chaos_command(arguments: argparse.Namespace) -> int:
     """Exit code 0: every step was trained and every guarantee holds; 1: not. Raises UserError for bad arguments."""
-    out = out or sys.stdout
     if arguments.minutes <= 0 or arguments.rate <= 0:
         raise ConfigError("--minutes and --rate must be above 0")
     overrides = [*arguments.overrides, f"sampler.engine={arguments.engine}"]
@@ -80,33 +61,17 @@ def show_chaos(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
     faults = schedule(arguments.seed, arguments.minutes, kinds, arguments.rate, cfg.replay.timeout_s)
     if arguments.dry_run:
         for fault in faults:
-            print(_line(fault), file=out)
+            print(_line(fault))
         return 0
     home = Path(cfg.runs_dir).expanduser().resolve()
     if (home / cfg.name).exists():
         raise ConfigError(f"{home / cfg.name} is there already: a chaos run begins a new one; choose another name=...")
     if "enospc" in kinds:
-        result = _on_small_disk(cfg, arguments, overrides, faults, home)
+        result = _run_on_small_disk(cfg, arguments, overrides, faults, home)
     else:
-        result = _carry_out(cfg, arguments, overrides, faults, home)
-    _print(result, home / cfg.name, arguments.json, out)
+        result = _run(cfg, arguments, overrides, faults, home)
+    _print(result, home / cfg.name, arguments.json, sys.stdout)
     return 0 if result.passed else 1
-
-
-def _on_small_disk(
-    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], home: Path
-) -> Result:
-    """On a disk of our own that can be filled; what is left of the run is copied to its place."""
-    from rlsp_async.chaos.harness import keep_run
-
-    place = Path(tempfile.mkdtemp(prefix="rlsp-chaos-"))
-    try:
-        mount_small_disk(place, DISK_MB)
-        result = _carry_out(cfg, arguments, overrides, faults, place)
-        keep_run(place / cfg.name, home / cfg.name)
-    finally:
-        unmount(place)
-    return result
 
 
 def _line(fault: Fault) -> str:
@@ -114,21 +79,38 @@ def _line(fault: Fault) -> str:
     return f"{fault.at_s:8.1f} s  {fault.kind:<12} {fault.target:<12} {lasts}".rstrip()
 
 
-def _carry_out(
+def _run_on_small_disk(
+    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], home: Path
+) -> ChaosResult:
+    """Runs on a disk of its own that can be filled, and copies the run to its directory afterwards."""
+    from rlsp_async.chaos.harness import keep_run
+    from rlsp_async.chaos.machine import mount_small_disk, unmount
+
+    place = Path(tempfile.mkdtemp(prefix="rlsp-chaos-"))
+    try:
+        mount_small_disk(place, DISK_MB)
+        result = _run(cfg, arguments, overrides, faults, place)
+        keep_run(place / cfg.name, home / cfg.name)
+    finally:
+        unmount(place)
+    return result
+
+
+def _run(
     cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], place: Path
-) -> Result:
+) -> ChaosResult:
+    """Runs in `place` and judges the run."""
+    import asyncio  # 20 ms that `rlsp --help` does not need
+
     from rlsp_async.chaos.harness import Harness, run_command
+    from rlsp_async.chaos.verdict import judge_run
 
     output = Path(cfg.runs_dir).expanduser() / f"{cfg.name}.chaos.out"
     for directory in (place, output.parent):
         directory.mkdir(parents=True, exist_ok=True)
     overrides = [*overrides, f"runs_dir={place}"]
     cfg = msgspec.structs.replace(cfg, runs_dir=str(place))
-    print(
-        f"chaos: {len(faults)} faults in {arguments.minutes:g} minutes, seed {arguments.seed}, run {cfg.directory}",
-        file=sys.stderr,
-        flush=True,
-    )
+    _say(f"{len(faults)} faults in {arguments.minutes:g} minutes, seed {arguments.seed}, run {cfg.directory}")
     harness = Harness(
         cfg,
         run_command(arguments.config, overrides),
@@ -136,51 +118,16 @@ def _carry_out(
         arguments.seed,
         arguments.settle,
         output,
-        lambda text: print(f"chaos: {text}", file=sys.stderr, flush=True),
+        _say,
     )
-    end = asyncio.run(harness.run())
-    reasons = [end.reason] if end.reason else []
-    found, acknowledged = None, 0
-    try:
-        found = audit(cfg.directory)
-        if not found.ok:
-            reasons.append("violated: " + ", ".join(f.guarantee for f in found.findings if f.outcome == "violated"))
-        measure(cfg.directory / "journal.sqlite", end.struck)
-        acknowledged, missing = lost_acknowledged(cfg.directory)
-        reasons += missing[:5]
-    except DataError as e:
-        reasons.append(str(e))
-    num: dict[str, int] = {}
-    for one in end.struck:
-        if one.outcome == "done":
-            num[one.fault.kind] = num.get(one.fault.kind, 0) + 1
-    steps = sum(stage.steps for stage in cfg.stages.values())
-    _write_history(cfg.directory, end.struck)
-    return Result(
-        passed=not reasons,
-        reasons=reasons,
-        seed=arguments.seed,
-        seconds=end.seconds,
-        steps=steps,
-        num_struck=num,
-        num_unreached=end.num_unreached,
-        starts=end.starts,
-        messages=end.messages,
-        acknowledged=acknowledged,
-        recoveries=summary(end.struck),
-        audit=found,
-    )
+    return judge_run(cfg, asyncio.run(harness.run()), arguments.seed)
 
 
-def _write_history(directory: Path, struck: list[Struck]) -> None:
-    """RUN/chaos.jsonl: one row a fault."""
-    if directory.is_dir():
-        with JsonlWriter(directory / "chaos.jsonl") as writer:
-            for one in struck:
-                writer.write(msgspec.to_builtins(one))
+def _say(text: str) -> None:
+    print(f"chaos: {text}", file=sys.stderr, flush=True)
 
 
-def _print(result: Result, directory: Path, as_json: bool, out: TextIO) -> None:
+def _print(result: ChaosResult, directory: Path, as_json: bool, out: TextIO) -> None:
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(result)).decode(), file=out)
         return

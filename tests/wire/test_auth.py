@@ -11,9 +11,9 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 from rlsp_async.errors import MachineError
 from rlsp_async.messages import Hello, Ping, Refuse
 from rlsp_async.wire import auth
-from rlsp_async.wire.auth import ZAP_DOMAIN, AllowList, Doorman, guard_dealer, guard_router, is_loopback
+from rlsp_async.wire.auth import ZAP_DOMAIN, AllowList, Authenticator, guard_dealer, guard_router, is_loopback
 from rlsp_async.wire.codec import decode_from_hub, encode
-from rlsp_async.wire.keyring import Keys, new_worker, revoke
+from rlsp_async.wire.keyring import Keys, add_worker_key, revoke_key
 from rlsp_async.wire.router import Router
 from rlsp_async.wire.session import Session
 from tests.wire.hub import LIMITS, link_to
@@ -142,7 +142,7 @@ async def test_an_authenticator_that_fell_is_an_error_and_not_a_closed_door(tmp_
     def fall(self, request):
         raise RuntimeError("the doorman fell")
 
-    monkeypatch.setattr(Doorman, "answer", fall)
+    monkeypatch.setattr(Authenticator, "answer", fall)
     ring(tmp_path / "k")
     async with guarded(tmp_path / "k") as (router, address):
         with dealer(address, of(tmp_path / "k", "sampler")) as socket:
@@ -154,7 +154,7 @@ async def test_an_authenticator_that_fell_is_an_error_and_not_a_closed_door(tmp_
 
 def test_the_doorman_answers_its_own_domain_and_mechanism_only(tmp_path):
     keys = ring(tmp_path / "k")
-    door = Doorman(None, AllowList(keys.allowed), Router().counts)
+    door = Authenticator(None, AllowList(keys.allowed), Router().counts)
     raw = zmq.utils.z85.decode(of(tmp_path / "k", "sampler").public)
     good = [b"1.0", b"7", b"rlsp", b"10.0.0.1", b"", b"CURVE", raw]
     assert door.answer(good) == [b"1.0", b"7", b"200", b"OK", of(tmp_path / "k", "sampler").public, b""]
@@ -256,7 +256,7 @@ async def test_a_recorded_conversation_played_again_is_heard_by_nobody(tmp_path)
 
 async def test_a_hello_in_another_role_or_another_workers_name_is_refused_with_its_reason(tmp_path):
     ring(tmp_path / "k")
-    new_worker(tmp_path / "k", "sampler-9", "sampler")
+    add_worker_key(tmp_path / "k", "sampler-9", "sampler")
     async with guarded(tmp_path / "k") as (router, address):
         for role, worker, said, reason in (
             ("verifier", "v", "learner", "its key 'verifier' is for the role verifier, not learner"),
@@ -318,7 +318,7 @@ def test_a_routing_id_cannot_be_guessed():
 async def test_a_revoked_key_is_heard_no_more_nor_spoken_to_although_it_is_connected(tmp_path, monkeypatch):
     monkeypatch.setattr(auth, "RELOAD_S", 0.1)
     ring(tmp_path / "k")
-    new_worker(tmp_path / "k", "sampler-9", "sampler")
+    add_worker_key(tmp_path / "k", "sampler-9", "sampler")
     async with guarded(tmp_path / "k") as (router, address):
         with (
             dealer(address, of(tmp_path / "k", "sampler", "sampler-9")) as bad,
@@ -329,7 +329,7 @@ async def test_a_revoked_key_is_heard_no_more_nor_spoken_to_although_it_is_conne
             assert router.send(peer, Refuse(reason="before"))
             assert await bad.poll(2000)
             secret = of(tmp_path / "k", "sampler", "sampler-9")
-            revoke(tmp_path / "k", "sampler-9")
+            revoke_key(tmp_path / "k", "sampler-9")
             await asyncio.sleep(0.15)
             await bad.send(PING)
             await good.send(hello("verifier", "v"))
@@ -347,7 +347,7 @@ async def test_a_key_that_is_added_while_the_hub_runs_is_let_in(tmp_path, monkey
     monkeypatch.setattr(auth, "RELOAD_S", 0.05)
     ring(tmp_path / "k")
     async with guarded(tmp_path / "k") as (router, address):
-        new_worker(tmp_path / "k", "sampler-9", "sampler")
+        add_worker_key(tmp_path / "k", "sampler-9", "sampler")
         await asyncio.sleep(0.1)
         with dealer(address, of(tmp_path / "k", "sampler", "sampler-9")) as socket:
             await socket.send(hello("sampler", "sampler-9"))

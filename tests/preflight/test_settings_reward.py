@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from rlsp_async.config import RewardConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.preflight import reward_checks
+from rlsp_async.preflight.settings import (
+    describe_condition,
+    missing_parts,
+    refuse_reward,
+    reward_condition,
+    reward_warnings,
+)
 from rlsp_async.rewards import compose
 from rlsp_async.rewards.dominance import resolved_scale, shortest
 
@@ -45,7 +51,7 @@ def test_auto_of_the_released_form():
 def test_no_warning_means_no_inverted_pair_and_a_warning_means_one(form, alpha, scale, longest):
     scale = 6.0 if form == "steps" and scale == 0.5 else scale
     reward = RewardConfig(alpha=alpha, explore=form, scale=scale, clip=1e9)
-    condition = reward_checks.condition_of(reward, longest, released=False)
+    condition = reward_condition(reward, longest, released=False)
     # The worst pair there is: a right answer that explores least beside a wrong one that explores most.
     lengths = np.array([shortest(longest), longest], dtype=float)
     if form in ("judge", "novelty"):
@@ -57,19 +63,15 @@ def test_no_warning_means_no_inverted_pair_and_a_warning_means_one(form, alpha, 
     inverted = compose.inverted_fraction(made.reward_B, correct) == 1.0
     close = abs(made.reward_B[0] - made.reward_B[1]) < 1e-6
     assert close or inverted != condition.holds
-    said = [text for text in reward_checks.warnings("x", reward, longest, released=False) if "can beat" in text]
+    said = [text for text in reward_warnings("x", reward, longest, released=False) if "can beat" in text]
     assert bool(said) != condition.holds
 
 
 def test_the_papers_two_forms():
     reward = RewardConfig(explore="len_inv", scale=1000.0)
-    assert reward_checks.condition_of(reward, 4096, released=False).shortest_safe_tokens == pytest.approx(
-        235.62, abs=0.01
-    )
-    assert reward_checks.condition_of(reward, 4096, released=True).shortest_safe_tokens == pytest.approx(
-        803.77, abs=0.01
-    )
-    assert reward_checks.finding(reward, 4096, released=True) == (
+    assert reward_condition(reward, 4096, released=False).shortest_safe_tokens == pytest.approx(235.62, abs=0.01)
+    assert reward_condition(reward, 4096, released=True).shortest_safe_tokens == pytest.approx(803.77, abs=0.01)
+    assert describe_condition(reward, 4096, released=True) == (
         "from 804 tokens on",
         "the dominance condition is BROKEN for answers of 256 to 4096 tokens; reward.scale (C) = "
         "1000, bound C < 273.1 in the released form",
@@ -95,7 +97,7 @@ def test_the_papers_two_forms():
     ],
 )
 def test_warnings(reward, message):
-    found = reward_checks.warnings("r", reward, 256, released=False)
+    found = reward_warnings("r", reward, 256, released=False)
     assert len(found) == 1
     assert message in found[0]
     assert "\n" not in found[0]
@@ -111,22 +113,22 @@ def test_warnings(reward, message):
     ],
 )
 def test_no_warning(reward):
-    assert reward_checks.warnings("r", reward, 256, released=False) == []
+    assert reward_warnings("r", reward, 256, released=False) == []
 
 
 def test_what_a_form_needs():
-    assert "sampling.rollouts is 1" in reward_checks.missing("r", RewardConfig(explore="novelty"), 1, "")[0]
-    assert "verifier 'math' gives none" in reward_checks.missing("r", RewardConfig(explore="judge"), 8, "math")[0]
-    assert "the verifier of the task gives none" in reward_checks.missing("r", RewardConfig(explore="judge"), 8, "")[0]
+    assert "sampling.rollouts is 1" in missing_parts("r", RewardConfig(explore="novelty"), 1, "")[0]
+    assert "verifier 'math' gives none" in missing_parts("r", RewardConfig(explore="judge"), 8, "math")[0]
+    assert "the verifier of the task gives none" in missing_parts("r", RewardConfig(explore="judge"), 8, "")[0]
     for verifier in ("judge", "mine.effort", "./effort.py"):
-        assert reward_checks.missing("r", RewardConfig(explore="judge"), 8, verifier) == []
+        assert missing_parts("r", RewardConfig(explore="judge"), 8, verifier) == []
 
 
 def test_the_released_form_pays_length_alone():
     with pytest.raises(ConfigError, match=r"stages.rl.reward.explore = 'judge'.*reward_form"):
-        reward_checks.refuse("stages.rl.reward", RewardConfig(explore="judge"), released=True)
-    reward_checks.refuse("stages.rl.reward", RewardConfig(explore="len_inv"), released=True)
-    reward_checks.refuse("stages.rl.reward", RewardConfig(explore="judge"), released=False)
+        refuse_reward("stages.rl.reward", RewardConfig(explore="judge"), released=True)
+    refuse_reward("stages.rl.reward", RewardConfig(explore="len_inv"), released=True)
+    refuse_reward("stages.rl.reward", RewardConfig(explore="judge"), released=False)
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,75 @@
-"""The report of a run, made from its files alone: RUN/report.json, and report.html beside it.
+"""The results of a run, read from its files alone: settings, metrics, evaluations, timeline, rollouts, last status.
 
     report = build_report(run)          # at any time, also while the run goes on
-    write_report(run, finished=True)    # at the end, by `rlsp run`
 
 Reads config.toml, metrics.jsonl, evaluations.jsonl, timeline.jsonl, rollouts.jsonl and status.json (the supervisor's
 last look at the hub: the token account). Times are seconds since the run began.
+
+Rows, as this module hands them on:
+
+    step        {"step", "stage", "stage_step", "t", "reward", "part_correct", "lag_mean", ...}     numbers only
+    evaluation  EvaluationRow(stage, when, version, figures={"pass_at_1": MeanInterval(...), "pass_at_8": ...})
+    rollout     {"when": step | before | after, "prompt", "text", "status", "num_tokens", "version_min", "version_max"}
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import DataError, unwritable
+from rlsp_async.errors import DataError
 from rlsp_async.jsonl import read_jsonl
 from rlsp_async.messages import Status
-from rlsp_async.report.rows import Evaluation, Row, evaluation_row, rollout_row, step_row
-from rlsp_async.report.timeline import Span, idle_shares, spans_of
 
+Row = dict[str, Any]
+"""One line of a jsonl file."""
+PART = "part_"
+"""The beginning of a metric's name that is the mean of a reward part. Example: part_correct."""
 DIGEST_LIMIT_BYTES = 8 << 30
-EXAMPLES = 4
+NUM_EXAMPLES = 4
+"""Rollouts to read from each evaluation."""
+MAX_SPANS = 200
+"""Up to this number, spans of one kind are drawn one by one, also where they touch."""
+
+
+class MeanInterval(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean over prompts and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation. Figures: pass_at_1, pass_at_2 .. pass_at_k, response_tokens, search_steps, truncated."""
+
+    stage: str
+    when: str
+    """before | after"""
+    version: int
+    prompts: int
+    rollouts: int
+    """Of each prompt."""
+    figures: dict[str, MeanInterval]
+    t: float = 0.0
+
+    @property
+    def k(self) -> int:
+        """The largest k of the estimated pass@k figures; 0 when there are none."""
+        ks = [int(m[1]) for name in self.figures if (m := re.fullmatch(r"pass_at_(\d+)", name))]
+        return max(ks, default=0)
+
+    def figure(self, name: str) -> MeanInterval | None:
+        """An estimate by name; None when it was not made."""
+        return self.figures.get(name)
 
 
 class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +105,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     seed: int
     stages: list[StageSummary]
-    evaluations: list[Evaluation]
+    evaluations: list[EvaluationRow]
     tokens: dict[str, int] = {}
     """The token account: generated == the sum of the others."""
     groups: dict[str, int] = {}
@@ -80,14 +123,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A few rollouts from before and after."""
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
+class Span(NamedTuple):
+    """Example: Span(3.0, 4.5, "sampler-0", "sample", "group 17")."""
+
+    t0: float
+    t1: float
+    worker: str
+    kind: str
+    what: str = ""
+
+
+# --- the report ----------------------------------------------------------------------------------------------------
 
 
 def build_report(directory: Path, *, finished: bool = False) -> Report:
     """Reads the run's files. Raises DataError when there is no run here or a file is damaged."""
     cfg = read_config(directory)
     spans = spans_of(read_jsonl(directory / "timeline.jsonl"))
-    rows = read_steps(directory, spans)
+    rows = read_steps(directory)
     evaluations = read_evaluations(directory)
     status = read_status(directory)
     account = rows[-1].get("account", {}) if rows else {}
@@ -131,27 +184,17 @@ def read_status(directory: Path) -> Status | None:
         return None
 
 
-def write_status(directory: Path, status: Status) -> None:
-    """For the report. Raises MachineError when the disk refuses."""
-    write_whole(directory / "status.json", msgspec.json.encode(status))
-
-
-def read_steps(directory: Path, spans: list[Span]) -> list[Row]:
-    """One row a step, in order: a step that was trained again after a crash counts once, the last time."""
-    trained_at = {
-        int(span.what.removeprefix("step ")): span.t1
-        for span in spans
-        if span.kind == "train" and span.what.removeprefix("step ").isdigit()
-    }
+def read_steps(directory: Path) -> list[Row]:
+    """One row for each step, in order. A step that was trained again after a crash counts once: its last row."""
     rows = [row for row in read_jsonl(directory / "metrics.jsonl") if row.get("kind") == "step"]
-    by_step = {int(row["step"]): step_row(row, trained_at) for row in rows}
+    by_step = {int(row["step"]): step_row(row) for row in rows}
     return [by_step[step] for step in sorted(by_step)]
 
 
-def read_evaluations(directory: Path) -> list[Evaluation]:
-    """In the order in which they were made, each once."""
-    found = [evaluation_row(row) for row in read_jsonl(directory / "evaluations.jsonl")]
-    return list({(e.when, e.stage): e for e in found}.values())
+def read_evaluations(directory: Path) -> list[EvaluationRow]:
+    """Evaluations in the order in which they were made. One that was repeated after a crash counts once."""
+    evaluations = [evaluation_row(row) for row in read_jsonl(directory / "evaluations.jsonl")]
+    return list({(e.when, e.stage): e for e in evaluations}.values())
 
 
 def stage_windows(
@@ -198,13 +241,10 @@ def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[
 
 
 def lag_histogram(rows: list[Row]) -> dict[str, int]:
-    """Sums the counts lag_0, lag_1, ... of the steps; without them, a step's rollouts by its rounded mean lag."""
+    """Sums the counts lag_0, lag_1, ... of the steps."""
     counts: Counter[int] = Counter()
     for row in rows:
-        named = {int(k[4:]): int(v) for k, v in row.items() if k.startswith("lag_") and k[4:].isdigit()}
-        if not named and (mean := _number(row, "lag_mean")) is not None:
-            named = {round(mean): int(row.get("num_rollouts", 1))}
-        counts.update(named)
+        counts.update({int(k[4:]): int(v) for k, v in row.items() if k.startswith("lag_") and k[4:].isdigit()})
     return {str(lag): counts[lag] for lag in sorted(counts)}
 
 
@@ -215,9 +255,9 @@ def pick_examples(rows: list[Row]) -> list[Row]:
         mine = [row for row in rows if row.get("when") == when]
         right = [row for row in mine if row.get("status") == "correct"]
         wrong = [row for row in mine if row.get("status") != "correct"]
-        half = EXAMPLES // 2
-        chosen = right[: max(half, EXAMPLES - len(wrong))] + wrong[: max(half, EXAMPLES - len(right))]
-        picked += chosen[:EXAMPLES]
+        half = NUM_EXAMPLES // 2
+        chosen = right[: max(half, NUM_EXAMPLES - len(wrong))] + wrong[: max(half, NUM_EXAMPLES - len(right))]
+        picked += chosen[:NUM_EXAMPLES]
     return picked
 
 
@@ -234,7 +274,7 @@ def final_digest(directory: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _seconds(rows: list[Row], evaluations: list[Evaluation], spans: list[Span], status: Status | None) -> float:
+def _seconds(rows: list[Row], evaluations: list[EvaluationRow], spans: list[Span], status: Status | None) -> float:
     times = [float(row["t"]) for row in rows] + [e.t for e in evaluations] + [span.t1 for span in spans]
     starts = [span.t0 for span in spans] or times
     return max([max(times) - min(starts) if times else 0.0, status.seconds if status else 0.0])
@@ -253,35 +293,102 @@ def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-# --- writing -------------------------------------------------------------------------------------------------------
+# --- rows ----------------------------------------------------------------------------------------------------------
 
 
-def write_report(directory: Path, *, finished: bool) -> Report:
-    """report.json and report.html, each whole or not at all."""
-    from rlsp_async.report.html import page
-
-    report = build_report(directory, finished=finished)
-    write_whole(directory / "report.html", page(report, directory).encode())
-    write_whole(directory / "report.json", msgspec.json.format(msgspec.json.encode(report)))
-    return report
+def step_row(row: Row) -> Row:
+    """One row of metrics.jsonl. The hub writes means of reward parts as "parts.NAME", the learner as "part_NAME"."""
+    return {name.replace("parts.", PART, 1): value for name, value in row.items()} | {"t": float(row["t"])}
 
 
-def load_report(directory: Path) -> Report | None:
-    """report.json; None when it is not there. Raises DataError when it is damaged."""
-    file = directory / "report.json"
+def evaluation_row(row: Row) -> EvaluationRow:
+    """One row of evaluations.jsonl, whose figures are objects {"mean", "low", "high"}. Raises DataError."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Report)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError as e:
-        raise DataError(f"{file}: cannot be read: {e}; remove it, `rlsp report` makes it again") from None
+        num_prompts = int(row["num_prompts"])
+        return EvaluationRow(
+            stage=str(row["stage"]),
+            when=str(row["when"]),
+            version=int(row["version"]),
+            prompts=num_prompts,
+            rollouts=int(row["num_rollouts"]) // max(1, num_prompts),
+            figures={
+                name: MeanInterval(mean=value["mean"], low=value["low"], high=value["high"])
+                for name, value in row.items()
+                if isinstance(value, dict)
+            },
+            t=float(row["seconds"]),
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise DataError(f"evaluations.jsonl: a row that cannot be read: {e!r}") from None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Written beside and renamed. Raises MachineError when the disk refuses."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as e:
-        raise unwritable(path, e) from None
+def headline_figures(evaluations: list[EvaluationRow]) -> list[str]:
+    """Names of the figures for a table, in the order written: of the pass@k only 1 and the largest."""
+    names = dict.fromkeys(name for e in evaluations for name in e.figures)
+    kept = ("pass_at_1", f"pass_at_{max((e.k for e in evaluations), default=0)}")
+    return [name for name in names if not name.startswith("pass_at_") or name in kept]
+
+
+def rollout_row(row: Row) -> Row:
+    """One row of rollouts.jsonl, of a trained batch ("step") or of an evaluation, whose key is "before STAGE" or
+    "after STAGE"."""
+    return {
+        **row,
+        "when": str(row.get("evaluation", "")).partition(" ")[0] or "step",
+        "num_tokens": row.get("tokens"),
+        "version_min": row.get("oldest_version"),
+        "version_max": row.get("newest_version"),
+    }
+
+
+# --- the timeline --------------------------------------------------------------------------------------------------
+
+
+def spans_of(rows: list[dict[str, Any]]) -> list[Span]:
+    """Rows of timeline.jsonl in the order of their beginnings."""
+    return sorted(
+        Span(float(row["t0"]), float(row["t1"]), str(row["worker"]), str(row["kind"]), str(row.get("what", "")))
+        for row in rows
+    )
+
+
+def merged(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tuple[float, float]]:
+    """Disjoint intervals; closer than `gap_s` they become one: [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
+    joined: list[tuple[float, float]] = []
+    for t0, t1 in sorted(intervals):
+        if joined and (t0 < joined[-1][1] or 0 < gap_s >= t0 - joined[-1][1]):
+            joined[-1] = (joined[-1][0], max(joined[-1][1], t1))
+        else:
+            joined.append((t0, t1))
+    return joined
+
+
+def spans_by_worker(spans: list[Span], gap_s: float = 0.0) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Merged intervals by worker and kind, workers in the order of the line."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for span in sorted(spans, key=lambda s: (_rank(s.worker), s.worker, s.t0)):
+        found.setdefault(span.worker, {}).setdefault(span.kind, []).append((span.t0, span.t1))
+    return {
+        worker: {kind: merged(times, gap_s if len(times) > MAX_SPANS else 0.0) for kind, times in kinds.items()}
+        for worker, kinds in found.items()
+    }
+
+
+def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]:
+    """Share of the window in which each worker had nothing to do, 0..1. A worker without a span in it: 1."""
+    if end <= start:
+        return {}
+    shares = {}
+    for worker in sorted(
+        {span.worker for span in spans if span.kind != "evaluate"}, key=lambda name: (_rank(name), name)
+    ):
+        times = [
+            (max(s.t0, start), min(s.t1, end)) for s in spans if s.worker == worker and s.t1 > start and s.t0 < end
+        ]
+        shares[worker] = max(0.0, 1.0 - sum(t1 - t0 for t0, t1 in merged(times)) / (end - start))
+    return shares
+
+
+def _rank(worker: str) -> int:
+    order = ("sampler", "verifier", "learner")
+    return next((i for i, role in enumerate(order) if worker.startswith(role)), len(order))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import PromptsConfig, RunConfig, SamplingConfig, StageConfig, TemperatureConfig
+from rlsp_async.config import PromptsConfig, RunConfig, SamplingConfig, StageConfig, TemperatureConfig, convert
 from rlsp_async.errors import ConfigError
-from rlsp_async.preflight.check import refuse
+from rlsp_async.model import planned_model
 from rlsp_async.preflight.estimate import admitted_lag, slots_lag
-from rlsp_async.preflight.policies import policy_warnings
+from rlsp_async.preflight.settings import policy_warnings, refuse, run_warnings, stage_warnings
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,56 @@ def test_plain_stages_are_not_warned_of():
 def test_oversampling_makes_groups_older():
     assert [slots_lag(StageConfig(target_lag=1, oversample=x)) for x in (1.0, 1.5, 2.0)] == [1, 2, 3]
     assert admitted_lag(StageConfig(target_lag=1, oversample=2.0)) == 3
+
+
+def settings(**sections: Any) -> RunConfig:
+    stage = {"steps": 10, "groups_per_step": 4, **sections.pop("stage", {})}
+    return convert({"name": "x", "stages": {"rl": stage}, **sections}, RunConfig, "x")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"stage": {"minibatches": 5}}, "stages.rl.minibatches = 5 is above groups_per_step = 4"),
+        ({"sampling": {"max_new_tokens": 512}}, "leaves no room for a prompt in the model's window of 512"),
+        ({"replay": {"lease_s": 2.0}}, "replay.lease_s = 2 must be above twice replay.heartbeat_s = 1"),
+        ({"replay": {"stall_s": 60.0}}, "replay.stall_s = 60 must be above replay.lease_s = 60"),
+        (
+            {"replay": {"max_message_mb": 1}, "sampling": {"rollouts": 64}},
+            "above replay.max_message_mb = 1; set it to 2",
+        ),
+        ({"sampler": {"groups_in_flight": 0}}, "sampler.groups_in_flight = 0 must be at least 1"),
+        ({"verifier": {"processes": 0}}, "verifier.processes = 0 must be at least 1"),
+    ],
+)
+def test_impossible_settings_are_refused(sections: dict[str, Any], message: str) -> None:
+    cfg = settings(**sections)
+    with pytest.raises(ConfigError) as caught:
+        refuse(cfg, planned_model(cfg))
+    assert message in str(caught.value)
+
+
+def test_possible_settings_pass() -> None:
+    cfg = settings()
+    refuse(cfg, planned_model(cfg))
+    assert run_warnings(cfg) == []
+    assert stage_warnings(cfg, "rl", cfg.stages["rl"]) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"sampler": {"count": 0}}, "sampler.count = 0: the run waits until a sampler joins"),
+        ({"sampler": {"max_sequences": 64}}, "16 groups of 8 are 128 rollouts, above max_sequences = 64"),
+        ({"learner": {"tokens_per_microbatch": 128}}, "a long rollout takes a pass of its own"),
+        ({"stage": {"target_lag": 4, "publish_every": 2}}, "groups can be 5 versions behind"),
+        (
+            {"stage": {"epochs": 4, "minibatches": 4, "algorithm": {"name": "reinforce"}}},
+            "a rollout is behind up to 32 updates",
+        ),
+    ],
+)
+def test_surprises_are_warned_of(sections: dict[str, Any], message: str) -> None:
+    cfg = settings(**sections)
+    texts = [*run_warnings(cfg), *stage_warnings(cfg, "rl", cfg.stages["rl"])]
+    assert any(message in text for text in texts), texts

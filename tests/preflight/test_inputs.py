@@ -19,7 +19,7 @@ from rlsp_async.config import (
 )
 from rlsp_async.errors import ConfigError
 from rlsp_async.model import prepare_model
-from rlsp_async.runner import prepare
+from rlsp_async.preflight import inputs
 
 
 def config(task: TaskConfig, spawn: dict[str, Any], **changes: Any) -> RunConfig:
@@ -34,9 +34,9 @@ def config(task: TaskConfig, spawn: dict[str, Any], **changes: Any) -> RunConfig
 
 def test_task_must_say_how_its_responses_are_put():
     with pytest.raises(ConfigError, match=r"stages\.s: spawn: task 'addition' does not say how"):
-        prepare.check_modules(config(TaskConfig(name="addition"), {"share": 0.1}))
-    prepare.check_modules(config(TaskConfig(name="ops"), {"share": 0.1}))
-    prepare.check_modules(config(TaskConfig(name="addition"), {"share": 0.0}))
+        inputs.check_modules(config(TaskConfig(name="addition"), {"share": 0.1}))
+    inputs.check_modules(config(TaskConfig(name="ops"), {"share": 0.1}))
+    inputs.check_modules(config(TaskConfig(name="addition"), {"share": 0.0}))
 
 
 def test_verifier_must_read_the_rating(tmp_path: Path):
@@ -45,9 +45,9 @@ def test_verifier_must_read_the_rating(tmp_path: Path):
         "".join(json.dumps({"prompt": f"What is {i} + 1?", "answer": str(i + 1)}) + "\n" for i in range(40))
     )
     options = {"path_train": str(file)}
-    prepare.check_modules(config(TaskConfig(name="jsonl", options=options), {"share": 0.1}))
+    inputs.check_modules(config(TaskConfig(name="jsonl", options=options), {"share": 0.1}))
     with pytest.raises(ConfigError, match="verifier 'math' reads, and this run has 'exact'"):
-        prepare.check_modules(config(TaskConfig(name="jsonl", options=options, verifier="exact"), {"share": 0.1}))
+        inputs.check_modules(config(TaskConfig(name="jsonl", options=options, verifier="exact"), {"share": 0.1}))
 
 
 def test_longest_child_fits_the_window(tmp_path: Path):
@@ -57,11 +57,11 @@ def test_longest_child_fits_the_window(tmp_path: Path):
         model=ModelConfig(scratch=ScratchModelConfig(hidden=32, layers=1, heads=1, context=512)),
     )
     prepare_model(cfg, tmp_path / "model")
-    assert prepare.check_window(cfg, tmp_path / "model") > 0
+    assert inputs.check_window(cfg, tmp_path / "model") > 0
     with pytest.raises(ConfigError, match=r"stages\.s: spawn\.max_tokens = 449: .* set it to 448 or less"):
-        prepare.check_window(config(TaskConfig(name="ops"), {"max_tokens": 449}, model=cfg.model), tmp_path / "model")
+        inputs.check_window(config(TaskConfig(name="ops"), {"max_tokens": 449}, model=cfg.model), tmp_path / "model")
     with pytest.raises(ConfigError, match="set it to 236 or less"):
-        prepare.check_window(
+        inputs.check_window(
             config(
                 TaskConfig(name="ops"),
                 {"max_tokens": 449},

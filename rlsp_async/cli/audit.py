@@ -1,73 +1,37 @@
-"""`rlsp audit RUN`: every check, one line each, and the rows that offend."""
+"""`rlsp audit RUN`: every check, one line each, and the rows that violate it."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 
-from rlsp_async.audit.account import account_text, check_account, token_account
-from rlsp_async.audit.batches import BatchChecks
-from rlsp_async.audit.files import check_files
-from rlsp_async.audit.finding import Finding
-from rlsp_async.audit.groups import GroupChecks
-from rlsp_async.audit.history import History
-from rlsp_async.audit.spawned import check_spawned
-from rlsp_async.audit.steps import check_steps
-from rlsp_async.audit.successes import SuccessChecks
+from rlsp_async.cli.arguments import Commands
 
 _MARKS = {"ok": "ok", "violated": "VIOLATED", "not applicable": "-"}
 
 
-class Audit(msgspec.Struct, kw_only=True):
-    """What `rlsp audit --json` prints."""
-
-    run: str
-    path: str
-    ok: bool
-    seconds: float
-    tokens: dict[str, int]
-    """The token account: generated, then where they are."""
-    findings: list[Finding]
+def add_parser(commands: Commands) -> None:
+    """The arguments of `rlsp audit`."""
+    parser = commands.add_parser("audit", help="check every guarantee of a run from its journal; exit code 1: broken")
+    parser.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
+    parser.add_argument("--json", action="store_true", help="every finding as JSON")
+    parser.set_defaults(function=audit_command)
 
 
-def audit(path: Path) -> Audit:
-    """Checks one journal, or the journal of one run directory. Raises DataError when it is none."""
-    began_s = time.monotonic()
-    history = History(path)
-    try:
-        findings = [
-            *GroupChecks(history).run(history),
-            *BatchChecks(history).run(),
-            *check_steps(history),
-            *check_files(history),
-            *check_account(history),
-            *SuccessChecks(history).run(),
-            check_spawned(history),
-        ]
-        tokens = token_account(history)
-    finally:
-        history.close()
-    return Audit(
-        run=history.cfg.name,
-        path=str(history.path),
-        ok=all(f.outcome != "violated" for f in findings),
-        seconds=time.monotonic() - began_s,
-        tokens=tokens,
-        findings=sorted(findings, key=_order),
-    )
-
-
-def _order(finding: Finding) -> tuple[int, str]:
-    number = finding.guarantee.removeprefix("G")
-    return (int(number) if number.isdigit() else 99, finding.guarantee)
+def audit_command(arguments: argparse.Namespace) -> int:
+    """Prints the audit; exit code 0 when all guarantees hold, 1 when one is violated. Raises DataError."""
+    return show_audit(Path(arguments.run), as_json=arguments.json)
 
 
 def show_audit(path: Path, *, as_json: bool, out: TextIO | None = None) -> int:
     """Prints the audit; the exit code is 0 when all guarantees hold, 1 when one is violated."""
+    from rlsp_async.audit.batches import account_text
+    from rlsp_async.audit.checks import audit
+
     out, result = out or sys.stdout, audit(path)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(result)).decode(), file=out)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from rlsp_async.config import AlgorithmChoice, StageConfig
-from rlsp_async.preflight.staleness import stale_warnings
+from rlsp_async.preflight.settings import staleness_warnings
 
 REUSED = {"max_uses": 2, "max_lag": 8}
 
 
 def warned(name: str, preset: str = "", options: dict[str, Any] | None = None, **stage: Any) -> str:
     algorithm = AlgorithmChoice(name=name, preset=preset, options=options or {})
-    return "".join(stale_warnings("rl", StageConfig(algorithm=algorithm, **stage)))
+    return "".join(staleness_warnings("rl", StageConfig(algorithm=algorithm, **stage)))
 
 
 @pytest.mark.parametrize(
