@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlsp_async.algos import grpo, ops, sft
+from rlsp_async.algos import grpo, maths, sft
 from rlsp_async.algos.base import Algorithm, AlgorithmConfig, Rollouts, Tokens
 from rlsp_async.config import ModelConfig, OptimizerConfig, RunConfig, StageConfig, TaskConfig
 from rlsp_async.learning import pack
@@ -121,12 +121,12 @@ def train(
     algorithm: Algorithm, options: AlgorithmConfig, updater: Updater, sequences: pack.Sequences, reward_B: Tensor
 ) -> dict[str, float]:
     """One optimizer update on one batch: advantages over the whole batch, then the loss, micro-batch by micro-batch."""
-    length_B = torch.from_numpy(sequences.length_S)
+    length_B = torch.from_numpy(sequences.length_B)
     behaviour_N = torch.from_numpy(sequences.behaviour_N)  # log-probs under the policy that sampled
     mask_N = torch.isfinite(behaviour_N)
     batch = Rollouts(
         reward_B=reward_B,
-        group_B=torch.from_numpy(sequences.group_S),
+        group_B=torch.from_numpy(sequences.group_B),
         length_B=length_B,
         behaviour_N=behaviour_N,
         mask_N=mask_N,
@@ -136,10 +136,12 @@ def train(
     if not len(kept_B):
         return {"loss": 0.0, "entropy": 0.0}
     share_N = torch.zeros(len(behaviour_N))  # what each token counts in the mean: summed losses are the batch's loss
-    share_N[adv.keep_B.repeat_interleave(length_B)] = ops.shares(length_B[kept_B], options.aggregation)
+    share_N[adv.keep_B.repeat_interleave(length_B)] = maths.shares(length_B[kept_B], options.aggregation)
     loss_sum = entropy_sum = 0.0
-    for members in pack.plan(sequences.total_S[kept_B], TOKENS_PER_MICROBATCH):
-        packed = pack.build(sequences, [int(kept_B[i]) for i in members])  # end to end in one row, without padding
+    for members in pack.plan_micro_batches(sequences.total_B[kept_B], TOKENS_PER_MICROBATCH):
+        packed = pack.pack_sequences(
+            sequences, [int(kept_B[i]) for i in members]
+        )  # end to end in one row, without padding
         out = policy.outputs(packed, temperature=1.0)
         at_R = torch.from_numpy(packed.flat_R)  # where in the batch each token of the micro-batch stands
         tokens = Tokens(
@@ -165,8 +167,8 @@ def as_sequences(pairs: list[tuple[np.ndarray, np.ndarray]], logprobs: np.ndarra
         responses=[response for _, response in pairs],
         behaviour_N=logprobs.astype(np.float32),
         versions_N=np.zeros(len(logprobs), np.int32),
-        group_S=np.arange(len(pairs)) // group_size,
-        rollout_S=np.arange(len(pairs)) % group_size,
+        group_B=np.arange(len(pairs)) // group_size,
+        rollout_B=np.arange(len(pairs)) % group_size,
     )
 
 
