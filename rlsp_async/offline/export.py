@@ -10,6 +10,7 @@ retention = "all" before a run whose rollouts are wanted. Reading does not distu
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -51,8 +52,6 @@ def export_rows(
     """
     history = History(run)
     try:
-        if stage and stage not in history.cfg.stages:
-            raise DataError(f"{run} has no stage {stage!r}; there is {', '.join(history.cfg.stages)}")
         rows = _WantedRows(history, what, stage, tokens)
         if path_out.endswith(".parquet"):
             _write_parquet(rows, run, path_out)
@@ -71,10 +70,28 @@ def export_rows(
     return 0
 
 
+def rollout_rows(run: Path, *, stage: str = "", tokens: bool = False) -> Iterator[dict[str, Any]]:
+    """The rollouts that the journal of a run still holds, one row each, as `export_rows` writes them.
+
+    Args:
+        run: directory of a run; the run may be going on.
+        stage: rows of this stage only; empty: of all.
+        tokens: token ids, log-probs and versions as well.
+
+    Yields: rows with the keys prompt, answer, response, status, parts, prompt_id, group, rollout, stage, finish, ...
+    Raises: DataError when the directory is no run or has no such stage.
+    """
+    with contextlib.closing(History(run)) as history:
+        yield from _WantedRows(history, "rollouts", stage, tokens)
+
+
 class _WantedRows:
     """Iterates over the wanted rows once, and counts them."""
 
     def __init__(self, history: History, what: str, stage: str, tokens: bool) -> None:
+        """Raises DataError when the run has no such stage."""
+        if stage and stage not in history.cfg.stages:
+            raise DataError(f"{history.directory} has no stage {stage!r}; there is {', '.join(history.cfg.stages)}")
         self._history, self._what, self._stage, self._tokens = history, what, stage, tokens
         self.num = self.num_pruned = 0
 
