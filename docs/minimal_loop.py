@@ -35,10 +35,10 @@ from rlsp_async.model import prepare_model
 from rlsp_async.rewards import compose, explore
 from rlsp_async.sampling.engine import GenerateSettings
 from rlsp_async.sampling.torch_model import TorchModel
-from rlsp_async.sampling.torch_rows import Row, Rows
+from rlsp_async.sampling.torch_batch import DecodeBatch, DecodeRow
 from rlsp_async.tasks.base import load_task
 from rlsp_async.tokens import decode_response, encode_prompt, encode_response, end_token
-from rlsp_async.verifying.verifier import load_verifier
+from rlsp_async.verifying.base import load_verifier
 
 parser = argparse.ArgumentParser(description="SFT, then GRPO, on column addition, in one process.")
 parser.add_argument("--out", type=Path, default=Path("minimal_loop"), help="directory of the model; made if absent")
@@ -71,7 +71,7 @@ prepare_model(cfg, args.out / "start")  # random weights and the task's tokenize
 tokenizer = task.tokenizer()
 policy = Policy(load_model(args.out / "start"))  # what is trained: log-probs of packed tokens, with gradient
 decoder = TorchModel(args.out / "start", torch.float32, "cpu", window=512)  # what samples: weights of its own, a cache
-rows = Rows(decoder, max_rows=512, seed=args.seed)  # the sequences that decode together
+rows = DecodeBatch(decoder, max_rows=512, seed=args.seed)  # the sequences that decode together
 
 
 def publish(version: int) -> None:
@@ -86,11 +86,11 @@ def publish(version: int) -> None:
 
 
 @torch.no_grad()
-def sample(prompts: list[Prompt], num_rollouts: int) -> list[Row]:
+def sample(prompts: list[Prompt], num_rollouts: int) -> list[DecodeRow]:
     """`num_rollouts` completions of each prompt, in the order of the prompts; each token with its log-prob."""
     settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, stop_ids=(end_token(tokenizer),))
     group = [tuple(encode_prompt(tokenizer, prompt).tolist()) for prompt in prompts]
-    wanted = [Row(prompt_ids, settings) for prompt_ids in group for _ in range(num_rollouts)]
+    wanted = [DecodeRow(prompt_ids, settings) for prompt_ids in group for _ in range(num_rollouts)]
     waiting = list(wanted)
     while waiting or rows.live:
         if waiting and rows.num_free:
@@ -102,7 +102,7 @@ def sample(prompts: list[Prompt], num_rollouts: int) -> list[Row]:
 # --- rollouts -> verdicts -> rewards ---------------------------------------------------------------------------------
 
 
-def is_correct(prompt: Prompt, rollout: Row) -> float:
+def is_correct(prompt: Prompt, rollout: DecodeRow) -> float:
     """1 if the verifier finds the answer right. In a run this happens in a process that can be killed."""
     verdict = verifier.judge(prompt.text, decode_response(tokenizer, rollout.tokens), prompt.answer)
     return verdict.parts["correct"]
