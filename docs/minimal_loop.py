@@ -34,8 +34,8 @@ from rlsp_async.messages import Prompt
 from rlsp_async.model import prepare_model
 from rlsp_async.rewards import compose, explore
 from rlsp_async.sampling.engine import GenerateSettings
-from rlsp_async.sampling.torch_model import TorchModel
 from rlsp_async.sampling.torch_batch import DecodeBatch, DecodeRow
+from rlsp_async.sampling.torch_model import TorchModel
 from rlsp_async.tasks.base import load_task
 from rlsp_async.tokens import decode_response, encode_prompt, encode_response, end_token
 from rlsp_async.verifying.base import load_verifier
