@@ -167,7 +167,7 @@ def spoil_one(**changes: Any) -> Callable[[Manifest], Manifest]:
 
 
 REFUSED: dict[str, tuple[Callable[[Manifest], Manifest], str]] = {
-    "nobody knows it": (spoil_one(source_group=9999), "the journal lacks the success"),
+    "nobody knows it": (spoil_one(source_group=9999), "the journal does not know it"),
     "another group": (spoil_one(group_id=9999), "the group is not in the batch"),
     "no such place": (spoil_one(rollout=2), "is in place 2 of 2"),
     "a use that was not charged": (spoil_one(uses=9), "its use 9 of"),
