@@ -10,7 +10,7 @@
     +-- MessageError     a peer sent something that is not of the protocol
     +-- WeightsError     weights that arrived are not the weights that were published
     +-- EngineError      an inference engine died or cannot do what was asked
-    +-- LawError         a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
+    +-- InvariantError   a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
 
 Any other exception is a bug: traceback, exit 1.
 """

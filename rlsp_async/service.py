@@ -260,10 +260,10 @@ async def _supervise(service: Service, main: Main) -> int:
     if task.cancelled():
         log.warning("cancelled", reason=service.reason)
         return 0 if service.stopping.is_set() else 1
-    return _outcome(task.exception(), service.cfg.directory)
+    return exit_code_of(task.exception(), service.cfg.directory)
 
 
-def _outcome(error: BaseException | None, directory: Path) -> int:
+def exit_code_of(error: BaseException | None, directory: Path) -> int:
     """Exit code of what `main` raised; says it once, with a traceback only for a bug."""
     while isinstance(error, BaseExceptionGroup):
         error = _worst(error.exceptions)

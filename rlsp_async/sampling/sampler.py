@@ -87,6 +87,11 @@ class Sampler:
         return self._engine.version
 
     @property
+    def num_in_flight(self) -> int:
+        """Groups that are being sampled."""
+        return len(self._in_flight)
+
+    @property
     def info(self) -> dict[str, str]:
         """For people, in `Hello.info`."""
         return {"engine": self._engine.name, "engine_reason": self._why_engine, "window": str(self._engine.window)}
