@@ -96,10 +96,11 @@ ROWS = {
     "rlsp_async.preflight": Row(6),
     "rlsp_async.evaluate": Row(6),
     "rlsp_async.offline": Row(8, TORCH | frozenset({"zmq"})),
-    "rlsp_async.grade": Row(6, TORCH),
+    "rlsp_async.grading": Row(6, TORCH),
     "rlsp_async.runner": Row(7),
     "rlsp_async.cli": Row(9, TORCH | frozenset({"zmq"})),
-    "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py
+    "rlsp_async.api": Row(9, CLOCK_AND_IO | TORCH),
+    "rlsp_async": Row(9, CLOCK_AND_IO | TORCH),  # __init__.py
 }
 ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rlsp_async.learning")
 # Foreign libraries that have one home.

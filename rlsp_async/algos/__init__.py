@@ -27,13 +27,17 @@ One module for each algorithm; `docs/algorithms.md` compares them:
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from types import ModuleType
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`ops` is another name of `maths`, which algorithms of users import."""
-    if name == "ops":
-        from rlsp_async.algos import maths
+    """Imports a module of this folder when it is first used: `rlsp_async.algos.grpo.token_loss(...)`.
 
-        return maths
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    `ops` is another name of `maths`, which algorithms of users import.
+    """
+    module = f"{__name__}.{'maths' if name == 'ops' else name}"
+    if name.startswith("_") or importlib.util.find_spec(module) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""`rlsp grade`: the arguments; grading itself is `rlsp_async.grade`."""
+"""`rlsp grade`: the arguments; grading itself is `rlsp_async.grading`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
 
 def grade_command(arguments: argparse.Namespace) -> int:
     """Writes one record for each line; exit code 2 when a line was bad. Raises UserError."""
-    from rlsp_async.grade import GradeSettings, grade_file
+    from rlsp_async.grading import GradeSettings, grade_file
 
     if arguments.workers < 1 or not 0 < arguments.deadline_s < 3600 or arguments.memory_mb < 256:
         raise ConfigError("--workers must be at least 1, --deadline-s above 0, --memory-mb at least 256")

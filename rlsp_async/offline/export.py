@@ -1,15 +1,16 @@
-"""`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines or Parquet.
+"""`rlsp export RUN --what rollouts|demonstrations`: what the journal holds, as JSON lines or Parquet.
 
-    rollouts         one line a rollout of a judged training group: prompt, answer, response, status, reward parts,
-                     where it comes from; with --tokens its ids and log-probs too, so that `rlsp import` takes them
-    demonstrations   {"prompt", "answer", "response"} of every correct rollout: what the task `jsonl` reads
+    rollouts         one row for each rollout of a judged training group: prompt, answer, response, status, reward
+                     parts, origin; with --tokens also token ids and log-probs, which `rlsp import` accepts
+    demonstrations   {"prompt", "answer", "response"} of every correct rollout, for the task `jsonl`
 
-Tokens that no checkpoint can need are pruned (`replay.retention`), and what is pruned cannot be exported: set
+Tokens that no checkpoint can need are pruned (`replay.retention`), and pruned rollouts cannot be exported. Set
 retention = "all" before a run whose rollouts are wanted. Reading does not disturb a run that goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,22 +33,26 @@ def export_rows(
     path_out: str = "",
     out: TextIO | None = None,
 ) -> int:
-    """Writes the rows; says on stderr how many there were, and of how many groups the tokens were pruned.
+    """Writes the rows. Reports on stderr how many rows there are and how many groups were pruned.
 
     Args:
         run: directory of a run, or a journal; the run may be going on.
         what: "rollouts" or "demonstrations".
-        stage: rows of this stage only; empty: of all.
-        tokens: token ids, log-probs and versions as well.
-        path_out: a file to write, as Parquet when its name ends with .parquet; empty: `out`, else stdout.
+        stage: only rows of this stage; empty: rows of all stages.
+        tokens: whether to include token ids, log-probs and versions.
+        path_out: a file to write, as Parquet when its name ends with .parquet; empty: write to `out`.
+        out: a stream; None: stdout.
 
-    Returns: the exit code 0. Raises: DataError, MachineError.
+    Returns:
+        The exit code 0.
+
+    Raises:
+        DataError: unknown stage, a group that cannot be decoded, or a Parquet table without rows.
+        MachineError: the file cannot be written, or pyarrow is missing.
     """
     history = History(run)
     try:
-        if stage and stage not in history.cfg.stages:
-            raise DataError(f"{run} has no stage {stage!r}; there is {', '.join(history.cfg.stages)}")
-        rows = _Rows(history, what, stage, tokens)
+        rows = _WantedRows(history, what, stage, tokens)
         if path_out.endswith(".parquet"):
             _write_parquet(rows, run, path_out)
         elif path_out:
@@ -65,10 +70,28 @@ def export_rows(
     return 0
 
 
-class _Rows:
+def rollout_rows(run: Path, *, stage: str = "", tokens: bool = False) -> Iterator[dict[str, Any]]:
+    """The rollouts that the journal of a run still holds, one row each, as `export_rows` writes them.
+
+    Args:
+        run: directory of a run; the run may be going on.
+        stage: rows of this stage only; empty: of all.
+        tokens: token ids, log-probs and versions as well.
+
+    Yields: rows with the keys prompt, answer, response, status, parts, prompt_id, group, rollout, stage, finish, ...
+    Raises: DataError when the directory is no run or has no such stage.
+    """
+    with contextlib.closing(History(run)) as history:
+        yield from _WantedRows(history, "rollouts", stage, tokens)
+
+
+class _WantedRows:
     """Iterates over the wanted rows once, and counts them."""
 
     def __init__(self, history: History, what: str, stage: str, tokens: bool) -> None:
+        """Raises DataError when the run has no such stage."""
+        if stage and stage not in history.cfg.stages:
+            raise DataError(f"{history.directory} has no stage {stage!r}; there is {', '.join(history.cfg.stages)}")
         self._history, self._what, self._stage, self._tokens = history, what, stage, tokens
         self.num = self.num_pruned = 0
 
@@ -76,7 +99,7 @@ class _Rows:
         for group in self._history.groups():
             if _is_wanted(group, self._stage):
                 self.num_pruned += group.body is None
-                for row in lines(group, self._what, tokens=self._tokens):
+                for row in rows_of_group(group, self._what, tokens=self._tokens):
                     self.num += 1
                     yield row
 
@@ -95,7 +118,7 @@ def _write_parquet(rows: Iterable[dict[str, Any]], run: Path, path_out: str) -> 
         raise MachineError(f"{path_out}: Parquet needs pyarrow; pip install 'rlsp_async[parquet]'") from None
     table = list(rows)
     if not table:
-        raise DataError(f"{run} holds none of these rows: no table was written")
+        raise DataError(f"{run} holds no such rows: no table was written")
     for row in table:
         if not row.get("parts", True):
             del row["parts"]  # Parquet has no objects without fields
@@ -110,8 +133,8 @@ def _is_wanted(row: GroupRow, stage: str) -> bool:
     return row.purpose == "train" and judged and (not stage or row.stage == stage)
 
 
-def lines(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[str, Any]]:
-    """The lines of one group; none when its tokens are gone. Raises DataError when it cannot be decoded."""
+def rows_of_group(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows of one group; none when the group's tokens were pruned. Raises DataError when it cannot be decoded."""
     _, group, verdicts, damage = decoded(row)
     if damage:
         raise DataError(f"group {row.group_id} cannot be decoded: {damage}; to see all that is wrong: rlsp audit")
@@ -120,19 +143,19 @@ def lines(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[st
     for rollout, verdict in zip(group.rollouts, verdicts, strict=True):
         if what == "demonstrations" and (verdict.status != "correct" or rollout.finish != "stop" or rollout.parent):
             continue  # a verification (replay/spawn.py) answers another question than the task's
-        line = _asked(group) | {"response": rollout.text}
+        fields = _prompt_fields(group) | {"response": rollout.text}
         if what == "rollouts":
-            line |= _judged(group, rollout, verdict)
-        yield line | (_columns(group, rollout) if tokens else {})
+            fields |= _rollout_fields(group, rollout, verdict)
+        yield fields | (_token_columns(group, rollout) if tokens else {})
 
 
-def _asked(group: RolloutGroup) -> dict[str, Any]:
+def _prompt_fields(group: RolloutGroup) -> dict[str, Any]:
     prompt = group.prompt
     chat = {"chat": True, "system": prompt.system} if prompt.chat else {}
     return {"prompt": prompt.text, "answer": prompt.answer, **chat}
 
 
-def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+def _rollout_fields(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
     parent = {"parent": rollout.parent} if rollout.parent else {}
     return {
         "status": verdict.status,
@@ -148,7 +171,7 @@ def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str
     }
 
 
-def _columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
+def _token_columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
     return {
         "prompt_ids": ints(group.prompt_ids).tolist(),
         "token_ids": ints(rollout.token_ids).tolist(),

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,7 +29,7 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import RunConfig, load
-from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.errors import ConfigError, DataError, MachineError, UserError
 from rlsp_async.messages import Status
 from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
@@ -62,18 +63,39 @@ def resume(directory: str, overrides: list[str]) -> int:
 
 
 def _run(cfg: RunConfig) -> int:
+    end = train(cfg)
+    if end.code == 0:
+        return show_result(cfg.directory, end.reason)
+    if end.code == 1:
+        print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
+    print(f"rlsp: {end.reason}", file=sys.stderr)
+    print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
+    return end.code
+
+
+def train(cfg: RunConfig) -> RunEnd:
+    """Trains a new run, or continues an interrupted one; leaves a finished one as it is. Blocks until the run is over.
+
+    Args:
+        cfg: the settings, paths resolved (`resolve`).
+
+    Returns: how the run ended; code 0: it is finished and its report is written.
+    Raises: UserError before anything is written.
+    """
     directory, old = cfg.directory, is_run(cfg.directory)
     if old:
         changed = require_same(cfg, directory)
         if is_finished(directory):
-            return show_result(directory, "finished already; another one: name=..., or remove the directory")
+            return RunEnd(0, "finished already; another one: name=..., or remove the directory")
     check_machine(cfg)
     if not old:
         prepare(cfg)
     with locked(directory):
         if old:
             take_over(cfg, changed)
-        return conclude(cfg, *asyncio.run(supervised(cfg)))
+        end, status = asyncio.run(supervised(cfg))
+        conclude(cfg, end, status)
+    return end
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
@@ -171,17 +193,23 @@ def check_disk(cfg: RunConfig, shape: ModelInfo) -> None:
 
 
 def prepare(cfg: RunConfig) -> None:
-    """Makes RUN with its model, in a process of its own, which prints what is wrong.
+    """Makes RUN with its model, in a process of its own.
 
-    Raises SystemExit with the exit code of that process.
+    Raises UserError with what that process found wrong, SystemExit(1) after a bug, whose traceback is printed.
     """
     print(f"preparing {cfg.directory}", flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "rlsp_async.runner.prepare", str(cfg.directory)],
         check=False,
-        input=config.to_toml(cfg).encode(),
+        input=config.to_toml(cfg),
         env=service_environment(1, os.environ),
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    said = re.search(r"^rlsp: (.*)", done.stderr, re.MULTILINE | re.DOTALL)
+    if done.returncode == UserError.exit_code and said:
+        raise UserError(said[1].strip())
+    print(done.stderr, end="", file=sys.stderr, flush=True)
     if done.returncode:
         raise SystemExit(done.returncode)
 
@@ -282,8 +310,8 @@ class _SignalHandler:
 # --- afterwards ----------------------------------------------------------------------------------------------------
 
 
-def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> int:
-    """Writes the report; prints its table and cleans up, or prints why the run did not finish. Returns the exit code.
+def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> None:
+    """Writes the report; removes the published weights of a run that finished.
 
     Raises MachineError when the disk has no room for the report of a finished run.
     """
@@ -296,16 +324,10 @@ def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> int:
     except MachineError as e:
         if end.code == 0:
             raise
-        if end.code != e.exit_code:  # otherwise the run ended for the same reason, which is printed below
+        if end.code != e.exit_code:  # otherwise the run ended for the same reason, which is printed later
             print(f"rlsp: {e}", file=sys.stderr)
     if end.code == 0:
         remove_published(cfg)
-        return show_result(cfg.directory)
-    if end.code == 1:
-        print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
-    print(f"rlsp: {end.reason}", file=sys.stderr)
-    print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
-    return end.code
 
 
 def show_result(directory: Path, note: str = "", out: TextIO | None = None) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +86,8 @@ def test_demonstrations_are_what_the_task_jsonl_reads(tmp_path: Path):
 
 def test_what_was_pruned_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     finished(tmp_path)
-    journal = Journal(tmp_path / "journal.sqlite", config())
-    journal._db.execute("DELETE FROM bodies WHERE group_id < 3")
-    journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as journal, journal:
+        journal.execute("DELETE FROM bodies WHERE group_id < 3")
     assert len(exported(tmp_path)) == 8
     assert "8 rollouts; the tokens of 2 more groups were pruned (replay.retention)" in capsys.readouterr().err
 

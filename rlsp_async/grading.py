@@ -76,16 +76,21 @@ def grade_file(path: str, path_out: str | None, settings: GradeSettings) -> int:
     Returns: the exit code: 0, or 2 when a line was bad.
     Raises: DataError, ConfigError or MachineError.
     """
+    with contextlib.ExitStack() as files:
+        lines = files.enter_context(_opened(path))
+        out = files.enter_context(_created(path_out))
+        return grade_stream(lines, out, settings, path_out or "standard output")
+
+
+def grade_stream(lines: IO[bytes], out: IO[bytes], settings: GradeSettings, name_out: str = "the output") -> int:
+    """Grades JSON lines and writes one record for each, as `grade_file`; `name_out` names the output in errors."""
     import structlog
 
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(30),
     )
-    with contextlib.ExitStack() as files:
-        lines = files.enter_context(_opened(path))
-        out = files.enter_context(_created(path_out))
-        return asyncio.run(_Grading(settings, out, path_out or "standard output").run(lines))
+    return asyncio.run(_Grading(settings, out, name_out).run(lines))
 
 
 class _Grading:
