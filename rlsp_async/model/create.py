@@ -4,8 +4,8 @@
     check_window(cfg, task, tokenizer)   # do the prompts fit?
 
 "" builds a small Llama with random weights and the task's own tokenizer. "tiny-qwen2" builds a small random Qwen2 with
-a byte-level tokenizer and a chat template: its answers are noise, but it exercises, offline, everything that a real chat
-model needs. Any other value is a directory of the user: small files are copied, weights are linked, nothing in it is
+a byte-level tokenizer and a chat template: its answers are noise, but it takes the same path as a real chat model,
+offline. Any other value is a directory of the user: small files are copied, weights are linked, nothing in it is
 executed. A directory is made whole or not at all (written beside, then renamed); an existing one is not changed.
 """
 
@@ -52,7 +52,7 @@ def prepare_model(cfg: RunConfig, directory: str | Path) -> None:
 
 
 def scratch_llama(cfg: RunConfig, directory: Path) -> None:
-    """Writes a Llama with the sizes of `cfg.model.scratch`, seeded random weights, a tied head and the task's tokenizer."""
+    """Writes a Llama with the sizes of `cfg.model.scratch`, seeded random weights and the task's tokenizer."""
     tokenizer = load_task(cfg.task, cfg.seed).tokenizer()
     if tokenizer is None:
         raise ConfigError(
@@ -65,12 +65,12 @@ def scratch_llama(cfg: RunConfig, directory: Path) -> None:
 
 
 def tiny_qwen2(directory: str | Path, seed: int, dtype: str = "float32") -> None:
-    """Writes a random Qwen2 of about 0.2 M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
+    """Writes a random Qwen2 of 0.2 M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
     _write_whole(Path(directory), lambda d: _write_tiny(d, seed, dtype))
 
 
 def check_model(source: Path) -> dict[str, Any]:
-    """The config.json of a user's model directory. Raises DataError unless it is a causal language model in safetensors."""
+    """The config.json of a user's model directory. Raises DataError unless it is a causal LM in safetensors."""
     if not source.is_dir():
         raise DataError(f"model.path: {source}: no such directory; give a local Hugging Face model directory")
     try:
@@ -171,7 +171,7 @@ def _write_tiny(directory: Path, seed: int, dtype: str) -> None:
 
 
 def _byte_tokenizer() -> PreTrainedTokenizerBase:
-    """One token for each byte, and the three special tokens of ChatML: 259 tokens, with which any text can be written."""
+    """One token for each byte, and the three special tokens of ChatML: 259 tokens that can spell any text."""
     from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast

@@ -90,7 +90,7 @@ class Extension:
         """Ends the engine when the sampler's process `front` ends in any way; returns the id of this process.
 
         Without this a sampler that is killed by SIGKILL leaves its engine running. Called by RPC, because this module
-        may be imported before the worker is forked. Ctrl-C is ignored here: the sampler drains and then ends the engine.
+        may be imported before the worker is forked. Ctrl-C is ignored: the sampler drains and then ends the engine.
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not kill_with_parent(front):  # tensor parallelism: vLLM's engine process stands between
