@@ -129,7 +129,7 @@ def known_keys() -> set[str]:
     for line in reference.render().partition("## Options of")[0].splitlines():
         if title := re.match(r"## (?:`\[(.*)\]`|Top level)", line):
             section = title[1] or ""
-        elif key := re.match(r"\| `(\w+)` \|", line):
+        elif key := re.match(r"- `(\w+)` \(", line):
             keys.add(f"{section}.{key[1]}".lstrip("."))
     return keys
 
