@@ -146,8 +146,8 @@ class _Grading:
         )
         pool = await stack.enter_async_context(VerifierPool(cfg, "grade"))
         self._pools[name] = pool
-        kept = ", ".join(what for what, held in pool.holds.items() if held) or "nothing"
-        lost = ", ".join(what for what, held in pool.holds.items() if not held)
+        kept = ", ".join(what for what, held in pool.restrictions.items() if held) or "nothing"
+        lost = ", ".join(what for what, held in pool.restrictions.items() if not held)
         _say(
             f"verifier {name}: {pool.lane} lane, {self._settings.workers} checkers, "
             f"{self._settings.deadline_s:g} s an answer; the kernel guarantees {kept}"

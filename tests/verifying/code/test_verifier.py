@@ -13,11 +13,9 @@ from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.base import load_verifier
-from rlsp_async.verifying.code.extract import find_code
-from rlsp_async.verifying.code.runner import pack, unpack
 from rlsp_async.verifying.code.unit_tests import read_tests
 from rlsp_async.verifying.pool import VerifierPool
-from tests.verifying import attacks
+from tests.verifying.code import attacks
 
 HUMANEVAL = 'from typing import List\n\ndef helper(x):\n    return x + 1\n\ndef add(numbers: List[int]) -> int:\n    """Sum."""\n'
 CHECK = (
@@ -137,64 +135,3 @@ def test_options_are_checked() -> None:
         load_verifier("code", {"modules": ["numpyy"]})
     with pytest.raises(ConfigError, match="cpu_s must be at least 1"):
         load_verifier("code", {"cpu_s": 0})
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        True,
-        1,
-        -(1 << 63),
-        1 << 63,
-        1 << 5000,
-        0.5,
-        float("inf"),
-        1j,
-        "x\u00e9\0",
-        b"\xff",
-        [],
-        [1, [2]],
-        (),
-        (1, (2,)),
-        {1, "a"},
-        frozenset({(1, 2)}),
-        {(1, 2): {"a": [None]}},
-        range(1, 9, 3),
-    ],
-)
-def test_data_comes_back_as_it_went(value: object) -> None:
-    back = unpack(pack(value))
-    assert back == value
-    assert type(back) is type(value)
-
-
-def test_what_is_no_data_is_equal_to_nothing() -> None:
-    class Yes:
-        def __eq__(self, other: object) -> bool:
-            return True
-
-        def __hash__(self) -> int:
-            return 0
-
-    back = unpack(pack([Yes(), iter([1, 2])]))
-    assert back[0] != 1
-    assert back[0]
-    assert list(back[1]) == [1, 2]
-
-
-@pytest.mark.parametrize("data", [["?"], [], [1], ["s", ["l"]], ["i", "x"], ["d", [1]], ["c", 1, 2], ["r", 1]])
-def test_rubbish_is_refused(data: object) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        unpack(data)
-
-
-@pytest.mark.parametrize("response", ["def f(:", "```python\nf(\n```", "x" * 70_000, "(" * 5000, "\0", "class g: pass"])
-def test_text_without_code(response: str) -> None:
-    assert find_code(response, "f", "") is None
-
-
-def test_the_tested_function_is_found() -> None:
-    assert read_tests("assert len(f(1)) == 1\nassert g(f(2))", "").name == "f"
-    assert read_tests(CHECK, HUMANEVAL).name == "add"
-    assert read_tests(CHECK, f"Complete:\n```python\n{HUMANEVAL}```").name == "add"

@@ -1,4 +1,4 @@
-"""Plain numbers as people write them."""
+"""One spelling for one thing, and plain numbers as people write them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.verifying.math.normalize import read_number
+from rlsp_async.verifying.math.normalize import normalize_spelling, read_number
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,22 @@ def test_an_integer_is_read_however_it_is_written(n: int) -> None:
 @given(st.text(max_size=210))
 def test_any_text_is_read_or_refused(text: str) -> None:
     read_number(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("\uff11\uff12\uff13", "123"),
+        ("3\u00bd", "3\\frac{1}{2}"),
+        ("\u22125", "-5"),
+        ("x\u00b2", "x^{2}"),
+        ("\u221a2", "\\sqrt{2}"),
+        ("**7**", "7"),
+        ("$x\\leqslant 2$", "x\\le 2"),
+        ("1\\,000", "1000"),
+        ("10,\\!000", "10,000"),
+        ("\\dfrac12", "\\frac12"),
+    ],
+)
+def test_spelling(text: str, spelled: str) -> None:
+    assert normalize_spelling(text) == spelled

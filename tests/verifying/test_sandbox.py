@@ -15,12 +15,17 @@ from rlsp_async.verifying import sandbox
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_everything_holds_here() -> None:
-    assert sandbox.holds() == {"no network": True, "no writing": True, "no processes": True, "no signals": True}
+    assert sandbox.probe_restrictions() == {
+        "no network": True,
+        "no writing": True,
+        "no processes": True,
+        "no signals": True,
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_sockets_may_be_left_and_nothing_else() -> None:
-    assert sandbox.holds(network=True) == {
+    assert sandbox.probe_restrictions(network=True) == {
         "no network": False,
         "no writing": True,
         "no processes": True,
@@ -30,7 +35,7 @@ def test_sockets_may_be_left_and_nothing_else() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="seccomp filter is for x86-64")
 def test_files_may_be_closed_too() -> None:
-    assert sandbox.holds(files=False) == {
+    assert sandbox.probe_restrictions(files=False) == {
         "no network": True,
         "no writing": True,
         "no reading": True,
@@ -54,17 +59,17 @@ def test_cpu_time_is_limited() -> None:
 
 
 def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_seccomp", lambda libc, denied: None)
-    monkeypatch.setattr(sandbox, "_landlock", lambda libc: None)
-    held = sandbox.holds()
+    monkeypatch.setattr(sandbox, "apply_seccomp", lambda libc, denied: None)
+    monkeypatch.setattr(sandbox, "apply_landlock", lambda libc: None)
+    held = sandbox.probe_restrictions()
     assert (held["no network"], held["no signals"]) == (False, False)
 
 
 def test_landlock_alone_keeps_files_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _has_landlock():
         pytest.skip("this kernel has no Landlock")
-    monkeypatch.setattr(sandbox, "_seccomp", lambda libc, denied: None)
-    assert sandbox.holds()["no writing"]
+    monkeypatch.setattr(sandbox, "apply_seccomp", lambda libc, denied: None)
+    assert sandbox.probe_restrictions()["no writing"]
 
 
 def _has_landlock() -> bool:

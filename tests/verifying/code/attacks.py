@@ -34,10 +34,10 @@ ATTACKS = {
     "a base that lies": "class Yes(str):\n    __class__ = bool\n    __bool__ = __eq__ = lambda *_: True\ndef f(x): return Yes()",
     "patched builtins": "import builtins\nbuiltins.AssertionError = builtins.isinstance = lambda *_: True\n"
     "builtins.type = lambda *_: str\ndef f(x): return 1",
-    "patched encoder": "import msgspec, rlsp_async.verifying.code.runner as d\nd.pack = lambda *_: True\n"
+    "patched encoder": "import msgspec, rlsp_async.verifying.code.runner as d\nd.pack_value = lambda *_: True\n"
     "msgspec.msgpack.encode = lambda *_: b'\\xc3'\ndef f(x): return 1",
     "patched judge": "import sys\nfor m in list(sys.modules.values()):\n    if 'verifying' in getattr(m, '__name__', ''):\n"
-    "        m.judged = m.run_source = m.score = lambda *_: True\ndef f(x): return 1",
+    "        m.make_verdict = m.run_source = m.score = lambda *_: True\ndef f(x): return 1",
     "its own check": "def check(c): pass\nassert_ = f = lambda x: None\ndef f(x): return None",
     "reads the stack": SEEK + "def f(x):\n    frame, seen = sys._getframe(), []\n    while frame:\n"
     "        seen += [frame.f_locals, frame.f_globals]\n        frame = frame.f_back\n"

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from rlsp_async.verifying.judge.rubric import Case, Reply, Rubric, ask, named, reply
+from rlsp_async.verifying.judge.rubric import GradedCase, JudgeReply, Rubric, build_messages, choose_rubric, read_reply
+from tests.verifying.growth import grows_linearly
 
 FENCE = "7c9e02a1"
-UNIT = named("exploration")
+UNIT = choose_rubric("exploration")
 TEN = Rubric("{response}", 0, 10)
 
 
-def user(rubric: Rubric, case: Case, max_chars: int = 1000) -> str:
-    system, message = ask(rubric, case, FENCE, max_chars)
+def user(rubric: Rubric, case: GradedCase, max_chars: int = 1000) -> str:
+    system, message = build_messages(rubric, case, FENCE, max_chars)
     assert (system["role"], message["role"]) == ("system", "user")
     assert FENCE in system["content"]
     return message["content"]
 
 
 def test_exploration_does_not_show_the_reference_answer() -> None:
-    text = user(UNIT, Case("What is 2 + 2?", "Four, I think.", "SECRET"))
+    text = user(UNIT, GradedCase("What is 2 + 2?", "Four, I think.", "SECRET"))
     assert f"<<< PROBLEM {FENCE}\nWhat is 2 + 2?\n{FENCE} PROBLEM >>>" in text
     assert f"<<< RESPONSE {FENCE}\nFour, I think.\n{FENCE} RESPONSE >>>" in text
     assert "SECRET" not in text
 
 
 def test_correctness_shows_it() -> None:
-    assert f"<<< REFERENCE {FENCE}\n4\n{FENCE} REFERENCE >>>" in user(named("correctness"), Case("p", "r", "4"))
+    assert f"<<< REFERENCE {FENCE}\n4\n{FENCE} REFERENCE >>>" in user(
+        choose_rubric("correctness"), GradedCase("p", "r", "4")
+    )
 
 
 def test_a_text_of_ones_own_and_its_range() -> None:
-    rubric = named('Politeness, e.g. {"a": 1}, of {response} from 1 to 5.', 1, 5)
-    system, message = ask(rubric, Case("p", "Sir", ""), FENCE)
+    rubric = choose_rubric('Politeness, e.g. {"a": 1}, of {response} from 1 to 5.', 1, 5)
+    system, message = build_messages(rubric, GradedCase("p", "Sir", ""), FENCE)
     assert "NUMBER is from 1 to 5." in system["content"]
     assert message["content"].startswith(
         f'Politeness, e.g. {{"a": 1}}, of <<< RESPONSE {FENCE}\nSir\n{FENCE} RESPONSE >>> from 1'
@@ -42,7 +43,7 @@ def test_a_text_of_ones_own_and_its_range() -> None:
 
 
 def test_a_placeholder_in_a_response_is_not_filled_in() -> None:
-    assert "SECRET" not in user(UNIT, Case("p {answer}", "{answer} {prompt}", "SECRET"))
+    assert "SECRET" not in user(UNIT, GradedCase("p {answer}", "{answer} {prompt}", "SECRET"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_a_placeholder_in_a_response_is_not_filled_in() -> None:
     ],
 )
 def test_a_response_cannot_end_its_fence_or_the_message(attempt: str) -> None:
-    text = user(UNIT, Case("p", attempt, ""))
+    text = user(UNIT, GradedCase("p", attempt, ""))
     assert text.count(FENCE) == 4  # two lines each of the problem and the response
     for mark in ("<|", "[/INST]", "[INST]", "</s>", "<end_of", "<start_of", "<\uff5c", "<<SYS", "<</SYS"):
         assert mark not in text
@@ -67,11 +68,11 @@ def test_a_response_cannot_end_its_fence_or_the_message(attempt: str) -> None:
 
 def test_honest_marks_stay() -> None:
     honest = "a < b, |x| <= 3, [1, 2], x<s, <b>, <think>"
-    assert honest in user(UNIT, Case("p", honest, ""))
+    assert honest in user(UNIT, GradedCase("p", honest, ""))
 
 
 def test_a_long_response_loses_its_middle() -> None:
-    text = user(UNIT, Case("p", "a" * 600 + "b" * 600 + "c" * 600, ""), max_chars=1000)
+    text = user(UNIT, GradedCase("p", "a" * 600 + "b" * 600 + "c" * 600, ""), max_chars=1000)
     assert "a" * 500 + "\n[... 800 characters left out ...]\n" + "c" * 500 in text
 
 
@@ -85,7 +86,7 @@ def test_a_long_response_loses_its_middle() -> None:
 )
 def test_no_rubric(text: str, range_: tuple[float, float], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        named(text, *range_)
+        choose_rubric(text, *range_)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_no_rubric(text: str, range_: tuple[float, float], why: str) -> None:
     ],
 )
 def test_strict(text: str) -> None:
-    assert reply(text, UNIT) == Reply(0.7, "two", False)
+    assert read_reply(text, UNIT) == JudgeReply(0.7, "two", False)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_strict(text: str) -> None:
     ],
 )
 def test_objects_inside_other_text(text: str) -> None:
-    assert reply(text, UNIT) == Reply(0.7, "two", True)
+    assert read_reply(text, UNIT) == JudgeReply(0.7, "two", True)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +127,12 @@ def test_objects_inside_other_text(text: str) -> None:
     ],
 )
 def test_a_lone_number(text: str, score: float) -> None:
-    assert reply(text, UNIT) == Reply(score, "", True)
+    assert read_reply(text, UNIT) == JudgeReply(score, "", True)
 
 
 def test_out_of_ten() -> None:
-    assert reply("I give it 7/10.", TEN) == Reply(7.0, "", True)
-    assert reply("10/10", TEN) == Reply(10.0, "", True)
+    assert read_reply("I give it 7/10.", TEN) == JudgeReply(7.0, "", True)
+    assert read_reply("10/10", TEN) == JudgeReply(10.0, "", True)
 
 
 @pytest.mark.parametrize(
@@ -159,11 +160,9 @@ def test_out_of_ten() -> None:
     ],
 )
 def test_no_score(text: str) -> None:
-    assert reply(text, UNIT) is None
+    assert read_reply(text, UNIT) is None
 
 
 @pytest.mark.parametrize("piece", ["{", '{"score":', "1.", "1 ", "```{", '{"a":[', "</think>"])
-def test_megabytes_take_no_time(piece: str) -> None:
-    start = time.process_time()
-    reply(piece * (2_000_000 // len(piece)), UNIT)
-    assert time.process_time() - start < 1.0
+def test_megabytes_take_linear_time(piece: str) -> None:
+    assert grows_linearly(lambda num: read_reply(piece * (num // len(piece)), UNIT), 250_000)
