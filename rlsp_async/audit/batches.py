@@ -33,7 +33,7 @@ _OF_REASON = {
 
 
 class BatchChecks:
-    """One pass over all manifests."""
+    """G4 and G5, in one pass over all manifests."""
 
     def __init__(self, history: History) -> None:
         self._history, self._stages = history, history.cfg.stages
@@ -46,7 +46,7 @@ class BatchChecks:
         self._lags: Counter[int] = Counter()
 
     def run(self) -> list[Finding]:
-        """Both guarantees."""
+        """Checks all batches; one finding for each guarantee."""
         step = 0
         for manifest in self._history.manifests():
             if manifest.step != step + 1:
@@ -74,9 +74,9 @@ class BatchChecks:
             self._g4.add(f"a batch of stage {manifest.stage!r}, which the run does not have", step=manifest.step)
             return
         if manifest.last_of_stage != (manifest.step == self._last_of[manifest.stage]):
-            self._g4.add("it is marked wrongly as the last batch of its stage, or not marked", step=manifest.step)
+            self._g4.add("its mark as the last batch of its stage is wrong", step=manifest.step)
         if len(set(manifest.groups)) != len(manifest.groups):
-            self._g4.add("a group stands in it twice", step=manifest.step)
+            self._g4.add("a group is in it twice", step=manifest.step)
         if not len(manifest.groups) == len(manifest.oldest) == len(manifest.uses) == stage.groups_per_step:
             self._g4.add(f"it has {len(manifest.groups)} groups of {stage.groups_per_step}", step=manifest.step)
             return
@@ -93,7 +93,7 @@ class BatchChecks:
     def _lag(self, step: int, group_id: int, oldest: int, max_lag: int) -> None:
         known = self._groups.get(group_id)
         if known is None:
-            self._g4.add("it was trained, and the journal does not know it", group=group_id, step=step)
+            self._g4.add("it was trained, and the journal has no such group", group=group_id, step=step)
             return
         if known[1] != oldest:
             self._g5.add(
@@ -107,26 +107,29 @@ class BatchChecks:
             self._g5.add(f"lag {lag}, outside 0..{max_lag}", group=group_id, step=step)
 
     def _charges(self) -> None:
-        """What the groups say against what the batches say."""
+        """Compares the uses in the groups' rows with the batches."""
         for group_id, (uses, _, _) in self._groups.items():
             if uses != self._uses[group_id]:
                 self._g4.add(f"charged {uses} times, and in {self._uses[group_id]} batches", group=group_id)
 
     def _steps(self, last_manifest: int) -> None:
-        """Every step that was reported was written down before."""
+        """Every step that was reported needs a batch that was stored before."""
         for number, (step,) in enumerate(self._history.rows("SELECT step FROM steps ORDER BY step"), start=1):
             if step != number:
                 self._g4.add(f"the report of step {number} is gone", step=step)
                 return
             if step > last_manifest:
-                self._g4.add("it was trained, and no batch of it was ever written down", step=step)
+                self._g4.add("it was trained, and its batch was never stored", step=step)
 
 
 # --- accounts --------------------------------------------------------------------------------------------------------
 
 
 def token_account(history: History) -> dict[str, int]:
-    """`generated`, as it was counted when tokens arrived, then where they are by the rows of their groups."""
+    """The token account.
+
+    Returns: `generated`, counted when the tokens arrived, then the tokens of each sink, from the rows of their groups.
+    """
     account: Counter[str] = Counter()
     query = "SELECT state, reason, sum(num_tokens), sum(num_wasted_tokens) FROM groups GROUP BY 1, 2"
     for state, reason, tokens, wasted in history.rows(query):
@@ -139,14 +142,14 @@ def token_account(history: History) -> dict[str, int]:
 
 
 def account_text(account: dict[str, int]) -> str:
-    """generated 10 = trained 6 + stale 0 + ..."""
+    """The account as one line: generated 10 = trained 6 + stale 0 + ..."""
     return f"generated {account['generated']:,} = " + " + ".join(
         f"{name.replace('_', ' ')} {account[name]:,}" for name in SINKS
     )
 
 
 def check_account(history: History) -> list[Finding]:
-    """The account in tokens, and the law of the slots in groups."""
+    """Checks the token account, and the number of groups against the slots."""
     account = token_account(history)
     found = Violations("G14", "the token account closes")
     missing = account["generated"] - sum(account[name] for name in SINKS)

@@ -30,7 +30,8 @@ Key = tuple[int, int]
 
 
 def check_spawned(history: History) -> Finding:
-    """One pass over the heads, and over the kept tokens of children. What cannot be decoded is G1's finding."""
+    """Checks all records, and the tokens of children that are still stored. Rows that cannot be decoded are G1's
+    finding."""
     found = Violations("spawn", "children have one judged parent each")
     heads = {head.group_id: head for head in _heads(history)}
     children = [head for head in heads.values() if head.parent]
@@ -41,7 +42,7 @@ def check_spawned(history: History) -> Finding:
             found.add(wrong, group=child.group_id)
         if taken.setdefault(child.parent, child.group_id) != child.group_id:
             found.add(f"group {taken[child.parent]} is a child of the same rollout", group=child.group_id)
-        if _stamps(history, child.group_id) - {child.parent}:
+        if _named_parents(history, child.group_id) - {child.parent}:
             found.add(f"its rollouts do not say that they come from {child.parent}", group=child.group_id)
     return found.finding(f"{len(children):,} children", applies=bool(children))
 
@@ -52,30 +53,30 @@ def _heads(history: History) -> list[GroupRecord]:
         try:
             heads.append(_head(blob))
         except msgspec.DecodeError:
-            continue  # G1 says so
+            continue  # G1 reports it
     return heads
 
 
 def _wrong(child: GroupRecord, heads: dict[int, GroupRecord]) -> str:
-    """What is wrong with a child's parent; empty when nothing is."""
+    """What is wrong with a child's parent; empty when it is correct."""
     group, _, place = child.parent.partition("/")
     parent = heads.get(int(group)) if group.isdecimal() and place.isdecimal() else None
     if parent is None or parent.group_id >= child.group_id:
-        return f"its parent {child.parent!r} was not there before it"
+        return f"its parent {child.parent!r} was not issued before it"
     if parent.parent or parent.purpose != "train" or parent.provenance != "rollout" or parent.stage != child.stage:
-        return f"its parent {child.parent} is no problem of its stage"
+        return f"its parent {child.parent} is not a problem of its stage"
     if not parent.num_children or parent.num_verdicts <= int(place):
-        return f"its parent {child.parent} was not judged, or knows of no child"
+        return f"its parent {child.parent} was not judged, or does not know its child"
     return ""
 
 
-def _stamps(history: History, group_id: int) -> set[str]:
-    """The parents that its rollouts name; none when its tokens are gone."""
+def _named_parents(history: History, group_id: int) -> set[str]:
+    """The parents that the rollouts of a group name; none when its tokens were pruned."""
     for (blob,) in history.rows(f"SELECT body FROM bodies WHERE group_id = {group_id:d}"):
         try:
             return {rollout.parent for rollout in _group(blob).rollouts}
         except msgspec.DecodeError:
-            continue  # G1 says so
+            continue  # G1 reports it
     return set()
 
 
@@ -83,7 +84,7 @@ def _stamps(history: History, group_id: int) -> set[str]:
 
 
 class SuccessChecks:
-    """One pass over the manifests, one over what is remembered."""
+    """Checks all remembered successes, and all batches in which they were used."""
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -95,7 +96,7 @@ class SuccessChecks:
         self._num_rollouts = 0
 
     def run(self) -> list[Finding]:
-        """One finding; not applicable when no stage replays."""
+        """One finding; it does not apply when no stage has success replay."""
         for group_id, rollout, digest, blob, body in self._history.rows(
             "SELECT group_id, rollout, digest, success, body FROM successes"
         ):
@@ -124,7 +125,7 @@ class SuccessChecks:
             self._add(f"its row says that it is {success.group_id}/{success.rollout}", key)
         if judged is None:
             if success.kept or success.step > self._history.forgot_to:
-                self._add("a learner may be sent it, and its tokens are gone", key)
+                self._add("a learner may need it, and its tokens are gone", key)
         elif body_digest(body or b"") != digest:
             self._add("its tokens are not the ones that came (digest)", key)
         elif judged.verdict.status != "correct":
@@ -132,10 +133,10 @@ class SuccessChecks:
         self._source(success, judged)
 
     def _source(self, success: Success, judged: Judged | None) -> None:
-        """Against the group that it was learnt from."""
+        """Compares a success with the group that it comes from."""
         head = self._head(success.group_id)
         if head is None or not head.uses:
-            self._add("no group was trained that it could be of", success.key)
+            self._add("its group was never trained", success.key)
             return
         if (head.stage, head.index, head.purpose) != (success.stage, success.place, "train"):
             self._add(
@@ -152,17 +153,17 @@ class SuccessChecks:
     # --- where it was used ---------------------------------------------------------------------------------------
 
     def _manifest(self, manifest: Manifest) -> None:
-        mended: set[int] = set()
+        changed: set[int] = set()
         for one in manifest.replayed:
             self._uses[one.source] += 1
             self._newest[one.source] = manifest.step
-            if one.group_id in mended or one.group_id not in manifest.groups:
+            if one.group_id in changed or one.group_id not in manifest.groups:
                 self._add(
                     "it replaced a second rollout, or one of a group that is not in the batch",
                     one.source,
                     step=manifest.step,
                 )
-            mended.add(one.group_id)
+            changed.add(one.group_id)
             wrong = self._wrong(manifest, one)
             if wrong:
                 self._add(f"in group {one.group_id}: {wrong}", one.source, step=manifest.step)
@@ -170,13 +171,13 @@ class SuccessChecks:
     def _wrong(self, manifest: Manifest, one: Replayed) -> str:
         success, head, cfg = self._known.get(one.source), self._head(one.group_id), self._options.get(manifest.stage)
         if success is None or head is None or cfg is None:
-            return "the journal does not know it"
+            return "the journal lacks the success or the group"
         if (success.stage, success.place) != (manifest.stage, head.index):
             return f"it is of prompt {success.place}, the group of prompt {head.index}"
         if head.num_correct or not 0 <= one.rollout < head.num_rollouts:
-            return f"{head.num_correct} rollouts of the group are correct, and it stands in place {one.rollout}"
+            return f"{head.num_correct} rollouts of the group are correct, and it has index {one.rollout}"
         if success.since >= manifest.step:
-            return f"it was learnt from the batch of step {success.since}"
+            return f"it comes from the batch of step {success.since}"
         if one.uses != self._uses[one.source] or (cfg.max_uses and one.uses > cfg.max_uses):
             return f"its use number {self._uses[one.source]} of {cfg.max_uses or 'any'}, the batch says {one.uses}"
         age = manifest.step - 1 - success.oldest
@@ -194,7 +195,7 @@ class SuccessChecks:
                 )
 
     def _bounds(self) -> None:
-        """As many are kept as may be."""
+        """No more successes are kept than the settings allow."""
         kept = [success for success in self._known.values() if success.kept]
         for (stage, place), num in Counter((one.stage, one.place) for one in kept).items():
             if stage in self._options and num > self._options[stage].capacity:
@@ -204,7 +205,7 @@ class SuccessChecks:
         if len(kept) > max((cfg.total for cfg in self._options.values()), default=0):
             self._found.add(f"{len(kept)} successes are kept in all")
 
-    # --- inside --------------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------------
 
     def _head(self, group_id: int) -> GroupRecord | None:
         rows = self._history.rows("SELECT head FROM groups WHERE group_id = ?", group_id)
@@ -218,7 +219,7 @@ class SuccessChecks:
 
 
 def _rollout(blob: bytes, index: int) -> object:
-    """One rollout of a stored body; None: there is none, or the body cannot be read."""
+    """One rollout of a stored group; None when there is none, or the group cannot be decoded."""
     try:
         return next((rollout for rollout in _group(blob).rollouts if rollout.index == index), None)
     except msgspec.DecodeError:

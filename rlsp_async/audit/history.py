@@ -37,7 +37,7 @@ Outcome = Literal["ok", "violated", "not applicable"]
 
 
 class GroupRow(NamedTuple):
-    """One row of `groups`, with its body and verdicts as they are stored (None: pruned, or not there yet)."""
+    """One row of `groups`, with the stored bytes of its body and verdicts (None: pruned, or not there yet)."""
 
     group_id: int
     purpose: str
@@ -61,12 +61,12 @@ class GroupRow(NamedTuple):
 
     @property
     def is_rollouts(self) -> bool:
-        """Sampled by a model, not a demonstration."""
+        """Whether the group was sampled by a model (and is neither a demonstration nor imported)."""
         return self.provenance == "rollout"
 
 
 class StepRow(NamedTuple):
-    """One row of `steps`, and what its report says (None: it cannot be decoded)."""
+    """One row of `steps`, with its decoded report (None: it cannot be decoded)."""
 
     step: int
     stage: str
@@ -113,7 +113,7 @@ class History:
         except (msgspec.DecodeError, KeyError) as e:
             raise DataError(f"{journal}: the settings in it cannot be read ({e}): it is damaged") from None
         self.damaged: list[tuple[str, int]] = []
-        """Rows that cannot be decoded, as (kind, step)."""
+        """Rows that `manifests` could not decode, as (kind, step)."""
         self.forgot_to = int(self.run.get("forgot_to", 0))
 
     def rows(self, query: str, *values: Any) -> list[Any]:

@@ -27,18 +27,18 @@ FREE = ("runs_dir", "replay", "sampler", "verifier", "learner")
 
 
 def check_steps(history: History) -> list[Finding]:
-    """The three guarantees."""
+    """Checks G6, G7 and G9."""
     steps = history.steps()
     return [_repeats(history, steps), _fencing(history, steps), _progress(history, steps)]
 
 
 def _repeats(history: History, steps: list[StepRow]) -> Finding:
-    """G6. On a CPU a step that was trained again must give the same bits; elsewhere a difference is said."""
+    """G6. On a CPU a repeated step must give the same bits; on other devices differences are only counted."""
     found = Violations("G6", "a restarted learner makes the same weights again")
     for step in steps:
         weights = step.report.weights if step.report else None
         if step.report is None or (weights and step.digest and weights.digest != step.digest):
-            found.add("its report cannot be decoded, or tells of other weights", step=step.step)
+            found.add("its report cannot be decoded, or is about other weights", step=step.step)
     first = {step.step: (step.digest, step.report.metrics.get("loss") if step.report else None) for step in steps}
     repeats = history.rows("SELECT step, digest, loss, incarnation FROM repeats ORDER BY seq")
     compared = [row for row in repeats if row[0] in first and (row[1] or row[2] is not None)]
@@ -55,13 +55,13 @@ def _repeats(history: History, steps: list[StepRow]) -> Finding:
 
 
 def _is_other(digest: str, loss: float | None, first_digest: str, first_loss: float | None) -> bool:
-    """Whether the second time was not the first; what one of them does not tell is not compared."""
+    """Whether the second result differs from the first. A value that one of them lacks is not compared."""
     other_weights = bool(digest and first_digest) and digest != first_digest
     return other_weights or (loss is not None and first_loss is not None and loss != first_loss)
 
 
 def _fencing(history: History, steps: list[StepRow]) -> Finding:
-    """G7. Once a newer start of the learner (or the hub) has written, an older one never does."""
+    """G7. After a newer start of the learner (or of the hub) has written, an older one never writes."""
     found = Violations("G7", "no process writes after a newer one took its place")
     newest = 0
     for step in steps:
@@ -83,16 +83,20 @@ def _fencing(history: History, steps: list[StepRow]) -> Finding:
 
 
 def _progress(history: History, steps: list[StepRow]) -> Finding:
-    """G9: a run that ended well has all its steps; a figure: the longest time between two steps. Times are the wall
-    clock's, which may have been set back between two starts of the hub: they violate nothing."""
+    """G9. A finished run has all its steps; the figure is the longest time between two steps.
+
+    Times follow the wall clock, which may be set back between two starts of the hub, so they violate nothing.
+    """
     found = Violations("G9", "the run moves on")
     ended = history.rows("SELECT 1 FROM events WHERE kind = 'finished'")
     planned = sum(stage.steps for stage in history.cfg.stages.values())
     if ended and len(steps) != planned:
-        found.add(f"it is said to be finished after {len(steps):,} of {planned:,} steps")
+        found.add(f"it was reported as finished after {len(steps):,} of {planned:,} steps")
     times = [step.at_s for step in steps]
     gaps = sorted(abs(after - before) for before, after in pairwise(times))
-    longest = f"; between two steps {gaps[len(gaps) // 2]:.2f} s as a rule, at most {gaps[-1]:.1f} s" if gaps else ""
+    longest = (
+        f"; between two steps {gaps[len(gaps) // 2]:.2f} s in the median, at most {gaps[-1]:.1f} s" if gaps else ""
+    )
     return found.finding(f"{len(steps):,} of {planned:,} steps{longest}")
 
 
@@ -100,7 +104,7 @@ def _progress(history: History, steps: list[StepRow]) -> Finding:
 
 
 def check_files(history: History) -> list[Finding]:
-    """Both; not applicable when the journal was copied away from its run."""
+    """Checks G11 and G13. They do not apply to a journal that was copied away from its run."""
     return [_checkpoints(history), _settings(history)]
 
 
@@ -111,7 +115,7 @@ def _checkpoints(history: History) -> Finding:
     good = [place for place in places if _is_whole(place, found)]
     [(newest,)] = history.rows("SELECT max(checkpoint) FROM steps")
     if directory.is_dir() and newest and not good:
-        found.add(f"step {newest} was said to be saved, and no checkpoint can be loaded", path=str(directory))
+        found.add(f"step {newest} was reported as saved, and no checkpoint can be loaded", path=str(directory))
     return found.finding(f"{len(good)} of {len(places)} match their digests", applies=bool(places) or bool(newest))
 
 
@@ -133,7 +137,7 @@ def _digest(path: Path) -> str:
 
 
 def _settings(history: History) -> Finding:
-    """The settings in the journal are whole, and those beside it are the same in all that decides what is trained."""
+    """G13. The settings in the journal are unchanged; config.toml agrees with them in all that decides the weights."""
     found = Violations("G13", "the settings are those that the run began with")
     table: dict[str, Any] = msgspec.to_builtins(history.cfg)
     for name, value in table.items():
@@ -157,12 +161,12 @@ def _table(path: Path, found: Violations) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
-        found.add(f"it is not TOML any more: {e}", path=str(path))
+        found.add(f"it is no valid TOML: {e}", path=str(path))
         return {}
 
 
 def _differs(beside: Any, then: Any) -> bool:
-    """Whether a value of the file says something else; what the file leaves out has its default."""
+    """Whether a value in the file differs from the journal's. Values that the file leaves out are defaults."""
     if isinstance(beside, dict) and isinstance(then, dict):
         return any(_differs(value, then.get(key)) for key, value in beside.items())
     if isinstance(beside, list) and isinstance(then, list | tuple):

@@ -57,9 +57,10 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     prompts: int
     rollouts: int
-    """Of each prompt."""
+    """Rollouts of each prompt."""
     figures: dict[str, MeanInterval]
     t: float = 0.0
+    """When it was made, in seconds of the run."""
 
     @property
     def k(self) -> int:
@@ -68,7 +69,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
         return max(ks, default=0)
 
     def figure(self, name: str) -> MeanInterval | None:
-        """An estimate by name; None when it was not made."""
+        """A figure by its name; None when the evaluation does not have it."""
         return self.figures.get(name)
 
 
@@ -90,14 +91,14 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Mean over the first tenth of the steps; None where there is no reward."""
     reward_last: float | None = None
     verification_share: float | None = None
-    """Share of the groups that were spawned to verify a rollout; None in a stage that spawns none, as below."""
+    """Share of the groups that were spawned to verify a rollout. This and the next two are None without spawning."""
     verification_first: float | None = None
     """Balanced accuracy of the verifications, mean over the first tenth of the steps that have any."""
     verification_last: float | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run did. Absent figures are None or empty."""
+    """The results of a run. Figures that a run does not have are None or empty."""
 
     run: str
     finished: bool
@@ -115,16 +116,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     lags: dict[str, int] = {}
     """Trained rollouts by lag (as text: JSON keys)."""
     versions: int = 0
-    """Newest version."""
+    """The newest version."""
     digest: str = ""
-    """SHA-256 over the safetensors of final/."""
+    """SHA-256 over the safetensors files of final/."""
     message: str = ""
     examples: list[Row] = []
-    """A few rollouts from before and after."""
+    """A few rollouts of the evaluations before and after."""
 
 
 class Span(NamedTuple):
-    """Example: Span(3.0, 4.5, "sampler-0", "sample", "group 17")."""
+    """One piece of work of one worker. Example: Span(3.0, 4.5, "sampler-0", "sample", "group 17")."""
 
     t0: float
     t1: float
@@ -177,7 +178,7 @@ def read_config(directory: Path) -> RunConfig:
 
 
 def read_status(directory: Path) -> Status | None:
-    """The supervisor's last look at the hub; None when it never saw it."""
+    """The last status of the hub that the supervisor saw; None without one."""
     try:
         return msgspec.json.decode((directory / "status.json").read_bytes(), type=Status)
     except (FileNotFoundError, msgspec.MsgspecError):
@@ -200,7 +201,16 @@ def read_evaluations(directory: Path) -> list[EvaluationRow]:
 def stage_windows(
     cfg: RunConfig, rows: list[Row], others: list[float], spans: list[Span]
 ) -> dict[str, tuple[float, float]]:
-    """When each stage trained: from the event before its first step (or the first span) to its last step."""
+    """The time in which each stage trained: from the event before its first step (or the first span) to its last step.
+
+    Args:
+        cfg: the run.
+        rows: its steps.
+        others: times of other events: evaluations.
+        spans: its timeline.
+
+    Returns: start and end of each stage that trained, in seconds of the run.
+    """
     events = sorted([float(row["t"]) for row in rows] + others)
     windows = {}
     for name in cfg.stages:
@@ -223,7 +233,7 @@ def _stage(cfg: RunConfig, name: str, rows: list[Row], windows: dict[str, tuple[
     lagged = mine if stage.source == "rollouts" else []
     return StageSummary(
         name=name,
-        steps=max((int(row.get("stage_step", 0)) for row in mine), default=0),  # a crash may have taken a row
+        steps=max((int(row.get("stage_step", 0)) for row in mine), default=0),  # a crash may have lost a row
         planned_steps=stage.steps,
         seconds=end - start,
         rollouts=sum(int(row.get("num_rollouts", per_step)) for row in mine),
@@ -249,7 +259,7 @@ def lag_histogram(rows: list[Row]) -> dict[str, int]:
 
 
 def pick_examples(rows: list[Row]) -> list[Row]:
-    """Up to four from before and four from after, the right ones and the wrong ones in turn."""
+    """Up to NUM_EXAMPLES rollouts from before and from after, half of them correct if there are enough of both."""
     picked: list[Row] = []
     for when in ("before", "after"):
         mine = [row for row in rows if row.get("when") == when]
@@ -262,7 +272,7 @@ def pick_examples(rows: list[Row]) -> list[Row]:
 
 
 def final_digest(directory: Path) -> str:
-    """SHA-256 over the weight files in the order of their names; empty when there are none (or 8 GiB and more)."""
+    """SHA-256 over the weight files in the order of their names; empty without files, or above DIGEST_LIMIT_BYTES."""
     files = sorted(directory.glob("*.safetensors"))
     if not files or sum(file.stat().st_size for file in files) > DIGEST_LIMIT_BYTES:
         return ""
@@ -323,7 +333,7 @@ def evaluation_row(row: Row) -> EvaluationRow:
 
 
 def headline_figures(evaluations: list[EvaluationRow]) -> list[str]:
-    """Names of the figures for a table, in the order written: of the pass@k only 1 and the largest."""
+    """Names of the figures for a table, in the order of the file; of the pass@k only pass@1 and the largest k."""
     names = dict.fromkeys(name for e in evaluations for name in e.figures)
     kept = ("pass_at_1", f"pass_at_{max((e.k for e in evaluations), default=0)}")
     return [name for name in names if not name.startswith("pass_at_") or name in kept]
@@ -345,15 +355,15 @@ def rollout_row(row: Row) -> Row:
 
 
 def spans_of(rows: list[dict[str, Any]]) -> list[Span]:
-    """Rows of timeline.jsonl in the order of their beginnings."""
+    """Rows of timeline.jsonl as spans, sorted by their beginnings."""
     return sorted(
         Span(float(row["t0"]), float(row["t1"]), str(row["worker"]), str(row["kind"]), str(row.get("what", "")))
         for row in rows
     )
 
 
-def merged(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tuple[float, float]]:
-    """Disjoint intervals; closer than `gap_s` they become one: [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
+def merge_intervals(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tuple[float, float]]:
+    """Merges overlapping intervals, and those closer than `gap_s`: [(0, 2), (1, 3), (5, 6)] -> [(0, 3), (5, 6)]."""
     joined: list[tuple[float, float]] = []
     for t0, t1 in sorted(intervals):
         if joined and (t0 < joined[-1][1] or 0 < gap_s >= t0 - joined[-1][1]):
@@ -364,18 +374,20 @@ def merged(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tup
 
 
 def spans_by_worker(spans: list[Span], gap_s: float = 0.0) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Merged intervals by worker and kind, workers in the order of the line."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    """Merged intervals by worker and kind; samplers first, then verifiers, then the learner."""
+    by_worker: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for span in sorted(spans, key=lambda s: (_rank(s.worker), s.worker, s.t0)):
-        found.setdefault(span.worker, {}).setdefault(span.kind, []).append((span.t0, span.t1))
+        by_worker.setdefault(span.worker, {}).setdefault(span.kind, []).append((span.t0, span.t1))
     return {
-        worker: {kind: merged(times, gap_s if len(times) > MAX_SPANS else 0.0) for kind, times in kinds.items()}
-        for worker, kinds in found.items()
+        worker: {
+            kind: merge_intervals(times, gap_s if len(times) > MAX_SPANS else 0.0) for kind, times in kinds.items()
+        }
+        for worker, kinds in by_worker.items()
     }
 
 
 def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]:
-    """Share of the window in which each worker had nothing to do, 0..1. A worker without a span in it: 1."""
+    """Share of a time window in which each worker had no work, 0..1. Spans of one worker may overlap."""
     if end <= start:
         return {}
     shares = {}
@@ -385,7 +397,7 @@ def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]
         times = [
             (max(s.t0, start), min(s.t1, end)) for s in spans if s.worker == worker and s.t1 > start and s.t0 < end
         ]
-        shares[worker] = max(0.0, 1.0 - sum(t1 - t0 for t0, t1 in merged(times)) / (end - start))
+        shares[worker] = max(0.0, 1.0 - sum(t1 - t0 for t0, t1 in merge_intervals(times)) / (end - start))
     return shares
 
 

@@ -9,7 +9,7 @@ from rlsp_async.report.results import MeanInterval, Report, headline_figures
 
 
 def bytes_text(num_bytes: float) -> str:
-    """1536 -> "1.5 KiB"."""
+    """A size with its unit: 1536 -> "1.5 KiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if num_bytes < 1024:
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -18,12 +18,12 @@ def bytes_text(num_bytes: float) -> str:
 
 
 def gib_text(gib: float) -> str:
-    """0.53 -> "0.5 GiB"."""
+    """A size in GiB: 0.53 -> "0.5 GiB"."""
     return f"{gib:.1f} GiB"
 
 
 def count_text(count: float) -> str:
-    """217280 -> "217 k"; 2450000 -> "2.45 M"; 960 -> "960"."""
+    """A count with three digits: 217280 -> "217 k"; 2450000 -> "2.45 M"; 960 -> "960"."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(count) >= size:
             return f"{count / size:.3g} {unit}"
@@ -31,7 +31,7 @@ def count_text(count: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """75 -> "1 min 15 s"; 4000 -> "1 h 06 min"; below 10 with one digit."""
+    """A duration: 75 -> "1 min 15 s"; 4000 -> "1 h 06 min"; below 10 with one digit."""
     if seconds < 0:
         return "-"
     if seconds < 10:
@@ -46,17 +46,17 @@ def seconds_text(seconds: float) -> str:
 
 
 def percent_text(share: float | None) -> str:
-    """0.583 -> "58.3 %"; None -> "-"."""
+    """A share in percent: 0.583 -> "58.3 %"; None -> "-"."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def interval_text(interval: MeanInterval) -> str:
-    """28.1-36.0 (percent)."""
+    """An interval in percent: "28.1-36.0"."""
     return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"
 
 
 def figure_name(name: str) -> str:
-    """pass_at_8 -> "pass@8"; response_tokens -> "response tokens"."""
+    """The name of a figure for people: pass_at_8 -> "pass@8"; response_tokens -> "response tokens"."""
     return name.replace("pass_at_", "pass@").replace("_", " ")
 
 
@@ -94,7 +94,7 @@ def print_report(report: Report, out: TextIO) -> None:
 
 
 def example_lines(report: Report, width: int = 96) -> list[str]:
-    """A right and a wrong rollout of each evaluation to read; the middle of a long one is left out."""
+    """A correct and a wrong rollout of each evaluation to read; long texts are shortened in the middle."""
     lines, shown = [], set()
     for row in report.examples:
         kind = (row.get("when"), row.get("status") == "correct")
@@ -104,20 +104,20 @@ def example_lines(report: Report, width: int = 96) -> list[str]:
         prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
         lines.append(
             f"{row.get('when', ''):<7}  {row.get('status', '')}, {row.get('num_tokens', 0)} tokens: "
-            f"{shortened(prompt, width // 2)} | {shortened(text, width)}"
+            f"{shorten(prompt, width // 2)} | {shorten(text, width)}"
         )
     return ["", *lines, ""] if lines else []
 
 
-def shortened(text: str, width: int) -> str:
-    """One line of at most `width` characters, "a b c ... y z"; what a model wrote must not command the terminal."""
+def shorten(text: str, width: int) -> str:
+    """One line of at most `width` characters, "a b c ... y z", without characters that a terminal would interpret."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     half = (width - 5) // 2
     return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
 
 
 def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Held-out figures, one row an evaluation, 95 % intervals in brackets."""
+    """Head and rows of the table of evaluations; 95 % intervals are in brackets."""
     shown = headline_figures(report.evaluations)
     head = ["held-out", "version", *[figure_name(name) for name in shown]]
     return head, [
@@ -127,7 +127,7 @@ def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """One row a stage."""
+    """Head and rows of the table of stages."""
     head = ["stage", "steps", "versions", "rollouts", "tokens", "time", "lag", "reward", "idle"]
     rows = []
     for s in report.stages:
@@ -153,7 +153,7 @@ def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
-    """Columns as wide as they need; the last one is never cut."""
+    """Prints a table; each column is as wide as its widest cell."""
     widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
     for number, line in enumerate((head, *rows)):
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)

@@ -48,10 +48,10 @@ def test_honest_children_are_green(tmp_path: Path):
 
 
 DAMAGE: dict[str, tuple[Callable[[GroupRecord], Callable[[Path], None]], str]] = {
-    "no parent": (lambda c: head(c, parent="99/0"), "was not there before it"),
-    "no place": (lambda c: head(c, parent="elsewhere"), "was not there before it"),
+    "no parent": (lambda c: head(c, parent="99/0"), "was not issued before it"),
+    "no place": (lambda c: head(c, parent="elsewhere"), "was not issued before it"),
     "no such rollout": (lambda c: head(c, parent=f"{c.parent.split('/')[0]}/7"), "was not judged"),
-    "of another stage": (lambda c: head(c, stage="else"), "no problem of its stage"),
+    "of another stage": (lambda c: head(c, stage="else"), "not a problem of its stage"),
     "tokens of another": (
         lambda c: edit("bodies", "body", RolloutGroup, f"group_id = {c.group_id}", strangers, redigest=True),
         "do not say that they come from",

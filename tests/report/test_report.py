@@ -11,9 +11,9 @@ import pytest
 
 from rlsp_async.cli.report import show_report
 from rlsp_async.errors import DataError
-from rlsp_async.report.results import Span, build_report, idle_shares, lag_histogram, merged, pick_examples
-from rlsp_async.report.svg import thinned, ticks
-from rlsp_async.report.text import shortened
+from rlsp_async.report.results import Span, build_report, idle_shares, lag_histogram, merge_intervals, pick_examples
+from rlsp_async.report.svg import thin_points, ticks
+from rlsp_async.report.text import shorten
 from rlsp_async.report.write import load_report, write_report
 from rlsp_async.runner.run import show_result
 
@@ -155,8 +155,8 @@ def test_damage_is_named(tmp_path: Path) -> None:
 
 
 def test_merging_and_idle_shares_by_hand() -> None:
-    assert merged([(1, 3), (0, 2), (5, 6)]) == [(0, 3), (5, 6)]
-    assert merged([(0, 1), (1.5, 2)], gap_s=0.5) == [(0, 2)]
+    assert merge_intervals([(1, 3), (0, 2), (5, 6)]) == [(0, 3), (5, 6)]
+    assert merge_intervals([(0, 1), (1.5, 2)], gap_s=0.5) == [(0, 2)]
     spans = [Span(0, 2, "sampler-0", "sample"), Span(1, 3, "sampler-0", "sample"), Span(9, 20, "sampler-0", "sample")]
     assert idle_shares(spans, 0.0, 10.0) == {"sampler-0": pytest.approx(0.6)}
     assert idle_shares(spans, 5.0, 5.0) == {}
@@ -174,12 +174,12 @@ def test_examples_show_right_and_wrong() -> None:
 def test_ticks_and_thinning() -> None:
     assert ticks(0.0, 0.87) == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert ticks(5.0, 5.0)[0] <= 5.0 <= ticks(5.0, 5.0)[-1]
-    assert thinned([(i, 2.0 * i) for i in range(1000)], 100)[0] == (4.5, 9.0)
+    assert thin_points([(i, 2.0 * i) for i in range(1000)], 100)[0] == (4.5, 9.0)
 
 
 def test_long_rollouts_are_shortened_in_the_middle() -> None:
-    assert shortened("a  b\nc\x1b[2J", 20) == "a b c [2J"
-    assert shortened("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
+    assert shorten("a  b\nc\x1b[2J", 20) == "a b c [2J"
+    assert shorten("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
 
 
 def test_verification_beside_solving(tmp_path: Path) -> None:

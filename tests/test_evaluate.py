@@ -10,7 +10,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.errors import ConfigError, DataError, DivergedError
-from rlsp_async.evaluate import EvaluationResult, evaluate, judge, summary
+from rlsp_async.evaluate import EvaluationResult, evaluate, judge_prompts, summarize_groups
 from rlsp_async.messages import (
     Prompt,
     Rollout,
@@ -72,14 +72,14 @@ class Line:
 
 async def test_every_prompt_once_in_order_and_a_bounded_number_at_a_time() -> None:
     line = Line()
-    groups = await judge(PROMPTS, SAMPLING, line.sample, line.verify, in_flight=3)
+    groups = await judge_prompts(PROMPTS, SAMPLING, line.sample, line.verify, in_flight=3)
     assert [g.group.prompt.index for g in groups] == list(range(10))
     assert line.most == 3
 
 
 async def test_figures() -> None:
     line = Line()
-    figures, num_whole = summary(await judge(PROMPTS, SAMPLING, line.sample, line.verify, in_flight=4))
+    figures, num_whole = summarize_groups(await judge_prompts(PROMPTS, SAMPLING, line.sample, line.verify, in_flight=4))
     assert num_whole == 9  # the group with a timeout is left out
     assert figures["pass_at_1"]["mean"] == pytest.approx(4 / 9 / 4)  # answers 0..3 of 0..8, one rollout in four
     assert figures["pass_at_4"]["mean"] == pytest.approx(4 / 9)
