@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlsp_async.algos import grpo, ops, sft
+from rlsp_async.algos import grpo, maths, sft
 from rlsp_async.algos.base import Algorithm, AlgorithmConfig, Rollouts, Tokens
 from rlsp_async.config import ModelConfig, OptimizerConfig, RunConfig, StageConfig, TaskConfig
 from rlsp_async.learning import pack
@@ -34,11 +34,11 @@ from rlsp_async.messages import Prompt
 from rlsp_async.model import prepare_model
 from rlsp_async.rewards import compose, explore
 from rlsp_async.sampling.engine import GenerateSettings
+from rlsp_async.sampling.torch_batch import DecodeBatch, DecodeRow
 from rlsp_async.sampling.torch_model import TorchModel
-from rlsp_async.sampling.torch_rows import Row, Rows
 from rlsp_async.tasks.base import load_task
 from rlsp_async.tokens import decode_response, encode_prompt, encode_response, end_token
-from rlsp_async.verifying.verifier import load_verifier
+from rlsp_async.verifying.base import load_verifier
 
 parser = argparse.ArgumentParser(description="SFT, then GRPO, on column addition, in one process.")
 parser.add_argument("--out", type=Path, default=Path("minimal_loop"), help="directory of the model; made if absent")
@@ -71,7 +71,7 @@ prepare_model(cfg, args.out / "start")  # random weights and the task's tokenize
 tokenizer = task.tokenizer()
 policy = Policy(load_model(args.out / "start"))  # what is trained: log-probs of packed tokens, with gradient
 decoder = TorchModel(args.out / "start", torch.float32, "cpu", window=512)  # what samples: weights of its own, a cache
-rows = Rows(decoder, max_rows=512, seed=args.seed)  # the sequences that decode together
+rows = DecodeBatch(decoder, max_rows=512, seed=args.seed)  # the sequences that decode together
 
 
 def publish(version: int) -> None:
@@ -86,11 +86,11 @@ def publish(version: int) -> None:
 
 
 @torch.no_grad()
-def sample(prompts: list[Prompt], num_rollouts: int) -> list[Row]:
+def sample(prompts: list[Prompt], num_rollouts: int) -> list[DecodeRow]:
     """`num_rollouts` completions of each prompt, in the order of the prompts; each token with its log-prob."""
     settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, stop_ids=(end_token(tokenizer),))
     group = [tuple(encode_prompt(tokenizer, prompt).tolist()) for prompt in prompts]
-    wanted = [Row(prompt_ids, settings) for prompt_ids in group for _ in range(num_rollouts)]
+    wanted = [DecodeRow(prompt_ids, settings) for prompt_ids in group for _ in range(num_rollouts)]
     waiting = list(wanted)
     while waiting or rows.live:
         if waiting and rows.num_free:
@@ -102,7 +102,7 @@ def sample(prompts: list[Prompt], num_rollouts: int) -> list[Row]:
 # --- rollouts -> verdicts -> rewards ---------------------------------------------------------------------------------
 
 
-def is_correct(prompt: Prompt, rollout: Row) -> float:
+def is_correct(prompt: Prompt, rollout: DecodeRow) -> float:
     """1 if the verifier finds the answer right. In a run this happens in a process that can be killed."""
     verdict = verifier.judge(prompt.text, decode_response(tokenizer, rollout.tokens), prompt.answer)
     return verdict.parts["correct"]
@@ -121,12 +121,12 @@ def train(
     algorithm: Algorithm, options: AlgorithmConfig, updater: Updater, sequences: pack.Sequences, reward_B: Tensor
 ) -> dict[str, float]:
     """One optimizer update on one batch: advantages over the whole batch, then the loss, micro-batch by micro-batch."""
-    length_B = torch.from_numpy(sequences.length_S)
+    length_B = torch.from_numpy(sequences.length_B)
     behaviour_N = torch.from_numpy(sequences.behaviour_N)  # log-probs under the policy that sampled
     mask_N = torch.isfinite(behaviour_N)
     batch = Rollouts(
         reward_B=reward_B,
-        group_B=torch.from_numpy(sequences.group_S),
+        group_B=torch.from_numpy(sequences.group_B),
         length_B=length_B,
         behaviour_N=behaviour_N,
         mask_N=mask_N,
@@ -136,10 +136,12 @@ def train(
     if not len(kept_B):
         return {"loss": 0.0, "entropy": 0.0}
     share_N = torch.zeros(len(behaviour_N))  # what each token counts in the mean: summed losses are the batch's loss
-    share_N[adv.keep_B.repeat_interleave(length_B)] = ops.shares(length_B[kept_B], options.aggregation)
+    share_N[adv.keep_B.repeat_interleave(length_B)] = maths.shares(length_B[kept_B], options.aggregation)
     loss_sum = entropy_sum = 0.0
-    for members in pack.plan(sequences.total_S[kept_B], TOKENS_PER_MICROBATCH):
-        packed = pack.build(sequences, [int(kept_B[i]) for i in members])  # end to end in one row, without padding
+    for members in pack.plan_micro_batches(sequences.total_B[kept_B], TOKENS_PER_MICROBATCH):
+        packed = pack.pack_sequences(
+            sequences, [int(kept_B[i]) for i in members]
+        )  # end to end in one row, without padding
         out = policy.outputs(packed, temperature=1.0)
         at_R = torch.from_numpy(packed.flat_R)  # where in the batch each token of the micro-batch stands
         tokens = Tokens(
@@ -165,8 +167,8 @@ def as_sequences(pairs: list[tuple[np.ndarray, np.ndarray]], logprobs: np.ndarra
         responses=[response for _, response in pairs],
         behaviour_N=logprobs.astype(np.float32),
         versions_N=np.zeros(len(logprobs), np.int32),
-        group_S=np.arange(len(pairs)) // group_size,
-        rollout_S=np.arange(len(pairs)) % group_size,
+        group_B=np.arange(len(pairs)) // group_size,
+        rollout_B=np.arange(len(pairs)) % group_size,
     )
 
 

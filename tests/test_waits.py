@@ -65,7 +65,7 @@ ALLOWED = {
     ("rlsp_async.verifying.pool", "frame"): "both callers stand in a timeout: START_S and the verifier's deadline",
     ("rlsp_async.sampling.sampler", "sample"): "the lock is held for one load of weights, bounded by loading.LOAD_S",
     ("rlsp_async.sampling.sampler", "load"): "bounded by its caller, loading.LOAD_S",
-    ("rlsp_async.learning.turns", "__call__"): "the condition is held only while its waiters are woken",
+    ("rlsp_async.learning.learner", "__call__"): "the condition is held only while its waiters are woken",
     ("rlsp_async.wire.auth", "_serve"): "the authenticator may hear nobody; cancelled when the router closes",
     ("rlsp_async.chaos.harness", "_keep"): "the life of `rlsp run`, which the harness kills when its time is up",
     ("rlsp_async.chaos.proxy", "run"): "the proxy may hear nobody; cancelled by the harness",

@@ -112,6 +112,10 @@ class FileTransport:
             )
         return path
 
+    def versions(self) -> list[int]:
+        """Lists the complete versions, in no particular order; empty when there is no directory."""
+        return list_versions(self.directory)
+
     def prune(self, keep: int, incarnation: int | None = None) -> list[int]:
         """Deletes all but the newest `keep` versions, and temporary files that a killed learner left behind.
 

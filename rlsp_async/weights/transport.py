@@ -60,6 +60,10 @@ class WeightTransport(Protocol):
         """
         ...
 
+    def versions(self) -> list[int]:
+        """Lists the complete versions that are available now, in no particular order."""
+        ...
+
     def prune(self, keep: int, incarnation: int | None = None) -> list[int]:
         """Deletes old versions.
 

@@ -1,19 +1,19 @@
-"""Which start of the learner owns the files of a run: an older one that wakes up again must not write (fencing).
+"""Which start of the learner may write the files of a run: an older one that goes on late must not (fencing).
 
-    owner = Owner(run / "checkpoints", incarnation)
-    owner.claim()      at the start of a process: from now on every older one is refused
-    owner.check()      before each write; FencedError when a newer one has claimed
-    owner.sweep(dirs)  after the claim: what older ones had half written goes
+    fence = WriteFence(run / "checkpoints", incarnation)
+    fence.claim()      at the start of a process: from now on every older start is refused
+    fence.check()      before each write; FencedError when a newer start has claimed the files
+    fence.sweep(dirs)  after the claim: removes what older starts left half written
 
 A check alone leaves a gap: a process may be stopped (SIGSTOP) between its check and its write. Therefore every write is
-prepared in a temporary directory whose name carries the incarnation, and ends with one rename of it. The claim removes
-the temporary directories of all others, so the rename of a process that was stopped in the gap finds nothing to rename.
+prepared in a temporary directory whose name contains the incarnation, and ends with one rename of that directory. The
+claim is followed by a sweep that removes the temporary directories of all others, so that the rename of a process that
+was stopped in the gap finds nothing to rename.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import shutil
 import time
@@ -22,22 +22,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlsp_async.errors import FencedError, MachineError, unwritable
+from rlsp_async.files import replace_file
 
 _NAME = "OWNER"
 _CLAIM_S = 5.0
-"""How long a claim waits for another one that is in the middle of its own."""
+"""How long a claim waits for another claim that is in progress."""
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 _ASIDE = re.compile(r"\.(.+)\.(old|gone)")
 
 
-class Owner:
-    """One start of the learner. Example: Owner(RUN/checkpoints, time.time_ns())."""
+class WriteFence:
+    """The right of one start of the learner to write. Example: WriteFence(RUN/checkpoints, time.time_ns())."""
 
     def __init__(self, directory: Path, incarnation: int) -> None:
+        """Takes the directory that holds the claim, and the start number of this process."""
         self.directory, self.incarnation = directory, incarnation
 
     def claim(self) -> None:
-        """Takes the files over. Raises FencedError when a newer start has them, MachineError when the disk refuses."""
+        """Claims the files for this start, durably.
+
+        Raises:
+            FencedError: a newer start has claimed them.
+            MachineError: the disk refuses, or another claim is in progress and does not end.
+        """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with _locked(self.directory / "OWNER.lock"):
@@ -46,7 +53,7 @@ class Owner:
                     self.incarnation = max(self.incarnation, holder + 1)  # the machine's clock was set back
                 if holder > self.incarnation:
                     raise self._fenced(holder)
-                self._write()
+                replace_file(self.directory / _NAME, f"{self.incarnation}\n", durable=True)
         except OSError as e:
             raise unwritable(self.directory, e) from e
 
@@ -57,7 +64,7 @@ class Owner:
             raise self._fenced(holder)
 
     def holder(self) -> int:
-        """The newest start that claimed; 0 before the first. A torn file counts as none: a claim writes it anew."""
+        """The newest start that claimed; 0 before the first claim, and for a torn file."""
         try:
             text = (self.directory / _NAME).read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
@@ -65,11 +72,11 @@ class Owner:
         return int(text) if text.isdecimal() else 0
 
     def temporary(self, target: Path) -> Path:
-        """Where `target` is prepared before the one rename that makes it real."""
+        """Where `target` is prepared before the one rename that gives it its name."""
         return target.with_name(f".{target.name}.{self.incarnation}.tmp")
 
     def sweep(self, directories: list[Path]) -> None:
-        """Removes what others left half written or half removed; brings back what was set aside for its successor."""
+        """Removes what others left half written or half removed; brings back what was set aside and not replaced."""
         for directory in directories:
             for path in sorted(directory.iterdir()) if directory.is_dir() else ():
                 if _TEMPORARY.fullmatch(path.name) and path != self.temporary(self._target(path)):
@@ -81,17 +88,10 @@ class Owner:
                         shutil.rmtree(path, ignore_errors=True)
 
     def _target(self, temporary: Path) -> Path:
+        """The final name of a temporary directory of any start."""
         match = _TEMPORARY.fullmatch(temporary.name)
         assert match is not None, temporary
         return temporary.with_name(match[1])
-
-    def _write(self) -> None:
-        temporary = self.directory / f"{_NAME}.tmp"
-        with temporary.open("w", encoding="ascii") as file:
-            file.write(f"{self.incarnation}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.directory / _NAME)
 
     def _fenced(self, holder: int) -> FencedError:
         return FencedError(
@@ -102,7 +102,7 @@ class Owner:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One claim at a time. A claim that was stopped in the middle ends the wait of the next with a sentence."""
+    """Admits one claim at a time. Raises MachineError when another claim keeps the lock longer than _CLAIM_S."""
     deadline = time.monotonic() + _CLAIM_S
     with path.open("a") as file:
         while True:
