@@ -11,9 +11,8 @@ from rlsp_async.audit.finding import Finding, Offences
 from rlsp_async.audit.history import History
 from rlsp_async.config import load_success_replay
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, RolloutKey, Success
 from rlsp_async.replay.sql import body_digest
-from rlsp_async.replay.success.memory import Key
 
 _head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
@@ -28,9 +27,9 @@ class SuccessChecks:
         self._history = history
         self._found = Offences("success", "a replayed rollout is a success of its prompt")
         self._options = {name: load_success_replay(name, stage) for name, stage in history.cfg.stages.items()}
-        self._known: dict[Key, Success] = {}
-        self._uses: Counter[Key] = Counter()
-        self._newest: dict[Key, int] = {}
+        self._known: dict[RolloutKey, Success] = {}
+        self._uses: Counter[RolloutKey] = Counter()
+        self._newest: dict[RolloutKey, int] = {}
         self._num_rollouts = 0
 
     def run(self) -> list[Finding]:
@@ -52,7 +51,7 @@ class SuccessChecks:
 
     # --- what is remembered --------------------------------------------------------------------------------------
 
-    def _row(self, key: Key, digest: bytes, blob: bytes, body: bytes | None) -> None:
+    def _row(self, key: RolloutKey, digest: bytes, blob: bytes, body: bytes | None) -> None:
         try:
             success, judged = _success(blob), None if body is None else _judged(body)
         except msgspec.DecodeError as e:
@@ -76,9 +75,9 @@ class SuccessChecks:
         if head is None or not head.uses:
             self._add("no group was trained that it could be of", success.key)
             return
-        if (head.stage, head.index, head.purpose) != (success.stage, success.place, "train"):
+        if (head.stage, head.index, head.purpose) != (success.stage, success.index, "train"):
             self._add(
-                f"it is of prompt {success.place} of stage {success.stage}, its group of prompt {head.index} of "
+                f"it is of prompt {success.index} of stage {success.stage}, its group of prompt {head.index} of "
                 f"stage {head.stage}",
                 success.key,
             )
@@ -110,8 +109,8 @@ class SuccessChecks:
         success, head, cfg = self._known.get(one.source), self._head(one.group_id), self._options.get(manifest.stage)
         if success is None or head is None or cfg is None:
             return "the journal does not know it"
-        if (success.stage, success.place) != (manifest.stage, head.index):
-            return f"it is of prompt {success.place}, the group of prompt {head.index}"
+        if (success.stage, success.index) != (manifest.stage, head.index):
+            return f"it is of prompt {success.index}, the group of prompt {head.index}"
         if head.num_correct or not 0 <= one.rollout < head.num_rollouts:
             return f"{head.num_correct} rollouts of the group are correct, and it stands in place {one.rollout}"
         if success.since >= manifest.step:
@@ -135,7 +134,7 @@ class SuccessChecks:
     def _bounds(self) -> None:
         """As many are kept as may be."""
         kept = [success for success in self._known.values() if success.kept]
-        for (stage, place), num in Counter((one.stage, one.place) for one in kept).items():
+        for (stage, place), num in Counter((one.stage, one.index) for one in kept).items():
             if stage in self._options and num > self._options[stage].capacity:
                 self._found.add(
                     f"{num} successes are kept of {self._options[stage].capacity}", stage=stage, prompt=place
@@ -152,7 +151,7 @@ class SuccessChecks:
         except msgspec.DecodeError:
             return None
 
-    def _add(self, what: str, key: Key, **where: int) -> None:
+    def _add(self, what: str, key: RolloutKey, **where: int) -> None:
         self._found.add(what, success=f"{key[0]}/{key[1]}", **where)
 
 
