@@ -17,10 +17,10 @@ from pathlib import Path
 
 from rlsp_async.messages import Ack, Done, Failed, FromHub, Hello, Prompt, Rollout, RolloutGroup, Sampling
 from rlsp_async.wire.codec import encode
-from rlsp_async.wire.keyring import HubKeys, hub_keys, new_ring, worker_keys
+from rlsp_async.wire.keyring import HubKeys, create_keyring, read_hub_keys, read_worker_keys
 from rlsp_async.wire.router import Router
 from rlsp_async.wire.session import Session
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 
 WINDOW = 256
 TOKENS = {"200 B": 0, "5 KB": 390}
@@ -43,7 +43,7 @@ def frame(tokens: int) -> bytes:
 
 async def hub(keys: HubKeys | None, worker: list[str], seconds: float) -> tuple[float, float]:
     """Starts a worker and serves it; messages a second from the first one on, CPU microseconds here for each."""
-    async with Router(Limits(), keys) as router:
+    async with Router(ConnectionLimits(), keys) as router:
         address = await router.bind("tcp://127.0.0.1:0")
         process = await asyncio.create_subprocess_exec(sys.executable, __file__, "--worker", address, *worker)
         try:
@@ -63,7 +63,9 @@ async def hub(keys: HubKeys | None, worker: list[str], seconds: float) -> tuple[
 
 async def work(address: str, directory: str, tokens: int) -> None:
     """Keeps WINDOW messages on their way until it is killed."""
-    session = Session(address, "sampler-0", 2 * WINDOW, Limits(), worker_keys(directory, "sampler", "sampler-0"))
+    session = Session(
+        address, "sampler-0", 2 * WINDOW, ConnectionLimits(), read_worker_keys(directory, "sampler", "sampler-0")
+    )
     done = frame(tokens)
 
     def on_message(message: FromHub) -> None:
@@ -89,12 +91,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as there:
         ring = str(Path(there) / "keys")
-        new_ring(Path(ring), ["sampler"])
+        create_keyring(Path(ring), ["sampler"])
         for name, tokens in TOKENS.items():
             rates: dict[str, list[tuple[float, float]]] = {"": [], ring: []}
             for _ in range(arguments.rounds):
                 for directory, found in rates.items():
-                    keys = hub_keys(directory)
+                    keys = read_hub_keys(directory)
                     found.append(asyncio.run(hub(keys, [directory, str(tokens)], arguments.seconds)))
             plain, curve = (_best_and_median(found) for found in rates.values())
             print(

@@ -22,7 +22,7 @@ import numpy as np
 from rlsp_async.config import RewardConfig
 from rlsp_async.rewards import compose
 from rlsp_async.rewards.dominance import resolved_scale
-from rlsp_async.rewards.novelty import of_group
+from rlsp_async.rewards.novelty import group_novelty
 from rlsp_async.rewards.search import with_counts
 from rlsp_async.tasks import gsm8k, ops
 
@@ -49,7 +49,7 @@ def ops_cases(rng: random.Random) -> Iterator[Case]:
         leaves = ops.legal_leaves(tuple(map(int, left)), 40)
         said: dict[bool, list[str]] = {True: [], False: []}
         for _ in range(1000):
-            response = ops.teach(leaves, int(prompt.answer), rng, 0.15, 14)
+            response = ops.write_demonstration(leaves, int(prompt.answer), rng, 0.15, 14)
             row = response.rpartition("</think> ")[2]
             said[any(leaf[0] == row and leaf[1] == int(prompt.answer) for leaf in leaves)].append(response)
         if len(said[False]) >= RIGHT:
@@ -105,7 +105,7 @@ def measure(verifier: str, cases: list[Case], pad: Padding, limit: int) -> Itera
         said = [*honest, pad(victim, limit, rng)]
         steps_G = np.array([with_counts(verifier, prompt, r, answer, {})["search_steps"] for r in said])
         ids = [np.array([vocabulary.setdefault(w, len(vocabulary)) for w in tokens(r)], dtype=np.int32) for r in said]
-        rows.append((np.array([float(len(i)) for i in ids]), steps_G, of_group(ids)))
+        rows.append((np.array([float(len(i)) for i in ids]), steps_G, group_novelty(ids)))
     correct_G = np.array([1.0] * RIGHT + [0.0] * 4)
     for form, section in FORMS.items():
         wrong, padded, beaten = [], [], 0

@@ -1,14 +1,14 @@
-"""Is a run that was killed the run that was never killed, and how soon does each service come back?
+"""Does a run that was killed end with the same weights as one that was not, and how soon does each service come back?
 
     python benchmarks/recovery.py bits  launch/configs/ops_cpu.toml --kills 20     kill the learner at 20 random points
     python benchmarks/recovery.py times launch/configs/ops_cpu.toml --kills 3      kill each service three times
     python benchmarks/recovery.py bits  launch/configs/ops_cpu_smoke.toml --kills 5 stages.rlsp.steps=60
 
-`bits`: the run goes on after each kill -9. When it is over, its batches are read back from the journal and one learner
-that is never interrupted trains on them, from the initial model. Every version that was published, first or again, and
-the final model must have the same SHA-256 (exit 1 otherwise). `times`: seconds from the kill until the service's new
-process runs (the supervisor's pause, the interpreter), until the hub has welcomed it (imports, model or engine, hello)
-and until the next step is reported.
+`bits`: the run continues after each kill -9. When it is over, its batches are read back from the journal, and a learner
+that is never interrupted trains on them from the initial model. Every published version, including those published a
+second time, and the final model must have the same SHA-256 (exit code 1 otherwise). `times`: seconds from the kill
+until the service's new process runs (the supervisor's pause, the interpreter), until the hub has welcomed it (imports,
+model or engine, hello), and until the next step is reported.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from rlsp_async.config import RunConfig  # noqa: E402
 ROLES = ("replay", "sampler", "verifier", "learner")
 WAIT_S = 240.0
 ONLINE = {"replay": "listening"}
-"""What a service logs when it can work; the others are welcomed by the hub."""
+"""The log event with which a service can work; the other services log `welcome`, when the hub has accepted them."""
 
 
 def main() -> int:
     args = _arguments()
-    run = _start(args)
+    run = start(args.config, args.overrides, args.out)
     print(f"run {run.directory}", flush=True)
     try:
         if args.what == "times":
@@ -60,7 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[])
     parser.add_argument("--kills", type=int, default=20, help="of the learner (bits), of each service (times)")
-    parser.add_argument("--seed", type=int, default=0, help="of the points at which is killed")
+    parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "recovery", help="must not exist yet")
     args, rest = parser.parse_known_args()
     args.overrides += rest
@@ -71,13 +71,13 @@ def _arguments() -> argparse.Namespace:
 
 
 class Run:
-    """A supervised run of the line, seen from outside: its journal, its logs, its processes."""
+    """A run seen from outside: its journal, its logs, its processes."""
 
     def __init__(self, cfg: RunConfig, supervisor: subprocess.Popen[bytes]) -> None:
         self.cfg, self.directory, self.supervisor = cfg, cfg.directory, supervisor
 
     def step(self) -> int:
-        """Newest step in the journal; 0 before the first."""
+        """The newest step in the journal; 0 before the first."""
         try:
             with closing(sqlite3.connect(f"file:{self.directory / 'journal.sqlite'}?mode=ro", uri=True)) as db:
                 return int(db.execute("SELECT coalesce(max(step), 0) FROM steps").fetchone()[0])
@@ -85,7 +85,7 @@ class Run:
             return 0
 
     def wait(self, step: int) -> bool:
-        """Until that step is in the journal; False when the run is over before."""
+        """Waits until that step is in the journal. False: the run was over before."""
         deadline = time.monotonic() + WAIT_S
         while self.step() < step:
             if self.supervisor.poll() is not None:
@@ -96,7 +96,7 @@ class Run:
         return True
 
     def kill(self, role: str) -> float:
-        """kill -9 of the process that runs now; returns the wall time of it."""
+        """Kills the role's present process with SIGKILL; returns the time (seconds since 1970)."""
         pid = self.pid(role)
         now = time.time()
         if pid:
@@ -104,7 +104,7 @@ class Run:
         return now
 
     def pid(self, role: str) -> int:
-        """The supervisor's child with that role; 0 while there is none."""
+        """The pid of the supervisor's child with that role; 0 while there is none."""
         children = Path(f"/proc/{self.supervisor.pid}/task/{self.supervisor.pid}/children").read_text().split()
         for child in children:
             try:
@@ -116,7 +116,7 @@ class Run:
         return 0
 
     def logged(self, role: str, event: str, after: float) -> float | None:
-        """Wall time of the first such log line after that time."""
+        """The time of the first log line with that event after a time (seconds since 1970); None without one."""
         for line in (self.directory / "logs" / f"{role}-0.jsonl").read_text(errors="replace").splitlines():
             row = json.loads(line) if line.endswith("}") else {}
             if row.get("event") == event:
@@ -126,7 +126,7 @@ class Run:
         return None
 
     def end(self) -> None:
-        """Stops what still runs."""
+        """Stops the run if it is still going on."""
         if self.supervisor.poll() is None:
             self.supervisor.send_signal(signal.SIGINT)
             try:
@@ -135,15 +135,15 @@ class Run:
                 self.supervisor.kill()
 
 
-def _start(args: argparse.Namespace) -> Run:
-    # So many checkpoints that the hub never forgets a batch: it keeps what the oldest kept checkpoint may need.
-    overrides = [*args.overrides, f"runs_dir={args.out}", "learner.keep_checkpoints=1000", "learner.device=cpu"]
-    cfg = config.load(args.config, overrides)
+def start(config_file: str, overrides: list[str], out_dir: Path) -> Run:
+    """Starts `rlsp run`, with its run directory in `out_dir`. Every checkpoint is kept, so the hub forgets no batch."""
+    overrides = [*overrides, f"runs_dir={out_dir}", "learner.keep_checkpoints=1000", "learner.device=cpu"]
+    cfg = config.load(config_file, overrides)
     if cfg.directory.exists():
         raise SystemExit(f"{cfg.directory} is there; remove it, or choose another --out")
-    args.out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "rlsp_async.cli", "run", args.config, *overrides]
-    with (args.out / f"{cfg.name}.out").open("wb") as out:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "rlsp_async.cli", "run", config_file, *overrides]
+    with (out_dir / f"{cfg.name}.out").open("wb") as out:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return Run(cfg, subprocess.Popen(command, stdout=out, stderr=out, env=environment))
 
@@ -156,7 +156,7 @@ def _bits(run: Run, args: argparse.Namespace) -> int:
     last = sum(stage.steps for stage in run.cfg.stages.values())
     num_kills = 0
     for point in sorted(rng.randrange(1, last) for _ in range(args.kills)):
-        # A step of progress since the last kill, or the supervisor takes it for a crash loop.
+        # One step of progress since the last kill; otherwise the supervisor sees a crash loop.
         if not run.wait(max(point, run.step() + 1)):
             break
         time.sleep(1.0 + rng.random())  # also within the steps that are trained again
@@ -173,7 +173,10 @@ def _bits(run: Run, args: argparse.Namespace) -> int:
 
 
 def retrain(directory: Path, scratch: Path) -> tuple[dict[int, str], dict[str, bytes]]:
-    """One uninterrupted learner on the batches of the journal: digests by version, and the files of its final model."""
+    """Trains one uninterrupted learner on the batches of the journal.
+
+    Returns: the digests by version, and the weight files of its final model.
+    """
     from rlsp_async.learning.learner import Learner
     from rlsp_async.messages import Batch, TrainJob
     from rlsp_async.replay.journal import Journal
@@ -211,7 +214,7 @@ def files(final: Path) -> dict[str, bytes]:
 
 
 def compare(directory: Path, straight: dict[int, str]) -> dict[str, int]:
-    """Digests in the journal against those of the uninterrupted learner, first reports and later ones."""
+    """Compares the digests in the journal, first and repeated, with those of the uninterrupted learner."""
     with closing(sqlite3.connect(directory / "journal.sqlite")) as db:
         first = db.execute("SELECT step, digest FROM steps ORDER BY step").fetchall()
         again = db.execute("SELECT step, digest FROM repeats ORDER BY seq").fetchall()
@@ -228,7 +231,7 @@ def compare(directory: Path, straight: dict[int, str]) -> dict[str, int]:
 
 
 def report(directory: Path, straight: dict[int, str], final: dict[str, bytes], num_kills: int, seconds: float) -> int:
-    """Prints the table; 1 when a digest differs."""
+    """Prints the table. Returns the exit code: 1 when a digest differs."""
     figures: dict[str, Any] = {
         "kills": num_kills,
         **compare(directory, straight),
@@ -269,7 +272,7 @@ def _first_step_of_rollouts(cfg: RunConfig) -> int:
 
 
 def _recovery(run: Run, role: str) -> tuple[float, float, float]:
-    """Seconds after the kill: the new process has begun, it can work, and a step was trained after that."""
+    """Seconds from the kill until the new process runs, until it can work, and until the next step is trained."""
     killed = run.kill(role)
     process = _await(run, role, "started", killed)
     online = _await(run, role, ONLINE.get(role, "welcome"), process)

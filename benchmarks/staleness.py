@@ -165,9 +165,9 @@ def _losses(results: Sequence[Result], algorithms: Sequence[str], kind: str, val
     """What each algorithm loses against itself at lag 0, and the best of all against the best at lag 0."""
     found = {a: difference(of(results, a, kind, value), of(results, a, "lag", 0)) for a in algorithms}
     lines = [
-        f"| {kind} {value} against lag 0, points | " + " | ".join(f"`{a}`" for a in algorithms) + " |",
-        "| --- " * (len(algorithms) + 1) + "|",
-        "| the same algorithm | " + " | ".join(points(found[a], "+") for a in algorithms) + " |",
+        f"| algorithm | {kind} {value} against lag 0, points |",
+        "| --- | --- |",
+        *(f"| `{a}` | {points(found[a], '+')} |" for a in algorithms),
     ]
     fresh, stale = (max((_mean(results, a, k, v), a) for a in algorithms) for k, v in (("lag", 0), (kind, value)))
     lost = 100 * (fresh[0] - stale[0])

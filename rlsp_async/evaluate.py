@@ -1,13 +1,13 @@
-"""`rlsp eval MODEL --task T -n 8`: held-out pass@1 and pass@n of any model directory, in this one process.
+"""Held-out pass@1 and pass@n of any model directory, in this one process (`rlsp eval`).
 
-    result = evaluate(Path("runs/ops_cpu/final"), config.Task(name="ops"), rollouts=8, prompts=256)
+    result = evaluate(Path("runs/ops_cpu/final"), config.TaskConfig(name="ops"), rollouts=8, prompts=256)
     print(result)                                 # the table
     result.figures["pass_at_1"]                   # {"mean": 0.61, "low": 0.57, "high": 0.65}
 
     prompts --Sampler--> RolloutGroup --VerifierPool--> verdicts --> figures
 
-The same sampler, verifiers and statistics as in a run. A group in which a check timed out or failed is left out and
-counted in `num_dropped`; it is never counted as wrong.
+Sampler, verifiers and statistics are those of a run. A group in which a check timed out or failed is left out and
+counted in `num_dropped`; its rollouts are not counted as wrong.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ Verify = Callable[[VerifyJob], Awaitable[VerdictSet]]
 EngineName = Literal["auto", "vllm", "torch", "scripted"]
 
 
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out, and of what. `str()` of it is a table."""
+class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of an evaluation, and what was evaluated. `str()` gives a table."""
 
     model: str
     task: str
@@ -57,13 +57,13 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     max_new_tokens: int
     seconds: float
     num_prompts: int
-    """Prompts whose rollouts were all judged."""
+    """Prompts of which every rollout was judged."""
     num_dropped: int
     """Prompts left out because a check timed out or failed."""
     rollouts: int
-    """Of each prompt."""
+    """Rollouts of each prompt."""
     statuses: dict[str, int]
-    """Verdicts by status."""
+    """Number of verdicts by status."""
     figures: dict[str, dict[str, float]]
     """pass_at_1, pass_at_K .., response_tokens, truncated, search_steps: mean, low, high (95 % interval)."""
 
@@ -92,10 +92,20 @@ def evaluate(
     max_new_tokens: int = 256,
     temperature: float = 1.0,
     seed: int = 0,
-) -> Evaluation:
+) -> EvaluationResult:
     """Samples and judges the first held-out prompts of a task. Blocks until done.
 
-    Raises DataError (model, tokenizer or prompts unusable), ConfigError, or DivergedError when no group was judged.
+    Args:
+        model: a Hugging Face directory.
+        task: where the prompts come from, and their verifier.
+        rollouts: rollouts of each prompt.
+        prompts: number of held-out prompts, at most.
+        engine: as `sampler.engine`.
+        max_new_tokens: longest response.
+        temperature: softmax temperature of sampling.
+        seed: seed of sampling.
+
+    Raises: DataError (model, tokenizer or prompts unusable), ConfigError, or DivergedError when no group was judged.
     """
     settings = {"temperature": temperature, "max_new_tokens": max_new_tokens, "rollouts": rollouts}
     dtype = "bfloat16" if _dtype(check_model(model)) in ("bfloat16", "float16") else "float32"
@@ -112,10 +122,10 @@ def evaluate(
         return asyncio.run(_evaluate(cfg, model, prompts))
 
 
-async def judge(
+async def judge_prompts(
     prompts: list[Prompt], sampling: Sampling, sample: Sample, verify: Verify, in_flight: int
 ) -> list[VerifiedGroup]:
-    """Every prompt sampled and verified, `in_flight` at a time, in the order of the prompts."""
+    """Samples and verifies every prompt, `in_flight` at a time. Returns groups in the order of the prompts."""
     results: dict[int, VerifiedGroup] = {}
     waiting = iter(enumerate(prompts))
     async with asyncio.TaskGroup() as workers:
@@ -124,8 +134,8 @@ async def judge(
     return [results[i] for i in range(len(prompts))]
 
 
-def summary(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], int]:
-    """Figures with intervals over the groups whose verdicts are all true ones, and how many groups those are."""
+def summarize_groups(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], int]:
+    """The figures over the groups that were judged completely, with intervals, and the number of those groups."""
     from rlsp_async.replay.evaluation import score_prompt, summarize
 
     whole = [g for g in groups if all(verdict.is_true for verdict in g.verdicts)]
@@ -133,7 +143,7 @@ def summary(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], i
     return {name: value for name, value in row.items() if isinstance(value, dict)}, len(whole)
 
 
-async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Evaluation:
+async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> EvaluationResult:
     from rlsp_async.sampling.sampler import Sampler
     from rlsp_async.tokens import load_tokenizer
     from rlsp_async.verifying.pool import VerifierPool
@@ -151,7 +161,7 @@ async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Eva
         seed=cfg.seed,
     )
     async with VerifierPool(cfg, "eval") as pool, Sampler(cfg, model, "eval") as sampler:
-        groups = await judge(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
+        groups = await judge_prompts(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
         engine = sampler.info["engine"]
     return _result(cfg, groups, engine, time.monotonic() - start)
 
@@ -163,7 +173,7 @@ async def _work(
     verify: Verify,
     results: dict[int, VerifiedGroup],
 ) -> None:
-    """Consumes prompts until there are none; produces verified groups; waits for the sampler, then the verifiers."""
+    """One worker: takes prompts until none are left, waits for sampler and verifiers, stores verified groups."""
     for i, prompt in waiting:
         group = await sample(SampleJob(group_id=i, prompt=prompt, sampling=sampling, purpose="evaluate", stage="eval"))
         items = [VerifyItem(prompt=prompt.text, response=r.text, answer=prompt.answer) for r in group.rollouts]
@@ -171,13 +181,13 @@ async def _work(
         results[i] = VerifiedGroup(group=group, verdicts=verdicts.verdicts)
 
 
-def _result(cfg: config.RunConfig, groups: list[VerifiedGroup], engine: str, seconds: float) -> Evaluation:
+def _result(cfg: config.RunConfig, groups: list[VerifiedGroup], engine: str, seconds: float) -> EvaluationResult:
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     counts: Counter[str] = Counter(verdict.status for verdict in verdicts)
-    figures, num_whole = summary(groups)
+    figures, num_whole = summarize_groups(groups)
     if not num_whole:
         raise DivergedError(f"no prompt could be judged; the first reason: {_first_fault(verdicts)}")
-    return Evaluation(
+    return EvaluationResult(
         model=cfg.model.path,
         task=cfg.task.name,
         verifier=verdicts[0].verifier,
@@ -200,7 +210,7 @@ def _first_fault(verdicts: list[Verdict]) -> str:
 
 @contextlib.contextmanager
 def _logs_to_stderr() -> Iterator[None]:
-    """Standard output is for the result: `rlsp eval --json | jq`."""
+    """Sends log lines to stderr, because standard output is for the result: `rlsp eval --json | jq`."""
     import structlog
 
     before = structlog.get_config()

@@ -1,11 +1,11 @@
-"""JSON lines: one object a line, appended as things happen, readable while the run goes on.
+"""JSON lines: one object in each line, appended as events happen, readable while a run goes on.
 
     writer = JsonlWriter(run / "metrics.jsonl")
     writer.write({"kind": "step", "step": 3, "reward": 0.41})
     for row in read_jsonl(run / "metrics.jsonl"): ...
 
-A process that is killed can leave half a line at the end. The reader skips it; the writer removes it before it
-appends, so a line that stands in the middle of a file is always whole.
+A process that is killed can leave half a line at the end. The reader skips that line, and the writer removes it before
+it appends, so every line within a file is complete.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
 
 class JsonlWriter:
-    """Appends objects to a file, each with one `write` call to the system: a line is there as soon as it is written.
+    """Appends objects to a file without buffering: another process can read a line as soon as `write` returns.
 
-    One writer a file. Raises MachineError when the disk refuses.
+    A file has one writer. Raises MachineError when the disk refuses.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,13 +41,13 @@ class JsonlWriter:
         """Appends one line. NaN and infinities become null; numpy values are written as numbers."""
         rest = memoryview(orjson.dumps(row, option=_OPTIONS))
         try:
-            while rest:  # a disk that is nearly full takes a part, then says so
+            while rest:  # a disk that is nearly full accepts a part, and then raises
                 rest = rest[self._file.write(rest) :]
         except OSError as e:
             raise unwritable(self.path, e) from None
 
     def close(self) -> None:
-        """Idempotent."""
+        """Closes the file. Idempotent."""
         self._file.close()
 
     def __enter__(self) -> JsonlWriter:
@@ -58,10 +58,10 @@ class JsonlWriter:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Every whole line as an object; [] for a missing file.
+    """The objects of all complete lines; [] for a missing file.
 
-    A last line without its newline is left out: its writer is in the middle of it, or was killed there.
-    Raises DataError, with file and line, when a line inside is no JSON object.
+    A last line without its newline is left out: its writer has not finished it, or was killed.
+    Raises DataError with file and line when a line is no JSON object.
     """
     try:
         raw = path.read_bytes()
@@ -82,7 +82,7 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def _cut_torn_tail(path: Path, block_bytes: int = 65536) -> None:
-    """Cuts what follows the last newline, so that the next line does not continue half of an older one."""
+    """Removes what follows the last newline, so that the next line does not continue an incomplete one."""
     with open(path, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
         keep = end

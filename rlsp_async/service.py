@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -28,14 +29,12 @@ from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_fu
 from rlsp_async.logs import open_log
 from rlsp_async.processes import kill_with_parent
 from rlsp_async.wire.address import read_hub_file
-from rlsp_async.wire.bounds import MAX_TOKENS
-from rlsp_async.wire.codec import MEGABYTE
+from rlsp_async.wire.codec import MAX_TOKENS, MEGABYTE
 from rlsp_async.wire.jobs import Handler
-from rlsp_async.wire.keyring import worker_keys
-from rlsp_async.wire.link import LinkSettings, WorkerLink
+from rlsp_async.wire.keyring import read_worker_keys
+from rlsp_async.wire.link import LinkSettings, WorkerHooks, WorkerLink
 from rlsp_async.wire.loading import OnWeights
-from rlsp_async.wire.sockets import Limits
-from rlsp_async.wire.thread import in_thread
+from rlsp_async.wire.sockets import ConnectionLimits
 
 __all__ = ["Main", "Service", "hub_address", "in_thread", "limits_of", "serve", "service_path", "wait_for_hub"]
 
@@ -48,6 +47,8 @@ HUB_S = 120.0
 SUPERVISOR = "RLSP_SUPERVISOR_PID"
 """Set by a supervisor to its own pid: the service is killed when the supervisor dies."""
 
+LOG_ACKS = "RLSP_LOG_ACKS"
+"""Set by a harness: each acknowledged result is logged, to be compared with what the journal holds."""
 HUB_ADDRESS = "RLSP_HUB_ADDRESS"
 """Where workers connect instead of the hub's own address: a tunnel, or a proxy that loses messages on purpose."""
 
@@ -104,17 +105,21 @@ class Service:
             drain_s=DRAIN_S,
             info={"host": socket.gethostname(), "pid": str(os.getpid())} | (info or {}),
         )
-        link = WorkerLink(
-            settings,
-            lambda: hub_address(cfg),
-            handler,
+        hooks = WorkerHooks(
+            handler=handler,
             on_weights=on_weights,
-            metrics=metrics,
-            step=step,
-            keys=worker_keys(cfg.replay.keys, self.role, self.worker),
+            metrics=metrics or dict,
+            step=step or (lambda: -1),
+            on_acknowledged=_log_acknowledged if LOG_ACKS in os.environ else None,
         )
+        keys = read_worker_keys(cfg.replay.keys, self.role, self.worker)
+        link = WorkerLink(settings, lambda: hub_address(cfg), hooks, keys)
         self.on_drain(link.drain)
         log.info("left", reason=await link.run())
+
+
+def _log_acknowledged(lease: int, key: int) -> None:
+    log.info("acknowledged", lease=lease, key=key)
 
 
 Main = Callable[[config.RunConfig, Service], Awaitable[None]]
@@ -140,10 +145,10 @@ def follow_supervisor() -> None:
         raise SystemExit(0)
 
 
-def limits_of(cfg: config.RunConfig) -> Limits:
+def limits_of(cfg: config.RunConfig) -> ConnectionLimits:
     """Both ends' limits, from [replay]."""
     replay = cfg.replay
-    return Limits(
+    return ConnectionLimits(
         heartbeat_s=replay.heartbeat_s,
         timeout_s=replay.timeout_s,
         max_message_bytes=replay.max_message_mb * MEGABYTE,
@@ -283,3 +288,20 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
 def _worst(errors: tuple[BaseException, ...]) -> BaseException:
     """Of errors that came together the one that says most: a bug before a divergence before the user's error."""
     return min(errors, key=lambda error: (isinstance(error, UserError), isinstance(error, DivergedError)))
+
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+def in_thread(function: Callable[[A], R], name: str = "work") -> Callable[[A], Awaitable[R]]:
+    """`function` as a handler that can be awaited; its calls run one after the other on one thread called NAME_0.
+
+    A cancelled call that already runs is not interrupted: its result is dropped and the next call waits for it.
+    """
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def call(argument: A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, argument)
+
+    return call

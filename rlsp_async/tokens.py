@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +30,38 @@ _GENERAL = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _LETTERS = {"split_special_tokens": True}
 """Option of a call: what looks like a special token is taken letter by letter."""
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+class Codec(Protocol):
+    """Prompts to token ids and response ids to text; behind it a sampler needs no tokenizer in tests."""
+
+    stop_ids: tuple[int, ...]
+    """Any of these ids ends a response."""
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """[P] ids of a prompt, chat template applied. Raises DataError."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """A response as text, special tokens left out."""
+        ...
+
+
+class TokenizerCodec:
+    """The codec of a model directory's tokenizer."""
+
+    def __init__(self, model_dir: Path, eos_ids: Sequence[int]) -> None:
+        """Loads the tokenizer; `eos_ids` are the end tokens that the model's config names. Raises DataError."""
+        self._tokenizer = load_tokenizer(model_dir)
+        self.stop_ids = tuple(sorted({*eos_ids, end_token(self._tokenizer)}))
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """[P] ids of a prompt."""
+        return [int(token) for token in encode_prompt(self._tokenizer, prompt)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """A response as text."""
+        return decode_response(self._tokenizer, ids)
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
-    from rlsp_async.learning.turns import Turns
-
     # One thread builds and trains: torch's number of threads is a setting of the thread, and other numbers of threads
     # add up in another order.
     work = in_thread(_call, name="learner")
@@ -28,6 +26,8 @@ async def main(cfg: RunConfig, service: Service) -> None:
     if not building.done():
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
+    from rlsp_async.learning.learner import StepOrder  # loaded by now, in the thread that built the learner
+
     service.incarnation = learner.incarnation
 
     async def train(job: TrainJob) -> StepReport:
@@ -35,9 +35,9 @@ async def main(cfg: RunConfig, service: Service) -> None:
         return report
 
     try:
-        turns = Turns(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
+        in_order = StepOrder(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
         await service.work(
-            turns, credit=2, metrics=learner.metrics, step=lambda: learner.step, info={"device": learner.device}
+            in_order, credit=2, metrics=learner.metrics, step=lambda: learner.step, info={"device": learner.device}
         )
     finally:
         learner.on_stop()

@@ -12,13 +12,13 @@ own 700 takes a tenth of its time."""
 
 async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.replay.server import ReplayServer  # after the arguments are read
-    from rlsp_async.wire.keyring import hub_keys
+    from rlsp_async.wire.keyring import read_hub_keys
     from rlsp_async.wire.router import Router
 
     gc.set_threshold(GARBAGE_AT)
     server = ReplayServer(cfg)
     service.on_drain(server.stop)
-    keys = hub_keys(cfg.replay.keys)
+    keys = read_hub_keys(cfg.replay.keys)
     await server.run(lambda: Router(limits_of(cfg), keys))
 
 

@@ -86,6 +86,9 @@ def test_the_tree_in_the_readme_is_whole():
     for path in (ROOT / "rlsp_async").iterdir():
         if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__"):
             assert path.name in text or path.name == "__init__.py", f"README's tree lacks {path.name}"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=20).stdout.split()
+    for folder in {path.split("/")[0] for path in tracked if "/" in path and not path.startswith(".")}:
+        assert re.search(rf"^{folder}/", text, re.MULTILINE), f"README's tree lacks {folder}/"
 
 
 def test_shell_scripts_are_shown_as_they_are():
@@ -93,6 +96,14 @@ def test_shell_scripts_are_shown_as_they_are():
     for command in ("./launch/local.sh", "./launch/test.sh"):
         assert command in text
         assert (ROOT / command).exists()
+
+
+def test_every_page_is_in_the_index_and_the_index_in_the_readme():
+    text = (ROOT / "docs/index.md").read_text()
+    linked = {(ROOT / "docs" / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)\s]+)\)", text)}
+    pages = {*ROOT.glob("docs/**/*.md"), ROOT / "docs/minimal_loop.py", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"}
+    assert pages - {ROOT / "docs/index.md"} <= linked
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text().partition("## Measured")[0]
 
 
 # --- commands ------------------------------------------------------------------------------------------------------
@@ -104,7 +115,7 @@ def test_commands_parse(page):
     for command in commands(page):
         words = shlex.split(re.sub(r"\.\.\.", "", command))[1:]
         try:
-            arguments = cli._parse(words)
+            arguments = cli.parse(words)
         except SystemExit as e:
             raise AssertionError(f"{ids(page)}: {command}") from e
         for override in [] if arguments.command in ("demos", "tasks") else getattr(arguments, "overrides", []):
@@ -118,7 +129,7 @@ def known_keys() -> set[str]:
     for line in reference.render().partition("## Options of")[0].splitlines():
         if title := re.match(r"## (?:`\[(.*)\]`|Top level)", line):
             section = title[1] or ""
-        elif key := re.match(r"\| `(\w+)` \|", line):
+        elif key := re.match(r"- `(\w+)` \(", line):
             keys.add(f"{section}.{key[1]}".lstrip("."))
     return keys
 

@@ -165,7 +165,23 @@ def test_local_help_installs_nothing(box):
 
 def test_test_passes_its_arguments_on(box):
     box("test.sh", "-m", "not vllm")
-    assert box.called()[-1] == "python -m pytest -m not vllm"
+    assert box.called()[-1] == "python -m pytest --durations=15 -m not vllm"
+
+
+def test_fast_tests_are_folders_that_exist_without_services_models_and_devices(box):
+    box("test.sh", "--fast", "-x")
+    words = box.called()[-1].removeprefix("python -m pytest --durations=15 ").split(" -m ")
+    assert words[1] == "not vllm and not flow and not gpu -x"
+    assert all((ROOT / folder).is_dir() for folder in words[0].split())
+    assert {"tests/algos", "tests/rewards", "tests/replay"} <= set(words[0].split())
+
+
+def test_coverage_counts_and_reports(box):
+    box("test.sh", "--coverage", "tests/algos")
+    assert box.called()[-2:] == [
+        "python -m coverage run -m pytest --durations=15 tests/algos",
+        "python -m coverage report",
+    ]
 
 
 def test_pins_are_whole_and_unique():

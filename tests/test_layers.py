@@ -57,7 +57,6 @@ ROWS = {
     "rlsp_async.processes": Row(1, TORCH),
     "rlsp_async.columns": Row(1, CLOCK_AND_IO | TORCH),
     "rlsp_async.messages": Row(2, CLOCK_AND_IO | TORCH),
-    "rlsp_async.config.schema": Row(2, CLOCK_AND_IO | TORCH),
     "rlsp_async.config": Row(2, CLOCK_AND_IO | TORCH),
     "rlsp_async.plugins": Row(2, CLOCK_AND_IO | TORCH),
     # 3: pure logic; time is an argument
@@ -73,7 +72,7 @@ ROWS = {
     "rlsp_async.model": Row(4),
     "rlsp_async.logs": Row(4, TORCH),
     "rlsp_async.jsonl": Row(3, TORCH),
-    "rlsp_async.report": Row(4),
+    "rlsp_async.report": Row(4, TORCH | frozenset({"zmq"})),
     "rlsp_async.weights": Row(4),
     "rlsp_async.wire": Row(4, TORCH),
     "rlsp_async.sampling": Row(4),
@@ -82,21 +81,19 @@ ROWS = {
     "rlsp_async.replay.journal": Row(4, TORCH),
     "rlsp_async.replay.sources": Row(4),
     "rlsp_async.replay.server": Row(4),
-    # 5, 6: what every process shares, and what starts them
+    # 5 to 9: what every process shares, what checks and starts them, and the command
     "rlsp_async.audit": Row(5, TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
     "rlsp_async.service": Row(5, TORCH),
-    "rlsp_async.runner.gpus": Row(3, TORCH),
     "rlsp_async.runner.hang_detector": Row(3, CLOCK_AND_IO | TORCH),
     "rlsp_async.chaos": Row(6, TORCH),
-    "rlsp_async.runner.resume": Row(6, TORCH | frozenset({"zmq"})),
     "rlsp_async.preflight": Row(6),
     "rlsp_async.evaluate": Row(6),
-    "rlsp_async.offline": Row(6, TORCH | frozenset({"zmq"})),
-    "rlsp_async.grade": Row(6, TORCH),
-    "rlsp_async.runner": Row(6),
-    "rlsp_async.keys": Row(6, TORCH),
-    "rlsp_async.cli": Row(6),
-    "rlsp_async": Row(0, CLOCK_AND_IO | TORCH),  # __init__.py
+    "rlsp_async.offline": Row(8, TORCH | frozenset({"zmq"})),
+    "rlsp_async.grading": Row(6, TORCH),
+    "rlsp_async.runner": Row(7),
+    "rlsp_async.cli": Row(9, TORCH | frozenset({"zmq"})),
+    "rlsp_async.api": Row(9, CLOCK_AND_IO | TORCH),
+    "rlsp_async": Row(9, CLOCK_AND_IO | TORCH),  # __init__.py
 }
 ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rlsp_async.learning")
 # Foreign libraries that have one home.

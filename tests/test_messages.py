@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from rlsp_async.messages import FromHub, FromWorker, Noun, Verdict
-from rlsp_async.wire.schema import message_kinds
+from rlsp_async.wire.contract import message_kinds
 
 
 def every_noun() -> list[type[msgspec.Struct]]:

@@ -227,6 +227,6 @@ async def test_the_hubs_address_comes_from_the_settings_or_its_file_in_bounded_t
 
 def test_both_ends_take_their_limits_from_the_settings(write):
     cfg = config.load(write(), ["replay.max_message_mb=3"])
-    assert service.limits_of(cfg) == service.Limits(
+    assert service.limits_of(cfg) == service.ConnectionLimits(
         heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=3_000_000, max_tokens=512
     )

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from rlsp_async.errors import DataError
 from rlsp_async.messages import BY_SPAWN, Prompt
 from rlsp_async.model import tiny_qwen2
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 from rlsp_async.tokens import decode_response, encode_prompt, encode_response, load_tokenizer
 
 ROOT = Path(__file__).parents[1]

@@ -35,13 +35,16 @@ WAITS = frozenset(
 LOCKS = ("lock", "changing", "starting", "condition", "semaphore", "changed")
 
 ALLOWED = {
-    ("rlsp_async.wire.session", "read"): "the one reader of a connection; cancelled by link._converse, whose heartbeat "
+    (
+        "rlsp_async.wire.session",
+        "read",
+    ): "the one reader of a connection; cancelled by link._run_session, whose heartbeat "
     "returns after timeout_s of silence",
     (
         "rlsp_async.wire.session",
         "write",
     ): "the one writer of a connection; cancelled with it, and a full outbox ends it",
-    ("rlsp_async.wire.link", "_converse"): "ends when one of its tasks does; the heartbeat does after timeout_s",
+    ("rlsp_async.wire.link", "_run_session"): "ends when one of its tasks does; the heartbeat does after timeout_s",
     ("rlsp_async.wire.link", "_leave"): "waits for a stop as long as the connection lives; cancelled with it",
     ("rlsp_async.wire.loading", "run"): "waits for a version as long as the worker lives; a hub that has one says it "
     "again; cancelled by WorkerLink.run",
@@ -59,11 +62,11 @@ ALLOWED = {
     ("rlsp_async.verifying.pool", "verify"): "a checker comes back from `check`, which kills at its deadline",
     ("rlsp_async.verifying.pool", "start"): "the lock is held for one start, bounded by LOAD_S",
     ("rlsp_async.verifying.pool", "stop"): "of a process that was sent SIGKILL",
-    ("rlsp_async.verifying.checker", "frame"): "both callers stand in a timeout: START_S and the verifier's deadline",
+    ("rlsp_async.verifying.pool", "frame"): "both callers stand in a timeout: START_S and the verifier's deadline",
     ("rlsp_async.sampling.sampler", "sample"): "the lock is held for one load of weights, bounded by loading.LOAD_S",
     ("rlsp_async.sampling.sampler", "load"): "bounded by its caller, loading.LOAD_S",
-    ("rlsp_async.learning.turns", "__call__"): "the condition is held only while its waiters are woken",
-    ("rlsp_async.wire.zap", "_serve"): "the authenticator may hear nobody; cancelled when the router closes",
+    ("rlsp_async.learning.learner", "__call__"): "the condition is held only while its waiters are woken",
+    ("rlsp_async.wire.auth", "_serve"): "the authenticator may hear nobody; cancelled when the router closes",
     ("rlsp_async.chaos.harness", "_keep"): "the life of `rlsp run`, which the harness kills when its time is up",
     ("rlsp_async.chaos.proxy", "run"): "the proxy may hear nobody; cancelled by the harness",
     ("rlsp_async.chaos.proxy", "_read"): "the proxy may hear nobody; cancelled with its connection",

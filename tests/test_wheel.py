@@ -69,7 +69,7 @@ def test_everything_a_run_needs_is_inside(wheel):
     wanted += [f"rlsp_async/_launch/configs/{path.name}" for path in (ROOT / "launch/configs").glob("*.toml")]
     wanted += [f"rlsp_async/data/{path.name}" for path in (ROOT / "rlsp_async/data").iterdir()]
     wanted += [f"rlsp_async-0.1.0.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")]
-    wanted += ["rlsp_async/_proto/README.md", "rlsp_async/report/report.css"]
+    wanted += ["rlsp_async/_proto/README.md", "rlsp_async/report/report.css", "rlsp_async/py.typed"]
     assert set(wanted) <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests/", "docs/"))]
 

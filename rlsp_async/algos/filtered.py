@@ -3,19 +3,19 @@
     D = the rollouts of the batch with R_i >= threshold, each text of a prompt once, at most `per_prompt` of a prompt
     L = - sum over D of share_t logp_t
 
-No ratio, no baseline and no negative: nothing can be pushed down without bound, whoever sampled. Rounds are stages:
-Havrilla et al., arXiv:2403.04642, sample with the newest policy, add to what earlier rounds found (`carry`) and train
-the first policy anew on all of it (`start = "base"`); ReST-EM, arXiv:2312.06585, does so with the newest round alone.
-Two rollouts are duplicates when prompt and response have the same tokens, whichever groups of the batch they are in;
-the first stays.
+There is no ratio, no baseline and no negative, so nothing can be pushed down without bound, whichever policy sampled.
+Rounds are stages: Havrilla et al. (arXiv:2403.04642) sample with the newest policy, add to what earlier rounds found
+(`carry`) and train the first policy again on all of it (`start = "base"`); ReST-EM (arXiv:2312.06585) does so with the
+newest round alone. Two rollouts are duplicates when prompt and response have the same tokens, whichever groups of the
+batch they are in; the first one stays.
 
-With `balance_target` n* a batch chooses its own threshold, as B-STaR (arXiv:2412.17256) does for a round: among its
-rewards R the one with the largest mean over its prompts of
+With `balance_target` n* a batch chooses its own threshold, as B-STaR (arXiv:2412.17256) does for a round: among
+its rewards R the one with the largest mean over its prompts of
 
     bs_i = min(n'_i / n*, 1) n'_i / n_i        n_i different responses to prompt i with R or more, n'_i of them correct
 
 That is for rewards that are more than the verdict (an exploration reward, a judge): where wrong rollouts can be paid
-more than right ones, it weighs how many right ones are kept against how pure they are.
+more than right ones, the score weighs how many right ones are kept against how pure they are.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlsp_async.algos import groups, ops
-from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Terms, Tokens
+from rlsp_async.algos import baselines, maths
+from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
 from rlsp_async.errors import ConfigError
 
 NEEDS: frozenset[str] = frozenset()
 ON_POLICY = None
 PRESETS: dict[str, dict[str, Any]] = {}
 MOST_THRESHOLDS = 101
-"""Rewards of a batch that are tried as its threshold (of more distinct ones: evenly spaced in rank)."""
+"""Largest number of a batch's rewards that are tried as its threshold; of more distinct ones, evenly spaced in rank."""
 
 
-class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FilteredConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of filtered fine-tuning."""
 
     threshold: float = 0.5
-    """Least reward of a rollout that is trained on."""
+    """Smallest reward of a rollout that is trained on."""
     balance_target: int = 0
-    """Right responses of a prompt that are enough, n* of B-STaR (arXiv:2412.17256: 8 of 64): each batch chooses the
-    threshold with the best balance score among its rewards that are not below `threshold`; 0: it does not."""
+    """Number of right responses of a prompt that is enough, n* of B-STaR (arXiv:2412.17256: 8 of 64): each batch
+    chooses the threshold with the best balance score among its rewards that are not below `threshold`; 0: off."""
     drop_duplicates: bool = True
     """Keep each response of a prompt once in a batch."""
     per_prompt: int = 0
-    """Keep at most so many rollouts of a prompt in a batch, the first ones; 0: all."""
-
+    """Largest number of rollouts of a prompt that are kept in a batch, the first ones; 0: all."""
     temperature: float = 0.0
-    """Of the policy that learns them: 1 is cross-entropy as published, whatever they were drawn at (B-STaR,
-    arXiv:2412.17256); 0: each rollout at the temperature that drew it."""
+    """Temperature of the policy that learns the rollouts: 1 is cross-entropy as published, whatever temperature drew
+    them (B-STaR, arXiv:2412.17256); 0: of each rollout the one that drew it."""
 
     def scored_at(self) -> float:
+        """The option `temperature`."""
         return self.temperature
 
     def __post_init__(self) -> None:
@@ -67,20 +67,28 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError("per_prompt must be at least 0 (0: no cap), balance_target too (0: `threshold` as it is)")
 
 
-def needs(cfg: Config) -> frozenset[str]:
+Config = FilteredConfig
+
+
+def needs(cfg: FilteredConfig) -> frozenset[str]:
+    """Nothing beside the log-probs."""
     return NEEDS
 
 
-def advantages(cfg: Config, batch: Rollouts) -> Advantages:
-    """1 for every token; kept are the rollouts of D."""
+def advantages(cfg: FilteredConfig, batch: Rollouts) -> Advantages:
+    """1 for every token; the rollouts of D are kept.
+
+    Raises:
+        ConfigError: `balance_target` is set and the batch does not say which rollouts are right.
+    """
     assert batch.prompt_B is not None
     assert batch.text_B is not None
-    threshold, chosen = _balanced(cfg, batch) if cfg.balance_target else (cfg.threshold, {})
+    threshold, chosen = _balanced_threshold(cfg, batch) if cfg.balance_target else (cfg.threshold, {})
     right_B = batch.reward_B >= threshold
-    first_B = right_B & (groups.place(batch.text_B, right_B) == 0)
+    first_B = right_B & (baselines.occurrence_index(batch.text_B, right_B) == 0)
     keep_B = first_B if cfg.drop_duplicates else right_B
     if cfg.per_prompt:
-        keep_B = keep_B & (groups.place(batch.prompt_B, keep_B) < cfg.per_prompt)
+        keep_B = keep_B & (baselines.occurrence_index(batch.prompt_B, keep_B) < cfg.per_prompt)
     num = max(1, int(right_B.sum()))
     stats = {
         **chosen,
@@ -91,8 +99,8 @@ def advantages(cfg: Config, batch: Rollouts) -> Advantages:
     return Advantages(torch.ones_like(batch.behaviour_N), keep_B, stats=stats)
 
 
-def _balanced(cfg: Config, batch: Rollouts) -> tuple[float, dict[str, float]]:
-    """The threshold with the best balance score, the lowest of equal ones."""
+def _balanced_threshold(cfg: FilteredConfig, batch: Rollouts) -> tuple[float, dict[str, float]]:
+    """The threshold with the best balance score, the lowest of equally good ones, and its stats."""
     if batch.terms is None:
         raise ConfigError(
             "algorithm 'filtered' needs to know which rollouts are right for balance_target, and "
@@ -101,23 +109,34 @@ def _balanced(cfg: Config, batch: Rollouts) -> tuple[float, dict[str, float]]:
     rewards = sorted({reward for reward in batch.reward_B.tolist() if reward >= cfg.threshold})
     apart = max(1.0, (len(rewards) - 1) / (MOST_THRESHOLDS - 1))
     tried = [rewards[round(n * apart)] for n in range(min(len(rewards), MOST_THRESHOLDS))]
-    scores = [_balance(cfg, batch, batch.terms, threshold) for threshold in tried]
+    scores = [balance_score(cfg, batch, threshold) for threshold in tried]
     balance, threshold = max(zip(scores, tried, strict=True), key=lambda pair: pair[0], default=(0.0, cfg.threshold))
     return threshold, {"threshold": threshold, "balance": balance}
 
 
-def _balance(cfg: Config, batch: Rollouts, terms: Terms, threshold: float) -> float:
-    """Mean balance score of the batch's prompts; of equal texts the first one's verdict counts."""
+def balance_score(cfg: FilteredConfig, batch: Rollouts, threshold: float) -> float:
+    """Mean balance score of the batch's prompts at a threshold, bs_i = min(n'_i / n*, 1) n'_i / n_i (arXiv:2412.17256).
+
+    Args:
+        cfg: for n*, `balance_target`.
+        batch: rollouts with the columns `prompt_B` and `text_B`, and with terms.
+        threshold: smallest reward of a rollout that counts.
+
+    Returns:
+        0 to 1; among equal texts the verdict of the first one counts.
+    """
+    assert batch.terms is not None
     assert batch.prompt_B is not None
     assert batch.text_B is not None
     kept_B = batch.reward_B >= threshold
-    first_B = kept_B & (groups.place(batch.text_B, kept_B) == 0)
+    first_B = kept_B & (baselines.occurrence_index(batch.text_B, kept_B) == 0)
     num_P = torch.bincount(batch.prompt_B[first_B])
-    right_P = torch.bincount(batch.prompt_B[first_B & (terms.outcome_B > 0)], minlength=len(num_P))
+    right_P = torch.bincount(batch.prompt_B[first_B & (batch.terms.outcome_B > 0)], minlength=len(num_P))
     score_P = (right_P / cfg.balance_target).clamp(max=1.0) * right_P / num_P.clamp(min=1)
     return float(score_P.sum()) / len(set(batch.prompt_B.tolist()))
 
 
-def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
-    logp = ops.guard(tokens.logp, tokens.mask)
-    return -(tokens.share * logp).sum(), {"nll": ops.stat(-tokens.logp, tokens.mask)}
+def token_loss(cfg: FilteredConfig, tokens: Tokens) -> tuple[Tensor, Stats]:
+    """Cross-entropy; stat `nll`."""
+    logp = maths.guard(tokens.logp, tokens.mask)
+    return -(tokens.share * logp).sum(), {"nll": maths.stat(-tokens.logp, tokens.mask)}

@@ -1,4 +1,4 @@
-"""ROVER, random policy valuation, arXiv:2509.24981: the log-ratio as action value of the uniform policy.
+"""ROVER, random policy valuation (arXiv:2509.24981): the log-ratio as action value of the uniform policy.
 
     A_i     = R_i - mean(R_1..R_G)                                     divided by std if `divide_by_std`
     Q_t     = rho (logp_t - old_t)
@@ -6,9 +6,9 @@
     L       = sum_t share_t (Q_t - (A_i + beta Q'_t))^2
 
 mean_t is the mean of the log-probs over the whole vocabulary at the state before token t: the expected next value when
-the next token is drawn uniformly. The squared log-ratio is a soft trust region: no clip, critic or reference. On policy
-the gradient is 2 rho times REINFORCE's. `old` is the learner's policy at the beginning of the step; for what was
-sampled by another, put a correction's weight in front.
+the next token is drawn uniformly. The squared log-ratio is a soft trust region: there is no clip, critic or reference.
+On policy the gradient is 2 rho times REINFORCE's. `old` is the learner's policy at the beginning of the step; for
+rollouts of another policy a correction's weight can stand in front.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlsp_async.algos import groups, ops
+from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
 
 NEEDS = frozenset({"old", "mean"})
 ON_POLICY = 2.0
-"""A squared error has it."""
+"""Gradient on policy relative to REINFORCE's: d/dx (x - t)^2 = 2 (x - t). The contract test divides by it."""
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # The published scripts switch the division by the standard deviation on, against the paper's text.
+    # The published scripts divide by the standard deviation, unlike the paper's text.
     "released": {"divide_by_std": True},
 }
 
 
-class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RoverConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of ROVER."""
 
     rho: float = 1.0
-    """Temperature of the values; larger holds the policy closer to the old one."""
+    """Temperature of the values; the larger, the closer the policy stays to the old one."""
     beta: float = 1.0
     """Weight of the next state's value; 0: reward and trust region alone."""
     divide_by_std: bool = False
@@ -44,29 +44,41 @@ class Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Leave out groups whose rewards are all the same."""
 
 
-def needs(cfg: Config) -> frozenset[str]:
+Config = RoverConfig
+
+
+def needs(cfg: RoverConfig) -> frozenset[str]:
+    """`old` and the mean of the log-probs over the vocabulary."""
     return NEEDS
 
 
-def advantages(cfg: Config, batch: Rollouts) -> Advantages:
-    """The centred reward of each rollout at every one of its tokens."""
-    return groups.centred(batch, cfg.divide_by_std, cfg.drop_flat_groups)
+def advantages(cfg: RoverConfig, batch: Rollouts) -> Advantages:
+    """Centred rewards; one advantage for each rollout."""
+    return baselines.centred_advantages(batch, cfg.divide_by_std, cfg.drop_flat_groups)
 
 
-def token_loss(cfg: Config, tokens: Tokens) -> tuple[Tensor, Stats]:
+def token_loss(cfg: RoverConfig, tokens: Tokens) -> tuple[Tensor, Stats]:
+    """The squared error of the value; stats `value` and `next_value`."""
     assert tokens.old is not None
-    mask, adv = tokens.mask, ops.guard(tokens.adv, tokens.mask)
-    value = cfg.rho * ops.log_ratio(tokens.logp, tokens.old, mask)
-    after = cfg.rho * _of_next(tokens)
-    loss = ops.guard((value - (adv + cfg.beta * after)) ** 2, mask)
-    return (tokens.share * loss).sum(), {"value": ops.stat(value, mask), "next_value": ops.stat(after, mask)}
+    mask, adv = tokens.mask, maths.guard(tokens.adv, tokens.mask)
+    value = cfg.rho * maths.log_ratio(tokens.logp, tokens.old, mask)
+    after = cfg.rho * next_value(tokens)
+    loss = maths.guard((value - (adv + cfg.beta * after)) ** 2, mask)
+    return (tokens.share * loss).sum(), {"value": maths.stat(value, mask), "next_value": maths.stat(after, mask)}
 
 
-def _of_next(tokens: Tokens) -> Tensor:
-    """mean - old_mean at the token after, within the rollout."""
+def next_value(tokens: Tokens) -> Tensor:
+    """The expected value of the next state, Q'_t / rho = mean_{t+1} - old_mean_{t+1} (arXiv:2509.24981).
+
+    Args:
+        tokens: R tokens with `rollout`, `mean` and `old_mean`.
+
+    Returns:
+        [R] without gradient; 0 at the last token of a rollout.
+    """
     assert tokens.rollout is not None
     assert tokens.mean is not None
     assert tokens.old_mean is not None
-    change = (ops.guard(tokens.mean, tokens.mask) - ops.guard(tokens.old_mean, tokens.mask)).detach()
+    change = (maths.guard(tokens.mean, tokens.mask) - maths.guard(tokens.old_mean, tokens.mask)).detach()
     same = tokens.rollout[1:] == tokens.rollout[:-1]
-    return torch.cat([ops.guard(change[1:], same), torch.zeros_like(change[:1])])
+    return torch.cat([maths.guard(change[1:], same), torch.zeros_like(change[:1])])

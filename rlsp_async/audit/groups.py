@@ -1,10 +1,15 @@
-"""Checks that look at every group once: G1 nothing lost, G2 nothing twice, G3 whole groups, G8 true verdicts, G12
-versions that were published."""
+"""Checks of every single group.
+
+G1   nothing that was acknowledged is missing or damaged
+G2   each group is stored once
+G3   groups are trained with all their rollouts
+G8   only true verdicts train; a failed group says why
+G12  tokens come from versions that were published
+"""
 
 from __future__ import annotations
 
-from rlsp_async.audit.finding import Finding, Offences
-from rlsp_async.audit.history import GroupRow, History, decoded
+from rlsp_async.audit.history import Finding, GroupRow, History, Violations, decoded
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.sql import body_digest
@@ -16,22 +21,22 @@ HAS_VERDICTS = ("ready", "training")
 
 
 class GroupChecks:
-    """One pass over all groups."""
+    """All five, in one pass over the groups."""
 
     def __init__(self, history: History) -> None:
         self._cfg, self._forgot_to = history.cfg, history.forgot_to
         self._published = {0, *(step.step for step in history.steps() if step.published)}
-        self._g1 = Offences("G1", "nothing that was acknowledged is missing")
-        self._g2 = Offences("G2", "each group is stored once")
-        self._g3 = Offences("G3", "groups are trained whole")
-        self._g8 = Offences("G8", "only true verdicts train")
-        self._g12 = Offences("G12", "tokens come from published versions")
+        self._g1 = Violations("G1", "nothing that was acknowledged is missing")
+        self._g2 = Violations("G2", "each group is stored once")
+        self._g3 = Violations("G3", "groups are trained whole")
+        self._g8 = Violations("G8", "only true verdicts train")
+        self._g12 = Violations("G12", "tokens come from published versions")
         self._num, self._num_bodies, self._num_trained, self._num_failed = 0, 0, 0, 0
         self._next_id = 1
         self._digests: dict[bytes, int] = {}
 
     def run(self, history: History) -> list[Finding]:
-        """Looks at everything; one finding a guarantee."""
+        """Checks all groups; one finding for each guarantee."""
         for row in history.groups():
             self._group(row)
         [(health,)] = history.rows("PRAGMA quick_check(1)")
@@ -71,7 +76,7 @@ class GroupChecks:
             head.num_rollouts,
             head.num_verdicts,
         ):
-            self._g1.add("its columns and its head differ", group=row.group_id)
+            self._g1.add("its columns and its record differ", group=row.group_id)
         self._stored(row, body, verdicts)
         self._heads(row)
         if body is not None:
@@ -80,7 +85,7 @@ class GroupChecks:
             self._verdicts(row, verdicts)
 
     def _stored(self, row: GroupRow, body: RolloutGroup | None, verdicts: list[Verdict] | None) -> None:
-        """What must still be there is there, as it came."""
+        """Tokens and verdicts that may still be needed are there, unchanged."""
         replayable = row.state == "trained" and row.step > self._forgot_to
         if body is None and (row.state in HAS_BODY or replayable):
             self._g1.add(f"it is {row.state} and its tokens are gone", group=row.group_id)
@@ -96,7 +101,7 @@ class GroupChecks:
             self._g2.add(f"its body is that of group {self._digests[digest]}", group=row.group_id)
 
     def _heads(self, row: GroupRow) -> None:
-        """What the rows alone tell, after the tokens were pruned too."""
+        """Checks of the row alone, which also hold after the tokens were pruned."""
         is_imported = not row.is_rollouts and self._cfg.stages[row.stage].source == "imported"
         whole = self._cfg.sampling.rollouts if row.is_rollouts or is_imported else 1
         if row.uses and not (1 if is_imported else whole) <= row.num_rollouts <= whole:
@@ -117,21 +122,21 @@ class GroupChecks:
         if body.group_id != row.group_id:
             self._g2.add(f"its body says that it is group {body.group_id}", group=row.group_id)
         if len({rollout.index for rollout in body.rollouts}) != len(body.rollouts):
-            self._g2.add("a rollout is there twice", group=row.group_id)
+            self._g2.add("it has a rollout twice", group=row.group_id)
         if len(body.rollouts) != row.num_rollouts or len(body.rollouts) != body.sampling.rollouts:
             self._g3.add(
-                f"{len(body.rollouts)} rollouts are kept, it came with {row.num_rollouts} of {body.sampling.rollouts}",
+                f"{len(body.rollouts)} rollouts are stored, it had {row.num_rollouts} of {body.sampling.rollouts}",
                 group=row.group_id,
             )
         if sum(num_values(rollout.token_ids) for rollout in body.rollouts) != row.num_tokens:
-            self._g1.add("its tokens are not as many as were counted", group=row.group_id)
+            self._g1.add("its number of tokens is not the one that was counted", group=row.group_id)
         if row.is_rollouts:
             versions = {int(v) for rollout in body.rollouts for v in set(ints(rollout.versions).tolist())}
             for version in sorted(versions - self._published):
                 self._g12.add(f"a token of version {version}, which was never published", group=row.group_id)
             if versions and min(versions) != row.oldest:
                 self._g12.add(
-                    f"its oldest token is of version {min(versions)}, {row.oldest} was written down", group=row.group_id
+                    f"its oldest token is of version {min(versions)}, its row says {row.oldest}", group=row.group_id
                 )
 
     def _verdicts(self, row: GroupRow, verdicts: list[Verdict]) -> None:

@@ -1,11 +1,15 @@
-"""A run's journal, read only, as of one moment: the hub may go on writing meanwhile."""
+"""What every check reads, and what it returns.
+
+History       a run's journal, read only, as of one moment: the hub may go on writing meanwhile
+Violations    collects what violates one guarantee, and makes the Finding of it
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -27,8 +31,13 @@ _GROUPS = """SELECT g.group_id, g.purpose, g.provenance, g.stage, g.state, g.rea
     FROM groups g LEFT JOIN bodies b USING (group_id) LEFT JOIN verdicts v USING (group_id) ORDER BY g.group_id"""
 
 
+ROWS_SHOWN = 20
+
+Outcome = Literal["ok", "violated", "not applicable"]
+
+
 class GroupRow(NamedTuple):
-    """One row of `groups`, with its body and verdicts as they are stored (None: pruned, or not there yet)."""
+    """One row of `groups`, with the stored bytes of its body and verdicts (None: pruned, or not there yet)."""
 
     group_id: int
     purpose: str
@@ -52,12 +61,12 @@ class GroupRow(NamedTuple):
 
     @property
     def is_rollouts(self) -> bool:
-        """Sampled by a model, not a demonstration."""
+        """Whether the group was sampled by a model (and is neither a demonstration nor imported)."""
         return self.provenance == "rollout"
 
 
 class StepRow(NamedTuple):
-    """One row of `steps`, and what its report says (None: it cannot be decoded)."""
+    """One row of `steps`, with its decoded report (None: it cannot be decoded)."""
 
     step: int
     stage: str
@@ -70,16 +79,26 @@ class StepRow(NamedTuple):
 
 
 class History:
-    """Raises DataError, in one sentence, for a file that is no journal of this version."""
+    """A snapshot of a journal."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, timeout_s: float = 5.0) -> None:
+        """Opens the journal.
+
+        Args:
+            path: a journal, or the directory of a run.
+            timeout_s: how long a locked file may delay a query.
+
+        Raises: DataError, in one sentence, for a file that is no journal of this version.
+        """
         journal = path / "journal.sqlite" if path.is_dir() else path
         if not journal.is_file():
             raise DataError(f"{path} is no run: there is no {journal.name} in it; name a directory like runs/ops_cpu")
         self.path = journal
         self.directory = journal.parent
         try:
-            self.db = sqlite3.connect(f"file:{quote(str(journal))}?mode=ro", uri=True, isolation_level=None)
+            self.db = sqlite3.connect(
+                f"file:{quote(str(journal))}?mode=ro", uri=True, isolation_level=None, timeout=timeout_s
+            )
             self.db.execute("BEGIN")
             self.run: dict[str, str] = dict(self.db.execute("SELECT key, value FROM run").fetchall())
         except sqlite3.Error as e:
@@ -94,7 +113,7 @@ class History:
         except (msgspec.DecodeError, KeyError) as e:
             raise DataError(f"{journal}: the settings in it cannot be read ({e}): it is damaged") from None
         self.damaged: list[tuple[str, int]] = []
-        """Rows that cannot be decoded, as (kind, step)."""
+        """Rows that `manifests` could not decode, as (kind, step)."""
         self.forgot_to = int(self.run.get("forgot_to", 0))
 
     def rows(self, query: str, *values: Any) -> list[Any]:
@@ -105,7 +124,7 @@ class History:
             raise DataError(f"{self.path} cannot be read ({e}): it is damaged; restore it from a copy") from None
 
     def groups(self) -> Iterator[GroupRow]:
-        """Every group that was ever issued, in order, with what is kept of it."""
+        """Every group that was ever issued, by id, with what is kept of it."""
         try:
             for row in self.db.execute(_GROUPS):
                 yield GroupRow(*row)
@@ -125,8 +144,13 @@ class History:
         query = "SELECT step, stage, checkpoint, published, incarnation, digest, at_s, report FROM steps ORDER BY step"
         return [StepRow._make([*row[:-1], _report_of(row[-1])]) for row in self.rows(query)]
 
+    def newest_step(self) -> int:
+        """The newest step that was reported; 0 before the first."""
+        [(step,)] = self.rows("SELECT max(step) FROM steps")
+        return int(step or 0)
+
     def last_step_of(self) -> dict[str, int]:
-        """Of each stage, the step that ends it."""
+        """The last step of each stage."""
         last, total = {}, 0
         for name, stage in self.cfg.stages.items():
             total += stage.steps
@@ -146,7 +170,7 @@ def _report_of(blob: bytes) -> StepReport | None:
 
 
 def decoded(row: GroupRow) -> tuple[GroupRecord | None, RolloutGroup | None, list[Verdict] | None, str]:
-    """Head, body and verdicts of a row, and what cannot be decoded (empty: nothing)."""
+    """Record, body and verdicts of a row, and an error text when one cannot be decoded (empty: all can)."""
     try:
         return (
             _head(row.head),
@@ -156,3 +180,46 @@ def decoded(row: GroupRow) -> tuple[GroupRecord | None, RolloutGroup | None, lis
         )
     except msgspec.DecodeError as e:
         return None, None, None, str(e)
+
+
+# --- what a check returns --------------------------------------------------------------------------------------------
+
+
+class Finding(msgspec.Struct, kw_only=True):
+    """The result for one guarantee. Example: Finding(guarantee="G4", title="...", figures="1,024 groups")."""
+
+    guarantee: str
+    title: str
+    outcome: Outcome = "ok"
+    figures: str = ""
+    """What was examined, in words."""
+    num_offending: int = 0
+    rows: list[dict[str, Any]] = []
+    """The first ROWS_SHOWN offending rows; `what` of each says what is wrong."""
+
+
+class Violations:
+    """Collects what violates one guarantee: keeps the first rows, counts all."""
+
+    def __init__(self, guarantee: str, title: str) -> None:
+        self.guarantee, self.title = guarantee, title
+        self._rows: list[dict[str, Any]] = []
+        self._num = 0
+
+    def add(self, what: str, **where: Any) -> None:
+        """Adds one row. `where` says which row, `what` says what is wrong with it."""
+        self._num += 1
+        if self._num <= ROWS_SHOWN:
+            self._rows.append({**where, "what": what})
+
+    def finding(self, figures: str, *, applies: bool = True) -> Finding:
+        """The verdict on this guarantee. `applies` is False when the run holds nothing that the guarantee is about."""
+        outcome: Outcome = "violated" if self._num else "ok" if applies else "not applicable"
+        return Finding(
+            guarantee=self.guarantee,
+            title=self.title,
+            outcome=outcome,
+            figures=figures,
+            num_offending=self._num,
+            rows=self._rows,
+        )

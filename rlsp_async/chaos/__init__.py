@@ -1,6 +1,9 @@
-"""`rlsp chaos CONFIG`: runs the line, breaks it on purpose by a seeded schedule, and audits what is left.
+"""`rlsp chaos CONFIG`: runs the line, injects faults by a seeded schedule, and audits what is left.
 
-faults.py (what, when: pure), mischief.py (what becomes of one message: pure), proxy.py (between the workers and the
-hub), processes.py (who runs, kill, stop), harness.py (the whole), verdict.py (recovery times, acknowledgements, pass or
-fail).
+faults.py           which faults, and when: the schedule (pure)
+fault_injection.py  what becomes of one message that passes the proxy (pure)
+proxy.py            forwards messages between the workers and the hub
+machine.py          finds and signals processes, fills a small disk
+harness.py          runs `rlsp run` and carries out the schedule
+verdict.py          the audit, recovery times, acknowledged work against the journal: pass or fail
 """

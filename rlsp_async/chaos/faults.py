@@ -1,10 +1,10 @@
-"""What is broken, and when: a seeded schedule with Poisson arrivals. Pure.
+"""Which faults are injected, and when: a seeded schedule with Poisson arrivals. Pure.
 
     schedule(seed=0, minutes=5.0, kinds=("kill", "drop"), per_minute=12.0) -> [Fault, ...] in order of time
 
 Kinds: kill (SIGKILL of one process), stop (SIGSTOP, later SIGCONT), restart-all (everything at once, the supervisor
-included), enospc (the disk is filled, later freed); and windows in which the proxy misbehaves: drop, duplicate, reorder
-(a share of the messages) and slow (all of them late).
+included), enospc (the disk is filled, later freed); and time windows in which the proxy affects messages: drop,
+duplicate, reorder (a share of the messages) and slow (all of them late).
 """
 
 from __future__ import annotations
@@ -30,23 +30,37 @@ WEIGHTS = {
 }
 """Relative rates."""
 TARGETS = {"replay-0": 2.0, "learner-0": 2.0, "sampler-0": 3.0, "verifier-0": 3.0, "supervisor": 0.5}
-"""Relative rates of who is killed or stopped; the supervisor is only ever killed."""
+"""Relative rates of the processes that are killed or stopped. The supervisor is never stopped, only killed."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that goes wrong. Example: Fault(at_s=12.5, kind="stop", target="sampler-0", seconds=4.2)."""
+    """One fault of the schedule. Example: Fault(at_s=12.5, kind="stop", target="sampler-0", seconds=4.2)."""
 
     at_s: float
-    """After the start of the harness."""
+    """Seconds after the first trained step."""
     kind: str
     target: str = ""
-    """A process, for kill and stop."""
+    """The name of a process, for kill and stop."""
     seconds: float = 0.0
-    """How long, for stop, enospc and the windows of the proxy."""
+    """How long it lasts, for stop, enospc and the windows of the proxy."""
+
+
+class InjectedFault(msgspec.Struct, kw_only=True):
+    """A fault of the schedule that was carried out, or could not be."""
+
+    fault: Fault
+    wall_s: float
+    """Seconds since 1970."""
+    outcome: str = "done"
+    """done, or "skipped: " and why."""
+    back_s: float = -1.0
+    """kill: seconds until the service was at work again (joined the hub; the hub: started); -1: not in the journal."""
+    step_s: float = -1.0
+    """Seconds until the next step was trained; -1: there was none."""
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
-    """ "kill,stop" as kinds. Raises ConfigError for one that is unknown."""
+    """Splits "kill,stop" into kinds of faults. Raises ConfigError for an unknown one."""
     kinds = tuple(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
@@ -57,7 +71,17 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 
 
 def schedule(seed: int, minutes: float, kinds: tuple[str, ...], per_minute: float, timeout_s: float) -> list[Fault]:
-    """Independent Poisson streams, one a kind, `per_minute` faults in all. Stops last around `timeout_s`."""
+    """Draws independent Poisson streams of faults, one stream for each kind.
+
+    Args:
+        seed: decides the schedule; a kind that is left out does not move the faults of the others.
+        minutes: length of the schedule.
+        kinds: some of KINDS.
+        per_minute: mean number of faults in a minute, over all kinds.
+        timeout_s: `replay.timeout_s`; a stop lasts 0.3 to 2.5 times as long.
+
+    Returns: the faults in the order of their times.
+    """
     weight = sum(WEIGHTS[kind] for kind in kinds)
     faults: list[Fault] = []
     for kind in kinds:

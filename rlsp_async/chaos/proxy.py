@@ -1,8 +1,10 @@
-"""Between the workers and the hub: forwards whole messages both ways, and mistreats them as `Mischief` says.
+"""The proxy between the workers and the hub: forwards whole messages both ways.
+
+It drops, repeats or delays messages as `FaultInjector` decides.
 
     worker DEALER  <-->  ROUTER [proxy] DEALER, one a connection, same routing id  <-->  ROUTER hub
 
-Plain sockets on loopback: a run with keys cannot be listened to, which is the point of keys.
+Plain sockets on the loopback interface; the proxy cannot stand in a run with keys, which encrypt every connection.
 """
 
 from __future__ import annotations
@@ -16,29 +18,37 @@ from typing import cast
 import zmq
 import zmq.asyncio
 
-from rlsp_async.chaos.mischief import Mischief
+from rlsp_async.chaos.fault_injection import FaultInjector
 
 MAX_LATE = 20_000
-"""Messages that wait at once; above that they are dropped and counted."""
+"""Largest number of delayed messages; more are dropped and counted."""
 IDLE_S = 30.0
-"""A connection that was silent for so long is closed."""
+"""A connection over which no message came for this time is closed."""
 QUEUE = 4096
 
 
 class Proxy:
-    """`target()` is the hub's address now (None: not known); when it changes, connections to the old one are closed."""
+    """Forwards messages between any number of workers and one hub."""
 
-    def __init__(self, target: Callable[[], str | None], mischief: Mischief) -> None:
-        self._target, self._mischief = target, mischief
+    def __init__(self, target: Callable[[], str | None], injector: FaultInjector) -> None:
+        """Makes a proxy that is not yet bound.
+
+        Args:
+            target: returns the hub's present address; None while it is unknown. When the address changes, connections
+                to the old one are closed.
+            injector: decides what becomes of each message.
+        """
+        self._target, self._injector = target, injector
         self._context = zmq.asyncio.Context()
         self._front: zmq.asyncio.Socket
         self._backs: dict[bytes, zmq.asyncio.Socket] = {}
-        self._seen_s: dict[bytes, float] = {}
+        self._heard_s: dict[bytes, float] = {}
+        """When each worker was last heard."""
         self._readers: dict[bytes, asyncio.Task[None]] = {}
         self._address: str | None = None
         self._num_late = 0
         self.num_dropped = 0
-        """Because there was no hub, no room, or too many late ones."""
+        """Messages dropped because there was no hub, no room, or too many delayed messages."""
 
     def bind(self) -> str:
         """Listens on a free port; returns the address for the workers."""
@@ -49,9 +59,9 @@ class Proxy:
         return f"tcp://127.0.0.1:{port}"
 
     @property
-    def num_known(self) -> int:
-        """Workers that were heard of lately."""
-        return len(self._seen_s)
+    def num_connections(self) -> int:
+        """Open connections to the hub: one for each worker that was heard within IDLE_S."""
+        return len(self._backs)
 
     async def run(self) -> None:
         """Forwards until cancelled."""
@@ -59,7 +69,7 @@ class Proxy:
         try:
             while True:
                 identity, *frames = await self._front.recv_multipart()
-                self._seen_s[identity] = time.monotonic()
+                self._heard_s[identity] = time.monotonic()
                 self._forward(partial(self._to_hub, identity, frames))
         finally:
             sweeper.cancel()
@@ -69,18 +79,18 @@ class Proxy:
             self._context.destroy(linger=0)
 
     async def _sweep(self) -> None:
-        """Connections of workers that are gone, or to a hub that has moved, are closed."""
+        """Closes the connections of workers that are gone, and those to an old address of the hub."""
         while True:
             await asyncio.sleep(0.2)
             address, now = self._target(), time.monotonic()
             moved = address != self._address
             self._address = address
-            silent = [identity for identity, seen_s in self._seen_s.items() if now - seen_s > IDLE_S]
+            silent = [identity for identity, heard_s in self._heard_s.items() if now - heard_s > IDLE_S]
             for identity in {*silent, *(self._backs if moved else ())}:
                 self._drop(identity)
 
     def _forward(self, act: Callable[[], None]) -> None:
-        for delay_s in self._mischief.fate(time.monotonic()):
+        for delay_s in self._injector.delays(time.monotonic()):
             if delay_s <= 0:
                 act()
             elif self._num_late < MAX_LATE:
@@ -118,7 +128,7 @@ class Proxy:
             self._forward(partial(self._send, self._front, [identity, *frames]))
 
     def _send(self, socket: zmq.asyncio.Socket, frames: list[bytes]) -> None:
-        """Never waits: what cannot leave at once is lost, as it may be on any wire."""
+        """Never waits: a message that cannot be sent at once is lost, as on any network."""
         if socket.closed:
             self.num_dropped += 1
             return
@@ -127,7 +137,7 @@ class Proxy:
             self.num_dropped += 1
 
     def _drop(self, identity: bytes) -> None:
-        self._seen_s.pop(identity, None)
+        self._heard_s.pop(identity, None)
         back = self._backs.pop(identity, None)
         if back is not None:
             self._readers.pop(identity).cancel()

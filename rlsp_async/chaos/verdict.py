@@ -1,10 +1,11 @@
-"""What a chaos run shows: recovery times from the journal, acknowledged work against the journal, pass or fail."""
+"""The verdict on a chaos run: the audit, recovery times, acknowledged work against the journal, pass or fail."""
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import math
-import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,13 @@ from typing import Any
 import msgspec
 import orjson
 
-from rlsp_async.chaos.faults import Fault
-
-
-class Struck(msgspec.Struct, kw_only=True):
-    """A fault that was carried out, or could not be."""
-
-    fault: Fault
-    wall_s: float
-    """Seconds since 1970."""
-    outcome: str = "done"
-    """done | skipped: why."""
-    back_s: float = -1.0
-    """kill: until the service was back at work (joined, hub started); -1: the journal does not say."""
-    step_s: float = -1.0
-    """Until the next step was trained; -1: there was none."""
+from rlsp_async.audit.checks import Audit, audit
+from rlsp_async.audit.history import History
+from rlsp_async.chaos.faults import InjectedFault
+from rlsp_async.chaos.harness import HarnessResult
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import DataError
+from rlsp_async.jsonl import JsonlWriter
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,41 +30,97 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     num: int
     back_median_s: float
     back_90_s: float
-    """Nine of ten were faster."""
+    """Nine of ten were at most this."""
     back_most_s: float
     step_median_s: float
     step_90_s: float
     step_most_s: float
 
 
-def measure(journal: Path, struck: list[Struck]) -> None:
-    """Fills in back_s and step_s from the journal's history."""
-    db = sqlite3.connect(f"file:{journal}?mode=ro", uri=True)
-    created = float(db.execute("SELECT value FROM run WHERE key = 'created'").fetchone()[0])
-    steps = [row[0] for row in db.execute("SELECT at_s FROM steps ORDER BY at_s")]
-    joined: dict[str, list[float]] = {}
-    for at_s, kind, worker in db.execute("SELECT at_s, kind, worker FROM events WHERE kind IN ('joined', 'hub_start')"):
-        joined.setdefault("replay-0" if kind == "hub_start" else worker, []).append(at_s)
-    db.close()
-    for one in struck:
-        if one.outcome != "done":
+class ChaosResult(msgspec.Struct, kw_only=True):
+    """The verdict on a chaos run; `rlsp chaos --json` prints it."""
+
+    passed: bool
+    reasons: list[str]
+    """Why it failed; empty when it passed."""
+    seed: int
+    seconds: float
+    steps: int
+    num_struck: dict[str, int]
+    """Faults that were carried out, by kind."""
+    num_unreached: int
+    """Faults of the schedule that came too late: the run was over."""
+    starts: int
+    messages: dict[str, int]
+    acknowledged: int
+    """Acknowledgements that were compared with the journal."""
+    recoveries: list[Recovery]
+    audit: Audit | None
+
+
+def judge_run(cfg: RunConfig, result: HarnessResult, seed: int) -> ChaosResult:
+    """Audits the run, measures recovery times, compares acknowledgements with the journal; writes RUN/chaos.jsonl."""
+    reasons = [result.reason] if result.reason else []
+    report, acknowledged = None, 0
+    try:
+        report = audit(cfg.directory)
+        if not report.ok:
+            reasons.append("violated: " + ", ".join(f.guarantee for f in report.findings if f.outcome == "violated"))
+        measure_recovery(cfg.directory, result.faults)
+        acknowledged, missing = find_lost(cfg.directory)
+        reasons += missing[:5]
+    except DataError as e:
+        reasons.append(str(e))
+    if cfg.directory.is_dir():
+        with JsonlWriter(cfg.directory / "chaos.jsonl") as writer:
+            for injected in result.faults:
+                writer.write(msgspec.to_builtins(injected))
+    return ChaosResult(
+        passed=not reasons,
+        reasons=reasons,
+        seed=seed,
+        seconds=result.seconds,
+        steps=sum(stage.steps for stage in cfg.stages.values()),
+        num_struck=dict(Counter(one.fault.kind for one in result.faults if one.outcome == "done")),
+        num_unreached=result.num_unreached,
+        starts=result.starts,
+        messages=result.messages,
+        acknowledged=acknowledged,
+        recoveries=summarise(result.faults),
+        audit=report,
+    )
+
+
+def measure_recovery(run: Path, faults: list[InjectedFault]) -> None:
+    """Fills in back_s and step_s of each fault from the journal's history. Raises DataError."""
+    with contextlib.closing(History(run)) as history:
+        created_s = float(history.run["created"])
+        steps = [at_s for (at_s,) in history.rows("SELECT at_s FROM steps ORDER BY at_s")]
+        joined: dict[str, list[float]] = {}
+        for at_s, kind, worker in history.rows(
+            "SELECT at_s, kind, worker FROM events WHERE kind IN ('joined', 'hub_start')"
+        ):
+            joined.setdefault("replay-0" if kind == "hub_start" else worker, []).append(at_s)
+    for injected in faults:
+        if injected.outcome != "done":
             continue
-        at_s = one.wall_s - created
-        one.step_s = _after(steps, at_s)
-        if one.fault.kind in ("kill", "restart-all"):
-            name = one.fault.target if one.fault.target.endswith("-0") else "replay-0"
-            one.back_s = _after(sorted(joined.get(name, [])), at_s)
+        at_s = injected.wall_s - created_s
+        injected.step_s = _after(steps, at_s)
+        if injected.fault.kind in ("kill", "restart-all"):
+            name = injected.fault.target if injected.fault.target.endswith("-0") else "replay-0"
+            injected.back_s = _after(sorted(joined.get(name, [])), at_s)
 
 
 def _after(times: list[float], at_s: float) -> float:
+    """Seconds from `at_s` to the next of the sorted times; -1 when there is none."""
     where = bisect.bisect_right(times, at_s)
     return times[where] - at_s if where < len(times) else -1.0
 
 
-def summary(struck: list[Struck]) -> list[Recovery]:
-    """By kind and target, the most frequent first."""
-    by: dict[tuple[str, str], list[Struck]] = {}
-    for one in struck:
+def summarise(faults: list[InjectedFault]) -> list[Recovery]:
+    """Recovery times by kind and target, the most frequent first."""
+    by: dict[tuple[str, str], list[InjectedFault]] = {}
+    for one in faults:
         if one.outcome == "done":
             by.setdefault((one.fault.kind, one.fault.target), []).append(one)
     rows = []
@@ -94,17 +143,19 @@ def summary(struck: list[Struck]) -> list[Recovery]:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """Smallest of the sorted values that is not exceeded by `share` of them; -1 for none."""
+    """The smallest of the sorted values that `share` of them do not exceed; -1 without values."""
     return values[max(0, math.ceil(share * len(values)) - 1)] if values else -1.0
 
 
-def lost_acknowledged(run: Path) -> tuple[int, list[str]]:
-    """Everything that a worker was told is stored, against the journal (Jepsen's total-queue: what goes in must come
-    out). Returns how many acknowledgements were looked at, and what is missing."""
-    db = sqlite3.connect(f"file:{run / 'journal.sqlite'}?mode=ro", uri=True)
-    states = dict(db.execute("SELECT group_id, state FROM groups"))
-    steps = {row[0] for row in db.execute("SELECT step FROM steps")}
-    db.close()
+def find_lost(run: Path) -> tuple[int, list[str]]:
+    """Looks up in the journal everything that a worker was told is stored (Jepsen's total-queue check).
+
+    Returns: the number of acknowledgements in the workers' logs, and one sentence for each that the journal lacks.
+    Raises: DataError when the journal cannot be read.
+    """
+    with contextlib.closing(History(run)) as history:
+        states = dict(history.rows("SELECT group_id, state FROM groups"))
+        steps = {step for (step,) in history.rows("SELECT step FROM steps")}
     num, missing = 0, []
     for log in sorted((run / "logs").glob("*.jsonl")):
         for row in _acknowledged(log):
@@ -123,8 +174,10 @@ def lost_acknowledged(run: Path) -> tuple[int, list[str]]:
 
 
 def _acknowledged(log: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one worker's log that say so. A killed process leaves half a line, which its next start goes on with:
-    such a line was not finished, so nothing is known of it."""
+    """The acknowledgements in one worker's log.
+
+    A killed process leaves half a line, which the first line of its next start continues. Such a line is skipped.
+    """
     for line in log.read_bytes().splitlines():
         if b'"acknowledged"' not in line:
             continue

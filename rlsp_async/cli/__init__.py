@@ -1,8 +1,20 @@
-"""The `rlsp` command: arguments in, text for people out. Everything that it does stands in the rooms below it.
+"""The `rlsp` command: arguments in, text for people out. What the commands do is in the rooms below this one.
 
-command.py    the parser and the dispatch; `main` is the entry point
-show.py       `rlsp report` and `rlsp eval`: tables
-tasks.py      `rlsp tasks` and `rlsp demos`
+    command.py    collects the commands below, parses the arguments, turns errors into exit codes; `main` is the entry
+    arguments.py  what several commands have in common: CONFIG [key=value ...]
+    run.py        rlsp run
+    check.py      rlsp check: the settings, what follows from them, and warnings
+    service.py    rlsp replay, sampler, verifier, learner: one service as this process
+    evaluate.py   rlsp eval
+    keys.py       rlsp keys
+    grade.py      rlsp grade
+    report.py     rlsp report
+    audit.py      rlsp audit
+    chaos.py      rlsp chaos
+    tasks.py      rlsp tasks, rlsp demos
+    offline.py    rlsp import, rlsp export
+
+Each command module has `add_parser(commands)`, which names the function that carries the command out.
 """
 
 from rlsp_async.cli.command import main

@@ -1,7 +1,8 @@
-"""What `rlsp tasks` and `rlsp demos` print: the tasks that ship, one of them in detail, demonstrations to read."""
+"""`rlsp tasks` and `rlsp demos`: the tasks that ship, one of them in detail, demonstrations to read."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from rlsp_async.cli.arguments import Commands
 from rlsp_async.config import TaskConfig, load, tables
 from rlsp_async.config.flatten import toml_text
 from rlsp_async.config.reference import read_groups
@@ -22,6 +24,38 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 _SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+def add_parser(commands: Commands) -> None:
+    """The arguments of `rlsp demos` and `rlsp tasks`."""
+    demos = commands.add_parser("demos", help="a few demonstrations of a task, readable")
+    demos.add_argument("task", metavar="TASK", help="a task (`rlsp tasks`) or a config whose task it is")
+    demos.add_argument("-n", type=int, default=5, metavar="N", help="how many (default: 5)")
+    demos.set_defaults(function=demos_command)
+    tasks = commands.add_parser("tasks", help="the tasks that ship, with an example each; one of them in detail")
+    tasks.add_argument("task", metavar="TASK", nargs="?", default="", help="one task, or a config whose task it is")
+    tasks.add_argument(
+        "--report", action="store_true", help="which training rows repeat held-out ones, and what was removed"
+    )
+    tasks.set_defaults(function=tasks_command)
+    for parser in (demos, tasks):
+        parser.add_argument(
+            "overrides",
+            metavar="key=value",
+            nargs="*",
+            default=[],
+            help="options of the task, e.g. path_train=train.jsonl limit=100",
+        )
+
+
+def tasks_command(arguments: argparse.Namespace) -> int:
+    """Prints the tasks that ship, or one of them. Raises UserError."""
+    return show_tasks(arguments.task, arguments.overrides, report=arguments.report)
+
+
+def demos_command(arguments: argparse.Namespace) -> int:
+    """Prints demonstrations. Raises UserError."""
+    return show_demonstrations(arguments.task, arguments.n, arguments.overrides)
 
 
 def task_of(text: str, options: Sequence[str] = ()) -> tuple[TaskConfig, int]:
@@ -139,10 +173,10 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _show_report(task: base.Task, out: TextIO) -> int:
-    from rlsp_async.tasks.inmemory import Rows
     from rlsp_async.tasks.overlap import report_lines
+    from rlsp_async.tasks.row_task import RowTask
 
-    if not isinstance(task, Rows):
+    if not isinstance(task, RowTask):
         print(f"{task.name}: its prompts are no rows of a file; what is held out, the task decides", file=out)
         return 0
     for line in report_lines(task.overlap(), task.name):

@@ -1,4 +1,4 @@
-"""The settings of a run as a flat list, in the words of `key=value`."""
+"""The settings of a run as one flat mapping of dotted keys, as in `key=value`."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def _flat(table: dict[str, object], prefix: str) -> dict[str, object]:
 
 
 def toml_text(value: object) -> str:
-    """A value as TOML writes it: "a" -> '"a"', True -> "true"."""
+    """A value in TOML syntax: "a" -> '"a"', True -> "true"."""
     return msgspec.toml.encode({"v": value}).decode().removeprefix("v = ").strip() if value != {} else "{}"

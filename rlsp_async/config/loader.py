@@ -1,4 +1,4 @@
-"""Reading the settings of a run: one TOML file, `key=value` overrides, every unknown key refused with its path.
+"""Reads the settings of a run: one TOML file and `key=value` overrides. Every unknown key is refused with its path.
 
     cfg = load("launch/configs/ops_cpu.toml", ["seed=3", "stages.rlsp.steps=40"])
 
@@ -21,6 +21,11 @@ from rlsp_async.errors import ConfigError
 
 T = TypeVar("T")
 
+_FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.")
+"""Sections and settings that may change when a run is resumed ..."""
+_FIXED = ("learner.tokens_per_microbatch",)
+"""... except for these."""
+
 
 def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Reads a TOML file and applies `a.b.c=value` overrides (values in TOML syntax; a bare word is a string).
@@ -40,7 +45,7 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
 
 
 def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[str, Any]:
-    """`a.b=value` words as nested tables, on top of `table`. Raises ConfigError for one that is not of that form."""
+    """Adds `a.b=value` words to nested tables and returns them. Raises ConfigError for a word of another form."""
     table = {} if table is None else table
     for override in overrides:
         _apply(table, override)
@@ -48,7 +53,7 @@ def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[st
 
 
 def convert(table: dict[str, Any], kind: type[T], where: str, path: str = "") -> T:
-    """A table as `kind`. Raises ConfigError that names the key and, for an unknown one, the nearest known name.
+    """Decodes a table. Raises ConfigError that names the key and, for an unknown one, the nearest known name.
 
     `where` begins the error: the file or plugin. `path` is the table's own place in the settings, e.g. "task.options".
     """
@@ -82,18 +87,13 @@ def to_toml(cfg: RunConfig) -> str:
     return msgspec.toml.encode(msgspec.to_builtins(cfg)).decode()
 
 
-FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.")
-FIXED = ("learner.tokens_per_microbatch",)
-
-
 def decides_the_weights(key: str) -> bool:
-    """Whether a setting must stay what it was when a run goes on. Example: "stages.rlsp.max_lag" yes, "sampler.count"
-    no."""
-    return key in FIXED or not key.startswith(FREE)
+    """Whether a setting must stay the same when a run is resumed. Example: "seed" yes, "sampler.count" no."""
+    return key in _FIXED or not key.startswith(_FREE)
 
 
 def num_settings(kind: type[Section] = RunConfig) -> int:
-    """How many settings there are, sections not counted."""
+    """The number of settings; sections are not counted."""
     total = 0
     for field in msgspec.structs.fields(kind):
         inner = _section_of(field.type)
@@ -144,7 +144,7 @@ def _explain(message: str, kind: type[Any], table: dict[str, Any], prefix: str =
 
 
 def _guilty(table: dict[str, Any]) -> str:
-    """The stage that does not convert: msgspec's path says only that it is one of them."""
+    """The name of the stage that does not convert; msgspec's path has only [...] for it."""
     for name, stage in table.get("stages", {}).items():
         try:
             msgspec.convert(stage, StageConfig)
@@ -154,7 +154,7 @@ def _guilty(table: dict[str, Any]) -> str:
 
 
 def _descend(kind: type[Any], path: str) -> type[Section] | None:
-    """The section at a dotted path; a stage's own name is passed over."""
+    """The section at a dotted path; None when there is none. The name of a stage is skipped."""
     at: type[Any] | None = kind
     for name in filter(None, path.split(".")):
         if at is None:

@@ -1,29 +1,35 @@
-"""docs/configuration.md, written from the source: every setting, its type, its default and what stands below it.
+"""Writes docs/configuration.md from the source: every setting, its type, its default and the string below it.
 
     python -m rlsp_async.config.reference > docs/configuration.md
 
-Only `ast` reads the source, so nothing heavy is loaded and a setting without a sentence still appears. Sections come
-from `schema.py` in the order of `RunConfig`; options from the `Config` of every module in algos/ and tasks/.
+The source is read with `ast`, so nothing heavy is imported, and a setting without a sentence still appears. Sections
+come from `schema.py` in the order of `RunConfig`; options from the `...Config` class of every plugin module.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = Path(__file__).parents[1]
+WIDTH = 118
+"""Longest line of the page."""
 
 HEAD = """\
 # Configuration
 
-Written by `python -m rlsp_async.config.reference > docs/configuration.md`; change the sentences in the source.
+Written by `python -m rlsp_async.config.reference > docs/configuration.md`; to change a sentence, change the source.
 
-One TOML file a run; on the command line `section.key=value` replaces single settings. An unknown key is refused with
-its path and the nearest known name. `rlsp check CONFIG` prints the resolved settings and what follows, and starts
-nothing. Shipped files lie in `launch/configs/`, named by task, model and hardware.
+A run has one TOML file; on the command line `section.key=value` replaces single settings. An unknown key is refused
+with its path and the nearest known name. `rlsp check CONFIG` prints the resolved settings and what follows from them,
+and starts nothing. The shipped files are in `launch/configs/`, named by task, model and hardware.
+
+Each entry gives the key, its type, its default (or "required"), and its meaning.
 """
 
 
@@ -53,7 +59,7 @@ def read_groups(source: str) -> dict[str, Group]:
 
 
 def render(without: frozenset[str] = frozenset()) -> str:
-    """The whole page; `without` the options of these algorithms."""
+    """The whole page, without the options of the algorithms in `without`."""
     groups = read_groups((PACKAGE / "config" / "schema.py").read_text(encoding="utf-8"))
     parts = [HEAD, *_sections(groups, "RunConfig", "")]
     for folder, title, key in (
@@ -67,9 +73,13 @@ def render(without: frozenset[str] = frozenset()) -> str:
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder, without if folder == "algos" else frozenset())
     success = groups["SuccessReplayConfig"]
-    parts += ["## Options of success replay: `stages.NAME.success_replay`", success.text, _table(success.settings)]
+    parts += [
+        "## Options of success replay: `stages.NAME.success_replay`",
+        _wrapped(success.text),
+        _list(success.settings),
+    ]
     spawn = read_groups((PACKAGE / "replay" / "spawn.py").read_text(encoding="utf-8"))["Config"]
-    parts += ["## Options of spawning: `stages.NAME.spawn`", _table(spawn.settings)]
+    parts += ["## Options of spawning: `stages.NAME.spawn`", _list(spawn.settings)]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
 
 
@@ -97,18 +107,18 @@ def _flat(text: str) -> str:
 
 
 def _sections(groups: dict[str, Group], name: str, path: str) -> Iterator[str]:
-    """This class's table, then those of the sections below it, depth first."""
+    """The list of a class, then those of the sections in it, depth first."""
     inner = {setting.name: kind for setting in groups[name].settings if (kind := _inner(setting.kind, groups))}
     plain = [setting for setting in groups[name].settings if setting.name not in inner]
     yield f"## `[{path}]`" if path else "## Top level"
-    yield groups[name].text
-    yield _table(plain)
+    yield _wrapped(groups[name].text)
+    yield _list(plain)
     for setting, kind in inner.items():
-        below = f"{setting}.NAME" if _is_table(groups[name], setting) else setting
+        below = f"{setting}.NAME" if _is_list(groups[name], setting) else setting
         yield from _sections(groups, kind, f"{path}.{below}" if path else below)
 
 
-def _is_table(group: Group, name: str) -> bool:
+def _is_list(group: Group, name: str) -> bool:
     """Whether the field is a table of sections, like [stages.NAME]."""
     return any(setting.name == name and setting.kind.startswith("dict[") for setting in group.settings)
 
@@ -119,7 +129,7 @@ def _inner(kind: str, groups: dict[str, Group]) -> str | None:
 
 
 def _options(folder: str, without: frozenset[str] = frozenset()) -> Iterator[str]:
-    """What all modules of a folder share (`...Config` in its base.py), then the `Config` of each.
+    """What all modules of a folder share (a `...Config` class in base.py), then the `...Config` class of each module.
 
     A verifier that is a folder has its settings in its verifier.py.
     """
@@ -129,22 +139,25 @@ def _options(folder: str, without: frozenset[str] = frozenset()) -> Iterator[str
         for name, group in read_groups(files[stem].read_text(encoding="utf-8")).items():
             if name.endswith("Config") and group.settings:
                 yield "### All of them" if stem == "base" else f"### `{stem}`"
-                yield group.text
-                yield _table(group.settings)
+                yield _wrapped(group.text)
+                yield _list(group.settings)
 
 
-def _table(settings: list[Setting]) -> str:
-    rows = [f"| `{one.name}` | {_code(one.kind)} | {_code(one.default)} | {_cell(one.text)} |" for one in settings]
-    return "\n".join(["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows]) if rows else ""
+def _list(settings: list[Setting]) -> str:
+    """One entry for each setting, wrapped."""
+    return "\n".join(_entry(setting) for setting in settings)
 
 
-def _code(text: str) -> str:
-    text = text.replace("Literal[", "one of [")
-    return text if text == "required" else f"`{_cell(text)}`"
+def _entry(setting: Setting) -> str:
+    default = setting.default if setting.default == "required" else f"default `{setting.default}`"
+    kind = re.sub(r"Literal\[([^]]*)\]", lambda match: match[1].replace(", ", " | "), setting.kind)
+    head = f"- `{setting.name}` (`{kind}`, {default})"
+    text = f"{head}: {setting.text}" if setting.text else head
+    return _wrapped(text, "  ")
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Every setting of a run, by section; the string below a field says what it means and its unit.
+"""Every setting of a run, by section. The string below a field says what the setting means, and its unit.
 
 Sections: model, task, sampling, replay, sampler, verifier, learner, stages.NAME (in order), evaluation. Settings of one
 task or one algorithm are decoded by its own module's `Config`; they live in `task.options` and
-`stages.NAME.algorithm.options`. `config.py` reads them from a file.
+`stages.NAME.algorithm.options`. `loader.py` reads them from a file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every section: immutable, unknown keys refused."""
+    """The base of every section: immutable, unknown keys are refused."""
 
 
 def _require(ok: bool, text: str) -> None:
@@ -28,13 +28,17 @@ class ScratchModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fiel
     """A Llama-shaped model with random weights, for runs that start from nothing."""
 
     hidden: int = 64
+    """Width of the residual stream."""
     layers: int = 3
+    """Number of transformer blocks."""
     heads: int = 4
+    """Attention heads of a block."""
     head_dim: int = 32
-    """vLLM on the CPU needs at least 32."""
+    """Size of one attention head. vLLM on the CPU needs at least 32."""
     intermediate: int = 192
+    """Width of the feed-forward layer."""
     context: int = 512
-    """Longest sequence, tokens."""
+    """Longest sequence, in tokens."""
 
     def __post_init__(self) -> None:
         _require(min(self.hidden, self.layers, self.heads, self.head_dim, self.intermediate) > 0, "sizes are positive")
@@ -44,10 +48,10 @@ class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Which model is trained."""
 
     path: str = ""
-    """Local Hugging Face directory (config, safetensors, tokenizer). Empty: built from `scratch`."""
+    """Local Hugging Face directory (config, safetensors, tokenizer). Empty: the model is built from `scratch`."""
     scratch: ScratchModelConfig = ScratchModelConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the learner's weights and the sampler's."""
+    """Number format of the weights, in the learner and in the samplers."""
 
 
 class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,20 +60,23 @@ class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     name: str = "ops"
     """A module of rlsp_async.tasks, or a dotted module of your own."""
     options: dict[str, Any] = {}
-    """Decoded by that module's `Config`."""
+    """Options of the task, decoded by that module's `Config`."""
     verifier: str = ""
-    """A module of rlsp_async.verifying, dotted, or a file ending with .py. Empty: the one the task names."""
+    """A module of rlsp_async.verifying, a dotted module, or a file ending with .py. Empty: the verifier of the task."""
     verifier_options: dict[str, Any] = {}
-    """Decoded by the verifier's `Config`; one whose name ends with _env names an environment variable it may read."""
+    """Options of the verifier, decoded by its `Config`. An option whose name ends with _env holds the name of an
+    environment variable that the verifier may read."""
 
 
 class SamplingConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How rollouts are drawn."""
 
     temperature: float = 1.0
+    """Softmax temperature of sampling."""
     max_new_tokens: int = 256
+    """Longest response, in tokens."""
     rollouts: int = 8
-    """Rollouts of one prompt: the group size G."""
+    """Rollouts for each prompt: the group size G."""
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"temperature {self.temperature} must be above 0 (use 1e-3 for near-greedy)")
@@ -78,32 +85,34 @@ class SamplingConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The hub: its address, its journal and its patience."""
+    """The hub: its address, its journal and its time-outs."""
 
     address: str = "tcp://127.0.0.1:0"
-    """Port 0: a free port is taken and written to RUN/hub.json."""
+    """Where the hub listens. Port 0: a free port is taken and written to RUN/hub.json."""
     keys: str = ""
-    """Directory of this process's keys (`rlsp keys new DIR`). Empty: none, and the hub listens to this machine only."""
+    """Directory of this process's keys (`rlsp keys new DIR`). Empty: no keys; the hub listens to this machine only."""
     durability: Literal["power", "process"] = "power"
     """power: each commit is synced to the disk (SQLite FULL). process: survives kill -9, not a power cut (NORMAL)."""
     retention: Literal["checkpoints", "all"] = "checkpoints"
-    """checkpoints: the tokens of groups that no kept checkpoint can need are deleted. all: every token is kept."""
+    """checkpoints: tokens of groups that no kept checkpoint can need are deleted. all: every token is kept."""
     disk_reserve_mb: int = 256
-    """MiB. With less free for the run directory nothing new begins until there is room; 0: never mind."""
+    """With less free space for the run directory (MiB), no new work begins until there is room. 0: no limit."""
     commit_groups: int = 128
-    """At most so many messages share a commit."""
+    """Largest number of messages that share one commit of the journal."""
     lease_s: float = 60.0
-    """A lease whose worker shows no sign for so long is taken back."""
+    """Seconds without a sign of the worker after which its lease is given to another worker."""
     heartbeat_s: float = 1.0
+    """Seconds between two heartbeats of a worker."""
     timeout_s: float = 10.0
-    """A worker silent for so long is gone."""
+    """Seconds of silence after which a worker counts as gone."""
     retries: int = 3
-    """Leases a group may lose before it is dropped with its reason."""
+    """Number of leases that a group may lose before it is dropped; the reason is recorded."""
     failures_per_100: float = 20.0
-    """The run stops when more groups than this fail in 100 (after the first 50)."""
+    """The run stops when more than this many of 100 groups fail (after the first 50)."""
     stall_s: float = 300.0
-    """A run in which nothing moves for so long is stopped and the stage at fault named."""
+    """Seconds without any progress after which the run is stopped; the message names the stage at fault."""
     max_message_mb: int = 64
+    """Largest message between two processes, in MB."""
 
     def __post_init__(self) -> None:
         _require(self.timeout_s > 2 * self.heartbeat_s, "timeout_s must be above twice heartbeat_s")
@@ -112,53 +121,61 @@ class ReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Inference."""
+    """Samplers: the inference engines."""
 
     count: int = 1
     """Sampler processes that `rlsp run` starts on this machine."""
     engine: Literal["auto", "vllm", "torch", "scripted"] = "auto"
+    """auto: vllm where it is installed (on a CPU for larger models only), else torch. scripted: a stub for tests."""
     groups_in_flight: int = 16
-    """Credit: prompts one sampler works on at once."""
+    """Number of prompts that one sampler works on at once (its credit)."""
     threads: int = 1
     """CPU threads of one engine."""
     memory: float = 0.3
-    """GPU: share of the card for vLLM. CPU: GiB for the KV cache."""
+    """On a GPU: the share of its memory for vLLM. On a CPU: GiB for the KV cache."""
     max_sequences: int = 128
-    """Rollouts that decode at once in one engine."""
+    """Number of rollouts that one engine decodes at once."""
     tensor_parallel: int = 1
+    """GPUs that one vLLM engine is spread over."""
     probe_tolerance: float = 0.0
-    """Largest difference of the probe's log-probs after loading weights. 0: 1e-3 for float32, 0.5 for bfloat16."""
+    """Largest allowed difference of the probe's log-probs after weights were loaded. 0: 1e-3 for float32, 0.5 for
+    bfloat16."""
 
 
 class VerifierConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Checking answers."""
+    """Verifiers: the services that check answers."""
 
     count: int = 1
-    """Verifier services that `rlsp run` starts."""
+    """Verifier services that `rlsp run` starts on this machine."""
     processes: int = 1
-    """Killable worker processes of one service."""
+    """Checker processes of one service; a checker can be killed."""
     groups_in_flight: int = 32
+    """Number of groups that one service works on at once (its credit)."""
     deadline_s: float = 5.0
-    """A check that takes longer is killed; verdict `timeout`."""
+    """Seconds for one answer. A check that takes longer is killed, with the verdict `timeout`."""
     memory_mb: int = 2048
-    """Address space of a worker process; more is verdict `error`."""
+    """Address space of a checker process, in MiB. A check that needs more gets the verdict `error`."""
 
 
 class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Training."""
+    """The learner: training, checkpoints, published weights."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where there is a GPU, else cpu."""
     threads: int = 1
+    """CPU threads of the learner."""
     tokens_per_microbatch: int = 8192
-    """Packed tokens of one forward and backward pass."""
+    """Packed tokens in one forward and backward pass."""
     gradient_checkpointing: bool = False
+    """Computes activations a second time in the backward pass, which needs less memory."""
     checkpoint_every: int = 16
-    """Optimizer steps between checkpoints; the last step of a stage always makes one."""
+    """Steps between two checkpoints; the last step of a stage always makes one."""
     keep_checkpoints: int = 2
+    """Number of checkpoints that stay on the disk."""
     weights_dir: str = ""
-    """Where published weights lie. Empty: shared memory (/dev/shm) when there is room, else the run directory."""
+    """Directory of published weights. Empty: shared memory (/dev/shm) when there is room, else the run directory."""
     keep_weights: int = 3
-    """Published versions that stay on disk."""
+    """Number of published versions that stay there."""
 
     def __post_init__(self) -> None:
         _require(self.keep_checkpoints >= 2, "keep_checkpoints must be at least 2: one may be damaged")
@@ -166,38 +183,44 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class OptimizerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How gradients become steps."""
+    """The optimizer of a stage."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """muon: Muon on the matrices, AdamW on the rest."""
+    """muon: Muon for the matrices, AdamW for the other parameters."""
     lr: float = 1e-6
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     muon_lr: float = 0.02
+    """Learning rate of Muon."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of AdamW's two moments."""
     weight_decay: float = 0.0
+    """Decoupled weight decay."""
     clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
     warmup_steps: int = 0
-    """Optimizer updates."""
+    """Optimizer updates over which the learning rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate after the warm-up."""
     floor: float = 0.1
-    """Cosine ends at this share of lr."""
+    """Share of lr at which the cosine schedule ends."""
 
 
 class RewardConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """R = alpha * correct + (1 - alpha) * R_explore (RLSP, Eq. 1), composed at the learner from stored parts."""
+    """R = alpha * correct + (1 - alpha) * R_explore (RLSP, Eq. 1), computed by the learner from stored parts."""
 
     alpha: float = 0.8
+    """Weight of correctness."""
     alpha_end: float = -1.0
-    """Reached linearly at the last step of the stage; -1: alpha stays."""
+    """Value that alpha reaches linearly at the last step of the stage; -1: alpha stays constant."""
     explore: Literal["none", "len_inv", "len_inv_sqrt", "len_exp", "steps", "judge", "novelty"] = "none"
-    """What R_explore pays; docs/rewards.md."""
+    """The exploration reward R_explore; docs/rewards.md."""
     scale: float | Literal["auto"] = 1000.0
     """C of the length family, in tokens; for "steps" the decay base is `1 - 1/scale`. auto: half the largest C with
-    which a right answer of max_new_tokens / 16 and more beats every wrong one; 20/3 for "steps"."""
+    which a correct answer of at least max_new_tokens / 16 earns more than every wrong one; 20/3 for "steps"."""
     clip: float = 10.0
     """Rewards are clipped to [-clip, clip]."""
     penalties: list[Literal["repetition", "over_long", "garbled"]] = []
-    """T1: a rollout with one of these faults earns -1 whatever its answer; docs/rewards.md."""
+    """A rollout with one of these faults earns -1, whatever its answer (T1); docs/rewards.md."""
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.alpha <= 1.0, f"alpha {self.alpha} must lie in 0..1")
@@ -210,32 +233,32 @@ class RewardConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class AlgorithmChoice(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The loss."""
+    """The algorithm of a stage: its advantages and its loss."""
 
     name: str = "grpo"
     """A module of rlsp_async.algos, or a dotted module of your own."""
     preset: str = ""
-    """One of that module's PRESETS; `options` go on top."""
+    """One of that module's PRESETS; `options` override it."""
     options: dict[str, Any] = {}
-    """Decoded by that module's `Config`."""
+    """Options of the algorithm, decoded by that module's `Config`."""
 
 
 class PromptsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which prompt is issued next."""
+    """The selection of the next prompt."""
 
     name: str = "uniform"
     """A module of rlsp_async.prompts, or a dotted module of your own."""
     options: dict[str, Any] = {}
-    """Decoded by that module's `Config`."""
+    """Options of the prompt selection, decoded by that module's `Config`."""
 
 
 class TemperatureConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """At which temperature the rollouts of a stage are drawn; evaluations stay at sampling.temperature."""
+    """The temperature of a stage's rollouts; evaluations always use sampling.temperature."""
 
     name: str = "constant"
     """A module of rlsp_async.temperatures, or a dotted module of your own."""
     options: dict[str, Any] = {}
-    """Decoded by that module's `Config`."""
+    """Options of the temperature schedule, decoded by that module's `Config`."""
 
 
 class SuccessReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -262,43 +285,45 @@ class SuccessReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which groups a stage trains on, with which algorithm, until when."""
+    """One stage of the run: what it trains on, with which algorithm, for how many steps."""
 
     source: Literal["rollouts", "demonstrations", "imported"] = "rollouts"
-    """demonstrations: of the task. imported: what `rlsp import` put into the run; nothing is sampled."""
+    """rollouts: sampled by the model. demonstrations: of the task. imported: rows that `rlsp import` put into the run;
+    nothing is sampled."""
     start: Literal["previous", "base"] = "previous"
-    """Weights it begins with: as the stage before left them, or, for rounds that train anew, those with which the first
-    stage that samples (or trains on imported rollouts) began."""
+    """Weights that the stage begins with. previous: those that the stage before left. base: those with which the first
+    stage that samples (or trains on imported rollouts) began, for rounds that start from the same model."""
     steps: int = 10
-    """Steps (batches, versions) of this stage."""
+    """Number of steps of this stage. One step trains one batch and makes one version."""
     groups_per_step: int = 32
+    """Groups in one batch."""
     minibatches: int = 1
-    """Optimizer updates that share one batch, each on its own part of it."""
+    """Optimizer updates of one batch, each on its own part of the batch."""
     epochs: int = 1
     """Passes over the batch within a step."""
     target_lag: int = 1
-    """Slots: at most (target_lag + 1) * groups_per_step * oversample groups are alive. 0 is synchronous RL."""
+    """Bounds the groups that are alive to (target_lag + 1) * groups_per_step * oversample slots. 0: synchronous RL."""
     max_lag: int = 4
-    """A group whose oldest token is more versions behind is dropped as stale."""
+    """A group whose oldest token is more versions behind than this is dropped as stale."""
     max_uses: int = 1
-    """Batches a group may be part of."""
+    """Number of batches that a group may be part of."""
     selection: str = "fifo"
     """Which ready groups make a batch: a module of rlsp_async.replay.selection, or a dotted module of your own."""
     selection_options: dict[str, Any] = {}
-    """Decoded by that module's `Config`."""
+    """Options of the selection, decoded by that module's `Config`."""
     success_replay: dict[str, Any] = {}
-    """A failed group is trained with a remembered success of its prompt (ARPO), e.g. { capacity = 8 }; empty: never."""
+    """A failed group is trained with a remembered success of its prompt (ARPO), e.g. { capacity = 8 }. Empty: never."""
     prompts: PromptsConfig = PromptsConfig()
     temperature: TemperatureConfig = TemperatureConfig()
     spawn: dict[str, Any] = {}
-    """Finished rollouts are put to the model again, to be verified, and both are trained (RISE): options of
-    `replay/spawn.py`, e.g. { share = 0.125 }; empty: nothing is."""
+    """The model is asked to verify finished rollouts, and both are trained (RISE): options of `replay/spawn.py`.
+    Example: { share = 0.125 }. Empty: nothing is spawned."""
     drop_no_signal: bool = False
-    """Drop groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""
+    """Drops groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""
     oversample: float = 1.0
-    """So many times the slots: groups for those that `drop_no_signal` drops are sampled ahead."""
+    """Factor on the number of slots, so that replacements for groups that `drop_no_signal` drops are sampled ahead."""
     publish_every: int = 1
-    """Steps between published versions; 0: only after the last."""
+    """Steps between two published versions; 0: only after the last step."""
     algorithm: AlgorithmChoice = AlgorithmChoice()
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: RewardConfig = RewardConfig()
@@ -327,25 +352,27 @@ class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class EvaluationConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Held-out prompts, sampled like rollouts and never trained on."""
+    """Evaluation on held-out prompts, which are sampled like rollouts and never trained on."""
 
     prompts: int = 256
-    """How many held-out prompts; 0: no evaluation."""
+    """Number of held-out prompts; 0: no evaluation."""
     rollouts: int = 8
-    """Per prompt; pass@1 averages over them, pass@k needs k of them."""
+    """Rollouts for each prompt; pass@1 averages over them, pass@k needs k of them."""
     before: list[str] = []
-    """Stages before whose first step an evaluation runs."""
+    """Names of the stages before whose first step an evaluation runs."""
     after: list[str] = []
-    """Stages after whose last step an evaluation runs."""
+    """Names of the stages after whose last step an evaluation runs."""
 
 
 class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run."""
+    """The settings of a run."""
 
     name: str
+    """Name of the run and of its directory."""
     seed: int = 0
+    """Seed of every random choice of the run."""
     runs_dir: str = "runs"
-    """The run lives in RUNS_DIR/NAME."""
+    """The run's directory is RUNS_DIR/NAME."""
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -374,9 +401,10 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def base_stage(self) -> str:
-        """The stage whose first weights are the base of stages that `start` there; empty when there is none."""
+        """The stage whose first weights are the base of stages with `start = "base"`; empty when there is none."""
         return next((name for name, stage in self.stages.items() if stage.source != "demonstrations"), "")
 
     @property
     def directory(self) -> Path:
+        """The directory of the run: RUNS_DIR/NAME."""
         return Path(self.runs_dir) / self.name

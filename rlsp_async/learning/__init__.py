@@ -1,1 +1,17 @@
-"""See the module docstrings in this folder."""
+"""The learner: batches of verified rollouts in, new weights out.
+
+In the order in which a batch meets them:
+
+    learner.py      trains step after step, publishes, saves; answers repeats; `StepOrder` puts steps in their order
+    stage.py        what a stage has of its own: algorithm, optimizers, critic, reference, the weights it starts from
+    rows.py         a batch of messages as arrays
+    reward.py       rewards from the parts of verdicts, and their metrics
+    update.py       epochs, minibatches and micro-batches: from rewards to gradients
+    pack.py         sequences end to end in one row, without padding (pure)
+    policy.py       the model: log-probs, entropy and values of a packed row
+    attention.py    attention over a packed row
+    optim.py        from gradients to steps: AdamW and Muon, schedule, clipping; the average of a policy
+    publish.py      the probe of published weights; the model as a Hugging Face directory
+    checkpoint.py   checkpoints, complete or absent
+    fence.py        which start of the learner may write the files of a run
+"""

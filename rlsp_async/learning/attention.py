@@ -1,14 +1,14 @@
 """Block-diagonal causal attention for packed rows, known to transformers as "rlsp_packed".
 
 Each token sees the earlier tokens of its own sequence and nothing else. On a CPU (and for float32 on CUDA) the row is
-laid out as right-padded blocks of similar lengths *inside the attention only*, so everything else of the model works
-on T tokens; on CUDA in half precision `torch.nn.attention.varlen` does it without padding.
+laid out as right-padded blocks of similar lengths inside the attention only, so that everything else of the model works
+on T tokens. On CUDA in half precision `torch.nn.attention.varlen` computes it without padding.
 
     spans = Spans.of(cu_seqlens)
     model(input_ids=ids[None], position_ids=positions[None], packing=spans, use_cache=False)
 
-Shapes: T packed tokens, H heads, K key heads (H a multiple of K), D head size, Q sequences, P padded places,
-B sequences of a block, L its longest.
+Shapes: T packed tokens, H heads, K key heads (H a multiple of K), D head size, Q sequences, P padded places, B
+sequences of a block, L its longest.
 """
 
 from __future__ import annotations
@@ -26,31 +26,33 @@ from rlsp_async.columns import Ids
 
 NAME = "rlsp_packed"
 _BLOCK_COST_TOKENS = 1024
-"""A further block costs about as much (kernel calls) as so many padded tokens."""
+"""Cost of a further block (its kernel calls), in padded tokens."""
 
 
 @dataclass(frozen=True)
 class Spans:
-    """How a packed row falls into blocks of neighbouring sequences, made once for all layers. P padded places."""
+    """How a packed row falls into blocks of neighbouring sequences; made once for all layers."""
 
     shapes: list[tuple[int, int]]
     """(B, L) of each block; P is the sum of B * L."""
     take_P: Tensor
-    """Token at each place; 0 where there is padding."""
+    """Index of the token at each place; 0 where there is padding."""
     empty: Tensor
-    """The places that are padding."""
+    """Indices of the places that are padding."""
     back_T: Tensor
-    """Place of each token."""
+    """Index of each token's place."""
     cu_seqlens: Tensor
+    """[Q + 1] cumulative lengths."""
     longest: int
+    """Tokens of the longest sequence."""
 
     @classmethod
     def of(cls, cu_seqlens: Ids, device: str | torch.device = "cpu") -> Spans:
-        """From cumulative lengths [Q + 1]; longest sequence first gives the fewest padded places."""
+        """Makes spans from cumulative lengths [Q + 1]; the longest sequence first gives the fewest padded places."""
         lengths = [int(n) for n in np.diff(cu_seqlens)]
         shapes, takes = [], []
         first = 0
-        for last in cuts(lengths):
+        for last in cut_blocks(lengths):
             longest = max(lengths[first:last])
             shapes.append((last - first, longest))
             takes.append(_places(cu_seqlens[first:last], np.array(lengths[first:last]), longest))
@@ -61,11 +63,18 @@ class Spans:
         return cls(shapes, take, empty, back, torch.from_numpy(cu_seqlens.astype(np.int32)).to(device), max(lengths))
 
 
-def cuts(lengths: list[int]) -> list[int]:
-    """Where to cut Q sequences into blocks so that padding plus the price of a block is least.
+def cut_blocks(lengths: list[int]) -> list[int]:
+    """Cuts Q sequences into blocks so that padded places plus the cost of the blocks are fewest.
 
-    Dynamic programme over at most Q cuts: cost(first..last) = B * L + price. Example: [100] * 20 + [10] * 200 ->
-    [20, 220].
+    A dynamic program over at most Q cuts, with cost(first..last) = B * L + the cost of a block.
+
+    Example: [100] * 20 + [10] * 200 -> [20, 220].
+
+    Args:
+        lengths: tokens of each sequence, in the order of the row.
+
+    Returns:
+        the end of each block, as a number of sequences.
     """
     num = len(lengths)
     best = [0] + [1 << 60] * num
@@ -84,7 +93,7 @@ def cuts(lengths: list[int]) -> list[int]:
 
 
 def _places(begin_B: Ids, length_B: npt.NDArray[np.int64], longest: int) -> npt.NDArray[np.int64]:
-    """[B * L] token at each place of a block, -1 for padding."""
+    """[B * L] index of the token at each place of a block, -1 for padding."""
     column_L = np.arange(longest)
     token_BL = np.where(column_L < length_B[:, None], begin_B[:, None] + column_L, -1)
     return token_BL.reshape(-1)
@@ -96,12 +105,26 @@ def packed_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    packing: Spans | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
+    """Attention over one packed row, with the signature that transformers calls.
+
+    Args:
+        module: the layer; not used.
+        query: [1, H, T, D].
+        key: [1, K, T, D].
+        value: [1, K, T, D].
+        attention_mask: not used; `packing` says which tokens see each other.
+        options: `packing`, the row's `Spans`; `scaling` of the scores, None for 1 / sqrt(D). Others are ignored.
+
+    Returns:
+        [1, T, H, D], and None for the attention weights.
+
+    Raises:
+        ValueError: there is no `packing`.
+    """
+    packing: Spans | None = options.get("packing")
+    scaling: float | None = options.get("scaling")
     if packing is None:
         raise ValueError(f"attention {NAME!r} needs packing=Spans.of(cu_seqlens)")
     q_THD, k_TKD, v_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -111,6 +134,7 @@ def packed_attention(
 
 
 def _dense(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Spans, scaling: float | None) -> Tensor:
+    """[T, H, D] block by block, with padding."""
     heads, groups = q_THD.shape[1:], q_THD.shape[1] // k_TKD.shape[1]
     outs = []
     for q, k, v in zip(*(_blocks(x, packing) for x in (q_THD, k_TKD, v_TKD)), strict=True):
@@ -133,11 +157,12 @@ def _blocks(x_THD: Tensor, packing: Spans) -> list[Tensor]:
 
 
 def _pad(x_T: Tensor, packing: Spans) -> Tensor:
+    """[T, ...] -> [P, ...] with zeros at padding."""
     return x_T.index_select(0, packing.take_P).index_fill_(0, packing.empty, 0.0)
 
 
 class _Pad(torch.autograd.Function):
-    """[T, ...] -> [P, ...] with zeros at padding. Each token has one place, so the gradient is a plain gather."""
+    """`_pad` with its gradient: each token has one place, so that the gradient is a plain gather."""
 
     @staticmethod
     def forward(ctx: Any, x_T: Tensor, packing: Spans) -> Tensor:
@@ -150,7 +175,7 @@ class _Pad(torch.autograd.Function):
 
 
 class _Unpad(torch.autograd.Function):
-    """[P, ...] -> [T, ...]; padding gets gradient 0 (it must: padded queries look at real keys)."""
+    """[P, ...] -> [T, ...]. Padding gets gradient 0, as it must: padded queries look at real keys."""
 
     @staticmethod
     def forward(ctx: Any, x_P: Tensor, packing: Spans) -> Tensor:
@@ -163,6 +188,7 @@ class _Unpad(torch.autograd.Function):
 
 
 def _varlen(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Spans, scaling: float | None) -> Tensor:
+    """[T, H, D] without padding, on CUDA in half precision."""
     from torch.nn.attention.varlen import varlen_attn
 
     out = varlen_attn(
@@ -178,12 +204,12 @@ def _varlen(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, packing: Spans, scaling
         enable_gqa=q_THD.shape[1] != k_TKD.shape[1],
     )
     if not isinstance(out, Tensor):
-        raise TypeError("varlen_attn gave more than its output")
+        raise TypeError("varlen_attn returned more than its output")
     return out
 
 
 def register() -> None:
-    """Makes `attn_implementation="rlsp_packed"` known to transformers; repeating it is harmless."""
+    """Makes `attn_implementation="rlsp_packed"` known to transformers; a second call changes nothing."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)

@@ -2,16 +2,20 @@
 
     TrainJob(step s) -> rows -> rewards -> updates -> publish (every so often) -> checkpoint (every so often) -> report
 
-Promises: step s is trained once, on the weights of step s - 1 (the first of a stage that starts from the base: on
-those); a repeat of s is answered from memory or checkpoint;
-from one checkpoint and the same batches a CPU makes the same bits. The newest complete checkpoint is where a restart
-begins, and the hub sends the steps after it again.
+Promises: step s is trained once, on the weights of step s - 1 (the first step of a stage that starts from the base: on
+those of the base). A repeat of step s is answered from memory or checkpoint. From one checkpoint and the same batches a
+CPU makes the same bits. A restart begins at the newest complete checkpoint, and the hub sends the steps after it again.
+
+`StepOrder` trains steps in increasing order even when their jobs arrive out of order: a lost job is sent again later,
+and then arrives after the job that follows it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -22,41 +26,57 @@ from rlsp_async.config import RunConfig, decides_the_weights
 from rlsp_async.config.flatten import settings
 from rlsp_async.errors import ConfigError, MachineError, MessageError
 from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
-from rlsp_async.learning.export import export_hf
-from rlsp_async.learning.owner import Owner
+from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.messages import Batch, StepReport, TrainJob, WeightsRef
+from rlsp_async.weights.file import FileTransport, choose_directory
+from rlsp_async.weights.transport import WeightTransport
 
 REPORTS_KEPT = 4
-"""More than the steps that a learner can have trained and not yet reported (its credit)."""
+"""Number of reports that a learner keeps; more than the steps it can have trained and not yet reported (its credit)."""
 
 log = structlog.get_logger()
 
 
 class Learner:
-    """Trains a run. `publisher` None: weights go to `rlsp_async.weights`."""
+    """Trains a run: one step after the other, from its newest checkpoint on."""
 
     def __init__(
         self,
         cfg: RunConfig,
         model_dir: Path,
         run_dir: Path,
-        publisher: publish.Publisher | None = None,
+        transport: WeightTransport | None = None,
         incarnation: int = 0,
     ) -> None:
+        """Claims the run's files, loads the model and the newest checkpoint.
+
+        Args:
+            cfg: the run.
+            model_dir: the model that the first stage starts from.
+            run_dir: the run's directory.
+            transport: how weights leave; None: files in the run's weights directory.
+            incarnation: start number of this process.
+
+        Raises:
+            FencedError: a newer start has claimed the run.
+            ConfigError: the checkpoint was made with other settings.
+            DataError: no checkpoint, or not the model, can be loaded.
+            MachineError: the disk refuses, or there is no CUDA device.
+        """
         torch.set_num_threads(cfg.learner.threads)
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
-        self._owner = Owner(run_dir / "checkpoints", incarnation)
-        self._owner.claim()
-        self._owner.sweep([run_dir / "checkpoints", run_dir / "stages", run_dir])
-        self.incarnation, self.device = self._owner.incarnation, _device(cfg.learner.device)
+        self._fence = WriteFence(run_dir / "checkpoints", incarnation)
+        self._fence.claim()
+        self._fence.sweep([run_dir / "checkpoints", run_dir / "stages", run_dir])
+        self.incarnation, self.device = self._fence.incarnation, _device(cfg.learner.device)
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
-        self._publisher = publisher or publish.StorePublisher(cfg, num_bytes, self.incarnation)
+        self._transport = transport or FileTransport(choose_directory(cfg, num_bytes))
         self._step, self._checkpoint = 0, 0
         self._stage: stage.StageState | None = None
         self._reports: dict[int, StepReport] = {}
-        """Of the newest steps: a hub that was killed may not have heard them, and asks again."""
+        """Reports of the newest steps, by step: a hub that was killed may not have received them, and asks again."""
         self._republish = False
         self._training, self._whole = threading.Lock(), True
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
@@ -67,10 +87,26 @@ class Learner:
         """Newest step in the weights; 0 before the first."""
         return self._step
 
-    def train(self, job: TrainJob) -> StepReport:
-        """Trains the next step, or answers a repeat of one of the last REPORTS_KEPT.
+    @property
+    def reference(self) -> Policy | None:
+        """The reference policy of the present stage, if it has one."""
+        return None if self._stage is None else self._stage.reference
 
-        Raises MessageError when the step is neither, DivergedError when loss or gradient is not finite.
+    def train(self, job: TrainJob) -> StepReport:
+        """Trains the next step, or answers a repeat of one of the last REPORTS_KEPT steps.
+
+        Args:
+            job: the batch of a step.
+
+        Returns:
+            the report of the step.
+
+        Raises:
+            MessageError: the step is neither, or its batch cannot be trained.
+            DivergedError: the loss or a gradient is not finite.
+            ConfigError: the run has no such stage, or a setting does not fit the batch.
+            FencedError: a newer start of the learner has claimed the run.
+            MachineError: the disk refuses.
         """
         with self._training:
             if job.batch.step in self._reports:
@@ -83,9 +119,10 @@ class Learner:
             return report
 
     def _next(self, batch: Batch) -> StepReport:
+        """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
         if self._stage is None or self._stage.name != batch.stage:
-            self._stage = stage.begin(self.cfg, batch.stage, self.policy, self.run_dir)
+            self._stage = stage.begin_stage(self.cfg, batch.stage, self.policy, self.run_dir)
         metrics = self._train(self._stage, batch)
         self._step = batch.step
         seconds = time.monotonic() - begun_s
@@ -94,14 +131,14 @@ class Learner:
         return self._finish(batch, self._stage, metrics)
 
     def metrics(self) -> dict[str, float]:
-        """Steps, trained tokens and busy seconds since the last call."""
+        """Returns steps, trained tokens and busy seconds since the last call."""
         figures, self._busy = self._busy, dict.fromkeys(self._busy, 0.0)
         return figures
 
     def on_stop(self) -> None:
-        """Saves the newest step if no checkpoint holds it; nothing when a step failed or is cut off in the middle.
+        """Saves the newest step if no checkpoint holds it; does nothing when a step failed or is in progress.
 
-        Call it when no further step will begin, from any thread.
+        To be called when no further step will begin, from any thread.
         """
         if self._training.acquire(blocking=False) and self._whole and self._step > self._checkpoint:
             assert self._stage is not None
@@ -109,28 +146,31 @@ class Learner:
             self._save(self._stage)
 
     def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
+        """Rewards and updates of one step; returns its metrics."""
         section, cfg = current.section, current.cfg
-        data = rows.read(batch)
-        reward_S, terms, figures = reward.of(
+        data = rows.read_rows(batch)
+        reward_B, terms, reward_metrics = reward.compute_reward(
             data, section.reward, cfg, batch.stage_step, section.steps, self.cfg.sampling.max_new_tokens
         )
-        data = rows.scored_at(data, cfg.scored_at())
-        plan = update.Plan(
-            section.epochs,
-            section.minibatches,
-            self.cfg.learner.tokens_per_microbatch,
-            data.temperature,
-            (self.cfg.seed, batch.step),
-            batch.stage_step <= cfg.critic_warmup_steps,
-            f"stage {batch.stage!r}, step {batch.step}",
+        data = rows.at_temperature(data, cfg.scored_at())
+        schedule = update.UpdateSchedule(
+            epochs=section.epochs,
+            minibatches=section.minibatches,
+            capacity_tokens=self.cfg.learner.tokens_per_microbatch,
+            temperature=data.temperature,
+            seed=(self.cfg.seed, batch.step),
+            critic_only=batch.stage_step <= cfg.critic_warmup_steps,
+            where=f"stage {batch.stage!r}, step {batch.step}",
         )
-        parts = update.Learning(current.algorithm, cfg, self.policy, current.updater, current.reference)
-        metrics = update.run(parts, data.sequences, torch.from_numpy(reward_S).float(), plan, terms)
+        context = update.UpdateContext(current.algorithm, cfg, self.policy, current.updater, current.reference)
+        rewards_B = torch.from_numpy(reward_B).float()
+        metrics = update.train_batch(context, data.sequences, rewards_B, schedule, terms)
         if current.average is not None:
             current.average.follow(self.policy)
-        return {**figures, **metrics}
+        return {**reward_metrics, **metrics}
 
     def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> StepReport:
+        """Publishes, exports and saves after a step, each when it is due; returns the report."""
         every = current.section.publish_every
         weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
         saves = batch.last_of_stage or batch.step % self.cfg.learner.checkpoint_every == 0
@@ -142,7 +182,7 @@ class Learner:
             checkpoint=batch.step if saves else self._checkpoint,
         )
         self._remember(report)
-        # Before the checkpoint: a learner killed between the two trains the step again and exports again.
+        # The export comes before the checkpoint: a learner that is killed between the two trains and exports again.
         if batch.last_of_stage:
             self._export(batch.stage)
         if saves:
@@ -150,45 +190,51 @@ class Learner:
         return report
 
     def _remember(self, report: StepReport) -> None:
+        """Keeps a report, and the newest REPORTS_KEPT in all."""
         self._reports[report.step] = report
         for step in sorted(self._reports)[:-REPORTS_KEPT]:
             del self._reports[step]
 
     def _export(self, stage_name: str) -> None:
-        """The model as each stage left it: RUN/stages/NAME, and RUN/final after the last."""
+        """Exports the model as a stage left it to RUN/stages/NAME, and to RUN/final after the last stage."""
         targets = [self.run_dir / "stages" / stage_name]
         if stage_name == list(self.cfg.stages)[-1]:
             targets.append(self.run_dir / "final")
         for target in targets:
-            export_hf(self.policy.model, self.model_dir, target, self._owner)
+            publish.export_hf(self.policy.model, self.model_dir, target, self._fence)
 
     def _repeat(self, step: int) -> StepReport:
+        """Answers a step that was trained before; publishes its weights again if they may be lost."""
         report = msgspec.structs.replace(self._reports[step], incarnation=self.incarnation)
         if step == self._step and self._republish:
-            if report.weights is not None or self._publisher.is_empty():
-                # Published weights may lie in memory and be gone after a reboot; the same weights give the same digest.
-                # When an older version was the newest, nobody can make it again: this one takes its place.
+            if report.weights is not None or not self._transport.versions():
+                # Published weights may lie in shared memory and be gone after a reboot; the same weights have the same
+                # digest. If the newest published version was an older one, it cannot be made again; this one replaces
+                # it.
                 report = msgspec.structs.replace(report, weights=self._publish())
             self._republish = False
         self._remember(report)
         return report
 
     def _publish(self) -> WeightsRef:
+        """Publishes the present weights with their probe, and deletes old versions."""
         model_config = self.policy.model.config
         ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, model_config.max_position_embeddings)
         probe = publish.make_probe(self.policy, ids)
-        self._owner.check()
-        ref = self._publisher.publish(self.policy.policy_parameters(), self._step, probe)
-        self._publisher.prune()
+        self._fence.check()
+        ref = self._transport.publish(self.policy.policy_parameters(), self._step, probe, self.incarnation)
+        self._transport.prune(self.cfg.learner.keep_weights, self.incarnation)
         return ref
 
     def _count(self, metrics: dict[str, float]) -> None:
+        """Adds a step to what `metrics` returns."""
         for name, value in (("steps", 1.0), ("tokens", metrics["tokens"]), ("seconds", metrics["seconds"])):
             self._busy[name] += value
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def _save(self, current: stage.StageState) -> None:
+        """Writes a checkpoint of the newest step."""
         tensors: dict[str, torch.Tensor] = {f"model/{n}": p for n, p in self.policy.policy_parameters()}
         tensors |= {f"critic/{n}": p for n, p in self.policy.critic_parameters()}
         tensors |= {f"optimizer/{n}": t for n, t in current.updater.state().items()}
@@ -198,47 +244,57 @@ class Learner:
         state = {
             "stage": current.name,
             "updates": current.updater.num_done,
-            "settings": decisive(self.cfg),
+            "settings": deciding_settings(self.cfg),
             "reports": [msgspec.to_builtins(report) for report in self._reports.values()],
         }
         checkpoint.save(
             self.run_dir / "checkpoints",
             checkpoint.Checkpoint(self._step, tensors, state),
             self.cfg.learner.keep_checkpoints,
-            self._owner,
+            self._fence,
         )
         self._checkpoint = self._step
 
     def _restore(self) -> None:
-        found = checkpoint.load_newest(self.run_dir / "checkpoints")
-        if found is None:
+        """Goes back to the newest checkpoint, if there is one."""
+        newest = checkpoint.load_newest(self.run_dir / "checkpoints")
+        if newest is None:
             return
-        require_same(found, self.cfg, self.run_dir)
-        self._stage = stage.begin(self.cfg, found.state["stage"], self.policy, self.run_dir, resumed=True)
-        where = f"checkpoint of step {found.step}"
-        stage.copy_into(dict(self.policy.policy_parameters()), _below(found.tensors, "model/"), where)
-        stage.copy_into(dict(self.policy.critic_parameters()), _below(found.tensors, "critic/"), where)
-        self._stage.updater.restore(_below(found.tensors, "optimizer/"), int(found.state["updates"]))
+        require_same_settings(newest, self.cfg, self.run_dir)
+        self._stage = stage.begin_stage(self.cfg, newest.state["stage"], self.policy, self.run_dir, resumed=True)
+        where = f"checkpoint of step {newest.step}"
+        stage.copy_into(dict(self.policy.policy_parameters()), _below(newest.tensors, "model/"), where)
+        stage.copy_into(dict(self.policy.critic_parameters()), _below(newest.tensors, "critic/"), where)
+        self._stage.updater.restore(_below(newest.tensors, "optimizer/"), int(newest.state["updates"]))
         if self._stage.average is not None:
-            self._stage.average.restore(_below(found.tensors, "reference/"))
-        torch.set_rng_state(found.tensors["rng"])
-        for report in msgspec.convert(found.state["reports"], list[StepReport]):
+            self._stage.average.restore(_below(newest.tensors, "reference/"))
+        torch.set_rng_state(newest.tensors["rng"])
+        for report in msgspec.convert(newest.state["reports"], list[StepReport]):
             self._remember(report)
-        self._step = self._checkpoint = found.step
+        self._step = self._checkpoint = newest.step
         self._republish = True
-        log.info("resumed", step=found.step, stage=found.state["stage"])
+        log.info("resumed", step=newest.step, stage=newest.state["stage"])
 
 
-def decisive(cfg: RunConfig) -> dict[str, object]:
-    """The settings that decide the weights, by their dotted keys, as a checkpoint keeps them."""
+def deciding_settings(cfg: RunConfig) -> dict[str, object]:
+    """The settings that decide the weights, by their dotted keys, in the form that a checkpoint keeps."""
     flat = {key: value for key, value in settings(cfg).items() if decides_the_weights(key)}
     plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(flat))
     return plain
 
 
-def require_same(found: checkpoint.Checkpoint, cfg: RunConfig, run_dir: Path) -> None:
-    """Raises ConfigError that names the settings in which the checkpoint was made differently."""
-    then, now = found.state["settings"], decisive(cfg)
+def require_same_settings(saved: checkpoint.Checkpoint, cfg: RunConfig, run_dir: Path) -> None:
+    """Asserts that a checkpoint was made with the settings of this run.
+
+    Args:
+        saved: the checkpoint.
+        cfg: the run.
+        run_dir: the run's directory, for the error.
+
+    Raises:
+        ConfigError: a setting that decides the weights differs; the sentence names up to four of them.
+    """
+    then, now = saved.state["settings"], deciding_settings(cfg)
     changed = [
         f"{key} was {then.get(key)!r} and is {now.get(key)!r} now"
         for key in sorted({**then, **now})
@@ -247,18 +303,59 @@ def require_same(found: checkpoint.Checkpoint, cfg: RunConfig, run_dir: Path) ->
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise ConfigError(
-            f"{run_dir}: the checkpoint of step {found.step} was made with other settings: "
+            f"{run_dir}: the checkpoint of step {saved.step} was made with other settings: "
             f"{'; '.join(changed[:4])}{more}; go back to them, or give this run another name"
         )
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _device(setting: str) -> str:
+    """The device that `learner.device` means on this machine."""
     if setting == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if setting == "cuda" and not torch.cuda.is_available():
         raise MachineError("learner.device is cuda and this machine has no CUDA device; set it to cpu")
     return setting
+
+
+class StepOrder:
+    """A handler that starts a step only when the step before it is in the weights."""
+
+    def __init__(
+        self, train: Callable[[TrainJob], Awaitable[StepReport]], step: Callable[[], int], bound_s: float
+    ) -> None:
+        """Takes what trains a job, the newest step in the weights, and the longest wait for the step before."""
+        self._train, self._step, self._bound_s = train, step, bound_s
+        self._changed = asyncio.Condition()
+
+    async def __call__(self, job: TrainJob) -> StepReport:
+        """Trains one batch when it is its step's turn. Ends early when it is cancelled (its lease was revoked).
+
+        Args:
+            job: the batch of a step.
+
+        Returns:
+            the report of the step.
+
+        Raises:
+            MessageError: the step before did not come in time. No worker is charged for that; the hub sends both again.
+        """
+        await self._wait_for_turn(job.batch.step)
+        try:
+            return await self._train(job)
+        finally:
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _wait_for_turn(self, step: int) -> None:
+        try:
+            async with asyncio.timeout(self._bound_s), self._changed:
+                await self._changed.wait_for(lambda: step <= self._step() + 1)
+        except TimeoutError:
+            raise MessageError(
+                f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
+            ) from None

@@ -3,8 +3,8 @@
     sequences   [p p p r r] [p p r r r r] [p r]      p prompt token, r response token
     packed      [p p r r r r | p p p r r | p r]      one row of T tokens, longest sequence first
 
-Shapes: S sequences of a batch, N their response tokens end to end, T packed tokens of one micro-batch, R response
-tokens among them, Q sequences among them. Pure: arrays in, arrays out.
+Shapes: B sequences of a batch, one for each rollout; N their response tokens end to end; T packed tokens of one
+micro-batch, R response tokens among them, Q sequences among them. Pure: arrays in, arrays out.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Sequences:
-    """The S sequences of a batch. Example: prompts [[5, 6]], responses [[7, 2]], behaviour_N [-.1, -.2]."""
+    """The tokens of a batch's rollouts. Example: prompts [[5, 6]], responses [[7, 2]], behaviour_N [-.1, -.2]."""
 
     prompts: list[Ids]
-    """S prompts, token ids."""
+    """B prompts, token ids."""
     responses: list[Ids]
-    """S responses, token ids, none of them empty."""
+    """B responses, token ids, none of them empty."""
     behaviour_N: Floats
-    """Behaviour log-probs, response after response."""
+    """Log-probs under the policy that sampled, response after response."""
     versions_N: Ids
     """Policy version that sampled each response token; -1: no policy did."""
-    group_S: Longs
-    """Which group of the batch each sequence belongs to."""
-    rollout_S: Longs
-    """Index of each sequence within its group."""
-    temperature_S: Floats | None = None
-    """At which each was drawn, when they differ; None: the whole batch at the temperature of its plan."""
+    group_B: Longs
+    """The group of the batch that each rollout belongs to."""
+    rollout_B: Longs
+    """Index of each rollout within its group."""
+    temperature_B: Floats | None = None
+    """Temperature at which each rollout was drawn, when they differ; None: the caller knows the one of the batch."""
 
     @property
-    def length_S(self) -> Longs:
-        """Response tokens of each sequence."""
+    def length_B(self) -> Longs:
+        """Response tokens of each rollout."""
         return np.array([len(r) for r in self.responses], dtype=np.int64)
 
     @property
-    def total_S(self) -> Longs:
-        """Prompt and response tokens of each sequence."""
+    def total_B(self) -> Longs:
+        """Prompt and response tokens of each rollout."""
         return np.array([len(p) + len(r) for p, r in zip(self.prompts, self.responses, strict=True)], dtype=np.int64)
 
     @property
-    def start_S(self) -> Longs:
+    def start_B(self) -> Longs:
         """Where each response begins on the N axis."""
-        length_S = self.length_S
-        start_S: Longs = np.cumsum(length_S) - length_S
-        return start_S
+        length_B = self.length_B
+        start_B: Longs = np.cumsum(length_B) - length_B
+        return start_B
 
 
 @dataclass(frozen=True)
@@ -69,45 +69,58 @@ class PackedBatch:
     cu_seqlens: Ids
     """[Q + 1] cumulative lengths: sequence q is tokens cu_seqlens[q] .. cu_seqlens[q + 1]."""
     response_T: Bools
-    """Whether the token is of a response."""
+    """Whether the token belongs to a response."""
     source_R: Longs
     """Index into T of the token whose output predicts each response token."""
     target_R: Longs
     """The response token itself."""
-    behaviour_R: Floats
-    versions_R: Ids
-    group_R: Longs
-    rollout_R: Longs
     sequence_R: Longs
     """Number of the token's sequence within this micro-batch."""
     flat_R: Longs
     """Index into the batch's N response tokens."""
     temperature_R: Floats | None = None
-    """Of the distribution each response token was drawn from; None: one for all, which the caller knows."""
+    """Temperature at which each response token was drawn; None: one for all, which the caller knows."""
 
     @property
     def num_tokens(self) -> int:
+        """Prompt and response tokens of the micro-batch, T."""
         return len(self.ids_T)
 
 
-def numbers(*columns: list[Ids]) -> Longs:
-    """[S] the same number, counted from 0, for sequences with the same ids in every column. Example: [[5, 6], [7],
-    [5, 6]] -> [0, 1, 0]."""
+def number_equal(*columns: list[Ids]) -> Longs:
+    """Numbers rollouts such that those with the same ids in every column share a number.
+
+    Example: [[5, 6], [7], [5, 6]] -> [0, 1, 0].
+
+    Args:
+        columns: lists of B rows of token ids.
+
+    Returns:
+        [B], numbers counted from 0.
+    """
     seen: dict[tuple[bytes, ...], int] = {}
     keys = (tuple(ids.tobytes() for ids in row) for row in zip(*columns, strict=True))
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
 
 
-def plan(
-    total_S: Sequence[int] | Longs, capacity_tokens: int, together_S: Sequence[int] | Longs | None = None
+def plan_micro_batches(
+    total_B: Sequence[int] | Longs, capacity_tokens: int, together_B: Sequence[int] | Longs | None = None
 ) -> list[list[int]]:
-    """First-fit-decreasing: micro-batches of sequence numbers, each of at most `capacity_tokens` tokens.
+    """Chooses the sequences of each micro-batch, by first-fit-decreasing.
 
-    Sequences with the same number in `together_S`, -1 excepted, share a micro-batch. Raises ValueError when one
-    sequence, or those that go together, are longer.
+    Args:
+        total_B: tokens of each sequence.
+        capacity_tokens: largest size of a micro-batch.
+        together_B: sequences with the same number share a micro-batch, -1 excepted; None: any may be parted.
+
+    Returns:
+        numbers of the sequences of each micro-batch.
+
+    Raises:
+        ValueError: one sequence, or those that share a number, are longer than a micro-batch.
     """
-    units = _units(len(total_S), together_S)
-    lengths = [sum(int(total_S[i]) for i in unit) for unit in units]
+    units = _units(len(total_B), together_B)
+    lengths = [sum(int(total_B[i]) for i in unit) for unit in units]
     if lengths and max(lengths) > capacity_tokens:
         what = "a sequence" if len(units[lengths.index(max(lengths))]) == 1 else "a pair of sequences"
         raise ValueError(
@@ -128,17 +141,28 @@ def plan(
     return bins
 
 
-def _units(num: int, together_S: Sequence[int] | Longs | None) -> list[list[int]]:
-    """Sequence numbers by what must not be parted. Example: (-1, 4, -1, 4) -> [[0], [1, 3], [2]]."""
+def _units(num: int, together_B: Sequence[int] | Longs | None) -> list[list[int]]:
+    """Sequences that must not be parted. Example: (-1, 4, -1, 4) -> [[0], [1, 3], [2]]."""
     units: dict[tuple[int, int], list[int]] = {}
     for i in range(num):
-        key = -1 if together_S is None else int(together_S[i])
+        key = -1 if together_B is None else int(together_B[i])
         units.setdefault((key, i if key == -1 else 0), []).append(i)
     return list(units.values())
 
 
-def build(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
-    """Packs the sequences `members`, in that order, into one row."""
+def pack_sequences(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
+    """Packs sequences end to end into one row.
+
+    Args:
+        sequences: the batch.
+        members: numbers of the sequences to pack, in the order of the row.
+
+    Returns:
+        the row.
+
+    Raises:
+        ValueError: no member, or a member without a prompt token or without a response token.
+    """
     prompts = [sequences.prompts[m] for m in members]
     responses = [sequences.responses[m] for m in members]
     prompt_Q = np.array([len(p) for p in prompts], dtype=np.int64)
@@ -150,7 +174,6 @@ def build(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
     response_T = np.ones(int(total_Q.sum()), dtype=np.bool_)
     response_T[_spans(begin_Q, prompt_Q)] = False
     at = np.asarray(members, dtype=np.int64)
-    flat_R = _spans(sequences.start_S[at], length_Q)
     return PackedBatch(
         ids_T=np.concatenate([part for pair in zip(prompts, responses, strict=True) for part in pair]).astype(np.int64),
         position_ids_T=_spans(np.zeros_like(total_Q), total_Q),
@@ -158,18 +181,14 @@ def build(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
         response_T=response_T,
         source_R=_spans(begin_Q + prompt_Q - 1, length_Q),
         target_R=np.concatenate(responses).astype(np.int64),
-        behaviour_R=sequences.behaviour_N[flat_R],
-        versions_R=sequences.versions_N[flat_R],
-        group_R=np.repeat(sequences.group_S[at], length_Q),
-        rollout_R=np.repeat(sequences.rollout_S[at], length_Q),
         sequence_R=np.repeat(np.arange(len(at)), length_Q),
-        flat_R=flat_R,
-        temperature_R=None if sequences.temperature_S is None else np.repeat(sequences.temperature_S[at], length_Q),
+        flat_R=_spans(sequences.start_B[at], length_Q),
+        temperature_R=None if sequences.temperature_B is None else np.repeat(sequences.temperature_B[at], length_Q),
     )
 
 
 def _spans(begin: npt.NDArray[Any], length: npt.NDArray[Any]) -> Longs:
-    """begin[0], begin[0] + 1, ... length[0] of them, then the next: one flat index."""
+    """One flat index: begin[0], begin[0] + 1, ... length[0] of them, then the same for the next span."""
     ends = np.cumsum(length)
     spans: Longs = np.arange(int(ends[-1]), dtype=np.int64) + np.repeat(begin - (ends - length), length)
     return spans

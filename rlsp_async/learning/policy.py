@@ -1,9 +1,9 @@
 """The model that is trained: log-probs, entropy and values of packed response tokens.
 
-Log-probs are float32, at the temperature the rollouts were drawn with. Only positions that predict a response token
-meet the vocabulary, a chunk at a time, so that 152k entries fit.
+Log-probs are float32, at the temperature at which the rollouts were drawn. Only positions that predict a response token
+are multiplied with the vocabulary, a chunk at a time, so that a vocabulary of 152k entries fits into memory.
 
-Shapes: T packed tokens, R response tokens among them, E hidden size, V vocabulary.
+Shapes: T packed tokens, R response tokens among them, E hidden size, V vocabulary, K value heads.
 """
 
 from __future__ import annotations
@@ -25,41 +25,45 @@ from rlsp_async.learning.pack import PackedBatch
 
 Critic = Literal["none", "head", "head_detached", "separate"]
 _CHUNK_VALUES = 1 << 26
-"""Logits that exist at once: 256 MiB in float32."""
+"""Number of logits that exist at once: 256 MiB in float32."""
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Of one micro-batch, aligned with its R response tokens."""
+class ForwardOutputs:
+    """What a forward pass computes, aligned with the R response tokens of a micro-batch."""
 
     logp_R: Tensor
     """Log-prob of each response token at the temperature."""
     entropy_R: Tensor
-    """Of the distribution it was drawn from; without gradient unless asked for."""
+    """Entropy of the distribution that the token was drawn from; without gradient unless requested."""
     values_R: Tensor | None
     """Value of the state before each response token, [R, K] with K value heads; None without a critic."""
     mean_R: Tensor | None = None
-    """Mean over the vocabulary of the log-probs there, no gradient; None unless asked for."""
+    """Mean of the log-probs over the vocabulary, without gradient; None unless requested."""
     energy_R: Tensor | None = None
-    """Squared norm of the gradient of `logp_R` by the logits, 1 - 2 p + sum of p^2 over the temperature's square; None
-    unless asked for."""
+    """Squared norm of the gradient of `logp_R` by the logits, (1 - 2 p + sum of p^2) / temperature^2, without gradient;
+    None unless requested."""
 
 
-class Asked(NamedTuple):
-    """What a pass makes besides log-probs: mean over the vocabulary, entropy with gradient, energy."""
+class ForwardRequest(NamedTuple):
+    """What a forward pass computes beside log-probs and entropy."""
 
-    mean: bool
-    entropy: bool
-    energy: bool
+    values: bool = True
+    """The critic's values, if there is a critic."""
+    mean: bool = False
+    """The mean of the log-probs over the vocabulary."""
+    entropy: bool = False
+    """Let the entropy carry gradient."""
+    energy: bool = False
+    """The squared norm of the gradient by the logits."""
 
 
 class Policy(nn.Module):
     """A causal language model with an optional critic.
 
     `critic`: "head" is a linear layer on the shared trunk, "head_detached" the same without gradient into the trunk,
-    "separate" a second trunk that starts as a copy of the policy (as RLSP's released code has it). Its `num_values`
-    heads are rows of one layer; they are float32 and start at zero, and where the algorithm says (the mean reward) once
-    there is a batch.
+    "separate" a second trunk that starts as a copy of the policy (as in RLSP's released code). The `num_values` heads
+    are rows of one float32 layer; they are zero until `center_values` sets them for the critic's first batch.
     """
 
     def __init__(self, model: Any, critic: Critic = "none", num_values: int = 1) -> None:
@@ -72,7 +76,7 @@ class Policy(nn.Module):
         self.add_critic(critic, num_values)
 
     def add_critic(self, critic: Critic, num_values: int = 1) -> None:
-        """A fresh critic of this kind in place of the present one."""
+        """Puts a fresh critic of this kind in the place of the present one."""
         self.critic_kind, self.value_head, self.critic, self.num_values = critic, None, None, num_values
         if critic == "none":
             return
@@ -85,94 +89,116 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def center_values(self, *means: float) -> None:
-        """Lets a critic that has learned nothing yet begin at the mean return, head by head. Otherwise its weights
-        travel there on the mean of the hidden states, and what differs between states becomes noise for many steps."""
+        """Lets a critic that has learned nothing yet begin at the mean return, one for each head.
+
+        Without this its weights reach the mean return along the mean of the hidden states, and the differences between
+        states are noise for many steps. A critic that has learned is left alone.
+        """
         if self.value_head is not None and not bool(self.value_head.weight.any() or self.value_head.bias.any()):
             self.value_head.bias.copy_(torch.tensor(means))
 
     @property
     def device(self) -> torch.device:
+        """The device of the model's parameters."""
         return torch.device(next(self.model.parameters()).device)
 
     def outputs(
         self,
         batch: PackedBatch,
         temperature: float,
-        with_values: bool = True,
-        with_mean: bool = False,
-        with_entropy: bool = False,
-        with_energy: bool = False,
-    ) -> Outputs:
-        """Runs the model over one packed row. `temperature` counts unless the row brings one for each token;
-        `with_entropy`: the entropy carries gradient."""
+        request: ForwardRequest = ForwardRequest(),  # noqa: B008
+    ) -> ForwardOutputs:
+        """Runs the model over one packed row.
+
+        Args:
+            batch: the row.
+            temperature: temperature of all tokens, unless the row brings one for each token.
+            request: what to compute beside log-probs and entropy.
+
+        Returns:
+            columns [R] on the model's device; log-probs and values carry gradient.
+        """
         device = self.device
         ids_T, positions_T, source_R, target_R = (
             torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R)
         )
         spans = attention.Spans.of(batch.cu_seqlens, device)
-        hidden_RE = _trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
+        hidden_RE = run_trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
         divisor = temperature if batch.temperature_R is None else torch.from_numpy(batch.temperature_R).to(device)
-        asked = Asked(with_mean, with_entropy, with_energy)
-        logp_R, entropy_R, mean_R, energy_R = self._log_probs(hidden_RE, target_R, divisor, asked)
+        logp_R, entropy_R, mean_R, energy_R = self._log_probs(hidden_RE, target_R, divisor, request)
         values_R = None
-        if with_values and self.value_head is not None:
+        if request.values and self.value_head is not None:
             state_RE = hidden_RE
             if self.critic is not None:
-                state_RE = _trunk(self.critic, ids_T, positions_T, spans)[source_R]
+                state_RE = run_trunk(self.critic, ids_T, positions_T, spans)[source_R]
             if self.critic_kind == "head_detached":
                 state_RE = state_RE.detach()
             values_R = self.value_head(state_RE.float()).squeeze(-1)
-        return Outputs(logp_R, entropy_R, values_R, mean_R if with_mean else None, energy_R if with_energy else None)
+        mean, energy = mean_R if request.mean else None, energy_R if request.energy else None
+        return ForwardOutputs(logp_R, entropy_R, values_R, mean, energy)
 
     def _log_probs(
-        self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, asked: Asked
+        self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, request: ForwardRequest
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The columns of `_chunk` for any number of response tokens."""
         head = self.model.get_output_embeddings()
         size = max(1, _CHUNK_VALUES // head.weight.shape[0])
         if len(target_R) <= size:
-            return _chunk(head, hidden_RE, target_R, temperature, asked)
-        # The logits of a chunk are made again on the way back, so that only one chunk of them lives at a time.
+            return _chunk(head, hidden_RE, target_R, temperature, request)
+        # The logits of a chunk are recomputed in the backward pass, so that only one chunk of them exists at a time.
         starts = range(0, len(target_R), size)
         divisors = [temperature[at : at + size] if isinstance(temperature, Tensor) else temperature for at in starts]
         parts = [
-            checkpoint(_chunk, head, h, t, d, asked, use_reentrant=False)
+            checkpoint(_chunk, head, h, t, d, request, use_reentrant=False)
             for h, t, d in zip(torch.split(hidden_RE, size), torch.split(target_R, size), divisors, strict=True)
         ]
         logp_R, entropy_R, mean_R, energy_R = (torch.cat(column) for column in zip(*parts, strict=True))
         return logp_R, entropy_R, mean_R, energy_R
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is published: names and parameters of the language model alone, tied ones once."""
+        """Names and parameters of the language model alone, which is what is published; tied parameters once."""
         yield from self.model.named_parameters()
 
     def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of the critic, which is never published."""
         for prefix, module in (("value_head", self.value_head), ("critic", self.critic)):
             if module is not None:
                 yield from module.named_parameters(prefix)
 
 
-def _trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Spans) -> Tensor:
+def run_trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Spans) -> Tensor:
+    """Runs a decoder over one packed row.
+
+    Args:
+        decoder: the model without its output head.
+        ids_T: token ids.
+        positions_T: position of each token in its sequence.
+        spans: how the row falls into sequences.
+
+    Returns:
+        hidden states [T, E].
+    """
     out = decoder(input_ids=ids_T[None], position_ids=positions_T[None], packing=spans, use_cache=False)
     hidden_TE: Tensor = out.last_hidden_state[0]
     return hidden_TE
 
 
 def _chunk(
-    head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, asked: Asked
+    head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, request: ForwardRequest
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Log-prob of the token, entropy; mean log-prob over the vocabulary and energy (0 unless asked for)."""
+    """Log-prob of the token, entropy, mean log-prob over the vocabulary and energy; the last two 0 unless requested."""
     logits_RV = head(hidden_RE).float()
     if isinstance(temperature, Tensor):
         logits_RV = logits_RV / temperature[:, None]
     elif temperature != 1.0:
         logits_RV = logits_RV / temperature
     logp_RV = F.log_softmax(logits_RV, dim=-1)
-    with torch.set_grad_enabled(asked.entropy and torch.is_grad_enabled()):
+    with torch.set_grad_enabled(request.entropy and torch.is_grad_enabled()):
         entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
     with torch.no_grad():
-        mean_R = logp_RV.mean(-1) if asked.mean else torch.zeros_like(entropy_R)
+        mean_R = logp_RV.mean(-1) if request.mean else torch.zeros_like(entropy_R)
         energy_R = torch.zeros_like(entropy_R)
-        if asked.energy:
+        if request.energy:
             prob_RV = logp_RV.exp()
             energy_R = 1 - 2 * prob_RV.gather(1, target_R[:, None]).squeeze(1) + prob_RV.square().sum(-1)
             energy_R = energy_R / temperature**2
@@ -182,10 +208,20 @@ def _chunk(
 def load_model(
     directory: Path, dtype: str = "float32", device: str | torch.device = "cpu", gradient_checkpointing: bool = False
 ) -> Any:
-    """A Hugging Face causal-LM directory as a model with packed attention.
+    """Loads a causal language model from a Hugging Face directory, with packed attention.
 
-    Raises DataError when the directory cannot be loaded, or when the model needs something packed rows do not have
-    (sliding windows, capped logits).
+    Args:
+        directory: config and weights.
+        dtype: name of the parameters' type.
+        device: where the model computes.
+        gradient_checkpointing: whether activations are recomputed in the backward pass.
+
+    Returns:
+        the model, in training mode.
+
+    Raises:
+        DataError: the directory cannot be loaded, or the model needs something that packed rows do not have (sliding
+            windows, capped logits, dropout).
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -207,6 +243,7 @@ def load_model(
 
 
 def _check(config: Any, directory: Path) -> None:
+    """Raises DataError for a model that packed rows cannot train."""
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layers != {"full_attention"}:
         raise DataError(f"{directory}: layers of type {', '.join(sorted(layers))}; only full attention can be packed")

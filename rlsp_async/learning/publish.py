@@ -1,71 +1,55 @@
-"""How the learner hands out weights: names, tensors and a probe of what they compute."""
+"""How weights leave the learner: the probe that is published with them, and the model as a Hugging Face directory.
+
+The weights themselves travel by a transport (`rlsp_async.weights`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from rlsp_async import config
 from rlsp_async.columns import Ids, pack_floats, pack_ints
+from rlsp_async.errors import MachineError
 from rlsp_async.learning import pack
-from rlsp_async.learning.policy import Policy
-from rlsp_async.messages import Probe, WeightsRef
+from rlsp_async.learning.checkpoint import replace_directory
+from rlsp_async.learning.fence import WriteFence
+from rlsp_async.learning.policy import ForwardRequest, Policy
+from rlsp_async.messages import Probe
 
 _PROBE_TOKENS = 48
-
-
-class Publisher(Protocol):
-    """Where weights go."""
-
-    def publish(self, named_tensors: Iterable[tuple[str, Tensor]], version: int, probe: Probe) -> WeightsRef:
-        """Makes a version available."""
-
-    def prune(self) -> None:
-        """Forgets old versions."""
-
-    def is_empty(self) -> bool:
-        """Whether no version is there: none was published yet, or they lay in memory and the machine was restarted."""
-
-
-class StorePublisher:
-    """Publishes into the run's weights directory (`rlsp_async.weights`)."""
-
-    def __init__(self, cfg: config.RunConfig, num_bytes: int, incarnation: int = 0) -> None:
-        from rlsp_async.weights.place import choose_directory
-
-        self.directory: Path = choose_directory(cfg, num_bytes)
-        self._keep, self._incarnation = cfg.learner.keep_weights, incarnation
-
-    def publish(self, named_tensors: Iterable[tuple[str, Tensor]], version: int, probe: Probe) -> WeightsRef:
-        from rlsp_async.weights import store
-
-        return store.publish(named_tensors, self.directory, version, probe, self._incarnation)
-
-    def prune(self) -> None:
-        from rlsp_async.weights import store
-
-        store.prune(self.directory, self._keep, self._incarnation)
-
-    def is_empty(self) -> bool:
-        from rlsp_async.weights.file import versions
-
-        return not versions(self.directory)
+_WEIGHTS = (".safetensors", ".bin", ".index.json", ".gguf", ".pt", ".pth")
 
 
 def probe_ids(seed: int, num_vocabulary: int, context_tokens: int) -> Ids:
-    """The probe's fixed sequence: drawn from the seed, at most 48 tokens."""
+    """The probe's fixed sequence, drawn from the seed.
+
+    Args:
+        seed: the run's seed.
+        num_vocabulary: number of token ids to draw from.
+        context_tokens: longest sequence of the model.
+
+    Returns:
+        2 to 48 token ids.
+    """
     length = max(2, min(_PROBE_TOKENS, context_tokens))
     return np.random.default_rng((seed, length)).integers(0, num_vocabulary, length).astype(np.int32)
 
 
 @torch.no_grad()
 def make_probe(policy: Policy, ids: Ids) -> Probe:
-    """Log-probs (temperature 1) that the present weights give ids[1:]."""
+    """Computes a probe of the policy's present weights.
+
+    Args:
+        policy: the model.
+        ids: N token ids, at least 2.
+
+    Returns:
+        the ids, and the log-probs at temperature 1 of ids[1:].
+    """
     num = len(ids) - 1
     sequence = pack.Sequences(
         [ids[:1]],
@@ -75,5 +59,32 @@ def make_probe(policy: Policy, ids: Ids) -> Probe:
         np.zeros(1, np.int64),
         np.zeros(1, np.int64),
     )
-    logp_R = policy.outputs(pack.build(sequence, [0]), 1.0, with_values=False).logp_R
+    logp_R = policy.outputs(pack.pack_sequences(sequence, [0]), 1.0, ForwardRequest(values=False)).logp_R
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logp_R.float().cpu().numpy()))
+
+
+def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> None:
+    """Writes the model as a plain Hugging Face directory, whole, which `from_pretrained` and vLLM load.
+
+    Args:
+        model: gives config and safetensors.
+        model_dir: gives everything else: tokenizer, chat template, licence.
+        target: the directory.
+        fence: the right to write.
+
+    Raises:
+        MachineError: the disk refuses.
+        FencedError: a newer start of the learner has claimed the run.
+    """
+
+    def write(directory: Path) -> None:
+        model.save_pretrained(directory)
+        for path in model_dir.iterdir():
+            if path.is_file() and not path.name.endswith(_WEIGHTS) and not (directory / path.name).exists():
+                shutil.copyfile(path, directory / path.name)
+
+    try:
+        replace_directory(target, write, fence)
+    except OSError as e:
+        fence.check()  # a newer start removes what this one prepares
+        raise MachineError(f"{target}: the model cannot be written: {e}; free some space") from e

@@ -1,6 +1,6 @@
 """A batch of messages as arrays: here the messages end and the mathematics begins.
 
-Shapes: S sequences (rollouts of all groups, in manifest order), N their response tokens end to end.
+Shapes: B rollouts of all groups, in manifest order; N their response tokens end to end.
 """
 
 from __future__ import annotations
@@ -19,66 +19,83 @@ _BOX = "\\boxed"
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchRows:
     """What a learner reads of a batch."""
 
     sequences: Sequences
     parts: dict[str, Reals]
-    """Reward parts by name, [S]; a part that a verdict lacks is 0 there. Empty for demonstrations."""
-    boxed_S: Reals
+    """Reward parts [B] by name; 0 where a verdict lacks the part. Empty for demonstrations."""
+    boxed_B: Reals
     """1 where the verifier found an answer."""
-    chars_S: Reals
+    chars_B: Reals
     """Characters before the first boxed answer, or of the whole response."""
-    judge_S: Reals
-    """The judge's score, NaN where it gave none or says that it failed."""
-    own_S: Bools
-    """False for a rollout that success replay put in: it trains, and counts in no figure of what the policy can do."""
+    judge_B: Reals
+    """The judge's score; NaN where the judge gave none or failed."""
+    own_B: Bools
+    """False for a rollout that success replay put in: it trains, and counts in no metric of what the policy can do."""
     temperature: float
-    """At which the rollouts were drawn, 1 for demonstrations; where they differ, `sequences.temperature_S` counts."""
+    """Temperature at which the rollouts were drawn, 1 for demonstrations; where rollouts differ,
+    `sequences.temperature_B` counts."""
     texts: list[str]
     """Responses as text."""
-    cut_S: Bools
-    """Whether the limit of tokens ended it."""
+    cut_B: Bools
+    """Whether the limit of tokens ended the response."""
 
 
-def read(batch: Batch) -> Rows:
-    """Arrays of a batch, rollouts without a token left out.
+def read_rows(batch: Batch) -> BatchRows:
+    """Reads a batch into arrays; rollouts without a token are left out.
 
-    Raises MessageError when a group lacks verdicts, when a verdict is none on the answer (those must never become
-    reward), or when columns differ in length.
+    Args:
+        batch: groups with verdicts, or demonstrations without.
+
+    Returns:
+        the arrays.
+
+    Raises:
+        MessageError: a group lacks verdicts, a verdict does not judge the answer (a time-out, for example, must never
+            become reward), columns differ in length, rollouts and demonstrations are mixed, or no token is left.
     """
     rollouts: list[tuple[int, VerifiedGroup, Rollout, Verdict | None]] = []
     for number, group in enumerate(batch.groups):
-        rollouts += [(number, group, r, v) for r, v in _judged(group) if r.token_ids]
+        rollouts += [(number, group, r, v) for r, v in _with_verdicts(group) if r.token_ids]
     if not rollouts:
         raise MessageError(f"batch of step {batch.step} holds no token to train on")
     verdicts = [v for _, _, _, v in rollouts if v is not None]
     if verdicts and len(verdicts) < len(rollouts):
         raise MessageError(f"batch of step {batch.step} mixes rollouts and demonstrations")
-    return Rows(
+    return BatchRows(
         sequences=_sequences([(n, g, r) for n, g, r, _ in rollouts]),
         parts={
             name: np.array([v.parts.get(name, 0.0) for v in verdicts])
             for name in sorted({name for v in verdicts for name in v.parts})
         },
-        boxed_S=np.array([float(v.status != "unparsable") for v in verdicts]),
-        chars_S=np.array([float(len(r.text.split(_BOX, 1)[0])) for _, _, r, _ in rollouts]),
-        judge_S=np.array([judge_score(v.parts) for v in verdicts]),
-        own_S=np.array([not r.replayed_from for _, _, r, _ in rollouts]),
+        boxed_B=np.array([float(v.status != "unparsable") for v in verdicts]),
+        chars_B=np.array([float(len(r.text.split(_BOX, 1)[0])) for _, _, r, _ in rollouts]),
+        judge_B=np.array([judge_score(v.parts) for v in verdicts]),
+        own_B=np.array([not r.replayed_from for _, _, r, _ in rollouts]),
         temperature=drawn.pop() if len(drawn := _temperatures(batch)) == 1 else 1.0,
         texts=[r.text for _, _, r, _ in rollouts],
-        cut_S=np.array([r.finish == "length" for _, _, r, _ in rollouts]),
+        cut_B=np.array([r.finish == "length" for _, _, r, _ in rollouts]),
     )
 
 
-def scored_at(rows: Rows, temperature: float) -> Rows:
-    """The same rollouts for a policy at this temperature; 0: as they were drawn."""
+def at_temperature(rows: BatchRows, temperature: float) -> BatchRows:
+    """The same rollouts for a policy that is trained at one temperature.
+
+    Args:
+        rows: the batch.
+        temperature: of the policy; 0: each rollout at the temperature that drew it.
+
+    Returns:
+        the batch with that temperature.
+    """
     if not temperature:
         return rows
-    return replace(rows, temperature=temperature, sequences=replace(rows.sequences, temperature_S=None))
+    return replace(rows, temperature=temperature, sequences=replace(rows.sequences, temperature_B=None))
 
 
-def _judged(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:
+def _with_verdicts(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:
+    """Rollouts with their verdicts; None for demonstrations. Raises MessageError for verdicts that cannot be reward."""
     rollouts = group.group.rollouts
     if group.group.provenance == "demonstration" and not group.verdicts:
         return [(r, None) for r in rollouts]
@@ -91,6 +108,7 @@ def _judged(group: VerifiedGroup) -> list[tuple[Rollout, Verdict | None]]:
 
 
 def _sequences(rollouts: list[tuple[int, VerifiedGroup, Rollout]]) -> Sequences:
+    """The tokens of rollouts, each with the number of its group."""
     for _, group, r in rollouts:
         if not len(r.token_ids) == len(r.logprobs) == len(r.versions):
             raise MessageError(f"group {group.group.group_id}, rollout {r.index}: columns differ in length")
@@ -99,14 +117,15 @@ def _sequences(rollouts: list[tuple[int, VerifiedGroup, Rollout]]) -> Sequences:
         responses=[ints(r.token_ids) for _, _, r in rollouts],
         behaviour_N=np.concatenate([floats(r.logprobs) for _, _, r in rollouts]),
         versions_N=np.concatenate([ints(r.versions) for _, _, r in rollouts]),
-        group_S=np.array([n for n, _, _ in rollouts], dtype=np.int64),
-        rollout_S=np.array([r.index for _, _, r in rollouts], dtype=np.int64),
-        temperature_S=_mixed(np.array([_temperature(g) for _, g, _ in rollouts], dtype=np.float32)),
+        group_B=np.array([n for n, _, _ in rollouts], dtype=np.int64),
+        rollout_B=np.array([r.index for _, _, r in rollouts], dtype=np.int64),
+        temperature_B=_mixed(np.array([_temperature(g) for _, g, _ in rollouts], dtype=np.float32)),
     )
 
 
-def _mixed(temperature_S: Floats) -> Floats | None:
-    return temperature_S if len(np.unique(temperature_S)) > 1 else None
+def _mixed(temperature_B: Floats) -> Floats | None:
+    """The temperatures if they differ."""
+    return temperature_B if len(np.unique(temperature_B)) > 1 else None
 
 
 def _temperatures(batch: Batch) -> set[float]:
@@ -114,4 +133,5 @@ def _temperatures(batch: Batch) -> set[float]:
 
 
 def _temperature(group: VerifiedGroup) -> float:
+    """Temperature at which a group was drawn; 1 for demonstrations."""
     return group.group.sampling.temperature if group.group.provenance == "rollout" else 1.0

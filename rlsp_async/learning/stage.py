@@ -1,15 +1,14 @@
 """What a stage has of its own: algorithm, optimizers, critic, the weights it starts from and the reference policy.
 
-The reference is the policy as the stage begins, or its average since (`average.py`). It is written to
-RUN/reference/STAGE.safetensors at the stage's first step, so that a learner that restarts in mid-stage is held to the
-same one. The base, from which stages start anew that say so (rounds of expert iteration, arXiv:2403.04642), is that
-file of the first stage that trains on rollouts.
+The reference is the policy as the stage begins, or its average since then (`optim.PolicyAverage`). It is written to
+RUN/reference/STAGE.safetensors at the stage's first step, so that a learner that restarts in mid-stage uses the same
+reference. The base, from which stages with `start = "base"` begin (rounds of expert iteration, arXiv:2403.04642), is
+that file of the first stage that trains on rollouts.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 from rlsp_async import config
 from rlsp_async.algos.base import Algorithm, AlgorithmConfig, load_algorithm
 from rlsp_async.errors import ConfigError, DataError, MachineError
-from rlsp_async.learning.average import Average
-from rlsp_async.learning.optim import Updater
+from rlsp_async.files import rename
+from rlsp_async.learning.optim import PolicyAverage, Updater
 from rlsp_async.learning.policy import Policy
 
 
@@ -36,23 +35,35 @@ class StageState:
     cfg: AlgorithmConfig
     updater: Updater
     reference: Policy | None
-    average: Average | None = None
-    """The reference as it follows the policy, for an algorithm with `reference_ema`."""
+    average: PolicyAverage | None = None
+    """The average that the reference follows, for an algorithm with `reference_ema`."""
 
 
-def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resumed: bool = False) -> StageState:
-    """Enters a stage: the base if it starts there, fresh critic and optimizers, the reference if it is asked for.
+def begin_stage(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resumed: bool = False) -> StageState:
+    """Begins a stage: the base's weights if it starts there, critic, optimizers, the reference if it needs one.
 
-    `resumed`: the stage had begun before a restart; its reference is read from the disk. The policy's weights, the
-    optimizers' state and the average are then for the caller to restore. Raises ConfigError for a stage that the run
-    does not have.
+    Args:
+        cfg: the run.
+        name: name of the stage.
+        policy: the model; a fresh critic is put into it.
+        run_dir: the run's directory, for the reference's file.
+        resumed: the stage began before a restart. Its reference is read from the disk; weights, optimizers' state and
+            average are for the caller to restore.
+
+    Returns:
+        the stage's state.
+
+    Raises:
+        ConfigError: the run has no such stage.
+        DataError: the file of the reference or of the base cannot be read.
+        MachineError: the file of the reference cannot be written.
     """
     if name not in cfg.stages:
         raise ConfigError(f"no stage {name!r} in this run; there is {', '.join(cfg.stages)}")
     section = cfg.stages[name]
     algorithm, options = load_algorithm(section.algorithm)
     if not resumed:
-        _arrive(cfg, name, policy, run_dir)
+        _load_start(cfg, name, policy, run_dir)
     policy.add_critic(options.critic, options.num_values())
     needed = "reference" in algorithm.needs(options)
     if not resumed and (needed or _is_base(cfg, name)):
@@ -60,41 +71,44 @@ def begin(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path, resum
     reference = _read(_path(run_dir, name), policy) if needed else None
     num_updates = section.steps * section.epochs * section.minibatches
     updater = Updater(section.optimizer, policy, options.critic_lr, num_updates)
-    average = Average(reference, options.reference_ema) if reference is not None and options.reference_ema else None
+    average = (
+        PolicyAverage(reference, options.reference_ema) if reference is not None and options.reference_ema else None
+    )
     return StageState(name, section, algorithm, options, updater, reference, average)
 
 
 def _is_base(cfg: config.RunConfig, name: str) -> bool:
-    """Whether a later stage starts from the weights that this one begins with."""
+    """Whether another stage starts from the weights with which this one begins."""
     others = (stage for other, stage in cfg.stages.items() if other != name)
     return name == cfg.base_stage and any(stage.start == "base" for stage in others)
 
 
-def _arrive(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path) -> None:
-    """Puts the base's weights into the policy, for a stage that starts there. The base stage is there already."""
+def _load_start(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path) -> None:
+    """Copies the base's weights into the policy, for a stage that starts there and is not the base stage itself."""
     if cfg.stages[name].start == "base" and name != cfg.base_stage:
         path = _path(run_dir, cfg.base_stage)
         copy_into(dict(policy.policy_parameters()), _load(path), str(path))
 
 
 def _path(run_dir: Path, name: str) -> Path:
+    """The file of the weights with which a stage began."""
     return run_dir / "reference" / f"{name}.safetensors"
 
 
 def _write(path: Path, policy: Policy) -> None:
+    """Writes the language model's weights whole, durably."""
     tensors = {n: p.detach().cpu().contiguous() for n, p in policy.policy_parameters()}
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        rename(temporary, path, durable=True)
     except (OSError, SafetensorError) as e:
         raise MachineError(f"{path}: the reference policy cannot be written: {e}; free some space") from e
 
 
 def _read(path: Path, policy: Policy) -> Policy:
+    """A copy of the policy with the weights of a file, without gradient."""
     reference = Policy(copy.deepcopy(policy.model))
     copy_into(dict(reference.policy_parameters()), _load(path), str(path))
     return reference.requires_grad_(False)
@@ -113,7 +127,16 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], where: str) -> None:
-    """Copies tensors into parameters by name. Raises DataError unless names and shapes are the same."""
+    """Copies tensors into parameters by name.
+
+    Args:
+        parameters: what is written to.
+        tensors: their new values.
+        where: what the tensors were read from, for errors.
+
+    Raises:
+        DataError: names or shapes differ.
+    """
     if set(parameters) != set(tensors):
         odd = sorted(set(parameters) ^ set(tensors))
         raise DataError(f"{where}: not of this model; {len(odd)} names differ, e.g. {odd[0]}")

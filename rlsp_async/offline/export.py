@@ -1,18 +1,18 @@
-"""`rlsp export RUN --what rollouts|demonstrations`: what the journal still holds, as JSON lines or Parquet.
+"""`rlsp export RUN --what rollouts|demonstrations`: what the journal holds, as JSON lines or Parquet.
 
-    rollouts         one line a rollout of a judged training group: prompt, answer, response, status, reward parts,
-                     where it comes from; with --tokens its ids and log-probs too, so that `rlsp import` takes them
-    demonstrations   {"prompt", "answer", "response"} of every correct rollout: what the task `jsonl` reads
+    rollouts         one row for each rollout of a judged training group: prompt, answer, response, status, reward
+                     parts, origin; with --tokens also token ids and log-probs, which `rlsp import` accepts
+    demonstrations   {"prompt", "answer", "response"} of every correct rollout, for the task `jsonl`
 
-Tokens that no checkpoint can need are pruned (`replay.retention`), and what is pruned cannot be exported: set
+Tokens that no checkpoint can need are pruned (`replay.retention`), and pruned rollouts cannot be exported. Set
 retention = "all" before a run whose rollouts are wanted. Reading does not disturb a run that goes on.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,88 +24,108 @@ from rlsp_async.errors import DataError, MachineError, unwritable
 from rlsp_async.messages import Rollout, RolloutGroup, Verdict
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`rlsp export`."""
-    parser = commands.add_parser("export", help="rollouts of a run's journal, as JSON lines or Parquet")
-    parser.add_argument("run", metavar="RUN", help="directory of a run, or a journal.sqlite; the run may be going on")
-    parser.add_argument(
-        "--what",
-        choices=("rollouts", "demonstrations"),
-        default="rollouts",
-        help="demonstrations: correct ones only, as the task `jsonl` reads them (default: rollouts)",
-    )
-    parser.add_argument("--stage", default="", metavar="NAME", help="of this stage only")
-    parser.add_argument(
-        "--out",
-        default="",
-        metavar="FILE",
-        help="write there instead of on stdout; as Parquet when the name ends with .parquet (put together in memory)",
-    )
-    parser.add_argument("--tokens", action="store_true", help="token ids, log-probs and versions as well")
+def export_rows(
+    run: Path,
+    *,
+    what: str = "rollouts",
+    stage: str = "",
+    tokens: bool = False,
+    path_out: str = "",
+    out: TextIO | None = None,
+) -> int:
+    """Writes the rows. Reports on stderr how many rows there are and how many groups were pruned.
+
+    Args:
+        run: directory of a run, or a journal; the run may be going on.
+        what: "rollouts" or "demonstrations".
+        stage: only rows of this stage; empty: rows of all stages.
+        tokens: whether to include token ids, log-probs and versions.
+        path_out: a file to write, as Parquet when its name ends with .parquet; empty: write to `out`.
+        out: a stream; None: stdout.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        DataError: unknown stage, a group that cannot be decoded, or a Parquet table without rows.
+        MachineError: the file cannot be written, or pyarrow is missing.
+    """
+    history = History(run)
+    try:
+        rows = _WantedRows(history, what, stage, tokens)
+        if path_out.endswith(".parquet"):
+            _write_parquet(rows, run, path_out)
+        elif path_out:
+            try:
+                with open(path_out, "w", encoding="utf-8") as file:
+                    _print(rows, file)
+            except OSError as e:
+                raise unwritable(Path(path_out), e) from None
+        else:
+            _print(rows, out or sys.stdout)
+    finally:
+        history.close()
+    pruned = f"; the tokens of {rows.num_pruned} more groups were pruned (replay.retention)" if rows.num_pruned else ""
+    print(f"rlsp export: {rows.num} {what}{pruned}", file=sys.stderr)
+    return 0
 
 
-def export(arguments: argparse.Namespace, out: TextIO | None = None) -> int:
-    """Prints the lines; how many there were, and how many groups were pruned, goes to stderr."""
-    if arguments.out.endswith(".parquet"):
-        return _write_parquet(arguments)
-    if arguments.out:
-        try:
-            with open(arguments.out, "w", encoding="utf-8") as file:
-                return _print(arguments, file)
-        except OSError as e:
-            raise unwritable(Path(arguments.out), e) from None
-    return _print(arguments, out or sys.stdout)
+def rollout_rows(run: Path, *, stage: str = "", tokens: bool = False) -> Iterator[dict[str, Any]]:
+    """The rollouts that the journal of a run still holds, one row each, as `export_rows` writes them.
+
+    Args:
+        run: directory of a run; the run may be going on.
+        stage: rows of this stage only; empty: of all.
+        tokens: token ids, log-probs and versions as well.
+
+    Yields: rows with the keys prompt, answer, response, status, parts, prompt_id, group, rollout, stage, finish, ...
+    Raises: DataError when the directory is no run or has no such stage.
+    """
+    with contextlib.closing(History(run)) as history:
+        yield from _WantedRows(history, "rollouts", stage, tokens)
 
 
-def _print(arguments: argparse.Namespace, out: TextIO) -> int:
-    def write(line: dict[str, Any]) -> None:
-        print(msgspec.json.encode(line).decode(), file=out)
+class _WantedRows:
+    """Iterates over the wanted rows once, and counts them."""
 
-    return _each(arguments, write)
+    def __init__(self, history: History, what: str, stage: str, tokens: bool) -> None:
+        """Raises DataError when the run has no such stage."""
+        if stage and stage not in history.cfg.stages:
+            raise DataError(f"{history.directory} has no stage {stage!r}; there is {', '.join(history.cfg.stages)}")
+        self._history, self._what, self._stage, self._tokens = history, what, stage, tokens
+        self.num = self.num_pruned = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for group in self._history.groups():
+            if _is_wanted(group, self._stage):
+                self.num_pruned += group.body is None
+                for row in rows_of_group(group, self._what, tokens=self._tokens):
+                    self.num += 1
+                    yield row
 
 
-def _write_parquet(arguments: argparse.Namespace) -> int:
-    """One table. Raises MachineError without pyarrow, or where the file cannot be written."""
+def _print(rows: Iterable[dict[str, Any]], out: TextIO) -> None:
+    for row in rows:
+        print(msgspec.json.encode(row).decode(), file=out)
+
+
+def _write_parquet(rows: Iterable[dict[str, Any]], run: Path, path_out: str) -> None:
+    """Writes one table. Raises MachineError without pyarrow, or where the file cannot be written."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError:
-        raise MachineError(f"{arguments.out}: Parquet needs pyarrow; pip install 'rlsp_async[parquet]'") from None
-    rows: list[dict[str, Any]] = []
-    code = _each(arguments, rows.append)
-    if not rows:
-        raise DataError(f"{arguments.run} holds none of these rows: no table was written")
-    for row in rows:
+        raise MachineError(f"{path_out}: Parquet needs pyarrow; pip install 'rlsp_async[parquet]'") from None
+    table = list(rows)
+    if not table:
+        raise DataError(f"{run} holds no such rows: no table was written")
+    for row in table:
         if not row.get("parts", True):
-            del row["parts"]  # Parquet knows no object without fields
+            del row["parts"]  # Parquet has no objects without fields
     try:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), arguments.out)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), path_out)
     except OSError as e:
-        raise unwritable(Path(arguments.out), e) from None
-    return code
-
-
-def _each(arguments: argparse.Namespace, write: Callable[[dict[str, Any]], None]) -> int:
-    """Every wanted line, to `write`."""
-    history = History(Path(arguments.run))
-    num_rows = num_pruned = 0
-    try:
-        if arguments.stage and arguments.stage not in history.cfg.stages:
-            raise DataError(
-                f"{arguments.run} has no stage {arguments.stage!r}; there is {', '.join(history.cfg.stages)}"
-            )
-        for row in history.groups():
-            if not _is_wanted(row, arguments.stage):
-                continue
-            num_pruned += row.body is None
-            for line in lines(row, arguments.what, tokens=arguments.tokens):
-                write(line)
-                num_rows += 1
-    finally:
-        history.close()
-    pruned = f"; the tokens of {num_pruned} more groups were pruned (replay.retention)" if num_pruned else ""
-    print(f"rlsp export: {num_rows} {arguments.what}{pruned}", file=sys.stderr)
-    return 0
+        raise unwritable(Path(path_out), e) from None
 
 
 def _is_wanted(row: GroupRow, stage: str) -> bool:
@@ -113,8 +133,8 @@ def _is_wanted(row: GroupRow, stage: str) -> bool:
     return row.purpose == "train" and judged and (not stage or row.stage == stage)
 
 
-def lines(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[str, Any]]:
-    """The lines of one group; none when its tokens are gone. Raises DataError when it cannot be decoded."""
+def rows_of_group(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows of one group; none when the group's tokens were pruned. Raises DataError when it cannot be decoded."""
     _, group, verdicts, damage = decoded(row)
     if damage:
         raise DataError(f"group {row.group_id} cannot be decoded: {damage}; to see all that is wrong: rlsp audit")
@@ -123,19 +143,19 @@ def lines(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator[dict[st
     for rollout, verdict in zip(group.rollouts, verdicts, strict=True):
         if what == "demonstrations" and (verdict.status != "correct" or rollout.finish != "stop" or rollout.parent):
             continue  # a verification (replay/spawn.py) answers another question than the task's
-        line = _asked(group) | {"response": rollout.text}
+        fields = _prompt_fields(group) | {"response": rollout.text}
         if what == "rollouts":
-            line |= _judged(group, rollout, verdict)
-        yield line | (_columns(group, rollout) if tokens else {})
+            fields |= _rollout_fields(group, rollout, verdict)
+        yield fields | (_token_columns(group, rollout) if tokens else {})
 
 
-def _asked(group: RolloutGroup) -> dict[str, Any]:
+def _prompt_fields(group: RolloutGroup) -> dict[str, Any]:
     prompt = group.prompt
     chat = {"chat": True, "system": prompt.system} if prompt.chat else {}
     return {"prompt": prompt.text, "answer": prompt.answer, **chat}
 
 
-def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+def _rollout_fields(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
     parent = {"parent": rollout.parent} if rollout.parent else {}
     return {
         "status": verdict.status,
@@ -151,7 +171,7 @@ def _judged(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str
     }
 
 
-def _columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
+def _token_columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
     return {
         "prompt_ids": ints(group.prompt_ids).tolist(),
         "token_ids": ints(rollout.token_ids).tolist(),

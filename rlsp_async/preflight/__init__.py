@@ -1,8 +1,6 @@
-"""`rlsp check`: what a run needs and whether its settings are sensible, before anything starts.
+"""What must be true before a run begins. `rlsp check` shows it, `rlsp run` refuses what cannot work.
 
-check.py          the command: refusals (exit code 2), warnings, the page of derived numbers
-estimate.py       memory, disk and tokens per step from the settings and the model's shape
-policies.py       what prompt selection, temperatures, replay and spawning will do
-staleness.py      how old a rollout can become when it is trained
-reward_checks.py  can a wrong answer earn more than a right one?
+settings.py   settings that cannot work (refused), and settings that work but perhaps not as meant (warnings)
+inputs.py     what the settings name can be loaded and read: modules, keys, data, tokenizer
+estimate.py   memory, disk and tokens per step, from the settings and the model's sizes
 """

@@ -1,7 +1,7 @@
-"""What follows from the settings, before anything runs: sizes of the model, the buffer, the disk, the processes.
+"""Estimates from the settings before anything runs: sizes of buffer, disk and memory, lags, processes.
 
-Pure functions of the configuration and of the model's sizes; all figures are upper bounds or rough estimates, and say
-which. Nothing here loads a model.
+Pure functions of the settings and of the model's sizes. All figures are upper bounds or rough estimates; each function
+says which.
 """
 
 from __future__ import annotations
@@ -13,57 +13,56 @@ from rlsp_async.model import ModelInfo
 
 GIB = float(1 << 30)
 COLUMN_BYTES = 12
-"""Of one token on the wire and in the journal: id, log-prob and version, 4 bytes each."""
+"""Bytes of one token on the wire and in the journal: id, log-prob and version, 4 bytes each."""
 TEXT_BYTES = 5
-"""Of one token as text, generously."""
-PYTHON_GIB = 0.1
+"""Upper bound of the bytes of one token as text."""
 TORCH_GIB = 0.5
 VLLM_GIB = 1.3
-"""Resident memory of an idle process: hub or verifier; with torch and transformers; both processes of vLLM."""
+"""Resident memory of an idle process with torch and transformers, and of the two processes of vLLM."""
 
 
-class Beside(msgspec.Struct, frozen=True, kw_only=True):
-    """Models that the learner keeps beside the policy, the most of any stage (`prepare.models_beside`)."""
+class ExtraModels(msgspec.Struct, frozen=True, kw_only=True):
+    """Number of models that the learner keeps besides the policy, at most at any time (`inputs.extra_models`)."""
 
     trained: int = 0
-    """The trunk of a critic that is "separate"."""
+    """Trunks of a critic: 1 when a stage has `critic = "separate"`."""
     frozen: int = 0
-    """A reference."""
+    """Reference policies: 1 when an algorithm needs one."""
     averaged: int = 0
-    """A reference that follows the policy, and stands in every checkpoint."""
+    """Reference policies that follow the policy as an average, and are part of every checkpoint."""
 
 
-ALONE = Beside()
+NO_EXTRA_MODELS = ExtraModels()
 
 
-# --- the line ------------------------------------------------------------------------------------------------------
+# --- groups ------------------------------------------------------------------------------------------------------
 
 
 def rollouts_per_group(cfg: RunConfig, stage: StageConfig) -> int:
-    """A demonstration is a group of one; an imported group has as many as a sampled one, or fewer."""
+    """Rollouts of one group, at most. A demonstration is a group of one."""
     return 1 if stage.source == "demonstrations" else cfg.sampling.rollouts
 
 
 def tokens_per_step(cfg: RunConfig, stage: StageConfig) -> int:
-    """At most, response tokens."""
+    """Response tokens of one step, at most."""
     return stage.groups_per_step * rollouts_per_group(cfg, stage) * cfg.sampling.max_new_tokens
 
 
 def optimizer_updates(stage: StageConfig) -> int:
-    """Over the whole stage."""
+    """Optimizer updates over the whole stage."""
     return stage.steps * stage.minibatches * stage.epochs
 
 
 def slots_lag(stage: StageConfig) -> int:
-    """Batches that fit into the slots, less the one in training: target_lag, or more when it is oversampled."""
+    """Batches that fit into the slots, without the one in training: target_lag, or more with oversampling."""
     return -(-stage.capacity // stage.groups_per_step) - 1
 
 
 def admitted_lag(stage: StageConfig) -> int:
-    """Versions between the oldest token of a group and the step that trains it, as far as admission decides it.
+    """Largest lag that the admission of groups allows: versions from a group's oldest token to its training step.
 
-    Groups are issued up to target_lag versions ahead; a version that is not published makes them one older. A group
-    that is used more than once may grow as old as max_lag. `max_lag` is the bound that is kept whatever happens.
+    Groups are issued up to target_lag versions ahead; each version that is not published makes them one version older.
+    A group that is used more than once may become as old as max_lag, which always bounds the lag.
     """
     if stage.source != "rollouts":
         return 0
@@ -72,23 +71,23 @@ def admitted_lag(stage: StageConfig) -> int:
 
 
 def group_bytes(cfg: RunConfig, stage: StageConfig) -> int:
-    """One group at its largest: columns and text of every rollout, plus its prompt."""
+    """Largest size of one group: columns and text of every rollout, and the prompt."""
     per_token = COLUMN_BYTES + TEXT_BYTES
     return (rollouts_per_group(cfg, stage) * (cfg.sampling.max_new_tokens * per_token + 200)) + 8192
 
 
 def batch_bytes(cfg: RunConfig, stage: StageConfig) -> int:
-    """One training message at its largest."""
+    """Largest size of one training message."""
     return stage.groups_per_step * group_bytes(cfg, stage)
 
 
 def buffer_bytes(cfg: RunConfig, stage: StageConfig) -> int:
-    """The hub's buffer at its largest: every slot holds a finished group, and every success is remembered."""
+    """Largest size of the hub's buffer: every slot holds a finished group, and every success is remembered."""
     return stage.capacity * group_bytes(cfg, stage) + success_bytes(cfg, stage)
 
 
 def success_bytes(cfg: RunConfig, stage: StageConfig) -> int:
-    """The memory of successes at its largest."""
+    """Largest size of the remembered successes."""
     options = convert(stage.success_replay, SuccessReplayConfig, "success_replay") if stage.success_replay else None
     return (
         options.total * (cfg.sampling.max_new_tokens * (COLUMN_BYTES + TEXT_BYTES) + 200)
@@ -101,40 +100,44 @@ def success_bytes(cfg: RunConfig, stage: StageConfig) -> int:
 
 
 def weight_bytes(cfg: RunConfig, shape: ModelInfo) -> int:
-    """Of one published version."""
+    """Bytes of one published version."""
     return shape.num_parameters * (2 if cfg.model.dtype == "bfloat16" else 4)
 
 
-def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> int:
-    """Weights and two moments at 4 bytes each, of the policy and of a critic's trunk; an averaged reference."""
-    return shape.num_parameters * (12 * (1 + beside.trained) + 4 * beside.averaged)
+def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
+    """Bytes of one checkpoint: weights and two moments at 4 bytes each, of the policy and of a critic's trunk, and an
+    averaged reference."""
+    return shape.num_parameters * (12 * (1 + extra.trained) + 4 * extra.averaged)
 
 
-def disk_bytes(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> int:
-    """Of the run directory at its largest, weights in shared memory counted as if they lay there too."""
+def disk_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
+    """Largest size of the run directory. Weights in shared memory are counted as well."""
     weights = weight_bytes(cfg, shape)
     journal = sum(buffer_bytes(cfg, s) * 2 for s in cfg.stages.values())
     return (
         weights * (cfg.learner.keep_weights + 2)
-        + checkpoint_bytes(cfg, shape, beside) * (cfg.learner.keep_checkpoints + 1)
-        + 4 * shape.num_parameters * beside.frozen * len(cfg.stages)
+        + checkpoint_bytes(cfg, shape, extra) * (cfg.learner.keep_checkpoints + 1)
+        + 4 * shape.num_parameters * extra.frozen * len(cfg.stages)
         + journal
         + (64 << 20)
     )
 
 
-def learner_gib(cfg: RunConfig, shape: ModelInfo, beside: Beside = ALONE) -> float:
-    """Weights, gradients, two moments at 4 bytes (a critic's trunk, too), a reference's weights, and the activations of
-    one microbatch (logits twice)."""
+def learner_gib(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> float:
+    """Estimate of the learner's memory in GiB.
+
+    Counts weights, gradients and two moments at 4 bytes (of a critic's trunk too), a reference's weights, and the
+    activations of one microbatch (logits twice).
+    """
     tokens = cfg.learner.tokens_per_microbatch
     block = 2 * shape.hidden if cfg.learner.gradient_checkpointing else 14 * shape.hidden + 4 * shape.intermediate
     activations = tokens * 4 * (shape.layers * block + 2 * shape.vocabulary)
-    state = shape.num_parameters * (16 * (1 + beside.trained) + 4 * beside.frozen)
+    state = shape.num_parameters * (16 * (1 + extra.trained) + 4 * extra.frozen)
     return TORCH_GIB + (state + activations) / GIB
 
 
 def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
-    """Weights (twice while a version is loaded) and, on the CPU, the KV cache."""
+    """Estimate of a sampler's memory in GiB: weights (twice while a version is loaded) and, on a CPU, the KV cache."""
     base = VLLM_GIB if vllm else TORCH_GIB
     rows = min(cfg.sampler.max_sequences, cfg.sampler.groups_in_flight * cfg.sampling.rollouts)
     cache = cfg.sampler.memory if vllm else rows * cfg.sampling.max_new_tokens * 4 * shape.kv_values_per_token / GIB
@@ -142,7 +145,7 @@ def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
 
 
 def num_processes(cfg: RunConfig) -> dict[str, int]:
-    """Processes by role; one vLLM engine is two."""
+    """Number of processes by role. One vLLM engine consists of two processes."""
     needs_sampler = cfg.evaluation.prompts > 0 or any(s.source == "rollouts" for s in cfg.stages.values())
     engine = 1 if cfg.sampler.engine in ("torch", "scripted") else 2
     return {

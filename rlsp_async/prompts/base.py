@@ -1,16 +1,19 @@
-"""What a prompt selection is: a module that offers `Config` and `load(cfg, seed, size) -> Selector`.
+"""What a prompt selection is: a module that offers `Config` and `load(cfg, seed, size) -> PromptSelector`.
 
     stages.rlsp.prompts = { name = "mopps", options = { target = 0.5 } }
 
-A selector draws one prompt at a time, when a slot is free. What it has learnt of a prompt is one short row of bytes,
-which the journal keeps with the verdicts that it came from; its random numbers are a function of (seed, cursor). So a
-hub that is restarted draws what it would have drawn. A name with a dot is a module of your own.
+A selector draws one prompt whenever a slot is free. What the selector has learnt about a prompt is one short row of
+bytes, which the journal keeps together with the verdicts that led to it. Its random numbers are a function of (seed,
+cursor), so a hub that is restarted draws the same prompts as an uninterrupted one. A name with a dot is a module of
+your own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import Section
@@ -26,39 +29,43 @@ PROMPT_SELECTIONS = PluginFamily(
 )
 
 
-class Draw(NamedTuple):
-    """A prompt, and the row that must be kept (empty: none)."""
+class Draw(msgspec.Struct, frozen=True):
+    """One drawn prompt, and the row that must be kept."""
 
-    place: int
-    """Position in the split."""
+    index: int
+    """Position of the prompt in the training split."""
     visit: int
-    """How often it had been issued before."""
+    """How often the prompt had been issued before."""
     propensity: float = 1.0
-    """Probability with which it was drawn, relative to uniform (1.0)."""
+    """Probability of the draw relative to a uniform draw (1.0)."""
     row: bytes = b""
+    """What the journal must keep about the prompt; empty: nothing."""
 
 
-class Selector(Protocol):
-    """Pure: no clock, no file; the same calls give the same draws."""
+class PromptSelector(Protocol):
+    """Draws prompts. Pure: no clock and no file, so the same calls give the same draws."""
 
     def draw(self, cursor: int, pending: Mapping[int, int]) -> Draw:
-        """The prompt number `cursor` (0, 1, 2 ...); `pending`: place -> groups of it that are not judged yet."""
+        """The prompt for draw number `cursor` (0, 1, 2 ...).
+
+        `pending` maps the index of a prompt to the number of its groups that are issued and have no verdicts yet.
+        """
         ...
 
-    def observe(self, place: int, num_correct: int, num_judged: int) -> bytes:
-        """The verdicts of one group came, each group once; returns the row that must be kept (empty: none)."""
+    def observe(self, index: int, num_correct: int, num_judged: int) -> bytes:
+        """Takes in the verdicts of one group (each group once); returns the row that must be kept (empty: none)."""
         ...
 
-    def restore(self, place: int, row: bytes) -> None:
-        """Takes back a row that was kept. Raises DataError when it is none of this selection's."""
+    def restore(self, index: int, row: bytes) -> None:
+        """Takes in a row that was kept. Raises DataError for a row of another selection or another split."""
         ...
 
 
 class PoolConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every selection that remembers prompts needs."""
+    """The option that all selections which remember prompts share."""
 
     pool: int = 0
-    """Only the first so many training prompts are used; 0: all. A task with endless prompts needs one."""
+    """Only this many training prompts, the first ones, are used; 0: all. A task with endless prompts needs a pool."""
 
     def __post_init__(self) -> None:
         if self.pool < 0:
@@ -66,7 +73,7 @@ class PoolConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def pool_size(cfg: PoolConfig, size: int | None, name: str) -> int:
-    """How many prompts there are to choose from. Raises ConfigError when they have no end."""
+    """The number of prompts to choose from. Raises ConfigError when they are endless and no pool is set, or none."""
     if size is None and not cfg.pool:
         raise ConfigError(f"prompts {name!r} remembers each prompt, and this task has endless ones: set options.pool")
     if size is None:
@@ -76,12 +83,12 @@ def pool_size(cfg: PoolConfig, size: int | None, name: str) -> int:
     return min(size, cfg.pool or size)
 
 
-def load_selector(section: config.PromptsConfig, seed: int, size: int | None) -> Selector:
-    """The selection that a stage names; `size`: training prompts of the task, None: endless.
+def load_selector(section: config.PromptsConfig, seed: int, size: int | None) -> PromptSelector:
+    """The selection that a stage names; `size` is the number of training prompts of the task (None: endless).
 
-    Raises ConfigError for an unknown name or option, and for a task that it cannot select from.
+    Raises ConfigError for an unknown name or option, and for a task that the selection cannot choose from.
     """
     module = PROMPT_SELECTIONS.find(section.name)
     cfg = PROMPT_SELECTIONS.decode_options(section.name, module, section.options)
-    selector: Selector = module.load(cfg, seed, size)
+    selector: PromptSelector = module.load(cfg, seed, size)
     return selector

@@ -1,11 +1,11 @@
 """A curriculum by measured difficulty: from prompts that are mostly solved to prompts that mostly are not.
 
-    difficulty   rate <- (1 - weight) * rate + weight * success rate of the newest group
-    wanted       moves from `start` to `end` over the first `ramp` draws
-    weight of a prompt   floor + (1 - floor) * exp(-((rate - wanted) / width)^2 / 2); 1 while nothing is known of it
+    success rate   rate <- (1 - weight) * rate + weight * success rate of the newest group
+    target         moves from `start` to `end` over the first `ramp` draws
+    weight         floor + (1 - floor) * exp(-((rate - target) / width)^2 / 2); 1 for a prompt without verdicts
 
-A prompt is drawn with probability proportional to its weight among those of which no group is on its way; the
-propensity is exact. Every prompt keeps `floor`, so that one which was misjudged comes again.
+A prompt is drawn with probability proportional to its weight, among the prompts without a pending group; the propensity
+is exact. No weight is below `floor`, so that a misjudged prompt is drawn again.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from collections.abc import Mapping
 import numpy as np
 
 from rlsp_async.prompts.base import Draw, PoolConfig, pool_size
-from rlsp_async.prompts.table import Reals, Table
+from rlsp_async.prompts.table import PromptTable, Reals
 
 
-class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CurriculumConfig(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `curriculum`."""
 
     start: float = 0.8
-    """Success rate that is wanted at first."""
+    """Target success rate at first."""
     end: float = 0.3
-    """And after `ramp` draws."""
+    """Target success rate after `ramp` draws."""
     ramp: int = 10_000
     """Draws (groups issued in the run) until `end` is reached."""
     width: float = 0.2
-    """Standard deviation of the preference around the wanted rate."""
+    """Standard deviation of the preference around the target."""
     floor: float = 0.05
-    """Smallest weight of a prompt, relative to one that is just right."""
+    """Smallest weight of a prompt, relative to a prompt at the target."""
     weight: float = 0.5
-    """How much the newest group counts against what was known."""
+    """Weight of the newest group in the measured success rate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,47 +42,51 @@ class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("width must be above 0, ramp at least 1")
 
 
-def wanted(cfg: Config, cursor: int) -> float:
-    """The success rate that is wanted now. Example: .8 to .3 over 10 draws: cursor 5 -> .55."""
+Config = CurriculumConfig
+
+
+def target_rate(cfg: CurriculumConfig, cursor: int) -> float:
+    """The target of draw number `cursor`. Example: .8 to .3 over 10 draws: cursor 5 -> .55."""
     return cfg.start + (cfg.end - cfg.start) * min(1.0, cursor / cfg.ramp)
 
 
-def weights(cfg: Config, rate_N: Reals, num_N: Reals, target: float) -> Reals:
-    """How much each prompt is wanted, floor..1."""
+def compute_weights(cfg: CurriculumConfig, rate_N: Reals, num_N: Reals, target: float) -> Reals:
+    """The weight of each prompt, floor..1."""
     bell_N = np.exp(-0.5 * np.square((rate_N - target) / cfg.width))
     return np.where(num_N > 0, cfg.floor + (1.0 - cfg.floor) * bell_N, 1.0)
 
 
 class Curriculum:
-    """Measured success rates of a pool of prompts: `first_N` the rate, `second_N` the rollouts behind it."""
+    """Measured success rates of a pool of prompts: `first_N` is the rate, `second_N` the number of rollouts."""
 
-    def __init__(self, cfg: Config, seed: int, size: int) -> None:
+    def __init__(self, cfg: CurriculumConfig, seed: int, size: int) -> None:
         self._cfg, self._seed = cfg, seed
-        self.table = Table(size, 0.0, 0.0)
+        self.table = PromptTable(size, 0.0, 0.0)
 
     def draw(self, cursor: int, pending: Mapping[int, int]) -> Draw:
         """One prompt."""
         free = self.table.not_pending(pending)
-        w = weights(self._cfg, self.table.first_N[free], self.table.second_N[free], wanted(self._cfg, cursor))
-        share = w / w.sum()
-        at = int(np.random.default_rng([self._seed, cursor]).choice(len(free), p=share))
-        place = int(free[at])
-        return Draw(place, self.table.visit(place), float(share[at]) * len(free), self.table.row(place))
+        target = target_rate(self._cfg, cursor)
+        weights = compute_weights(self._cfg, self.table.first_N[free], self.table.second_N[free], target)
+        share = weights / weights.sum()
+        chosen = int(np.random.default_rng([self._seed, cursor]).choice(len(free), p=share))
+        index = int(free[chosen])
+        return Draw(index, self.table.visit(index), float(share[chosen]) * len(free), self.table.row(index))
 
-    def observe(self, place: int, num_correct: int, num_judged: int) -> bytes:
-        """Verdicts of one group."""
+    def observe(self, index: int, num_correct: int, num_judged: int) -> bytes:
+        """Updates the prompt's success rate with the verdicts of one group."""
         table, rate = self.table, num_correct / num_judged
-        if table.second_N[place]:
-            rate = (1.0 - self._cfg.weight) * float(table.first_N[place]) + self._cfg.weight * rate
-        table.first_N[place] = rate
-        table.second_N[place] += num_judged
-        return table.row(place)
+        if table.second_N[index]:
+            rate = (1.0 - self._cfg.weight) * float(table.first_N[index]) + self._cfg.weight * rate
+        table.first_N[index] = rate
+        table.second_N[index] += num_judged
+        return table.row(index)
 
-    def restore(self, place: int, row: bytes) -> None:
-        """Takes back what the journal kept."""
-        self.table.restore(place, row)
+    def restore(self, index: int, row: bytes) -> None:
+        """Takes in a row from the journal."""
+        self.table.restore(index, row)
 
 
-def load(cfg: Config, seed: int, size: int | None) -> Curriculum:
-    """Raises ConfigError when the prompts have no end and no pool is set."""
+def load(cfg: CurriculumConfig, seed: int, size: int | None) -> Curriculum:
+    """The selector. Raises ConfigError when the prompts are endless and no pool is set."""
     return Curriculum(cfg, seed, pool_size(cfg, size, "curriculum"))

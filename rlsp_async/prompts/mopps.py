@@ -1,13 +1,13 @@
 """MoPPS, arXiv:2507.04632: prompts whose success rate is believed to be near a target, by Thompson sampling.
 
     belief       success rate of a prompt ~ Beta(a, b), at first (1, 1)
-    verdicts     a <- lam * a + (1 - lam) * a0 + num_correct        b likewise with the rest
-    draw         `candidates` prompts uniformly; one g ~ Beta(a, b) each; the g nearest to `target` wins
+    verdicts     a <- lam * a + (1 - lam) * a0 + num_correct        b likewise, with num_judged - num_correct
+    draw         `candidates` prompts uniformly; one g ~ Beta(a, b) for each; the g nearest to `target` wins
 
-The paper chooses a batch of B from ratio * B candidates at once; here every free slot draws from `candidates` of its
-own, among the prompts of which no group is on its way. The propensity is what that draw would give again among the
-same candidates, estimated from `propensity_draws` further draws. With lam < 1 the order of verdicts matters: it is the
-journal's. The rewards of batches chosen so stay near the target: they do not show progress.
+The paper chooses a batch of B prompts from ratio * B candidates at once. Here each free slot draws from `candidates` of
+its own, among the prompts without a pending group. The propensity is the probability that the same candidates give the
+same winner again, estimated from `propensity_draws` further draws. With lam < 1 the order of the verdicts matters: the
+order in the journal. The rewards of batches that are chosen this way stay near the target; they do not show progress.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from rlsp_async.prompts.base import Draw, PoolConfig, pool_size
-from rlsp_async.prompts.table import Places, Reals, Table
+from rlsp_async.prompts.table import Indices, PromptTable, Reals
 
 
-class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MoppsConfig(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `mopps`."""
 
     target: float = 0.5
-    """Success rate that is wanted (gamma*)."""
+    """Target success rate (gamma*)."""
     decay: float = 0.5
-    """lam: share of what was known that counts after new verdicts; 1 never forgets (the paper: 0.5 and 1)."""
+    """lam: how much of the old belief is kept after new verdicts; 1 never forgets (the paper: 0.5 and 1)."""
     candidates: int = 16
-    """Prompts that each draw compares (the paper's candidate ratio: 8 and 16)."""
+    """Number of prompts that each draw compares (the paper's candidate ratio: 8 and 16)."""
     prior: tuple[float, float] = (1.0, 1.0)
-    """a0 and b0."""
+    """a0 and b0, the belief about a prompt without verdicts."""
     propensity_draws: int = 32
-    """Further draws from which the logged propensity is estimated."""
+    """Number of further draws from which the logged propensity is estimated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +42,10 @@ class Config(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("candidates and propensity_draws must be at least 1")
 
 
-def updated(a: float, b: float, num_correct: int, num_judged: int, cfg: Config) -> tuple[float, float]:
+Config = MoppsConfig
+
+
+def update_belief(a: float, b: float, num_correct: int, num_judged: int, cfg: MoppsConfig) -> tuple[float, float]:
     """The belief after one group. Example: prior (1, 1), decay .5, 2 of 8 correct: (1, 1) -> (3, 7)."""
     rest = 1.0 - cfg.decay
     return (
@@ -51,18 +54,18 @@ def updated(a: float, b: float, num_correct: int, num_judged: int, cfg: Config) 
     )
 
 
-def nearest(g_CM: Reals, target: float) -> Places:
-    """Of M draws over C candidates, who wins each: the smallest distance to the target, the first of equal ones."""
-    winners_M: Places = np.argmin(np.square(g_CM - target), axis=0)
+def nearest_to_target(g_CM: Reals, target: float) -> Indices:
+    """The winner of each of M draws over C candidates: the candidate nearest to the target, the first of equal ones."""
+    winners_M: Indices = np.argmin(np.square(g_CM - target), axis=0)
     return winners_M
 
 
 class Mopps:
     """Beliefs about a pool of prompts."""
 
-    def __init__(self, cfg: Config, seed: int, size: int) -> None:
+    def __init__(self, cfg: MoppsConfig, seed: int, size: int) -> None:
         self._cfg, self._seed = cfg, seed
-        self.table = Table(size, *cfg.prior)
+        self.table = PromptTable(size, *cfg.prior)
 
     def draw(self, cursor: int, pending: Mapping[int, int]) -> Draw:
         """One prompt."""
@@ -70,34 +73,36 @@ class Mopps:
         candidates_C = self._candidates(rng, pending)
         num = self._cfg.propensity_draws
         a_C, b_C = self.table.first_N[candidates_C], self.table.second_N[candidates_C]
-        winners_M = nearest(rng.beta(a_C[:, None], b_C[:, None], (len(candidates_C), 1 + num)), self._cfg.target)
+        winners_M = nearest_to_target(
+            rng.beta(a_C[:, None], b_C[:, None], (len(candidates_C), 1 + num)), self._cfg.target
+        )
         winner = int(winners_M[0])
         share = (1 + int(np.count_nonzero(winners_M[1:] == winner))) / (num + len(candidates_C))
-        place = int(candidates_C[winner])
-        return Draw(place, self.table.visit(place), share * len(candidates_C), self.table.row(place))
+        index = int(candidates_C[winner])
+        return Draw(index, self.table.visit(index), share * len(candidates_C), self.table.row(index))
 
-    def observe(self, place: int, num_correct: int, num_judged: int) -> bytes:
-        """Verdicts of one group."""
+    def observe(self, index: int, num_correct: int, num_judged: int) -> bytes:
+        """Updates the belief about the prompt with the verdicts of one group."""
         table = self.table
-        table.first_N[place], table.second_N[place] = updated(
-            float(table.first_N[place]), float(table.second_N[place]), num_correct, num_judged, self._cfg
+        table.first_N[index], table.second_N[index] = update_belief(
+            float(table.first_N[index]), float(table.second_N[index]), num_correct, num_judged, self._cfg
         )
-        return table.row(place)
+        return table.row(index)
 
-    def restore(self, place: int, row: bytes) -> None:
-        """Takes back what the journal kept."""
-        self.table.restore(place, row)
+    def restore(self, index: int, row: bytes) -> None:
+        """Takes in a row from the journal."""
+        self.table.restore(index, row)
 
-    def _candidates(self, rng: np.random.Generator, pending: Mapping[int, int]) -> Places:
+    def _candidates(self, rng: np.random.Generator, pending: Mapping[int, int]) -> Indices:
         num = min(self._cfg.candidates, len(self.table))
         drawn = rng.choice(len(self.table), num, replace=False)
-        free = [place for place in drawn.tolist() if place not in pending]
+        free = [index for index in drawn.tolist() if index not in pending]
         if free:
             return np.array(free, np.int64)
         rest = self.table.not_pending(pending)
         return rng.choice(rest, min(num, len(rest)), replace=False)
 
 
-def load(cfg: Config, seed: int, size: int | None) -> Mopps:
-    """Raises ConfigError when the prompts have no end and no pool is set."""
+def load(cfg: MoppsConfig, seed: int, size: int | None) -> Mopps:
+    """The selector. Raises ConfigError when the prompts are endless and no pool is set."""
     return Mopps(cfg, seed, pool_size(cfg, size, "mopps"))

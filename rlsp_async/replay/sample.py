@@ -92,11 +92,11 @@ def _next_record(turn: Turn) -> GroupRecord | None:
     draw = state.selectors[phase.stage].draw(cursor, state.ledger.pending)
     turn.count("train")
     if draw.row:
-        turn.record(Learnt(stage=phase.stage, index=draw.place, row=draw.row))
+        turn.record(Learnt(stage=phase.stage, index=draw.index, row=draw.row))
     return GroupRecord(  # int and float: a user's own selection may count in numpy
         group_id=state.next_group_id(),
         stage=phase.stage,
-        index=int(draw.place),
+        index=int(draw.index),
         visit=int(draw.visit),
         propensity=float(draw.propensity),
         issued_s=turn.now,

@@ -1,9 +1,8 @@
 """The results of a run, read from its files: a table, JSON and one self-contained HTML page.
 
-report.py    reads metrics.jsonl, evaluations and the settings into a `Report`
-rows.py      rows of metrics.jsonl as series
-timeline.py  timeline.jsonl as bars of who was busy when
-text.py      numbers as people read them
+results.py   reads settings, metrics, evaluations, timeline and rollouts into a `Report`
+text.py      numbers as people read them; the tables of `rlsp run` and `rlsp report`
+svg.py       the charts of the page, as SVG text
 html.py      RUN/report.html (styles in report.css)
-svg.py       the charts in it
+write.py     writes report.json and report.html, reads report.json
 """

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page, light and dark, no script; made from a Report and the run's jsonl files."""
+"""report.html: one self-contained page without scripts, from a Report and the run's files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from typing import Any
 from rlsp_async.config import RunConfig
 from rlsp_async.jsonl import read_jsonl
 from rlsp_async.report import svg
-from rlsp_async.report.report import Report, read_config, read_steps, stage_windows
-from rlsp_async.report.rows import PART, Evaluation, Row, headline_figures
+from rlsp_async.report.results import (
+    PART,
+    EvaluationRow,
+    Report,
+    Row,
+    Span,
+    headline_figures,
+    read_config,
+    read_steps,
+    spans_by_worker,
+    spans_of,
+    stage_windows,
+)
 from rlsp_async.report.text import count_text, figure_name, figure_text, interval_text, percent_text, seconds_text
-from rlsp_async.report.timeline import Span, lanes, spans_of
 
-LAW = ("issued", "trained", "dropped", "alive")
-"""The slot law's numbers: shown also when they are 0."""
+ALWAYS_SHOWN = ("issued", "trained", "dropped", "alive")
+"""States of groups that are shown also when their number is 0."""
 STYLE = Path(__file__).with_name("report.css")
 
 CHARTS: list[tuple[str, list[str]]] = [
@@ -32,20 +42,20 @@ CHARTS: list[tuple[str, list[str]]] = [
     ("gradient norm", ["grad_norm"]),
     ("tokens a second", ["tokens_per_s"]),
 ]
-"""Title and the metrics drawn in it; a chart appears in a stage whose steps have one of them."""
+"""Title of a chart and its metrics. A chart appears in a stage whose steps have one of the metrics."""
 
 FAMILIES = [("balance score of each temperature", "temperature_score_"), ("share with a fault", "penalty_")]
-"""Title and the beginning of the metrics drawn in it."""
+"""Title of a chart, and how the names of its metrics begin."""
 
 SAMPLED_ONLY = ("lag, versions", "KL to the policy that sampled")
-"""Titles without meaning for demonstrations, which no policy sampled."""
+"""Titles of charts without a meaning for demonstrations, which no policy sampled."""
 
 
 def page(report: Report, directory: Path) -> str:
     """The whole document."""
     cfg = read_config(directory)
     spans = spans_of(read_jsonl(directory / "timeline.jsonl"))
-    rows = read_steps(directory, spans)
+    rows = read_steps(directory)
     sections = [
         _header(report, cfg),
         _evaluations(report.evaluations),
@@ -75,8 +85,8 @@ def _header(report: Report, cfg: RunConfig) -> str:
     return f"<header><h1>{escape(report.run)}</h1><p>{facts}</p>{gain}</header>"
 
 
-def _gain(evaluations: list[Evaluation]) -> str:
-    """The one line that matters: pass@1 before and after."""
+def _gain(evaluations: list[EvaluationRow]) -> str:
+    """The headline: pass@1 before and after."""
     if len(evaluations) < 2:
         return ""
     first, last = evaluations[0], evaluations[-1]
@@ -91,7 +101,7 @@ def _gain(evaluations: list[Evaluation]) -> str:
     )
 
 
-def _evaluations(evaluations: list[Evaluation]) -> str:
+def _evaluations(evaluations: list[EvaluationRow]) -> str:
     if not evaluations:
         return ""
     k = evaluations[0].k
@@ -105,8 +115,11 @@ def _evaluations(evaluations: list[Evaluation]) -> str:
     return f"<section><h2>Held-out results</h2>{_table(head, rows)}{_grid(charts)}</section>"
 
 
-def _pass_at_k(evaluations: list[Evaluation]) -> str:
-    """pass@k over k, one line an evaluation: does training find new solutions, or only make the known ones likelier?"""
+def _pass_at_k(evaluations: list[EvaluationRow]) -> str:
+    """pass@k over k, one line for each evaluation.
+
+    It shows whether training finds new solutions or only makes known solutions more likely.
+    """
     series = []
     for e in evaluations:
         ks = sorted(int(name.removeprefix("pass_at_")) for name in e.figures if name.startswith("pass_at_"))
@@ -115,7 +128,7 @@ def _pass_at_k(evaluations: list[Evaluation]) -> str:
     return svg.line_chart("held-out pass@k", series, percent=True, x_name="k")
 
 
-def _dots(evaluations: list[Evaluation], name: str) -> str:
+def _dots(evaluations: list[EvaluationRow], name: str) -> str:
     dots = [
         svg.Dot(f"{e.when} {e.stage}, v{e.version}", figure.mean, figure.low, figure.high)
         for e in evaluations
@@ -161,7 +174,7 @@ def _curves(rows: list[Row], cfg: RunConfig) -> list[str]:
 
 
 def _parts(rows: list[Row]) -> list[str]:
-    """Reward parts of a size like the reward's: counts (search steps) have a chart of their own."""
+    """Reward parts between -1.5 and 1.5, like the reward; counts (search steps) have a chart of their own."""
     elsewhere = {metric for _, metrics in CHARTS for metric in metrics}
     names = dict.fromkeys(key for row in rows for key in row if key.startswith(PART) and key not in elsewhere)
     return [name for name in names if all(abs(row.get(name) or 0.0) <= 1.5 for row in rows)]
@@ -184,7 +197,7 @@ def _points(name: str, rows: list[Row]) -> list[tuple[float, float]]:
 
 
 def _timelines(report: Report, rows: list[Row], spans: list[Span], cfg: RunConfig) -> str:
-    """The whole run, then each stage that trains on rollouts (where sampling and training overlap)."""
+    """Timelines of the whole run and of each stage that trains on rollouts, where sampling and training overlap."""
     if not spans:
         return ""
     start, end = min(s.t0 for s in spans), max(s.t1 for s in spans)
@@ -198,15 +211,15 @@ def _timelines(report: Report, rows: list[Row], spans: list[Span], cfg: RunConfi
 def _lanes(
     spans: list[Span], start: float, end: float, *, whole: bool
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Spans within a window; evaluations, which are the hub's, only in the picture of the whole run."""
+    """Spans within a window. Evaluations, which are spans of the hub, are drawn only for the whole run."""
     mine = [s for s in spans if s.t1 > start and s.t0 < end and (whole or s.kind != "evaluate")]
-    return lanes(mine, (end - start) / 1500)
+    return spans_by_worker(mine, (end - start) / 1500)
 
 
 def _accounts(report: Report) -> str:
     tokens = _table(["tokens", ""], [[name, f"{n:,}"] for name, n in report.tokens.items()]) if report.tokens else ""
     groups = (
-        _table(["groups", ""], [[name, f"{n:,}"] for name, n in report.groups.items() if n or name in LAW])
+        _table(["groups", ""], [[name, f"{n:,}"] for name, n in report.groups.items() if n or name in ALWAYS_SHOWN])
         if report.groups
         else ""
     )

@@ -1,6 +1,7 @@
-"""Charts as SVG text: lines, dots with intervals, bars, lanes. Colours are the page's CSS classes (c0..c5, k-KIND).
+"""Charts as SVG text: lines, dots with intervals, bars, timelines.
 
-Every function is pure; sizes are in the SVG's own units (the page scales it to its column).
+Every function is pure. Sizes are in the units of the SVG, which the page scales to its column. Colours are CSS classes
+of the page (c0..c5, k-KIND).
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def thinned(points: Points, most: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """At most `most` points: neighbours are averaged."""
+def thin_points(points: Points, most: int = MAX_POINTS) -> list[tuple[float, float]]:
+    """At most `most` points; neighbouring points are averaged."""
     if len(points) <= most:
         return list(points)
     size = math.ceil(len(points) / most)
@@ -58,8 +59,8 @@ def thinned(points: Points, most: int = MAX_POINTS) -> list[tuple[float, float]]
 
 
 def line_chart(title: str, series: Sequence[Series], *, percent: bool = False, x_name: str = "step") -> str:
-    """Lines over steps, a legend when there are several, the last value of each in the title of its line."""
-    drawn = [Series(s.name, thinned(s.points)) for s in series if s.points]
+    """Lines over steps, with a legend when there are several; the tooltip of a line has its last value."""
+    drawn = [Series(s.name, thin_points(s.points)) for s in series if s.points]
     if not drawn:
         return ""
     xs = [x for s in drawn for x, _ in s.points]
@@ -82,7 +83,7 @@ def line_chart(title: str, series: Sequence[Series], *, percent: bool = False, x
 
 
 def dot_chart(title: str, dots: Sequence[Dot]) -> str:
-    """Values with intervals, in percent, one column each."""
+    """Values with intervals, in percent, in one column each."""
     if not dots:
         return ""
     y_ticks = ticks(0.0, min(1.0, max(d.high for d in dots)))
@@ -105,7 +106,7 @@ def dot_chart(title: str, dots: Sequence[Dot]) -> str:
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]], x_name: str) -> str:
-    """Counts, one column each."""
+    """Counts, in one column each."""
     if not bars:
         return ""
     y_ticks = ticks(0.0, max(value for _, value in bars))
@@ -125,26 +126,26 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], x_name: str) -> str
     return _svg(title, body, [])
 
 
-def timeline(title: str, found: dict[str, dict[str, list[tuple[float, float]]]], start: float, end: float) -> str:
-    """One lane a worker, a coloured box a span: what overlaps in time stands one above the other."""
-    if not found or end <= start:
+def timeline(title: str, lanes: dict[str, dict[str, list[tuple[float, float]]]], start: float, end: float) -> str:
+    """One lane for each worker, one coloured box for each span; lanes share the time axis."""
+    if not lanes or end <= start:
         return ""
     x_of = _scale(start, end, LANE_LEFT, TIMELINE_WIDTH - 10)
     pitch, rail = LANE_HEIGHT + LANE_GAP, TIMELINE_WIDTH - 10 - LANE_LEFT
-    height = 30 + pitch * len(found) + 26
+    height = 30 + pitch * len(lanes) + 26
     body = []
     for tick in (t for t in ticks(start, end, 10) if start <= t <= end):
         body.append(
             f'<line class="grid" x1="{x_of(tick):.1f}" x2="{x_of(tick):.1f}" y1="26" y2="{height - 22}"/>'
             f'<text class="tick" text-anchor="middle" x="{x_of(tick):.1f}" y="{height - 8}">{tick:g} s</text>'
         )
-    for row, (worker, kinds) in enumerate(found.items()):
+    for row, (worker, kinds) in enumerate(lanes.items()):
         y = 30 + pitch * row
         body.append(f'<text class="lane" x="0" y="{y + 14}">{escape(worker)}</text>')
         body.append(f'<rect class="rail" x="{LANE_LEFT}" y="{y}" width="{rail}" height="{LANE_HEIGHT}"/>')
         for kind, times in kinds.items():
             body += [_box(kind, max(t0, start), min(t1, end), x_of, y) for t0, t1 in times if t1 > start and t0 < end]
-    legend = list(dict.fromkeys(kind for lane in found.values() for kind in lane))
+    legend = list(dict.fromkeys(kind for lane in lanes.values() for kind in lane))
     return _svg(title, body, legend, width=TIMELINE_WIDTH, height=height, kind=True)
 
 

@@ -1,12 +1,15 @@
-"""Numbers as people read them."""
+"""What people read of a run's results: numbers as text, and the tables of `rlsp run` and `rlsp report`."""
 
 from __future__ import annotations
 
-from rlsp_async.report.rows import Estimate
+from collections.abc import Sequence
+from typing import TextIO
+
+from rlsp_async.report.results import MeanInterval, Report, headline_figures
 
 
 def bytes_text(num_bytes: float) -> str:
-    """1536 -> "1.5 KiB"."""
+    """A size with its unit: 1536 -> "1.5 KiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if num_bytes < 1024:
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -15,12 +18,12 @@ def bytes_text(num_bytes: float) -> str:
 
 
 def gib_text(gib: float) -> str:
-    """0.53 -> "0.5 GiB"."""
+    """A size in GiB: 0.53 -> "0.5 GiB"."""
     return f"{gib:.1f} GiB"
 
 
 def count_text(count: float) -> str:
-    """217280 -> "217 k"; 2450000 -> "2.45 M"; 960 -> "960"."""
+    """A count with three digits: 217280 -> "217 k"; 2450000 -> "2.45 M"; 960 -> "960"."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(count) >= size:
             return f"{count / size:.3g} {unit}"
@@ -28,7 +31,7 @@ def count_text(count: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """75 -> "1 min 15 s"; 4000 -> "1 h 06 min"; below 10 with one digit."""
+    """A duration: 75 -> "1 min 15 s"; 4000 -> "1 h 06 min"; below 10 with one digit."""
     if seconds < 0:
         return "-"
     if seconds < 10:
@@ -43,24 +46,117 @@ def seconds_text(seconds: float) -> str:
 
 
 def percent_text(share: float | None) -> str:
-    """0.583 -> "58.3 %"; None -> "-"."""
+    """A share in percent: 0.583 -> "58.3 %"; None -> "-"."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def interval_text(estimate: Estimate) -> str:
-    """28.1-36.0 (percent)."""
-    return f"{100 * estimate.low:.1f}-{100 * estimate.high:.1f}"
+def interval_text(interval: MeanInterval) -> str:
+    """An interval in percent: "28.1-36.0"."""
+    return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"
 
 
 def figure_name(name: str) -> str:
-    """pass_at_8 -> "pass@8"; response_tokens -> "response tokens"."""
+    """The name of a figure for people: pass_at_8 -> "pass@8"; response_tokens -> "response tokens"."""
     return name.replace("pass_at_", "pass@").replace("_", " ")
 
 
-def figure_text(name: str, estimate: Estimate | None) -> str:
+def figure_text(name: str, interval: MeanInterval | None) -> str:
     """A figure of an evaluation: shares in percent with their interval, counts with one digit."""
-    if estimate is None:
+    if interval is None:
         return "-"
     if name.startswith("pass_at_"):
-        return f"{percent_text(estimate.mean)} ({interval_text(estimate)})"
-    return percent_text(estimate.mean) if name == "truncated" else f"{estimate.mean:.1f}"
+        return f"{percent_text(interval.mean)} ({interval_text(interval)})"
+    return percent_text(interval.mean) if name == "truncated" else f"{interval.mean:.1f}"
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def print_report(report: Report, out: TextIO) -> None:
+    """The tables of evaluations and stages, the token account, examples to read, and where the curves are."""
+    state = "" if report.finished else ", not finished"
+    print(f"\nrun {report.run}: {seconds_text(report.seconds)}, seed {report.seed}{state}\n", file=out)
+    if report.evaluations:
+        _table(*evaluation_table(report), out)
+    _table(*stage_table(report), out)
+    if report.tokens:
+        print(
+            "tokens   " + "   ".join(f"{name.replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()),
+            file=out,
+        )
+    if report.lags:
+        print("lag      " + "   ".join(f"{lag}: {n}" for lag, n in report.lags.items()), file=out)
+    for line in example_lines(report):
+        print(line, file=out)
+    if report.digest:
+        print(f"model    {report.directory}/final   {report.digest[:23]}...", file=out)
+    print(f"report   {report.directory}/report.html\n", file=out)
+
+
+def example_lines(report: Report, width: int = 96) -> list[str]:
+    """A correct and a wrong rollout of each evaluation to read; long texts are shortened in the middle."""
+    lines, shown = [], set()
+    for row in report.examples:
+        kind = (row.get("when"), row.get("status") == "correct")
+        if kind in shown:
+            continue
+        shown.add(kind)
+        prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
+        lines.append(
+            f"{row.get('when', ''):<7}  {row.get('status', '')}, {row.get('num_tokens', 0)} tokens: "
+            f"{shorten(prompt, width // 2)} | {shorten(text, width)}"
+        )
+    return ["", *lines, ""] if lines else []
+
+
+def shorten(text: str, width: int) -> str:
+    """One line of at most `width` characters, "a b c ... y z", without characters that a terminal would interpret."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    half = (width - 5) // 2
+    return text if len(text) <= width else f"{text[:half]} ... {text[-half:]}"
+
+
+def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of evaluations; 95 % intervals are in brackets."""
+    shown = headline_figures(report.evaluations)
+    head = ["held-out", "version", *[figure_name(name) for name in shown]]
+    return head, [
+        [f"{e.when} {e.stage}", str(e.version), *[figure_text(n, e.figure(n)) for n in shown]]
+        for e in report.evaluations
+    ]
+
+
+def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of stages."""
+    head = ["stage", "steps", "versions", "rollouts", "tokens", "time", "lag", "reward", "idle"]
+    rows = []
+    for s in report.stages:
+        lag = "-" if s.lag_mean is None else f"{s.lag_mean:.2f} (max {s.lag_max:.0f})"
+        reward = "-" if s.reward_first is None else f"{s.reward_first:.2f} -> {s.reward_last:.2f}"
+        idle = ", ".join(f"{name} {100 * share:.0f} %" for name, share in report.idle.get(s.name, {}).items())
+        if s.verification_first is not None:
+            reward += f", verifying {100 * s.verification_first:.0f} -> {100 * (s.verification_last or 0.0):.0f} %"
+        rows.append(
+            [
+                s.name,
+                f"{s.steps}/{s.planned_steps}",
+                f"{s.first_version}-{s.last_version}",
+                count_text(s.rollouts),
+                count_text(s.tokens),
+                seconds_text(s.seconds),
+                lag,
+                reward,
+                idle,
+            ]
+        )
+    return head, rows
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
+    """Prints a table; each column is as wide as its widest cell."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    for number, line in enumerate((head, *rows)):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)
+        if number == 0:
+            print("  ".join("-" * width for width in widths), file=out)
+    print(file=out)

@@ -1,9 +1,11 @@
-"""RLSP's reward from its parts, arXiv:2502.06773 Eq. 1, composed at the learner when a batch is trained.
+"""RLSP's reward from its parts (arXiv:2502.06773, eq. 1), composed at the learner when a batch is trained.
 
     R = alpha * correct + (1 - alpha) * R_ex        clipped to [-clip, clip]
 
-Parts are stored, sums are not: alpha moves during a stage, and an old rollout is paid with the present one.
-B rollouts. Pure numpy.
+Parts are stored, sums are not: alpha moves during a stage, and an old rollout is paid with the alpha of the step that
+trains it.
+
+Shapes: B rollouts.
 """
 
 from __future__ import annotations
@@ -35,7 +37,21 @@ class Composed:
 
 
 def exploration(form: str, length_B: Reals, steps_B: Reals, scale: float) -> Reals:
-    """R_ex of each rollout; zeros for "none". Raises ValueError for an unknown form."""
+    """R_ex of each rollout, by the name in `reward.explore`.
+
+    Args:
+        form: "none", "steps" or a form of length.
+        length_B: response tokens, at least 1.
+        steps_B: search steps.
+        scale: C of the form.
+
+    Returns:
+        [B]; zeros for "none".
+
+    Raises:
+        ValueError: another form, or the shapes differ.
+    """
+    _check_lengths(length_B=length_B, steps_B=steps_B)
     if form == "none":
         return np.zeros_like(length_B)
     if form == "steps":
@@ -46,12 +62,25 @@ def exploration(form: str, length_B: Reals, steps_B: Reals, scale: float) -> Rea
 
 
 def compose(correct_B: Reals, explore_B: Reals | None, alpha: float, clip: float) -> Composed:
-    """Eq. 1. `explore_B` None is the paper's ablation without exploration reward: alpha = 1.
+    """Eq. 1, R = alpha * correct + (1 - alpha) * R_ex, clipped (arXiv:2502.06773).
 
-    Example: correct (1, 0), R_ex (-10, -10), alpha .8 -> (-1.2, -2).
+    Example: correct (1, 0), R_ex (-10, -10), alpha .8, clip 2 -> (-1.2, -2).
+
+    Args:
+        correct_B: the verifier's part, 0 or 1.
+        explore_B: R_ex; None for the paper's ablation without exploration reward, where alpha is 1.
+        alpha: weight of correctness, 0 to 1.
+        clip: largest size of a reward.
+
+    Returns:
+        the rewards and both weighted terms, which are not clipped.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     if explore_B is None:
         alpha, explore_B = 1.0, np.zeros_like(correct_B)
+    _check_lengths(correct_B=correct_B, explore_B=explore_B)
     outcome_B, extra_B = alpha * correct_B, (1.0 - alpha) * explore_B
     return Composed(np.clip(outcome_B + extra_B, -clip, clip), outcome_B, extra_B)
 
@@ -61,10 +90,24 @@ def released(
 ) -> Composed:
     """What RLSP's released reward server computes (openrlhf/cli/orm_server_efficient.py), which is not Eq. 1.
 
-    `boxed_B` 1 where there is an answer, `chars_B` characters before it. Without an answer the base is -0.5; the
-    length is chars / 4 and its term is not multiplied by 1 - alpha; length 0 is an exception there, hence reward 0.
-    With a judge: 0.8 * base + 0.2 * judge.
+        R = (correct, or -0.5 without an answer) - C / (chars / 4)        length 0 is an exception there: R = 0
+        R = 0.8 R + 0.2 judge                                             with a judge
+
+    Args:
+        correct_B: the verifier's part, 0 or 1.
+        boxed_B: 1 where there is an answer, else 0.
+        chars_B: characters before the answer.
+        scale: C; 0: length is not paid.
+        clip: largest size of a reward.
+        judge_B: the judge's scores; None without a judge.
+
+    Returns:
+        the rewards and both terms; the term of length is not multiplied by 1 - alpha.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    _check_lengths(correct_B=correct_B, boxed_B=boxed_B, chars_B=chars_B)
     base_B = np.where(boxed_B > 0, correct_B, -0.5)
     length_B = chars_B / 4.0
     extra_B = np.zeros_like(base_B)
@@ -78,7 +121,17 @@ def released(
 
 
 def scheduled_alpha(start: float, end: float, stage_step: int, num_steps: int) -> float:
-    """Linear from `start` at step 1 to `end` at the last step; `end` -1 means constant."""
+    """Alpha of a step, linear from `start` at step 1 of the stage to `end` at its last step.
+
+    Args:
+        start: alpha of the first step.
+        end: alpha of the last step; -1: the same as `start`.
+        stage_step: the step, from 1.
+        num_steps: steps of the stage.
+
+    Returns:
+        alpha.
+    """
     if end == -1.0:
         return start
     done = (stage_step - 1) / max(1, num_steps - 1)
@@ -86,15 +139,44 @@ def scheduled_alpha(start: float, end: float, stage_step: int, num_steps: int) -
 
 
 def normalize(reward_B: Reals, clip: float, eps: float = 1e-8) -> Reals:
-    """Mean 0, standard deviation 1 over the batch, then clipped."""
+    """Rewards with mean 0 and standard deviation 1 over the batch, then clipped.
+
+    Args:
+        reward_B: rewards.
+        clip: largest size of a reward.
+        eps: added to the standard deviation.
+
+    Returns:
+        [B].
+    """
     scaled: Reals = np.clip((reward_B - reward_B.mean()) / (reward_B.std() + eps), -clip, clip)
     return scaled
 
 
 def inverted_fraction(reward_B: Reals, correct_B: Reals) -> float:
-    """Share of (correct, wrong) pairs of a batch in which the wrong one is paid more; 0 without pairs."""
+    """Share of a batch's pairs (right, wrong) in which the wrong rollout is paid more.
+
+    Args:
+        reward_B: rewards.
+        correct_B: the verifier's part, 0 or 1.
+
+    Returns:
+        0 to 1; 0 without a pair.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check_lengths(reward_B=reward_B, correct_B=correct_B)
     right, wrong = reward_B[correct_B > 0.5], np.sort(reward_B[correct_B <= 0.5])
     if not len(right) or not len(wrong):
         return 0.0
     above = len(wrong) - np.searchsorted(wrong, right, side="right")
     return float(above.sum()) / (len(right) * len(wrong))
+
+
+def _check_lengths(**columns: Reals) -> None:
+    """Asserts that columns [B] have one length. Raises ValueError with the argument and both shapes."""
+    (first, column), *others = columns.items()
+    for name, other in others:
+        if other.shape != column.shape:
+            raise ValueError(f"{name} has shape {list(other.shape)}, and {first} has {list(column.shape)}")

@@ -1,14 +1,14 @@
-"""Search steps of the puzzles whose attempts have a grammar: each attempt is a step, and the same one again is none.
+"""Search steps of puzzles whose attempts have a grammar: each distinct attempt is a step.
 
     ops        1 + 1 2 + 3 5 + 4 9 ?= 7 x     the prompt's numbers, operators and running values, `?=`, the target, x|ok
     countdown  (30 + 100) - 93 = 37           an expression over all the puzzle's numbers, `=`, a number
 
-    search_steps, checks   distinct attempts (each is an evaluation compared with the target)
-    backtracks             failed ones after which another is made
+    search_steps, checks   distinct attempts (each is an evaluation that is compared with the target)
+    backtracks             failed attempts after which another one is made
     alternatives           attempts after the first
 
-Attempts are told apart by their operators (ops) or their expression (countdown), so there are finitely many. Running
-values are not recomputed: a slip is still an attempt.
+Attempts are distinguished by their operators (ops) or their expression (countdown), so there are finitely many. Running
+values are not recomputed: a wrong calculation is still an attempt.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 
 MAX_EQUALS = 2_000
-"""Signs of equality in a response that are looked at."""
+"""Number of signs of equality in a response that are read."""
 MAX_EXPRESSION = 200
-"""Characters of an expression."""
+"""Largest length of an expression, in characters."""
 
 _ALLOWED = "0123456789+-*/() "
 _SPELLING = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u2212": "-", "\u22c5": "*", "[": "(", "]": ")"})
@@ -26,14 +26,26 @@ _RESULT = re.compile(r"\s{0,3}(-?\d{1,12}(?:\.\d{1,6})?)(?![\d+*/(])")
 _NUMBER = re.compile(r"\d{1,12}")
 
 
-def counts(task: str, prompt: str, response: str, answer: str) -> dict[str, float] | None:
-    """Counts by the grammar of `task`; None when it has none, or when this prompt is no puzzle of its kind."""
+def count_attempts(task: str, prompt: str, response: str, answer: str) -> dict[str, float] | None:
+    """Counts the attempts of a response by the grammar of its task.
+
+    Args:
+        task: "ops", "countdown" or any other name.
+        prompt: text of the prompt.
+        response: text of the response.
+        answer: the task's answer.
+
+    Returns:
+        "backtracks", "checks", "alternatives" and "search_steps"; None when the task has no grammar, or when the prompt
+        is no puzzle of its kind.
+    """
     if task == "ops":
         return _ops(prompt, response)
     return _countdown(response, answer) if task == "countdown" else None
 
 
 def _ops(prompt: str, response: str) -> dict[str, float] | None:
+    """Counts the attempts of `ops`; None when the prompt is no such puzzle."""
     left, arrow, right = prompt.partition("->")
     numbers, target = left.split(), right.split()[:1]
     if not arrow or not numbers or not target:
@@ -45,7 +57,7 @@ def _ops(prompt: str, response: str) -> dict[str, float] | None:
     for at, word in enumerate(words):
         if word != "?=" or words[at + 1 : at + 2] != target or words[at + 2 : at + 3] not in (["x"], ["ok"]):
             continue
-        # n0 (op n r)...: in an attempt of k numbers the rest of the row before `?=` is no part of it
+        # An attempt is n0 (op n r)...; what stands before an attempt over all numbers does not belong to it.
         row = words[max(begin, at - 3 * len(numbers) + 2) : at]
         if [row[0:1], *([n] for n in row[2::3])] == [[n] for n in numbers] and set(row[1::3]) <= set("+-*"):
             attempts.setdefault(" ".join(row[1::3]), words[at + 2] == "ok")
@@ -54,6 +66,7 @@ def _ops(prompt: str, response: str) -> dict[str, float] | None:
 
 
 def _countdown(response: str, answer: str) -> dict[str, float] | None:
+    """Counts the attempts of `countdown`; None when the answer is not one of its puzzles."""
     left, arrow, target = answer.partition("->")
     numbers = sorted(left.split())
     if not arrow or not numbers:
@@ -78,7 +91,7 @@ def _num_operators(expression: str) -> int:
 
 
 def _figures(hits: list[bool]) -> dict[str, float]:
-    """Counts of distinct attempts, in order; True: it met the target."""
+    """Counts of distinct attempts, in order; True: the attempt met the target."""
     num = float(len(hits))
     return {
         "backtracks": float(hits[:-1].count(False)),

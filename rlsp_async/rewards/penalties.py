@@ -1,8 +1,10 @@
-"""T1's penalties, arXiv:2501.11651: what high temperatures break earns -1, whatever its answer.
+"""T1's penalties (arXiv:2501.11651): a rollout with a fault of high temperatures earns -1, whatever its answer.
 
     r' = -1 where a rollout is repetitive, over-long or garbled, else r
 
-The paper names the three faults and gives no rule; the rules are ours. B rollouts.
+The paper names the three faults and gives no rule; the rules are ours.
+
+Shapes: B rollouts.
 """
 
 from __future__ import annotations
@@ -17,17 +19,28 @@ Bools = npt.NDArray[np.bool_]
 
 PENALTY = -1.0
 NGRAM_TOKENS = 16
-"""Longer than an attempt of `ops`, so that a search that meets the same step again is no repetition."""
+"""Longer than an attempt of the task `ops`, so that a search that takes the same step twice is no repetition."""
 REPEATED_SHARE = 0.2
-"""Of 70 right rollouts of `ops` at temperature 1 none had so many repeated n-grams (largest .19)."""
+"""Above the largest share that 70 right rollouts of `ops` at temperature 1 had, .19."""
 GARBLED_SHARE = 0.01
+"""Share of unreadable characters above which a response is garbled."""
 _WHITE = frozenset("\n\r\t")
 _UNREADABLE = frozenset({"Cc", "Cn", "Co", "Cs"})
 """Unicode categories: control, unassigned, private use, surrogate."""
 
 
 def repeated_share(ids: npt.NDArray[np.int32], num: int = NGRAM_TOKENS) -> float:
-    """Share of the runs of `num` tokens that occurred before. Example: (1, 2, 1, 2, 1), num 2 -> 2 of 4."""
+    """Share of the runs of `num` tokens that occurred earlier in the response.
+
+    Example: (1, 2, 1, 2, 1), num 2 -> 2 of 4 runs, .5.
+
+    Args:
+        ids: token ids of the response.
+        num: length of a run, in tokens.
+
+    Returns:
+        0 to 1; 0 for a response shorter than a run.
+    """
     total = len(ids) - num + 1
     if total < 1:
         return 0.0
@@ -36,15 +49,37 @@ def repeated_share(ids: npt.NDArray[np.int32], num: int = NGRAM_TOKENS) -> float
 
 
 def garbled_share(text: str) -> float:
-    """Share of characters that nobody can read: U+FFFD, control, unassigned, private use. Example: "a\\ufffd" -> .5."""
+    """Share of unreadable characters: U+FFFD, control, unassigned, private use.
+
+    Example: "a" and U+FFFD -> .5.
+
+    Args:
+        text: the response.
+
+    Returns:
+        0 to 1; 0 for an empty response.
+    """
     bad = sum(c == "\ufffd" or (c not in _WHITE and unicodedata.category(c) in _UNREADABLE) for c in text)
     return bad / len(text) if text else 0.0
 
 
-def find(
+def find_faults(
     names: Sequence[str], responses: Sequence[npt.NDArray[np.int32]], texts: Sequence[str], cut_B: Bools
 ) -> dict[str, Bools]:
-    """Who has each of the named faults."""
+    """The rollouts that have each of the named faults.
+
+    Args:
+        names: faults to look for: "repetition", "over_long", "garbled".
+        responses: B responses, token ids.
+        texts: B responses, as text.
+        cut_B: whether the limit of tokens ended the response.
+
+    Returns:
+        bool [B] for each name.
+
+    Raises:
+        KeyError: another name.
+    """
     rules: dict[str, Callable[[], Bools]] = {
         "repetition": lambda: np.array([repeated_share(ids) > REPEATED_SHARE for ids in responses], dtype=np.bool_),
         "over_long": lambda: cut_B,
@@ -53,7 +88,17 @@ def find(
     return {name: rules[name]() for name in names}
 
 
-def hit(faults: dict[str, Bools], num: int) -> Bools:
-    """Who has any of the faults. Example: over-long (0, 1, 0), garbled (0, 0, 1) -> (0, 1, 1)."""
-    hit_B: Bools = np.logical_or.reduce([np.zeros(num, dtype=np.bool_), *faults.values()])
-    return hit_B
+def has_fault(faults: dict[str, Bools], num: int) -> Bools:
+    """The rollouts that have any of the faults.
+
+    Example: over-long (0, 1, 0), garbled (0, 0, 1) -> (0, 1, 1).
+
+    Args:
+        faults: bool [B] by name, from `find_faults`.
+        num: B.
+
+    Returns:
+        bool [B].
+    """
+    fault_B: Bools = np.logical_or.reduce([np.zeros(num, dtype=np.bool_), *faults.values()])
+    return fault_B

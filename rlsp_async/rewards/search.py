@@ -1,14 +1,15 @@
 """How much a response searches: backtracks, checks and alternatives, counted where the text is (the verifier).
 
-    counts("Try 3 + 5 = 8. Wait, that is wrong. Let me check 3 * 5.")
+    count_steps("Try 3 + 5 = 8. Wait, that is wrong. Let me check 3 * 5.")
     -> {"backtracks": 1.0, "checks": 1.0, "alternatives": 0.0, "search_steps": 2.0}
 
-English phrases, listed below, at word boundaries, in any case, with straight or curly apostrophes. A sentence counts
-once for each of the three kinds, and only when it says something new: its words without the phrase (and, when fewer
-than MIN_WORDS are left, the words of the sentence before) must differ from those of every sentence counted before. So
-"wait" a hundred times counts once. Appending sentences never lowers a count; none goes above MAX_PER_KIND.
+The phrases are English, listed below, at word boundaries, in any case, with straight or curly apostrophes. A sentence
+counts once for each of the three kinds, and only when it says something new: its words without the phrase (and, when
+fewer than MIN_WORDS are left, the words of the sentence before) must differ from those of every sentence counted
+before. So "wait" a hundred times counts once. Appending sentences never lowers a count; no count goes above
+MAX_PER_KIND.
 
-The puzzles have a grammar of their own (`grammar.py`), which is read instead.
+Puzzles whose attempts have a grammar are counted by `grammar.py` instead.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import re
 from rlsp_async.rewards import grammar
 
 MAX_CHARS = 200_000
-"""Only so much of a response is read."""
+"""Number of characters of a response that are read."""
 MAX_PER_KIND = 32
+"""Largest count of a kind."""
 MAX_LOOKED_AT = 400
-"""Sentences with a phrase, of one kind, that are compared at all."""
+"""Number of sentences with a phrase of one kind that are compared."""
 MIN_WORDS = 3
+"""Number of words below which the sentence before is compared too."""
 MAX_WORDS = 64
-"""Of a sentence; the rest of a longer one is not compared."""
+"""Number of words of a sentence that are compared."""
 SAME = 0.8
-"""Jaccard similarity of two sentences' words from which on they say the same."""
+"""Jaccard similarity of two sentences' words from which on they count as the same."""
 
 _IS = r"(?: is|'s| was|'re| are| looks| seems)(?: just| clearly| still| also)?"
 _WE = r"(?:let me|let's|let us|i will|i'll|i should|i need to|we can|we should|we need to|i can|i must)"
@@ -87,7 +90,7 @@ PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("try something", r"\btry something (?:else|different)\b"),
     ),
 }
-"""Kind -> (words that must be there for a look to be worth it, pattern within one lower-case sentence)."""
+"""By kind: (text without which the pattern cannot match, pattern within one lower-case sentence)."""
 
 _COMPILED = {
     kind: tuple((word, re.compile(pattern)) for word, pattern in patterns) for kind, patterns in PATTERNS.items()
@@ -112,27 +115,42 @@ _WORD = re.compile(r"[^\W_]+")
 Words = frozenset[str]
 
 
-def counts(response: str) -> dict[str, float]:
-    """Counts of free text; "search_steps" is their sum."""
+def count_steps(response: str) -> dict[str, float]:
+    """Counts the search steps of free text.
+
+    Args:
+        response: the text; its first MAX_CHARS characters are read.
+
+    Returns:
+        "backtracks", "checks", "alternatives", and their sum "search_steps".
+    """
     text = response[:MAX_CHARS].translate(_SPELLING).lower()
     present = {kind: [p for word, p in patterns if word in text] for kind, patterns in _COMPILED.items()}
     sentences = [s for s in (s.strip() for s in _END.split(text)) if s] if any(present.values()) else []
-    found = {kind: float(_count(sentences, patterns)) for kind, patterns in present.items()}
-    return {**found, "search_steps": sum(found.values())}
+    counts = {kind: float(_count(sentences, patterns)) for kind, patterns in present.items()}
+    return {**counts, "search_steps": sum(counts.values())}
 
 
 def with_counts(verifier: str, prompt: str, response: str, answer: str, parts: dict[str, float]) -> dict[str, float]:
-    """A verdict's parts and the counts of its response.
+    """A verdict's parts together with the counts of its response.
 
-    `verifier` is its name with version ("ops/1"). Where the puzzle's grammar is read its counts replace the verifier's;
-    elsewhere a part that the verifier itself reports stays.
+    Args:
+        verifier: name of the verifier with its version ("ops/1").
+        prompt: text of the prompt.
+        response: text of the response.
+        answer: the task's answer.
+        parts: the verifier's own parts.
+
+    Returns:
+        parts by name. Where the puzzle has a grammar, its counts replace the verifier's parts of the same names;
+        elsewhere a part that the verifier itself reports stays.
     """
-    found = grammar.counts(verifier.partition("/")[0], prompt, response[:MAX_CHARS], answer)
-    return {**counts(response), **parts} if found is None else {**parts, **found}
+    by_grammar = grammar.count_attempts(verifier.partition("/")[0], prompt, response[:MAX_CHARS], answer)
+    return {**count_steps(response), **parts} if by_grammar is None else {**parts, **by_grammar}
 
 
 def _count(sentences: list[str], patterns: list[re.Pattern[str]]) -> int:
-    """Sentences that match a pattern and say something that no counted one has said."""
+    """Number of sentences that match a pattern and say something that no counted sentence has said."""
     said: list[Words] = []
     num_looked_at = 0
     for number, sentence in enumerate(sentences if patterns else []):
@@ -149,6 +167,7 @@ def _count(sentences: list[str], patterns: list[re.Pattern[str]]) -> int:
 
 
 def _context(sentences: list[str], number: int, patterns: list[re.Pattern[str]]) -> Words:
+    """The words by which a sentence is compared: its own, and those of the sentence before when it has few."""
     words = _words(sentences[number], patterns)
     if len(words) < MIN_WORDS and number:
         words |= _words(sentences[number - 1], patterns)
@@ -156,11 +175,12 @@ def _context(sentences: list[str], number: int, patterns: list[re.Pattern[str]])
 
 
 def _words(sentence: str, patterns: list[re.Pattern[str]]) -> Words:
-    """The words of a sentence without the phrases."""
+    """The words of a sentence without its phrases."""
     for pattern in patterns:
         sentence = pattern.sub(" ", sentence)
     return frozenset(_WORD.findall(sentence)[:MAX_WORDS])
 
 
 def _similarity(a: Words, b: Words) -> float:
+    """Jaccard similarity."""
     return len(a & b) / len(a | b)

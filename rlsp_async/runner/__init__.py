@@ -8,6 +8,5 @@ In the order in which a run meets them:
     gpus.py           which process gets which GPU
     supervise.py      starts the services, restarts those that die, stops them
     hang_detector.py  which service is alive for the kernel and silent for the hub (pure)
-    watch.py          the observer that reads the hub's status while the run goes on
-    terminal.py       the lines that a person sees meanwhile
+    terminal.py       what a person sees meanwhile: reads the hub's status and draws it
 """

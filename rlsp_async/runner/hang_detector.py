@@ -1,10 +1,11 @@
-"""Which service of a run is frozen: alive for the kernel, silent for the hub. Pure; time is an argument, in seconds.
+"""Which service of a run hangs: alive for the kernel, silent for the hub. Pure; time is an argument, in seconds.
 
-    vigil.started("sampler-0", now)     its process began; nothing is expected of it before the hub has known it
-    vigil.seen(status, now)             the hub speaks, and names the workers that it hears
-    vigil.frozen(now)                   who was heard since its start, and is not any more
+    detector.started("sampler-0")      its process began; nothing is expected of it before the hub has heard it
+    detector.seen(status, now)         the hub speaks, and names the workers that it hears
+    detector.hanging(now)              who was heard since its start, and has been silent for too long
 
-A process that hangs (SIGSTOP, a dead loop, a stuck driver) never ends by itself, so nobody would start it again.
+A process that hangs (SIGSTOP, an endless loop, a blocked driver) never ends by itself, so the supervisor kills it, and
+starts it again like one that died.
 """
 
 from __future__ import annotations
@@ -14,36 +15,39 @@ import msgspec
 from rlsp_async.messages import Status
 
 ASLEEP_S = 5.0
-"""Between two looks; a longer pause means that the watcher itself did not run, and everybody is forgiven."""
+"""If this long passes between two checks, the supervisor itself was suspended; all silence timers are reset."""
 
 
 class _Life(msgspec.Struct):
+    """What is known of one process."""
+
     heard_s: float | None = None
-    """Last time the hub named it (of the hub: said anything); None: not since this start."""
+    """The last time at which the hub named it (for the hub: said anything); None: not since this start."""
     step: int = 0
-    """Newest step when it was first heard."""
+    """The newest step when the process was first heard."""
     worked: bool = False
-    """A step was trained while the hub heard it."""
+    """Whether a step was trained while the hub heard the process."""
 
 
-class Vigil:
-    """`bound_s`: how long a service that was heard may be silent."""
+class HangDetector:
+    """The silence timers of the services of one run."""
 
     def __init__(self, hub: str, bound_s: float) -> None:
+        """`hub` is the name of the hub's process; `bound_s`: how long a service that was heard may be silent."""
         self._hub, self._bound_s = hub, bound_s
         self._lives: dict[str, _Life] = {}
-        self._looked_s: float | None = None
+        self._checked_s: float | None = None
 
     def started(self, name: str) -> None:
-        """A new process."""
+        """A new process of this name began."""
         self._lives[name] = _Life()
 
     def ended(self, name: str) -> bool:
-        """The process is gone; whether it had worked: the run trained a step while it was there."""
+        """The process ended. Returns whether it had worked: whether a step was trained while the hub heard it."""
         return self._lives.pop(name, _Life()).worked
 
     def seen(self, status: Status, now: float) -> None:
-        """The hub lives, and hears these workers."""
+        """A status came: the hub is alive, and hears the workers that the status names."""
         for name in [self._hub, *(worker.worker for worker in status.workers)]:
             life = self._lives.get(name)
             if life is None:
@@ -53,12 +57,15 @@ class Vigil:
             life.heard_s = now
             life.worked = life.worked or status.step > life.step
 
-    def frozen(self, now: float) -> list[tuple[str, float]]:
-        """(name, seconds of silence) of services to be killed. While the hub is silent only the hub can be blamed."""
-        if self._looked_s is not None and now - self._looked_s > ASLEEP_S:
+    def hanging(self, now: float) -> list[tuple[str, float]]:
+        """The services to kill, as (name, seconds of silence).
+
+        While the hub is silent, nothing is known of the others, and only the hub can be found to hang.
+        """
+        if self._checked_s is not None and now - self._checked_s > ASLEEP_S:
             for life in self._lives.values():
                 life.heard_s = None if life.heard_s is None else now
-        self._looked_s = now
+        self._checked_s = now
         hub = self._silent_s(self._hub, now)
         if hub > self._bound_s:
             return [(self._hub, hub)]

@@ -1,7 +1,8 @@
 """A run that is there already: is it one, is it finished, and may it go on with these settings?
 
-What decides the weights must stay (seed, model, task, sampling, stages, evaluation, learner.tokens_per_microbatch). How
-the work is done may change: how many samplers, which port, how patient, how often a checkpoint is written.
+Settings that decide the weights must stay (seed, model, task, sampling, stages, evaluation,
+learner.tokens_per_microbatch). How the work is done may change: the number of samplers, ports, time-outs, how often a
+checkpoint is written.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.config.flatten import settings
 from rlsp_async.errors import ConfigError, DataError, unwritable
-from rlsp_async.report.report import load_report
+from rlsp_async.files import replace_file
+from rlsp_async.report.write import load_report
 
 
-def interrupted(path: Path, overrides: list[str]) -> RunConfig:
-    """The settings of the run in a directory (or of its config.toml), wherever it was moved to. Raises DataError."""
+def load_interrupted(path: Path, overrides: list[str]) -> RunConfig:
+    """The settings of the run in a directory (or of its config.toml), wherever it was moved to.
+
+    Raises DataError when there is no run, ConfigError when the directory does not have the run's name.
+    """
     directory = (path.parent if path.name == "config.toml" else path).expanduser().resolve()
     if not (directory / "config.toml").is_file():
         raise DataError(f"{path} is no run: there is no config.toml in it; name a directory like runs/ops_cpu")
@@ -45,7 +50,10 @@ def is_finished(directory: Path) -> bool:
 
 
 def require_same(cfg: RunConfig, directory: Path) -> list[str]:
-    """What differs from the run that is there, as sentences. Raises ConfigError when it decides the weights."""
+    """The settings that differ from those of the run that is there, one sentence each.
+
+    Raises ConfigError when one of them decides the weights.
+    """
     text = (directory / "config.toml").read_text(encoding="utf-8")
     old = settings(config.convert(tomllib.loads(text), RunConfig, str(directory / "config.toml")))
     new = settings(cfg)
@@ -62,16 +70,14 @@ def require_same(cfg: RunConfig, directory: Path) -> list[str]:
 
 
 def take_over(cfg: RunConfig, changed: list[str]) -> None:
-    """Writes the settings of this start into RUN/config.toml, where the services read them; says what changed.
+    """Writes the settings of this start into RUN/config.toml, where the services read them; prints what changed.
 
     Raises MachineError when the disk refuses.
     """
     for sentence in changed:
         print(f"{cfg.directory}: {sentence}", flush=True)
     path = cfg.directory / "config.toml"
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(config.to_toml(cfg), encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, config.to_toml(cfg), durable=False)
     except OSError as e:
         raise unwritable(path, e) from None

@@ -4,7 +4,7 @@
     interrupted    the same command continues it: the hub from its journal, the learner from its checkpoint
     finished       the same command shows the result again and trains nothing
 
-Nobody else may run in the same RUN meanwhile (a lock, released by the kernel when the supervisor dies).
+Only one `rlsp run` may work in a RUN at a time (a lock, which the kernel releases when the supervisor dies).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,57 +22,87 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import msgspec
 
 from rlsp_async import config
-from rlsp_async.cli.show import show_run
 from rlsp_async.config import RunConfig, load
-from rlsp_async.errors import ConfigError, DataError, MachineError
-from rlsp_async.keys import require_keys
+from rlsp_async.errors import ConfigError, DataError, MachineError, UserError
 from rlsp_async.messages import Status
 from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
-from rlsp_async.preflight.check import refuse
-from rlsp_async.report.report import write_report, write_status
-from rlsp_async.report.text import bytes_text
-from rlsp_async.runner.gpus import assign, visible
-from rlsp_async.runner.resume import interrupted, is_finished, is_run, require_same, take_over
-from rlsp_async.runner.supervise import End, Service, Supervisor, command, environment
+from rlsp_async.preflight.inputs import require_keys
+from rlsp_async.preflight.settings import refuse
+from rlsp_async.report.text import bytes_text, print_report
+from rlsp_async.report.write import load_report, write_report, write_status
+from rlsp_async.runner.gpus import assign_gpus, visible_gpus
+from rlsp_async.runner.resume import is_finished, is_run, load_interrupted, require_same, take_over
+from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
 
 TAIL_LINES = 25
+"""Lines of a service's output that are shown after a bug."""
 
 
 def run(path: str, overrides: list[str]) -> int:
-    """Trains, or continues, or shows; returns the exit code. Raises UserError before anything is written."""
+    """Trains, continues an interrupted run, or shows a finished one.
+
+    Args:
+        path: the config file.
+        overrides: `key=value` words.
+
+    Returns: the exit code. Raises: UserError before anything is written.
+    """
     return _run(resolve(load(path, overrides)))
 
 
 def resume(directory: str, overrides: list[str]) -> int:
     """`rlsp run --resume RUN`: continues what is in RUN with its own settings. Raises UserError when it is no run."""
-    return _run(resolve(interrupted(Path(directory), overrides)))
+    return _run(resolve(load_interrupted(Path(directory), overrides)))
 
 
 def _run(cfg: RunConfig) -> int:
+    end = train(cfg)
+    if end.code == 0:
+        return show_result(cfg.directory, end.reason)
+    if end.code == 1:
+        print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
+    print(f"rlsp: {end.reason}", file=sys.stderr)
+    print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
+    return end.code
+
+
+def train(cfg: RunConfig) -> RunEnd:
+    """Trains a new run, or continues an interrupted one; leaves a finished one as it is. Blocks until the run is over.
+
+    Args:
+        cfg: the settings, paths resolved (`resolve`).
+
+    Returns: how the run ended; code 0: it is finished and its report is written.
+    Raises: UserError before anything is written.
+    """
     directory, old = cfg.directory, is_run(cfg.directory)
     if old:
         changed = require_same(cfg, directory)
         if is_finished(directory):
-            return show_run(directory, "finished already; another one: name=..., or remove the directory")
+            return RunEnd(0, "finished already; another one: name=..., or remove the directory")
     check_machine(cfg)
     if not old:
         prepare(cfg)
     with locked(directory):
         if old:
             take_over(cfg, changed)
-        return conclude(cfg, *asyncio.run(supervised(cfg)))
+        end, status = asyncio.run(supervised(cfg))
+        conclude(cfg, end, status)
+    return end
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """Paths (runs_dir, model.path, replay.keys, the verifier's file, path_* of options) made absolute: services start
-    anywhere."""
+    """Makes paths absolute, because services may start in any directory.
+
+    These are runs_dir, model.path, replay.keys, the verifier's file, and options that begin with path_.
+    """
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
         path = _absolute(path)
@@ -103,7 +134,7 @@ def _absolute(path: str) -> str:
 
 
 def check_machine(cfg: RunConfig) -> None:
-    """Settings that cannot work, a missing model, a port in use, a full disk: raises UserError."""
+    """Raises UserError for settings that cannot work, a missing model, unfit keys, a port in use, a full disk."""
     shape = planned_model(cfg)
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
         raise DataError(
@@ -118,8 +149,11 @@ def check_machine(cfg: RunConfig) -> None:
 
 
 def check_port(address: str, keys: str = "") -> None:
-    """Raises ConfigError when it is no address, MachineError when it is taken or, without keys, open to others."""
-    from rlsp_async.wire.keys import require_private  # loads zmq, which `rlsp --help` does without
+    """Checks that the hub can listen to an address.
+
+    Raises ConfigError when it is malformed, MachineError when it is in use or, without keys, open to other machines.
+    """
+    from rlsp_async.wire.auth import require_private  # loads zmq, which `rlsp --help` does not need
 
     url = urlsplit(address)
     try:
@@ -131,10 +165,10 @@ def check_port(address: str, keys: str = "") -> None:
     require_private(address, has_keys=bool(keys))
     if not port:
         return
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((host, port))
+            probe.bind((host, port))
         except OSError as e:
             raise MachineError(
                 f"replay.address = {address!r} cannot be used: {e.strerror}; choose another port, or 0 for any free one"
@@ -159,21 +193,30 @@ def check_disk(cfg: RunConfig, shape: ModelInfo) -> None:
 
 
 def prepare(cfg: RunConfig) -> None:
-    """RUN with its model, by a process of its own, which says itself what is wrong. Raises SystemExit with its code."""
+    """Makes RUN with its model, in a process of its own.
+
+    Raises UserError with what that process found wrong, SystemExit(1) after a bug, whose traceback is printed.
+    """
     print(f"preparing {cfg.directory}", flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "rlsp_async.runner.prepare", str(cfg.directory)],
         check=False,
-        input=config.to_toml(cfg).encode(),
-        env=environment(1, os.environ),
+        input=config.to_toml(cfg),
+        env=service_environment(1, os.environ),
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    said = re.search(r"^rlsp: (.*)", done.stderr, re.MULTILINE | re.DOTALL)
+    if done.returncode == UserError.exit_code and said:
+        raise UserError(said[1].strip())
+    print(done.stderr, end="", file=sys.stderr, flush=True)
     if done.returncode:
         raise SystemExit(done.returncode)
 
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Holds RUN for this process. Raises MachineError when another `rlsp run` has it."""
+    """Holds the lock of RUN. Raises MachineError when another `rlsp run` has it."""
     with open(directory / "supervisor.lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,7 +228,7 @@ def locked(directory: Path) -> Iterator[None]:
 # --- while it runs -------------------------------------------------------------------------------------------------
 
 
-def services(cfg: RunConfig) -> list[Service]:
+def services(cfg: RunConfig) -> list[ServiceProcess]:
     """Every process of the run: hub, learner, samplers, verifiers."""
     run_config, logs = cfg.directory / "config.toml", cfg.directory / "logs"
     wanted = [
@@ -194,36 +237,38 @@ def services(cfg: RunConfig) -> list[Service]:
         ("sampler", cfg.sampler.count, cfg.sampler.threads),
         ("verifier", cfg.verifier.count, 1),
     ]
-    cards = assign(visible(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
+    gpus = assign_gpus(visible_gpus(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
     return [
-        Service(
+        ServiceProcess(
             name=f"{role}-{i}",
             role=role,
-            command=command(role, run_config, f"{role}-{i}"),
+            command=service_command(role, run_config, f"{role}-{i}"),
             log=logs / f"{role}-{i}.out",
             threads=threads,
-            cards=cards.get(f"{role}-{i}", ""),
+            gpus=gpus.get(f"{role}-{i}", ""),
         )
         for role, count, threads in wanted
         for i in range(count)
     ]
 
 
-async def supervised(cfg: RunConfig) -> tuple[End, Status | None]:
-    """Starts, shows, ends everything; `End.code` 0 means that the run is finished. With the last look at the hub."""
+async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
+    """Starts the services, shows the run, and ends everything.
+
+    Returns: how the run ended (`RunEnd.code` 0: it is finished), and the last status of the hub.
+    """
     from rlsp_async.logs import open_log
-    from rlsp_async.runner.terminal import View
-    from rlsp_async.runner.watch import watch
+    from rlsp_async.runner.terminal import LiveView, watch
 
     with open_log(cfg.directory / "logs" / "supervisor.jsonl", role="supervisor", worker="supervisor"):
-        view = View(cfg)
-        supervisor = Supervisor(services(cfg), view.say, frozen_s=2 * cfg.replay.timeout_s)
+        view = LiveView(cfg)
+        supervisor = Supervisor(services(cfg), view.say, silence_s=2 * cfg.replay.timeout_s)
 
         def seen(status: Status) -> None:
             supervisor.seen(status)
             view.update(status)
 
-        _on_signals(_Stop(supervisor, view.say))
+        _on_signals(_SignalHandler(supervisor, view.say))
         tasks = [
             asyncio.create_task(watch(cfg, seen), name="watch"),
             asyncio.create_task(view.keep_showing(), name="show"),
@@ -237,26 +282,26 @@ async def supervised(cfg: RunConfig) -> tuple[End, Status | None]:
             view.close()
 
 
-def _on_signals(stop: _Stop) -> None:
+def _on_signals(handler: _SignalHandler) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.asked, number)
+        loop.add_signal_handler(number, handler.received, number)
 
 
-class _Stop:
-    """First signal: drain. Second: kill."""
+class _SignalHandler:
+    """The first signal drains the services, the second one kills them."""
 
     def __init__(self, supervisor: Supervisor, say: Callable[[str], None]) -> None:
         self._supervisor, self._say = supervisor, say
-        self._asked_at = 0.0
+        self._received_at = 0.0
 
-    def asked(self, number: int) -> None:
+    def received(self, number: int) -> None:
         """A signal arrived."""
-        if self._asked_at:
+        if self._received_at:
             self._say("stopping at once")
             self._supervisor.kill()
             return
-        self._asked_at = time.monotonic()
+        self._received_at = time.monotonic()
         code = 130 if number == signal.SIGINT else 128 + number
         self._say("stopping: the services finish what they hold (Ctrl-C again: at once)")
         self._supervisor.finish(code, "stopped")
@@ -265,10 +310,12 @@ class _Stop:
 # --- afterwards ----------------------------------------------------------------------------------------------------
 
 
-def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
-    """Report, table, clean-up; or the reason why not. Returns the exit code. Raises MachineError when a finished run
-    has no room for its report."""
-    from rlsp_async.weights.place import clean
+def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> None:
+    """Writes the report; removes the published weights of a run that finished.
+
+    Raises MachineError when the disk has no room for the report of a finished run.
+    """
+    from rlsp_async.weights.file import remove_published
 
     try:
         if status is not None:
@@ -277,20 +324,25 @@ def conclude(cfg: RunConfig, end: End, status: Status | None = None) -> int:
     except MachineError as e:
         if end.code == 0:
             raise
-        if end.code != e.exit_code:  # else the disk is why the run ended, and that is said below
+        if end.code != e.exit_code:  # otherwise the run ended for the same reason, which is printed later
             print(f"rlsp: {e}", file=sys.stderr)
     if end.code == 0:
-        clean(cfg)
-        return show_run(cfg.directory)
-    if end.code == 1:
-        print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
-    print(f"rlsp: {end.reason}", file=sys.stderr)
-    print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
-    return end.code
+        remove_published(cfg)
+
+
+def show_result(directory: Path, note: str = "", out: TextIO | None = None) -> int:
+    """Prints the table of results of a run whose report is written, then the note. Returns the exit code 0."""
+    report = load_report(directory)
+    if report is None:
+        raise DataError(f"{directory}: no report.json; `rlsp report {directory}` makes it")
+    print_report(report, out or sys.stdout)
+    if note:
+        print(f"{directory}: {note}", file=out or sys.stdout)
+    return 0
 
 
 def _tail(log: Path) -> str:
-    """The last lines of a service's output, where its traceback is."""
+    """The last lines of a service's output, with its traceback."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except FileNotFoundError:

@@ -1,11 +1,12 @@
-"""Keeps the processes of a run alive, and ends them all.
+"""Keeps the processes of a run alive, and ends all of them.
 
-    start -> died -> (budget left?) back-off -> start again          a crash, a kill -9
-                  -> final: 2 the user must mend it, 3 diverged       said once, the run ends with that code
+    start -> died -> (restarts left?) pause -> start again           a crash, a kill -9
+                  -> final: 2 the user can correct it, 3 diverged     printed once, the run ends with that code
     stop  -> SIGTERM learner -> SIGTERM workers -> SIGTERM hub -> SIGKILL what is left, with its whole process group
 
-Every child leads its own process group, so Ctrl-C in the terminal reaches only the supervisor, and what a child leaves
-behind can be swept. A child asks the kernel to be killed when the supervisor is gone (service.py), whatever killed it.
+Every service leads its own process group, so Ctrl-C in the terminal reaches only the supervisor, and the processes that
+a dead service left behind can be killed. A service asks the kernel to be killed when the supervisor dies, for whatever
+reason (service.py).
 """
 
 from __future__ import annotations
@@ -24,50 +25,54 @@ import msgspec
 
 from rlsp_async.errors import MachineError, unwritable
 from rlsp_async.messages import Status
-from rlsp_async.runner.hang_detector import Vigil
+from rlsp_async.runner.hang_detector import HangDetector
 
 PARENT_VARIABLE = "RLSP_SUPERVISOR_PID"
 FINAL_CODES = (2, 3)
+"""Exit codes of a service that end the run."""
 KILL_S = 10.0
-LOOK_S = 1.0
+"""Longest time until a killed process has ended."""
+CHECK_EVERY_S = 1.0
 NO_HUB_S = 5.0
-"""To drain without a hub: nothing can be handed back any more, only a checkpoint written."""
+"""Shutdown timeout when no hub runs. Workers cannot return leases then; only the learner's checkpoint matters."""
 LEFT_S = 5.0
-"""A worker that leaves in peace was told to by the hub, whose own end follows within this time."""
+"""A worker that ends with exit code 0 was sent away by the hub, which itself ends within this time."""
 ORDER = (("learner",), ("sampler", "verifier"), ("replay",))
-"""Drained one after another: the learner's last step still finds the hub, the hub goes last."""
+"""The ranks in which services are stopped. The hub is last, so that the learner can still report its last step."""
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. Example: Service(name="sampler-0", role="sampler", command=[...], log=RUN/logs/sampler-0.out)."""
+class ServiceProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process is started. Example: ServiceProcess(name="sampler-0", role="sampler", command=[...], log=...)."""
 
     name: str
     role: str
     command: list[str]
     log: Path
     threads: int = 1
-    cards: str = ""
+    gpus: str = ""
     """CUDA_VISIBLE_DEVICES; empty: as the supervisor has it."""
 
 
-class Budget:
-    """How often a process may die: `tries` times in a row; a life in which it worked, or one of `healthy_s`, starts
-    the count anew."""
+class RestartBudget:
+    """How often a process may die in a row. A life in which it worked, or one of `healthy_s`, resets the count."""
 
     def __init__(self, tries: int = 8, healthy_s: float = 300.0, first_s: float = 0.1, longest_s: float = 10.0) -> None:
         self.tries, self.healthy_s, self.first_s, self.longest_s = tries, healthy_s, first_s, longest_s
         self.deaths = 0
 
     def died(self, lived_s: float, worked: bool = False) -> float | None:
-        """Seconds to wait before the next start (doubling from `first_s`), None when the budget is spent."""
+        """Counts a death.
+
+        Returns: seconds to wait before the next start, doubling from `first_s`; None when the budget is spent.
+        """
         self.deaths = 1 if worked or lived_s >= self.healthy_s else self.deaths + 1
         if self.deaths > self.tries:
             return None
         return float(min(self.longest_s, self.first_s * 2 ** (self.deaths - 1)))
 
 
-class End(msgspec.Struct, frozen=True):
-    """Why the run is over: exit code and, unless it finished, one sentence."""
+class RunEnd(msgspec.Struct, frozen=True):
+    """Why the run is over: the exit code and, unless the run finished, one sentence."""
 
     code: int
     reason: str = ""
@@ -75,30 +80,37 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Supervisor:
-    """Starts services, starts them again when they die, knows when the run is over: `end` is set once."""
+    """Starts services, starts them again when they die, and decides when the run is over: `end` is set once."""
 
     def __init__(
         self,
-        services: list[Service],
+        services: list[ServiceProcess],
         say: Callable[[str], None],
-        budget: Callable[[], Budget] = Budget,
-        frozen_s: float = 20.0,
+        budget: Callable[[], RestartBudget] = RestartBudget,
+        silence_s: float = 20.0,
     ) -> None:
-        """A service that the hub has not heard for `frozen_s`, and had heard before, is killed and started again."""
+        """Makes a supervisor that has not started anything.
+
+        Args:
+            services: the processes of the run.
+            say: shows one sentence to the user.
+            budget: makes the restart budget of one service.
+            silence_s: a service that the hub has heard, and then not for this long, is killed and started again.
+        """
         self._services, self._say, self._new_budget = services, say, budget
-        self._vigil = Vigil("replay-0", frozen_s)
+        self._detector = HangDetector("replay-0", silence_s)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._log_begins: dict[str, int] = {}
-        """Bytes of a service's output that are older than its present process."""
+        """Where the output of a service's present process begins in its log, in bytes."""
         self._stopping = False
         self.ending = False
-        """The hub drains: a worker that leaves now is not missed."""
-        self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        """Whether the hub drains: a worker that ends now is not started again."""
+        self.end: asyncio.Future[RunEnd] = asyncio.get_running_loop().create_future()
 
-    async def run(self, drain_s: float = 45.0) -> End:
-        """Until the run is over; then everything is stopped, each rank with `drain_s` seconds to drain."""
+    async def run(self, drain_s: float = 45.0) -> RunEnd:
+        """Runs until the run is over, then stops everything; each rank has `drain_s` seconds to drain."""
         keepers = [asyncio.create_task(self._keep(service), name=service.name) for service in self._services]
-        keepers.append(asyncio.create_task(self._look(), name="vigil"))
+        keepers.append(asyncio.create_task(self._kill_hanging(), name="hang detector"))
         for keeper in keepers:
             keeper.add_done_callback(self._keeper_ended)
         try:
@@ -112,50 +124,50 @@ class Supervisor:
         return end
 
     def finish(self, code: int, reason: str = "", service: str = "") -> None:
-        """The run is over. The first reason counts."""
+        """Ends the run. Only the first call has an effect."""
         if not self.end.done():
-            self.end.set_result(End(code, reason, service))
+            self.end.set_result(RunEnd(code, reason, service))
 
     def seen(self, status: Status) -> None:
-        """The hub spoke: who it hears is not frozen, and whoever was heard while a step was trained has worked."""
+        """Takes a status of the hub: the workers that it names do not hang."""
         self.ending = status.phase in ("draining", "finished", "failed")
-        self._vigil.seen(status, time.monotonic())
+        self._detector.seen(status, time.monotonic())
 
-    async def _look(self) -> None:
-        """Kills what is frozen, once a second; ends by cancelling. What was killed is started again by its keeper."""
+    async def _kill_hanging(self) -> None:
+        """Kills services that hang, once a second, until cancelled. `_keep` starts them again."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_EVERY_S)
             if self._stopping or self.ending or self.end.done():
                 continue
-            for name, silent_s in self._vigil.frozen(time.monotonic()):
+            for name, silent_s in self._detector.hanging(time.monotonic()):
                 process = self._processes.get(name)
                 if process is not None and process.returncode is None:
                     self._say(f"{name} has given no sign for {silent_s:.0f} s: it is killed and started again")
-                    self._vigil.started(name)
-                    sweep(process.pid)
+                    self._detector.started(name)
+                    kill_group(process.pid)
 
     def kill(self) -> None:
-        """At once, everything, process groups included. Idempotent."""
+        """Kills everything at once, process groups included. Idempotent."""
         self._stopping = True
         for process in self._processes.values():
-            sweep(process.pid)
+            kill_group(process.pid)
 
     def alive(self, roles: tuple[str, ...]) -> list[asyncio.subprocess.Process]:
         """Processes of these roles that have not ended."""
         names = [s.name for s in self._services if s.role in roles]
         return [p for n, p in self._processes.items() if n in names and p.returncode is None]
 
-    async def _keep(self, service: Service) -> None:
-        """One service: start, wait for its end, decide. Ends when the run is over or the service's end is final."""
+    async def _keep(self, service: ServiceProcess) -> None:
+        """Starts one service, waits for its end, and decides. Returns when the run is over or the end is final."""
         budget = self._new_budget()
         while True:
             began = time.monotonic()
             process = await self._start(service)
-            self._vigil.started(service.name)
+            self._detector.started(service.name)
             code = await process.wait()
-            worked = self._vigil.ended(service.name)
-            sweep(process.pid)  # what it started and did not take with it
-            if self._stopping or self._is_final(service, code) or await self._left_in_peace(service, code):
+            worked = self._detector.ended(service.name)
+            kill_group(process.pid)  # processes that it started and that outlive it
+            if self._stopping or self._is_final(service, code) or await self._was_sent_away(service, code):
                 return
             pause_s = budget.died(time.monotonic() - began, worked)
             if pause_s is None:
@@ -172,7 +184,7 @@ class Supervisor:
             )
             await asyncio.sleep(pause_s)
 
-    def _is_final(self, service: Service, code: int) -> bool:
+    def _is_final(self, service: ServiceProcess, code: int) -> bool:
         if code in FINAL_CODES:
             said = last_words(service.log, self._log_begins.get(service.name, 0))
             if not said and code == MachineError.exit_code:
@@ -184,15 +196,15 @@ class Supervisor:
             return True
         return False
 
-    async def _left_in_peace(self, service: Service, code: int) -> bool:
-        """A worker that the hub sent away at the end of the run; the end itself follows."""
+    async def _was_sent_away(self, service: ServiceProcess, code: int) -> bool:
+        """Whether the hub sent a worker away at the end of the run; then the hub itself ends soon."""
         if service.role == "replay":
             return False
         if code == 0:
             await asyncio.wait([self.end], timeout=LEFT_S)
         return self.ending or self.end.done()
 
-    async def _start(self, service: Service) -> asyncio.subprocess.Process:
+    async def _start(self, service: ServiceProcess) -> asyncio.subprocess.Process:
         try:
             log = await asyncio.to_thread(open, service.log, "ab")
         except OSError as e:
@@ -204,20 +216,20 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(service.threads, os.environ, service.cards),
+                env=service_environment(service.threads, os.environ, service.gpus),
                 start_new_session=True,
             )
         self._processes[service.name] = process
         return process
 
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
-        """A supervisor that fails must not leave `run` waiting."""
+        """Passes an error of one of the supervisor's own tasks on to `run`, which would otherwise wait for ever."""
         error = None if keeper.cancelled() else keeper.exception()
         if error is not None and not self.end.done():
             self.end.set_exception(error)
 
     async def _stop(self, drain_s: float) -> None:
-        """SIGTERM rank by rank, each with its time; then SIGKILL. `kill` cuts every one of these waits short."""
+        """SIGTERM rank by rank, each with its own time to drain; then SIGKILL. `kill` ends these waits early."""
         everybody = tuple(role for roles in ORDER for role in roles)
         ranks, drain_s = (ORDER, drain_s) if self.alive(("replay",)) else ((everybody,), NO_HUB_S)
         for roles in ranks:
@@ -229,7 +241,7 @@ class Supervisor:
         await self._ended(everybody, KILL_S)
 
     async def _ended(self, roles: tuple[str, ...], bound_s: float) -> None:
-        """Waits until these have ended, at most `bound_s`."""
+        """Waits until the processes of these roles have ended, for at most `bound_s`."""
         waits = [asyncio.create_task(process.wait()) for process in self.alive(roles)]
         if waits:
             await asyncio.wait(waits, timeout=bound_s)
@@ -237,19 +249,19 @@ class Supervisor:
             wait.cancel()
 
 
-def sweep(group: int) -> None:
-    """SIGKILL to a whole process group; nothing if it is empty."""
+def kill_group(group: int) -> None:
+    """Sends SIGKILL to a whole process group; does nothing when the group is empty."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
 
 def exit_text(code: int) -> str:
-    """3 -> "exit code 3"; -9 -> "signal SIGKILL"."""
+    """The return code of a process as text: 3 -> "exit code 3"; -9 -> "signal SIGKILL"."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def full_disk(name: str, log: Path) -> str:
-    """The sentence for a service that ended with exit code 2 and no word: on a full disk it cannot say why."""
+    """The sentence for a service that ended with exit code 2 and no output: on a full disk it cannot say why."""
     free_mb = shutil.disk_usage(log.parent).free / 2**20
     return (
         f"{log.parent.parent}: the disk was full when {name} had to write ({free_mb:.0f} MiB are free now); "
@@ -258,7 +270,10 @@ def full_disk(name: str, log: Path) -> str:
 
 
 def last_words(log: Path, begin: int = 0, prefix: str = "rlsp") -> str:
-    """The last line that a service said for people ("rlsp ...: sentence") since byte `begin`, else its last at all."""
+    """The last line of a service's output since byte `begin` that is for people ("rlsp ...: sentence").
+
+    Without such a line, the last line; without output, an empty text.
+    """
     try:
         text = log.read_bytes()[begin:].decode(errors="replace")
     except FileNotFoundError:
@@ -268,8 +283,14 @@ def last_words(log: Path, begin: int = 0, prefix: str = "rlsp") -> str:
     return (said or lines or [""])[-1].partition(": ")[2] if said else (lines or [""])[-1]
 
 
-def environment(threads: int, base: Mapping[str, str], cards: str = "") -> dict[str, str]:
-    """What a service sees: its threads, no network for model hubs, the supervisor it must not outlive."""
+def service_environment(threads: int, base: Mapping[str, str], gpus: str = "") -> dict[str, str]:
+    """The environment of a service.
+
+    Args:
+        threads: CPU threads of its numerical libraries.
+        base: the supervisor's environment.
+        gpus: CUDA_VISIBLE_DEVICES; empty: as in `base`.
+    """
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, base.get("PYTHONPATH", "").split(os.pathsep))]
     return {
@@ -281,10 +302,10 @@ def environment(threads: int, base: Mapping[str, str], cards: str = "") -> dict[
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         PARENT_VARIABLE: str(os.getpid()),
-        **({"CUDA_VISIBLE_DEVICES": cards} if cards else {}),
+        **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
     }
 
 
-def command(role: str, config: Path, name: str) -> list[str]:
-    """How a service is started."""
+def service_command(role: str, config: Path, name: str) -> list[str]:
+    """The command line that starts a service."""
     return [sys.executable, "-m", "rlsp_async.cli", role, str(config), "--worker", name]

@@ -1,13 +1,17 @@
-"""The live view of a run: a drawing in a terminal, a plain line every ten seconds in a log.
+"""What a person sees of a run: a drawing in a terminal, a plain line every ten seconds in a log.
 
-`panel` and `plain_line` are pure functions of a Status; `View` decides which of them is shown, and when.
+await watch(cfg, on_status)      reads the hub's status once a second, until it is cancelled
+panel(status), plain_line(status)   pure functions
+LiveView                         decides which of them is shown, and when
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -23,13 +27,15 @@ from rlsp_async.report.text import count_text, seconds_text
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
+PATIENCE_S = 24 * 3600.0
+"""How long `watch` waits for a hub that is being started again; the supervisor ends it earlier."""
 STATES = ("issued", "sampled", "verifying", "ready", "training", "trained", "dropped")
-"""Of groups, in the order of the line; other counts follow in the order in which they come."""
+"""States of a group, in the order in which a group passes them; other counts follow as they come."""
 SHOWN_PARTS = 6
 PARTS = ("part_", "parts.")
-"""Beginnings of a metric's name: the mean of a reward part, e.g. part_correct."""
+"""How the name of a metric begins that is the mean of a reward part, e.g. part_correct."""
 SUMMED = ("backtracks", "checks", "alternatives")
-"""Parts that search_steps sums up: left to the report."""
+"""Reward parts that search_steps sums up; only the report shows them."""
 
 COLOURS = {
     "working": "green",
@@ -176,8 +182,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-class View:
-    """What `rlsp run` shows. `update` takes the newest Status, `say` a sentence that stays; both are cheap."""
+class LiveView:
+    """What `rlsp run` shows: `update` takes the newest Status, `say` a sentence that stays. Both are cheap."""
 
     def __init__(self, cfg: RunConfig, out: TextIO | None = None) -> None:
         self._console = Console(file=out or sys.stdout, highlight=False)
@@ -229,3 +235,23 @@ class View:
 
     def _waiting(self) -> str:
         return f"[{time.monotonic() - self._began:5.0f} s] starting the services of {self._name}"
+
+
+# --- the observer --------------------------------------------------------------------------------------------------
+
+
+async def watch(cfg: RunConfig, on_status: Callable[[Status], None]) -> None:
+    """Connects to the hub as an observer and hands every Status to `on_status`, until it is cancelled.
+
+    Reconnects by itself. Any number of observers may watch a run; the run does not depend on them.
+    Raises MachineError when no hub answers for a day.
+    """
+    from rlsp_async.service import hub_address, limits_of
+    from rlsp_async.wire.keyring import read_worker_keys
+    from rlsp_async.wire.link import LinkSettings, WorkerHooks, WorkerLink
+
+    who = LinkSettings(
+        run=cfg.name, role="observer", worker=f"observer-{os.getpid()}", give_up_s=PATIENCE_S, limits=limits_of(cfg)
+    )
+    keys = read_worker_keys(cfg.replay.keys, who.role, who.worker)
+    await WorkerLink(who, lambda: hub_address(cfg), WorkerHooks(on_status=on_status), keys).run()

@@ -28,12 +28,12 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError
 from rlsp_async.messages import Rollout, RolloutGroup, SampleJob, WeightsRef
 from rlsp_async.model.info import read_model_info
-from rlsp_async.sampling.codec import Codec, TokenizerCodec
-from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings, choose_engine, make_engine
+from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
+from rlsp_async.sampling.engines import choose_engine, make_engine
 from rlsp_async.sampling.meter import Meter
-from rlsp_async.sampling.scripted import ScriptedEngine
-from rlsp_async.weights import store
-from rlsp_async.weights.probe import largest_error, tolerance
+from rlsp_async.tokens import Codec, TokenizerCodec
+from rlsp_async.weights.probe import largest_error, probe_tolerance
+from rlsp_async.weights.transport import transport_for
 
 RESTARTS = 3
 """An engine that dies more often has a fault that a restart does not mend."""
@@ -61,7 +61,7 @@ class Sampler:
         self._why_engine = "given"
         self._engine = engine or self._chosen_engine()
         self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids)
-        self._tolerance = tolerance(cfg.sampler.probe_tolerance, cfg.model.dtype)
+        self._tolerance = probe_tolerance(cfg.sampler.probe_tolerance, cfg.model.dtype)
         self._meter = Meter(clock)
         self._changing = asyncio.Lock()
         self._in_flight: set[_Flight] = set()
@@ -149,10 +149,9 @@ class Sampler:
     async def _load(self, ref: WeightsRef) -> float:
         started = self._meter.now()
         try:
-            path = await asyncio.to_thread(store.fetch, ref)
+            path = await asyncio.to_thread(transport_for(ref).fetch, ref)
             await self._engine.load_weights(path, ref.version)
-            if isinstance(self._engine, ScriptedEngine):
-                self._engine.expect(ref.probe)
+            self._engine.weights_loaded(ref)
             error = largest_error(ref.probe, await self._engine.score(ints(ref.probe.ids).tolist()))
             if error > self._tolerance:
                 raise WeightsError(

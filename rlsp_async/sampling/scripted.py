@@ -18,7 +18,7 @@ import numpy as np
 
 from rlsp_async.columns import Floats, floats, ints
 from rlsp_async.errors import EngineError
-from rlsp_async.messages import Probe
+from rlsp_async.messages import WeightsRef
 from rlsp_async.sampling.engine import Completion, GenerateSettings
 
 Script = Callable[[Sequence[int]], Sequence[int]]
@@ -87,9 +87,9 @@ class ScriptedEngine:
         self.loaded.append((path, version))
         self._version = version
 
-    def expect(self, probe: Probe) -> None:
-        """There is no model to compute a probe with: from now on its own values are the scores of its ids."""
-        self._probe_scores[tuple(ints(probe.ids).tolist())] = floats(probe.logprobs)
+    def weights_loaded(self, ref: WeightsRef) -> None:
+        """Remembers the probe's own values as the scores of its ids, because there is no model to compute them with."""
+        self._probe_scores[tuple(ints(ref.probe.ids).tolist())] = floats(ref.probe.logprobs)
 
     async def score(self, ids: Sequence[int]) -> Floats:
         """What is expected of these ids, -1 per token for unknown ones; plus `wrong_by`."""

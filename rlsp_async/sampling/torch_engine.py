@@ -22,10 +22,11 @@ import torch
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, DataError, EngineError, RlspError
+from rlsp_async.messages import WeightsRef
 from rlsp_async.model.info import ModelInfo, read_model_info
-from rlsp_async.sampling.engine import Completion, GenerateSettings, has_cuda
+from rlsp_async.sampling.engine import Completion, GenerateSettings
+from rlsp_async.sampling.torch_batch import DecodeBatch, DecodeRow
 from rlsp_async.sampling.torch_model import TorchModel
-from rlsp_async.sampling.torch_rows import Row, Rows
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class _Call:
         self.future = future
 
 
-class _Stop:
+class _CloseRequest:
     """The last thing in a mailbox."""
 
 
@@ -55,12 +56,12 @@ class TorchEngine:
         self.window = info.context
         self._model_dir, self._seed = model_dir, seed
         self._threads = cfg.sampler.threads
-        self._device = "cuda" if has_cuda() else "cpu"
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._dtype = torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16
         self._max_rows = _num_rows(cfg, info, self._device)
-        self._mailbox: queue.SimpleQueue[Row | _Call | _Stop] = queue.SimpleQueue()
-        self._waiting: deque[Row] = deque()
-        self._rows: Rows | None = None
+        self._mailbox: queue.SimpleQueue[DecodeRow | _Call | _CloseRequest] = queue.SimpleQueue()
+        self._waiting: deque[DecodeRow] = deque()
+        self._rows: DecodeBatch | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._errored = True
@@ -92,7 +93,7 @@ class TorchEngine:
         room = self.window - len(prompt_ids)
         if settings.max_new_tokens > room:
             settings = dataclasses.replace(settings, max_new_tokens=room)
-        row = Row(tuple(prompt_ids), settings, ticket=asyncio.get_running_loop().create_future())
+        row = DecodeRow(tuple(prompt_ids), settings, ticket=asyncio.get_running_loop().create_future())
         self._post(row)
         await row.ticket
         return _completion(row)
@@ -100,6 +101,9 @@ class TorchEngine:
     async def load_weights(self, path: Path, version: int) -> None:
         """Swaps between two steps; all tensors or, with WeightsError, none."""
         await self._call(lambda: self._load(path, version))
+
+    def weights_loaded(self, ref: WeightsRef) -> None:
+        """Nothing is to be done: the model computes the probe."""
 
     async def score(self, ids: Sequence[int]) -> Floats:
         """Log-probs [N-1] at temperature 1. Raises DataError when the ids exceed the window."""
@@ -114,7 +118,7 @@ class TorchEngine:
         if thread is None:
             return
         self._errored = True
-        self._mailbox.put(_Stop())
+        self._mailbox.put(_CloseRequest())
         await asyncio.to_thread(thread.join)
         self._rows = None
 
@@ -123,7 +127,7 @@ class TorchEngine:
         self._post(_Call(work, future))
         return await future
 
-    def _post(self, item: Row | _Call) -> None:
+    def _post(self, item: DecodeRow | _Call) -> None:
         if self._errored:
             raise EngineError("the torch engine is dead or was never started")
         self._mailbox.put(item)
@@ -134,7 +138,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _run(self) -> None:
-        """Consumes the mailbox, produces completions. Waits for mail when no row is live; ended by `_Stop`."""
+        """Consumes the mailbox, produces completions. Waits for mail when no row is live; ended by `_CloseRequest`."""
         torch.set_num_threads(self._threads)
         reason = "the torch engine was closed"
         try:
@@ -154,9 +158,9 @@ class TorchEngine:
                 item = self._mailbox.get(block=not busy)
             except queue.Empty:
                 return True
-            if isinstance(item, _Stop):
+            if isinstance(item, _CloseRequest):
                 return False
-            if isinstance(item, Row):
+            if isinstance(item, DecodeRow):
                 self._waiting.append(item)
             else:
                 self._do(item)
@@ -187,7 +191,7 @@ class TorchEngine:
 
     def _open(self) -> None:
         model = TorchModel(self._model_dir, self._dtype, self._device, self.window)
-        self._rows = Rows(model, self._max_rows, self._seed)
+        self._rows = DecodeBatch(model, self._max_rows, self._seed)
         self._model = model
 
     def _load(self, path: Path, version: int) -> None:
@@ -195,7 +199,7 @@ class TorchEngine:
         self._model.load(path)
         rows.version = version
 
-    def _opened(self) -> Rows:
+    def _opened(self) -> DecodeBatch:
         assert self._rows is not None
         return self._rows
 
@@ -207,8 +211,8 @@ class TorchEngine:
                 item = self._mailbox.get_nowait()
             except queue.Empty:
                 break
-            if not isinstance(item, _Stop):
-                futures.append(item.ticket if isinstance(item, Row) else item.future)
+            if not isinstance(item, _CloseRequest):
+                futures.append(item.ticket if isinstance(item, DecodeRow) else item.future)
         self._in_loop(lambda: _reject_all(futures, reason))
 
     def _in_loop(self, work: Callable[[], Any]) -> None:
@@ -227,7 +231,7 @@ def _reject(future: asyncio.Future[Any], error: Exception) -> None:
         future.set_exception(error)
 
 
-def _resolve_all(rows: Sequence[Row]) -> None:
+def _resolve_all(rows: Sequence[DecodeRow]) -> None:
     for row in rows:
         _resolve(row.ticket)
 
@@ -237,7 +241,7 @@ def _reject_all(futures: Sequence[asyncio.Future[Any]], reason: str) -> None:
         _reject(future, EngineError(reason))
 
 
-def _completion(row: Row) -> Completion:
+def _completion(row: DecodeRow) -> Completion:
     return Completion(
         token_ids=np.asarray(row.tokens, dtype=np.int32),
         logprobs=np.asarray(row.logprobs, dtype=np.float32),

@@ -26,8 +26,9 @@ import structlog
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError, EngineError, MachineError
+from rlsp_async.messages import WeightsRef
 from rlsp_async.model.info import read_model_info
-from rlsp_async.sampling.engine import Completion, GenerateSettings, has_cuda
+from rlsp_async.sampling.engine import Completion, GenerateSettings
 from rlsp_async.sampling.vllm_settings import engine_arguments, set_environment
 
 BACKEND = "rlsp-file"
@@ -46,7 +47,9 @@ class VllmEngine:
 
     def __init__(self, cfg: RunConfig, model_dir: Path, seed: int) -> None:
         """Raises DataError or ConfigError when model and settings do not fit; starts nothing."""
-        self._cpu = not has_cuda()
+        import torch
+
+        self._cpu = not torch.cuda.is_available()
         self._threads = cfg.sampler.threads
         self._arguments = engine_arguments(cfg, model_dir, read_model_info(model_dir), seed, self._cpu)
         self.window: int = self._arguments["max_model_len"]
@@ -132,6 +135,9 @@ class VllmEngine:
         except Exception as e:
             raise EngineError(f"vLLM failed while it loaded version {version}: {e}") from e
         self._half_loaded = False
+
+    def weights_loaded(self, ref: WeightsRef) -> None:
+        """Nothing is to be done: the model computes the probe."""
 
     async def score(self, ids: Sequence[int]) -> Floats:
         """Log-probs [N-1] at temperature 1, of the raw logits. N must be below the window."""

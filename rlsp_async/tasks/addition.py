@@ -1,14 +1,14 @@
-"""Column addition: the sum of a few numbers, digit by digit, by a teacher who slips and sometimes checks.
+"""Column addition: the sum of a few numbers, digit by digit, from a teacher who makes slips and sometimes checks.
 
     prompt         3 4 7 + 1 0 9 + 9 9 5 <think>
     demonstration  7 9 5 + 0 = 21 ; 4 0 9 + 2 = 15 ; 3 1 9 + 1 = 14 ; check ok </think> 1 4 5 1
 
-Columns from right to left: the digits, what is carried, their sum. In each column the teacher errs by one with
-probability `p_slip`; with probability `p_check` he looks over what he wrote and, when it is wrong, does it all again
-(`check x redo`). With the defaults 75 % of the demonstrations are right, 32 words long on average, 85 at most. Beside
-`ops` it is the control: there is nothing to search for, so a reward for length alone should bring nothing.
+Columns go from right to left: the digits, the carry, their sum. In each column the teacher errs by one with probability
+`p_slip`. With probability `p_check` the teacher checks the columns and, when the result is wrong, writes all of them
+again (`check x redo`). With the defaults 75 % of the demonstrations are right, 32 words long on average, 85 at most.
+The task is a control for `ops`: there is nothing to search for, so a reward for length alone should bring nothing.
 
-A problem is held out when the md5 of its text says so; training draws never meet those.
+A problem is held out when the md5 of its text says so; training draws never return such a problem.
 """
 
 from __future__ import annotations
@@ -19,31 +19,30 @@ from typing import TYPE_CHECKING
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
-from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.rows import is_heldout
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.base import Split, is_heldout
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TEST_SIZE = 1000
 MAX_ROUNDS = 3
-"""So often the teacher writes the columns at most."""
+"""The teacher writes the columns at most this often."""
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AdditionConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The size of the sums and the care of the teacher."""
 
     numbers: int = 3
-    """Numbers in a sum."""
+    """Number of numbers in a sum."""
     digits: int = 3
-    """Digits of each."""
+    """Number of digits of each number."""
     p_slip: float = 0.12
     """Chance that a column's sum is off by one."""
     p_check: float = 0.3
-    """Chance that the teacher looks over what he wrote."""
+    """Chance that the teacher checks the columns."""
     heldout_share: float = 0.1
-    """Share of all problems that only the test split sees."""
+    """Share of all problems that is held out for the test split."""
 
     def __post_init__(self) -> None:
         if not (2 <= self.numbers <= 5 and 3 <= self.digits <= 6):
@@ -52,13 +51,16 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("p_slip and p_check must lie in 0..1, heldout_share between 0 and 1")
 
 
+Config = AdditionConfig
+
+
 class Addition:
-    """The task. Endless training split, TEST_SIZE distinct held-out problems, the same for every seed."""
+    """The task: an endless training split and TEST_SIZE distinct held-out problems, the same for every seed."""
 
     name = "addition"
     verifier = "addition"
 
-    def __init__(self, cfg: Config, seed: int) -> None:
+    def __init__(self, cfg: AdditionConfig, seed: int) -> None:
         self._cfg = cfg
         self._seed = seed
         self._tests: list[tuple[int, ...]] = []
@@ -79,7 +81,9 @@ class Addition:
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """Training prompt `index` and the teacher's response to it."""
         numbers, rng = self._draw(index)
-        return self._as_prompt("train", index, numbers), teach(numbers, rng, self._cfg.p_slip, self._cfg.p_check)
+        return self._as_prompt("train", index, numbers), write_demonstration(
+            numbers, rng, self._cfg.p_slip, self._cfg.p_check
+        )
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The word-level tokenizer of 124 tokens."""
@@ -103,19 +107,19 @@ class Addition:
                 return numbers, rng
 
 
-def load(cfg: Config, seed: int) -> Addition:
+def load(cfg: AdditionConfig, seed: int) -> Addition:
     """The task with these options."""
     return Addition(cfg, seed)
 
 
-def draw_numbers(cfg: Config, rng: random.Random) -> tuple[int, ...]:
-    """Numbers without a leading zero."""
+def draw_numbers(cfg: AdditionConfig, rng: random.Random) -> tuple[int, ...]:
+    """Random numbers without leading zeros."""
     low = 10 ** (cfg.digits - 1)
     return tuple(low + int(rng.random() * 9 * low) for _ in range(cfg.numbers))
 
 
-def heldout_problems(cfg: Config) -> list[tuple[int, ...]]:
-    """The first TEST_SIZE different held-out problems that a generator of its own meets."""
+def heldout_problems(cfg: AdditionConfig) -> list[tuple[int, ...]]:
+    """The first TEST_SIZE distinct held-out problems of a generator with a fixed seed."""
     rng = random.Random("addition/test")
     found: dict[tuple[int, ...], None] = {}
     while len(found) < TEST_SIZE:
@@ -130,11 +134,11 @@ def problem_text(numbers: tuple[int, ...]) -> str:
     return " + ".join(" ".join(str(number)) for number in numbers)
 
 
-def teach(numbers: tuple[int, ...], rng: random.Random, p_slip: float, p_check: float) -> str:
-    """The teacher's response: columns, perhaps a look over them, `</think>`, the digits of what he found."""
+def write_demonstration(numbers: tuple[int, ...], rng: random.Random, p_slip: float, p_check: float) -> str:
+    """The teacher's response: columns, possibly a check of them, `</think>`, the digits of the result."""
     written: list[str] = []
     for round_ in range(1, MAX_ROUNDS + 1):
-        columns, result = add(numbers, rng, p_slip)
+        columns, result = write_columns(numbers, rng, p_slip)
         written.append(columns)
         if rng.random() >= p_check:
             break
@@ -148,15 +152,15 @@ def teach(numbers: tuple[int, ...], rng: random.Random, p_slip: float, p_check: 
     return f"{' '.join(written)} </think> {' '.join(str(result))}"
 
 
-def add(numbers: tuple[int, ...], rng: random.Random, p_slip: float) -> tuple[str, int]:
-    """The columns as text, and the result that they lead to."""
-    carried, result, texts = 0, 0, []
-    for place in range(len(str(numbers[0]))):
-        digits = [number // 10**place % 10 for number in numbers]
-        total = sum(digits) + carried
+def write_columns(numbers: tuple[int, ...], rng: random.Random, p_slip: float) -> tuple[str, int]:
+    """The columns as text, and the result that they give."""
+    carry, result, texts = 0, 0, []
+    for column in range(len(str(numbers[0]))):
+        digits = [number // 10**column % 10 for number in numbers]
+        total = sum(digits) + carry
         if rng.random() < p_slip:
             total += 1 if total == 0 or rng.random() < 0.5 else -1
-        texts.append(f"{' '.join(map(str, digits))} + {carried} = {total} ;")
-        result += total % 10 * 10**place
-        carried = total // 10
-    return " ".join(texts), result + carried * 10 ** len(str(numbers[0]))
+        texts.append(f"{' '.join(map(str, digits))} + {carry} = {total} ;")
+        result += total % 10 * 10**column
+        carry = total // 10
+    return " ".join(texts), result + carry * 10 ** len(str(numbers[0]))

@@ -6,51 +6,13 @@ For references that are letters set `task.verifier = "choice"`.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from rlsp_async.config import Section
-from rlsp_async.tasks import problems
-from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Deduplicate, Item, Manner, Rows
-from rlsp_async.tasks.jsonl import TEMPLATE
+from rlsp_async.tasks.competition import CompetitionConfig, load_competition, whole_number
+from rlsp_async.tasks.row_task import RowTask
 
 EXAMPLE = ("What is the value of $\\sqrt{16} + 2^{-1}$?", "4.5")
+Config = CompetitionConfig
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where your copy is and how the problems are put to the model."""
-
-    path_test: str
-    """A file of rows, or a directory with the split `split_test`."""
-    path_train: str = ""
-    """Other years for training, say. Empty: for evaluation only."""
-    split_train: str = "train"
-    """Which split of a directory; of no meaning for a file."""
-    split_test: str = "test"
-    chat: bool = True
-    """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
-    """System message; needs chat."""
-    template: str = TEMPLATE
-    """`{prompt}` is replaced by the problem; everything else stands as it is."""
-    deduplicate: Deduplicate = "exact"
-    """exact: training rows that equal a test row are removed. near: those with 13 words in a row of one, too."""
-
-    def __post_init__(self) -> None:
-        _manner(self)
-
-
-def load(cfg: Config, seed: int) -> Rows:
+def load(cfg: CompetitionConfig, seed: int) -> RowTask:
     """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
-    splits: dict[Split, list[Item]] = {"train": [], "test": _read(cfg.path_test, cfg.split_test)}
-    if cfg.path_train:
-        splits["train"] = _read(cfg.path_train, cfg.split_train)
-    return Rows("amc", _manner(cfg), splits, deduplicate=cfg.deduplicate)
-
-
-def _manner(cfg: Config) -> Manner:
-    return Manner(template=cfg.template, chat=cfg.chat, system=cfg.system)
-
-
-def _read(path: str, split: str) -> list[Item]:
-    return problems.read_problems(Path(path).expanduser(), split, problems.whole_number)
+    return load_competition("amc", cfg, whole_number)

@@ -2,9 +2,9 @@
 
     Using the numbers [30, 100, 93], create an arithmetic expression that equals 23. ...     answer "30 93 100 -> 23"
 
-Rows have `numbers`, `target` and perhaps `solution`, the expression to imitate. Shipped: 1999 generated training
-problems with solutions, and for the test split the 256 of dllm-reasoning/d1 (Apache-2.0). Two puzzles are the same when
-their numbers, in any order, and their target are.
+Rows have `numbers`, `target` and optionally `solution`, the expression to imitate. The package ships 1999 generated
+training problems with solutions and, for the test split, the 256 problems of dllm-reasoning/d1 (Apache-2.0). Two
+puzzles are the same when their targets and their numbers, in any order, are the same.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.tasks.inmemory import Item, Manner, Rows
-from rlsp_async.tasks.rows import Row, read_rows, shipped_file
+from rlsp_async.tasks.readers import Row, read_rows, shipped_file
+from rlsp_async.tasks.row_task import Item, PromptFormat, RowTask
 
 TEMPLATE = (
     "Using the numbers {numbers}, write an arithmetic expression that equals {target}. Use each number exactly once, "
@@ -22,33 +22,39 @@ TEMPLATE = (
 )
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CountdownConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the rows are and how they are put to the model."""
 
     path_train: str = ""
     """JSONL file with `numbers` and `target` in each row. Empty: the shipped one."""
     path_test: str = ""
+    """The same for held-out rows."""
     chat: bool = True
+    """Put the prompt through the tokenizer's chat template, as a user message."""
     system: str = ""
+    """System message; needs chat."""
     template: str = TEMPLATE
     """`{numbers}` and `{target}` are replaced by the row's."""
     limit: int = 0
-    """Use only so many rows of each file; 0: all."""
+    """Use only this many rows of each file; 0: all."""
 
     def __post_init__(self) -> None:
         if "{numbers}" not in self.template or "{target}" not in self.template:
             raise ValueError("template must contain {numbers} and {target}")
-        _manner(self)
+        _prompt_format(self)
 
 
-def load(cfg: Config, seed: int) -> Rows:
+Config = CountdownConfig
+
+
+def load(cfg: CountdownConfig, seed: int) -> RowTask:
     """Reads the files. Raises DataError with FILE:LINE for a row that cannot be used."""
     train = _read(cfg, cfg.path_train, "countdown_train.jsonl.gz")
     test = _read(cfg, cfg.path_test, "countdown_test.jsonl.gz")
-    return Rows("countdown", _manner(cfg), {"train": train, "test": test})
+    return RowTask("countdown", _prompt_format(cfg), {"train": train, "test": test})
 
 
-def _read(cfg: Config, path: str, shipped: str) -> list[Item]:
+def _read(cfg: CountdownConfig, path: str, shipped: str) -> list[Item]:
     where = Path(path).expanduser() if path else shipped_file(shipped)
     items: list[Item] = []
     for line, row in read_rows(where):
@@ -58,7 +64,7 @@ def _read(cfg: Config, path: str, shipped: str) -> list[Item]:
     return items
 
 
-def _item(cfg: Config, row: Row, where: str, source: str) -> Item:
+def _item(cfg: CountdownConfig, row: Row, where: str, source: str) -> Item:
     numbers, target = row.get("numbers"), row.get("target")
     if not isinstance(numbers, list) or not numbers or not all(type(n) is int and n >= 0 for n in [*numbers, target]):
         raise DataError(f"{where}: needs `numbers` (a list of whole numbers) and `target` (a whole number)")
@@ -74,5 +80,5 @@ def _item(cfg: Config, row: Row, where: str, source: str) -> Item:
     )
 
 
-def _manner(cfg: Config) -> Manner:
-    return Manner(chat=cfg.chat, system=cfg.system, verifier="countdown")
+def _prompt_format(cfg: CountdownConfig) -> PromptFormat:
+    return PromptFormat(chat=cfg.chat, system=cfg.system, verifier="countdown")

@@ -11,41 +11,44 @@ import re
 import msgspec
 
 from rlsp_async.config import Section
-from rlsp_async.tasks import jsonl
 from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Item, Rows
-from rlsp_async.tasks.rows import shipped_file
+from rlsp_async.tasks.dataset import TEMPLATE, DatasetConfig, prompt_format, read_items
+from rlsp_async.tasks.readers import shipped_file
+from rlsp_async.tasks.row_task import Item, RowTask
 
 _MARK = re.compile(r"<<[^<>]*>>")
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Gsm8kConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the problems are put to the model."""
 
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
     system: str = ""
     """System message; needs chat."""
-    template: str = jsonl.TEMPLATE
-    """`{prompt}` is replaced by the problem; everything else stands as it is."""
+    template: str = TEMPLATE
+    """`{prompt}` is replaced by the problem; all other text stays as it is."""
     limit: int = 0
-    """Use only so many problems of each split; 0: all."""
+    """Use only this many problems of each split; 0: all."""
 
     def __post_init__(self) -> None:
-        _rows(self, "train")
+        _dataset_config(self, "train")
 
 
-def load(cfg: Config, seed: int) -> Rows:
-    """The task."""
+Config = Gsm8kConfig
+
+
+def load(cfg: Gsm8kConfig, seed: int) -> RowTask:
+    """Reads the shipped files."""
     splits: dict[Split, list[Item]] = {}
     for split in ("train", "test"):
-        rows = _rows(cfg, split)
-        splits[split] = [_boxed(item) for item in jsonl.read_file(rows, shipped_file(f"gsm8k_{split}.jsonl.gz"))]
-    return Rows("gsm8k", jsonl.manner(_rows(cfg, "train")), splits)
+        rows = _dataset_config(cfg, split)
+        splits[split] = [_boxed(item) for item in read_items(rows, shipped_file(f"gsm8k_{split}.jsonl.gz"))]
+    return RowTask("gsm8k", prompt_format(_dataset_config(cfg, "train")), splits)
 
 
-def _rows(cfg: Config, split: str) -> jsonl.Config:
-    return jsonl.Config(
+def _dataset_config(cfg: Gsm8kConfig, split: str) -> DatasetConfig:
+    return DatasetConfig(
         path_train="",
         chat=cfg.chat,
         system=cfg.system,
@@ -56,6 +59,6 @@ def _rows(cfg: Config, split: str) -> jsonl.Config:
 
 
 def _boxed(item: Item) -> Item:
-    """The solution as a response: calculator marks gone, "#### 72" as a box."""
+    """The item with its solution as a response: without calculator marks, and with "#### 72" as a box."""
     text = _MARK.sub("", item.response).partition("####")[0].rstrip()
     return msgspec.structs.replace(item, response=f"{text}\nThe answer is \\boxed{{{item.answer}}}." if text else "")

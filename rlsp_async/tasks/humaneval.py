@@ -1,7 +1,7 @@
 """Python functions from their docstrings (Chen et al., arXiv:2107.03374; MIT licence), shipped; evaluation only.
 
-164 problems; the training split is empty. The reference answer is what the verifier `code` reads: JSON with the tests
-and the name of the function, {"entry_point": "add", "test": "def check(candidate): ..."}.
+164 problems; the training split is empty. The reference answer is JSON for the verifier `code`, with the tests and the
+name of the function: {"entry_point": "add", "test": "def check(candidate): ..."}.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 
 from rlsp_async.config import Section
-from rlsp_async.tasks.inmemory import Item, Manner, Rows
-from rlsp_async.tasks.rows import Row, read_rows, shipped_file, text_field
+from rlsp_async.tasks.readers import Row, read_rows, shipped_file, text_field
+from rlsp_async.tasks.row_task import Item, PromptFormat, RowTask
 
 TEMPLATE = "Complete this function. Answer with the whole function in one ```python block.\n\n```python\n{prompt}```"
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HumanevalConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the problems are and how they are put to the model."""
 
     path_test: str = ""
@@ -26,17 +26,20 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     system: str = ""
     """System message; needs chat."""
     template: str = TEMPLATE
-    """`{prompt}` is replaced by signature and docstring; "{prompt}" alone asks a base model for the rest."""
+    """`{prompt}` is replaced by signature and docstring; "{prompt}" alone lets a base model continue it."""
 
     def __post_init__(self) -> None:
-        _manner(self)
+        _prompt_format(self)
 
 
-def load(cfg: Config, seed: int) -> Rows:
+Config = HumanevalConfig
+
+
+def load(cfg: HumanevalConfig, seed: int) -> RowTask:
     """Reads the file. Raises DataError with FILE:LINE for a row that cannot be used."""
     path = Path(cfg.path_test).expanduser() if cfg.path_test else shipped_file("humaneval.jsonl.gz")
     items = [_item(row, f"{path}:{line}", f"{path.name}:{line}") for line, row in read_rows(path)]
-    return Rows("humaneval", _manner(cfg), {"train": [], "test": items})
+    return RowTask("humaneval", _prompt_format(cfg), {"train": [], "test": items})
 
 
 def _item(row: Row, where: str, source: str) -> Item:
@@ -44,5 +47,5 @@ def _item(row: Row, where: str, source: str) -> Item:
     return Item(prompt=text_field(row, "prompt", where), answer=answer, source=source)
 
 
-def _manner(cfg: Config) -> Manner:
-    return Manner(template=cfg.template, chat=cfg.chat, system=cfg.system, verifier="code")
+def _prompt_format(cfg: HumanevalConfig) -> PromptFormat:
+    return PromptFormat(template=cfg.template, chat=cfg.chat, system=cfg.system, verifier="code")

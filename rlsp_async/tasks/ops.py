@@ -1,26 +1,32 @@
-"""The operator puzzle: numbers in a fixed order and a target; which of + - * between them gives it?
+"""The operator puzzle: numbers in a fixed order and a target. Which of + - * between them gives the target?
 
     prompt         1 1 3 4 -> 7 <think>
     demonstration  1 + 1 2 + 3 5 + 4 9 ?= 7 x 1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> * * +
 
-The value is taken from left to right and no prefix leaves 0..limit. One attempt is `n0 (op n r)... ?= target x|ok`:
-the target is written again before the verdict, without which the verdict is learned badly. The answer is the row of
-operators after `</think>`.
+The value is computed from left to right, and no running value leaves 0..limit. One attempt is
+`n0 (op n r)... ?= target x|ok`. The target is repeated before the verdict, because without it models learn the verdict
+badly. The answer is the row of operators after `</think>`.
 
-Demonstrations come from an imperfect teacher, so that reinforcement learning has something to find: it tries the legal
-rows in random order, gives up with probability `p_stop` after each failure (or at `max_attempts`) and then answers with
-any legal row. With the defaults 50.6 % of them are right, after 4.0 attempts and 57 tokens on average.
+Demonstrations come from an imperfect teacher, so that reinforcement learning has something to find. The teacher tries
+the legal rows in random order, gives up with probability `p_stop` after each failure (or at `max_attempts`), and then
+answers with any legal row. With the defaults 50.6 % of the demonstrations are right, after 4.0 attempts and 57 tokens
+on average.
 
-`verify_share` of the demonstrations verify a row that somebody proposed (`opscheck.py`); `verify_test` makes the
-held-out prompts of that kind.
+The share `verify_share` of the demonstrations verify a proposed row instead of looking for one:
 
-A problem is held out when the md5 of its text says so (`heldout_share`); training draws never meet those.
+    prompt         1 1 3 4 -> 7 : 1 * 1 * 3 + 4 check <think>
+    demonstration  1 * 1 1 * 3 3 + 4 7 ?= 7 ok </think> ok
+
+The answer is `ok` or `x`: whether the proposed row gives the target. Half of the proposed rows are right. This teacher
+is imperfect too: with probability `verify_guess` the teacher answers at random, otherwise works out the row as in an
+attempt. With `verify_test` the held-out prompts are of that kind.
+
+A problem is held out when the md5 of its text says so (`heldout_share`); training draws never return such a problem.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import random
 from typing import TYPE_CHECKING
@@ -30,38 +36,41 @@ import msgspec
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict
-from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.opscheck import ANSWERS, answer_row, check_text, propose, teach_check
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.base import Split, is_heldout
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Numbers = tuple[int, ...]
 Leaf = tuple[str, int, str]
-"""Operators, value, and the way there: ("+ *", 12, "1 + 2 3 * 4 12")."""
+"""A row of operators, its value, and the computation in full: ("+ *", 12, "1 + 2 3 * 4 12")."""
+ANSWERS = {"correct": "ok", "wrong": "x"}
+"""Status of the verdict on a row -> the right answer to its verification."""
+MARK = "check"
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OpsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The size of the puzzles and the patience of the teacher."""
 
     k: int = 4
-    """Numbers in a problem."""
+    """Number of numbers in a problem."""
     largest: int = 6
     """Numbers are drawn from 1..largest."""
     limit: int = 40
-    """Every running value, the target too, lies in 0..limit."""
+    """Every running value, including the target, lies in 0..limit."""
     p_stop: float = 0.15
     """Chance that the teacher gives up after a failed attempt."""
     max_attempts: int = 14
+    """The teacher gives up after this many failed attempts."""
     heldout_share: float = 0.1
-    """Share of all problems that only the test split sees."""
+    """Share of all problems that is held out for the test split."""
     verify_share: float = 0.0
     """Share of the demonstrations that verify a proposed row of operators instead of looking for one."""
     verify_guess: float = 0.5
-    """Chance that the teacher verifies by guessing."""
+    """Chance that the teacher answers a verification at random."""
     verify_test: bool = False
-    """The test split asks to verify proposed rows of held-out problems: `rlsp eval` then measures that skill."""
+    """The test split asks to verify proposed rows of held-out problems, so that `rlsp eval` measures that skill."""
 
     def __post_init__(self) -> None:
         if not (2 <= self.k <= 5 and 1 <= self.largest <= 9):
@@ -74,14 +83,17 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("p_stop must lie in 0..1, max_attempts be at least 1, heldout_share lie between 0 and 1")
 
 
+Config = OpsConfig
+
+
 class Ops:
-    """The task. Endless training split, finite test split of distinct problems."""
+    """The task: an endless training split and a finite test split of distinct problems."""
 
     name = "ops"
     verifier = "ops"
     verified_by = "ops"
 
-    def __init__(self, cfg: Config, seed: int) -> None:
+    def __init__(self, cfg: OpsConfig, seed: int) -> None:
         self._cfg = cfg
         self._seed = seed
         self._leaves = functools.lru_cache(maxsize=8192)(functools.partial(legal_leaves, limit=cfg.limit))
@@ -100,24 +112,22 @@ class Ops:
         if index >= len(tests):
             raise DataError(f"ops: test prompt {index} asked for, there are {len(tests)}; lower evaluation.prompts")
         prompt = self._as_prompt(split, index, tests[index])
-        return (
-            self._proposed(prompt, random.Random(f"ops/verify/{self._seed}/test/{index}"))[0]
-            if (self._cfg.verify_test)
-            else prompt
-        )
+        if not self._cfg.verify_test:
+            return prompt
+        return self._propose(prompt, random.Random(f"ops/verify/{self._seed}/test/{index}"))[0]
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """Training prompt `index` and the teacher's response to it."""
         if self._cfg.verify_share:
             verify = random.Random(f"ops/verify/{self._seed}/{index}")
             if verify.random() < self._cfg.verify_share:
-                return self._proposed(self.prompt("train", index), verify)
+                return self._propose(self.prompt("train", index), verify)
         numbers, target, rng = self._draw(index)
-        response = teach(self._leaves(numbers), target, rng, self._cfg.p_stop, self._cfg.max_attempts)
+        response = write_demonstration(self._leaves(numbers), target, rng, self._cfg.p_stop, self._cfg.max_attempts)
         return self._as_prompt("train", index, problem_text(numbers, target)), response
 
     def verification(self, prompt: Prompt, response: str, verdict: Verdict) -> Prompt | None:
-        """The row that a response answers with, to be verified; None when it has none."""
+        """A prompt that asks to verify the row of a response; None when the response has no row."""
         problem = prompt.text.removesuffix(" <think>")
         row = answer_row(response, self._cfg.k - 1)
         if row is None or verdict.status not in ANSWERS:
@@ -128,17 +138,17 @@ class Ops:
         """The word-level tokenizer of 124 tokens."""
         return word_tokenizer()
 
-    def _proposed(self, prompt: Prompt, rng: random.Random) -> tuple[Prompt, str]:
-        """A row proposed for the problem of a prompt, to be verified, and the teacher's response to that."""
+    def _propose(self, prompt: Prompt, rng: random.Random) -> tuple[Prompt, str]:
+        """A prompt that asks to verify a row for the problem of `prompt`, and the teacher's response."""
         problem = prompt.text.removesuffix(" <think>")
         left, _, right = problem.partition(" -> ")
         target = int(right)
-        row, value, way = propose(self._leaves(tuple(map(int, left.split()))), target, rng)
+        row, value, way = propose_row(self._leaves(tuple(map(int, left.split()))), target, rng)
         answer = ANSWERS["correct" if value == target else "wrong"]
         asked = msgspec.structs.replace(
             prompt, prompt_id=f"{prompt.prompt_id}/check", text=check_text(problem, row), answer=answer
         )
-        return asked, teach_check(way, value, target, rng, self._cfg.verify_guess)
+        return asked, write_verification(way, value, target, rng, self._cfg.verify_guess)
 
     def _as_prompt(self, split: Split, index: int, problem: str) -> Prompt:
         return Prompt(
@@ -151,7 +161,7 @@ class Ops:
         )
 
     def _draw(self, index: int) -> tuple[Numbers, int, random.Random]:
-        """A problem that is not held out: random numbers, and the value of a random legal row as the target."""
+        """A training problem: random numbers, and the value of a random legal row as the target."""
         cfg = self._cfg
         rng = random.Random(f"ops/{self._seed}/{index}")
         while True:
@@ -164,15 +174,15 @@ class Ops:
                 return numbers, target, rng
 
     def _tests(self) -> list[str]:
-        """All held-out problems in an order that the seed shuffles; made on first use."""
+        """All held-out problems, shuffled by the seed; computed on first use."""
         if self._heldout is None:
-            found = sorted(heldout_problems(self._cfg))
-            random.Random(f"ops/test/{self._seed}").shuffle(found)
-            self._heldout = found
+            problems = sorted(heldout_problems(self._cfg))
+            random.Random(f"ops/test/{self._seed}").shuffle(problems)
+            self._heldout = problems
         return self._heldout
 
 
-def load(cfg: Config, seed: int) -> Ops:
+def load(cfg: OpsConfig, seed: int) -> Ops:
     """The task with these options."""
     return Ops(cfg, seed)
 
@@ -181,14 +191,14 @@ def legal_leaves(numbers: Numbers, limit: int) -> list[Leaf]:
     """Every row of operators whose running values stay in 0..limit."""
     leaves: list[Leaf] = [("", numbers[0], str(numbers[0]))]
     for n in numbers[1:]:
-        grown = ((row, op, apply(op, value, n), way) for row, value, way in leaves for op in "+-*")
+        grown = ((row, op, apply_operator(op, value, n), way) for row, value, way in leaves for op in "+-*")
         leaves = [
             (f"{row} {op}", value, f"{way} {op} {n} {value}") for row, op, value, way in grown if 0 <= value <= limit
         ]
     return [(row[1:], value, way) for row, value, way in leaves]
 
 
-def apply(op: str, a: int, b: int) -> int:
+def apply_operator(op: str, a: int, b: int) -> int:
     """a op b, for + - and *."""
     return a + b if op == "+" else a - b if op == "-" else a * b
 
@@ -198,14 +208,8 @@ def problem_text(numbers: Numbers, target: int) -> str:
     return f"{' '.join(map(str, numbers))} -> {target}"
 
 
-def is_heldout(problem: str, share: float) -> bool:
-    """Whether a problem belongs to the test split: its md5 as a fraction of 1 lies below `share`."""
-    digest = hashlib.md5(problem.encode(), usedforsecurity=False).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def heldout_problems(cfg: Config) -> set[str]:
-    """Every held-out problem there is."""
+def heldout_problems(cfg: OpsConfig) -> set[str]:
+    """The texts of all held-out problems."""
     found: set[str] = set()
     for numbers in itertools.product(range(1, cfg.largest + 1), repeat=cfg.k):
         targets = {value for _, value, _ in legal_leaves(numbers, cfg.limit)}
@@ -213,8 +217,8 @@ def heldout_problems(cfg: Config) -> set[str]:
     return found
 
 
-def teach(leaves: list[Leaf], target: int, rng: random.Random, p_stop: float, max_attempts: int) -> str:
-    """The teacher's response: attempts, then `</think>`, then operators."""
+def write_demonstration(leaves: list[Leaf], target: int, rng: random.Random, p_stop: float, max_attempts: int) -> str:
+    """The teacher's response to a problem: attempts, then `</think>`, then a row of operators."""
     untried, attempts = list(leaves), []
     while True:
         row, value, way = untried.pop(int(rng.random() * len(untried)))
@@ -225,3 +229,41 @@ def teach(leaves: list[Leaf], target: int, rng: random.Random, p_stop: float, ma
             row = leaves[int(rng.random() * len(leaves))][0]
             break
     return f"{' '.join(attempts)} </think> {row}"
+
+
+# --- verifying a proposed row -----------------------------------------------------------------------------------------
+
+
+def check_text(problem: str, row: str) -> str:
+    """A problem ("1 1 3 4 -> 7") and a row ("* * +") as a prompt that shows the operators between the numbers."""
+    first, *numbers = problem.partition(" -> ")[0].split()
+    shown = " ".join([first, *(f"{op} {n}" for op, n in zip(row.split(), numbers, strict=True))])
+    return f"{problem} : {shown} {MARK} <think>"
+
+
+def is_check(prompt: str) -> bool:
+    """Whether a prompt asks to verify a row."""
+    return prompt.split()[-2:] == [MARK, "<think>"]
+
+
+def answer_row(response: str, num_operators: int) -> str | None:
+    """The row of operators after the last `</think>` of a response; None when that is not a row."""
+    _, closed, tail = response.rpartition("</think>")
+    row = tail.split()
+    return " ".join(row) if closed and len(row) == num_operators and set(row) <= set("+-*") else None
+
+
+def propose_row(leaves: list[Leaf], target: int, rng: random.Random) -> Leaf:
+    """A legal row, right or wrong with equal probability when both kinds exist."""
+    right = [leaf for leaf in leaves if leaf[1] == target]
+    wrong = [leaf for leaf in leaves if leaf[1] != target]
+    chosen = right if not wrong or rng.random() < 0.5 else wrong
+    return chosen[int(rng.random() * len(chosen))]
+
+
+def write_verification(way: str, value: int, target: int, rng: random.Random, p_guess: float) -> str:
+    """The teacher's response to a verification: the computation of the row and the verdict, or a guess."""
+    if rng.random() < p_guess:
+        return f"</think> {'ok' if rng.random() < 0.5 else 'x'}"
+    word = "ok" if value == target else "x"
+    return f"{way} ?= {target} {word} </think> {word}"

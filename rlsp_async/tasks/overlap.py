@@ -1,12 +1,12 @@
-"""Do the splits of a data set share prompts? Pure text work.
+"""Prompts that the two splits of a data set share, found by comparing text.
 
-    remove_repeats(train, test)      the training rows that no test prompt equals, and the pairs that were taken apart
-    near_repeats(train, test)        training rows that share 13 words in a row with a test prompt
+    find_repeats(train, test)          training rows that equal no test row, and the pairs of equal rows
+    find_near_repeats(train, test)     training rows that share no 13 words in sequence with a test row, and the others
 
-Two prompts are equal when their words, numbers and signs are: case, blanks and punctuation are put aside, but brackets,
-decimal points and operators stay, "2 - 3" is not "2 + 3". The second looks at words and numbers only, to find
-contamination, as in appendix C of arXiv:2005.14165: sequences that stand in more than 10 training rows are left out,
-they are the wording of the data set.
+Two rows are equal when their words, numbers and signs are equal. Case, blanks and punctuation are ignored; brackets,
+decimal points and operators count, so "2 - 3" is not "2 + 3". The search for near repeats compares words and numbers
+only, to find contamination as in appendix C of arXiv:2005.14165. Sequences that occur in more than 10 training rows are
+ignored, because they are the common wording of the data set.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from rlsp_async.config import Section
 
 NGRAM_WORDS = 13
 COMMON = 10
-"""A word sequence in more training rows than this says nothing."""
+"""A word sequence that occurs in more training rows than this is ignored."""
 EXAMPLES = 5
-"""Pairs of each kind that a report keeps."""
+"""Number of pairs of each kind that a report keeps."""
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\s\w.,;:!?'\"`]|_")
 
 
-class Place(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row as far as overlap goes: its text, and where it stands."""
+class ComparedRow(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the comparison needs of a row: its text, and where the row is."""
 
     text: str
     source: str
 
 
-class Pair(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RepeatedRow(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A training row and the test row that it repeats."""
 
     train: str
@@ -42,41 +42,41 @@ class Pair(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Overlap(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was removed, and what else looks alike; of each the first few pairs."""
+    """How many rows were removed or look alike, with the first few pairs of each kind."""
 
     train: int
-    """Training rows that are left."""
+    """Training rows after the removal."""
     test: int
     removed: int = 0
-    removed_pairs: list[Pair] = []
+    removed_pairs: list[RepeatedRow] = []
     near: int = 0
-    """Training rows that share NGRAM_WORDS words in a row with a test row."""
-    near_pairs: list[Pair] = []
+    """Training rows that share NGRAM_WORDS words in sequence with a test row."""
+    near_pairs: list[RepeatedRow] = []
     near_removed: bool = False
     repeated_train: int = 0
-    """Rows that an earlier row of the same split equals; they stay."""
+    """Rows that equal an earlier row of the same split; they are kept."""
     repeated_test: int = 0
 
 
-def words(text: str) -> list[str]:
-    """What two prompts are compared by."""
+def comparison_words(text: str) -> list[str]:
+    """The words, numbers and signs by which two rows are compared."""
     return _WORD.findall(text.casefold())
 
 
-def remove_repeats(train: Sequence[Place], test: Sequence[Place]) -> tuple[list[int], list[Pair]]:
-    """Indices of the training rows that stay, and the pairs that equal each other."""
-    seen = {tuple(words(row.text)): row.source for row in reversed(test)}
+def find_repeats(train: Sequence[ComparedRow], test: Sequence[ComparedRow]) -> tuple[list[int], list[RepeatedRow]]:
+    """Indices of the training rows that equal no test row, and the pairs that are equal."""
+    seen = {tuple(comparison_words(row.text)): row.source for row in reversed(test)}
     kept, pairs = [], []
     for index, row in enumerate(train):
-        source = seen.get(tuple(words(row.text)))
+        source = seen.get(tuple(comparison_words(row.text)))
         if source is None:
             kept.append(index)
         else:
-            pairs.append(Pair(train=row.source, test=source, text=_beginning(row.text)))
+            pairs.append(RepeatedRow(train=row.source, test=source, text=_beginning(row.text)))
     return kept, pairs
 
 
-def near_repeats(train: Sequence[Place], test: Sequence[Place]) -> tuple[list[int], list[Pair]]:
+def find_near_repeats(train: Sequence[ComparedRow], test: Sequence[ComparedRow]) -> tuple[list[int], list[RepeatedRow]]:
     """Indices of the training rows that share no word sequence with a test row, and the pairs that do."""
     known = {gram: row.source for row in reversed(test) for gram in _ngrams(row.text)}
     shared = [[gram for gram in dict.fromkeys(_ngrams(row.text)) if gram in known] for row in train]
@@ -87,17 +87,17 @@ def near_repeats(train: Sequence[Place], test: Sequence[Place]) -> tuple[list[in
         if gram is None:
             kept.append(index)
         else:
-            pairs.append(Pair(train=train[index].source, test=known[gram], text=" ".join(gram)))
+            pairs.append(RepeatedRow(train=train[index].source, test=known[gram], text=" ".join(gram)))
     return kept, pairs
 
 
-def num_repeated(rows: Sequence[Place]) -> int:
-    """Rows that an earlier one equals."""
-    return len(rows) - len({tuple(words(row.text)) for row in rows})
+def count_repeats(rows: Sequence[ComparedRow]) -> int:
+    """Number of rows that equal an earlier row."""
+    return len(rows) - len({tuple(comparison_words(row.text)) for row in rows})
 
 
 def report_lines(overlap: Overlap, name: str) -> list[str]:
-    """The report as text, one fact a line."""
+    """The report as text, one fact on each line."""
     lines = [
         f"{name}: {overlap.train} training and {overlap.test} test rows",
         f"removed from training because a test row equals them: {overlap.removed}",
@@ -112,12 +112,12 @@ def report_lines(overlap: Overlap, name: str) -> list[str]:
 
 
 def summary(overlap: Overlap) -> tuple[str, str]:
-    """The report in two cells: training rows, and what became of those that repeat a test row."""
+    """The report in two cells: the number of training rows, and what was done with rows that repeat a test row."""
     near = f"{overlap.near} {'removed' if overlap.near_removed else 'kept'} that share {NGRAM_WORDS} words in a row"
     return str(overlap.train), f"{overlap.removed} removed that equal a held-out row, {near} with one"
 
 
-def _pair_lines(pairs: Sequence[Pair], num: int) -> Iterator[str]:
+def _pair_lines(pairs: Sequence[RepeatedRow], num: int) -> Iterator[str]:
     for pair in pairs:
         yield f"  {pair.train} = {pair.test}: {pair.text}"
     if num > len(pairs):
@@ -125,7 +125,7 @@ def _pair_lines(pairs: Sequence[Pair], num: int) -> Iterator[str]:
 
 
 def _ngrams(text: str) -> Iterator[tuple[str, ...]]:
-    found = [word for word in words(text) if word[0].isalnum()]
+    found = [word for word in comparison_words(text) if word[0].isalnum()]
     return (tuple(found[at : at + NGRAM_WORDS]) for at in range(len(found) - NGRAM_WORDS + 1))
 
 

@@ -1,7 +1,7 @@
 """Short word problems of one step (Patel et al., arXiv:2103.07191; MIT licence), shipped with the package.
 
-1000 problems in about 370 stories, told several times with another question. The authors give no split: a story is
-held out as a whole, by the hash of its first sentence without the numbers.
+1000 problems about 370 stories; each story comes several times, with different questions. The authors give no split. A
+story is held out as a whole, by the hash of its first sentence without the numbers.
 """
 
 from __future__ import annotations
@@ -9,44 +9,47 @@ from __future__ import annotations
 import re
 
 from rlsp_async.config import Section
-from rlsp_async.tasks import jsonl
-from rlsp_async.tasks.base import Split
-from rlsp_async.tasks.inmemory import Item, Rows
-from rlsp_async.tasks.rows import is_heldout, shipped_file
+from rlsp_async.tasks.base import Split, is_heldout
+from rlsp_async.tasks.dataset import TEMPLATE, DatasetConfig, prompt_format, read_items
+from rlsp_async.tasks.readers import shipped_file
+from rlsp_async.tasks.row_task import Item, RowTask
 
 _NUMBER = re.compile(r"\d+")
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SvampConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the problems are put to the model."""
 
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
     system: str = ""
     """System message; needs chat."""
-    template: str = jsonl.TEMPLATE
-    """`{prompt}` is replaced by the problem; everything else stands as it is."""
+    template: str = TEMPLATE
+    """`{prompt}` is replaced by the problem; all other text stays as it is."""
     heldout_share: float = 0.3
-    """Share of the stories that only the test split has; 1: all, for evaluation only."""
+    """Share of the stories that is held out for the test split; 1: all, for evaluation only."""
 
     def __post_init__(self) -> None:
-        _rows(self)
+        _dataset_config(self)
         if not 0.0 < self.heldout_share <= 1.0:
             raise ValueError("heldout_share must lie above 0 and not above 1")
 
 
-def load(cfg: Config, seed: int) -> Rows:
-    """The task."""
+Config = SvampConfig
+
+
+def load(cfg: SvampConfig, seed: int) -> RowTask:
+    """Reads the shipped file."""
     splits: dict[Split, list[Item]] = {"train": [], "test": []}
-    for item in jsonl.read_file(_rows(cfg), shipped_file("svamp.jsonl.gz")):
-        splits["test" if is_heldout(story(item.prompt), cfg.heldout_share) else "train"].append(item)
-    return Rows("svamp", jsonl.manner(_rows(cfg)), splits)
+    for item in read_items(_dataset_config(cfg), shipped_file("svamp.jsonl.gz")):
+        splits["test" if is_heldout(story_of(item.prompt), cfg.heldout_share) else "train"].append(item)
+    return RowTask("svamp", prompt_format(_dataset_config(cfg)), splits)
 
 
-def story(prompt: str) -> str:
-    """What the variations of one problem share."""
+def story_of(prompt: str) -> str:
+    """The text that all variations of one problem share."""
     return _NUMBER.sub("#", prompt.casefold().partition(".")[0])
 
 
-def _rows(cfg: Config) -> jsonl.Config:
-    return jsonl.Config(path_train="", chat=cfg.chat, system=cfg.system, template=cfg.template)
+def _dataset_config(cfg: SvampConfig) -> DatasetConfig:
+    return DatasetConfig(path_train="", chat=cfg.chat, system=cfg.system, template=cfg.template)

@@ -1,11 +1,12 @@
-"""What a schedule of temperatures is: a module that offers `Config` and `load(cfg, seed, temperature) -> Schedule`.
+"""What a temperature schedule is: a module that offers `Config` and `load(cfg, seed, temperature)`.
 
     stages.rl.temperature = { name = "bstar", options = { grid = [0.6, 0.8, 1.0, 1.2] } }
 
-It says at which temperature the rollouts of a group are drawn, when the group is issued. What it has learnt is one
-short row of bytes, which the journal keeps with the verdicts that it came from; its random numbers are a function of
-(seed, cursor), and the temperature of an issued group stands in its head. So a hub that is restarted draws what it
-would have drawn. Evaluations are always at `sampling.temperature`. A name with a dot is a module of your own.
+When a group is issued, the schedule says at which temperature its rollouts are sampled. What the schedule has learnt is
+one short row of bytes, which the journal keeps together with the verdicts that led to it. Its random numbers are a
+function of (seed, cursor), and the temperature of an issued group is part of the group's record, so a hub that is
+restarted draws the same temperatures as an uninterrupted one. Evaluations always use `sampling.temperature`. A name
+with a dot is a module of your own.
 """
 
 from __future__ import annotations
@@ -26,29 +27,35 @@ TEMPERATURE_SCHEDULES = PluginFamily(
     needs=("Config", "load"),
 )
 
+SALT = 0x7E3
+"""Part of the seed of every random temperature, so that draws of prompts (seed, cursor) are independent of them."""
 
-class Schedule(Protocol):
-    """Pure: no clock, no file; the same calls give the same temperatures."""
+
+class TemperatureSchedule(Protocol):
+    """Draws temperatures. Pure: no clock and no file, so the same calls give the same temperatures."""
 
     def draw(self, cursor: int) -> float:
         """The temperature of the group that is issued as number `cursor` (0, 1, 2 ...)."""
         ...
 
     def observe(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> bytes:
-        """True verdicts of one group came, each group once; returns the row that must be kept (empty: none)."""
+        """Takes in the verdicts of one group (each group once); returns the row that must be kept (empty: none).
+
+        Every verdict is one on the answer: a group with a time-out or an error is not observed.
+        """
         ...
 
     def restore(self, row: bytes) -> None:
-        """Takes back the row that was kept. Raises DataError when it is none of this schedule's."""
+        """Takes in the row that was kept. Raises DataError for a row of another schedule."""
         ...
 
     def figures(self) -> dict[str, float]:
-        """What it knows now, for metrics.jsonl, by name without the word temperature."""
+        """The present state for metrics.jsonl, by name; the hub adds the word temperature."""
         ...
 
 
-class Fixed:
-    """Base of schedules that learn nothing."""
+class FixedSchedule:
+    """Base class of schedules that learn nothing."""
 
     def observe(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> bytes:
         """Nothing is learnt."""
@@ -58,22 +65,22 @@ class Fixed:
         """Nothing was kept."""
 
     def figures(self) -> dict[str, float]:
-        """Nothing is known."""
+        """There is nothing to report."""
         return {}
 
 
 def check_grid(grid: Sequence[float]) -> None:
-    """Raises ValueError unless these are different temperatures."""
+    """Raises ValueError unless the grid holds distinct temperatures above 0."""
     if not grid or len(set(grid)) < len(grid) or not all(0 < t < math.inf for t in grid):
         raise ValueError("grid must hold different temperatures above 0, e.g. [0.6, 0.8, 1.0, 1.2]")
 
 
-def load_schedule(section: config.TemperatureConfig, seed: int, temperature: float) -> Schedule:
-    """The schedule that a stage names; `temperature`: sampling.temperature.
+def load_schedule(section: config.TemperatureConfig, seed: int, temperature: float) -> TemperatureSchedule:
+    """The schedule that a stage names; `temperature` is the setting sampling.temperature.
 
     Raises ConfigError for an unknown name or option.
     """
     module = TEMPERATURE_SCHEDULES.find(section.name)
     cfg = TEMPERATURE_SCHEDULES.decode_options(section.name, module, section.options)
-    schedule: Schedule = module.load(cfg, seed, temperature)
+    schedule: TemperatureSchedule = module.load(cfg, seed, temperature)
     return schedule

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from rlsp_async.config import Section
-from rlsp_async.temperatures.base import Fixed
+from rlsp_async.temperatures.base import FixedSchedule
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ConstantConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `constant`."""
 
     temperature: float = 0.0
-    """0: sampling.temperature, at which evaluations are drawn too."""
+    """The temperature; 0: sampling.temperature, which evaluations use too."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature {self.temperature} must be at least 0")
 
 
-class Constant(Fixed):
-    """Always the same."""
+Config = ConstantConfig
+
+
+class Constant(FixedSchedule):
+    """Always the same temperature."""
 
     def __init__(self, temperature: float) -> None:
         self._temperature = temperature
@@ -28,6 +31,6 @@ class Constant(Fixed):
         return self._temperature
 
 
-def load(cfg: Config, seed: int, temperature: float) -> Constant:
-    """See `base`."""
+def load(cfg: ConstantConfig, seed: int, temperature: float) -> Constant:
+    """The schedule with these options."""
     return Constant(cfg.temperature or temperature)

@@ -1,10 +1,10 @@
-"""The temperature that keeps the entropy of what is sampled where it was: a controller, after arXiv:2505.18573.
+"""A controller that keeps the entropy of the samples where it was, after arXiv:2505.18573.
 
-    H       mean of -log-prob of the group's tokens at its temperature: estimates the entropy that was sampled with
+    H       mean of -log-prob of the group's tokens at its temperature: estimates the entropy of the sampling
     target  given, or the mean H of the first `first` groups
     T  <-   clip(T exp(rate (target - H) / target), low, high)        after each group
 
-The paper is named for the idea; rule and constants are ours. Groups on their way answer an older T, so `rate` times
+The idea is the paper's; the rule and the constants are ours. Pending groups were sampled at an older T, so `rate` times
 their number must stay well below 1.
 """
 
@@ -22,17 +22,19 @@ from rlsp_async.messages import RolloutGroup, Verdict
 _ROW = struct.Struct("<ddI")
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EntropyConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `entropy`."""
 
     target: float = 0.0
-    """Entropy, nats a token; 0: that of the first groups."""
+    """Entropy in nats per token; 0: the entropy of the first groups."""
     first: int = 32
-    """Groups that the target is measured on, at sampling.temperature."""
+    """Number of groups at sampling.temperature on which the target is measured."""
     rate: float = 0.005
+    """How far the temperature moves after each group."""
     low: float = 0.5
     """Smallest temperature."""
     high: float = 1.5
+    """Largest temperature."""
 
     def __post_init__(self) -> None:
         if self.target < 0 or self.first < 1 or not 0 <= self.rate <= 1:
@@ -41,21 +43,24 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("low must be above 0 and at most high")
 
 
-class Entropy:
-    """The temperature, and what the target is made of."""
+Config = EntropyConfig
 
-    def __init__(self, cfg: Config, temperature: float) -> None:
+
+class Entropy:
+    """The present temperature, and the mean entropy from which the target follows."""
+
+    def __init__(self, cfg: EntropyConfig, temperature: float) -> None:
         self._cfg = cfg
         self.temperature = min(cfg.high, max(cfg.low, temperature))
         self._measured = cfg.target
         self._num = cfg.first if cfg.target else 0
 
     def draw(self, cursor: int) -> float:
-        """The temperature as it is now."""
+        """The present temperature."""
         return self.temperature
 
     def observe(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> bytes:
-        """Whether right or wrong does not matter."""
+        """Moves the temperature by the entropy of one group; whether the answers are right does not matter."""
         logprobs_N = floats(b"".join(rollout.logprobs for rollout in group.rollouts))
         if not len(logprobs_N):
             return b""
@@ -69,19 +74,19 @@ class Entropy:
         return _ROW.pack(self.temperature, self._measured, self._num)
 
     def restore(self, row: bytes) -> None:
-        """Takes back what the journal kept."""
+        """Takes in the row from the journal."""
         if len(row) != _ROW.size:
             raise DataError(
-                f"what the journal knows of temperatures ({len(row)} bytes) is none of `entropy`: the "
+                f"what the journal knows of temperatures ({len(row)} bytes) is not from `entropy`: the "
                 "schedule has changed since the run began"
             )
         self.temperature, self._measured, self._num = _ROW.unpack(row)
 
     def figures(self) -> dict[str, float]:
-        """The temperature and the target."""
+        """The present temperature and the target."""
         return {"now": self.temperature, "entropy_target": self._measured}
 
 
-def load(cfg: Config, seed: int, temperature: float) -> Entropy:
-    """See `base`."""
+def load(cfg: EntropyConfig, seed: int, temperature: float) -> Entropy:
+    """The schedule with these options."""
     return Entropy(cfg, temperature)

@@ -1,28 +1,33 @@
-"""From one temperature to another over the first groups of the run."""
+"""From one temperature to another, in a straight line, over the first groups of the run."""
 
 from __future__ import annotations
 
 from rlsp_async.config import Section
-from rlsp_async.temperatures.base import Fixed
+from rlsp_async.temperatures.base import FixedSchedule
 
 
-class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LinearConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `linear`."""
 
     start: float = 1.2
+    """Temperature of the first group."""
     end: float = 0.8
+    """Temperature after `ramp` groups."""
     ramp: int = 1000
-    """Groups issued in the run until `end` is reached."""
+    """Number of issued groups until `end` is reached."""
 
     def __post_init__(self) -> None:
         if min(self.start, self.end) <= 0 or self.ramp < 1:
             raise ValueError("start and end must be above 0, ramp at least 1")
 
 
-class Linear(Fixed):
-    """A straight line."""
+Config = LinearConfig
 
-    def __init__(self, cfg: Config) -> None:
+
+class Linear(FixedSchedule):
+    """A temperature that is linear in the cursor."""
+
+    def __init__(self, cfg: LinearConfig) -> None:
         self._cfg = cfg
 
     def draw(self, cursor: int) -> float:
@@ -31,6 +36,6 @@ class Linear(Fixed):
         return self._cfg.start + (self._cfg.end - self._cfg.start) * done
 
 
-def load(cfg: Config, seed: int, temperature: float) -> Linear:
-    """See `base`."""
+def load(cfg: LinearConfig, seed: int, temperature: float) -> Linear:
+    """The schedule with these options."""
     return Linear(cfg)

@@ -1,10 +1,10 @@
-"""Verifier that lets a model say that it does not know: the part "score" is 1 for a right answer, `value` for an honest
-abstention, 0 for a wrong answer.
+"""Verifier that gives credit for saying "I don't know": the part "score" is 1 for a right answer, `value` for an honest
+abstention, and 0 for a wrong answer.
 
-    score("...", "<answer>I don't know</answer>", "42")      wrong, parts: correct 0, abstained 1, score .2
+    score("...", "<answer>I don't know</answer>", "42")      wrong, parts: correct 0, abstained 1, score 0.2
 
-Where the reference answer itself abstains (a question without an answer), abstaining is `correct`. What counts is the
-answer that the response commits to, not doubts on the way there.
+Where the reference answer itself abstains (a question without an answer), abstaining is `correct`. Only the answer that
+the response commits to counts, not doubts on the way there.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ from typing import Any
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import judged
-from rlsp_async.verifying.exact import plain_words
-from rlsp_async.verifying.extract import find_answer
-from rlsp_async.verifying.inner import load_inner, with_parts
+from rlsp_async.verifying.base import add_parts, load_inner, make_verdict
+from rlsp_async.verifying.extract import find_answer, normalize_words
 
 VERSION = "1"
 LANE = "fast"
 MAX_WORDS = 12
-"""An answer that abstains is short: a sentence, not an essay with the words in it."""
+"""An answer with more words does not abstain: it may contain a phrase by chance."""
 
 _APOSTROPHES = str.maketrans("\u2019\u2018\u02bc", "'''")
 _COMMAND = re.compile(r"\\(?:text|mathrm)\s?\{([^{}]*)\}")
 
 
 class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What abstaining is, and what it is worth."""
+    """Options of `abstain`: what counts as an abstention, and its score."""
 
     phrases: tuple[str, ...] = (
         "i don't know",
@@ -46,11 +44,11 @@ class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "not enough information",
         "unanswerable",
     )
-    """The answer abstains when it contains one of these, word for word; case does not matter."""
+    """The answer abstains when it contains one of these phrases, word for word; case does not matter."""
     value: float = 0.2
-    """Score of an abstention, between a wrong answer's 0 and a right one's 1."""
+    """Score of an abstention, between 0 for a wrong answer and 1 for a right one."""
     inner: str = "math"
-    """Verifier of the other answers."""
+    """Verifier of answers that do not abstain."""
     inner_options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -64,42 +62,45 @@ Config = AbstainConfig
 
 
 class AbstainVerifier:
-    """A verifier with its options."""
+    """The verifier `abstain`."""
 
     def __init__(self, cfg: AbstainConfig) -> None:
         self._value = cfg.value
         self._inner = load_inner(cfg.inner, cfg.inner_options)
-        phrases = "|".join(re.escape(_plain(phrase)) for phrase in cfg.phrases)
-        self._abstains = re.compile(rf"(?<!\w)(?:{phrases})(?!\w)")
+        phrases = "|".join(re.escape(_plain_phrase(phrase)) for phrase in cfg.phrases)
+        self._pattern = re.compile(rf"(?<!\w)(?:{phrases})(?!\w)")
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict."""
-        said = self._abstention(response)
-        if self._says_so(answer):
-            return judged(
-                said is not None, said or "", abstained=float(said is not None), score=float(said is not None)
+        """Returns the verdict."""
+        abstention = self._abstention(response)
+        if self._is_abstention(answer):
+            return make_verdict(
+                abstention is not None,
+                abstention or "",
+                abstained=float(abstention is not None),
+                score=float(abstention is not None),
             )
-        if said is not None:
-            return judged(False, said, abstained=1.0, score=self._value)
+        if abstention is not None:
+            return make_verdict(False, abstention, abstained=1.0, score=self._value)
         verdict = self._inner.judge(prompt, response, answer)
-        return with_parts(verdict, abstained=0.0, score=verdict.parts.get("correct", 0.0))
+        return add_parts(verdict, abstained=0.0, score=verdict.parts.get("correct", 0.0))
 
     def _abstention(self, response: str) -> str | None:
-        """The answer, if it abstains."""
+        """The answer of the response if it abstains, else None."""
         found = find_answer(response, numbers=False)
         if found is None:
             lines = response.rpartition("</think>")[2].strip().splitlines()
             found = lines[-1] if lines else ""
-        return found if self._says_so(found) else None
+        return found if self._is_abstention(found) else None
 
-    def _says_so(self, text: str) -> bool:
-        return len(text.split()) <= MAX_WORDS and bool(self._abstains.search(_plain(text)))
+    def _is_abstention(self, text: str) -> bool:
+        return len(text.split()) <= MAX_WORDS and bool(self._pattern.search(_plain_phrase(text)))
 
 
-def _plain(text: str) -> str:
-    return plain_words(_COMMAND.sub(r"\1", text).translate(_APOSTROPHES))
+def _plain_phrase(text: str) -> str:
+    return normalize_words(_COMMAND.sub(r"\1", text).translate(_APOSTROPHES))
 
 
 def load(cfg: AbstainConfig) -> AbstainVerifier:
-    """The verifier."""
+    """Makes the verifier."""
     return AbstainVerifier(cfg)

@@ -1,20 +1,31 @@
-"""What a verifier is: a module that offers `VERSION` and `score(prompt, response, answer) -> Verdict | float`.
+r"""What a verifier is, how one is loaded by its name, and how verdicts are made.
 
     verifier = load_verifier("math")
-    verifier.score("What is 2 + 2?", "... so \\boxed{4}", "4").status == "correct"
+    verifier.score("What is 2 + 2?", "... so \boxed{4}", "4").status == "correct"
     load_verifier("mine/lean.py", {"strict": True})         # a file of the user's own, with options
 
-A verifier with options offers `Config` (a `rlsp_async.config.Section`) and `load(cfg) -> object with score` instead.
-`score` is synchronous and runs inside a killable process (`pool.py`); it may loop for ever or take all the memory on
-bad text without harm. It never raises for a bad response, only (DataError) for a reference answer or a prompt that it
-cannot read: that is a fault of the data, and becomes status "error". A float x stands for `correct` from 1 on.
+A verifier is a module that offers `VERSION` and `score(prompt, response, answer) -> Verdict | float`. A verifier with
+options offers, instead of `score`, a class `Config` (a `rlsp_async.config.Section`) and `load(cfg)`, which returns an
+object with such a `score`. A module may also offer
+
+    LANE          how its checker processes live, see `Lane`; "isolated" when it says nothing
+    READS_FILES   False when it opens no file after it has been loaded; the sandbox then forbids opening files
+
+and the object of `load` may offer
+
+    prepare(memory_mb)   called once in each checker process, before the process is confined
+    needs_s              the time that one answer may take by design; `check_verifier` compares it with the deadline
+
+`score` is synchronous and runs in a process that may be killed (`pool`), so it does no harm when it loops for ever or
+takes all memory on malicious text. It never raises because of a bad response. It raises DataError for a prompt or a
+reference answer that it cannot read; that is a fault of the data and becomes the status "error". When `score` returns a
+number, 1 or more means `correct` and anything below means `wrong`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import msgspec
 
@@ -34,56 +45,90 @@ VERIFIERS = PluginFamily(
     advice='add VERSION = "1"',
 )
 Lane = Literal["fast", "isolated", "network", "program"]
-Score = Callable[[str, str, str], Verdict | float]
+"""How the checker processes of a verifier live.
+
+fast: one process judges many answers; for code that only reads them.
+isolated: a fresh fork for every single answer; for code that may run what a model wrote.
+network: as fast, but connections may be opened.
+program: as fast, but not confined; for starting programs of the user's own.
+"""
+MAX_EXTRACTED_CHARS = 500
+
+
+class Scorer(Protocol):
+    """What scores: a verifier's module, or the object that its `load` returns."""
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict | float:
+        """Judges one response."""
+        ...
 
 
 class Verifier(msgspec.Struct, frozen=True, kw_only=True):
-    """A verifier, its options settled."""
+    """A verifier that has been loaded with its options."""
 
     name: str
-    """As verdicts name it, with its version: "math/2"."""
+    """The name that verdicts carry, with the version: "math/2"."""
     VERSION: str
-    """Rises when a verdict may come out differently; kept with every verdict."""
+    """The verifier's version; raised when a verdict may come out differently. Kept with every verdict."""
     lane: Lane
-    scorer: Any
-    """The module, or what its `load` has made."""
+    scorer: Scorer
 
     reads_files: bool = True
-    """False (`READS_FILES` of the module): once loaded it opens no file, and is confined so."""
+    """False (`READS_FILES` of the module): the verifier opens no file once it is loaded, and the sandbox forbids it."""
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict | float:
-        """What the module or its object says; parts hold "correct" (0 or 1) and "format" (1: an answer was found)."""
-        result: Verdict | float = self.scorer.score(prompt, response, answer)
-        return result
+        """Returns what the module or its object returns.
+
+        The parts of a verdict hold "correct" (0 or 1) and "format" (1 when an answer was found).
+        """
+        return self.scorer.score(prompt, response, answer)
 
     def judge(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The same as a verdict. Raises TypeError or ValueError for what is none, and whatever `score` raises."""
+        """Returns the score as a verdict.
+
+        Raises:
+            TypeError: `score` returned neither a verdict nor a number.
+            ValueError: `score` returned a number that is not finite.
+            Exception: whatever `score` raises.
+        """
         return as_verdict(self.score(prompt, response, answer))
 
     def prepare(self, memory_mb: int) -> None:
-        """Called once in a checker before it is confined and has read anything, if the verifier offers it."""
+        """Lets the verifier prepare a checker process that has not been confined and has read nothing yet.
+
+        Args:
+            memory_mb: the memory limit of the checker, MiB.
+        """
         if hasattr(self.scorer, "prepare"):
             self.scorer.prepare(memory_mb)
 
 
 def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
-    """The verifier that a run names, with the run's options. Raises ConfigError with the nearest name when there is
-    none, or the nearest option."""
+    """Loads the verifier that a run names.
+
+    Args:
+        name: a short name ("math"), a dotted module, or the path of a file that ends with ".py".
+        options: the table `task.verifier_options` of the run.
+
+    Raises:
+        ConfigError: there is no such verifier, or it has no such option; the error gives the nearest name.
+    """
     module = VERIFIERS.find(name)
     version, short = str(module.VERSION), Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
     return Verifier(
         name=f"{short}/{version}",
         VERSION=version,
-        lane=_lane(module, name),
+        lane=_read_lane(module, name),
         reads_files=getattr(module, "READS_FILES", True),
-        scorer=_scorer(module, name, options or {}),
+        scorer=_load_scorer(module, name, options or {}),
     )
 
 
 def check_verifier(cfg: RunConfig) -> None:
-    """The verifier of a run takes its options, and the time it says that it may need (`needs_s`) is there.
+    """Checks that the verifier of a run takes its options, and that its deadline leaves the time that it needs.
 
-    Raises ConfigError.
+    Raises:
+        ConfigError: there is no such verifier or option, or `verifier.deadline_s` is not above its `needs_s`.
     """
     verifier = load_verifier(verifier_name(cfg), cfg.task.verifier_options)
     needs_s = float(getattr(verifier.scorer, "needs_s", 0.0))
@@ -94,55 +139,102 @@ def check_verifier(cfg: RunConfig) -> None:
         )
 
 
+def verifier_name(cfg: RunConfig) -> str:
+    """Returns the name of a run's verifier: the one that the run names, else that of its task."""
+    return cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier
+
+
+# --- verdicts ------------------------------------------------------------------------------------------------------
+
+
+def make_verdict(correct: bool, extracted: str, **parts: float) -> Verdict:
+    """Makes the verdict on a response in which an answer was found.
+
+    Args:
+        correct: whether the answer is right.
+        extracted: the answer as written in the response; cut after MAX_EXTRACTED_CHARS.
+        parts: further parts of the score, beside "correct" and "format".
+    """
+    return Verdict(
+        status="correct" if correct else "wrong",
+        extracted=extracted[:MAX_EXTRACTED_CHARS],
+        parts={"correct": float(correct), "format": 1.0, **parts},
+    )
+
+
+def make_unparsable(detail: str, **parts: float) -> Verdict:
+    """Makes the verdict on a response in which no usable answer was found.
+
+    Args:
+        detail: why, in a few words.
+        parts: further parts of the score, beside "correct" and "format".
+    """
+    return Verdict(status="unparsable", detail=detail, parts={"correct": 0.0, "format": 0.0, **parts})
+
+
 def as_verdict(result: object) -> Verdict:
-    """What a score function returned. Example: as_verdict(0.5) is wrong, with 0.5 as the part "score"."""
+    """Turns what a `score` function returned into a verdict.
+
+    Example: `as_verdict(0.5)` has the status "wrong" and 0.5 as the part "score".
+
+    Raises:
+        TypeError: the result is neither a verdict nor a number.
+        ValueError: the result is a number that is not finite.
+    """
     if isinstance(result, Verdict):
         return result
     if not isinstance(result, int | float):
         raise TypeError(f"score returned {type(result).__name__}, neither Verdict nor float")
     if result != result or abs(result) == float("inf"):
         raise ValueError(f"score returned {result}, not a finite number")
-    return judged(result >= 1, "", score=float(result))
+    return make_verdict(result >= 1, "", score=float(result))
 
 
-def verifier_name(cfg: RunConfig) -> str:
-    """The verifier of a run: the one it names, else its task's own."""
-    return cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier
+# --- verifiers that stand around another one -----------------------------------------------------------------------
 
 
-def judged(correct: bool, extracted: str, **parts: float) -> Verdict:
-    """A verdict on an answer that was found."""
-    return Verdict(
-        status="correct" if correct else "wrong",
-        extracted=extracted[:500],
-        parts={"correct": float(correct), "format": 1.0, **parts},
-    )
+def load_inner(name: str, options: dict[str, Any]) -> Verifier:
+    """Loads the verifier inside another one: `format`, `length`, `abstain` and `judge` add parts to its verdict.
+
+    Args:
+        name: the option `inner` of the outer verifier.
+        options: its option `inner_options`.
+
+    Raises:
+        ConfigError: there is no such verifier or option, or it does not run in the fast lane, as the outer one does.
+    """
+    inner = load_verifier(name, options)
+    if inner.lane != "fast":
+        raise ConfigError(
+            f"task.verifier_options.inner: {name!r} runs in the {inner.lane} lane, and only one of the "
+            "fast lane can stand inside another verifier"
+        )
+    return inner
 
 
-def unparsable(detail: str, **parts: float) -> Verdict:
-    """A verdict on a response in which no usable answer was found."""
-    return Verdict(status="unparsable", detail=detail, parts={"correct": 0.0, "format": 0.0, **parts})
+def add_parts(verdict: Verdict, **parts: float) -> Verdict:
+    """Returns the verdict with further parts; a verdict with status timeout or error is returned unchanged."""
+    return msgspec.structs.replace(verdict, parts={**verdict.parts, **parts}) if verdict.is_true else verdict
 
 
-# --- finding and loading -------------------------------------------------------------------------------------------
+# --- loading -------------------------------------------------------------------------------------------------------
 
 
-def _lane(module: Any, name: str) -> Lane:
-    """`fast`: a process judges many answers, for code that only reads them. `isolated` (the default): a fresh fork for
-    every single answer, for code that may run what a model wrote. `network`: as fast, but sockets are allowed.
-    `program`: not confined at all, for starting programs of the user's own."""
+def _read_lane(module: Any, name: str) -> Lane:
     lane: Lane = getattr(module, "LANE", "isolated")
     if lane not in get_args(Lane):
         raise ConfigError(f"task.verifier: {name!r} says LANE = {lane!r}; there is {', '.join(get_args(Lane))}")
     return lane
 
 
-def _scorer(module: Any, name: str, options: dict[str, Any]) -> Any:
-    """What scores: the object that `load` makes of the options, or the module itself."""
+def _load_scorer(module: Any, name: str, options: dict[str, Any]) -> Scorer:
+    """The object that `load` makes of the options, or the module itself when it takes none."""
     if hasattr(module, "Config") and hasattr(module, "load"):
-        return module.load(VERIFIERS.decode_options(name, module, options))
+        scorer: Scorer = module.load(VERIFIERS.decode_options(name, module, options))
+        return scorer
     if not hasattr(module, "score"):
         raise ConfigError(f"task.verifier: {name!r} offers neither score nor Config and load")
     if options:
         raise ConfigError(f"task.verifier_options: verifier {name!r} takes no options")
-    return module
+    module_scorer: Scorer = module
+    return module_scorer

@@ -2,8 +2,8 @@
 
     score("...", "... <answer> (3 + 5) * 2 </answer>", "2 3 5 -> 16").status == "correct"
 
-The expression is read by the small parser below, in exact fractions; it never reaches an interpreter. Anything but
-whole numbers, + - * / (also written with times and division signs) and brackets is unparsable.
+The small parser below reads the expression, in exact fractions; no interpreter ever sees it. An expression that holds
+anything but whole numbers, + - * / (also written with times and division signs) and brackets is unparsable.
 
     sum := product (("+" | "-") product)*
     product := atom (("*" | "/") atom)*
@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.base import make_unparsable, make_verdict
 from rlsp_async.verifying.extract import find_answer
 
 VERSION = "1"
@@ -30,36 +30,47 @@ _TOKEN = re.compile(r"\s*(?:(\d{1,9})(?!\d)|([-+*/()]))")
 _SPELLING = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u2212": "-", "\u22c5": "*", "[": "(", "]": ")", "$": " "})
 
 
-class Unreadable(ValueError):
-    """The text is no arithmetic expression."""
+class UnreadableArithmetic(ValueError):
+    """The text is not an arithmetic expression."""
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:
-    """The verdict; the answer is "numbers -> target". Raises DataError when it is not."""
-    numbers, target = _puzzle(answer)
+    """Returns the verdict.
+
+    Raises:
+        DataError: the reference answer is not "numbers -> target".
+    """
+    numbers, target = _read_puzzle(answer)
     found = find_answer(response, numbers=False)
     if found is None:
-        return unparsable("no answer found")
+        return make_unparsable("no answer found")
     try:
-        value, used = evaluate(_plain(found))
-    except Unreadable as e:
-        return unparsable(str(e))
-    return judged(sorted(used) == numbers and value == target, found)
+        value, used = evaluate_arithmetic(_plain_expression(found))
+    except UnreadableArithmetic as e:
+        return make_unparsable(str(e))
+    return make_verdict(sorted(used) == numbers and value == target, found)
 
 
-def evaluate(text: str) -> tuple[Fraction | None, list[int]]:
-    """Value (None after a division by zero) and the numbers that were used. Raises Unreadable."""
+def evaluate_arithmetic(text: str) -> tuple[Fraction | None, list[int]]:
+    """Evaluates an arithmetic expression.
+
+    Returns:
+        The value (None after a division by zero), and the numbers that it uses.
+
+    Raises:
+        UnreadableArithmetic: the text is not an arithmetic expression.
+    """
     if len(text) > MAX_CHARS:
-        raise Unreadable(f"an expression of more than {MAX_CHARS} characters")
+        raise UnreadableArithmetic(f"an expression of more than {MAX_CHARS} characters")
     tokens, used = _Tokens(text), list[int]()
-    value = _sum(tokens, used, 0)
+    value = _parse_sum(tokens, used, 0)
     if tokens.next:
-        raise Unreadable(f"unexpected {tokens.next!r}")
+        raise UnreadableArithmetic(f"unexpected {tokens.next!r}")
     return value, used
 
 
 class _Tokens:
-    """Tokens with one token of look-ahead; `next` is empty at the end."""
+    """The tokens of a text with one token of look-ahead; `next` is empty at the end."""
 
     def __init__(self, text: str) -> None:
         self._rest = self._split(text)
@@ -75,60 +86,60 @@ class _Tokens:
         while at < len(text):
             match = _TOKEN.match(text, at)
             if match is None:
-                raise Unreadable(f"unexpected {text[at : at + 10]!r}")
+                raise UnreadableArithmetic(f"unexpected {text[at : at + 10]!r}")
             yield match[1] or match[2]
             at = match.end()
 
 
-def _sum(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
-    value = _product(tokens, used, depth)
+def _parse_sum(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
+    value = _parse_product(tokens, used, depth)
     while tokens.next in ("+", "-"):
-        op, right = tokens.take(), _product(tokens, used, depth)
+        op, right = tokens.take(), _parse_product(tokens, used, depth)
         if value is not None:
             value = None if right is None else value + right if op == "+" else value - right
     return value
 
 
-def _product(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
-    value = _atom(tokens, used, depth)
+def _parse_product(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
+    value = _parse_atom(tokens, used, depth)
     while tokens.next in ("*", "/"):
-        op, right = tokens.take(), _atom(tokens, used, depth)
+        op, right = tokens.take(), _parse_atom(tokens, used, depth)
         if value is not None:
-            value = _scaled(value, op, right)
+            value = _multiply_or_divide(value, op, right)
     return value
 
 
-def _scaled(value: Fraction, op: str, right: Fraction | None) -> Fraction | None:
+def _multiply_or_divide(value: Fraction, op: str, right: Fraction | None) -> Fraction | None:
     if right is None or (op == "/" and right == 0):
         return None
     return value * right if op == "*" else value / right
 
 
-def _atom(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
+def _parse_atom(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None:
     token = tokens.take()
     if token.isdigit():
         used.append(int(token))
         return Fraction(used[-1])
     if token not in ("(", "-"):
-        raise Unreadable(f"unexpected {token!r}" if token else "cut off")
+        raise UnreadableArithmetic(f"unexpected {token!r}" if token else "cut off")
     if depth >= MAX_DEPTH:
-        raise Unreadable("nested too deeply")
+        raise UnreadableArithmetic("nested too deeply")
     if token == "-":
-        negated = _atom(tokens, used, depth + 1)
+        negated = _parse_atom(tokens, used, depth + 1)
         return None if negated is None else -negated
-    value = _sum(tokens, used, depth + 1)
+    value = _parse_sum(tokens, used, depth + 1)
     if tokens.take() != ")":
-        raise Unreadable("a bracket is not closed")
+        raise UnreadableArithmetic("a bracket is not closed")
     return value
 
 
-def _plain(found: str) -> str:
-    """Without the "= 16" that many responses add, and with common spellings of the operators."""
+def _plain_expression(found: str) -> str:
+    """Removes the "= 16" that many responses add, and rewrites other spellings of the operators."""
     text = found.replace("\\times", "*").replace("\\cdot", "*").replace("\\div", "/")
     return text.replace("\\left", "").replace("\\right", "").translate(_SPELLING).partition("=")[0].strip()
 
 
-def _puzzle(answer: str) -> tuple[list[int], Fraction]:
+def _read_puzzle(answer: str) -> tuple[list[int], Fraction]:
     left, _, right = answer.partition("->")
     try:
         return sorted(int(n) for n in left.split()), Fraction(int(right))

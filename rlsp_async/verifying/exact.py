@@ -1,4 +1,4 @@
-"""Verifier for answers that are words: equal after blanks, case, surrounding marks and a final full stop are put aside.
+"""Verifier for answers that are words: equal apart from blanks, case, surrounding marks and a final full stop.
 
 score("Is it?", "<answer> Yes. </answer>", "yes").status == "correct"
 """
@@ -7,25 +7,24 @@ from __future__ import annotations
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import judged, unparsable
-from rlsp_async.verifying.extract import find_answer
+from rlsp_async.verifying.base import make_unparsable, make_verdict
+from rlsp_async.verifying.extract import find_answer, normalize_words
 
 VERSION = "1"
 LANE = "fast"
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:
-    """The verdict. Raises DataError when the reference answer is empty."""
-    gold = plain_words(answer)
+    """Returns the verdict.
+
+    Raises:
+        DataError: the reference answer is empty.
+    """
+    gold = normalize_words(answer)
     if not gold:
         raise DataError("the reference answer is empty")
     found = find_answer(response, numbers=False)
     if found is None:
         lines = response.rpartition("</think>")[2].strip().splitlines()
         found = lines[-1] if lines and len(lines[-1]) <= len(answer) + 20 else None
-    return unparsable("no answer found") if found is None else judged(plain_words(found) == gold, found)
-
-
-def plain_words(text: str) -> str:
-    """Lower case, single blanks, without marks around."""
-    return " ".join(text.casefold().split()).strip("*_`'\"$ ").rstrip(".").rstrip()
+    return make_unparsable("no answer found") if found is None else make_verdict(normalize_words(found) == gold, found)

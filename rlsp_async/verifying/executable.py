@@ -7,10 +7,10 @@
     verifier = "executable"
     verifier_options = { command = ["./check", "--strict"] }
 
-The program is started once and asked again and again, one line at a time. It is killed, with what it has started, when
-an answer takes longer than the pool's deadline; the time of a start counts for the first answer. A program that ends,
-that answers with no JSON, with another id or with a status that is none gives the verdict `error`, never `wrong`, and
-the next answer starts it anew. It is trusted: nothing confines it and no limit of memory holds for it.
+The program is started once and asked again and again, one line at a time. When an answer takes longer than the pool's
+deadline, the program is killed with all that it has started; for the first answer, the time of the start counts, too.
+When it ends, or writes a line that is not JSON, has another id or has an unknown status, the verdict is `error`, never
+`wrong`, and the next answer starts the program again. It is trusted: nothing confines it or limits its memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import msgspec
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError, EngineError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import as_verdict, judged, unparsable
+from rlsp_async.verifying.base import as_verdict, make_unparsable, make_verdict
 from rlsp_async.verifying.sandbox import die_with_parent
 
 VERSION = "1"
@@ -40,7 +40,7 @@ class ExecutableConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields
     command: list[str]
     """The program and its arguments; no shell reads them. A relative path counts from the working directory."""
     env: dict[str, str] = {}
-    """Its environment variables beyond PATH (the system's own) and LANG."""
+    """Environment variables of the program, beside the system's PATH and LANG."""
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
@@ -50,8 +50,8 @@ class ExecutableConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields
 Config = ExecutableConfig
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the program; fields of other names are ignored."""
+class ProgramReply(msgspec.Struct, frozen=True, kw_only=True):
+    """One line that the program writes; fields with other names are ignored."""
 
     id: int
     score: float | None = None
@@ -61,11 +61,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-_REPLY = msgspec.json.Decoder(Reply)
+_REPLY = msgspec.json.Decoder(ProgramReply)
 
 
 class ExecutableVerifier:
-    """The program, started when it is first needed."""
+    """The verifier `executable`; it starts the program for the first answer."""
 
     def __init__(self, cfg: ExecutableConfig, program: str) -> None:
         self._cfg = cfg
@@ -74,11 +74,15 @@ class ExecutableVerifier:
         self._num_asked = 0
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The program's verdict, waited for until the pool's deadline. Raises EngineError when it gives none."""
+        """Returns the program's verdict; the pool's deadline bounds the wait.
+
+        Raises:
+            EngineError: the program gave no verdict.
+        """
         self._num_asked += 1
         line = {"id": self._num_asked, "prompt": prompt, "response": response, "answer": answer}
         try:
-            return verdict_of(self._exchange(msgspec.json.encode(line) + b"\n"), self._num_asked)
+            return read_verdict(self._exchange(msgspec.json.encode(line) + b"\n"), self._num_asked)
         except EngineError:
             self.stop()
             raise
@@ -93,7 +97,7 @@ class ExecutableVerifier:
             self._process = None
 
     def _exchange(self, line: bytes) -> bytes:
-        """One line there, one line back."""
+        """Writes one line and reads one line."""
         process = self._process = self._process or self._start()
         writer, reader = _pipes(process)
         try:
@@ -103,7 +107,7 @@ class ExecutableVerifier:
         except OSError as e:
             raise EngineError(f"{self._program} takes no line: {e.strerror}") from None
         if not reply:
-            raise EngineError(f"{self._program} has ended{_code(process)}")
+            raise EngineError(f"{self._program} has ended{_exit_code_text(process)}")
         return reply
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -121,15 +125,23 @@ class ExecutableVerifier:
 
 
 def load(cfg: ExecutableConfig) -> ExecutableVerifier:
-    """Raises ConfigError when there is no such program; starts nothing."""
+    """Makes the verifier; starts nothing.
+
+    Raises:
+        ConfigError: there is no such program.
+    """
     program = shutil.which(os.path.expanduser(cfg.command[0]))
     if program is None:
         raise ConfigError(f"task.verifier_options.command: no program {cfg.command[0]!r}, or it is not executable")
     return ExecutableVerifier(cfg, os.path.abspath(program))
 
 
-def verdict_of(line: bytes, number: int) -> Verdict:
-    """A program's line as the verdict on answer `number`. Raises EngineError when it is none."""
+def read_verdict(line: bytes, number: int) -> Verdict:
+    """Reads a line of the program as the verdict on answer `number`.
+
+    Raises:
+        EngineError: the line is not a verdict, or it has another id.
+    """
     try:
         reply = _REPLY.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
@@ -138,18 +150,18 @@ def verdict_of(line: bytes, number: int) -> Verdict:
         raise EngineError(f"the program answered id {reply.id} when asked for {number}")
     if reply.status == "error":
         return Verdict(status="error", detail=reply.detail or "the program says so")
-    base = _base(reply)
+    base = _base_verdict(reply)
     return msgspec.structs.replace(
         base, parts={**base.parts, **reply.parts}, extracted=reply.extracted, detail=reply.detail
     )
 
 
-def _base(reply: Reply) -> Verdict:
-    """The verdict without the program's own parts."""
+def _base_verdict(reply: ProgramReply) -> Verdict:
+    """The verdict without the parts that the program wrote."""
     if reply.status == "unparsable":
-        return unparsable(reply.detail)
+        return make_unparsable(reply.detail)
     if reply.status:
-        return judged(reply.status == "correct", "")
+        return make_verdict(reply.status == "correct", "")
     if reply.score is None:
         raise EngineError('the program wrote neither "score" nor "status"')
     try:
@@ -164,8 +176,8 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     return process.stdin, process.stdout
 
 
-def _code(process: subprocess.Popen[bytes]) -> str:
-    """Its exit code, if it is known at once."""
+def _exit_code_text(process: subprocess.Popen[bytes]) -> str:
+    """The exit code of the program, in words, if it is known within 0.2 s."""
     try:
         return f" with exit code {process.wait(timeout=0.2)}"
     except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""The process that loads a verifier once and forks a killable checker on demand.
+"""The process that loads a verifier once and forks checker processes, each of which may be killed, on demand.
 
-    pool (service) --control socket--> nursery --fork--> checker, checker, ...
-         \\________ one channel a checker: VerifyItem in, Verdict out ________/
+    pool (service) --control socket--> fork server --fork--> checker, checker, ...
+         \\________ one channel for each checker: VerifyItem in, Verdict out ________/
 
 Started as `python -m rlsp_async.verifying.fork_server`. A fork costs milliseconds, where a fresh interpreter with
 sympy costs a second. Nothing here is asynchronous or threaded. The fork server ends when its control socket closes,
@@ -24,67 +24,73 @@ from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
 from rlsp_async.rewards.search import with_counts
 from rlsp_async.verifying.base import Verifier, load_verifier
-from rlsp_async.verifying.sandbox import confine, die_with_parent, holds
+from rlsp_async.verifying.sandbox import confine, die_with_parent, probe_restrictions
 
 LENGTH = struct.Struct("<I")
-MAX_TEXT = 500
+MAX_TEXT_CHARS = 500
+"""Of `extracted` and `detail` in a verdict."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the pool tells the nursery: fork one (a descriptor comes along), or kill one."""
+class ForkOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pool orders: to fork a checker (a file descriptor is sent along), or to kill one."""
 
     kill: int = 0
-    """Pid of the checker; 0: fork."""
+    """Process id of the checker to kill; 0: fork one."""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a checker."""
+class CheckerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of a checker process."""
 
     memory_mb: int
+    """Address space, MiB."""
     cpu_s: int
-    """CPU time of one answer; the pool's deadline comes first, unless the pool cannot kill any more."""
+    """CPU seconds for one answer. The pool's deadline comes first unless the pool is unable to kill."""
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """First frame of the nursery and of every checker."""
+class ReadySignal(msgspec.Struct, frozen=True, kw_only=True):
+    """First frame from the fork server and from every checker."""
 
     pid: int
     error: str = ""
-    """Why the verifier cannot be loaded; one sentence."""
+    """Why the verifier cannot be loaded, in one sentence; empty when it was loaded."""
     lane: str = ""
-    """Lane of the verifier; empty in a checker's."""
-    holds: dict[str, bool] = {}
-    """What a checker cannot do on this machine, tried out (`confine.py`)."""
+    """Lane of the verifier; empty in the frame of a checker."""
+    restrictions: dict[str, bool] = {}
+    """What a checker cannot do on this machine, as tried out by `sandbox.probe_restrictions`."""
 
 
 def main() -> None:
-    """Argv: control descriptor, verifier name, its options as JSON, limits as JSON."""
-    limits = msgspec.json.decode(sys.argv[4], type=Limits)
+    """Runs the fork server. Arguments: control descriptor, verifier name, its options as JSON, its limits as JSON."""
+    limits = msgspec.json.decode(sys.argv[4], type=CheckerLimits)
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when we end
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to the whole group; the service decides when this process ends
     try:
         verifier = load_verifier(sys.argv[2], msgspec.json.decode(sys.argv[3]))
     except UserError as e:
-        control.sendall(frame(Ready(pid=os.getpid(), error=str(e))))
+        control.sendall(encode_frame(ReadySignal(pid=os.getpid(), error=str(e))))
         return
-    control.sendall(frame(Ready(pid=os.getpid(), lane=verifier.lane, holds=_holds(verifier))))
-    _obey(control, verifier, verifier.name, limits)
+    control.sendall(
+        encode_frame(ReadySignal(pid=os.getpid(), lane=verifier.lane, restrictions=_probe_restrictions(verifier)))
+    )
+    _take_orders(control, verifier, verifier.name, limits)
 
 
-def _holds(verifier: Verifier) -> dict[str, bool]:
+def _probe_restrictions(verifier: Verifier) -> dict[str, bool]:
     if verifier.lane == "program":
         return {}
-    return holds(network=verifier.lane == "network", files=verifier.reads_files)
+    return probe_restrictions(network=verifier.lane == "network", files=verifier.reads_files)
 
 
-def frame(message: object) -> bytes:
-    """A message with its length in front."""
+def encode_frame(message: object) -> bytes:
+    """Encodes a message with its length in front."""
     body = msgspec.msgpack.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
-def _obey(control: socket.socket, verifier: Verifier, name: str, limits: Limits) -> None:
-    """Takes orders until the control socket closes, then kills what is left."""
+def _take_orders(control: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:
+    """Takes orders until the control socket closes, then kills the remaining checkers."""
     children: set[int] = set()
     while order := _next_order(control):
         message, descriptors = order
@@ -95,7 +101,7 @@ def _obey(control: socket.socket, verifier: Verifier, name: str, limits: Limits)
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _be_checker(socket.socket(fileno=descriptor), verifier, name, limits)
+                _run_checker(socket.socket(fileno=descriptor), verifier, name, limits)
             os.close(descriptor)
             children.add(pid)
     for pid in children - _reap(children):
@@ -103,29 +109,29 @@ def _obey(control: socket.socket, verifier: Verifier, name: str, limits: Limits)
 
 
 def _kill(pid: int) -> None:
-    """Kills a checker and whatever it has started: they are one process group."""
+    """Kills a checker and whatever it has started; together they are one process group."""
     try:
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:  # it has not come so far as to be a group
+    except ProcessLookupError:  # the checker has not made its process group yet
         os.kill(pid, signal.SIGKILL)
 
 
-def _next_order(control: socket.socket) -> tuple[Order, list[int]] | None:
-    """One order; SOCK_SEQPACKET keeps them apart. None at the end."""
+def _next_order(control: socket.socket) -> tuple[ForkOrder, list[int]] | None:
+    """The next order, or None at the end. SOCK_SEQPACKET keeps orders apart."""
     data, descriptors, _, _ = socket.recv_fds(control, 4096, 4)
-    return (msgspec.msgpack.decode(data, type=Order), descriptors) if data else None
+    return (msgspec.msgpack.decode(data, type=ForkOrder), descriptors) if data else None
 
 
 def _reap(children: set[int]) -> set[int]:
-    """Children that have ended. Only reaped here, so no pid in `children` can be somebody else's."""
+    """The children that have ended. Nothing else reaps, so no other process can have a pid in `children`."""
     return {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == pid}
 
 
 # --- the checker ---------------------------------------------------------------------------------------------------
 
 
-def _be_checker(channel: socket.socket, verifier: Verifier, name: str, limits: Limits) -> None:
-    """The life of a forked checker; never returns."""
+def _run_checker(channel: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:
+    """Runs a forked checker from its start to its end; never returns."""
     code = 1
     try:
         os.setpgid(0, 0)
@@ -139,42 +145,44 @@ def _be_checker(channel: socket.socket, verifier: Verifier, name: str, limits: L
                 files=verifier.reads_files,
                 cpu_s=limits.cpu_s if verifier.lane == "isolated" else 0,
             )
-        channel.sendall(frame(Ready(pid=os.getpid())))
-        _serve(channel, verifier, name, limits.cpu_s if verifier.lane in ("fast", "network") else 0)
+        channel.sendall(encode_frame(ReadySignal(pid=os.getpid())))
+        serve_channel(channel, verifier, name, limits.cpu_s if verifier.lane in ("fast", "network") else 0)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
-        code = 0  # the pool has closed the channel: nobody waits for an answer
+        code = 0  # the pool has closed the channel and waits for no answer
     finally:
         os._exit(code)
 
 
-def _serve(channel: socket.socket, verifier: Verifier, name: str, cpu_s: int) -> None:
-    """Reads batches, answers each item as soon as it is judged: an unanswered item is the guilty one.
+def serve_channel(channel: socket.socket, verifier: Verifier, name: str, cpu_s: int) -> None:
+    """Reads batches and answers each item as soon as it is judged, so that the first unanswered item is the culprit.
 
-    A process that judges many answers cannot have a limit of CPU time for each of them; a timer kills it (SIGPROF).
+    The kernel's CPU limit counts for a whole process. In a process that judges many answers, a timer that is set again
+    for each answer takes its place; it kills with SIGPROF.
     """
     read, decoder = channel.makefile("rb").read, msgspec.msgpack.Decoder(list[VerifyItem])
     while len(head := read(LENGTH.size)) == LENGTH.size:
         for item in decoder.decode(read(LENGTH.unpack(head)[0])):
             signal.setitimer(signal.ITIMER_PROF, cpu_s)
-            channel.sendall(frame(_judge(verifier, name, item)))
+            channel.sendall(encode_frame(judge_item(verifier, name, item)))
 
 
-def _judge(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
+def judge_item(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
+    """Returns the verdict on one item, with the verifier's name, the time it took and the counts of search steps."""
     start = time.perf_counter()
     try:
         verdict = verifier.judge(item.prompt, item.response, item.answer)
     except MemoryError:
         verdict = Verdict(status="error", detail="out of memory")
-    except Exception as e:  # noqa: BLE001  a verifier's fault of any kind is a verdict on the verifier
+    except Exception as e:  # noqa: BLE001  any fault of a verifier becomes a verdict with the status error
         verdict = Verdict(status="error", detail=f"{type(e).__name__}: {e}")
     return msgspec.structs.replace(
         verdict,
         parts=with_counts(name, item.prompt, item.response, item.answer, verdict.parts),
         verifier=name,
         milliseconds=(time.perf_counter() - start) * 1e3,
-        extracted=verdict.extracted[:MAX_TEXT],
-        detail=verdict.detail[:MAX_TEXT],
+        extracted=verdict.extracted[:MAX_TEXT_CHARS],
+        detail=verdict.detail[:MAX_TEXT_CHARS],
     )
 
 

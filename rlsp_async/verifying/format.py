@@ -1,9 +1,9 @@
-"""Verifier of form: the tags that a response must have, in order, each once, and nothing else said about it.
+"""Verifier of form: the tags that a response must have, each once and in order. The answer itself is not looked at.
 
     tags = ["think", "answer"]      "<think>...</think> <answer>...</answer>"
 
-Alone, a response is `correct` when every rule holds. With `inner` the verdict is the inner verifier's, the part
-"format" is the share of rules that hold, and with `strict` nothing is correct in a wrong form.
+Alone, it calls a response `correct` when every rule holds. With `inner`, the verdict is that of the inner verifier, the
+part "format" is the share of rules that hold, and with `strict` a right answer in a wrong form is wrong.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ import msgspec
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import unparsable
-from rlsp_async.verifying.inner import load_inner, with_parts
+from rlsp_async.verifying.base import add_parts, load_inner, make_unparsable
 
 VERSION = "1"
 LANE = "fast"
 
 
 class FormatConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The rules."""
+    """Options of `format`: the rules."""
 
     tags: tuple[str, ...] = ("think", "answer")
-    """Each `<tag>...</tag>` once, in this order, not empty."""
+    """Each `<tag>...</tag>` must occur once, in this order, and not be empty."""
     prompt_opens: bool = False
-    """The prompt ends with the first opening tag, so the response begins inside it."""
+    """Whether the prompt ends with the first opening tag, so that the response begins inside it."""
     text_outside: bool = False
-    """Words may stand outside the tags."""
+    """Whether words may stand outside the tags."""
     pattern: str = ""
-    """A regular expression that must be found in the response; empty: none."""
+    """A regular expression that must match somewhere in the response; empty: no such rule."""
     inner: str = ""
-    """Verifier of the answer; empty: the form is all."""
+    """Verifier of the answer; empty: only the form counts."""
     inner_options: dict[str, Any] = {}
     strict: bool = False
-    """With `inner`: a right answer in a wrong form is wrong."""
+    """Whether, with `inner`, a right answer in a wrong form is wrong."""
 
     def __post_init__(self) -> None:
         bad = [tag for tag in self.tags if not re.fullmatch(r"[A-Za-z][\w-]*", tag)]
@@ -55,43 +54,45 @@ Config = FormatConfig
 
 
 class FormatVerifier:
-    """A verifier with its options."""
+    """The verifier `format`."""
 
     def __init__(self, cfg: FormatConfig) -> None:
         self._cfg = cfg
         self._inner = load_inner(cfg.inner, cfg.inner_options) if cfg.inner else None
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict; its detail says which rule is broken first."""
-        broken, num_rules = self._broken(response)
+        """Returns the verdict; its detail names the first broken rule."""
+        broken, num_rules = self._broken_rules(response)
         share = 1.0 - len(broken) / num_rules
         if self._inner is None:
             if not response.strip():
-                return unparsable("empty response")
+                return make_unparsable("empty response")
             return Verdict(
                 status="wrong" if broken else "correct",
                 detail=broken[0] if broken else "",
                 parts={"correct": float(not broken), "format": share},
             )
-        verdict = with_parts(self._inner.judge(prompt, response, answer), format=share)
+        verdict = add_parts(self._inner.judge(prompt, response, answer), format=share)
         if self._cfg.strict and broken and verdict.status == "correct":
             return msgspec.structs.replace(
                 verdict, status="wrong", detail=broken[0], parts={**verdict.parts, "correct": 0.0}
             )
         return verdict
 
-    def _broken(self, response: str) -> tuple[list[str], int]:
-        """What is wrong, and how many rules there are."""
+    def _broken_rules(self, response: str) -> tuple[list[str], int]:
+        """The broken rules in words, and the number of all rules."""
         cfg = self._cfg
         text = f"<{cfg.tags[0]}>{response}" if cfg.prompt_opens and cfg.tags else response
-        broken = [f"<{tag}> stands {_count(text, tag)} times, not once" for tag in cfg.tags if not _once(text, tag)]
+        broken = [
+            f"<{tag}> stands {_count_tag(text, tag)} times, not once" for tag in cfg.tags if not _occurs_once(text, tag)
+        ]
         num_rules = len(cfg.tags)
         if cfg.tags:
             num_rules += 2 - cfg.text_outside
             blocks = list(re.finditer(rf"<({'|'.join(map(re.escape, cfg.tags))})>(.*?)</\1>", text, re.S))
             if tuple(block[1] for block in blocks) != cfg.tags:
                 broken.append(f"the tags do not follow each other as {', '.join(cfg.tags)}")
-            if not cfg.text_outside and _outside(text, blocks):
+            if not cfg.text_outside and _has_text_outside(text, blocks):
                 broken.append("there is text outside the tags")
         if cfg.pattern:
             num_rules += 1
@@ -100,19 +101,19 @@ class FormatVerifier:
         return broken, num_rules
 
 
-def _count(text: str, tag: str) -> int:
+def _count_tag(text: str, tag: str) -> int:
     return max(text.count(f"<{tag}>"), text.count(f"</{tag}>"))
 
 
-def _once(text: str, tag: str) -> bool:
-    """Opened once, closed once, and something in between."""
+def _occurs_once(text: str, tag: str) -> bool:
+    """Whether the tag is opened once, closed once, and not empty."""
     if text.count(f"<{tag}>") != 1 or text.count(f"</{tag}>") != 1:
         return False
     inside = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
     return bool(inside[1] and inside[0].strip())
 
 
-def _outside(text: str, blocks: list[re.Match[str]]) -> bool:
+def _has_text_outside(text: str, blocks: list[re.Match[str]]) -> bool:
     at, left = 0, []
     for block in blocks:
         left.append(text[at : block.start()])
@@ -121,5 +122,5 @@ def _outside(text: str, blocks: list[re.Match[str]]) -> bool:
 
 
 def load(cfg: FormatConfig) -> FormatVerifier:
-    """The verifier."""
+    """Makes the verifier."""
     return FormatVerifier(cfg)

@@ -1,8 +1,9 @@
-"""Verifier of length: 1 between `least` and `most`, falling to 0 outside, as the part "length".
+"""Verifier of length: the part "length" is 1 between `least` and `most`, and falls to 0 outside.
 
-    least 100, most 400:   0 words -> 0, 50 -> .5, 100 to 400 -> 1, 600 -> .5, 800 and more -> 0
+    least 100, most 400:   0 words -> 0, 50 -> 0.5, 100 to 400 -> 1, 600 -> 0.5, 800 and more -> 0
 
-Alone, a response within the bounds is `correct`; with `inner` the verdict is the inner verifier's and has that part.
+Alone, it calls a response within the bounds `correct`. With `inner`, the verdict is that of the inner verifier with
+this part added.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ from typing import Any, Literal
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import unparsable
-from rlsp_async.verifying.inner import load_inner, with_parts
+from rlsp_async.verifying.base import add_parts, load_inner, make_unparsable
 
 VERSION = "1"
 LANE = "fast"
 
 
 class LengthConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The bounds."""
+    """Options of `length`: the bounds, and what is counted."""
 
     least: int = 0
+    """Lower bound."""
     most: int = 0
-    """0: no upper bound."""
+    """Upper bound; 0: there is none."""
     unit: Literal["words", "characters"] = "words"
-    """Words are what blanks separate."""
+    """What is counted; words are separated by blanks."""
     of: Literal["response", "thinking", "answer"] = "response"
-    """All of it, what stands before the last `</think>`, or what follows it."""
+    """Which text: the whole response, what stands before the last `</think>`, or what follows it."""
     inner: str = ""
-    """Verifier of the answer; empty: the length is all."""
+    """Verifier of the answer; empty: only the length counts."""
     inner_options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -43,20 +44,20 @@ Config = LengthConfig
 
 
 class LengthVerifier:
-    """A verifier with its options."""
+    """The verifier `length`."""
 
     def __init__(self, cfg: LengthConfig) -> None:
         self._cfg = cfg
         self._inner = load_inner(cfg.inner, cfg.inner_options) if cfg.inner else None
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict."""
+        """Returns the verdict."""
         num = self._measure(response)
-        share = within(num, self._cfg.least, self._cfg.most)
+        share = compute_share(num, self._cfg.least, self._cfg.most)
         if self._inner is not None:
-            return with_parts(self._inner.judge(prompt, response, answer), length=share)
+            return add_parts(self._inner.judge(prompt, response, answer), length=share)
         if not response.strip():
-            return unparsable("empty response", length=share)
+            return make_unparsable("empty response", length=share)
         return Verdict(
             status="correct" if share == 1.0 else "wrong",
             extracted=str(num),
@@ -69,13 +70,19 @@ class LengthVerifier:
         return len(text.split()) if self._cfg.unit == "words" else len(text.strip())
 
 
-def within(num: int, least: int, most: int) -> float:
-    """1 between the bounds, num / least below, 2 - num / most above, never below 0."""
+def compute_share(num: int, least: int, most: int) -> float:
+    """Computes the part "length": 1 between the bounds, num / least below, max(0, 2 - num / most) above.
+
+    Args:
+        num: number of words or characters.
+        least: lower bound.
+        most: upper bound; 0: none.
+    """
     if num < least:
         return num / least
     return 1.0 if not most or num <= most else max(0.0, 2.0 - num / most)
 
 
 def load(cfg: LengthConfig) -> LengthVerifier:
-    """The verifier."""
+    """Makes the verifier."""
     return LengthVerifier(cfg)

@@ -1,13 +1,14 @@
-"""The verifier service's work: groups in, one verdict a rollout out, whatever the responses do to the verifier.
+"""The work of the verifier service: groups in, one verdict for each rollout out, whatever the responses do.
 
     async with VerifierPool(cfg, "verifier-0") as pool:
         verdicts = await pool.verify(job)       # VerdictSet; many calls at once
 
     verify(job) -- waits for an idle checker --> checker process --> verdicts
 
-`cfg.verifier.processes` killable checkers are forked from one nursery that has loaded the verifier. A check that hangs
-is `timeout`, one that kills its process is `error`; neither is ever a verdict on the answer, and the other responses of
-the group are judged as if nothing had happened. Nothing that a checker does outlives this object or its process.
+`cfg.verifier.processes` checker processes, each of which may be killed, are forked from one fork server that has loaded
+the verifier (`fork_server`). A check that hangs is `timeout`, one during which its process dies is `error`. Neither is
+ever a verdict on the answer, and the other responses of the group are judged as if nothing had happened. Nothing that a
+checker does outlives this object or its process.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import math
 import os
 import socket
 import sys
-from collections import Counter
+from collections import Counter, deque
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, cast
 
 import msgspec
 import structlog
@@ -28,62 +29,73 @@ import structlog
 from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, EngineError, MachineError
-from rlsp_async.messages import Verdict, VerdictSet, VerifyJob
+from rlsp_async.messages import Verdict, VerdictSet, VerifyItem, VerifyJob
 from rlsp_async.verifying.base import verifier_name
-from rlsp_async.verifying.checker import Checker
-from rlsp_async.verifying.fork_server import LENGTH, Limits, Order, Ready
+from rlsp_async.verifying.fork_server import LENGTH, CheckerLimits, ForkOrder, ReadySignal, encode_frame
 
 LOAD_S = 120.0
-"""Loading a verifier library may take this long on a busy machine."""
+"""Bound on loading a verifier's libraries, on a busy machine."""
 STOP_S = 5.0
+"""Bound on the regular end of the fork server, before it is killed."""
+START_S = 30.0
+"""Bound on the start of a checker process, from the order to fork to its first frame."""
+RECYCLE_AFTER = 20_000
+"""Number of verdicts after which a checker process is replaced, so that leaks of a library stay small."""
+MAX_FRAME_BYTES = 1 << 20
 SHOWN = ("correct", "wrong", "unparsable", "timeout", "error")
+
+_VERDICT = msgspec.msgpack.Decoder(Verdict)
 
 
 class VerifierPool:
-    """Bounded by its number of processes; callers wait their turn."""
+    """A fixed number of checker processes; a caller waits until one of them is idle."""
 
     def __init__(self, cfg: RunConfig, worker: str) -> None:
         self._cfg = cfg.verifier
         self._worker = worker
-        self._nursery = Nursery(verifier_name(cfg), cfg.task.verifier_options, cfg.verifier)
-        self._checkers = [Checker(self._nursery, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
+        self.fork_server = ForkServer(verifier_name(cfg), cfg.task.verifier_options, cfg.verifier)
+        self._checkers = [Checker(self.fork_server, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
         self._idle: asyncio.Queue[Checker] = asyncio.Queue()
         self._counts: Counter[str] = Counter()
         self._busy_ms = 0.0
 
     async def __aenter__(self) -> Self:
-        await self._nursery.start()
+        await self.fork_server.start()
         for checker in self._checkers:
             self._idle.put_nowait(checker)
         if structlog.is_configured():  # else its default would write to standard output
-            held = {what.replace(" ", "_"): held for what, held in self.holds.items()}
+            held = {what.replace(" ", "_"): held for what, held in self.restrictions.items()}
             structlog.get_logger().info("checkers", lane=self.lane, **held)
         return self
 
     @property
     def lane(self) -> str:
         """Lane of the verifier; known once the pool has started."""
-        return self._nursery.lane
+        return self.fork_server.lane
 
     @property
-    def holds(self) -> dict[str, bool]:
-        """What a checker cannot do on this machine: {"no network": True, ...}."""
-        return self._nursery.holds
+    def restrictions(self) -> dict[str, bool]:
+        """What a checker cannot do on this machine, as tried out: {"no network": True, ...}."""
+        return self.fork_server.restrictions
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for checker in self._checkers:
             checker.stop()
-        await self._nursery.stop()
+        await self.fork_server.stop()
 
     async def verify(self, job: VerifyJob) -> VerdictSet:
-        """One verdict a response, in order. Raises EngineError when the machine gives no process."""
+        """Judges the responses of a group: one verdict each, in order.
+
+        Raises:
+            EngineError: no checker process can be started.
+        """
         checker = await self._idle.get()
         try:
-            if not self._nursery.is_alive:
+            if not self.fork_server.is_alive:
                 checker.stop()
-                await self._nursery.start()
+                await self.fork_server.start()
             verdicts = await checker.check(job.items)
         finally:
             self._idle.put_nowait(checker)
@@ -91,7 +103,7 @@ class VerifierPool:
         return VerdictSet(group_id=job.group_id, verdicts=verdicts)
 
     def metrics(self) -> dict[str, float]:
-        """Figures since the last call: verdicts in all and by status, their milliseconds, process starts."""
+        """Figures since the last call: number of verdicts, in all and by status, their time in ms, process starts."""
         figures = {"verdicts": float(sum(self._counts.values())), "verdict_ms": self._busy_ms}
         figures |= {f"verdicts_{status}": float(self._counts[status]) for status in SHOWN}
         figures["checker_starts"] = float(sum(checker.num_starts for checker in self._checkers))
@@ -106,28 +118,210 @@ class VerifierPool:
         self._busy_ms += sum(verdict.milliseconds for verdict in verdicts)
 
 
-class Nursery:
-    """The nursery process seen from the service. `fork` and `kill` never wait for it."""
+# --- checkers ------------------------------------------------------------------------------------------------------
+
+
+class CheckerForker(Protocol):
+    """The part of `ForkServer` that a `Checker` uses."""
+
+    def fork(self, channel: socket.socket) -> None: ...
+
+    def kill(self, pid: int) -> None: ...
+
+    @property
+    def lane(self) -> str: ...
+
+
+class Checker:
+    """One checker process as seen from the service: it gets a batch, sends verdicts, and is killed at the deadline.
+
+        verdicts = await checker.check(items)     # always one verdict for each item
+
+    An item that is not answered within the deadline is `timeout`; one during which the process dies is `error`; the
+    items after it go to a fresh process. The deadline of an item counts from the answer before it, so that a slow batch
+    does not make its last item late. A process is replaced when it dies, when it hangs, and after RECYCLE_AFTER
+    verdicts; in the isolated lane, after each verdict.
+    """
+
+    def __init__(self, forker: CheckerForker, deadline_s: float) -> None:
+        self._forker = forker
+        self._deadline_s = deadline_s
+        self._channel: CheckerChannel | None = None
+        self._pid = 0
+        self._num_served = 0
+        self.num_starts = 0
+
+    async def check(self, items: list[VerifyItem]) -> list[Verdict]:
+        """Judges the items: one verdict each, in order.
+
+        Raises:
+            EngineError: no process can be started.
+        """
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(items):
+            channel = await self._running_process()
+            try:
+                batch = items[len(verdicts) :][: 1 if self._is_isolated else None]
+                answered, fault = await channel.exchange(batch, self._deadline_s)
+            except BaseException:
+                self.stop()  # cancelled in the middle of a batch: the answers still to come belong to no caller
+                raise
+            verdicts += answered
+            self._num_served += len(answered)
+            if fault is not None:
+                self.stop()
+                verdicts.append(fault)
+        return verdicts
+
+    @property
+    def _is_isolated(self) -> bool:
+        return self._forker.lane == "isolated"
+
+    def stop(self) -> None:
+        """Kills the process, if there is one."""
+        if self._channel is not None:
+            self._channel.close()
+            self._forker.kill(self._pid)
+            self._channel = None
+
+    async def _running_process(self) -> CheckerChannel:
+        """The channel of a living process that may serve another item."""
+        limit = 1 if self._is_isolated else RECYCLE_AFTER
+        if self._channel is not None and (self._num_served >= limit or self._channel.is_closed):
+            self.stop()
+        if self._channel is None:
+            self._channel, self._pid = await self._start()
+            self._num_served = 0
+            self.num_starts += 1
+        return self._channel
+
+    async def _start(self) -> tuple[CheckerChannel, int]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        channel = CheckerChannel()
+        try:
+            with theirs:
+                self._forker.fork(theirs)
+            await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+            async with asyncio.timeout(START_S):
+                body = await channel.frame()
+            if body is None:
+                raise EngineError("a checker process died before it was ready")
+            return channel, msgspec.msgpack.decode(body, type=ReadySignal).pid
+        except TimeoutError:
+            channel.close()
+            raise EngineError(f"a checker process was not ready within {START_S:g} s") from None
+        except BaseException:
+            channel.close()  # the process ends by itself when its channel closes
+            ours.close()
+            raise
+
+
+class CheckerChannel(asyncio.Protocol):
+    """Frames from one checker process. `exchange` is the only reader."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._frames: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self.is_closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        at = 0
+        while len(self._buffer) >= at + LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._buffer, at)
+            if length > MAX_FRAME_BYTES:
+                self.close()
+                break
+            if len(self._buffer) < at + LENGTH.size + length:
+                break
+            self._frames.append(bytes(self._buffer[at + LENGTH.size : at + LENGTH.size + length]))
+            at += LENGTH.size + length
+        del self._buffer[:at]
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        self._news.set()
+
+    def close(self) -> None:
+        """Ends the connection at once."""
+        self.is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def frame(self) -> bytes | None:
+        """Returns the next frame, or None when the process has gone. The caller bounds the wait."""
+        while not self._frames and not self.is_closed:
+            self._news.clear()
+            await self._news.wait()
+        return self._frames.popleft() if self._frames else None
+
+    async def exchange(self, items: list[VerifyItem], deadline_s: float) -> tuple[list[Verdict], Verdict | None]:
+        """Sends a batch and reads its verdicts.
+
+        Returns:
+            The verdicts of the first items and, when the batch was not finished, the verdict (timeout or error) on the
+            item at which it stopped.
+        """
+        assert self._transport is not None
+        self._transport.write(encode_frame(items))
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(items):
+            try:
+                async with asyncio.timeout(None if self._frames else deadline_s):
+                    body = await self.frame()
+            except TimeoutError:
+                return verdicts, Verdict(status="timeout", detail=f"no verdict within {deadline_s:g} s")
+            if body is None:
+                return verdicts, Verdict(status="error", detail="the checker process died")
+            try:
+                verdicts.append(_VERDICT.decode(body))
+            except msgspec.MsgspecError as e:
+                return verdicts, Verdict(status="error", detail=f"the checker process sent no verdict: {e}")
+        return verdicts, None
+
+
+# --- the fork server -----------------------------------------------------------------------------------------------
+
+
+class ForkServer:
+    """The fork server process as seen from the service. `fork` and `kill` never wait for it."""
 
     def __init__(self, verifier: str, options: dict[str, Any], section: config.VerifierConfig) -> None:
         self._verifier = verifier
         self._variables = [str(name) for key, name in options.items() if key.endswith("_env")]
         self._options = msgspec.json.encode(options).decode()
-        limits = Limits(memory_mb=section.memory_mb, cpu_s=math.ceil(section.deadline_s) + 1)
+        limits = CheckerLimits(memory_mb=section.memory_mb, cpu_s=math.ceil(section.deadline_s) + 1)
         self._limits = msgspec.json.encode(limits).decode()
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
         self.lane = "fast"
-        self.holds: dict[str, bool] = {}
+        self.restrictions: dict[str, bool] = {}
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def pid(self) -> int | None:
+        """Process id; None before the first start."""
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> None:
-        """Starts it unless it runs. Raises ConfigError or MachineError when the verifier cannot be loaded."""
+        """Starts the process unless it runs.
+
+        Raises:
+            ConfigError: there is no such verifier or option.
+            MachineError: loading the verifier crashed or took longer than LOAD_S.
+        """
         async with self._starting:
             if self.is_alive:
                 return
@@ -148,10 +342,10 @@ class Nursery:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                 )
-            await self._greeting()
+            await self._receive_ready()
 
     async def stop(self) -> None:
-        """Closes it; its checkers go with it."""
+        """Ends the process; its checkers end with it."""
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -165,24 +359,28 @@ class Nursery:
             await self._process.wait()
 
     def fork(self, channel: socket.socket) -> None:
-        """Has a checker forked that serves `channel`."""
-        self._order(Order(), [channel.fileno()])
+        """Orders a checker process that serves `channel`.
+
+        Raises:
+            EngineError: the fork server does not run or does not take the order.
+        """
+        self._send(ForkOrder(), [channel.fileno()])
 
     def kill(self, pid: int) -> None:
-        """Has a checker killed. Nothing to do when the nursery is gone: its checkers went with it."""
-        with contextlib.suppress(EngineError):  # it went just now, and nobody has told us yet
+        """Orders the end of a checker. Does nothing when the fork server has gone: its checkers went with it."""
+        with contextlib.suppress(EngineError):  # it may have gone a moment ago, before its exit is known here
             if self.is_alive:
-                self._order(Order(kill=pid), [])
+                self._send(ForkOrder(kill=pid), [])
 
-    def _order(self, order: Order, descriptors: list[int]) -> None:
+    def _send(self, order: ForkOrder, descriptors: list[int]) -> None:
         if self._control is None:
-            raise EngineError("the verifier's nursery process is not running")
+            raise EngineError("the verifier's fork server process is not running")
         try:
             socket.send_fds(self._control, [msgspec.msgpack.encode(order)], descriptors)
         except OSError as e:
-            raise EngineError(f"the verifier's nursery process does not listen: {e}") from None
+            raise EngineError(f"the verifier's fork server process takes no order: {e}") from None
 
-    async def _greeting(self) -> None:
+    async def _receive_ready(self) -> None:
         assert self._control is not None
         try:
             async with asyncio.timeout(LOAD_S):
@@ -192,15 +390,15 @@ class Nursery:
         if not data:
             await self.stop()
             raise MachineError(f"verifier {self._verifier!r} could not be loaded; its traceback stands above")
-        ready = msgspec.msgpack.decode(data[LENGTH.size :], type=Ready)
+        ready = msgspec.msgpack.decode(data[LENGTH.size :], type=ReadySignal)
         if ready.error:
             await self.stop()
             raise ConfigError(ready.error)
-        self.lane, self.holds = ready.lane, ready.holds
+        self.lane, self.restrictions = ready.lane, ready.restrictions
 
 
 def _environment(variables: list[str]) -> dict[str, str]:
-    """What the nursery needs to find the same modules, the variables that its options name, and nothing else."""
+    """The environment of the fork server: where its modules are, the variables that its options name, nothing else."""
     named = {name: os.environ[name] for name in variables if name in os.environ}
     paths = [os.path.abspath(path) for path in sys.path]
     return {

@@ -1,12 +1,12 @@
-"""Verifier of reasoning-gym's tasks: the answer that stands in the response, scored by the task's own scorer.
+"""Verifier of the tasks of reasoning-gym: finds the answer in the response and has the task's own scorer score it.
 
     score("...", "... <answer>41</answer>", answer).status == "correct"        # answer: an item as JSON, from the task
 
-`correct` from a score of 1 on; less is `wrong` and stands in the part "score". What its scorers get wrong is put right
-here: nine of them run the text of the answer as Python. Two of those (countdown, puzzle24) are replaced by our own
-reader of expressions, the other seven see only text that cannot call, name or fetch anything. Where a scorer is known
-to accept what is wrong (game_of_life_halting: everything; coin_flip: the first digits; spell_backward: letters behind
-the word), the answer is compared with the reference instead.
+A score of 1 or more is `correct`, less is `wrong`; the part "score" holds it. Known faults of the scorers are corrected
+here. Nine of them run the text of the answer as Python: two (countdown, puzzle24) are replaced by our own reader of
+expressions, and the other seven see only text that cannot call, name or fetch anything. Some accept wrong answers
+(game_of_life_halting accepts everything, coin_flip the first digits, spell_backward letters behind the word); there the
+answer is compared with the reference instead.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.tasks.reasoning_gym import answer_item, import_gym, make_dataset
 from rlsp_async.verifying import countdown
-from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.base import make_unparsable, make_verdict
 from rlsp_async.verifying.extract import find_answer
 
 VERSION = "1"
 LANE = "isolated"
 
-_LISTS = frozenset({"binary_matrix", "spiral_matrix", "string_insertion", "n_queens"})
+LISTS_RUN_AS_PYTHON = frozenset({"binary_matrix", "spiral_matrix", "string_insertion", "n_queens"})
 _LIST = re.compile(r"(?!.*\bfor\b)[\w\s,\[\]'\"-]*", re.DOTALL | re.ASCII)
-_FORMULAS = frozenset({"polynomial_multiplication", "simple_integration", "intermediate_integration"})
+FORMULAS_RUN_AS_PYTHON = frozenset({"polynomial_multiplication", "simple_integration", "intermediate_integration"})
 _FORMULA = re.compile(
     r"(?:[\d\s+\-*/().,]|(?<![A-Za-z])(?:[A-Za-z]|sin|cos|tan|exp|log|ln|sqrt|pi)(?![A-Za-z]))*", re.ASCII
 )
@@ -47,51 +47,59 @@ class ReasoningGymConfig(Section, frozen=True, kw_only=True, forbid_unknown_fiel
     """Options of `reasoning_gym`."""
 
     dataset: str = ""
-    """One that is made in advance, for those that take seconds to begin (arc_agi); empty: none."""
+    """Data set to make in advance, for those that take seconds to make (arc_agi); empty: none."""
 
 
 Config = ReasoningGymConfig
 
 
 class ReasoningGymVerifier:
-    """Scores items of any of the data sets."""
+    """The verifier `reasoning_gym`, for items of any data set."""
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict. Raises DataError when the reference answer is no item."""
+        """Returns the verdict.
+
+        Raises:
+            DataError: the reference answer is not an item of a data set.
+        """
         name, params, item = answer_item(answer)
         if name in ("countdown", "puzzle24"):
-            return _expression(prompt, response, item["metadata"])
+            return _judge_expression(prompt, response, item["metadata"])
         found = find_answer(response, numbers=False)
         if found is None:
-            return unparsable("no answer found", score=0.0)
+            return make_unparsable("no answer found", score=0.0)
         if not is_harmless(name, found):
-            return unparsable(f"not an answer to {name}: {found[:80]!r}", score=0.0)
+            return make_unparsable(f"not an answer to {name}: {found[:80]!r}", score=0.0)
         if name in _EXACT:
-            return _compared(found.casefold() == str(item["answer"]).casefold(), found)
+            return _comparison_verdict(found.casefold() == str(item["answer"]).casefold(), found)
         if name == "coin_flip":
-            return _compared(is_same_number(found, str(item["answer"])), found)
-        return _verdict(name, _dataset(name, json.dumps(params)), item, found)
+            return _comparison_verdict(is_same_number(found, str(item["answer"])), found)
+        return score_by_dataset(name, load_dataset(name, json.dumps(params)), item, found)
 
 
 def load(cfg: ReasoningGymConfig) -> ReasoningGymVerifier:
-    """Loads reasoning-gym. Raises MachineError when it is not installed."""
+    """Imports reasoning-gym and makes the verifier.
+
+    Raises:
+        MachineError: reasoning-gym is not installed.
+    """
     import_gym()
     if cfg.dataset:
-        _dataset(cfg.dataset, "{}")
+        load_dataset(cfg.dataset, "{}")
     return ReasoningGymVerifier()
 
 
 def is_harmless(name: str, text: str) -> bool:
-    """Whether a scorer that runs the text as Python may see it."""
-    if name in _LISTS:
+    """Whether the text may be shown to the scorer of data set `name`, which may run it as Python."""
+    if name in LISTS_RUN_AS_PYTHON:
         return bool(_LIST.fullmatch(text)) and "__" not in text.replace("_ _", "")
-    if name in _FORMULAS:
+    if name in FORMULAS_RUN_AS_PYTHON:
         return bool(_FORMULA.fullmatch(text)) and not _TOWER.search("".join(text.split()))
     return True
 
 
 def is_same_number(found: str, reference: str) -> bool:
-    """Whether two probabilities, decimal or as a fraction, are the same within 0.0001, the scorer's own tolerance."""
+    """Whether two probabilities, as decimals or fractions, agree within 0.0001, the tolerance of the scorer."""
     if not _NUMBER.fullmatch(found):
         return False
     try:
@@ -100,12 +108,12 @@ def is_same_number(found: str, reference: str) -> bool:
         return False
 
 
-def _compared(correct: bool, found: str) -> Verdict:
-    return judged(correct, found, score=float(correct))
+def _comparison_verdict(correct: bool, found: str) -> Verdict:
+    return make_verdict(correct, found, score=float(correct))
 
 
-def _verdict(name: str, dataset: Any, item: dict[str, Any], found: str) -> Verdict:
-    """What its scorer says. A scorer that raises cannot read the text, if it can read the reference answer."""
+def score_by_dataset(name: str, dataset: Any, item: dict[str, Any], found: str) -> Verdict:
+    """The verdict of the data set's scorer. A scorer that raises cannot read the text if it can read the reference."""
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             value = float(dataset.score_answer(found, item))
@@ -114,18 +122,18 @@ def _verdict(name: str, dataset: Any, item: dict[str, Any], found: str) -> Verdi
                 dataset.score_answer(item["answer"], item)
             except _UNREADABLE as worse:
                 raise DataError(f"the scorer of {name} raises for its own reference answer: {worse!r}") from None
-            return unparsable(f"{name} cannot read it: {type(e).__name__}", score=0.0)
-    return judged(value >= 1, found, score=value)
+            return make_unparsable(f"{name} cannot read it: {type(e).__name__}", score=0.0)
+    return make_verdict(value >= 1, found, score=value)
 
 
 @functools.lru_cache(maxsize=16)
-def _dataset(name: str, params: str) -> Any:
-    """The data set for its scorer; of one item, because some make all items at once."""
+def load_dataset(name: str, params: str) -> Any:
+    """The data set, made for its scorer only; it has one item, because some data sets make all items at once."""
     return make_dataset(name, json.loads(params), 0, 1)
 
 
-def _expression(prompt: str, response: str, metadata: dict[str, Any]) -> Verdict:
-    """Each number once, as the question says; the scorer of puzzle24 takes any four numbers."""
+def _judge_expression(prompt: str, response: str, metadata: dict[str, Any]) -> Verdict:
+    """Judges by `countdown`: each number once, as the question says. The scorer of puzzle24 takes any four numbers."""
     numbers = " ".join(str(number) for number in metadata["numbers"])
     verdict = countdown.score(prompt, response, f"{numbers} -> {metadata.get('target', 24)}")
     verdict.parts["score"] = verdict.parts["correct"]

@@ -1,10 +1,11 @@
 """Verifier by regular expression.
 
-    pattern = "Answer: (\\\\w+)"     the first group of the last match is the answer, compared word for word
-    pattern = "\\\\bdef \\\\w+"        without a group: a match is enough, and the reference answer is not read
+    pattern = "Answer: (\\w+)"     the first group of the last match is the answer; it is compared word for word
+    pattern = "\\bdef \\w+"        without a group a match is enough, and the reference answer is not read
     no pattern                     the reference answer is the pattern
 
-Only what follows the last `</think>` is searched. A pattern that runs away ends as `timeout`: the process is killable.
+Only what follows the last `</think>` is searched. A pattern that takes too long ends as `timeout`, since the process
+may be killed.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from typing import Literal
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import judged, unparsable
-from rlsp_async.verifying.exact import plain_words
+from rlsp_async.verifying.base import make_unparsable, make_verdict
+from rlsp_async.verifying.extract import normalize_words
 
 VERSION = "1"
 LANE = "fast"
 
 
 class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the response is searched."""
+    """Options of `regex`: how the response is searched."""
 
     pattern: str = ""
-    """Python's syntax; empty: the reference answer of each prompt."""
+    """The regular expression, in Python's syntax; empty: the reference answer of each prompt."""
     match: Literal["search", "full"] = "search"
-    """Anywhere in the text, or the text as a whole, blanks around it put aside."""
+    """Whether the pattern must match anywhere in the text, or the whole text without the blanks around it."""
     ignore_case: bool = False
 
     def __post_init__(self) -> None:
@@ -43,25 +44,29 @@ Config = RegexConfig
 
 
 class RegexVerifier:
-    """A verifier with its options."""
+    """The verifier `regex`."""
 
     def __init__(self, cfg: RegexConfig) -> None:
         self._cfg = cfg
         self._flags = re.IGNORECASE if cfg.ignore_case else re.NOFLAG
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict. Raises DataError for a reference answer that is needed and cannot be used."""
+        """Returns the verdict.
+
+        Raises:
+            DataError: the reference answer is needed and cannot be used.
+        """
         text = response.rpartition("</think>")[2].strip()
         match = self._last_match(self._compiled(answer), text)
         if match is None:
-            return unparsable("no match")
+            return make_unparsable("no match")
         if not self._cfg.pattern or not match.re.groups:
-            return judged(True, match.group())
-        gold = plain_words(answer)
+            return make_verdict(True, match.group())
+        gold = normalize_words(answer)
         if not gold:
             raise DataError("the reference answer is empty")
         found = match.group(1) or ""
-        return judged(plain_words(found) == gold, found)
+        return make_verdict(normalize_words(found) == gold, found)
 
     def _compiled(self, answer: str) -> re.Pattern[str]:
         if not (self._cfg.pattern or answer):
@@ -78,5 +83,5 @@ class RegexVerifier:
 
 
 def load(cfg: RegexConfig) -> RegexVerifier:
-    """The verifier."""
+    """Makes the verifier."""
     return RegexVerifier(cfg)

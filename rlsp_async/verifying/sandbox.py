@@ -1,10 +1,11 @@
-"""What a checker process may not do, asked of the kernel: no network, no new process, no write to any file system.
+"""What a checker process is forbidden to do: use the network, start a process, write to any file system.
 
     confine(memory_mb=2048)      # for the rest of this process; no privilege is needed
-    holds()                      # {"no network": True, "no writing": True, ...}: tried out in a child, not believed
+    probe_restrictions()         # {"no network": True, "no writing": True, ...}: each tried out in a confined child
 
-Three layers, each optional, so that one that a kernel lacks costs only itself: resource limits, Landlock (Linux 5.13),
-and a seccomp filter (x86-64) that answers EPERM. The channel to the pool is open already and stays usable.
+The kernel enforces it in three independent layers, so that a kernel without one of them still enforces the others:
+resource limits, Landlock (Linux 5.13 and later), and a seccomp filter (x86-64) that answers EPERM. The channel to the
+pool is open before and stays usable.
 """
 
 from __future__ import annotations
@@ -26,113 +27,52 @@ _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
+# Numbers of system calls on x86-64.
 _SOCKETS = (41, 42, 43, 49, 50, 53, 288)
-"""socket connect accept bind listen socketpair accept4. x86-64 numbers, as below."""
+"""socket connect accept bind listen socketpair accept4."""
+_PROCESSES = (56, 57, 58, 435, 59, 322)
+"""clone fork vfork clone3 execve execveat."""
+_SIGNALS = (62, 129, 200, 234, 101, 310, 311, 424, 434, 438)
+"""kill and its relatives, ptrace, process_vm_*, pidfd_*."""
+_CHANGES = (76, 77, 82, 83, 84, 85, 86, 87, 88, 90, 91, 92, 93, 94, 132, 133, 235)
+"""truncate rename mkdir unlink chmod ..."""
+_CHANGES_AT = (258, 259, 260, 261, 263, 264, 265, 266, 268, 280, 316, 437, 452)
+"""The same calls with a directory descriptor (renameat, mkdirat, ...); openat2."""
+_ATTRIBUTES = (188, 189, 190, 197, 198, 199)
+"""Extended attributes."""
+_SYSTEM = (155, 161, 165, 166, 169, 170, 171, 175, 176, 246, 313, 320, 428, 429, 430, 431, 432, 442)
+"""Mounts, kernel modules, reboot."""
+_GROUPS = (157, 109, 112)
+"""prctl setpgid setsid: the process cannot leave its parent and its process group."""
+_OTHERS = (29, 68, 240, 160, 302, 250, 272, 298, 304, 308, 319, 321, 323, 425, 426, 427)
+"""Shared memory, limits, namespaces."""
 _DENIED = (
-    56,
-    57,
-    58,
-    435,
-    59,
-    322,  # clone fork vfork clone3 execve execveat
-    62,
-    129,
-    200,
-    234,
-    101,
-    310,
-    311,
-    424,
-    434,
-    438,  # kill and its kin, ptrace, process_vm_*, pidfd_*
-    76,
-    77,
-    82,
-    83,
-    84,
-    85,
-    86,
-    87,
-    88,
-    90,
-    91,
-    92,
-    93,
-    94,
-    132,
-    133,
-    235,  # truncate rename mkdir unlink chmod ...
-    258,
-    259,
-    260,
-    261,
-    263,
-    264,
-    265,
-    266,
-    268,
-    280,
-    316,
-    437,
-    452,  # the same, ...at; openat2
-    188,
-    189,
-    190,
-    197,
-    198,
-    199,  # extended attributes
-    155,
-    161,
-    165,
-    166,
-    169,
-    170,
-    171,
-    175,
-    176,
-    246,
-    313,
-    320,
-    428,
-    429,
-    430,
-    431,
-    432,
-    442,  # mounts, modules, reboot
-    157,
-    109,
-    112,  # prctl, setpgid, setsid: it stays with its parent and its group
-    29,
-    68,
-    240,
-    160,
-    302,
-    250,
-    272,
-    298,
-    304,
-    308,
-    319,
-    321,
-    323,
-    425,
-    426,
-    427,  # shared memory, limits, namespaces
+    *_PROCESSES,
+    *_SIGNALS,
+    *_CHANGES,
+    *_CHANGES_AT,
+    *_ATTRIBUTES,
+    *_SYSTEM,
+    *_GROUPS,
+    *_OTHERS,
 )
 _OPENING = (2, 85, 257)
-"""open creat openat; openat2 is refused to all."""
+"""open creat openat. openat2 is always refused."""
 _OPEN, _OPENAT = (2, 1), (257, 2)
-"""(number, which argument holds the flags)."""
+"""(number, index of the argument that holds the flags)."""
 _LANDLOCK_WRITES = 0b1_1111_1111_0010
-"""WRITE_FILE, REMOVE_*, MAKE_*: the rights of the first version of Landlock that change something."""
+"""WRITE_FILE, REMOVE_*, MAKE_*: the rights of Landlock's first version that change a file system."""
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
 
 
 def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s: int = 0) -> None:
-    """Confines this process for good, as far as this kernel goes. Ends it when its parent has died already.
+    """Confines this process for the rest of its life, as far as this kernel can. Ends it if its parent has died.
 
-    `network` leaves it its sockets; `files` lets it open files to read them; after `cpu_s` seconds of CPU time it is
-    killed (0: never).
+    Args:
+        memory_mb: limit of the address space, MiB.
+        network: whether sockets may be opened.
+        files: whether files may be opened for reading.
+        cpu_s: CPU seconds after which the process is killed; 0: no limit.
     """
     os.environ.clear()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
@@ -147,19 +87,27 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _landlock(libc)
+    apply_landlock(libc)
     if platform.machine() == "x86_64":
-        _seccomp(libc, (*_DENIED, *(() if network else _SOCKETS), *(() if files else _OPENING)))
+        apply_seccomp(libc, (*_DENIED, *(() if network else _SOCKETS), *(() if files else _OPENING)))
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent dies. Ends it when that has happened already (Linux)."""
+    """Has the kernel kill this process when its parent dies; ends it at once if the parent has died (Linux only)."""
     if not kill_with_parent(os.getppid()):
         os._exit(0)
 
 
-def holds(*, network: bool = False, files: bool = True) -> dict[str, bool]:
-    """What a confined child of this process really cannot do. Call it where a fork is harmless."""
+def probe_restrictions(*, network: bool = False, files: bool = True) -> dict[str, bool]:
+    """Tries in a confined child what the sandbox should forbid. Call it in a process without threads: it forks.
+
+    Args:
+        network: as for `confine`.
+        files: as for `confine`; when True, "no reading" is not tried.
+
+    Returns:
+        For each restriction ("no network", "no writing", ...) whether the kernel enforces it.
+    """
     attempts = {what: attempt for what, attempt in _ATTEMPTS.items() if not (files and what == "no reading")}
     reader, writer = os.pipe()
     pid = os.fork()
@@ -182,8 +130,8 @@ def holds(*, network: bool = False, files: bool = True) -> dict[str, bool]:
 # --- layers --------------------------------------------------------------------------------------------------------
 
 
-def _landlock(libc: ctypes.CDLL) -> None:
-    """Without a rule, every handled right is refused everywhere."""
+def apply_landlock(libc: ctypes.CDLL) -> None:
+    """Refuses every right that changes a file system: a Landlock ruleset without a rule allows none of them."""
     attributes = ctypes.create_string_buffer(struct.pack("<Q", _LANDLOCK_WRITES), 8)
     ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, 8, 0)
     if ruleset >= 0:
@@ -191,15 +139,16 @@ def _landlock(libc: ctypes.CDLL) -> None:
         os.close(ruleset)
 
 
-def _seccomp(libc: ctypes.CDLL, denied: tuple[int, ...]) -> None:
-    program = _program(denied)
+def apply_seccomp(libc: ctypes.CDLL, denied: tuple[int, ...]) -> None:
+    """Installs the filter that refuses the calls in `denied`."""
+    program = _seccomp_program(denied)
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
     libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0)
 
 
-def _program(denied: tuple[int, ...]) -> bytes:
-    """The filter: wrong architecture dies, denied calls and opening to write get EPERM, the rest goes on."""
+def _seccomp_program(denied: tuple[int, ...]) -> bytes:
+    """The filter: kills other architectures; EPERM for denied calls and for opening to write; allows the rest."""
     lines = [
         (_LOAD, 0, 0, 4),
         (_EQUAL, 1, 0, _ARCH_X86_64),
@@ -222,7 +171,7 @@ def _program(denied: tuple[int, ...]) -> bytes:
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 
-# --- the proof -----------------------------------------------------------------------------------------------------
+# --- probes --------------------------------------------------------------------------------------------------------
 
 
 def _is_refused(attempt: Callable[[], object]) -> bool:
@@ -233,13 +182,13 @@ def _is_refused(attempt: Callable[[], object]) -> bool:
     return False
 
 
-def _write() -> None:
+def _try_write() -> None:
     path = f"/tmp/rlsp-confine-{os.getpid()}"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
     os.unlink(path)
 
 
-def _start() -> None:
+def _try_fork() -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -248,8 +197,8 @@ def _start() -> None:
 
 _ATTEMPTS: dict[str, Callable[[], object]] = {
     "no network": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(),
-    "no writing": _write,
+    "no writing": _try_write,
     "no reading": lambda: os.close(os.open("/", os.O_RDONLY)),
-    "no processes": _start,
+    "no processes": _try_fork,
     "no signals": lambda: os.kill(os.getppid(), 0),
 }

@@ -1,1 +1,8 @@
-"""See the module docstrings in this folder."""
+"""How the weights of a version travel from the learner to the samplers, and how a sampler knows that they arrived.
+
+transport.py   the Protocol of a transport (publish, fetch, prune), and which transport a reference names
+file.py        the transport of `file://`: safetensors files in a directory; where a run's directory lies
+probe.py       a fixed sequence whose log-probs show that an engine computes with the published weights
+
+A transport is one module that satisfies `transport.WeightTransport`, and a line for its scheme in `transport_for`.
+"""

@@ -1,18 +1,22 @@
-"""Weights as safetensors files in a directory, on a disk or in shared memory.
+"""The weight transport of `file://`: safetensors files in one directory, on a disk or in shared memory.
 
-A file appears under its name only when it is complete (temporary file, sync on a real disk, rename), so a reader sees
-the old version or the new one and never a half. The digest is the SHA-256 of the file's bytes. A reader that still has
-a replaced or pruned file open keeps reading the old bytes.
+A file has its name only when it is complete (temporary file, sync on a real disk, rename), so a reader sees the old
+version or the new version and never a part. The digest is the SHA-256 of the file's bytes. A reader that has a file
+open goes on reading the old bytes after the file was replaced or deleted.
 
-Example: DIRECTORY/v001001-7.safetensors is version 1001, written by the learner's start number 7. The start is part of
-the name, so that a process that was stopped and wakes up late can never replace what a newer one wrote.
+Example: DIRECTORY/v001001-7.safetensors is version 1001, written by the learner's start number 7. The start number is
+part of the name, so that a learner that was suspended and goes on late cannot replace the files of a newer start.
+
+The directory of a run is `learner.weights_dir` when that is set; else /dev/shm/rlsp-NAME-HASH when shared memory has
+room for four copies of the model (the kept versions and the one being written); else RUN/weights. HASH is made of the
+run's absolute directory, so two runs of one name in different places never meet.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,11 +25,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, WeightsError
+from rlsp_async.files import SHARED_MEMORY, rename, sha256
 from rlsp_async.messages import Probe, WeightsRef
 
-SHARED_MEMORY = Path("/dev/shm")
-
+COPIES = 4
 WRITERS_KEPT = 2
 
 _NAME = re.compile(r"v(\d+)-(\d+)\.safetensors")
@@ -33,24 +38,41 @@ _TEMPORARY = re.compile(r"\.v\d+-(\d+)\.tmp")
 
 
 class FileTransport:
-    """One directory of versions; written by one learner, read by any number of samplers."""
+    """One directory of versions, written by one learner and read by any number of samplers.
+
+    Satisfies `transport.WeightTransport`.
+    """
 
     def __init__(self, directory: Path) -> None:
+        """Takes the directory; `publish` makes it when it is missing."""
         self.directory = directory
 
     def publish(
         self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int, probe: Probe, incarnation: int = 0
     ) -> WeightsRef:
-        """Writes v<version>-<incarnation>.safetensors atomically. Raises MachineError when the file system refuses."""
+        """Writes v<version>-<incarnation>.safetensors whole.
+
+        Args:
+            named_tensors: (checkpoint name, tensor of any shape and device) of every weight of the model.
+            version: policy version of these weights.
+            probe: what these weights give for the probe's sequence.
+            incarnation: start number of the learner that made them.
+
+        Returns:
+            The reference of the file, with its digest and size.
+
+        Raises:
+            MachineError: the file system refuses.
+        """
         tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in named_tensors}
-        where = self.directory / f"v{version:06d}-{incarnation}.safetensors"
+        path = self.directory / f"v{version:06d}-{incarnation}.safetensors"
         temporary = self.directory / f".v{version:06d}-{incarnation}.tmp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             # One entry: safetensors writes several in random order, and equal weights would differ in their digest.
             save_file(tensors, temporary, metadata={"format": "pt"})
             digest, num_bytes = file_digest(temporary), temporary.stat().st_size
-            _replace(temporary, where)
+            rename(temporary, path, durable=True)
         except (OSError, SafetensorError) as e:
             temporary.unlink(missing_ok=True)
             raise MachineError(
@@ -59,7 +81,7 @@ class FileTransport:
             ) from e
         return WeightsRef(
             version=version,
-            uri=where.resolve().as_uri(),
+            uri=path.resolve().as_uri(),
             digest=digest,
             num_bytes=num_bytes,
             probe=probe,
@@ -67,82 +89,125 @@ class FileTransport:
         )
 
     def fetch(self, ref: WeightsRef) -> Path:
-        """The path of the version's file. Raises WeightsError when it is gone or its size or digest differ."""
-        where = Path(unquote(urlsplit(ref.uri).path))
+        """Finds the file of a version and checks its size and digest.
+
+        Args:
+            ref: a published version.
+
+        Returns:
+            The path of its file.
+
+        Raises:
+            WeightsError: the file is gone or its bytes are not the published bytes; the message has both digests.
+        """
+        path = Path(unquote(urlsplit(ref.uri).path))
         try:
-            num_bytes, digest = where.stat().st_size, file_digest(where)
+            num_bytes, digest = path.stat().st_size, file_digest(path)
         except OSError as e:
-            raise WeightsError(f"version {ref.version}: {where} cannot be read: {e.strerror}") from e
+            raise WeightsError(f"version {ref.version}: {path} cannot be read: {e.strerror}") from e
         if num_bytes != ref.num_bytes or digest != ref.digest:
             raise WeightsError(
-                f"version {ref.version}: {where} has {num_bytes} bytes with {digest}, "
+                f"version {ref.version}: {path} has {num_bytes} bytes with {digest}, "
                 f"published were {ref.num_bytes} bytes with {ref.digest}"
             )
-        return where
+        return path
+
+    def versions(self) -> list[int]:
+        """Lists the complete versions, in no particular order; empty when there is no directory."""
+        return list_versions(self.directory)
 
     def prune(self, keep: int, incarnation: int | None = None) -> list[int]:
-        """Deletes all but the newest `keep` versions and what a killed writer left behind; returns versions that went.
+        """Deletes all but the newest `keep` versions, and temporary files that a killed learner left behind.
 
-        Of a version that several starts of the learner wrote, the newest two stay: a sampler may be reading the older.
-        Files of a later start than `incarnation` (None: nobody is later) are left alone.
+        Of a version that several starts of the learner wrote, the files of the newest two starts stay: a sampler may be
+        reading the older file.
+
+        Args:
+            keep: how many of the newest versions stay.
+            incarnation: start number of the caller; files of a later start stay. None: no start is later.
+
+        Returns:
+            The versions that were deleted, in increasing order.
         """
 
-        def may_go(writer: int) -> bool:
+        def may_delete(writer: int) -> bool:
             return incarnation is None or writer <= incarnation
 
         for entry in _entries(self.directory):
             left = _TEMPORARY.fullmatch(entry.name)
-            if left and int(left[1]) != incarnation and may_go(int(left[1])):
+            if left and int(left[1]) != incarnation and may_delete(int(left[1])):
                 entry.unlink(missing_ok=True)
-        files = sorted(_versions(self.directory), reverse=True)
+        files = sorted(_version_files(self.directory), reverse=True)
         kept = sorted({version for version, _, _ in files}, reverse=True)[:keep]
         for version in kept:
             for _, writer, path in [file for file in files if file[0] == version][WRITERS_KEPT:]:
-                if may_go(writer):
+                if may_delete(writer):
                     path.unlink(missing_ok=True)
-        gone = [file for file in files if file[0] not in kept and may_go(file[1])]
-        for _, _, path in gone:
+        old = [file for file in files if file[0] not in kept and may_delete(file[1])]
+        for _, _, path in old:
             path.unlink(missing_ok=True)
-        return sorted({version for version, _, _ in gone})
+        return sorted({version for version, _, _ in old})
 
 
-def versions(directory: Path) -> list[int]:
-    """The complete versions in a directory, in no particular order; none when there is no directory."""
-    return list({version for version, _, _ in _versions(directory)})
-
-
-def _versions(directory: Path) -> list[tuple[int, int, Path]]:
-    """(version, start of the learner, file) of every complete file."""
-    return [
-        (int(match[1]), int(match[2]), entry) for entry in _entries(directory) if (match := _NAME.fullmatch(entry.name))
-    ]
+def list_versions(directory: Path) -> list[int]:
+    """Lists the complete versions in a directory, in no particular order; empty when there is no directory."""
+    return list({version for version, _, _ in _version_files(directory)})
 
 
 def file_digest(path: Path) -> str:
-    """ "sha256:HEX" of a file's bytes."""
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    """Returns the digest of a file's bytes as a `WeightsRef` holds it: "sha256:" and 64 hexadecimal digits."""
+    return "sha256:" + sha256(path)
 
 
-def is_shared_memory(path: Path) -> bool:
-    """Whether a path lies in memory, where syncing means nothing."""
-    return path.resolve().is_relative_to(SHARED_MEMORY)
+def choose_directory(cfg: RunConfig, model_bytes: int, shared_memory: Path = SHARED_MEMORY) -> Path:
+    """Chooses the directory into which the learner publishes; see the module docstring.
+
+    The choice depends on the settings and on the free room in shared memory, and on nothing else.
+
+    Args:
+        cfg: the run.
+        model_bytes: size of one version.
+        shared_memory: where shared memory is mounted.
+
+    Returns:
+        An absolute path; the directory need not exist.
+    """
+    if cfg.learner.weights_dir:
+        return Path(cfg.learner.weights_dir).resolve()
+    in_memory = shared_directory(cfg, shared_memory)
+    if in_memory.is_dir() or _free_bytes(shared_memory) >= max(COPIES, cfg.learner.keep_weights + 1) * model_bytes:
+        return in_memory
+    return cfg.directory.resolve() / "weights"
+
+
+def shared_directory(cfg: RunConfig, shared_memory: Path = SHARED_MEMORY) -> Path:
+    """Returns the run's own directory in shared memory, whether it exists or not."""
+    digest = hashlib.sha256(str(cfg.directory.resolve()).encode()).hexdigest()[:8]
+    return shared_memory / f"rlsp-{cfg.name}-{digest}"
+
+
+def remove_published(cfg: RunConfig, shared_memory: Path = SHARED_MEMORY) -> None:
+    """Deletes a run's published weights. In a directory that the user chose, only files of this package go."""
+    for directory in (shared_directory(cfg, shared_memory), cfg.directory.resolve() / "weights"):
+        if directory.is_dir():
+            shutil.rmtree(directory)
+    if cfg.learner.weights_dir:
+        directory = Path(cfg.learner.weights_dir)
+        FileTransport(directory).prune(0)
+        if directory.is_dir() and not list_versions(directory) and not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def _version_files(directory: Path) -> list[tuple[int, int, Path]]:
+    """(version, start number of the learner, path) of every complete file."""
+    return [
+        (int(match[1]), int(match[2]), entry) for entry in _entries(directory) if (match := _NAME.fullmatch(entry.name))
+    ]
 
 
 def _entries(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() else []
 
 
-def _replace(temporary: Path, where: Path) -> None:
-    """Renames; on a real disk the bytes and then the name are synced, or a power cut could leave an empty file."""
-    if is_shared_memory(where.parent):
-        temporary.replace(where)
-        return
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(where)
-    directory = os.open(where.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(directory).free if directory.is_dir() else 0

@@ -1,7 +1,8 @@
-"""The probe: a fixed sequence and the log-probs that the published weights give it.
+"""The probe: a fixed sequence of token ids and the log-probs that the published weights give it.
 
-The digest says that the bytes arrived; the probe says that the engine computes with them (a packed copy of an old
-weight passes every digest). N token ids, N - 1 log-probs at temperature 1 in float32: entry i is that of ids[i + 1].
+The digest shows that the bytes arrived. The probe shows that the engine computes with them: an engine that goes on
+using a packed copy of older weights passes every digest. A probe has N token ids and N - 1 log-probs at temperature 1
+in float32; log-prob i is that of ids[i + 1].
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ DEFAULT_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.5}
 
 
 def make_probe(ids: Sequence[int] | npt.NDArray[Any], logprobs: Sequence[float] | npt.NDArray[Any]) -> Probe:
-    """A probe of N >= 2 ids and N - 1 finite log-probs. Raises ValueError when they are not that."""
+    """Packs a probe.
+
+    Args:
+        ids: [N] token ids, N >= 2.
+        logprobs: [N-1] finite log-probs of ids[1:], at temperature 1.
+
+    Returns:
+        The probe as it travels in a `WeightsRef`.
+
+    Raises:
+        ValueError: the lengths do not fit, or a log-prob is not finite.
+    """
     if len(ids) < 2 or len(logprobs) != len(ids) - 1:
         raise ValueError(f"a probe of {len(ids)} ids needs at least 2 ids and one log-prob less, not {len(logprobs)}")
     if not np.isfinite(np.asarray(logprobs, dtype=np.float64)).all():
@@ -28,13 +40,26 @@ def make_probe(ids: Sequence[int] | npt.NDArray[Any], logprobs: Sequence[float] 
 
 
 def largest_error(probe: Probe, scores: Sequence[float] | npt.NDArray[Any]) -> float:
-    """max |score - published|; infinity when a score is missing or not finite."""
+    """Compares what an engine computes with what was published.
+
+    Args:
+        probe: the published probe.
+        scores: [N-1] log-probs that the engine gives the probe's ids.
+
+    Returns:
+        max |score - published|; infinity when a score is missing or not finite.
+    """
     if len(scores) != num_values(probe.logprobs):
         return float("inf")
     error = float(np.abs(np.asarray(scores, dtype=np.float64) - floats(probe.logprobs)).max())
     return error if np.isfinite(error) else float("inf")
 
 
-def tolerance(setting: float, dtype: str) -> float:
-    """The largest error that is accepted: the setting, or the default of the weights' type when it is 0."""
+def probe_tolerance(setting: float, dtype: str) -> float:
+    """Returns the largest accepted error.
+
+    Args:
+        setting: `sampler.probe_tolerance`; 0 takes the default.
+        dtype: type of the weights, "float32" or "bfloat16".
+    """
     return setting or DEFAULT_TOLERANCES[dtype]

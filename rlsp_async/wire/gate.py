@@ -14,9 +14,43 @@ from typing import TypeVar
 
 import msgspec
 
-from rlsp_async.messages import Bye, FromHub, FromWorker, Hello, Ping, Pong, Refuse, Role
-from rlsp_async.wire.keyring import Entry
-from rlsp_async.wire.roles import may_say
+from rlsp_async.messages import (
+    Bye,
+    Done,
+    Failed,
+    FromHub,
+    FromWorker,
+    Hello,
+    Loaded,
+    Ping,
+    Pong,
+    Refuse,
+    Rejected,
+    Role,
+)
+from rlsp_async.wire.keyring import AllowedKey
+
+EVERYBODY: frozenset[type] = frozenset({Hello, Ping, Bye})
+WORKS = EVERYBODY | {Done, Failed}
+MAY_SAY: dict[Role, frozenset[type]] = {
+    "sampler": WORKS | {Loaded, Rejected},
+    "verifier": WORKS,
+    "learner": WORKS,
+    "observer": EVERYBODY,
+}
+RESULT: dict[Role, str] = {"sampler": "groups", "verifier": "verdicts", "learner": "steps"}
+"""The one field of Done that a role may fill."""
+RESULTS = frozenset(RESULT.values())
+
+
+def may_say(role: Role, message: FromWorker) -> bool:
+    """Whether a worker of this role may send that."""
+    if type(message) not in MAY_SAY[role]:
+        return False
+    if isinstance(message, Done):
+        return not any(getattr(message, field) for field in RESULTS - {RESULT[role]})
+    return True
+
 
 T = TypeVar("T")
 
@@ -32,7 +66,7 @@ MAX_CREDIT = 10_000
 """Counted for the pace; a worker may say more and gains nothing by it."""
 
 
-class Counts(msgspec.Struct):
+class RefusalCounts(msgspec.Struct):
     """What went wrong on the socket since it was bound."""
 
     malformed: int = 0
@@ -61,8 +95,8 @@ class Peer(msgspec.Struct, frozen=True):
 class Gate:
     """Everything that is known of connections. `find` says whose key it is (None: this hub has no keys)."""
 
-    def __init__(self, find: Callable[[str], Entry | None] | None = None, max_peers: int = MAX_PEERS) -> None:
-        self.counts = Counts()
+    def __init__(self, find: Callable[[str], AllowedKey | None] | None = None, max_peers: int = MAX_PEERS) -> None:
+        self.counts = RefusalCounts()
         self.peers: OrderedDict[bytes, Peer] = OrderedDict()
         self._find, self._max_peers = find, max_peers
         self._key_of: OrderedDict[bytes, str] = OrderedDict()

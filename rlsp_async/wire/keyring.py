@@ -22,7 +22,6 @@ import zmq
 
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Role
-from rlsp_async.wire.keys import Keys
 
 ROLES: tuple[Role, ...] = get_args(Role)
 HUB = "hub"
@@ -34,7 +33,19 @@ NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
 SECRET_MODE, PUBLIC_MODE, DIRECTORY_MODE = 0o600, 0o644, 0o700
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """A CURVE key pair in Z85 (40 bytes each), and for a worker the public key of its hub."""
+
+    public: bytes
+    secret: bytes
+    server: bytes = b""
+    """Empty at the hub itself."""
+
+    def __repr__(self) -> str:
+        return f"Keys(public={self.public!r}, secret=..., server={self.server!r})"
+
+
+class AllowedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One key that is let in."""
 
     name: str
@@ -53,20 +64,20 @@ class HubKeys(msgspec.Struct, frozen=True, kw_only=True):
 class AllowFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """allowed.json: by public key."""
 
-    keys: dict[str, Entry] = {}
+    keys: dict[str, AllowedKey] = {}
 
 
 # --- making and revoking -------------------------------------------------------------------------------------------
 
 
-def new_ring(directory: Path, roles: list[str]) -> list[Entry]:
+def create_keyring(directory: Path, roles: list[str]) -> list[AllowedKey]:
     """A key pair for the hub and one for each role. Raises UserError when there is a ring already."""
     if (directory / f"{HUB}.secret").exists() or (directory / ALLOWED).exists():
         raise ConfigError(
             f"{directory} holds keys already and they are not overwritten: choose another directory, "
             f"or add one worker with `rlsp keys new {directory} --worker NAME --role ROLE`"
         )
-    entries = [Entry(name=role, role=known_role(role)) for role in dict.fromkeys(roles)]
+    entries = [AllowedKey(name=role, role=parse_role(role)) for role in dict.fromkeys(roles)]
     _make_directory(directory)
     public, secret = zmq.curve_keypair()
     _write(directory / f"{HUB}.secret", secret + b"\n", SECRET_MODE)
@@ -77,7 +88,7 @@ def new_ring(directory: Path, roles: list[str]) -> list[Entry]:
     return entries
 
 
-def new_worker(directory: Path, worker: str, role: str) -> Entry:
+def add_worker_key(directory: Path, worker: str, role: str) -> AllowedKey:
     """A key pair of one worker's own, which speaks for no other. Raises UserError when the name is taken."""
     if not worker or not set(worker) <= NAME_SIGNS or len(worker) > NAME_CHARACTERS or worker.startswith("."):
         raise ConfigError(f"{worker!r} cannot name a key: use letters, digits, '-', '_' and '.', like sampler-9")
@@ -85,12 +96,12 @@ def new_worker(directory: Path, worker: str, role: str) -> Entry:
         raise ConfigError(f"{worker!r} is the name of a role's key; call the worker {worker}-0, for example")
     if not (directory / f"{HUB}.secret").exists():
         raise ConfigError(f"{directory} has no hub.secret: make the hub's keys first, with `rlsp keys new {directory}`")
-    entry = Entry(name=worker, role=known_role(role), worker=True)
+    entry = AllowedKey(name=worker, role=parse_role(role), worker=True)
     _add(directory, entry)
     return entry
 
 
-def revoke(directory: Path, name: str) -> Entry:
+def revoke_key(directory: Path, name: str) -> AllowedKey:
     """Takes a key off the list and removes its secret; a running hub notices by itself. Raises ConfigError."""
     listed = read_allowed(directory)
     key = next((key for key, entry in listed.keys.items() if entry.name == name), None)
@@ -102,7 +113,7 @@ def revoke(directory: Path, name: str) -> Entry:
     return listed.keys[key]
 
 
-def known_role(role: str) -> Role:
+def parse_role(role: str) -> Role:
     """The role of that name. Raises ConfigError."""
     for known in ROLES:
         if role == known:
@@ -110,7 +121,7 @@ def known_role(role: str) -> Role:
     raise ConfigError(f"no role {role!r}: a key is for one of {', '.join(ROLES)}")
 
 
-def _add(directory: Path, entry: Entry) -> None:
+def _add(directory: Path, entry: AllowedKey) -> None:
     listed = read_allowed(directory)
     if any(other.name == entry.name for other in listed.keys.values()):
         raise ConfigError(
@@ -125,7 +136,7 @@ def _add(directory: Path, entry: Entry) -> None:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def hub_keys(directory: str) -> HubKeys | None:
+def read_hub_keys(directory: str) -> HubKeys | None:
     """A hub's own keys and its allow-list; None for an empty setting. Raises MachineError, ConfigError."""
     if not directory:
         return None
@@ -135,7 +146,7 @@ def hub_keys(directory: str) -> HubKeys | None:
     return HubKeys(keys=Keys(public=zmq.curve_public(secret), secret=secret), allowed=path / ALLOWED)
 
 
-def worker_keys(directory: str, role: str, worker: str) -> Keys | None:
+def read_worker_keys(directory: str, role: str, worker: str) -> Keys | None:
     """The keys with which a worker speaks; None for an empty setting. Raises MachineError, ConfigError."""
     if not directory:
         return None

@@ -1,4 +1,4 @@
-"""New weights at a worker: one load at a time, always the newest version; older ones that waited are passed over."""
+"""New weights at a worker: one load at a time, always of the newest version; older versions that wait are skipped."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from rlsp_async.errors import EngineError, WeightsError
 from rlsp_async.messages import Loaded, Rejected, WeightsRef
 
 LOAD_S = 600.0
-"""A version that takes longer is refused: its disk or its engine hangs."""
+"""A version that takes longer to load is refused: the disk or the engine hangs."""
 
 OnWeights = Callable[[WeightsRef], Awaitable[float]]
+"""Loads a version and returns the largest error of its probe. Raises WeightsError or EngineError."""
 
 
-class Loader:
-    """Consumes references by `offer`, produces Loaded or Rejected by `answer`."""
+class WeightLoader:
+    """Consumes references by `offer`; produces Loaded or Rejected by `answer`."""
 
     def __init__(self, on_weights: OnWeights, answer: Callable[[Loaded | Rejected], None]) -> None:
         self.loading = False
@@ -30,19 +31,19 @@ class Loader:
 
     @property
     def version(self) -> int:
-        """What is served now; -1 while nothing is known to be."""
+        """The version that is served; -1 while none is."""
         return self._loaded[0].version if self._loaded else -1
 
     @property
     def made_by(self) -> int:
-        """Incarnation of the learner that made it."""
+        """Incarnation of the learner that made the served version."""
         return self._loaded[0].incarnation if self._loaded else 0
 
     def offer(self, ref: WeightsRef, hub: int = 0) -> None:
-        """A version is out. What is loaded already is answered, not loaded again: a restarted hub must hear it.
+        """Asks for a version. A version that is served already is answered without a load: a restarted hub must know.
 
-        An older version than the newest heard of, or the same by an older learner, comes late and is passed over; only
-        a later start of the `hub` may go back (its journal lost its end).
+        An offer that is older than the newest one is skipped. An older version is accepted only from a newer
+        incarnation of the hub, `hub`, which may have lost the tail of its journal.
         """
         order = (max(hub, self._newest[0]), ref.version, ref.incarnation)
         if order < self._newest:

@@ -24,12 +24,11 @@ import zmq
 
 from rlsp_async.errors import MachineError, MessageError
 from rlsp_async.messages import FromHub, FromWorker
+from rlsp_async.wire.auth import AllowList, Authenticator, require_private
 from rlsp_async.wire.codec import TooLongError, decode_from_worker, encode
-from rlsp_async.wire.gate import Counts, Gate
+from rlsp_async.wire.gate import Gate, RefusalCounts
 from rlsp_async.wire.keyring import HubKeys
-from rlsp_async.wire.keys import require_private
-from rlsp_async.wire.sockets import Context, Limits, Socket, router
-from rlsp_async.wire.zap import AllowList, Doorman
+from rlsp_async.wire.sockets import ConnectionLimits, Context, Socket, make_router
 
 T = TypeVar("T")
 
@@ -41,12 +40,12 @@ FRAMES = 2
 class Router:
     """One await, then a drain without waiting, up to `drain` frames a call (RELIABILITY 2.4: 2-20 times the rate)."""
 
-    def __init__(self, limits: Limits | None = None, keys: HubKeys | None = None, drain: int = 256) -> None:
-        self._limits = limits or Limits()
+    def __init__(self, limits: ConnectionLimits | None = None, keys: HubKeys | None = None, drain: int = 256) -> None:
+        self._limits = limits or ConnectionLimits()
         self._keys = keys
         self._drain = drain
         self._gate = Gate()
-        self._doorman: Doorman | None = None
+        self._doorman: Authenticator | None = None
         self._context: Context | None = None
         self._socket: Socket | None = None
 
@@ -58,9 +57,9 @@ class Router:
             if self._keys is not None:
                 allowed = AllowList(self._keys.allowed)
                 self._gate = Gate(allowed.find)
-                self._doorman = Doorman(self._context, allowed, self.counts)
+                self._doorman = Authenticator(self._context, allowed, self.counts)
                 self._doorman.open()  # first: a client that came before it would be refused
-            self._socket = router(self._context, self._limits, self._keys.keys if self._keys else None)
+            self._socket = make_router(self._context, self._limits, self._keys.keys if self._keys else None)
             self._socket.bind(address)
         except zmq.ZMQError as e:
             self.close()
@@ -72,7 +71,7 @@ class Router:
         return endpoint.rstrip(b"\0").decode()
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RefusalCounts:
         """What was dropped or refused so far."""
         return self._gate.counts
 

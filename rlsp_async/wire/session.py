@@ -15,8 +15,8 @@ import zmq
 from rlsp_async.errors import MachineError, MessageError
 from rlsp_async.messages import FromHub
 from rlsp_async.wire.codec import decode_from_hub
-from rlsp_async.wire.keys import Keys
-from rlsp_async.wire.sockets import Context, Limits, Socket, dealer
+from rlsp_async.wire.keyring import Keys
+from rlsp_async.wire.sockets import ConnectionLimits, Context, Socket, make_dealer
 
 ID_BYTES = 8
 
@@ -27,7 +27,9 @@ class Session:
     Raises MachineError for an address that is none, or keys without the hub's.
     """
 
-    def __init__(self, address: str, identity: str, queue: int, limits: Limits, keys: Keys | None = None) -> None:
+    def __init__(
+        self, address: str, identity: str, queue: int, limits: ConnectionLimits, keys: Keys | None = None
+    ) -> None:
         self.address = address
         self.num_malformed = 0
         self.lost = asyncio.Event()
@@ -38,7 +40,7 @@ class Session:
         try:
             # Nobody can guess the id and wait on it for what was meant for this connection.
             secret = secrets.token_hex(ID_BYTES)
-            self._socket = dealer(self._context, f"{identity}/{secret}".encode(), queue, limits, keys)
+            self._socket = make_dealer(self._context, f"{identity}/{secret}".encode(), queue, limits, keys)
             self._socket.connect(address)
         except zmq.ZMQError as e:
             self.close()

@@ -10,8 +10,9 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from rlsp_async.wire.bounds import MAX_TOKENS
-from rlsp_async.wire.keys import Keys, guard_dealer, guard_router
+from rlsp_async.wire.auth import guard_dealer, guard_router
+from rlsp_async.wire.codec import MAX_TOKENS
+from rlsp_async.wire.keyring import Keys
 
 Context = zmq.asyncio.Context
 Socket = zmq.asyncio.Socket
@@ -22,7 +23,7 @@ RECONNECT_MAX_S = 2.0
 ROUTER_QUEUE = 2048
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What both ends of a connection agree on; the hub's Welcome overrides a worker's two times."""
 
     heartbeat_s: float = 1.0
@@ -32,7 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest column of a message, in tokens."""
 
 
-def dealer(context: Context, identity: bytes, queue: int, limits: Limits, keys: Keys | None) -> Socket:
+def make_dealer(context: Context, identity: bytes, queue: int, limits: ConnectionLimits, keys: Keys | None) -> Socket:
     """A worker's socket. `queue` bounds the frames that wait in each direction."""
     socket = context.socket(zmq.DEALER)
     _common(socket, limits, queue)
@@ -46,7 +47,7 @@ def dealer(context: Context, identity: bytes, queue: int, limits: Limits, keys: 
     return socket
 
 
-def router(context: Context, limits: Limits, keys: Keys | None) -> Socket:
+def make_router(context: Context, limits: ConnectionLimits, keys: Keys | None) -> Socket:
     """The hub's socket, not yet bound."""
     socket = context.socket(zmq.ROUTER)
     _common(socket, limits, ROUTER_QUEUE)
@@ -59,7 +60,7 @@ def router(context: Context, limits: Limits, keys: Keys | None) -> Socket:
     return socket
 
 
-def _common(socket: Socket, limits: Limits, queue: int) -> None:
+def _common(socket: Socket, limits: ConnectionLimits, queue: int) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, queue)
     socket.setsockopt(zmq.RCVHWM, queue)

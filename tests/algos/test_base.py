@@ -46,7 +46,7 @@ def test_a_dotted_name_is_a_module():
             config.AlgorithmChoice(name="grpo", options={"clip_hi": 0.3}),
             "unknown key 'algorithm.options.clip_hi'; did you mean 'clip_high'",
         ),
-        (config.AlgorithmChoice(name="rlsp_async.algos.ops"), "offers no 'Config', 'PRESETS', 'NEEDS'"),
+        (config.AlgorithmChoice(name="rlsp_async.algos.maths"), "offers no 'Config', 'PRESETS', 'NEEDS'"),
     ],
 )
 def test_what_is_unknown_is_refused_with_the_nearest_name(section, said):
@@ -75,3 +75,9 @@ def test_every_preset_is_valid(name):
         asked = dict.fromkeys(getattr(module, "ASKED", {}).get(preset, ()), 0.01)
         _, cfg = base.load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options=asked))
         assert module.needs(cfg) <= module.NEEDS
+
+
+def test_algorithms_of_users_may_call_the_maths_ops():
+    from rlsp_async.algos import maths, ops
+
+    assert ops is maths

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlsp_async import config
-from rlsp_async.algos import base, baselines, ops, reinforce
+from rlsp_async.algos import base, baselines, maths, reinforce
 from rlsp_async.algos.corrections import CorrectionsConfig
 from tests.algos import given as make
 
@@ -16,10 +16,10 @@ def given(reward, group, length, energy, **columns):
 
 def test_golden():
     batch = given([1.0, 0], [0, 0], [1, 1], [0.3, 0.1])
-    assert baselines.minimum_variance(reinforce.Config(), batch).tolist() == pytest.approx([0.75, 0.75])
+    assert baselines.minimum_variance_baseline(reinforce.Config(), batch).tolist() == pytest.approx([0.75, 0.75])
     weighted = reinforce.Config(corrections=CorrectionsConfig(weight="token"))
     batch = given([1.0, 0], [0, 0], [1, 1], [0.3, 0.1], old_N=torch.tensor([1.0, 2.0]).log())
-    assert baselines.minimum_variance(weighted, batch).tolist() == pytest.approx([0.3 / 0.7, 0.3 / 0.7])
+    assert baselines.minimum_variance_baseline(weighted, batch).tolist() == pytest.approx([0.3 / 0.7, 0.3 / 0.7])
 
 
 def test_a_rollouts_length_counts_as_its_loss_counts_it():
@@ -27,12 +27,12 @@ def test_a_rollouts_length_counts_as_its_loss_counts_it():
     batch = given([1.0, 0], [0, 0], [2, 1], [0.2, 0.2, 0.2])
     for aggregation, expected in (("token_mean", 2 / 3), ("seq_mean", 0.5 / 1.5)):
         cfg = reinforce.Config(aggregation=aggregation)
-        assert baselines.minimum_variance(cfg, batch)[0].item() == pytest.approx(expected)
+        assert baselines.minimum_variance_baseline(cfg, batch)[0].item() == pytest.approx(expected)
 
 
 def test_without_any_gradient_it_is_the_mean():
     batch = given([1.0, 0, 0.5, 1], [0, 0, 1, 1], [1, 1, 1, 1], [0.0, 0.0, 0.2, 0.0])
-    assert baselines.minimum_variance(reinforce.Config(), batch).tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert baselines.minimum_variance_baseline(reinforce.Config(), batch).tolist() == [0.5, 0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("weight", ["none", "token", "rollout"])
@@ -49,7 +49,7 @@ def test_it_is_that_of_gradients_one_rollout_at_a_time(weight, aggregation):
     energy = 1 - 2 * old.exp() + prob.square().sum(1)
     batch = given(reward, group, length, energy.tolist(), old_N=old, behaviour_N=behaviour, mask_N=masked)
     cfg = reinforce.Config(aggregation=aggregation, corrections=CorrectionsConfig(weight=weight))
-    share, first, squares = ops.shares(batch.length_B, aggregation), 0, []
+    share, first, squares = maths.shares(batch.length_B, aggregation), 0, []
     for num in length:
         at = slice(first, first + num)
         table = logits[at].clone().requires_grad_()
@@ -63,7 +63,7 @@ def test_it_is_that_of_gradients_one_rollout_at_a_time(weight, aggregation):
         grad = torch.autograd.grad((share[at] * factor * mine)[masked[at]].sum(), table)[0]
         squares.append(grad.square().sum().item())
         first += num
-    found = baselines.minimum_variance(cfg, batch).tolist()
+    found = baselines.minimum_variance_baseline(cfg, batch).tolist()
     for i, own in enumerate(group):
         members = [j for j in range(4) if group[j] == own]
         best = min(

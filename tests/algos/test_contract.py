@@ -11,7 +11,7 @@ from rlsp_async.algos import base, grpo, ppo
 MODULES = {name: base.ALGORITHMS.find(name) for name in base.names()}
 PRESETS = [(name, preset) for name, module in MODULES.items() for preset in ("", *module.PRESETS)]
 FACTOR = {name: getattr(module, "ON_POLICY", 1.0) for name, module in MODULES.items()}
-"""Of the on-policy gradient over REINFORCE's; None: it is no policy gradient."""
+"""The on-policy gradient relative to REINFORCE's; None for a loss that is no policy gradient."""
 
 
 def tokens(num=6, seed=0, on_policy=False, name="ppo"):
@@ -50,7 +50,7 @@ def gradient(module, given, cfg=None):
 
 
 def options(name, preset):
-    asked = getattr(MODULES[name], "ASKED", {}).get(preset, ())  # its paper gives no value
+    asked = getattr(MODULES[name], "ASKED", {}).get(preset, ())  # options to which the paper gives no value
     return base.load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options=dict.fromkeys(asked, 0.01)))[1]
 
 
@@ -112,11 +112,11 @@ def test_on_policy_the_gradient_is_reinforces(name):
     torch.testing.assert_close(gradient(MODULES[name], given)[1], -FACTOR[name] * given.share * given.adv)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_advantages_have_the_batchs_shape_and_are_finite(name):
+def three_rollouts(name):
+    """Two groups with tokens of 2, 1 and 3; every column is there."""
     heads = MODULES[name].Config().num_values()
     terms = base.Terms(torch.tensor([1.0, 0, 0]), torch.tensor([0.5, 0, 1]), 0.8)
-    batch = base.Rollouts(
+    return base.Rollouts(
         reward_B=torch.tensor([1.0, 0, 0]),
         group_B=torch.tensor([0, 0, 1]),
         length_B=torch.tensor([2, 1, 3]),
@@ -128,10 +128,34 @@ def test_advantages_have_the_batchs_shape_and_are_finite(name):
         terms=terms,
         prompt_B=torch.tensor([0, 0, 1]),
         text_B=torch.tensor([0, 1, 2]),
+        old_mean_N=torch.zeros(6),
+        lag_N=torch.zeros(6, dtype=torch.int64),
+        energy_N=torch.ones(6),
     )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_advantages_have_the_batchs_shape_and_are_finite(name):
+    batch = three_rollouts(name)
     out = MODULES[name].advantages(MODULES[name].Config(), batch)
     assert (out.adv_N.shape, out.keep_B.shape, out.keep_B.dtype) == ((6,), (3,), torch.bool)
     assert bool(torch.isfinite(out.adv_N).all())
+    out.check(batch)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_column_of_the_wrong_length_is_refused_with_its_name(name):
+    """Torch would broadcast a column of one entry in silence."""
+    module, batch, given = MODULES[name], three_rollouts(name), tokens(name=name)
+    for column in [f.name for f in fields(batch) if f.name != "terms"]:
+        with pytest.raises(ValueError, match=r"_B|_N"):
+            module.advantages(module.Config(), replace(batch, **{column: getattr(batch, column)[:1]}))
+    for column in [f.name for f in fields(given) if f.name != "logp"]:
+        with pytest.raises(ValueError, match=rf"^{column}_RK? has shape \[1"):
+            module.token_loss(module.Config(), replace(given, **{column: getattr(given, column)[:1]}))
+    short = module.advantages(module.Config(), batch)
+    with pytest.raises(ValueError, match=r"^adv_N has shape \[1\], and mask_N has \[6\]"):
+        replace(short, adv_N=short.adv_N[:1]).check(batch)
 
 
 # --- each algorithm's own hand-computed numbers ----------------------------------------------------------------------
@@ -149,7 +173,8 @@ def one(**columns):
         "share": [1.0],
         **columns,
     }
-    made = {k: torch.tensor(v) for k, v in filled.items()}
+    num = len(filled["logp"])
+    made = {k: torch.tensor(v * num if len(v) < num else v) for k, v in filled.items()}
     made.setdefault("rollout", torch.zeros(len(made["logp"]), dtype=torch.int64))
     return base.Tokens(
         **{**made, "logp": made["logp"].requires_grad_(), "values": made["values"].requires_grad_()},

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rlsp_async import config
-from rlsp_async.algos import base, corrections, grpo, masks, reinforce, rejections, watch, weights
-from rlsp_async.algos.corrections import CorrectionsConfig
-from rlsp_async.algos.view import look
+from rlsp_async.algos import base, corrections, grpo, reinforce
+from rlsp_async.algos.corrections import CorrectionsConfig, token_view
+from rlsp_async.algos.stats import merge_stats, summarise
 from rlsp_async.errors import ConfigError
 from tests.algos import given as make
 
@@ -17,7 +17,7 @@ def view(ratios, rollout=None, adv=None, mask=None, lag=None, behaviour=-3.0):
     """Tokens with these ratios to a behaviour log-prob of -3."""
     num = len(ratios)
     old = torch.full((num,), behaviour)
-    return look(
+    return token_view(
         old + torch.tensor(ratios).log(),
         old,
         torch.tensor(adv or [1.0] * num),
@@ -28,7 +28,7 @@ def view(ratios, rollout=None, adv=None, mask=None, lag=None, behaviour=-3.0):
 
 
 def factor(cfg, seen):
-    return corrections.correct(cfg, seen, corrections.measure(cfg, seen))[0].tolist()
+    return corrections.correct(cfg, seen, corrections.measure_limit(cfg, seen))[0].tolist()
 
 
 RATIOS = [0.3, 0.6, 1.0, 3.0, 7.0]
@@ -116,14 +116,14 @@ DRIFTS = [0.01, 0.05, 0.1, 0.3, 0.6]
 
 def test_m2po_mask_golden():
     seen = view([math.exp(d) for d in DRIFTS])
-    assert masks.m2po_limit(seen, 0.04) == pytest.approx(0.09, abs=1e-6)
+    assert corrections.m2po_limit(seen, 0.04) == pytest.approx(0.09, abs=1e-6)
     assert factor(CorrectionsConfig(mask="m2po"), seen) == [1, 1, 1, 1, 0]
     assert factor(CorrectionsConfig(mask="m2po", mask_high=1e-9), seen) == [1, 0, 0, 0, 0]
 
 
 def test_m2po_cap_golden():
     seen = view([math.exp(d) for d in DRIFTS])
-    cap = masks.m2po_cap(seen, 0.04)
+    cap = corrections.m2po_cap(seen, 0.04)
     assert cap == pytest.approx(0.3, abs=1e-6)
     capped = [min(d, cap) ** 2 for d in DRIFTS]
     assert sum(capped) / 5 == pytest.approx(0.03852, abs=1e-5)
@@ -132,16 +132,18 @@ def test_m2po_cap_golden():
 
 def test_m2po_cap_counts_harmful_tokens_only_and_is_off_within_the_budget():
     seen = view([math.exp(d) for d in DRIFTS], adv=[-1.0] * 5)
-    assert masks.m2po_cap(seen, 0.04) == math.inf
+    assert corrections.m2po_cap(seen, 0.04) == math.inf
     assert factor(CorrectionsConfig(mask="m2po_released"), seen) == [1] * 5
-    assert masks.m2po_cap(view([math.exp(0.5)]), 0.04) == pytest.approx(0.2)  # no breakpoint fits: the budget's root
+    assert corrections.m2po_cap(view([math.exp(0.5)]), 0.04) == pytest.approx(
+        0.2
+    )  # no breakpoint fits: the budget's root
     assert factor(CorrectionsConfig(mask="m2po_released"), view([math.exp(0.4)])) == [1]  # never narrower than 1.5
 
 
 def test_step_factor_by_hand():
-    assert weights.step_factor(0.25, 1.0) == 0.5
-    assert weights.step_factor(0.5, 0.25) == 1.0
-    assert weights.step_factor(0.01, 0.0) == 1.0
+    assert corrections.step_factor(0.25, 1.0) == 0.5
+    assert corrections.step_factor(0.5, 0.25) == 1.0
+    assert corrections.step_factor(0.01, 0.0) == 1.0
 
 
 # --- together --------------------------------------------------------------------------------------------------------
@@ -197,13 +199,13 @@ def slow(cfg, seen, limit):
     return out
 
 
-@pytest.mark.parametrize("weight", ["none", *weights.KINDS])
-@pytest.mark.parametrize("mask", ["none", *masks.KINDS])
-@pytest.mark.parametrize("reject", ["none", *rejections.KINDS])
+@pytest.mark.parametrize("weight", ["none", *corrections.WEIGHTS])
+@pytest.mark.parametrize("mask", ["none", *corrections.MASKS])
+@pytest.mark.parametrize("reject", ["none", *corrections.REJECTIONS])
 def test_every_combination_is_that_of_a_slow_reference(reject, mask, weight):
     given = make.drawn((3, 1, 4, 2, 3), seed=3, spread=0.5)
     given.old[0] -= 6.0
-    seen = look(
+    seen = token_view(
         given.old.clamp(max=-0.1),
         given.behaviour.clamp(max=-0.1),
         given.adv,
@@ -212,14 +214,14 @@ def test_every_combination_is_that_of_a_slow_reference(reject, mask, weight):
         torch.arange(13),
     )
     cfg = CorrectionsConfig(reject=reject, mask=mask, weight=weight)
-    limit = corrections.measure(cfg, seen)
+    limit = corrections.measure_limit(cfg, seen)
     torch.testing.assert_close(torch.tensor(factor(cfg, seen)), torch.tensor(slow(cfg, seen, limit)))
 
 
 def test_the_order_is_reject_mask_weight_and_what_left_stays_out():
     seen = view([0.4, 2.0, 1.0, 3.0], rollout=[0, 0, 1, 1], adv=[1.0, 1, -1, -1])
     cfg = CorrectionsConfig(reject="mis", reject_high=2.0, mask="icepop", weight="token")
-    out, stats = corrections.correct(cfg, seen, corrections.measure(cfg, seen))
+    out, stats = corrections.correct(cfg, seen, corrections.measure_limit(cfg, seen))
     assert out.tolist() == pytest.approx([0, 2, 0, 0])
     assert list(dict.fromkeys(n.split("/")[-1].split("_")[0] for n in stats)) == [
         "all",
@@ -228,7 +230,7 @@ def test_the_order_is_reject_mask_weight_and_what_left_stays_out():
         "mask",
         "weight",
     ]
-    found = watch.figures(stats)
+    found = summarise(stats)
     assert (found["reject_kept_positive"], found["reject_kept_negative"]) == (1.0, 0.0)
     assert (found["mask_kept_positive"], found["mask_kept_negative"]) == (0.5, 0.0)
 
@@ -236,7 +238,7 @@ def test_the_order_is_reject_mask_weight_and_what_left_stays_out():
 def test_what_is_masked_reaches_no_stage():
     cfg = CorrectionsConfig(reject="mis", mask="m2po", weight="rollout")
     clean = view([1.2, 0.8, 1.1], mask=[True, False, True])
-    spoilt = look(
+    spoilt = token_view(
         torch.where(clean.mask, clean.new, torch.nan),
         torch.where(clean.mask, clean.behaviour, torch.inf),
         torch.where(clean.mask, clean.adv, torch.nan),
@@ -244,7 +246,7 @@ def test_what_is_masked_reaches_no_stage():
         clean.rollout,
     )
     assert factor(cfg, spoilt) == factor(cfg, clean)
-    one, other = (watch.figures(corrections.correct(cfg, v, 0.5)[1]) for v in (clean, spoilt))
+    one, other = (summarise(corrections.correct(cfg, v, 0.5)[1]) for v in (clean, spoilt))
     assert one == other
 
 
@@ -259,10 +261,10 @@ def test_split_batches_add_up():
         torch.tensor([0, 0, 1, 9, 9, 3, 3, 3, 40, 5, 5]),
     )
     cfg = CorrectionsConfig(reject="geometric", reject_low=0.7, reject_high=1.5, mask="icepop", weight="token")
-    whole, stats = corrections.correct(cfg, look(*columns), 5.0)
-    parts = [corrections.correct(cfg, look(*(c[at] for c in columns)), 5.0) for at in (slice(0, 5), slice(5, 11))]
+    whole, stats = corrections.correct(cfg, token_view(*columns), 5.0)
+    parts = [corrections.correct(cfg, token_view(*(c[at] for c in columns)), 5.0) for at in (slice(0, 5), slice(5, 11))]
     torch.testing.assert_close(whole, torch.cat([p[0] for p in parts]))
-    assert watch.figures(watch.merge(parts[0][1], parts[1][1])) == pytest.approx(watch.figures(stats))
+    assert summarise(merge_stats(parts[0][1], parts[1][1])) == pytest.approx(summarise(stats))
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -270,7 +272,7 @@ def test_split_batches_add_up():
 
 def test_figures_by_sign_by_hand():
     seen = view([1.0, 1.0, 0.1, 0.1, 4.0], adv=[1.0, 1, 1, 1, -1], lag=[0, 1, 3, 8, 20])
-    found = watch.figures(corrections.correct(CorrectionsConfig(), seen, 0.0)[1])
+    found = summarise(corrections.correct(CorrectionsConfig(), seen, 0.0)[1])
     assert found["all_ess_positive"] == pytest.approx(2.396040 / 4, abs=1e-5)
     assert (found["all_largest_positive"], found["all_largest_negative"]) == pytest.approx((1.0, 4.0))
     assert found["all_k3_negative"] == pytest.approx(4 - math.log(4) - 1)
@@ -281,14 +283,14 @@ def test_figures_by_sign_by_hand():
 
 
 def test_of_a_sign_that_is_not_there_no_figure_is_given():
-    found = watch.figures(corrections.correct(CorrectionsConfig(mask="icepop"), view([1.0]), 5.0)[1])
+    found = summarise(corrections.correct(CorrectionsConfig(mask="icepop"), view([1.0]), 5.0)[1])
     assert not [name for name in found if name.endswith("negative")]
     assert found["mask_kept_positive"] == 1.0
 
 
 def test_effective_share_of_rollouts_by_hand():
     seen = view([2.0, 0.5, 0.1, 1.0], rollout=[0, 0, 1, 2])
-    found = watch.figures(corrections.correct(CorrectionsConfig(), seen, 0.0)[1])
+    found = summarise(corrections.correct(CorrectionsConfig(), seen, 0.0)[1])
     assert found["rollout_ess"] == pytest.approx(2.1**2 / (3 * 2.01))
 
 
@@ -362,8 +364,10 @@ def test_nobody_sampled_a_demonstration():
 
 def corrected_gradient(module, cfg, given):
     new = given.logp if cfg.corrections.policy == "present" else given.old
-    seen = look(new, given.behaviour, given.adv, given.mask, given.rollout)
-    share = corrections.correct(cfg.corrections, seen, corrections.measure(cfg.corrections, seen))[0] * given.share
+    seen = token_view(new, given.behaviour, given.adv, given.mask, given.rollout)
+    share = (
+        corrections.correct(cfg.corrections, seen, corrections.measure_limit(cfg.corrections, seen))[0] * given.share
+    )
     return make.gradient(module.token_loss(cfg, make.replace(given, share=share))[0], given)
 
 
@@ -377,8 +381,8 @@ def test_aipo_is_reinforce_with_a_capped_present_ratio():
 def test_m2po_as_released_is_a_ppo_clip_at_the_batchs_bounds():
     given = make.drawn(spread=0.6)
     cfg = base.load_algorithm(config.AlgorithmChoice(name="reinforce", preset="m2po_released"))[1]
-    seen = look(given.logp, given.behaviour, given.adv, given.mask, given.rollout)
-    cap = masks.m2po_cap(seen, 0.04)
+    seen = token_view(given.logp, given.behaviour, given.adv, given.mask, given.rollout)
+    cap = corrections.m2po_cap(seen, 0.04)
     assert cap < math.inf
     rho = torch.exp(given.logp - given.behaviour)
     clipped = rho.clamp(min(0.7, math.exp(-cap)), max(1.5, math.exp(cap)))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rlsp_async.algos import base, filtered, groups, sft
+from rlsp_async.algos import base, baselines, filtered, sft
 from rlsp_async.algos.corrections import CorrectionsConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.temperatures.bstar import balance
+from rlsp_async.temperatures.bstar import balance_score
 from tests.algos import given as make
 
 
@@ -68,7 +68,7 @@ def test_what_is_kept_is_what_a_loop_keeps(seed):
 
 def test_place_counts_only_among():
     number, among = torch.tensor([5, 5, 7, 5, 7]), torch.tensor([True, False, True, True, True])
-    assert groups.place(number, among).tolist() == [0, 0, 0, 1, 1]
+    assert baselines.occurrence_index(number, among).tolist() == [0, 0, 0, 1, 1]
 
 
 def test_the_loss_is_sfts():
@@ -109,11 +109,12 @@ prompt 0, .5."""
 )
 def test_the_balance_score_by_hand_and_as_the_temperatures_have_it(threshold, score):
     cfg = filtered.Config(balance_target=2)
-    assert filtered._balance(cfg, GIVEN, GIVEN.terms, threshold) == pytest.approx(score)
+    assert filtered.balance_score(cfg, GIVEN, threshold) == pytest.approx(score)
     kept = [i for i in range(7) if GIVEN.reward_B[i] >= threshold - 1e-6]
     groups_of = [[i for i in kept if GIVEN.prompt_B[i] == prompt] for prompt in (0, 1)]
     apart = [
-        balance([str(GIVEN.text_B[i]) for i in of], [bool(GIVEN.terms.outcome_B[i]) for i in of], 2) for of in groups_of
+        balance_score([str(GIVEN.text_B[i]) for i in of], [bool(GIVEN.terms.outcome_B[i]) for i in of], 2)
+        for of in groups_of
     ]
     assert sum(apart) / 2 == pytest.approx(score)
 
@@ -137,7 +138,7 @@ def test_the_chosen_threshold_is_not_below_the_given_one_and_the_lowest_of_equal
 
 def test_equal_texts_count_once_in_the_balance():
     twice = judged([1.0, 1.0, 0.5], [1, 1, 0], [0, 0, 0], [1, 1, 2])
-    assert filtered._balance(filtered.Config(balance_target=2), twice, twice.terms, 0.5) == pytest.approx(0.5 * 0.5)
+    assert filtered.balance_score(filtered.Config(balance_target=2), twice, 0.5) == pytest.approx(0.5 * 0.5)
 
 
 def test_of_very_many_rewards_some_are_tried(monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from msgspec.structs import replace as replaced
 
 from rlsp_async import config
-from rlsp_async.algos import base, grpo, ops
+from rlsp_async.algos import base, grpo, maths
 from rlsp_async.errors import ConfigError
 from tests.algos import given as make
 
@@ -45,7 +45,7 @@ def test_dr_grpo_divides_neither_by_std_nor_by_length():
     cfg = preset("dr_grpo")
     batch = make.batch([1.0, 0, 0, 1], [0] * 4, [1, 2, 1, 1])
     assert grpo.advantages(cfg, batch).adv_N.tolist() == [0.5, -0.5, -0.5, -0.5, 0.5]
-    assert ops.shares(batch.length_B, cfg.aggregation, cfg.horizon_tokens).tolist() == [1 / (4 * 4096)] * 5
+    assert maths.shares(batch.length_B, cfg.aggregation, cfg.horizon_tokens).tolist() == [1 / (4 * 4096)] * 5
 
 
 def test_dapos_length_charge_by_hand():
@@ -81,7 +81,7 @@ def test_half_a_setting_is_refused(options, said):
 
 
 def test_arpo_group_with_one_replayed_success_by_hand():
-    """core.md: R = (1, 0 x 7) -> (2.474867, -.353552 x 7) with the sample's standard deviation."""
+    """R = (1, 0 x 7): (R - mean) / std with Bessel's correction is (2.474867, -.353552 x 7)."""
     batch = make.batch([1.0, *[0.0] * 7], [0] * 8, [1] * 8)
     for name in ("arpo_released", "arpo_corrected"):
         adv = grpo.advantages(preset(name), batch).adv_N
@@ -105,6 +105,6 @@ def test_arpo_presets_differ_in_the_weight_of_the_policy_that_sampled_alone():
 
 def test_dual_clip_bounds_what_a_negative_advantage_costs():
     loss = torch.tensor([5.0, -1.3, 2.0])  # ratio 5 with A -1 and 1, ratio 2 with A -1
-    assert ops.dual_clipped(loss, torch.tensor([-1.0, 1.0, -1.0]), 3.0).tolist() == pytest.approx([3.0, -1.3, 2.0])
+    assert maths.dual_clipped(loss, torch.tensor([-1.0, 1.0, -1.0]), 3.0).tolist() == pytest.approx([3.0, -1.3, 2.0])
     with pytest.raises(ConfigError, match="dual_clip is a ratio above 1"):
         base.load_algorithm(config.AlgorithmChoice(name="grpo", options={"dual_clip": 0.5}))

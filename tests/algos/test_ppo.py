@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rlsp_async import config
-from rlsp_async.algos import base, corrections, ops, ppo
-from rlsp_async.algos.view import look
+from rlsp_async.algos import base, corrections, maths, ppo
+from rlsp_async.algos.corrections import token_view
 from rlsp_async.errors import ConfigError
 from tests.algos import given as make
 
@@ -40,8 +40,8 @@ def test_over_its_cap_the_paper_keeps_the_weight_and_the_released_code_drops_the
     assert ppo.token_loss(ppo.Config(weight_cap=5.0), far)[0].item() == pytest.approx(-1.2 * 5)
     cfg = preset("decoupled_areal")
     for given, loss in ((far, 0.0), (policy_tokens(), -1.465683)):
-        seen = look(given.old, given.behaviour, given.adv, given.mask, given.rollout)
-        factor = corrections.correct(cfg.corrections, seen, corrections.measure(cfg.corrections, seen))[0]
+        seen = token_view(given.old, given.behaviour, given.adv, given.mask, given.rollout)
+        factor = corrections.correct(cfg.corrections, seen, corrections.measure_limit(cfg.corrections, seen))[0]
         made = ppo.token_loss(cfg, make.replace(given, share=factor, value_share=given.share))[0]
         assert made.item() == pytest.approx(loss, abs=1e-6)
 
@@ -115,7 +115,7 @@ def test_vtrace_is_its_definition_as_a_sum():
     g = torch.Generator().manual_seed(2)
     reward, values, rho = (torch.rand(5, generator=g, dtype=torch.float64) * 2 for _ in range(3))
     gamma, lam, cap = 0.9, 0.8, 1.3
-    adv, target = ops.vtrace(reward, values, rho, torch.tensor([2, 3]), gamma, lam, cap)
+    adv, target = maths.vtrace(reward, values, rho, torch.tensor([2, 3]), gamma=gamma, lam=lam, cap=cap)
     for first, last in ((0, 2), (2, 5)):
         v = [*values[first:last].tolist(), 0.0]
         r, w = reward[first:last].tolist(), rho[first:last].tolist()
@@ -136,8 +136,8 @@ def test_vtrace_is_its_definition_as_a_sum():
 
 def test_on_policy_vtrace_is_the_lambda_return_of_gae_with_lambda_one():
     reward, values, length = torch.tensor([0.0, 0, 1]), torch.tensor([0.2, 0.4, 0.6]), torch.tensor([3])
-    adv, target = ops.vtrace(reward, values, torch.ones(3), length, 1.0, 1.0, 1.0)
-    torch.testing.assert_close(adv, ops.gae(reward, values, length, 1.0, 1.0))
+    adv, target = maths.vtrace(reward, values, torch.ones(3), length, gamma=1.0, lam=1.0, cap=1.0)
+    torch.testing.assert_close(adv, maths.gae(reward, values, length, 1.0, 1.0))
     torch.testing.assert_close(target, adv + values)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlsp_async import config
-from rlsp_async.algos import base, ops, ppo, rlsp_streams
+from rlsp_async.algos import base, maths, ppo, rlsp_streams
 from rlsp_async.errors import ConfigError
 from tests.algos import given as make
 
@@ -58,7 +58,7 @@ def test_sum_golden():
     assert out.stats["opposed_fraction"] == 0.0
     assert out.stats["adv_std_explore"] == pytest.approx(0.2 * torch.tensor([1, 0.5, 0, 0, 0.5]).std(correction=0))
     assert out.stats["explained_variance_outcome"] == pytest.approx(
-        ops.explained_variance(torch.tensor([1.0, 1, 0, 0, 0]), torch.tensor([0.5, 0.6, 0.5, 0.2, 0.1]))
+        maths.explained_variance(torch.tensor([1.0, 1, 0, 0, 0]), torch.tensor([0.5, 0.6, 0.5, 0.2, 0.1]))
     )
 
 

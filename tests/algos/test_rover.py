@@ -51,7 +51,7 @@ def test_golden_example_from_logits():
 
 def test_the_next_value_stays_within_its_rollout():
     given = make.tokens([-1.0, -1.0, -1.0], [0, 0, 1], old=[-1.0] * 3, mean=[5.0, 6.0, 7.0], old_mean=[4.0] * 3)
-    assert rover._of_next(given).tolist() == [2.0, 0.0, 0.0]
+    assert rover.next_value(given).tolist() == [2.0, 0.0, 0.0]
 
 
 def test_rewards_are_centred_and_divided_only_in_the_released_form():

@@ -9,7 +9,7 @@ import torch
 
 from rlsp_async import config
 from rlsp_async.algos import base, corrections
-from rlsp_async.algos.view import look
+from rlsp_async.algos.corrections import token_view
 
 ANSWERS = torch.tensor([0, 1, 1, 2, 2])
 BEHAVIOUR = torch.tensor([0.2, 0.4, 0.4, 0.4, 0.4]).log()
@@ -23,8 +23,8 @@ def trained(name, preset="", steps=100, **options):
     mask, rollout, share = torch.ones(5, dtype=torch.bool), torch.arange(5), torch.full((5,), 0.2)
     for _ in range(steps):
         logp = logits.log_softmax(0)[ANSWERS]
-        view = look(logp, BEHAVIOUR, adv, mask, rollout)
-        factor = corrections.correct(cfg.corrections, view, corrections.measure(cfg.corrections, view))[0]
+        view = token_view(logp, BEHAVIOUR, adv, mask, rollout)
+        factor = corrections.correct(cfg.corrections, view, corrections.measure_limit(cfg.corrections, view))[0]
         given = base.Tokens(logp=logp, behaviour=BEHAVIOUR, adv=adv, mask=mask, share=share * factor, rollout=rollout)
         (grad,) = torch.autograd.grad(module.token_loss(cfg, given)[0], logits)
         logits = (logits - 2.0 * grad).detach().requires_grad_()

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rlsp_async.audit.show import audit, show_audit
+from rlsp_async.audit.checks import audit
+from rlsp_async.cli.audit import show_audit
 from rlsp_async.columns import pack_ints
 from rlsp_async.config import EvaluationConfig, LearnerConfig, StageConfig
 from rlsp_async.errors import DataError
@@ -22,6 +23,7 @@ from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.records import Event, GroupRecord, Manifest, Repeated
 from rlsp_async.replay.sql import body_digest
 from tests.replay.line import Bench, SmallTask, config, hello, weights
+from tests.test_layers import imports, sources
 
 pack = msgspec.msgpack.encode
 
@@ -256,3 +258,15 @@ def test_truncated_journal_is_one_sentence(tmp_path: Path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     with pytest.raises(DataError, match="damaged"):
         audit(tmp_path)
+
+
+def test_the_audit_shares_records_and_tables_with_the_hub_and_no_decisions():
+    shared = {"rlsp_async.replay.records", "rlsp_async.replay.sql"}
+    of_replay = {
+        module
+        for name, source in sources()
+        if name.startswith("rlsp_async.audit")
+        for _, module in imports(source)
+        if module.startswith("rlsp_async.replay")
+    }
+    assert of_replay == shared

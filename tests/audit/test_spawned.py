@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from rlsp_async.audit.checks import audit
 from rlsp_async.audit.history import History
-from rlsp_async.audit.show import audit
 from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.offline.export import lines
+from rlsp_async.offline.export import rows_of_group
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.records import GroupRecord
@@ -48,10 +48,10 @@ def test_honest_children_are_green(tmp_path: Path):
 
 
 DAMAGE: dict[str, tuple[Callable[[GroupRecord], Callable[[Path], None]], str]] = {
-    "no parent": (lambda c: head(c, parent="99/0"), "was not there before it"),
-    "no place": (lambda c: head(c, parent="elsewhere"), "was not there before it"),
+    "no parent": (lambda c: head(c, parent="99/0"), "was not issued before it"),
+    "no place": (lambda c: head(c, parent="elsewhere"), "was not issued before it"),
     "no such rollout": (lambda c: head(c, parent=f"{c.parent.split('/')[0]}/7"), "was not judged"),
-    "of another stage": (lambda c: head(c, stage="else"), "no problem of its stage"),
+    "of another stage": (lambda c: head(c, stage="else"), "not a problem of its stage"),
     "tokens of another": (
         lambda c: edit("bodies", "body", RolloutGroup, f"group_id = {c.group_id}", strangers, redigest=True),
         "do not say that they come from",
@@ -87,8 +87,8 @@ def test_children_are_exported_with_their_parents_and_are_no_demonstrations(tmp_
     children = healthy(tmp_path)
     history = History(tmp_path)
     rows = [row for row in history.groups() if row.num_verdicts]
-    rollouts = [line for row in rows for line in lines(row, "rollouts")]
-    shown = [line for row in rows for line in lines(row, "demonstrations")]
+    rollouts = [line for row in rows for line in rows_of_group(row, "rollouts")]
+    shown = [line for row in rows for line in rows_of_group(row, "demonstrations")]
     history.close()
     judged = [child for child in children if child.num_verdicts]
     assert sorted(line["parent"] for line in rollouts if "parent" in line) == sorted(

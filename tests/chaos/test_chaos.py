@@ -13,13 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from rlsp_async.chaos.processes import services
+from rlsp_async.chaos.machine import find_services
+from tests.flow import slow_ops
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "launch" / "configs" / "chaos_cpu.toml")
 DOUBLE = ROOT / "tests" / "chaos" / "double"
-SHORT = ["stages.sft.steps=20", "stages.rlsp.steps=900"]
-"""More than a quiet machine trains while the schedule runs."""
+SLOW = ["task.verifier=tests.flow.slow_ops", "verifier.count=1", "verifier.processes=1", "stages.sft.steps=20"]
+"""One process that checks one answer after the other."""
+NEW_PER_STEP = 4 / 2 * 2
+"""Answers that a step needs at least: 4 groups that are used twice, of 2 rollouts each (chaos_cpu.toml)."""
+
+
+def steps_for(minutes: float) -> int:
+    """Steps of the stage rlsp with which a run takes longer than the schedule, however fast the machine is."""
+    return int(1.2 * 60.0 * minutes / (NEW_PER_STEP * slow_ops.SECONDS))
 
 
 def chaos(tmp_path: Path, *words: str, first_on_path: str = "") -> subprocess.CompletedProcess[str]:
@@ -38,7 +46,8 @@ def chaos(tmp_path: Path, *words: str, first_on_path: str = "") -> subprocess.Co
 @pytest.mark.flow
 @pytest.mark.timeout(240)
 def test_a_short_schedule_of_everything_passes(tmp_path: Path):
-    done = chaos(tmp_path, "--seed", "40", "--minutes", "0.4", "--rate", "24", "--json", *SHORT)
+    steps = f"stages.rlsp.steps={steps_for(minutes=0.4)}"
+    done = chaos(tmp_path, "--seed", "40", "--minutes", "0.4", "--rate", "24", "--json", *SLOW, steps)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads(done.stdout)
     assert result["passed"] and result["reasons"] == []
@@ -47,8 +56,8 @@ def test_a_short_schedule_of_everything_passes(tmp_path: Path):
     assert result["acknowledged"] > 900
     assert {finding["outcome"] for finding in result["audit"]["findings"]} <= {"ok", "not applicable"}
     faults = [json.loads(line) for line in (tmp_path / "c" / "chaos.jsonl").read_text().splitlines()]
-    assert len(faults) + result["num_unreached"] == 11  # the schedule
-    assert not services(tmp_path / "c" / "config.toml")
+    assert (len(faults), result["num_unreached"]) == (11, 0)  # the whole schedule
+    assert not find_services(tmp_path / "c" / "config.toml")
 
 
 @pytest.mark.flow
@@ -65,8 +74,8 @@ def test_without_manifests_the_same_schedule_is_found_out(tmp_path: Path, first_
         "0.3",
         "--rate",
         "10",
-        "stages.sft.steps=20",
-        "stages.rlsp.steps=700",
+        *SLOW,
+        f"stages.rlsp.steps={steps_for(minutes=0.3)}",
         first_on_path=first_on_path,
     )
     assert "Traceback" not in done.stderr
@@ -85,14 +94,14 @@ def test_told_to_stop_it_leaves_nothing_running(tmp_path: Path):
     command = [sys.executable, "-m", "rlsp_async.cli", "chaos", CONFIG, f"runs_dir={tmp_path}", "name=c"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         deadline = time.monotonic() + 60.0
-        while len(services(tmp_path / "c" / "config.toml")) < 4:
+        while len(find_services(tmp_path / "c" / "config.toml")) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         running.send_signal(signal.SIGTERM)
         out, _ = running.communicate(timeout=30)
     assert running.returncode == 1
     assert "it was told to stop by SIGTERM" in out and out.endswith("FAIL\n")
-    assert not services(tmp_path / "c" / "config.toml")
+    assert not find_services(tmp_path / "c" / "config.toml")
 
 
 @pytest.mark.parametrize(

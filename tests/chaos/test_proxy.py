@@ -10,7 +10,7 @@ import zmq
 import zmq.asyncio
 
 from rlsp_async.chaos import proxy as module
-from rlsp_async.chaos.mischief import Mischief
+from rlsp_async.chaos.fault_injection import FaultInjector
 from rlsp_async.chaos.proxy import Proxy
 
 BOUND_S = 5.0
@@ -21,9 +21,9 @@ class Net:
 
     def __init__(self) -> None:
         self.context = zmq.asyncio.Context()
-        self.mischief = Mischief(3)
+        self.injector = FaultInjector(3)
         self.hub: str | None = None
-        self.proxy = Proxy(lambda: self.hub, self.mischief)
+        self.proxy = Proxy(lambda: self.hub, self.injector)
         self.address = self.proxy.bind()
         self.running = asyncio.create_task(self.proxy.run())
         self.sockets: list[zmq.asyncio.Socket] = []
@@ -91,24 +91,24 @@ async def test_a_window_strikes_in_both_directions(net: Net):
     hub, worker = net.router(), net.worker(b"w")
     await worker.send(b"hello")
     await heard(hub)
-    net.mischief.begin("drop", asyncio.get_running_loop().time(), 1e9)
+    net.injector.begin("drop", asyncio.get_running_loop().time(), 1e9)
     for _ in range(300):
         await worker.send(b"up")
         await hub.send_multipart([b"w", b"down"])
     up, down = await count(hub), await count(worker)
     assert 230 < len(up) < 295 and 230 < len(down) < 295
-    assert 600 - len(up) - len(down) == net.mischief.counts["drop"]
+    assert 600 - len(up) - len(down) == net.injector.counts["drop"]
 
 
 async def test_duplicates_arrive_twice_and_late_ones_are_overtaken(net: Net):
     hub, worker = net.router(), net.worker(b"w")
     for kind in ("duplicate", "reorder"):
-        net.mischief.begin(kind, asyncio.get_running_loop().time(), 1e9)
+        net.injector.begin(kind, asyncio.get_running_loop().time(), 1e9)
     for number in range(200):
         await worker.send(b"%d" % number)
     found = [int(body) for body in await count(hub)]
     assert set(found) == set(range(200))
-    assert len(found) == 200 + net.mischief.counts["duplicate"] > 200
+    assert len(found) == 200 + net.injector.counts["duplicate"] > 200
     assert found != sorted(found)
 
 
@@ -142,16 +142,16 @@ async def test_names_of_workers_that_are_gone_are_forgotten(net: Net, monkeypatc
     for number in range(20):
         await net.worker(b"w%d" % number).send(b"hello")
         await heard(hub)
-    assert net.proxy.num_known == 20
+    assert net.proxy.num_connections == 20
     async with asyncio.timeout(BOUND_S):
-        while net.proxy.num_known:
+        while net.proxy.num_connections:
             await asyncio.sleep(0.05)
 
 
 async def test_late_messages_are_bounded(net: Net, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "MAX_LATE", 50)
     hub, worker = net.router(), net.worker(b"w")
-    net.mischief.begin("slow", asyncio.get_running_loop().time(), 1e9)
+    net.injector.begin("slow", asyncio.get_running_loop().time(), 1e9)
     for _ in range(200):
         await worker.send(b"x")
     found = await count(hub, quiet_s=1.5)

@@ -3,22 +3,28 @@
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import orjson
 
-from rlsp_async.chaos.faults import Fault
-from rlsp_async.chaos.verdict import Struck, lost_acknowledged, measure, quantile, summary
+from rlsp_async.chaos.faults import Fault, InjectedFault
+from rlsp_async.chaos.verdict import find_lost, measure_recovery, quantile, summarise
+from rlsp_async.config import RunConfig, StageConfig
+from rlsp_async.replay.sql import SCHEMA_VERSION
 
 
 def make_run(path: Path) -> Path:
     (path / "logs").mkdir(parents=True)
     db = sqlite3.connect(path / "journal.sqlite")
     db.executescript("""
-        CREATE TABLE run (key, value); INSERT INTO run VALUES ('created', '1000.0');
+        CREATE TABLE run (key, value);
         CREATE TABLE steps (step, at_s); INSERT INTO steps VALUES (1, 1.0), (2, 5.0), (3, 9.5);
         CREATE TABLE groups (group_id, state); INSERT INTO groups VALUES (1, 'trained'), (2, 'sampled'), (3, 'issued');
         CREATE TABLE events (at_s, kind, worker);
         INSERT INTO events VALUES (0.1, 'hub_start', ''), (0.5, 'joined', 'sampler-0'), (4.0, 'joined', 'sampler-0'),
                                   (6.5, 'hub_start', '');""")
+    cfg = RunConfig(name="c", stages={"rl": StageConfig()})
+    facts = {"created": "1000.0", "schema": str(SCHEMA_VERSION), "config": orjson.dumps(msgspec.to_builtins(cfg))}
+    db.executemany("INSERT INTO run VALUES (?, ?)", facts.items())
     db.commit()
     db.close()
     return path
@@ -29,19 +35,19 @@ def log(run: Path, name: str, *rows: tuple[str, int]) -> None:
     (run / "logs" / f"{name}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
 
-def struck(kind: str, target: str, at_s: float, outcome: str = "done") -> Struck:
-    return Struck(fault=Fault(at_s=at_s, kind=kind, target=target), wall_s=1000.0 + at_s, outcome=outcome)
+def injected(kind: str, target: str, at_s: float, outcome: str = "done") -> InjectedFault:
+    return InjectedFault(fault=Fault(at_s=at_s, kind=kind, target=target), wall_s=1000.0 + at_s, outcome=outcome)
 
 
 def test_recovery_is_read_from_the_history(tmp_path: Path):
     ones = [
-        struck("kill", "sampler-0", 2.0),
-        struck("kill", "replay-0", 6.0),
-        struck("kill", "sampler-0", 9.9),
-        struck("stop", "learner-0", 1.5),
-        struck("kill", "sampler-0", 3.0, "skipped: it was not running"),
+        injected("kill", "sampler-0", 2.0),
+        injected("kill", "replay-0", 6.0),
+        injected("kill", "sampler-0", 9.9),
+        injected("stop", "learner-0", 1.5),
+        injected("kill", "sampler-0", 3.0, "skipped: it was not running"),
     ]
-    measure(make_run(tmp_path) / "journal.sqlite", ones)
+    measure_recovery(make_run(tmp_path), ones)
     assert [(one.back_s, one.step_s) for one in ones] == [
         (2.0, 3.0),
         (0.5, 3.5),
@@ -52,10 +58,12 @@ def test_recovery_is_read_from_the_history(tmp_path: Path):
 
 
 def test_the_summary_leaves_out_what_did_not_happen():
-    ones = [struck("kill", "sampler-0", 0.0) for _ in range(10)] + [struck("kill", "sampler-0", 0.0, "skipped: gone")]
+    ones = [injected("kill", "sampler-0", 0.0) for _ in range(10)] + [
+        injected("kill", "sampler-0", 0.0, "skipped: gone")
+    ]
     for number, one in enumerate(ones):
         one.back_s, one.step_s = float(number), -1.0
-    (row,) = summary(ones)
+    (row,) = summarise(ones)
     assert (row.num, row.back_median_s, row.back_90_s, row.back_most_s, row.step_most_s) == (10, 4.0, 8.0, 9.0, -1.0)
 
 
@@ -69,7 +77,7 @@ def test_what_was_acknowledged_is_looked_up(tmp_path: Path):
     log(run, "sampler-0", ("sampler", 1), ("sampler", 2))
     log(run, "verifier-0", ("verifier", 1))
     log(run, "learner-0", ("learner", 3))
-    assert lost_acknowledged(run) == (4, [])
+    assert find_lost(run) == (4, [])
 
 
 def test_what_is_missing_is_named(tmp_path: Path):
@@ -77,7 +85,7 @@ def test_what_is_missing_is_named(tmp_path: Path):
     log(run, "sampler-0", ("sampler", 3), ("sampler", 77))
     log(run, "verifier-0", ("verifier", 2))
     log(run, "learner-0", ("learner", 4))
-    num, missing = lost_acknowledged(run)
+    num, missing = find_lost(run)
     assert num == 4 and len(missing) == 4
     assert "sampler-0 was told that 77 is stored, and it is not" in missing
 
@@ -85,5 +93,5 @@ def test_what_is_missing_is_named(tmp_path: Path):
 def test_a_torn_line_is_nothing_and_no_line_at_all_is_suspicious(tmp_path: Path):
     run = make_run(tmp_path)
     (run / "logs" / "sampler-0.jsonl").write_bytes(b'{"event": "acknowledged", "ro{"event":"x"}\n')
-    num, missing = lost_acknowledged(run)
+    num, missing = find_lost(run)
     assert num == 0 and "no acknowledgement was found" in missing[0]

@@ -26,7 +26,7 @@ def rlsp(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_importing_the_command_loads_no_heavy_library() -> None:
     code = (
-        "import sys, rlsp_async, rlsp_async.cli, rlsp_async.runner.run, rlsp_async.preflight.check; "
+        "import sys, rlsp_async, rlsp_async.cli, rlsp_async.runner.run, rlsp_async.preflight.settings, rlsp_async.cli.check; "
         "print([m for m in ('torch', 'vllm', 'transformers', 'zmq') if m in sys.modules])"
     )
     done = subprocess.run(
@@ -73,27 +73,25 @@ def test_unknown_key_as_a_process() -> None:
     [(ConfigError("a"), 2), (MachineError("a"), 2), (DivergedError("a"), 3), (KeyboardInterrupt(), 130)],
 )
 def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> int:
+    def fail(*_: object, **__: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_act", fail)
+    monkeypatch.setattr(cli.tasks, "show_tasks", fail)
     assert cli.main(["tasks"]) == code
 
 
 def test_a_bug_rises_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> int:
+    def fail(*_: object, **__: object) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "_act", fail)
+    monkeypatch.setattr(cli.tasks, "show_tasks", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["tasks"])
 
 
-def test_overrides_may_stand_after_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(cli, "_act", lambda arguments: seen.append(arguments) or 0)
-    assert cli.main(["sampler", "run.toml", "a=1", "--worker", "sampler-9", "b=2"]) == 0
-    assert (seen[0].overrides, seen[0].worker) == (["a=1", "b=2"], "sampler-9")
+def test_overrides_may_stand_after_options() -> None:
+    arguments = cli.parse(["sampler", "run.toml", "a=1", "--worker", "sampler-9", "b=2"])
+    assert (arguments.overrides, arguments.worker) == (["a=1", "b=2"], "sampler-9")
 
 
 @pytest.mark.parametrize("argv", [["report", "runs/x", "a=1"], ["run", "x.toml", "--fast"], ["fly"], []])

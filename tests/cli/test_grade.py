@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from rlsp_async import cli
-from tests.verifying import corpus, hostile
+from tests.verifying import hostile
+from tests.verifying.math import corpus
 
 ROOT = Path(__file__).parents[2]
 CANARY = [{"gold": "7", "response": "\\boxed{7}"}, {"gold": "7", "response": "\\boxed{8}"}]

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from rlsp_async import config
-from rlsp_async.chaos.processes import act, services
+from rlsp_async.chaos.machine import find_services, send_signal
 from rlsp_async.jsonl import read_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -167,8 +167,8 @@ def running(run: Path, *overrides: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.wait(timeout=10)
-        for pid in services(run / "config.toml").values():
-            act(pid, signal.SIGKILL)
+        for pid in find_services(run / "config.toml").values():
+            send_signal(pid, signal.SIGKILL)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:

@@ -51,7 +51,7 @@ def test_a_verifier_that_always_errs_stops_the_run_and_is_named(tmp_path: Path, 
 FULL_DISK = """
 import json, subprocess, sys
 from pathlib import Path
-from rlsp_async.chaos.disk import fill, mount_small_disk
+from rlsp_async.chaos.machine import fill_disk, mount_small_disk
 from rlsp_async.errors import MachineError
 from tests.flow import stub
 disk, model = Path(sys.argv[1]), Path(sys.argv[2])
@@ -65,7 +65,7 @@ process = subprocess.Popen([*stub.RLSP, "run", "--resume", str(run)], cwd=disk, 
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 try:
     stub.wait_for(lambda: stub.last_step(run) >= 3 or process.poll() is not None, "step 3")
-    ballast = fill(disk)
+    ballast = fill_disk(disk)
     output, errors = process.communicate(timeout=120)
     full = subprocess.CompletedProcess([], process.returncode, output, errors)
 finally:

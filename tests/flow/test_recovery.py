@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +30,7 @@ def recovery() -> ModuleType:
 
 
 def started(bench: Any, directory: Path, *overrides: str) -> Any:
-    return bench._start(Namespace(config=str(SMOKE), overrides=[*SHORT, *overrides], out=directory / "runs"))
+    return bench.start(str(SMOKE), [*SHORT, *overrides], directory / "runs")
 
 
 @pytest.mark.flow
@@ -49,7 +48,10 @@ def test_a_learner_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Pa
         run.end()
     straight, final = bench.retrain(run.directory, tmp_path / "straight")
     figures = bench.compare(run.directory, straight)
-    assert (figures["steps"], figures["published"], figures["different"]) == (70, 31, 0)
+    assert (figures["steps"], figures["different"]) == (70, 0)
+    # The last step of sft and all 30 of rlsp; one more when the first kill came after a checkpoint and before its report,
+    # because the learner that restarts publishes the weights of that checkpoint.
+    assert figures["published"] in (31, 32)
     assert figures["learners"] >= 3
     assert bench.files(run.directory / "final") == final
     assert len(final) == 1
@@ -59,15 +61,15 @@ def test_a_learner_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Pa
 @pytest.mark.flow
 @pytest.mark.timeout(240)
 def test_a_reboot_takes_the_published_weights_and_the_run_goes_on(tmp_path: Path) -> None:
-    """Stopped in the stage of rollouts, then memory is empty: the learner publishes again what samplers must load."""
+    """Stopped in the stage of rollouts, then shared memory is empty: the learner publishes its weights again."""
     bench = recovery()
     weights = tmp_path / "memory"
-    run = started(bench, tmp_path, f"learner.weights_dir={weights}", "sampler.groups_in_flight=2")
+    slow = ["task.verifier=tests.flow.slow_ops", "verifier.count=1", "verifier.processes=1"]
+    run = started(bench, tmp_path, f"learner.weights_dir={weights}", "sampler.groups_in_flight=2", *slow)
     assert run.wait(50)
-    run.end()
-    assert run.supervisor.returncode in (130, 0)
-    if run.supervisor.returncode == 0:
-        pytest.skip("the run was over before it could be stopped")
+    run.end()  # the last 20 steps need 320 verdicts, one after the other: more than 6 seconds
+    assert run.supervisor.returncode == 130
+    assert run.step() < 70
     shutil.rmtree(weights)
     command = [sys.executable, "-m", "rlsp_async.cli", "run", "--resume", str(run.directory)]
     done = subprocess.run(
@@ -109,7 +111,7 @@ except FencedError as e:
 def test_a_learner_that_was_stopped_writes_nothing_after_a_newer_one_worked(tmp_path: Path) -> None:
     from transformers import LlamaForCausalLM
 
-    from rlsp_async.weights.place import clean
+    from rlsp_async.weights.file import remove_published
     from tests.learning.small import run_config, tiny_config
 
     model = tmp_path / "model"
@@ -137,7 +139,7 @@ def test_a_learner_that_was_stopped_writes_nothing_after_a_newer_one_worked(tmp_
     assert "a newer start of the learner (6) has taken over" in said
     assert tree(tmp_path / "runs") == before
     assert not any("-5." in name for name in weights_of(tmp_path / "runs"))
-    clean(run_config(tmp_path / "runs"))
+    remove_published(run_config(tmp_path / "runs"))
     assert FencedError.exit_code == 2
 
 
@@ -148,7 +150,7 @@ def tree(directory: Path) -> dict[str, tuple[int, int]]:
 
 def weights_of(runs: Path) -> list[str]:
     """Files that the learners of this run have published."""
-    from rlsp_async.weights.place import choose_directory
+    from rlsp_async.weights.file import choose_directory
     from tests.learning.small import run_config
 
     return sorted(path.name for path in choose_directory(run_config(runs), 1).iterdir())

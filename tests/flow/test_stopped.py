@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlsp_async.chaos.processes import act, services
+from rlsp_async.chaos.machine import find_services, send_signal
 from rlsp_async.messages import StepReport
 from tests.flow import stub
 
@@ -28,7 +28,7 @@ def test_sigterm_saves_and_resume_goes_on_with_the_same_curve(tmp_path: Path, mo
         stub.wait_for(lambda: stub.last_step(run) >= 10, "step 10")
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=45) == 143
-        assert services(run / "config.toml") == {}
+        assert find_services(run / "config.toml") == {}
     stopped_at = stub.last_step(run)
     assert 10 <= stopped_at < 90
     assert stub.checkpoints(run)[-1] == f"step-{stopped_at:08d}"
@@ -40,8 +40,8 @@ def test_sigterm_saves_and_resume_goes_on_with_the_same_curve(tmp_path: Path, mo
             lambda: stub.last_step(run) % 7 >= 4 and stub.last_step(run) > stopped_at + 7, "a step between checkpoints"
         )
         process.kill()
-        for pid in services(run / "config.toml").values():
-            act(pid, signal.SIGKILL)
+        for pid in find_services(run / "config.toml").values():
+            send_signal(pid, signal.SIGKILL)
     again = stub.rows(run, "SELECT DISTINCT step FROM repeats")
     assert again == [(stopped_at,)], "what was saved was trained again, or its weights were not made again"
     done = stub.resumed(run)

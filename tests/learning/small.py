@@ -42,12 +42,12 @@ def tiny_config(kind="llama", tied=True):
 
 
 class Shelf:
-    """A publisher that keeps what it was given."""
+    """A weight transport that keeps what it was given."""
 
     def __init__(self):
         self.published = {}
 
-    def publish(self, named_tensors, version, probe):
+    def publish(self, named_tensors, version, probe, incarnation=0):
         self.published[version] = {n: t.detach().clone() for n, t in named_tensors}
         return WeightsRef(
             version=version,
@@ -57,11 +57,11 @@ class Shelf:
             probe=probe,
         )
 
-    def prune(self):
-        pass
+    def prune(self, keep, incarnation=None):
+        return []
 
-    def is_empty(self):
-        return not self.published
+    def versions(self):
+        return list(self.published)
 
 
 def digest(tensors):

@@ -45,9 +45,9 @@ def test_packed_logits_and_gradients_are_those_of_the_padded_model(kind, tied):
 
 
 def test_cuts_put_similar_lengths_together():
-    assert attention.cuts([100] * 20 + [10] * 200) == [20, 220]
-    assert attention.cuts([10, 9, 8]) == [3]
-    assert attention.cuts([7]) == [1]
+    assert attention.cut_blocks([100] * 20 + [10] * 200) == [20, 220]
+    assert attention.cut_blocks([10, 9, 8]) == [3]
+    assert attention.cut_blocks([7]) == [1]
 
 
 def test_spans_by_hand():

@@ -9,7 +9,7 @@ import torch
 
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import ConfigError, FencedError, MachineError, MessageError
-from rlsp_async.learning.learner import Learner, decisive
+from rlsp_async.learning.learner import Learner, deciding_settings
 from rlsp_async.messages import Batch, Sampling, StepReport, TrainJob
 from tests.learning.small import Shelf, digest, job, jobs, rolled, run_config
 
@@ -142,7 +142,7 @@ def test_the_reference_stays_what_the_stage_began_with(tmp_path, model_dir):
     reports = [made.train(each) for each in jobs()[2:4]]
     again = learner(tmp_path, model_dir, algorithm)
     for held in (made, again):
-        assert digest({n: p.detach() for n, p in held._stage.reference.policy_parameters()}) == at_start
+        assert digest({n: p.detach() for n, p in held.reference.policy_parameters()}) == at_start
     assert reports[0].metrics["kl_reference"] == pytest.approx(0.0, abs=1e-6)
     assert reports[1].metrics["kl_reference"] > 1e-6
 
@@ -156,10 +156,10 @@ def test_the_reference_that_follows_is_the_average_and_survives_a_restart(tmp_pa
         made.train(each)
         for name, parameter in made.policy.policy_parameters():
             mean[name] = mean[name] + 0.3 * (parameter.detach() - mean[name])
-    held = {n: p.detach() for n, p in made._stage.reference.policy_parameters()}
+    held = {n: p.detach() for n, p in made.reference.policy_parameters()}
     torch.testing.assert_close(held, mean)
     again = learner(tmp_path, model_dir, T1)
-    assert digest({n: p.detach() for n, p in again._stage.reference.policy_parameters()}) == digest(held)
+    assert digest({n: p.detach() for n, p in again.reference.policy_parameters()}) == digest(held)
 
 
 def test_filtered_rollouts_of_any_temperature_may_be_learnt_at_one(tmp_path, model_dir):
@@ -246,9 +246,9 @@ def test_a_checkpoint_of_other_settings_is_refused_and_they_are_named(tmp_path, 
 
 def test_what_decides_the_weights_is_the_same_elsewhere(tmp_path):
     assert (
-        decisive(run_config(tmp_path))
-        == decisive(run_config(tmp_path / "x"))
-        != decisive(run_config(tmp_path, steps=9))
+        deciding_settings(run_config(tmp_path))
+        == deciding_settings(run_config(tmp_path / "x"))
+        != deciding_settings(run_config(tmp_path, steps=9))
     )
 
 

@@ -23,7 +23,7 @@ def sequences(lengths):
 
 
 def test_a_row_by_hand():
-    made = pack.build(sequences([(2, 1), (1, 2)]), [1, 0])
+    made = pack.pack_sequences(sequences([(2, 1), (1, 2)]), [1, 0])
     assert made.ids_T.tolist() == [100, 200, 201, 100, 101, 0]
     assert made.position_ids_T.tolist() == [0, 1, 2, 0, 1, 2]
     assert made.cu_seqlens.tolist() == [0, 3, 6]
@@ -31,51 +31,50 @@ def test_a_row_by_hand():
     assert made.source_R.tolist() == [0, 1, 4]
     assert made.target_R.tolist() == [200, 201, 0]
     assert made.flat_R.tolist() == [1, 2, 0]
-    assert made.behaviour_R.tolist() == [-1.0, -2.0, 0.0]
-    assert made.rollout_R.tolist() == [1, 1, 0]
+    assert made.sequence_R.tolist() == [0, 0, 1]
     assert made.num_tokens == 6
 
 
 def test_equal_sequences_share_a_number():
     ids = [np.array(row, dtype=np.int32) for row in ([5, 6], [7], [5, 6], [5])]
     other = [np.array(row, dtype=np.int32) for row in ([1], [1], [2], [1])]
-    assert pack.numbers(ids).tolist() == [0, 1, 0, 2]
-    assert pack.numbers(ids, other).tolist() == [0, 1, 2, 3]
+    assert pack.number_equal(ids).tolist() == [0, 1, 0, 2]
+    assert pack.number_equal(ids, other).tolist() == [0, 1, 2, 3]
 
 
 def test_first_fit_decreasing_by_hand():
-    assert pack.plan([3, 6, 4, 5, 2], 10) == [[1, 2], [3, 0, 4]]
+    assert pack.plan_micro_batches([3, 6, 4, 5, 2], 10) == [[1, 2], [3, 0, 4]]
 
 
 def test_a_sequence_that_never_fits_is_refused():
     with pytest.raises(ValueError, match=r"11 tokens.*tokens_per_microbatch"):
-        pack.plan([3, 11], 10)
+        pack.plan_micro_batches([3, 11], 10)
 
 
 def test_an_empty_response_is_refused():
     with pytest.raises(ValueError, match="response token"):
-        pack.build(sequences([(2, 0)]), [0])
+        pack.pack_sequences(sequences([(2, 0)]), [0])
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 20)), min_size=1, max_size=20))
 def test_every_token_is_packed_once_and_no_row_is_too_long(lengths):
     given_ = sequences(lengths)
-    bins = pack.plan(given_.total_S, 32)
+    bins = pack.plan_micro_batches(given_.total_B, 32)
     assert sorted(n for b in bins for n in b) == list(range(len(lengths)))
-    rows = [pack.build(given_, b) for b in bins]
+    rows = [pack.pack_sequences(given_, b) for b in bins]
     assert max(r.num_tokens for r in rows) <= 32
     flat = np.concatenate([r.flat_R for r in rows])
     assert sorted(flat.tolist()) == list(range(len(given_.behaviour_N)))
     for row in rows:
         assert row.ids_T[row.response_T].tolist() == row.target_R.tolist()
         assert row.ids_T[row.source_R + 1].tolist() == row.target_R.tolist()
-        assert np.array_equal(row.behaviour_R, given_.behaviour_N[row.flat_R])
+        assert np.concatenate(given_.responses)[row.flat_R].tolist() == row.target_R.tolist()
 
 
 def test_what_goes_together_shares_a_micro_batch():
-    bins = pack.plan([5, 3, 4, 2, 6], 9, [-1, 7, -1, 7, -1])
+    bins = pack.plan_micro_batches([5, 3, 4, 2, 6], 9, [-1, 7, -1, 7, -1])
     assert sorted(n for members in bins for n in members) == [0, 1, 2, 3, 4]
     assert [b for b in bins if 1 in b] == [b for b in bins if 3 in b]
     with pytest.raises(ValueError, match="a pair of sequences of 5 tokens"):
-        pack.plan([3, 2], 4, [0, 0])
+        pack.plan_micro_batches([3, 2], 4, [0, 0])

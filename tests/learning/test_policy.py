@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlsp_async.errors import DataError
-from rlsp_async.learning import pack, policy
+from rlsp_async.learning import attention, pack, policy
 from tests.learning.small import VOCABULARY
 
 
@@ -25,7 +25,7 @@ def batch(seed=0, num=3):
         np.arange(num),
         np.zeros(num, np.int64),
     )
-    return pack.build(made, range(num))
+    return pack.pack_sequences(made, range(num))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -74,7 +74,7 @@ def test_the_entropys_gradient_is_there_when_it_is_asked_for(model_dir, monkeypa
     for size in (1 << 26, 2 * VOCABULARY):
         monkeypatch.setattr(policy, "_CHUNK_VALUES", size)
         made.zero_grad()
-        made.outputs(row, 0.8, with_entropy=True).entropy_R.sum().backward()
+        made.outputs(row, 0.8, policy.ForwardRequest(entropy=True)).entropy_R.sum().backward()
         grads.append(made.model.get_input_embeddings().weight.grad.clone())
     torch.testing.assert_close(grads[0], grads[1])
     assert float(grads[0].abs().sum()) > 0
@@ -142,7 +142,7 @@ def test_the_mean_over_the_vocabulary_is_that_of_the_logits(model_dir, monkeypat
     made, row = policy.Policy(policy.load_model(model_dir)), batch()
     logits = []
     monkeypatch.setattr(policy.F, "log_softmax", lambda x, dim: logits.append(x) or x.log_softmax(dim))
-    mean_R = made.outputs(row, 0.5, with_mean=True).mean_R
+    mean_R = made.outputs(row, 0.5, policy.ForwardRequest(mean=True)).mean_R
     expected = logits[0].mean(-1) - logits[0].logsumexp(-1)
     torch.testing.assert_close(mean_R, expected.detach())
     assert made.outputs(row, 0.5).mean_R is None
@@ -152,11 +152,11 @@ def test_the_energy_is_the_squared_norm_of_the_gradient_by_the_logits(model_dir)
     row, made = batch(num=2), policy.Policy(policy.load_model(model_dir))
     logits = (
         made.model.get_output_embeddings()(
-            policy._trunk(
+            policy.run_trunk(
                 made.model.get_decoder(),
                 torch.from_numpy(row.ids_T),
                 torch.from_numpy(row.position_ids_T),
-                policy.attention.Spans.of(row.cu_seqlens, made.device),
+                attention.Spans.of(row.cu_seqlens, made.device),
             )
         )
         .detach()[row.source_R]
@@ -165,5 +165,7 @@ def test_the_energy_is_the_squared_norm_of_the_gradient_by_the_logits(model_dir)
     for temperature in (1.0, 0.7):
         logp = torch.log_softmax(logits / temperature, -1).gather(1, torch.from_numpy(row.target_R)[:, None])
         grad = torch.autograd.grad(logp.sum(), logits)[0]
-        torch.testing.assert_close(made.outputs(row, temperature, with_energy=True).energy_R, grad.square().sum(-1))
+        torch.testing.assert_close(
+            made.outputs(row, temperature, policy.ForwardRequest(energy=True)).energy_R, grad.square().sum(-1)
+        )
     assert made.outputs(row, 1.0).energy_R is None

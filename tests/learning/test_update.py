@@ -18,15 +18,17 @@ def learning(model_dir, name="ppo", **options):
     module, cfg = load_algorithm(config.AlgorithmChoice(name=name, options=options))
     made = Policy(load_model(model_dir), cfg.critic, cfg.num_values())
     reference = Policy(load_model(model_dir)) if "reference" in module.needs(cfg) else None
-    return update.Learning(module, cfg, made, optim.Updater(config.OptimizerConfig(lr=1e-3), made, 0.0, 8), reference)
+    return update.UpdateContext(
+        module, cfg, made, optim.Updater(config.OptimizerConfig(lr=1e-3), made, 0.0, 8), reference
+    )
 
 
 def plan(capacity=256, epochs=1, minibatches=1):
-    return update.Plan(epochs, minibatches, capacity, 1.0, (0, 1), where="stage 'rl', step 1")
+    return update.UpdateSchedule(epochs, minibatches, capacity, 1.0, (0, 1), where="stage 'rl', step 1")
 
 
 def data(step=1):
-    made = rows.read(job(step, "rl", 1).batch)
+    made = rows.read_rows(job(step, "rl", 1).batch)
     return made.sequences, torch.from_numpy(made.parts["correct"]).float()
 
 
@@ -41,9 +43,9 @@ def test_the_loss_is_the_mean_that_was_asked_for(model_dir, aggregation, weigh):
     parts = learning(model_dir, "sft", aggregation=aggregation)
     sequences, reward = data()
     logp_N, *_ = update.score(parts.policy, sequences, np.arange(16), plan())
-    length = sequences.length_S
+    length = sequences.length_B
     expected = -(logp_N.numpy() * np.repeat(weigh(length), length)).sum()
-    assert update.run(parts, sequences, reward, plan(capacity=40))["loss"] == pytest.approx(expected, rel=1e-5)
+    assert update.train_batch(parts, sequences, reward, plan(capacity=40))["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_the_size_of_micro_batches_changes_nothing(model_dir, name, options):
     results = []
     for capacity in (256, 20):
         parts = learning(model_dir, name, **options)
-        metrics = update.run(parts, *data(), plan(capacity))
+        metrics = update.train_batch(parts, *data(), plan(capacity))
         results.append((metrics["loss"], metrics["grad_norm"], metrics["entropy"], metrics["tokens"]))
     assert results[0] == pytest.approx(results[1], rel=1e-4)
 
@@ -70,42 +72,42 @@ def test_a_single_update_of_grpo_needs_no_pass_for_old_log_probs(model_dir, monk
     calls = []
     real = update.score
     monkeypatch.setattr(update, "score", lambda *a: calls.append(len(a[2])) or real(*a))
-    single = update.run(learning(model_dir, "grpo"), *data(), plan())
+    single = update.train_batch(learning(model_dir, "grpo"), *data(), plan())
     assert calls == []
     sequences, reward = data()
-    reward[sequences.group_S == 0] = 1.0
-    update.run(learning(model_dir, "grpo"), sequences, reward, plan(minibatches=2))
+    reward[sequences.group_B == 0] = 1.0
+    update.train_batch(learning(model_dir, "grpo"), sequences, reward, plan(minibatches=2))
     assert calls == [12]  # the group without signal is not scored
     assert single["clip_positive"] == 0.0
 
 
 def test_epochs_and_minibatches_are_updates(model_dir):
     parts = learning(model_dir, "grpo", drop_flat_groups=False)
-    metrics = update.run(parts, *data(), plan(epochs=2, minibatches=3))
+    metrics = update.train_batch(parts, *data(), plan(epochs=2, minibatches=3))
     assert (metrics["updates"], parts.updater.num_done) == (6.0, 6)
 
 
 def test_minibatches_are_whole_groups_in_an_order_of_the_seed():
-    group_S = np.repeat(np.arange(5), 3)
-    kept = np.flatnonzero(group_S != 2)
-    made = update.minibatches(kept, group_S, 2, (0, 1, 0))
+    group_B = np.repeat(np.arange(5), 3)
+    kept = np.flatnonzero(group_B != 2)
+    made = update.minibatches(kept, group_B, 2, (0, 1, 0))
     assert sorted(np.concatenate(made).tolist()) == kept.tolist()
     assert [len(m) for m in made] == [6, 6]
-    assert all(len(set(group_S[m])) == 2 for m in made)
-    assert [m.tolist() for m in made] == [m.tolist() for m in update.minibatches(kept, group_S, 2, (0, 1, 0))]
-    assert len(update.minibatches(kept, group_S, 9, (0, 1, 0))) == 4
-    assert update.minibatches(kept[:0], group_S, 2, (0, 1, 0)) == []
+    assert all(len(set(group_B[m])) == 2 for m in made)
+    assert [m.tolist() for m in made] == [m.tolist() for m in update.minibatches(kept, group_B, 2, (0, 1, 0))]
+    assert len(update.minibatches(kept, group_B, 9, (0, 1, 0))) == 4
+    assert update.minibatches(kept[:0], group_B, 2, (0, 1, 0)) == []
 
 
 def test_a_batch_without_signal_updates_nothing(model_dir):
     parts = learning(model_dir, "grpo")
     sequences, reward = data()
-    metrics = update.run(parts, sequences, torch.ones_like(reward), plan())
+    metrics = update.train_batch(parts, sequences, torch.ones_like(reward), plan())
     assert (metrics["updates"], metrics["kept_fraction"], metrics["tokens"]) == (0.0, 0.0, 0.0)
 
 
 def test_a_step_reports_what_it_must(model_dir):
-    metrics = update.run(learning(model_dir, "ppo"), *data(), plan(minibatches=2))
+    metrics = update.train_batch(learning(model_dir, "ppo"), *data(), plan(minibatches=2))
     assert {
         "loss",
         "policy_loss",
@@ -132,7 +134,7 @@ def test_a_step_reports_what_it_must(model_dir):
 
 
 def terms(sequences, correct, alpha=0.8):
-    return Terms(correct, torch.from_numpy(-10.0 / sequences.length_S).float(), alpha)
+    return Terms(correct, torch.from_numpy(-10.0 / sequences.length_B).float(), alpha)
 
 
 def test_two_streams_report_both_and_learn_both(model_dir):
@@ -141,7 +143,7 @@ def test_two_streams_report_both_and_learn_both(model_dir):
         parts = learning(model_dir, "rlsp_streams", bound=0.5)
         sequences, correct = data()
         paid = terms(sequences, correct)
-        metrics = update.run(
+        metrics = update.train_batch(
             parts, sequences, 0.8 * correct + 0.2 * paid.explore_B, plan(capacity, minibatches=2), paid
         )
         results.append((metrics["loss"], metrics["grad_norm"], metrics["opposed_fraction"]))
@@ -166,7 +168,7 @@ def test_two_streams_report_both_and_learn_both(model_dir):
 def test_a_behaviour_log_prob_that_is_not_finite_is_masked(model_dir):
     sequences, reward = data()
     sequences.behaviour_N[0] = -np.inf
-    metrics = update.run(learning(model_dir, "ppo"), sequences, reward, plan())
+    metrics = update.train_batch(learning(model_dir, "ppo"), sequences, reward, plan())
     assert metrics["masked_fraction"] == pytest.approx(1 / len(sequences.behaviour_N))
     assert np.isfinite(metrics["loss"])
 
@@ -174,32 +176,32 @@ def test_a_behaviour_log_prob_that_is_not_finite_is_masked(model_dir):
 def test_a_loss_that_is_not_finite_is_divergence(model_dir):
     sequences, reward = data()
     with pytest.raises(DivergedError, match="stage 'rl', step 1: the loss is nan"):
-        update.run(learning(model_dir, "ppo"), sequences, reward * float("nan"), plan())
+        update.train_batch(learning(model_dir, "ppo"), sequences, reward * float("nan"), plan())
 
 
 def test_a_rollout_longer_than_a_micro_batch_is_a_setting(model_dir):
     with pytest.raises(ConfigError, match="tokens_per_microbatch"):
-        update.run(learning(model_dir, "sft"), *data(), plan(capacity=8))
+        update.train_batch(learning(model_dir, "sft"), *data(), plan(capacity=8))
 
 
 def test_sft_learns_its_demonstrations(model_dir):
     parts = learning(model_dir, "sft")
-    losses = [update.run(parts, *data(), plan())["loss"] for _ in range(8)]
+    losses = [update.train_batch(parts, *data(), plan())["loss"] for _ in range(8)]
     assert losses[-1] < losses[0] - 0.02
 
 
 def test_a_batch_of_two_temperatures_scores_each_rollout_at_its_own(model_dir):
     sequences, reward = data()
     parts, everyone = learning(model_dir, "grpo"), np.arange(16)
-    temperature_S = np.where(np.arange(16) < 8, 0.6, 1.3).astype(np.float32)
-    mixed = replace(sequences, temperature_S=temperature_S)
+    temperature_B = np.where(np.arange(16) < 8, 0.6, 1.3).astype(np.float32)
+    mixed = replace(sequences, temperature_B=temperature_B)
     found = update.score(parts.policy, mixed, everyone, plan(capacity=40)).logp_N
     for temperature, members in ((0.6, everyone[:8]), (1.3, everyone[8:])):
         alone = update.score(parts.policy, sequences, members, replace(plan(), temperature=temperature)).logp_N
-        at = torch.from_numpy(np.isin(np.repeat(everyone, sequences.length_S), members))
+        at = torch.from_numpy(np.isin(np.repeat(everyone, sequences.length_B), members))
         torch.testing.assert_close(found[at], alone[at])
     on_policy = replace(mixed, behaviour_N=found.numpy())
-    assert update.run(parts, on_policy, reward, plan())["kl_behaviour"] == pytest.approx(0.0, abs=1e-9)
+    assert update.train_batch(parts, on_policy, reward, plan())["kl_behaviour"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_an_entropy_bonus_raises_the_entropy(model_dir):
@@ -207,6 +209,6 @@ def test_an_entropy_bonus_raises_the_entropy(model_dir):
     entropies = {}
     for coef in (0.0, 1.0):
         parts = learning(model_dir, "t1", entropy_coef=coef, kl_coef=0.0)
-        update.run(parts, sequences, torch.zeros_like(reward), plan(epochs=4))
-        entropies[coef] = update.run(parts, sequences, torch.zeros_like(reward), plan())["entropy"]
+        update.train_batch(parts, sequences, torch.zeros_like(reward), plan(epochs=4))
+        entropies[coef] = update.train_batch(parts, sequences, torch.zeros_like(reward), plan())["entropy"]
     assert entropies[1.0] > entropies[0.0] + 1e-3

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 
 from rlsp_async.config import ReplayConfig, RunConfig
 from rlsp_async.errors import DataError, MachineError
-from rlsp_async.offline.export import export
+from rlsp_async.offline.export import export_rows
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
-from rlsp_async.tasks.jsonl import Config, load
-from rlsp_async.tasks.rows import read_rows
+from rlsp_async.tasks.dataset import Config, load
+from rlsp_async.tasks.readers import read_rows
 from tests.replay.line import SmallTask, config, hello
 from tests.replay.test_policies import JudgingBench, L, S, V
 
@@ -37,8 +38,7 @@ def finished(path: Path, **replay: Any) -> RunConfig:
 
 def exported(run: Path, **options: Any) -> list[dict[str, Any]]:
     out = io.StringIO()
-    arguments = {"run": str(run), "what": "rollouts", "stage": "", "tokens": False, "out": "", **options}
-    assert export(argparse.Namespace(**arguments), out) == 0
+    assert export_rows(run, out=out, **options) == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -86,19 +86,18 @@ def test_demonstrations_are_what_the_task_jsonl_reads(tmp_path: Path):
 
 def test_what_was_pruned_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     finished(tmp_path)
-    journal = Journal(tmp_path / "journal.sqlite", config())
-    journal._db.execute("DELETE FROM bodies WHERE group_id < 3")
-    journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as journal, journal:
+        journal.execute("DELETE FROM bodies WHERE group_id < 3")
     assert len(exported(tmp_path)) == 8
     assert "8 rollouts; the tokens of 2 more groups were pruned (replay.retention)" in capsys.readouterr().err
 
 
 def test_a_file_is_written_or_the_reason_is_said(tmp_path: Path):
     finished(tmp_path)
-    assert exported(tmp_path, out=str(tmp_path / "out.jsonl")) == []
+    assert exported(tmp_path, path_out=str(tmp_path / "out.jsonl")) == []
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").count("\n") == 12
     with pytest.raises(MachineError, match="cannot be written"):
-        exported(tmp_path, out=str(tmp_path / "no" / "out.jsonl"))
+        exported(tmp_path, path_out=str(tmp_path / "no" / "out.jsonl"))
 
 
 def test_an_unknown_stage_is_refused(tmp_path: Path):
@@ -111,7 +110,7 @@ def test_an_unknown_stage_is_refused(tmp_path: Path):
 def test_parquet_holds_the_same_rows(tmp_path: Path):
     pytest.importorskip("pyarrow")
     finished(tmp_path)
-    assert exported(tmp_path, out=str(tmp_path / "out.parquet"), tokens=True) == []
+    assert exported(tmp_path, path_out=str(tmp_path / "out.parquet"), tokens=True) == []
     assert [row for _, row in read_rows(tmp_path / "out.parquet")] == exported(tmp_path, tokens=True)
     with pytest.raises(MachineError, match="cannot be written"):
-        exported(tmp_path, out=str(tmp_path / "no" / "out.parquet"))
+        exported(tmp_path, path_out=str(tmp_path / "no" / "out.parquet"))

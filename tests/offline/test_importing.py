@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,13 +11,13 @@ import msgspec
 import pytest
 
 from rlsp_async import tokens
-from rlsp_async.audit.show import audit
+from rlsp_async.audit.checks import audit
 from rlsp_async.columns import floats, ints
 from rlsp_async.config import RunConfig, StageConfig, TaskConfig, VerifierConfig, to_toml
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Prompt, Verdict
-from rlsp_async.offline.importing import about, has_begun, import_rows, verdict_of, write
-from rlsp_async.offline.judging import with_verdicts
+from rlsp_async.offline.imported_rows import read_verdict
+from rlsp_async.offline.importing import add_rows, has_begun, import_rows, summarise_counts, with_verdicts
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.server import ReplayServer
 from rlsp_async.replay.sources import FILE, Imported, ImportedGroup, ImportedRollout
@@ -48,7 +47,7 @@ def file_of(tmp_path: Path, *rows: Any) -> Path:
 
 
 def test_demonstrations_are_encoded_with_the_runs_tokenizer(cfg: RunConfig, tmp_path: Path):
-    assert write(cfg, file_of(tmp_path, DEMONSTRATION, DEMONSTRATION)) == (2, 2)
+    assert add_rows(cfg, file_of(tmp_path, DEMONSTRATION, DEMONSTRATION)) == (2, 2)
     [(cursor, made)] = Imported(cfg).make(0, 1)
     assert cursor == 0
     assert made.verdicts == []
@@ -61,7 +60,7 @@ def test_demonstrations_are_encoded_with_the_runs_tokenizer(cfg: RunConfig, tmp_
 
 def test_rollouts_bring_verdicts_and_log_probs(cfg: RunConfig, tmp_path: Path):
     row = {**JUDGED, "prompt_ids": [1, 2], "token_ids": [3, 4, 5], "logprobs": [-0.5, -1.0, -2.0], "temperature": 1.0}
-    write(cfg, file_of(tmp_path, row))
+    add_rows(cfg, file_of(tmp_path, row))
     [(_, made)] = Imported(cfg).make(4, 1)
     assert made.group.prompt.visit == 4
     assert floats(made.group.rollouts[0].logprobs).tolist() == [-0.5, -1.0, -2.0]
@@ -72,8 +71,8 @@ def test_rollouts_bring_verdicts_and_log_probs(cfg: RunConfig, tmp_path: Path):
 
 def test_imports_add_up_and_each_pass_visits_every_row(cfg: RunConfig, tmp_path: Path):
     rows = [{**JUDGED, "answer": str(i)} for i in range(5)]
-    assert write(cfg, file_of(tmp_path, *rows[:2])) == (2, 2)
-    assert write(cfg, file_of(tmp_path, *rows[2:])) == (3, 5)
+    assert add_rows(cfg, file_of(tmp_path, *rows[:2])) == (2, 2)
+    assert add_rows(cfg, file_of(tmp_path, *rows[2:])) == (3, 5)
     made = Imported(cfg).make(0, 10)
     assert sorted(group.group.prompt.answer for _, group in made[:5]) == list("01234")
     assert sorted(group.group.prompt.answer for _, group in made[5:]) == list("01234")
@@ -81,15 +80,15 @@ def test_imports_add_up_and_each_pass_visits_every_row(cfg: RunConfig, tmp_path:
 
 
 def test_rewards_become_verdicts():
-    right, wrong = verdict_of({"reward": 1}, "f:1"), verdict_of({"reward": 0.25}, "f:1")
+    right, wrong = read_verdict({"reward": 1}, "f:1"), read_verdict({"reward": 0.25}, "f:1")
     assert right is not None
     assert wrong is not None
     assert (right.status, right.parts) == ("correct", {"correct": 1.0, "score": 1.0})
     assert (wrong.status, wrong.parts) == ("wrong", {"correct": 0.0, "score": 0.25})
-    unparsable = verdict_of({"status": "unparsable"}, "f:1")
+    unparsable = read_verdict({"status": "unparsable"}, "f:1")
     assert unparsable is not None
     assert unparsable.parts == {"correct": 0.0}
-    assert verdict_of({}, "f:1") is None
+    assert read_verdict({}, "f:1") is None
 
 
 IDS = {"prompt_ids": [1], "token_ids": [1, 2]}
@@ -99,7 +98,7 @@ IDS = {"prompt_ids": [1], "token_ids": [1, 2]}
     ("row", "words"),
     [
         ({"prompt": "x"}, "has no field 'response'"),
-        ({**JUDGED, "status": "timeout"}, "'timeout' is no verdict on the answer"),
+        ({**JUDGED, "status": "timeout"}, "'timeout' is not a verdict on the answer"),
         ({**JUDGED, "parts": {"correct": "yes"}}, "parts.correct must be a finite number"),
         ({**JUDGED, "parts": [1]}, "parts must be an object"),
         ({**DEMONSTRATION, "reward": True}, "reward must be a finite number, not True"),
@@ -117,21 +116,20 @@ IDS = {"prompt_ids": [1], "token_ids": [1, 2]}
     ],
 )
 def test_what_cannot_be_used_is_named_by_file_and_line(cfg: RunConfig, tmp_path: Path, row: dict[str, Any], words: str):
-    write(cfg, file_of(tmp_path, JUDGED))
+    add_rows(cfg, file_of(tmp_path, JUDGED))
     before = (cfg.directory / FILE).read_bytes()
     with pytest.raises(DataError, match=r"in\.jsonl:2") as error:
-        write(cfg, file_of(tmp_path, JUDGED, row))
+        add_rows(cfg, file_of(tmp_path, JUDGED, row))
     assert words in str(error.value)
     assert (cfg.directory / FILE).read_bytes() == before
-    assert not list(cfg.directory.glob("*.part"))
+    assert {path.name for path in cfg.directory.iterdir()} == {"model", FILE}
 
 
 def test_a_run_that_does_not_want_rows_or_has_begun_is_refused(cfg: RunConfig, tmp_path: Path):
     toml = tmp_path / "run.toml"
     toml.write_text(to_toml(msgspec.structs.replace(cfg, stages={"rl": StageConfig()})), encoding="utf-8")
-    arguments = argparse.Namespace(file=str(file_of(tmp_path, JUDGED)), config=str(toml), overrides=[])
     with pytest.raises(ConfigError, match='no stage has source = "imported"'):
-        import_rows(arguments)
+        import_rows(file_of(tmp_path, JUDGED), str(toml), [])
     assert not has_begun(cfg.directory / "journal.sqlite")
     Journal(cfg.directory / "journal.sqlite", cfg).close()
     assert not has_begun(cfg.directory / "journal.sqlite")
@@ -154,7 +152,7 @@ def group(answer: str, key: Any, status: str = "wrong") -> dict[str, Any]:
 
 def test_rows_with_the_same_key_are_groups_no_larger_than_sampled_ones(cfg: RunConfig, tmp_path: Path):
     rows = [group("7", 1, "correct"), group("8", 2), group("7", 1), group("7", 1), group("8", 2)]
-    assert write(cfg, file_of(tmp_path, *rows), "group") == (5, 3)  # sampling.rollouts is 2: of three, one and two
+    assert add_rows(cfg, file_of(tmp_path, *rows), "group") == (5, 3)  # sampling.rollouts is 2: of three, one and two
     made = [m for _, m in Imported(cfg).make(0, 3)]
     assert sorted((m.group.prompt.answer, len(m.group.rollouts), len(m.verdicts)) for m in made) == [
         ("7", 1, 1),
@@ -174,14 +172,14 @@ def test_parquet_and_arrow_say_the_same_as_json_lines(cfg: RunConfig, tmp_path: 
         {**group("7", 1, "correct"), "prompt_ids": [1], "token_ids": [2, 3], "logprobs": [-1.0, -0.5]},
         {**group("8", 2), "parts": {"correct": 0.0}},
     ]
-    write(cfg, file_of(tmp_path, *rows), "group")
+    add_rows(cfg, file_of(tmp_path, *rows), "group")
     expected = (cfg.directory / FILE).read_text()
     table = pyarrow.Table.from_pylist(rows)
     parquet.write_table(table, tmp_path / "in.parquet")
     feather.write_feather(table, str(tmp_path / "in.arrow"), compression="uncompressed")
     for name in ("in.parquet", "in.arrow"):
         (cfg.directory / FILE).unlink()
-        assert write(cfg, tmp_path / name, "group") == (2, 2)
+        assert add_rows(cfg, tmp_path / name, "group") == (2, 2)
         assert (cfg.directory / FILE).read_text() == expected.replace("in.jsonl", name)
 
 
@@ -195,7 +193,7 @@ def test_parquet_and_arrow_say_the_same_as_json_lines(cfg: RunConfig, tmp_path: 
 )
 def test_a_group_is_of_one_prompt(cfg: RunConfig, tmp_path: Path, row: dict[str, Any], words: str):
     with pytest.raises(DataError, match=words) as error:
-        write(cfg, file_of(tmp_path, group("7", 1), row), "group")
+        add_rows(cfg, file_of(tmp_path, group("7", 1), row), "group")
     assert "in.jsonl:2" in str(error.value)
     assert not (cfg.directory / FILE).exists()
 
@@ -209,13 +207,13 @@ def test_verdicts_are_made_here_and_say_so(cfg: RunConfig, tmp_path: Path):
     counts: Counter[str] = Counter()
     rows = [RIGHT, {**RIGHT, "response": "x </think> + + +"}, {**RIGHT, "response": "x", "status": None}]
     made_cfg = msgspec.structs.replace(cfg, verifier=VerifierConfig(processes=1))
-    assert write(made_cfg, file_of(tmp_path, *rows), "prompt", verify=True, counts=counts) == (3, 2)
+    assert add_rows(made_cfg, file_of(tmp_path, *rows), "prompt", verify=True, counts=counts) == (3, 2)
     verdicts = [v for _, m in Imported(cfg).make(0, 2) for v in m.verdicts]
     assert sorted(v.status for v in verdicts) == ["correct", "unparsable", "wrong"]
     assert {v.verifier for v in verdicts} == {"ops/1 at import"}
-    assert list(about(counts)) == [
+    assert list(summarise_counts(counts)) == [
         "3 responses judged here: 1 correct, 1 wrong, 1 unparsable",
-        "1 verdicts differ from the file's; those made here count",
+        "1 verdicts differ from the file's; the verdicts made here are used",
         "1 groups hold a single rollout: for them a group's baseline says nothing",
     ]
 
@@ -230,24 +228,24 @@ def test_a_verdict_on_the_verifier_is_none_on_the_answer():
         counts,
     )
     assert [(one.response, one.verdict and one.verdict.verifier) for one in made.rollouts] == [("b", "v/1 at import")]
-    assert list(about(counts)) == [
+    assert list(summarise_counts(counts)) == [
         "2 responses judged here: 1 wrong, 1 left out",
         "1 responses were left out: the verifier timed out or failed on them, and no verdict is made up",
     ]
 
 
 def test_verdicts_and_rows_without_one_do_not_mix(cfg: RunConfig, tmp_path: Path):
-    write(cfg, file_of(tmp_path, DEMONSTRATION))
+    add_rows(cfg, file_of(tmp_path, DEMONSTRATION))
     with pytest.raises(DataError, match="holds rows without a verdict"):
-        write(cfg, file_of(tmp_path, RIGHT), verify=True)
+        add_rows(cfg, file_of(tmp_path, RIGHT), verify=True)
     (cfg.directory / FILE).unlink()
     with pytest.raises(DataError, match=r"in\.jsonl:1: has no field 'answer'"):
-        write(cfg, file_of(tmp_path, DEMONSTRATION), verify=True)
+        add_rows(cfg, file_of(tmp_path, DEMONSTRATION), verify=True)
 
 
 async def test_a_run_trains_on_imported_groups(cfg: RunConfig, tmp_path: Path):
     rows = [group(str(i), i, status) for i in range(4) for status in ("correct", "wrong")][:7]
-    write(cfg, file_of(tmp_path, *rows), "group")
+    add_rows(cfg, file_of(tmp_path, *rows), "group")
     router = FakeRouter({b"l": "learner"})
     await ReplayServer(cfg, SmallTask()).run(lambda: router)
     batches = [m.job.batch for _, m in router.sent if hasattr(m, "job")]
@@ -256,7 +254,7 @@ async def test_a_run_trains_on_imported_groups(cfg: RunConfig, tmp_path: Path):
 
 
 async def test_a_run_trains_on_imported_rollouts_with_no_sampler_and_no_verifier(cfg: RunConfig, tmp_path: Path):
-    write(cfg, file_of(tmp_path, *[{**JUDGED, "status": status} for status in ("correct", "wrong", "wrong")]))
+    add_rows(cfg, file_of(tmp_path, *[{**JUDGED, "status": status} for status in ("correct", "wrong", "wrong")]))
     router = FakeRouter({b"l": "learner"})
     await ReplayServer(cfg, SmallTask()).run(lambda: router)
     batches = [m.job.batch for _, m in router.sent if hasattr(m, "job")]

@@ -48,6 +48,6 @@ def test_a_restart_goes_on_where_the_cursor_was(tmp_path: Path) -> None:
     """No prompt is left out or issued twice, within a pass and across passes."""
     for start, num_moves in ((1, 3), (2, 6), (3, 9)):
         issued = one_life(tmp_path / "j.sqlite", start, num_moves)
-        assert issued == [tuple(pick(11, NUM_ROWS, cursor)) for cursor in range(len(issued))]
+        assert issued == [pick(11, NUM_ROWS, cursor) for cursor in range(len(issued))]
     assert len(issued) > NUM_ROWS
     assert len(set(issued)) == len(issued)

@@ -28,11 +28,11 @@ def share_without_signal(name: str, seed: int, draws: int = 800) -> float:
     pending: Counter[int] = Counter()
     bad = 0
     for cursor in range(draws):
-        place = selector.draw(cursor, pending).place
-        right = sum(random.random() < success[place] for _ in range(ROLLOUTS))
+        index = selector.draw(cursor, pending).index
+        right = sum(random.random() < success[index] for _ in range(ROLLOUTS))
         bad += cursor >= SIZE and right in (0, ROLLOUTS)
-        pending[place] += 1
-        flying.append((place, right))
+        pending[index] += 1
+        flying.append((index, right))
         if len(flying) > IN_FLIGHT:
             done, num = flying.popleft()
             pending[done] -= 1

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from rlsp_async.messages import FromHub, FromWorker
-from rlsp_async.wire import schema
+from rlsp_async.wire import contract
 from rlsp_async.wire.codec import decode_from_hub, decode_from_worker, encode
-from rlsp_async.wire.examples import EXAMPLES
+from rlsp_async.wire.contract import EXAMPLES
 
-PROTO = schema.proto_path()
+PROTO = contract.proto_path()
 NAMES = sorted(path.stem for path in (PROTO / "golden").glob("*.msgpack"))
 
 
@@ -27,11 +27,11 @@ def from_json(meaning: bytes) -> FromWorker | FromHub:
 
 
 def test_the_committed_files_agree_with_messages_py():
-    assert schema.stale(PROTO) == []
+    assert contract.find_stale(PROTO) == []
 
 
 def test_every_message_has_a_vector_and_every_job_and_result():
-    assert {type(message) for message in EXAMPLES.values()} == set(schema.message_kinds())
+    assert {type(message) for message in EXAMPLES.values()} == set(contract.message_kinds())
     assert set(EXAMPLES) <= set(NAMES)
     assert {"work_sample", "work_verify", "work_train", "done_groups", "done_verdicts", "done_steps"} <= set(EXAMPLES)
 
@@ -70,13 +70,13 @@ def plain(value):
 
 
 def test_a_changed_vector_a_removed_one_and_an_old_schema_are_noticed(tmp_path):
-    schema.write(tmp_path)
-    assert schema.stale(tmp_path) == []
+    contract.write_contract(tmp_path)
+    assert contract.find_stale(tmp_path) == []
     (tmp_path / "golden" / "ack.json").write_text("{}")
     (tmp_path / "golden" / "bye.msgpack").unlink()
     (tmp_path / "schema.json").write_text("{}")
-    assert schema.stale(tmp_path) == ["golden/ack.json", "golden/bye.msgpack", "schema.json"]
-    assert schema.write(tmp_path) == ["schema.json"]  # vectors are only ever added
+    assert contract.find_stale(tmp_path) == ["golden/ack.json", "golden/bye.msgpack", "schema.json"]
+    assert contract.write_contract(tmp_path) == ["schema.json"]  # vectors are only ever added
 
 
 def test_columns_are_marked_in_the_schema():
@@ -90,10 +90,10 @@ def test_columns_are_marked_in_the_schema():
 
 def test_the_prose_names_every_message():
     prose = (PROTO / "README.md").read_text()
-    tags = [kind.__struct_config__.tag for kind in schema.message_kinds()]
+    tags = [kind.__struct_config__.tag for kind in contract.message_kinds()]
     assert [tag for tag in tags if f"| `{tag}` |" not in prose] == []
 
 
 def test_the_command_says_that_all_is_current():
-    done = subprocess.run([sys.executable, "-m", "rlsp_async.wire.schema", "--check"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "rlsp_async.wire.contract", "--check"], capture_output=True, text=True)
     assert (done.returncode, "agrees with messages.py" in done.stdout) == (0, True), done.stderr

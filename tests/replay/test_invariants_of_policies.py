@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.audit.show import audit
+from rlsp_async.audit.checks import audit
 from rlsp_async.config import EvaluationConfig, PromptsConfig, ReplayConfig, StageConfig, TemperatureConfig
 from tests.replay.chaos import Chaos
 from tests.replay.line import config

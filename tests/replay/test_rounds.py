@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.audit.show import audit
+from rlsp_async.audit.checks import audit
 from rlsp_async.config import EvaluationConfig, PromptsConfig, ReplayConfig, RunConfig, StageConfig
 from rlsp_async.replay.records import GroupRecord, Manifest
 from rlsp_async.replay.selection.base import SelectionConfig, groups_to_carry

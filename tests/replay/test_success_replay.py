@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rlsp_async.audit.show import audit
+from rlsp_async.audit.checks import audit
 from rlsp_async.config import ReplayConfig
 from rlsp_async.errors import DataError, InvariantError, MachineError
 from rlsp_async.messages import Batch, Rollout, RolloutGroup, Sampling

@@ -8,7 +8,7 @@ from typing import Any
 from rlsp_async.config import RunConfig, convert, to_toml
 from rlsp_async.jsonl import JsonlWriter
 from rlsp_async.messages import Status
-from rlsp_async.report.report import write_status
+from rlsp_async.report.write import write_status
 
 SFT, RL = 200, 16
 SETTINGS: dict[str, Any] = {
@@ -155,7 +155,7 @@ def _evaluation(when: str, version: int, p: float, length: float, steps: float, 
         "when": when,
         "stage": "rlsp",
         "version": version,
-        "t": t,
+        "seconds": t,
         "num_prompts": 256,
         "num_rollouts": 2048,
         "pass_at_1": around(p, 0.035),

@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rlsp_async.cli.show import shortened, show_report, show_run
+from rlsp_async.cli.report import show_report
 from rlsp_async.errors import DataError
-from rlsp_async.report.report import build_report, lag_histogram, load_report, pick_examples, write_report
-from rlsp_async.report.rows import evaluation_row, step_row
-from rlsp_async.report.svg import thinned, ticks
-from rlsp_async.report.timeline import Span, idle_shares, merged
+from rlsp_async.report.results import Span, build_report, idle_shares, lag_histogram, merge_intervals, pick_examples
+from rlsp_async.report.svg import thin_points, ticks
+from rlsp_async.report.text import shorten
+from rlsp_async.report.write import load_report, write_report
+from rlsp_async.runner.run import show_result
 
 _spec = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
 assert _spec
@@ -114,7 +115,7 @@ def test_the_table_and_json(run: Path) -> None:
     assert show_report(run, as_json=True, out=out) == 0
     assert msgspec.json.decode(out.getvalue())["finished"] is True
     out = io.StringIO()
-    assert show_run(run, "finished already", out) == 0
+    assert show_result(run, "finished already", out) == 0
     assert out.getvalue().endswith("finished already\n")
 
 
@@ -147,57 +148,22 @@ def test_a_row_that_a_crash_took_is_no_step_less(tmp_path: Path) -> None:
 def test_damage_is_named(tmp_path: Path) -> None:
     directory = fake_run.make_run(tmp_path / "bad")
     (directory / "evaluations.jsonl").write_text('{"when": "before"}\n')
-    with pytest.raises(DataError, match=r"evaluations.jsonl: a row that cannot be read: KeyError\('stage'\)"):
+    with pytest.raises(DataError, match=r"evaluations.jsonl: a row that cannot be read: KeyError\('num_prompts'\)"):
         build_report(directory)
     with pytest.raises(DataError, match=r"is no run: it has no config\.toml"):
         build_report(tmp_path)
 
 
-def test_both_ways_of_writing_an_evaluation_mean_the_same() -> None:
-    flat = {
-        "stage": "rl",
-        "when": "after",
-        "version": 3,
-        "t": 1.0,
-        "prompts": 4,
-        "rollouts": 2,
-        "k": 2,
-        "pass_at_1": 0.5,
-        "pass_at_1_low": 0.4,
-        "pass_at_1_high": 0.6,
-        "pass_at_k": 0.7,
-        "pass_at_k_low": 0.6,
-        "pass_at_k_high": 0.8,
-    }
-    nested = {
-        "stage": "rl",
-        "when": "after",
-        "version": 3,
-        "seconds": 1.0,
-        "num_prompts": 4,
-        "num_rollouts": 8,
-        "pass_at_1": {"mean": 0.5, "low": 0.4, "high": 0.6},
-        "pass_at_2": {"mean": 0.7, "low": 0.6, "high": 0.8},
-    }
-    assert evaluation_row(flat) == evaluation_row(nested)
-
-
-def test_the_time_of_a_step_is_the_runs_clock() -> None:
-    assert step_row({"step": 3, "t": 7.0, "seconds": 0.1}, {3: 8.0})["t"] == 7.0
-    assert step_row({"step": 3, "seconds": 0.1}, {3: 8.0})["t"] == 8.0
-
-
 def test_merging_and_idle_shares_by_hand() -> None:
-    assert merged([(1, 3), (0, 2), (5, 6)]) == [(0, 3), (5, 6)]
-    assert merged([(0, 1), (1.5, 2)], gap_s=0.5) == [(0, 2)]
+    assert merge_intervals([(1, 3), (0, 2), (5, 6)]) == [(0, 3), (5, 6)]
+    assert merge_intervals([(0, 1), (1.5, 2)], gap_s=0.5) == [(0, 2)]
     spans = [Span(0, 2, "sampler-0", "sample"), Span(1, 3, "sampler-0", "sample"), Span(9, 20, "sampler-0", "sample")]
     assert idle_shares(spans, 0.0, 10.0) == {"sampler-0": pytest.approx(0.6)}
     assert idle_shares(spans, 5.0, 5.0) == {}
 
 
-def test_lags_are_summed_or_taken_from_the_mean() -> None:
+def test_lags_are_summed() -> None:
     assert lag_histogram([{"lag_0": 3, "lag_2": 1, "lag_mean": 0.5}, {"lag_2": 4}]) == {"0": 3, "2": 5}
-    assert lag_histogram([{"lag_mean": 0.9, "num_rollouts": 32}]) == {"1": 32}
 
 
 def test_examples_show_right_and_wrong() -> None:
@@ -208,12 +174,12 @@ def test_examples_show_right_and_wrong() -> None:
 def test_ticks_and_thinning() -> None:
     assert ticks(0.0, 0.87) == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert ticks(5.0, 5.0)[0] <= 5.0 <= ticks(5.0, 5.0)[-1]
-    assert thinned([(i, 2.0 * i) for i in range(1000)], 100)[0] == (4.5, 9.0)
+    assert thin_points([(i, 2.0 * i) for i in range(1000)], 100)[0] == (4.5, 9.0)
 
 
 def test_long_rollouts_are_shortened_in_the_middle() -> None:
-    assert shortened("a  b\nc\x1b[2J", 20) == "a b c [2J"
-    assert shortened("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
+    assert shorten("a  b\nc\x1b[2J", 20) == "a b c [2J"
+    assert shorten("x" * 30 + "y" * 30, 25) == "x" * 10 + " ... " + "y" * 10
 
 
 def test_verification_beside_solving(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def figures(found):
     ],
 )
 def test_attempts_of_ops(response, expected):
-    assert figures(grammar.counts("ops", PROMPT, response, "7")) == expected
+    assert figures(grammar.count_attempts("ops", PROMPT, response, "7")) == expected
 
 
 def test_every_attempt_of_the_teacher_is_counted():
@@ -40,13 +40,13 @@ def test_every_attempt_of_the_teacher_is_counted():
     for index in range(200):
         prompt, response = task.demonstration(index)
         words = response.split()
-        found = grammar.counts("ops", prompt.text, response, prompt.answer)
+        found = grammar.count_attempts("ops", prompt.text, response, prompt.answer)
         assert found["search_steps"] == words.count("x") + words.count("ok")
 
 
 def test_no_response_can_hold_more_attempts_than_there_are():
     rows = [f"1 {a} 1 0 {b} 3 0 {c} 4 0 ?= 7 x" for a in "+-*" for b in "+-*" for c in "+-*"]
-    assert figures(grammar.counts("ops", PROMPT, " ".join(rows * 5), "7")) == (26, 27, 26, 27)
+    assert figures(grammar.count_attempts("ops", PROMPT, " ".join(rows * 5), "7")) == (26, 27, 26, 27)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_no_response_can_hold_more_attempts_than_there_are():
     ],
 )
 def test_attempts_of_countdown(response, expected):
-    assert figures(grammar.counts("countdown", "", response, "30 93 100 -> 23")) == expected
+    assert figures(grammar.count_attempts("countdown", "", response, "30 93 100 -> 23")) == expected
 
 
 def test_what_is_no_puzzle_has_no_grammar():
-    assert grammar.counts("math", "2 + 2", "4", "4") is None
-    assert grammar.counts("ops", "no puzzle", "x", "7") is None
-    assert grammar.counts("countdown", "", "1 + 2 = 3", "3") is None
+    assert grammar.count_attempts("math", "2 + 2", "4", "4") is None
+    assert grammar.count_attempts("ops", "no puzzle", "x", "7") is None
+    assert grammar.count_attempts("countdown", "", "1 + 2 = 3", "3") is None

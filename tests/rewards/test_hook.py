@@ -19,7 +19,7 @@ COUNTS = {"backtracks", "checks", "alternatives", "search_steps"}
 )
 def test_the_checker_adds_them(verifier, prompt, response, answer, steps):
     item = VerifyItem(prompt=prompt, response=response, answer=answer)
-    verdict = fork_server._judge(load_verifier(verifier), f"{verifier}/1", item)
+    verdict = fork_server.judge_item(load_verifier(verifier), f"{verifier}/1", item)
     assert verdict.status == "correct"
     assert set(verdict.parts) >= COUNTS | {"correct", "format"}
     assert verdict.parts["search_steps"] == steps

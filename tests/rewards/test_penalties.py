@@ -54,16 +54,16 @@ def test_faults_and_what_they_cost():
     responses = [ids(*range(40)), ids(*[4, 5] * 20), ids(1, 2, 3)]
     cut_B = np.array([True, False, False])
     texts = ["fine", "fine", "\ufffd\ufffd"]
-    found = penalties.find(["repetition", "over_long", "garbled"], responses, texts, cut_B)
+    found = penalties.find_faults(["repetition", "over_long", "garbled"], responses, texts, cut_B)
     assert {name: fault.tolist() for name, fault in found.items()} == {
         "repetition": [False, True, False],
         "over_long": [True, False, False],
         "garbled": [False, False, True],
     }
-    assert penalties.hit(found, 3).tolist() == [True, True, True]
-    one = penalties.find(["over_long"], responses, texts, cut_B)
-    assert penalties.hit(one, 3).tolist() == [True, False, False]
-    assert penalties.hit({}, 2).tolist() == [False, False]
+    assert penalties.has_fault(found, 3).tolist() == [True, True, True]
+    one = penalties.find_faults(["over_long"], responses, texts, cut_B)
+    assert penalties.has_fault(one, 3).tolist() == [True, False, False]
+    assert penalties.has_fault({}, 2).tolist() == [False, False]
 
 
 def test_a_long_response_is_cheap():

@@ -119,16 +119,16 @@ def test_how_the_work_is_done_may_change(tmp_path: Path, capsys: pytest.CaptureF
     assert changed == ["sampler.count was 1 and is 2 now"]
     runner.take_over(again, changed)
     assert "sampler.count was 1 and is 2 now" in capsys.readouterr().out
-    assert runner.interrupted(cfg.directory, []).sampler.count == 2
+    assert runner.load_interrupted(cfg.directory, []).sampler.count == 2
 
 
 def test_a_moved_run_is_resumed_where_it_lies(tmp_path: Path) -> None:
     cfg = made(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
     for place in (tmp_path / "b" / cfg.name, tmp_path / "b" / cfg.name / "config.toml"):
-        assert runner.interrupted(place, []).directory == tmp_path / "b" / cfg.name
+        assert runner.load_interrupted(place, []).directory == tmp_path / "b" / cfg.name
     with pytest.raises(DataError, match="is no run: there is no config.toml in it"):
-        runner.interrupted(tmp_path, [])
+        runner.load_interrupted(tmp_path, [])
 
 
 def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from rlsp_async.runner.gpus import assign, visible
-from rlsp_async.runner.supervise import Budget, End, Service, Supervisor, environment, exit_text, last_words
+from rlsp_async.runner.gpus import assign_gpus, visible_gpus
+from rlsp_async.runner.supervise import (
+    RestartBudget,
+    RunEnd,
+    ServiceProcess,
+    Supervisor,
+    exit_text,
+    last_words,
+    service_environment,
+)
 
 FOREVER = "import time; time.sleep(60)"
 STUBBORN = (
@@ -18,16 +26,18 @@ STUBBORN = (
 )
 
 
-def service(directory: Path, role: str, code: str, name: str = "") -> Service:
+def service(directory: Path, role: str, code: str, name: str = "") -> ServiceProcess:
     name = name or f"{role}-0"
-    return Service(name=name, role=role, command=[sys.executable, "-S", "-c", code], log=directory / f"{name}.out")
+    return ServiceProcess(
+        name=name, role=role, command=[sys.executable, "-S", "-c", code], log=directory / f"{name}.out"
+    )
 
 
-def budget(tries: int = 2) -> Budget:
-    return Budget(tries=tries, first_s=0.01, longest_s=0.02)
+def budget(tries: int = 2) -> RestartBudget:
+    return RestartBudget(tries=tries, first_s=0.01, longest_s=0.02)
 
 
-async def supervised(*services: Service, tries: int = 2, drain_s: float = 5.0) -> tuple[End, list[str]]:
+async def supervised(*services: ServiceProcess, tries: int = 2, drain_s: float = 5.0) -> tuple[RunEnd, list[str]]:
     said: list[str] = []
     supervisor = Supervisor(list(services), said.append, lambda: budget(tries))
     return await supervisor.run(drain_s), said
@@ -36,7 +46,7 @@ async def supervised(*services: Service, tries: int = 2, drain_s: float = 5.0) -
 async def test_the_run_is_over_when_the_hub_ends(tmp_path: Path) -> None:
     began = time.monotonic()
     end, said = await supervised(service(tmp_path, "replay", ""), service(tmp_path, "learner", FOREVER))
-    assert (end, said) == (End(0), [])
+    assert (end, said) == (RunEnd(0), [])
     assert time.monotonic() - began < 5
 
 
@@ -46,21 +56,21 @@ async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     once = f"import os, pathlib; p = {path}; p.exists() or (p.touch(), os.kill(os.getpid(), 9)); {FOREVER}"
     hub = f"import pathlib, time\nwhile not pathlib.Path({str(mark)!r}).exists(): time.sleep(0.02)\ntime.sleep(0.3)"
     end, said = await supervised(service(tmp_path, "replay", hub), service(tmp_path, "sampler", once))
-    assert end == End(0)
+    assert end == RunEnd(0)
     assert said == ["sampler-0 ended with signal SIGKILL; it is started again in 0.01 s (1 of 2)"]
 
 
 async def test_exit_code_2_is_final_and_its_sentence_is_passed_on(tmp_path: Path) -> None:
     code = "import sys; print('noise'); print('rlsp learner-0: no CUDA device: set learner.device'); sys.exit(2)"
     end, said = await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "learner", code))
-    assert (end, said) == (End(2, "no CUDA device: set learner.device", "learner-0"), [])
+    assert (end, said) == (RunEnd(2, "no CUDA device: set learner.device", "learner-0"), [])
 
 
 async def test_what_an_earlier_start_said_is_not_why_this_one_ended(tmp_path: Path) -> None:
     hub = service(tmp_path, "replay", "import sys; sys.exit(3)")
     hub.log.write_text("rlsp replay-0: stage rl: 50 of the last 50 groups failed\n")
     end, _ = await supervised(hub)
-    assert end == End(3, "replay-0 ended with exit code 3", "replay-0")
+    assert end == RunEnd(3, "replay-0 ended with exit code 3", "replay-0")
 
 
 async def test_a_service_that_ends_with_2_and_no_word_met_a_full_disk(tmp_path: Path) -> None:
@@ -73,7 +83,7 @@ async def test_a_service_that_ends_with_2_and_no_word_met_a_full_disk(tmp_path: 
 
 async def test_exit_code_3_is_final_too(tmp_path: Path) -> None:
     end, _ = await supervised(service(tmp_path, "replay", "import sys; sys.exit(3)"))
-    assert end == End(3, "replay-0 ended with exit code 3", "replay-0")
+    assert end == RunEnd(3, "replay-0 ended with exit code 3", "replay-0")
 
 
 async def test_a_spent_budget_ends_the_run(tmp_path: Path) -> None:
@@ -96,7 +106,7 @@ async def test_stopping_drains_in_order(tmp_path: Path) -> None:
     running = asyncio.create_task(supervisor.run(5.0))
     await ready(tmp_path, 3)
     supervisor.finish(130, "stopped")
-    assert await running == End(130, "stopped")
+    assert await running == RunEnd(130, "stopped")
     assert order.read_text() == "learner sampler replay "
 
 
@@ -152,7 +162,7 @@ def alive(pid: int) -> bool:
 
 
 def test_the_budget_doubles_its_pauses_and_forgives_a_long_life() -> None:
-    budget = Budget(tries=3, healthy_s=300.0, first_s=0.5, longest_s=1.5)
+    budget = RestartBudget(tries=3, healthy_s=300.0, first_s=0.5, longest_s=1.5)
     assert [budget.died(1.0), budget.died(1.0), budget.died(1.0), budget.died(1.0)] == [0.5, 1.0, 1.5, None]
     assert budget.died(301.0) == 0.5
 
@@ -171,24 +181,29 @@ def test_exit_texts() -> None:
 
 
 def test_the_environment_of_a_service() -> None:
-    made = environment(3, {"PYTHONPATH": "/a", "HOME": "/h"}, "1,2")
+    made = service_environment(3, {"PYTHONPATH": "/a", "HOME": "/h"}, "1,2")
     assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"], made["HOME"]) == ("3", "3", "/h")
     assert made["RLSP_SUPERVISOR_PID"] == str(os.getpid())
     assert made["PYTHONPATH"].endswith(":/a")
     assert made["CUDA_VISIBLE_DEVICES"] == "1,2"
-    assert "CUDA_VISIBLE_DEVICES" not in environment(1, {})
+    assert "CUDA_VISIBLE_DEVICES" not in service_environment(1, {})
 
 
 def test_cards_are_shared_out() -> None:
-    assert assign([], 1, 1) == assign(["0"], 2, 1) == {}
-    assert assign(["0", "1"], 1, 1) == {"learner-0": "0", "sampler-0": "1"}
-    assert assign(["0", "1", "2"], 3, 1) == {"learner-0": "0", "sampler-0": "1", "sampler-1": "2", "sampler-2": "1"}
-    assert assign(["4", "5", "6"], 1, 2) == {"learner-0": "4", "sampler-0": "5,6"}
+    assert assign_gpus([], 1, 1) == assign_gpus(["0"], 2, 1) == {}
+    assert assign_gpus(["0", "1"], 1, 1) == {"learner-0": "0", "sampler-0": "1"}
+    assert assign_gpus(["0", "1", "2"], 3, 1) == {
+        "learner-0": "0",
+        "sampler-0": "1",
+        "sampler-1": "2",
+        "sampler-2": "1",
+    }
+    assert assign_gpus(["4", "5", "6"], 1, 2) == {"learner-0": "4", "sampler-0": "5,6"}
 
 
 def test_visible_cards(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
-    assert visible({}, tmp_path) == ["0", "2", "10"]
-    assert visible({"CUDA_VISIBLE_DEVICES": "3,1"}, tmp_path) == ["3", "1"]
-    assert visible({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    assert visible_gpus({}, tmp_path) == ["0", "2", "10"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3,1"}, tmp_path) == ["3", "1"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from rlsp_async.config import RunConfig, convert
 from rlsp_async.messages import Status, WorkerStatus
-from rlsp_async.runner.terminal import View, figures, panel, plain_line
+from rlsp_async.runner.terminal import LiveView, figures, panel, plain_line
 
 WORKERS = [
     WorkerStatus(
@@ -137,7 +137,7 @@ def test_the_plain_line() -> None:
 def test_in_a_log_a_new_phase_is_said_at_once_and_the_same_one_is_not_repeated() -> None:
     out = io.StringIO()
     cfg = convert({"name": "x", "stages": {"rlsp": {}}}, RunConfig, "x")
-    view = View(cfg, out)
+    view = LiveView(cfg, out)
     view.update(STATUS)
     view.update(STATUS)
     view.say("sampler-0 [died]")

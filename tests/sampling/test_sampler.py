@@ -15,8 +15,8 @@ from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsErro
 from rlsp_async.messages import Prompt, SampleJob, Sampling, WeightsRef
 from rlsp_async.sampling.sampler import RESTARTS, Sampler, engine_seed
 from rlsp_async.sampling.scripted import ScriptedEngine
+from rlsp_async.weights.file import FileTransport
 from rlsp_async.weights.probe import make_probe
-from rlsp_async.weights.store import publish
 
 PROBE_IDS = (1, 4, 6)
 
@@ -35,7 +35,9 @@ class FakeCodec:
 
 def make_ref(directory: Path, version: int) -> WeightsRef:
     """Published weights whose probe the scripted engine matches."""
-    return publish([("w", torch.ones(2) * version)], directory, version, make_probe(PROBE_IDS, [-0.25, -3.5]))
+    return FileTransport(directory).publish(
+        [("w", torch.ones(2) * version)], version, make_probe(PROBE_IDS, [-0.25, -3.5])
+    )
 
 
 def make_sampler(config: Any, **engine: Any) -> tuple[Sampler, ScriptedEngine]:

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlsp_async.errors import ConfigError, DataError, EngineError, WeightsError
-from rlsp_async.sampling import torch_rows
+from rlsp_async.sampling import torch_batch
 from rlsp_async.sampling.engine import GenerateSettings
+from rlsp_async.sampling.torch_batch import DecodeRow, draw, prefill_batches
 from rlsp_async.sampling.torch_engine import TorchEngine
-from rlsp_async.sampling.torch_rows import Row, _batches, draw
 
 PROMPTS = [[5], [1, 7, 8, 9], [1, 7, 8, 9], [3, 4, 5, 6, 7, 8, 9, 10, 11], [1, 9]]
 
@@ -94,7 +94,7 @@ def hold_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> tuple[threading.
             assert go_on.wait(10)
         return draw(logp, generator)
 
-    monkeypatch.setattr(torch_rows, "draw", held)
+    monkeypatch.setattr(torch_batch, "draw", held)
     return halted, go_on
 
 
@@ -151,7 +151,7 @@ async def test_a_death_and_a_close_fail_what_runs_and_a_cancelled_caller_frees_i
     await asyncio.sleep(0.003)
     first.cancel()
     assert len((await engine.generate([1], GenerateSettings(max_new_tokens=4))).token_ids) == 4
-    monkeypatch.setattr(torch_rows, "draw", lambda logp, generator: 1 / 0)
+    monkeypatch.setattr(torch_batch, "draw", lambda logp, generator: 1 / 0)
     with pytest.raises(EngineError, match="ZeroDivisionError"):
         await engine.generate([1], GenerateSettings(max_new_tokens=4))
     monkeypatch.undo()
@@ -178,13 +178,13 @@ def test_draw_follows_the_distribution() -> None:
 
 
 def test_prefill_batches_count_a_shared_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_rows, "PREFILL_TOKENS", 8)
-    rows = [Row((n,) * 4, GenerateSettings(max_new_tokens=1)) for n in (1, 1, 1, 2, 3, 3)]
-    assert [[row.prompt_ids[0] for row in batch] for batch in _batches(rows)] == [[1, 1, 1, 2], [3, 3]]
+    monkeypatch.setattr(torch_batch, "PREFILL_TOKENS", 8)
+    rows = [DecodeRow((n,) * 4, GenerateSettings(max_new_tokens=1)) for n in (1, 1, 1, 2, 3, 3)]
+    assert [[row.prompt_ids[0] for row in batch] for batch in prefill_batches(rows)] == [[1, 1, 1, 2], [3, 3]]
 
 
 def test_what_cannot_work_is_said_before_anything_starts(make_model: Callable[..., Path], make_config: Any) -> None:
     with pytest.raises(ConfigError, match=r"sampler\.memory"):
         TorchEngine(make_config(memory=1e-6), make_model(), seed=1)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="has no config"):
         TorchEngine(make_config(), Path("/nowhere"), seed=1)

@@ -20,11 +20,12 @@ from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.config import SamplerConfig as SamplerSection
 from rlsp_async.errors import DataError, EngineError, WeightsError
 from rlsp_async.messages import Prompt, SampleJob, Sampling, WeightsRef
-from rlsp_async.sampling.engine import Completion, GenerateSettings, has_vllm
+from rlsp_async.sampling.engine import Completion, GenerateSettings
+from rlsp_async.sampling.engines import has_vllm
 from rlsp_async.sampling.sampler import Sampler
 from rlsp_async.sampling.vllm_engine import VllmEngine, versions_of
+from rlsp_async.weights.file import FileTransport
 from rlsp_async.weights.probe import make_probe
-from rlsp_async.weights.store import publish
 
 pytestmark = [
     pytest.mark.vllm,
@@ -76,7 +77,9 @@ def make_ref(model: Path, directory: Path, version: int, probed: Path | None = N
     """`model`'s weights as a version, with the probe of `probed` (itself by default)."""
     tensors = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).state_dict()
     named = [(name, tensor) for name, tensor in tensors.items() if name != "lm_head.weight"]
-    return publish(named, directory, version, make_probe(PROBE_IDS, reference(probed or model, PROBE_IDS)))
+    return FileTransport(directory).publish(
+        named, version, make_probe(PROBE_IDS, reference(probed or model, PROBE_IDS))
+    )
 
 
 class WordCodec:

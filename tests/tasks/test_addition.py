@@ -8,27 +8,27 @@ import pytest
 
 from rlsp_async.errors import DataError
 from rlsp_async.tasks import addition
-from rlsp_async.tasks.words import word_tokenizer
+from rlsp_async.tasks.word_tokenizer import word_tokenizer
 from rlsp_async.verifying import addition as verifier
 
 TASK = addition.load(addition.Config(), 0)
 
 
 def test_columns_of_a_careful_teacher() -> None:
-    columns, result = addition.add((347, 109, 995), random.Random(0), p_slip=0.0)
+    columns, result = addition.write_columns((347, 109, 995), random.Random(0), p_slip=0.0)
     assert (columns, result) == ("7 9 5 + 0 = 21 ; 4 0 9 + 2 = 15 ; 3 1 9 + 1 = 14 ;", 1451)
-    text = addition.teach((347, 109, 995), random.Random(0), p_slip=0.0, p_check=1.0)
+    text = addition.write_demonstration((347, 109, 995), random.Random(0), p_slip=0.0, p_check=1.0)
     assert text == f"{columns} check ok </think> 1 4 5 1"
 
 
 def test_a_teacher_who_always_slips_gives_up_after_three_rounds() -> None:
-    text = addition.teach((111, 111), random.Random(3), p_slip=1.0, p_check=1.0)
+    text = addition.write_demonstration((111, 111), random.Random(3), p_slip=1.0, p_check=1.0)
     assert (text.count("check x redo"), text.count("check x"), text.count("check ok")) == (2, 3, 0)
 
 
 def test_a_slip_is_carried_on() -> None:
     rng = random.Random(5)
-    columns, result = addition.add((199, 100), rng, p_slip=1.0)
+    columns, result = addition.write_columns((199, 100), rng, p_slip=1.0)
     sums = [int(part.split("=")[1]) for part in columns.split(";")[:-1]]
     assert result == sums[0] % 10 + sums[1] % 10 * 10 + sums[2] * 100 != 299
 

@@ -18,6 +18,7 @@ def test_tasks_that_ship() -> None:
         "aime",
         "amc",
         "countdown",
+        "dataset",
         "gsm8k",
         "hendrycks_math",
         "hf",
@@ -40,7 +41,7 @@ def test_a_module_of_the_users_own() -> None:
     ("name", "sentence"),
     [
         ("opz", "task.name: unknown name 'opz'; did you mean 'ops'?"),
-        ("zzzzzz", "known: addition, aime, amc, countdown, gsm8k, hendrycks_math, hf"),
+        ("zzzzzz", "known: addition, aime, amc, countdown, dataset, gsm8k, hendrycks_math, hf"),
         ("nobody.has.this", "task.name: no module 'nobody.has.this'; is its directory on PYTHONPATH?"),
         ("rlsp_async.tasks.nothing", "no module 'rlsp_async.tasks.nothing'"),
         ("os.path", "module 'os.path' offers no 'Config'"),

@@ -11,13 +11,22 @@ import pytest
 from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.overlap import COMMON, Pair, Place, near_repeats, remove_repeats, report_lines, summary, words
+from rlsp_async.tasks.overlap import (
+    COMMON,
+    ComparedRow,
+    RepeatedRow,
+    comparison_words,
+    find_near_repeats,
+    find_repeats,
+    report_lines,
+    summary,
+)
 
 LONG = "a train leaves the station at noon and goes north with sixty miles an hour until it stops"
 
 
-def places(*texts: str) -> list[Place]:
-    return [Place(text=text, source=f"row {n}") for n, text in enumerate(texts)]
+def rows_of(*texts: str) -> list[ComparedRow]:
+    return [ComparedRow(text=text, source=f"row {n}") for n, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +38,7 @@ def places(*texts: str) -> list[Place]:
     ],
 )
 def test_equal_but_for_case_blanks_and_punctuation(a: str, b: str) -> None:
-    assert words(a) == words(b)
+    assert comparison_words(a) == comparison_words(b)
 
 
 @pytest.mark.parametrize(
@@ -47,26 +56,29 @@ def test_equal_but_for_case_blanks_and_punctuation(a: str, b: str) -> None:
     ],
 )
 def test_not_equal_when_it_means_something_else(a: str, b: str) -> None:
-    assert words(a) != words(b)
+    assert comparison_words(a) != comparison_words(b)
 
 
 def test_a_test_row_leaves_the_training_split() -> None:
-    kept, pairs = remove_repeats(places("one", "Two?", "three", "two"), places("two!", "four", "TWO"))
+    kept, pairs = find_repeats(rows_of("one", "Two?", "three", "two"), rows_of("two!", "four", "TWO"))
     assert kept == [0, 2]
-    assert pairs == [Pair(train="row 1", test="row 0", text="Two?"), Pair(train="row 3", test="row 0", text="two")]
+    assert pairs == [
+        RepeatedRow(train="row 1", test="row 0", text="Two?"),
+        RepeatedRow(train="row 3", test="row 0", text="two"),
+    ]
 
 
 def test_thirteen_shared_words_are_near_and_twelve_are_not() -> None:
     twelve, thirteen = (" ".join(LONG.split()[:n]) for n in (12, 13))
-    kept, pairs = near_repeats(places(f"So {twelve}", f"So {thirteen} then", LONG), places(LONG))
+    kept, pairs = find_near_repeats(rows_of(f"So {twelve}", f"So {thirteen} then", LONG), rows_of(LONG))
     assert kept == [0]
     assert [(pair.train, pair.text) for pair in pairs] == [("row 1", thirteen), ("row 2", thirteen)]
 
 
 def test_wording_that_all_rows_share_is_no_sign() -> None:
-    rows = places(*(f"{LONG} {n}" for n in range(COMMON + 1)))
-    assert near_repeats(rows, places(LONG))[1] == []
-    assert len(near_repeats(rows[:COMMON], places(LONG))[1]) == COMMON
+    rows = rows_of(*(f"{LONG} {n}" for n in range(COMMON + 1)))
+    assert find_near_repeats(rows, rows_of(LONG))[1] == []
+    assert len(find_near_repeats(rows[:COMMON], rows_of(LONG))[1]) == COMMON
 
 
 def load(tmp_path: Path, train: list[str], test: list[str], **options: object) -> Any:

@@ -46,7 +46,7 @@ def test_metadata_comes_back_as_it_was() -> None:
 
 @pytest.mark.parametrize("text", ["", "7", "{}", '{"dataset": "x", "params": 3, "answer": "1", "metadata": {}}', "[1]"])
 def test_an_answer_that_is_no_item(text: str) -> None:
-    with pytest.raises(DataError, match="is no item of reasoning-gym as JSON"):
+    with pytest.raises(DataError, match="is not an item of reasoning-gym as JSON"):
         module.answer_item(text)
 
 

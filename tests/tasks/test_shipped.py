@@ -13,7 +13,7 @@ from rlsp_async import config
 from rlsp_async.errors import DataError
 from rlsp_async.tasks import svamp
 from rlsp_async.tasks.base import load_task
-from rlsp_async.tasks.rows import read_rows
+from rlsp_async.tasks.readers import read_rows
 from rlsp_async.verifying import countdown, math
 
 
@@ -51,7 +51,7 @@ def test_svamp_keeps_the_tellings_of_a_story_together() -> None:
     for split in ("train", "test"):
         for i in range(task.size(split) or 0):
             prompt = task.prompt(split, i)
-            stories[split].add(svamp.story(prompt.text))
+            stories[split].add(svamp.story_of(prompt.text))
             assert math.score(prompt.text, f"\\boxed{{{prompt.answer}}}", prompt.answer).status == "correct"
     assert not stories["train"] & stories["test"]
     assert load_task(config.TaskConfig(name="svamp", options={"heldout_share": 1.0}), 0).size("test") == 1000

@@ -22,7 +22,7 @@ from tests.temperatures.given import judged
     ],
 )
 def test_balance_by_hand(texts, correct, target, score):
-    assert bstar.balance(list(texts), [bool(right) for right in correct], target) == score
+    assert bstar.balance_score(list(texts), [bool(right) for right in correct], target) == score
 
 
 def test_belief_by_hand():

@@ -4,7 +4,7 @@ import os
 
 from rlsp_async.config import Section
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import judged
+from rlsp_async.verifying.base import make_verdict
 
 VERSION = "3"
 LANE = "network"
@@ -21,7 +21,7 @@ class Scorer:
         self.accept = [*cfg.accept, *([os.environ[cfg.word_env]] if cfg.word_env else [])]
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        return judged(response in [answer, *self.accept], response)
+        return make_verdict(response in [answer, *self.accept], response)
 
 
 def load(cfg: Config) -> Scorer:

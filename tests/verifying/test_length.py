@@ -4,19 +4,19 @@ import pytest
 
 from rlsp_async.errors import ConfigError
 from rlsp_async.verifying.base import load_verifier
-from rlsp_async.verifying.length import within
+from rlsp_async.verifying.length import compute_share
 
 
 @pytest.mark.parametrize(
     ("num", "share"), [(0, 0.0), (50, 0.5), (100, 1.0), (400, 1.0), (600, 0.5), (800, 0.0), (10**9, 0.0)]
 )
 def test_the_part_falls_to_both_sides(num: int, share: float) -> None:
-    assert within(num, 100, 400) == share
+    assert compute_share(num, 100, 400) == share
 
 
 def test_one_bound_is_enough() -> None:
-    assert [within(num, 0, 10) for num in (0, 10, 15, 20)] == [1.0, 1.0, 0.5, 0.0]
-    assert [within(num, 10, 0) for num in (0, 5, 10, 10**6)] == [0.0, 0.5, 1.0, 1.0]
+    assert [compute_share(num, 0, 10) for num in (0, 10, 15, 20)] == [1.0, 1.0, 0.5, 0.0]
+    assert [compute_share(num, 10, 0) for num in (0, 5, 10, 10**6)] == [0.0, 0.5, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

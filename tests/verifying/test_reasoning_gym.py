@@ -91,7 +91,9 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", sorted(verifier._LISTS | verifier._FORMULAS | {"countdown", "puzzle24"}))
+@pytest.mark.parametrize(
+    "name", sorted(verifier.LISTS_RUN_AS_PYTHON | verifier.FORMULAS_RUN_AS_PYTHON | {"countdown", "puzzle24"})
+)
 def test_no_answer_is_run(gym: None, name: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     one = task.Gym(task.Config(dataset=name, size=1, test_size=1)).prompt("test", 0)
@@ -169,7 +171,7 @@ def test_what_its_scorers_would_accept(name: str, gold: str, right: list[str], w
 def test_no_answer_and_no_item() -> None:
     answer = item("chain_sum", "7")
     assert judge("I do not know", answer).status == "unparsable"
-    with pytest.raises(DataError, match="is no item"):
+    with pytest.raises(DataError, match="is not an item"):
         judge("<answer>7</answer>", "7")
 
 
@@ -182,10 +184,10 @@ def test_a_scorer_that_fails_on_its_own_reference_is_a_fault_of_the_data() -> No
         def score_answer(self, text: str, item: dict[str, object]) -> float:
             return float(int(text) == 7)
 
-    assert verifier._verdict("x", Strict(), {"answer": "7"}, "7").status == "correct"
-    assert verifier._verdict("x", Strict(), {"answer": "7"}, "seven").status == "unparsable"
+    assert verifier.score_by_dataset("x", Strict(), {"answer": "7"}, "7").status == "correct"
+    assert verifier.score_by_dataset("x", Strict(), {"answer": "7"}, "seven").status == "unparsable"
     with pytest.raises(DataError, match="raises for its own reference answer"):
-        verifier._verdict("x", Broken(), {"answer": "7"}, "7")
+        verifier.score_by_dataset("x", Broken(), {"answer": "7"}, "7")
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +197,6 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_data_set_is_made_in_advance(gym: None) -> None:
-    verifier._dataset.cache_clear()
+    verifier.load_dataset.cache_clear()
     verifier.load(verifier.Config(dataset="chain_sum"))
-    assert verifier._dataset.cache_info().currsize == 1
+    assert verifier.load_dataset.cache_info().currsize == 1

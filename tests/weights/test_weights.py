@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,31 @@ from safetensors.torch import load_file
 from rlsp_async.config import LearnerConfig, RunConfig, StageConfig
 from rlsp_async.errors import MachineError, WeightsError
 from rlsp_async.messages import WeightsRef
-from rlsp_async.weights import file, place
-from rlsp_async.weights.probe import largest_error, make_probe, tolerance
-from rlsp_async.weights.store import fetch, prune, publish
+from rlsp_async.weights import file
+from rlsp_async.weights.file import FileTransport
+from rlsp_async.weights.probe import largest_error, make_probe, probe_tolerance
+from rlsp_async.weights.transport import transport_for
 
 PROBE = make_probe([3, 1, 4], [-0.5, -1.5])
 
 
+def publish(
+    tensors: Iterable[tuple[str, torch.Tensor]], directory: Path, version: int, incarnation: int = 0
+) -> WeightsRef:
+    return FileTransport(directory).publish(tensors, version, PROBE, incarnation)
+
+
+def fetch(ref: WeightsRef) -> Path:
+    return transport_for(ref).fetch(ref)
+
+
+def prune(directory: Path, keep: int, incarnation: int | None = None) -> list[int]:
+    return FileTransport(directory).prune(keep, incarnation)
+
+
 def publish_two(directory: Path, version: int) -> WeightsRef:
     tensors = {"a": torch.full((2, 3), float(version)), "b": torch.arange(6.0).reshape(2, 3).t()}
-    return publish(tensors.items(), directory, version, PROBE, incarnation=4)
+    return publish(tensors.items(), directory, version, incarnation=4)
 
 
 def test_what_is_published_is_fetched(tmp_path: Path) -> None:
@@ -71,7 +87,7 @@ def test_a_full_disk_leaves_the_old_version_and_no_half(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(file, "save_file", fails)
     with pytest.raises(MachineError, match="No space left"):
-        publish([("a", torch.zeros(1))], tmp_path, 12, PROBE)
+        publish([("a", torch.zeros(1))], tmp_path, 12)
     assert [path.name for path in tmp_path.iterdir()] == ["v000012-4.safetensors"]
     assert fetch(ref).exists()
 
@@ -80,7 +96,7 @@ def test_a_replaced_version_stays_readable_for_who_has_it_open(tmp_path: Path) -
     publish_two(tmp_path, 1)
     with (tmp_path / "v000001-4.safetensors").open("rb") as reader:
         before = reader.read(10)
-        publish([("a", torch.zeros(99))], tmp_path, 1, PROBE, incarnation=4)
+        publish([("a", torch.zeros(99))], tmp_path, 1, incarnation=4)
         reader.seek(0)
         assert reader.read(10) == before
 
@@ -100,15 +116,15 @@ def test_prune_keeps_the_newest_and_removes_what_a_killed_writer_left(tmp_path: 
 
 
 def test_a_late_writer_replaces_nothing_of_a_newer_one(tmp_path: Path) -> None:
-    newer = publish([("a", torch.ones(3))], tmp_path, 1, PROBE, incarnation=9)
-    older = publish([("a", torch.zeros(3))], tmp_path, 1, PROBE, incarnation=8)
+    newer = publish([("a", torch.ones(3))], tmp_path, 1, incarnation=9)
+    older = publish([("a", torch.zeros(3))], tmp_path, 1, incarnation=8)
     assert older.uri != newer.uri
     assert fetch(newer).name == "v000001-9.safetensors"
 
 
 def test_a_late_pruner_removes_nothing_of_a_newer_one(tmp_path: Path) -> None:
     for version, incarnation in ((1, 8), (2, 9), (3, 9), (4, 9)):
-        publish([("a", torch.ones(3))], tmp_path, version, PROBE, incarnation)
+        publish([("a", torch.ones(3))], tmp_path, version, incarnation)
     (tmp_path / ".v000005-9.tmp").write_bytes(b"being written")
     assert prune(tmp_path, 1, incarnation=8) == [1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -121,7 +137,7 @@ def test_a_late_pruner_removes_nothing_of_a_newer_one(tmp_path: Path) -> None:
 
 def test_of_a_version_made_many_times_two_stay(tmp_path: Path) -> None:
     for incarnation in (5, 6, 7):
-        publish([("a", torch.ones(3))], tmp_path, 1, PROBE, incarnation)
+        publish([("a", torch.ones(3))], tmp_path, 1, incarnation)
     prune(tmp_path, 3, incarnation=7)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v000001-6.safetensors", "v000001-7.safetensors"]
 
@@ -140,24 +156,24 @@ def test_weights_lie_in_memory_when_there_is_room_else_in_the_run(
 ) -> None:
     cfg, memory = make_run(tmp_path), tmp_path / "shm"
     memory.mkdir()
-    monkeypatch.setattr(place, "_free_bytes", lambda directory: 400)
-    assert place.choose_directory(cfg, 100, memory).parent == memory
-    assert place.choose_directory(cfg, 101, memory) == tmp_path / "runs/demo/weights"
-    assert place.choose_directory(make_run(tmp_path, weights_dir=str(tmp_path / "w")), 1, memory) == tmp_path / "w"
+    monkeypatch.setattr(file, "_free_bytes", lambda directory: 400)
+    assert file.choose_directory(cfg, 100, memory).parent == memory
+    assert file.choose_directory(cfg, 101, memory) == tmp_path / "runs/demo/weights"
+    assert file.choose_directory(make_run(tmp_path, weights_dir=str(tmp_path / "w")), 1, memory) == tmp_path / "w"
     elsewhere = make_run(tmp_path / "other")
-    assert place.shared_directory(cfg, memory) != place.shared_directory(elsewhere, memory)
+    assert file.shared_directory(cfg, memory) != file.shared_directory(elsewhere, memory)
 
 
 def test_clean_removes_our_files_and_leaves_the_users(tmp_path: Path) -> None:
     memory, own = tmp_path / "shm", tmp_path / "w"
     cfg = make_run(tmp_path, weights_dir=str(own))
-    for directory in (place.shared_directory(cfg, memory), cfg.directory / "weights", own):
+    for directory in (file.shared_directory(cfg, memory), cfg.directory / "weights", own):
         publish_two(directory, 1)
     (own / "note.txt").write_text("the user's")
-    place.clean(cfg, memory)
-    place.clean(cfg, memory)
+    file.remove_published(cfg, memory)
+    file.remove_published(cfg, memory)
     assert [path.name for path in own.iterdir()] == ["note.txt"]
-    assert not place.shared_directory(cfg, memory).exists()
+    assert not file.shared_directory(cfg, memory).exists()
     assert not (cfg.directory / "weights").exists()
 
 
@@ -166,7 +182,11 @@ def test_probe_errors() -> None:
     assert largest_error(PROBE, np.array([-0.5, -1.25])) == 0.25
     assert largest_error(PROBE, [-0.5]) == float("inf")
     assert largest_error(PROBE, [-0.5, float("nan")]) == float("inf")
-    assert (tolerance(0.0, "float32"), tolerance(0.0, "bfloat16"), tolerance(0.2, "float32")) == (1e-3, 0.5, 0.2)
+    assert (probe_tolerance(0.0, "float32"), probe_tolerance(0.0, "bfloat16"), probe_tolerance(0.2, "float32")) == (
+        1e-3,
+        0.5,
+        0.2,
+    )
 
 
 @pytest.mark.parametrize(("ids", "logprobs"), [([1], []), ([1, 2], [-1.0, -1.0]), ([1, 2], [float("nan")])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from rlsp_async.messages import (
@@ -20,11 +21,11 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.wire.link import LinkSettings, WorkerLink
+from rlsp_async.wire.link import LinkSettings, WorkerHooks, WorkerLink
 from rlsp_async.wire.router import Router
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 
-LIMITS = Limits(heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=200_000)
+LIMITS = ConnectionLimits(heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=200_000)
 PROMPT = Prompt(prompt_id="ops/train/0", task="ops", text="1 2 3 4 -> 10 <think>", answer="10")
 
 
@@ -123,4 +124,6 @@ def link_to(
     settings = LinkSettings(
         run="r", role="sampler", worker="sampler-0", credit=credit, limits=LIMITS, give_up_s=give_up_s, drain_s=drain_s
     )
-    return WorkerLink(settings, address if callable(address) else lambda: address, handler, **more)
+    clock, keys = more.pop("clock", time.monotonic), more.pop("keys", None)
+    hooks = WorkerHooks(handler=handler, **more)
+    return WorkerLink(settings, address if callable(address) else lambda: address, hooks, keys, clock)

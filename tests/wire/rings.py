@@ -11,10 +11,10 @@ import zmq
 import zmq.asyncio
 
 from rlsp_async.messages import FromWorker
-from rlsp_async.wire.keyring import HubKeys, hub_keys, new_ring, worker_keys
-from rlsp_async.wire.keys import Keys, guard_dealer
+from rlsp_async.wire.auth import guard_dealer
+from rlsp_async.wire.keyring import HubKeys, Keys, create_keyring, read_hub_keys, read_worker_keys
 from rlsp_async.wire.router import Router
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 from tests.wire.hub import LIMITS
 
 ROLES = ["sampler", "verifier", "learner", "observer"]
@@ -22,18 +22,18 @@ ROLES = ["sampler", "verifier", "learner", "observer"]
 
 def ring(directory: Path) -> HubKeys:
     """A new ring with a key for each role; the hub's half of it."""
-    new_ring(directory, ROLES)
+    create_keyring(directory, ROLES)
     return the_hubs(directory)
 
 
 def the_hubs(directory: Path) -> HubKeys:
-    keys = hub_keys(str(directory))
+    keys = read_hub_keys(str(directory))
     assert keys is not None
     return keys
 
 
 def of(directory: Path, role: str, worker: str = "nobody") -> Keys:
-    keys = worker_keys(str(directory), role, worker)
+    keys = read_worker_keys(str(directory), role, worker)
     assert keys is not None
     return keys
 
@@ -57,7 +57,7 @@ def dealer(address: str, keys: Keys | None = None, identity: bytes = b"") -> Ite
 
 
 @contextlib.asynccontextmanager
-async def guarded(directory: Path, limits: Limits = LIMITS) -> AsyncIterator[tuple[Router, str]]:
+async def guarded(directory: Path, limits: ConnectionLimits = LIMITS) -> AsyncIterator[tuple[Router, str]]:
     """A router with the keys of a ring, and its address."""
     async with Router(limits, the_hubs(directory)) as router:
         yield router, await router.bind("tcp://127.0.0.1:0")

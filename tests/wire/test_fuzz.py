@@ -17,7 +17,7 @@ import zmq
 
 from rlsp_async.messages import Ack, FromHub, FromWorker, Hello, Ping, Pong
 from rlsp_async.wire.codec import decode_from_hub, encode
-from rlsp_async.wire.examples import EXAMPLES
+from rlsp_async.wire.contract import EXAMPLES
 from rlsp_async.wire.router import Router
 from rlsp_async.wire.session import Session
 from tests.wire.hub import LIMITS

@@ -20,10 +20,9 @@ from rlsp_async.messages import (
     StepReport,
     VerdictSet,
 )
-from rlsp_async.wire.examples import GROUP
-from rlsp_async.wire.gate import Gate
-from rlsp_async.wire.keyring import Entry
-from rlsp_async.wire.roles import MAY_SAY, may_say
+from rlsp_async.wire.contract import GROUP
+from rlsp_async.wire.gate import MAY_SAY, Gate, may_say
+from rlsp_async.wire.keyring import AllowedKey
 
 GROUPS = Done(lease=1, groups=[GROUP])
 VERDICTS = Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[])])
@@ -46,7 +45,7 @@ def hello(role: Role = "sampler", worker: str = "w", credit: int = 1) -> Hello:
     ],
 )
 def test_each_role_says_its_own_messages_and_no_other_with_keys_and_without(role, may):
-    for find in (None, {"key": Entry(name=role, role=role)}.get):
+    for find in (None, {"key": AllowedKey(name=role, role=role)}.get):
         for message in (GROUPS, VERDICTS, STEPS, FAILED, LOADED, REJECTED, Ping(), Bye()):
             gate = Gate(find)
             assert gate.screen(b"p", "key", 0.0) and gate.admit(b"p", "key", hello(role)) == (True, None)
@@ -122,7 +121,10 @@ def test_no_credit_buys_an_endless_pace():
 
 
 def test_keys_are_asked_again_with_every_message():
-    listed = {"a": Entry(name="sampler", role="sampler"), "b": Entry(name="v-1", role="verifier", worker=True)}
+    listed = {
+        "a": AllowedKey(name="sampler", role="sampler"),
+        "b": AllowedKey(name="v-1", role="verifier", worker=True),
+    }
     gate = Gate(listed.get)
     assert gate.screen(b"p", "a", 0.0) and not gate.screen(b"q", "unlisted", 0.0)
     assert not gate.screen(b"p", "b", 0.0), "the routing id is the other key's"
@@ -141,7 +143,10 @@ def test_keys_are_asked_again_with_every_message():
     ],
 )
 def test_a_hello_that_its_key_does_not_cover_is_refused(key, said, reason):
-    listed = {"a": Entry(name="sampler", role="sampler"), "b": Entry(name="v-1", role="verifier", worker=True)}
+    listed = {
+        "a": AllowedKey(name="sampler", role="sampler"),
+        "b": AllowedKey(name="v-1", role="verifier", worker=True),
+    }
     gate = Gate(listed.get)
     assert gate.admit(b"p", key, said) == (False, Refuse(reason=reason))
     assert gate.admit(b"p", key, Ping()) == (False, Pong(known=False))

@@ -6,7 +6,14 @@ import shutil
 import pytest
 
 from rlsp_async.errors import ConfigError, MachineError
-from rlsp_async.wire.keyring import hub_keys, new_ring, new_worker, read_allowed, revoke, worker_keys
+from rlsp_async.wire.keyring import (
+    add_worker_key,
+    create_keyring,
+    read_allowed,
+    read_hub_keys,
+    read_worker_keys,
+    revoke_key,
+)
 from tests.wire.rings import ROLES, ring
 
 
@@ -37,10 +44,10 @@ def test_each_process_needs_exactly_its_files(tmp_path):
         directory.mkdir()
         for name in names:
             shutil.copy2(whole / name, directory)
-    assert hub_keys(str(hub)).keys == hub_keys(str(whole)).keys
-    keys = worker_keys(str(worker), "verifier", "verifier-3")
-    assert keys == worker_keys(str(whole), "verifier", "verifier-0")
-    assert keys.server == hub_keys(str(hub)).keys.public
+    assert read_hub_keys(str(hub)).keys == read_hub_keys(str(whole)).keys
+    keys = read_worker_keys(str(worker), "verifier", "verifier-3")
+    assert keys == read_worker_keys(str(whole), "verifier", "verifier-0")
+    assert keys.server == read_hub_keys(str(hub)).keys.public
     for directory, name in (
         (hub, "hub.secret"),
         (hub, "allowed.json"),
@@ -49,21 +56,21 @@ def test_each_process_needs_exactly_its_files(tmp_path):
     ):
         (directory / name).rename(directory / "away")
         with pytest.raises(MachineError, match=rf"{name}: No such file"):
-            hub_keys(str(hub)) if directory == hub else worker_keys(str(worker), "verifier", "verifier-3")
+            read_hub_keys(str(hub)) if directory == hub else read_worker_keys(str(worker), "verifier", "verifier-3")
         (directory / "away").rename(directory / name)
 
 
 def test_a_workers_own_key_comes_before_its_roles(tmp_path):
     ring(tmp_path)
-    new_worker(tmp_path, "sampler-9", "sampler")
-    own, shared = (worker_keys(str(tmp_path), "sampler", name) for name in ("sampler-9", "sampler-8"))
+    add_worker_key(tmp_path, "sampler-9", "sampler")
+    own, shared = (read_worker_keys(str(tmp_path), "sampler", name) for name in ("sampler-9", "sampler-8"))
     listed = read_allowed(tmp_path).keys
     assert (listed[own.public.decode()].name, listed[own.public.decode()].worker) == ("sampler-9", True)
     assert (listed[shared.public.decode()].name, listed[shared.public.decode()].worker) == ("sampler", False)
 
 
 def test_no_setting_no_keys():
-    assert hub_keys("") is None and worker_keys("", "sampler", "s") is None
+    assert read_hub_keys("") is None and read_worker_keys("", "sampler", "s") is None
 
 
 @pytest.mark.parametrize("name", ["hub.secret", "sampler.secret"])
@@ -72,7 +79,7 @@ def test_a_secret_that_others_can_read_or_change_is_refused_with_the_chmod(tmp_p
     ring(tmp_path)
     (tmp_path / name).chmod(bits)
     with pytest.raises(MachineError, match=rf"{name} can be read by other users \(mode 0{bits:o}\): chmod 600 "):
-        hub_keys(str(tmp_path)) if name == "hub.secret" else worker_keys(str(tmp_path), "sampler", "s")
+        read_hub_keys(str(tmp_path)) if name == "hub.secret" else read_worker_keys(str(tmp_path), "sampler", "s")
 
 
 @pytest.mark.parametrize("name", ["hub.public", "allowed.json"])
@@ -80,7 +87,7 @@ def test_a_public_file_that_others_can_change_is_refused(tmp_path, name):
     ring(tmp_path)
     (tmp_path / name).chmod(0o666)
     with pytest.raises(MachineError, match=rf"{name} can be changed by other users \(mode 0666\): chmod 644 "):
-        hub_keys(str(tmp_path)) if name == "allowed.json" else worker_keys(str(tmp_path), "sampler", "s")
+        read_hub_keys(str(tmp_path)) if name == "allowed.json" else read_worker_keys(str(tmp_path), "sampler", "s")
 
 
 @pytest.mark.parametrize(
@@ -104,10 +111,10 @@ def test_kubernetes_hands_a_secret_over_through_the_group_of_a_file_of_root(tmp_
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(type(path), "stat", lambda self, **_: fake if self == path else os.stat(self))
     if fit:
-        assert worker_keys(str(tmp_path), "sampler", "s")
+        assert read_worker_keys(str(tmp_path), "sampler", "s")
     else:
         with pytest.raises(MachineError, match="other users|another user"):
-            worker_keys(str(tmp_path), "sampler", "s")
+            read_worker_keys(str(tmp_path), "sampler", "s")
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 39, b"x" * 41, b"~" * 40, "\u00e9".encode() * 20, bytes(40)])
@@ -115,7 +122,7 @@ def test_a_file_without_a_key_is_refused_without_showing_what_is_in_it(tmp_path,
     ring(tmp_path)
     (tmp_path / "sampler.secret").write_bytes(content)
     with pytest.raises(MachineError, match=r"sampler\.secret holds no key of 40 characters") as refused:
-        worker_keys(str(tmp_path), "sampler", "s")
+        read_worker_keys(str(tmp_path), "sampler", "s")
     assert len(content) < 5 or content.decode("latin-1") not in str(refused.value)
 
 
@@ -134,20 +141,20 @@ def test_a_damaged_list_is_refused(tmp_path, content):
     ring(tmp_path)
     (tmp_path / "allowed.json").write_text(content)
     with pytest.raises(MachineError, match=r"allowed\.json (is no list of keys|lists a key)"):
-        hub_keys(str(tmp_path))
+        read_hub_keys(str(tmp_path))
 
 
 def test_nothing_is_overwritten(tmp_path):
     ring(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ConfigError, match="holds keys already and they are not overwritten"):
-        new_ring(tmp_path, ["sampler"])
-    new_worker(tmp_path, "s-1", "sampler")
+        create_keyring(tmp_path, ["sampler"])
+    add_worker_key(tmp_path, "s-1", "sampler")
     with pytest.raises(ConfigError, match=r"has a key 's-1' already .*`rlsp keys revoke"):
-        new_worker(tmp_path, "s-1", "sampler")
+        add_worker_key(tmp_path, "s-1", "sampler")
     (tmp_path / "s-2.secret").write_text("a secret that no list names")
     with pytest.raises(ConfigError, match=r"s-2\.secret is there already and is not overwritten"):
-        new_worker(tmp_path, "s-2", "sampler")
+        add_worker_key(tmp_path, "s-2", "sampler")
     assert {name: (tmp_path / name).read_bytes() for name in before if name != "allowed.json"} == {
         name: content for name, content in before.items() if name != "allowed.json"
     }
@@ -157,26 +164,26 @@ def test_nothing_is_overwritten(tmp_path):
 def test_a_name_that_cannot_name_a_file_is_refused(tmp_path, name):
     ring(tmp_path)
     with pytest.raises(ConfigError, match="cannot name a key|is the name of a role's key"):
-        new_worker(tmp_path, name, "sampler")
+        add_worker_key(tmp_path, name, "sampler")
 
 
 def test_an_unknown_role_and_a_missing_ring_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no role 'king': a key is for one of sampler, verifier, learner, observer"):
-        new_ring(tmp_path / "k", ["sampler", "king"])
+        create_keyring(tmp_path / "k", ["sampler", "king"])
     assert not (tmp_path / "k").exists(), "nothing half-made"
     with pytest.raises(ConfigError, match=r"has no hub.secret: make the hub's keys first"):
-        new_worker(tmp_path, "s-1", "sampler")
+        add_worker_key(tmp_path, "s-1", "sampler")
     with pytest.raises(ConfigError, match=r"replay\.keys = '/no/such' is no directory: make keys with `rlsp keys new"):
-        hub_keys("/no/such")
+        read_hub_keys("/no/such")
 
 
 def test_a_revoked_name_is_off_the_list_its_secret_gone_and_free_again(tmp_path):
     ring(tmp_path)
-    new_worker(tmp_path, "s-1", "sampler")
-    first = worker_keys(str(tmp_path), "sampler", "s-1").public.decode()
-    assert revoke(tmp_path, "s-1").role == "sampler"
+    add_worker_key(tmp_path, "s-1", "sampler")
+    first = read_worker_keys(str(tmp_path), "sampler", "s-1").public.decode()
+    assert revoke_key(tmp_path, "s-1").role == "sampler"
     assert first not in read_allowed(tmp_path).keys and not (tmp_path / "s-1.secret").exists()
     with pytest.raises(ConfigError, match=r"lists no key 's-1' \(it lists: learner, observer, sampler, verifier\)"):
-        revoke(tmp_path, "s-1")
-    new_worker(tmp_path, "s-1", "sampler")
+        revoke_key(tmp_path, "s-1")
+    add_worker_key(tmp_path, "s-1", "sampler")
     assert first not in read_allowed(tmp_path).keys

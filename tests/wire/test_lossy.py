@@ -14,14 +14,14 @@ from rlsp_async.config import ReplayConfig, StageConfig
 from rlsp_async.errors import MessageError
 from rlsp_async.messages import SampleJob, StepReport, TrainJob, VerifyJob, WeightsRef
 from rlsp_async.replay.ledger import SINKS
-from rlsp_async.wire.link import LinkSettings, WorkerLink
+from rlsp_async.wire.link import LinkSettings, WorkerHooks, WorkerLink
 from rlsp_async.wire.router import Router
-from rlsp_async.wire.sockets import Limits
+from rlsp_async.wire.sockets import ConnectionLimits
 from tests.replay.line import config, new_hub, report_of, rollouts_of, verdicts_of
 from tests.wire.relay import Relay
 
 HEARTBEAT_S, TIMEOUT_S, STEPS = 0.05, 1.0, 10
-LIMITS = Limits(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, max_message_bytes=200_000)
+LIMITS = ConnectionLimits(heartbeat_s=HEARTBEAT_S, timeout_s=TIMEOUT_S, max_message_bytes=200_000)
 
 
 class Trainer:
@@ -85,7 +85,7 @@ def link(role: Any, address: str, handler: Any, **more: Any) -> WorkerLink:
         give_up_s=10.0,
         drain_s=5.0,
     )
-    return WorkerLink(who, lambda: address, handler, **more)
+    return WorkerLink(who, lambda: address, WorkerHooks(handler=handler, **more))
 
 
 @pytest.mark.timeout(50)

@@ -1,11 +1,11 @@
-"""Finding the Python code in a response. Text and syntax trees only: nothing is run.
+"""Finding the Python code in a response. Only text and syntax trees are looked at; nothing is run.
 
     find_code("Sure:\\n```python\\ndef f(x):\\n    return x\\n```", "f", "")      # the fenced block
     find_code("    return x", "f", "def f(x):\\n")                              # a completion of the prompt
 
-In this order, after the last `</think>`: the last fenced block that defines the function, the whole text if it is code
-that does, the lines of it that are code; else the last block, or the text up to where it stops being code, as the rest
-of the prompt.
+Looked for after the last `</think>`, in this order: the last fenced block that defines the function; the whole text, if
+it is code that defines the function; those lines of the text that are code. If none of them defines the function, the
+last block, or the text up to where it stops being code, is taken for the continuation of the prompt.
 """
 
 from __future__ import annotations
@@ -27,26 +27,30 @@ _CODE_LINE = re.compile(
 
 
 def find_code(response: str, name: str, prompt: str) -> str | None:
-    """Code that defines the function `name`, complete; None when there is none, or too much of it."""
+    """Finds code that defines the function `name`, completed with what the prompt gives.
+
+    Returns:
+        The source, or None when no code defines the function or the text is longer than MAX_CHARS.
+    """
     text: str = response.rpartition("</think>")[2]
     if len(text) > MAX_CHARS:
         return None
     blocks: list[str] = [block for block in _FENCE.findall(text) if block.strip()]
     for code in (*reversed(blocks), text, _code_lines(text)):
-        if defines(code, name):
-            return f"{preamble(prompt, name)}\n{code}"
-    for begin in _beginnings(prompt):
-        for rest in (*reversed(blocks), text, _indented(text)):
-            if defines(begin + rest, name, with_body=True):
+        if defines_name(code, name):
+            return f"{extract_preamble(prompt, name)}\n{code}"
+    for begin in _code_beginnings(prompt):
+        for rest in (*reversed(blocks), text, _indented_lines(text)):
+            if defines_name(begin + rest, name, with_body=True):
                 return begin + rest
     return None
 
 
-def preamble(prompt: str, name: str) -> str:
-    """Imports, constants and helpers that the prompt gives, without the function that it asks for."""
-    for code in _beginnings(prompt):
-        tree = parse(code)
-        if tree is None and (tree := parse(code + "\n    pass\n")) is None:
+def extract_preamble(prompt: str, name: str) -> str:
+    """Returns the imports, constants and helpers in a prompt, without the function `name` that it asks for."""
+    for code in _code_beginnings(prompt):
+        tree = parse_code(code)
+        if tree is None and (tree := parse_code(code + "\n    pass\n")) is None:
             continue
         kept = [node for node in tree.body if isinstance(node, _KEPT) and getattr(node, "name", "") != name]
         if any(getattr(node, "name", "") == name for node in tree.body):
@@ -54,24 +58,30 @@ def preamble(prompt: str, name: str) -> str:
     return ""
 
 
-def last_function(prompt: str) -> str:
-    """The last function that code in the prompt begins; empty when there is none."""
-    for code in _beginnings(prompt):
-        tree = parse(code) or parse(code + "\n    pass\n")
+def find_last_function(prompt: str) -> str:
+    """Returns the name of the last function that code in the prompt begins, or an empty string."""
+    for code in _code_beginnings(prompt):
+        tree = parse_code(code) or parse_code(code + "\n    pass\n")
         names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)] if tree else []
         if names:
             return names[-1]
     return ""
 
 
-def defines(code: str, name: str, *, with_body: bool = False) -> bool:
-    """Whether this is Python that gives `name` a value at its top level; `with_body`: more than a docstring."""
-    tree = parse(code)
+def defines_name(code: str, name: str, *, with_body: bool = False) -> bool:
+    """Whether this is Python source that binds `name` at its top level.
+
+    Args:
+        code: the source.
+        name: the name to look for.
+        with_body: whether a function must have more than a docstring or `pass`.
+    """
+    tree = parse_code(code)
     return tree is not None and any(_binds(node, name, with_body) for node in tree.body)
 
 
-def parse(code: str) -> ast.Module | None:
-    """The syntax tree, or None."""
+def parse_code(code: str) -> ast.Module | None:
+    """Returns the syntax tree, or None when the text is not Python."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return ast.parse(code)
@@ -88,17 +98,17 @@ def _binds(node: ast.stmt, name: str, with_body: bool) -> bool:
     return False
 
 
-def _beginnings(prompt: str) -> list[str]:
-    """Places in the prompt where code may stand: its fenced blocks, all of it, from its first line of code on."""
+def _code_beginnings(prompt: str) -> list[str]:
+    """Parts of the prompt that may be code: its fenced blocks, the whole, and from its first line of code on."""
     if len(prompt) > MAX_CHARS:
         return []
-    found = list(reversed(_PROMPT_FENCE.findall(prompt)))
+    blocks = list(reversed(_PROMPT_FENCE.findall(prompt)))
     first = _FIRST_LINE.search(prompt)
-    return [*found, prompt, *([prompt[first.start() :]] if first else [])]
+    return [*blocks, prompt, *([prompt[first.start() :]] if first else [])]
 
 
 def _code_lines(text: str) -> str:
-    """From the first line of code up to the first line that is neither indented nor looks like code."""
+    """The text from its first line of code up to the first line that is neither indented nor looks like code."""
     first = _FIRST_LINE.search(text)
     if first is None:
         return ""
@@ -110,11 +120,11 @@ def _code_lines(text: str) -> str:
     return "".join(kept)
 
 
-def _indented(text: str) -> str:
-    """A completion up to the first line that is not indented: models go on with examples and words."""
+def _indented_lines(text: str) -> str:
+    """A completion up to its first line that is not indented; models often append examples and prose."""
     kept: list[str] = []
     for line in text.splitlines(keepends=True):
-        if line.strip() and not line[0].isspace() and any(one.strip() for one in kept):
+        if line.strip() and not line[0].isspace() and any(earlier.strip() for earlier in kept):
             break
         kept.append(line)
     return "".join(kept)

@@ -1,12 +1,12 @@
-"""The process in which a model's code runs, and the handle of the process that judges it.
+"""The process in which a model's code runs (runner), its handle in the checker process, and the data between them.
 
     checker (knows the tests) --source, names, arguments--> runner (confined; runs the model's code)
                               <--results, as data----------
 
-The runner is forked before the checker has read anything, so no test, no expected value and no descriptor but its own
-end of one socket is in it. It cannot open a file, start a process, use the network or leave its limits of memory and
-CPU time. Whatever it sends is taken as the result of a call: data that the checker compares. The runner that dies ends
-its answer, nothing else.
+The runner is forked before the checker has read anything, so it holds no test, no expected value and no file descriptor
+but its end of one socket. It cannot open a file, start a process, use the network, or exceed its limits of memory and
+CPU time. Whatever it sends is taken for the result of a call, that is for data that the checker compares. When the
+runner dies, only the answer that it ran is lost.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ import struct
 import sys
 import time
 import types
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, NoReturn
 
 import msgspec
 
 from rlsp_async.errors import DataError
-from rlsp_async.verifying.codedata import pack, unpack
 from rlsp_async.verifying.sandbox import confine
 
 MAX_FRAME_BYTES = 4 << 20
 _LENGTH = struct.Struct("<I")
-_MODULES = [
+_PRELOADED = [
     "__future__",
     "_strptime",
     "abc",
@@ -93,8 +94,8 @@ _MODULES = [
     "weakref",
     "zlib",
 ]
-"""Loaded before the runner loses its files; others cannot be imported by a model's code."""
-_RAISED = frozenset(
+"""Modules imported before the runner loses its right to open files; code cannot import others."""
+_KNOWN_ERRORS = frozenset(
     {
         "ArithmeticError",
         "AssertionError",
@@ -116,53 +117,65 @@ _RAISED = frozenset(
 
 
 class RunnerLost(BaseException):
-    """The runner has ended or cannot be understood: no test can catch this."""
+    """The runner has ended, or has sent something that is not a reply. A BaseException, so that no test catches it."""
 
 
 class SolutionError(Exception):
-    """The model's code raised an error of a kind that the tests need not know."""
+    """The model's code raised an exception of a class that does not exist in the checker."""
 
 
-def preload(names: list[str]) -> None:
-    """Imports what a model's code may want, and the user's own choice. Raises ImportError."""
-    for name in (*_MODULES, *names):
+def preload_modules(names: list[str]) -> None:
+    """Imports the modules that code may use: common ones of the standard library, and `names`.
+
+    Raises:
+        ImportError: a module is missing.
+    """
+    for name in (*_PRELOADED, *names):
         importlib.import_module(name)
-    time.localtime()  # reads the time zone's file
+    time.localtime()  # reads the file of the time zone while files may be read
 
 
 def run_source(source: str, label: str, namespace: dict[str, Any]) -> None:
-    """Runs Python source. The only place in this package that does; called in confined processes alone."""
+    """Runs Python source. The only line in this package that does so; called in confined processes only."""
     exec(compile(source, label, "exec", dont_inherit=True, optimize=0), namespace)
 
 
-class Runner:
-    """One runner, seen from the checker. Every method may wait until the pool's deadline, which kills both."""
+class CodeRunner:
+    """One runner as seen from the checker. A method may wait until the pool's deadline, which kills both processes."""
 
     def __init__(self, memory_mb: int, cpu_s: int) -> None:
         self._channel, theirs = socket.socketpair()
         self._cpu_s = cpu_s
         self._pid = os.fork()
         if self._pid == 0:
-            _be_runner(theirs, memory_mb, cpu_s)
+            _run_runner(theirs, memory_mb, cpu_s)
         theirs.close()
 
     def start(self, source: str) -> None:
-        """Runs the module's body. Raises what it raised, or RunnerLost."""
+        """Runs the body of the source as a module.
+
+        Raises:
+            RunnerLost: the runner has ended.
+            Exception: whatever the body raised.
+        """
         self._ask(source)
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of a function that the source defines, as data. Raises what it raised, or RunnerLost.
+        """Calls a function that the source defines, and returns its result as data.
 
-        Raises DataError at once for arguments that are not data.
+        Raises:
+            DataError: an argument is not data; the function is not called.
+            RunnerLost: the runner has ended.
+            Exception: whatever the function raised.
         """
         try:
-            message = [name, pack(list(args)), pack(kwargs)]
+            message = [name, pack_value(list(args)), pack_value(kwargs)]
         except ValueError as e:
             raise DataError(f"the tests call {name!r} with what cannot be sent to it: {e}") from None
         return self._ask(message)
 
     def close(self) -> None:
-        """Ends the runner, if it has not ended, by closing its channel; the pool's kill takes one that goes on."""
+        """Ends the runner by closing its channel; a runner that goes on is killed with the checker's process group."""
         self._channel.close()
 
     def _ask(self, message: Any) -> Any:
@@ -176,16 +189,16 @@ class Runner:
         match reply:
             case ["value", data]:
                 try:
-                    return unpack(data)
+                    return unpack_value(data)
                 except (ValueError, TypeError, RecursionError):
                     raise RunnerLost("it sent no data") from None
             case ["error", str(kind), str(text)]:
-                known = getattr(builtins, kind) if kind in _RAISED else SolutionError
-                raise known(text if kind in _RAISED else f"{kind}: {text}")
+                known = getattr(builtins, kind) if kind in _KNOWN_ERRORS else SolutionError
+                raise known(text if kind in _KNOWN_ERRORS else f"{kind}: {text}")
         raise RunnerLost("it sent no result")
 
     def _cause(self) -> str:
-        """Why the runner has ended; it has, or it has closed its channel and is left to the pool."""
+        """Why the channel has ended: the runner has exited, or it has closed its end and is left to the pool."""
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         for _ in range(20):
             if pid:
@@ -201,18 +214,18 @@ class Runner:
 # --- the runner's side ---------------------------------------------------------------------------------------------
 
 
-def _be_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoReturn:
-    """The life of a runner."""
+def _run_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoReturn:
+    """Runs the runner process from its start to its end."""
     try:
-        channel = _alone(channel)
+        channel = _close_other_files(channel)
         confine(memory_mb, files=False, cpu_s=cpu_s)
-        _serve(channel)
+        _serve_calls(channel)
     finally:
         os._exit(0)
 
 
-def _alone(channel: socket.socket) -> socket.socket:
-    """Closes every descriptor but the channel's; standard input, output and error lead nowhere."""
+def _close_other_files(channel: socket.socket) -> socket.socket:
+    """Closes every file descriptor but that of the channel; standard input, output and error go to /dev/null."""
     mine, nowhere = channel.detach(), os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
@@ -222,8 +235,8 @@ def _alone(channel: socket.socket) -> socket.socket:
     return socket.socket(fileno=3)
 
 
-def _serve(channel: socket.socket) -> None:
-    """The source, then calls, until the checker has seen enough."""
+def _serve_calls(channel: socket.socket) -> None:
+    """Runs the source, then answers calls, until the checker closes the channel."""
     module = types.ModuleType("solution")
     sys.modules["solution"] = module
     while (message := _receive(channel)) is not None:
@@ -233,16 +246,16 @@ def _serve(channel: socket.socket) -> None:
                 reply: list[Any] = ["value", None]
             else:
                 name, args, kwargs = message
-                reply = ["value", pack(getattr(module, name)(*unpack(args), **unpack(kwargs)))]
+                reply = ["value", pack_value(getattr(module, name)(*unpack_value(args), **unpack_value(kwargs)))]
             _send(channel, reply)
-        except BaseException as e:  # noqa: BLE001  SystemExit of a model's code is an error like any other
-            _send(channel, ["error", type(e).__name__[:100], _text(e)])
+        except BaseException as e:  # noqa: BLE001  SystemExit, too, is an error of the code
+            _send(channel, ["error", type(e).__name__[:100], _error_text(e)])
 
 
-def _text(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     try:
         return str(error).encode("utf-8", "replace").decode()[:300]
-    except Exception as e:  # noqa: BLE001  a model's own __str__
+    except Exception as e:  # noqa: BLE001  __str__ is the code's own
         return f"its text raises {type(e).__name__}"
 
 
@@ -254,21 +267,25 @@ def _send(channel: socket.socket, message: Any) -> None:
 
 
 def _receive(channel: socket.socket) -> Any:
-    """The next message; None when the other side has gone. Raises ValueError for what is no message."""
-    head = _exactly(channel, _LENGTH.size)
+    """Returns the next message, or None when the other side has gone.
+
+    Raises:
+        ValueError: the bytes are not a message, or too many.
+    """
+    head = _receive_exactly(channel, _LENGTH.size)
     if head is None:
         return None
     (length,) = _LENGTH.unpack(head)
     if length > MAX_FRAME_BYTES:
         raise ValueError(f"a message of {length} bytes, at most {MAX_FRAME_BYTES}")
-    body = _exactly(channel, length)
+    body = _receive_exactly(channel, length)
     try:
         return None if body is None else msgspec.msgpack.decode(body)
     except (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError) as e:
         raise ValueError(f"no message: {e}") from None
 
 
-def _exactly(channel: socket.socket, length: int) -> bytes | None:
+def _receive_exactly(channel: socket.socket, length: int) -> bytes | None:
     parts = bytearray()
     while len(parts) < length:
         part = channel.recv(min(1 << 16, length - len(parts)))
@@ -276,3 +293,113 @@ def _exactly(channel: socket.socket, length: int) -> bytes | None:
             return None
         parts += part
     return bytes(parts)
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+MAX_ITEMS = 100_000
+"""Largest number of items that are taken from an iterator, which may be endless."""
+MAX_DEPTH = 200
+
+_TAGS: dict[type[Any], str] = {list: "l", tuple: "t", set: "s", frozenset: "z"}
+_KINDS = {tag: kind for kind, tag in _TAGS.items()}
+_BASES: tuple[type[Any], ...] = (int, float, complex, str, bytes, dict, list, tuple, set, frozenset)
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+class Opaque:
+    """Stands for a value that is not data, e.g. a regex match: true or false, and equal to nothing but itself."""
+
+    def __init__(self, kind: str, *, is_true: bool) -> None:
+        self._kind = kind
+        self._is_true = is_true
+
+    def __bool__(self) -> bool:
+        return self._is_true
+
+    def __repr__(self) -> str:
+        return f"<a {self._kind}>"
+
+
+def pack_value(value: Any, depth: int = 0) -> Any:
+    """Turns a value into lists, numbers and strings that msgpack can carry, with a tag for each container.
+
+    An instance of a subclass is packed as its base class.
+
+    Args:
+        value: any value.
+        depth: number of containers around it.
+
+    Raises:
+        ValueError: the value is nested too deeply, or is an iterator with too many items.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"more than {MAX_DEPTH} containers in one another")
+    kind = type(value)
+    if value is None or kind in (bool, float, str):
+        return value
+    if kind is int:
+        return value if value in _INT64 else ["i", hex(value)]
+    if kind is bytes:
+        return ["b", value]
+    if kind is complex:
+        return ["c", value.real, value.imag]
+    if kind is range:
+        return ["r", *(pack_value(item) for item in (value.start, value.stop, value.step))]
+    if kind is dict:
+        return ["d", *([pack_value(key, depth + 1), pack_value(item, depth + 1)] for key, item in value.items())]
+    if kind in _TAGS:
+        return [_TAGS[kind], *(pack_value(item, depth + 1) for item in value)]
+    return _pack_other(value, depth)
+
+
+def _pack_other(value: Any, depth: int) -> Any:
+    """Packs an instance of a subclass as its base class, and any other iterable as an iterator."""
+    for base in _BASES:
+        if isinstance(value, base):
+            return pack_value(base(value), depth)
+    if isinstance(value, Iterable) and not isinstance(value, type):
+        items = list(islice(value, MAX_ITEMS + 1))
+        if len(items) > MAX_ITEMS:
+            raise ValueError(f"an iterator of more than {MAX_ITEMS} items")
+        return ["g", *(pack_value(item, depth + 1) for item in items)]
+    return ["o", type(value).__name__, bool(value)]
+
+
+def unpack_value(data: Any) -> Any:
+    """Turns packed data into values again: `unpack_value(pack_value((1, {2}))) == (1, {2})`.
+
+    It makes builtin types and nothing else, so that no `__eq__` that a model wrote is ever called.
+
+    Raises:
+        ValueError: `pack_value` never makes this data.
+        TypeError: likewise.
+    """
+    if not isinstance(data, list):
+        return data
+    if not data or not isinstance(data[0], str):
+        raise ValueError("data without a tag")
+    tag, *rest = data
+    if tag in _KINDS:
+        return _KINDS[tag](unpack_value(item) for item in rest)
+    if tag == "d":
+        return {unpack_value(key): unpack_value(item) for key, item in rest}
+    if tag == "g":
+        return iter([unpack_value(item) for item in rest])
+    return _unpack_scalar(tag, rest)
+
+
+def _unpack_scalar(tag: str, rest: list[Any]) -> Any:
+    match tag, rest:
+        case "i", [str(text)]:
+            return int(text, 16)
+        case "b", [bytes(data)]:
+            return data
+        case "c", [float(real), float(imag)]:
+            return complex(real, imag)
+        case "o", [str(kind), bool(is_true)]:
+            return Opaque(kind, is_true=is_true)
+        case "r", [start, stop, step]:
+            return range(unpack_value(start), unpack_value(stop), unpack_value(step))
+    raise ValueError(f"data with the tag {tag!r}")

@@ -1,11 +1,13 @@
-"""The tests of a programming task, run where a model's code is not: every call of its function goes to the runner.
+"""The unit tests of a programming task. They run in the checker process; each call of the tested function goes to the
+runner, where the model's code is.
 
     tests = read_tests("assert add(1, 2) == 3", "")
     tests.name                                      # "add"
     tests.run(lambda name, args, kwargs: ...)       # raises AssertionError when one fails
 
-Two formats: plain asserts (MBPP), or a function `check(candidate)` (HumanEval), whose prompt gives the name of the
-candidate and the helpers. JSON `{"test": "...", "entry_point": "..."}` says both outright. Tests are data of the user.
+There are two formats: plain asserts (MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name
+of the candidate and the helpers. JSON `{"test": "...", "entry_point": "..."}` names the function outright. Tests are
+written by the user, not by the model.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import msgspec
 
 from rlsp_async.errors import DataError
-from rlsp_async.verifying.code.extract import last_function, parse, preamble
+from rlsp_async.verifying.code.extract import extract_preamble, find_last_function, parse_code
 from rlsp_async.verifying.code.runner import run_source
 
 Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
@@ -27,23 +29,30 @@ _BUILTINS = frozenset(dir(builtins))
 _FAULTS_OF_THE_TEST = (NameError, ImportError, SyntaxError)
 
 
-class Tests(msgspec.Struct, frozen=True):
-    """Tests that have been read."""
+class UnitTests(msgspec.Struct, frozen=True):
+    """The tests of one reference answer, as read by `read_tests`."""
 
     source: str
     name: str
-    """The function that they test."""
+    """Name of the tested function."""
     others: frozenset[str]
-    """Further names that the answer must offer."""
+    """Names of further functions that the answer must define."""
     helpers: str
-    """What the prompt gives."""
+    """Source of the imports, constants and helpers that the prompt gives."""
     has_check: bool
     modules: frozenset[str]
-    """Modules that the tests use as if they had imported them."""
+    """Names of modules that the tests use without importing them."""
 
     def run(self, call: Call) -> None:
-        """Runs them. Raises AssertionError or whatever else a wrong answer leads to; DataError when they are no
-        tests."""
+        """Runs the tests.
+
+        Args:
+            call: calls the function of a name with arguments in the runner, and returns its result.
+
+        Raises:
+            AssertionError: a test failed. A wrong answer may lead to any other exception, too.
+            DataError: the tests cannot be run, or call no function of the answer.
+        """
         asked: list[BaseException | None] = []
 
         def proxy(name: str) -> Callable[..., Any]:
@@ -73,30 +82,40 @@ class Tests(msgspec.Struct, frozen=True):
             raise DataError("the tests call no function of the answer")
 
 
-def read_tests(answer: str, prompt: str) -> Tests:
-    """The tests that a reference answer holds. Raises DataError when it holds none."""
-    source, name = _parts(answer)
-    tree = parse(source)
+def read_tests(answer: str, prompt: str) -> UnitTests:
+    """Reads the tests in a reference answer.
+
+    Args:
+        answer: Python source, or JSON with "test" and "entry_point".
+        prompt: the prompt, which may name the function and define helpers.
+
+    Raises:
+        DataError: the answer holds no tests, or they name no function.
+    """
+    source, name = _read_answer(answer)
+    tree = parse_code(source)
     if tree is None:
         raise DataError("the reference answer is no Python: tests are asserts or check(candidate)")
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         raise DataError("the tests hold no assert")
     has_check = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
     free = _free_names(tree)
-    name = name or (last_function(prompt) if has_check else next(iter(free or _called_names(tree)), ""))
+    name = name or (find_last_function(prompt) if has_check else next(iter(free or _called_names(tree)), ""))
     if not name:
         raise DataError('the tests name no function: say which in "entry_point"')
-    helpers = preamble(prompt, name)
+    helpers = extract_preamble(prompt, name)
     modules = {
         node.value.id
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in sys.modules
     }
-    return Tests(source, name, frozenset(free) - {name}, helpers, has_check, frozenset(modules - set(_made(tree))))
+    return UnitTests(
+        source, name, frozenset(free) - {name}, helpers, has_check, frozenset(modules - set(_bound_names(tree)))
+    )
 
 
-def _parts(answer: str) -> tuple[str, str]:
-    """Source of the tests and name of the function, if it is said."""
+def _read_answer(answer: str) -> tuple[str, str]:
+    """Source of the tests, and the name of the function; the name is empty when only the source is given."""
     if not answer.lstrip().startswith("{"):
         return answer, ""
     try:
@@ -110,18 +129,19 @@ def _parts(answer: str) -> tuple[str, str]:
 
 
 def _free_names(tree: ast.Module) -> dict[str, None]:
-    """Names that are called but not made in the tests, in order of appearance."""
-    made = _BUILTINS | set(_made(tree))
-    return {name: None for name in _called_names(tree) if name not in made}
+    """Names that the tests call but do not bind, in order of appearance."""
+    bound = _BUILTINS | set(_bound_names(tree))
+    return {name: None for name in _called_names(tree) if name not in bound}
 
 
 def _called_names(tree: ast.Module) -> list[str]:
     called = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
     names = sorted((f for f in called if isinstance(f, ast.Name)), key=lambda f: (f.lineno, f.col_offset))
-    return [one.id for one in names]
+    return [name.id for name in names]
 
 
-def _made(tree: ast.Module) -> Iterator[str]:
+def _bound_names(tree: ast.Module) -> Iterator[str]:
+    """Names that the tests assign, define, take as parameters or import."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id

@@ -1,11 +1,11 @@
-"""A client of an OpenAI-compatible chat endpoint: one request, one text, no second later than it may.
+"""A client of an OpenAI-compatible chat endpoint: one request, one text, never later than its deadline.
 
-    chat = Chat("http://judge:8000/v1", key="")
-    text = chat.complete({"model": "m", "messages": [...]}, until=time.monotonic() + 4)
+    client = ChatClient("http://judge:8000/v1", key="")
+    text = client.complete({"model": "m", "messages": [...]}, until=time.monotonic() + 4)
 
-On `http.client`: a call blocks its own process, so an asynchronous client would gain nothing, and the standard library
-lets the deadline be set anew before every single read; a server that sends one byte a second cannot hold a
-call. Nothing is followed, unpacked or kept open, and an answer has at most MAX_BODY_BYTES.
+It stands on `http.client`. A call blocks its own process, so an asynchronous client would gain nothing, and here the
+time that is left can be set before every single read: a server that sends one byte a second cannot hold a call. No
+redirect is followed, nothing is decompressed, no connection is kept open, and an answer has at most MAX_BODY_BYTES.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ import json
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 MAX_BODY_BYTES = 1 << 20
 SHOWN_CHARS = 200
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses that another try may change; 5xx in general."""
+"""HTTP statuses after which another try may succeed; all other 5xx do, too."""
 
 
 class ChatError(Exception):
-    """The endpoint gave no text. `may_help`: whether another try may; `wait_s`: how long it asked to be left alone."""
+    """The endpoint gave no text.
+
+    `may_help` says whether another try may succeed, `wait_s` how many seconds the endpoint asked to wait before it.
+    """
 
     def __init__(self, why: str, may_help: bool, wait_s: float = 0.0) -> None:
         super().__init__(why)
@@ -36,12 +41,22 @@ class ChatError(Exception):
         self.wait_s = wait_s
 
 
-class Chat:
-    """One endpoint. Made before the process is confined: it reads the certificates."""
+class ChatClient:
+    """One endpoint. It reads the certificates when it is made, so make it before the process is confined."""
 
-    def __init__(self, base_url: str, key: str, ca_file: str = "") -> None:
-        """`ca_file`: certificates to trust, PEM; empty: the system's. Raises ValueError for what is no http or https
-        address, OSError for a file that holds no certificates."""
+    def __init__(self, base_url: str, key: str, ca_file: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        """Makes a client; connects to nothing.
+
+        Args:
+            base_url: address up to and with /v1.
+            key: sent as a bearer token; empty: none is sent.
+            ca_file: PEM file of the certificates to trust; empty: those of the system.
+            clock: the time in seconds; deadlines are in its time.
+
+        Raises:
+            ValueError: the address is not an http or https address.
+            OSError: the file holds no certificates.
+        """
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise ValueError(f"base_url {base_url!r} must look like http://host:8000/v1")
@@ -49,6 +64,7 @@ class Chat:
         self._path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._tls = ssl.create_default_context(cafile=ca_file or None) if parts.scheme == "https" else None
         self._key = key
+        self._clock = clock
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -60,7 +76,15 @@ class Chat:
             self._headers["Authorization"] = f"Bearer {key}"
 
     def complete(self, request: dict[str, Any], until: float) -> str:
-        """The text of the first choice. Raises ChatError when there is none before `until` (of time.monotonic)."""
+        """Sends a request and returns the text of the first choice.
+
+        Args:
+            request: body of the request.
+            until: deadline, in seconds of the client's clock.
+
+        Raises:
+            ChatError: no text arrived before the deadline.
+        """
         try:
             status, headers, body = self._post(json.dumps(request).encode(), until)
         except TimeoutError:
@@ -71,13 +95,13 @@ class Chat:
         if status != 200:
             may_help = status in RETRIED or status >= 500
             why = self._clean(f"status {status}: {body[:2000].decode('utf-8', 'replace')}")
-            raise ChatError(why, may_help, retry_after(headers.get("Retry-After"), time.time()))
-        return content(body)
+            raise ChatError(why, may_help, parse_retry_after(headers.get("Retry-After"), time.time()))
+        return read_content(body)
 
     def _post(self, body: bytes, until: float) -> tuple[int, http.client.HTTPMessage, bytes]:
         with contextlib.closing(self._connected(until)) as sock:
             connection = http.client.HTTPConnection(self._host, self._port)
-            connection.sock = cast(socket.socket, _Punctual(sock, until))
+            connection.sock = cast(socket.socket, _DeadlineSocket(sock, partial(_seconds_left, until, self._clock)))
             connection.request("POST", self._path, body, self._headers)
             with connection.getresponse() as response:
                 data = response.read(MAX_BODY_BYTES + 1)
@@ -86,65 +110,70 @@ class Chat:
                 return response.status, response.headers, data
 
     def _connected(self, until: float) -> socket.socket:
-        sock = socket.create_connection((self._host, self._port), timeout=_left(until))
+        sock = socket.create_connection((self._host, self._port), timeout=_seconds_left(until, self._clock))
         if self._tls is None:
             return sock
         try:
-            sock.settimeout(_left(until))
+            sock.settimeout(_seconds_left(until, self._clock))
             return self._tls.wrap_socket(sock, server_hostname=self._host)
         except BaseException:
             sock.close()
             raise
 
     def _clean(self, text: str) -> str:
-        """Text for a verdict: one line, short, without the key."""
+        """The text as one short line that does not contain the key, for the detail of a verdict."""
         if self._key:
             text = text.replace(self._key, "[key]")
         return " ".join(text.split())[:SHOWN_CHARS]
 
 
-class _Punctual:
-    """As much of a socket as http.client needs; no single call outlasts what is left of the time."""
+class _DeadlineSocket:
+    """The part of a socket that http.client uses; no call takes longer than the time left until the deadline."""
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
+    def __init__(self, sock: socket.socket, seconds_left: Callable[[], float]) -> None:
         self._sock = sock
-        self._until = until
+        self._seconds_left = seconds_left
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(_left(self._until))
-        self._sock.sendall(data)  # its timeout is for all of the data
+        self._sock.settimeout(self._seconds_left())
+        self._sock.sendall(data)  # the timeout covers all of the data
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock, self._until))
+        return io.BufferedReader(_DeadlineReader(self._sock, self._seconds_left))
 
     def close(self) -> None:
-        """Nothing: who opened the socket closes it, after the answer has been read."""
+        """Does nothing: the socket is closed where it was opened, after the answer has been read."""
 
 
-class _Reader(io.RawIOBase):
-    """What arrives on a socket, as long as there is time."""
+class _DeadlineReader(io.RawIOBase):
+    """Reads what arrives on a socket until the deadline."""
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
+    def __init__(self, sock: socket.socket, seconds_left: Callable[[], float]) -> None:
         self._sock = sock
-        self._until = until
+        self._seconds_left = seconds_left
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left(self._until))
+        self._sock.settimeout(self._seconds_left())
         return self._sock.recv_into(buffer)
 
 
-def _left(until: float) -> float:
-    left = until - time.monotonic()
+def _seconds_left(until: float, clock: Callable[[], float]) -> float:
+    """Seconds until the deadline. Raises TimeoutError when it has passed."""
+    left = until - clock()
     if left <= 0:
         raise TimeoutError
     return left
 
 
-def content(body: bytes) -> str:
-    """The text in the body of an answer. Raises ChatError for anything that is no chat completion."""
+def read_content(body: bytes) -> str:
+    """Returns the text in the body of an answer.
+
+    Raises:
+        ChatError: the body is not a chat completion, or it has no text.
+    """
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -157,8 +186,13 @@ def content(body: bytes) -> str:
     return text
 
 
-def retry_after(header: str | None, now_s: float) -> float:
-    """Seconds that a Retry-After header asks for: a number or a date; 0 when it says neither."""
+def parse_retry_after(header: str | None, now_s: float) -> float:
+    """Returns the seconds that a Retry-After header asks to wait; 0 when it holds neither a number nor a date.
+
+    Args:
+        header: the header, or None.
+        now_s: the time, in seconds since the epoch.
+    """
     if not header:
         return 0.0
     try:

@@ -1,12 +1,12 @@
-"""What a judge is asked, and how its answer is read. Pure text work; `judge.py` does the asking.
+"""What a judge is asked, and how its reply is read. Pure text work; `verifier` does the asking.
 
-    rubric = named("exploration")
-    messages = ask(rubric, Case("What is 2 + 2?", response, "4"), "7c9e02a1")
-    reply("{\\"score\\": 0.7, \\"reason\\": \\"two approaches\\"}", rubric) == Reply(0.7, "two approaches", False)
+    rubric = choose_rubric("exploration")
+    messages = build_messages(rubric, GradedCase("What is 2 + 2?", "Four", "4"), "7c9e02a1")
+    read_reply("{\"score\": 0.7, \"reason\": \"two approaches\"}", rubric) == JudgeReply(0.7, "two approaches", False)
 
-`exploration` is the effort judge of RLSP (arXiv:2502.06773, App. B.6), in words of our own. What the graded model
-wrote is data: it stands between lines with a word that it cannot know, and marks that a chat template would take for
-its own are broken up.
+`exploration` is the effort judge of RLSP (arXiv:2502.06773, App. B.6), in words of our own. The texts to be graded are
+data: each stands between two lines with a random word that its author cannot know, and marks that a chat template would
+take for its own are broken up.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 MAX_REPLY_CHARS = 20_000
-"""Only the end of a longer reply is read."""
+"""Of a longer reply, only the end is read."""
 MAX_TRIES = 64
-"""Opening braces that are tried, from the last one backwards."""
+"""Number of opening braces at which a JSON object is tried, from the last one backwards."""
 
 _SYSTEM = """You are a careful grader. You are shown texts between lines of the form
 <<< NAME {fence} and {fence} NAME >>>
@@ -74,14 +74,14 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,9})?(?![\w.]*\w)")
 
 @dataclass(frozen=True)
 class Rubric:
-    """What to grade, with {prompt}, {response} and {answer} where these stand, and the range of the score."""
+    """What to grade, with the placeholders {prompt}, {response} and {answer}, and the range of the score."""
 
     text: str
     lowest: float = 0.0
     highest: float = 1.0
 
     def share(self, score: float) -> float:
-        """A score of the range as a number from 0 to 1."""
+        """Maps a score of the range to a number from 0 to 1."""
         return (score - self.lowest) / (self.highest - self.lowest)
 
 
@@ -89,25 +89,33 @@ RUBRICS = {"exploration": Rubric(_EXPLORATION), "correctness": Rubric(_CORRECTNE
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is graded."""
+class GradedCase:
+    """The texts that a judge grades."""
 
     prompt: str
     response: str
     answer: str
 
 
-class Reply(NamedTuple):
-    """A judge's answer. `is_fallback`: it was no bare JSON object, and the score had to be looked for."""
+class JudgeReply(NamedTuple):
+    """A judge's score. `is_fallback`: the reply was more than a JSON object, and the score was searched for in it."""
 
     score: float
     reason: str
     is_fallback: bool
 
 
-def named(name: str, lowest: float = 0.0, highest: float = 1.0) -> Rubric:
-    """One of RUBRICS, or the user's own text with that range. Raises ValueError for a text that does not say where the
-    response stands."""
+def choose_rubric(name: str, lowest: float = 0.0, highest: float = 1.0) -> Rubric:
+    """Returns the rubric of a name in RUBRICS, or the user's own text as a rubric.
+
+    Args:
+        name: "exploration", "correctness", or a text with the placeholder {response}.
+        lowest: lowest score of a text of the user's own.
+        highest: highest score of it.
+
+    Raises:
+        ValueError: the text does not hold {response}, or the range does not rise.
+    """
     if name in RUBRICS:
         return RUBRICS[name]
     if "{response}" not in name:
@@ -120,26 +128,33 @@ def named(name: str, lowest: float = 0.0, highest: float = 1.0) -> Rubric:
     return Rubric(name, lowest, highest)
 
 
-def ask(rubric: Rubric, case: Case, fence: str, max_chars: int = 100_000) -> list[dict[str, str]]:
-    """The chat messages. `fence` is a fresh random word; each text longer than `max_chars` loses its middle."""
+def build_messages(rubric: Rubric, case: GradedCase, fence: str, max_chars: int = 100_000) -> list[dict[str, str]]:
+    """Builds the chat messages that ask a judge to grade a case.
+
+    Args:
+        rubric: what to grade.
+        case: the texts.
+        fence: a random word, fresh for each call, that stands in the lines around each text.
+        max_chars: a longer text is shown without its middle.
+    """
     system = _SYSTEM.format(fence=fence, lowest=f"{rubric.lowest:g}", highest=f"{rubric.highest:g}")
     texts = {"prompt": case.prompt, "response": case.response, "answer": case.answer}
 
     def fenced(match: re.Match[str]) -> str:
-        name, text = _NAMES[match[1]], defused(shortened(texts[match[1]], max_chars), fence)
+        name, text = _NAMES[match[1]], break_markers(shorten_text(texts[match[1]], max_chars), fence)
         return f"<<< {name} {fence}\n{text}\n{fence} {name} >>>"
 
     user = f"{_PLACEHOLDER.sub(fenced, rubric.text).strip()}\n\n{_REMINDER}"
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
-def defused(text: str, fence: str) -> str:
-    """Text without the fence word, and with a blank in marks by which chat templates begin and end a message."""
+def break_markers(text: str, fence: str) -> str:
+    """Removes the fence word, and puts a blank into the marks by which chat templates begin and end a message."""
     return _TEMPLATE_MARK.sub(lambda match: match[0] + " ", text).replace(fence, "")
 
 
-def shortened(text: str, max_chars: int) -> str:
-    """Text of at most about `max_chars` characters; what is left out is said in the middle."""
+def shorten_text(text: str, max_chars: int) -> str:
+    """Cuts the middle out of a text of more than `max_chars` characters, and says how much was left out."""
     if len(text) <= max_chars:
         return text
     half = max_chars // 2
@@ -149,22 +164,28 @@ def shortened(text: str, max_chars: int) -> str:
 # --- the answer ----------------------------------------------------------------------------------------------------
 
 
-def reply(text: str, rubric: Rubric) -> Reply | None:
-    """The score that a judge's answer holds: the whole of it one JSON object; else the last object in it that has a
-    score; else the only number in it. None when there is none, or it is out of range."""
+def read_reply(text: str, rubric: Rubric) -> JudgeReply | None:
+    """Reads the score in a judge's reply.
+
+    The score is that of the reply if it is one JSON object, else that of the last JSON object in it that has a score,
+    else the only number in it.
+
+    Returns:
+        The score with its reason, or None when there is no score or it is outside the range of the rubric.
+    """
     text = text[-MAX_REPLY_CHARS:].rpartition("</think>")[2].partition("<think>")[0].strip()
-    whole = _object(text)
-    if whole is not None and (strict := _scored(whole, rubric, False)):
+    whole = _parse_object(text)
+    if whole is not None and (strict := _read_score(whole, rubric, False)):
         return strict
-    for found in _objects(text):
-        if "score" in found:
-            return _scored(found, rubric, True)
+    for candidate in _find_objects(text):
+        if "score" in candidate:
+            return _read_score(candidate, rubric, True)
     numbers = _NUMBER.findall(text.replace(f"/{rubric.highest:g}", ""))
-    return _scored({"score": float(numbers[0])}, rubric, True) if len(numbers) == 1 else None
+    return _read_score({"score": float(numbers[0])}, rubric, True) if len(numbers) == 1 else None
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """JSON objects in a text, the last one first; an inner one comes before the one around it."""
+def _find_objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, the last one first; an inner object comes before the object around it."""
     at, decoder = len(text), json.JSONDecoder()
     for _ in range(MAX_TRIES):
         at = text.rfind("{", 0, at)
@@ -173,10 +194,10 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         try:
             yield decoder.raw_decode(text, at)[0]
         except (ValueError, RecursionError):
-            continue  # not the beginning of an object; the one before it may be
+            continue  # not the beginning of an object; an earlier brace may be
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _parse_object(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -184,13 +205,13 @@ def _object(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _scored(found: dict[str, Any], rubric: Rubric, is_fallback: bool) -> Reply | None:
-    """An object's score; None when it is no number of the range. One in quotes is not strict."""
-    score, reason = found.get("score"), found.get("reason", "")
+def _read_score(table: dict[str, Any], rubric: Rubric, is_fallback: bool) -> JudgeReply | None:
+    """The score of an object; None when it is not a number of the range. A score in quotes counts as a fallback."""
+    score, reason = table.get("score"), table.get("reason", "")
     if isinstance(score, str):
         score, is_fallback = (float(score) if _NUMBER.fullmatch(score.strip()) else None), True
     if not isinstance(score, int | float) or isinstance(score, bool):
         return None
     if not rubric.lowest <= score <= rubric.highest:
         return None
-    return Reply(float(score), reason if isinstance(reason, str) else "", is_fallback)
+    return JudgeReply(float(score), reason if isinstance(reason, str) else "", is_fallback)

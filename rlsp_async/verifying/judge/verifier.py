@@ -3,9 +3,10 @@
     judge = load(JudgeConfig(base_url="http://judge:8000/v1", model="m", rubric="correctness"))
     judge.score("What is 2 + 2?", "... so 4", "4").parts == {"correct": 1.0, "format": 1.0, "judge": 1.0}
 
-`rubric = "exploration"` is the effort judge of RLSP: its score is the part "judge", and whether the answer is right is
-said by `inner`. A judge that cannot be reached, or answers rubbish, is a fault of the verifier: status "error", never a
-reward. With `neutral` it is that value instead, in the part "judge", marked by the part "judge_failed".
+`rubric = "exploration"` is the effort judge of RLSP: its score is the part "judge", and the inner verifier says whether
+the answer is right. A judge that cannot be reached, or whose reply holds no score, is a fault of the verifier: the
+status is "error" and no reward follows. With the option `neutral`, that value becomes the part "judge" instead, and the
+part "judge_failed" marks it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ import msgspec
 from rlsp_async.config import Section
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import Verifier, judged
-from rlsp_async.verifying.inner import load_inner, with_parts
-from rlsp_async.verifying.judge.client import Chat, ChatError
-from rlsp_async.verifying.judge.rubric import Case, Reply, ask, named, reply
+from rlsp_async.verifying.base import Verifier, add_parts, load_inner, make_verdict
+from rlsp_async.verifying.judge.client import ChatClient, ChatError
+from rlsp_async.verifying.judge.rubric import GradedCase, JudgeReply, build_messages, choose_rubric, read_reply
 
 VERSION = "1"
 LANE = "network"
@@ -34,42 +34,42 @@ MAX_WAIT_S = 8.0
 
 
 class JudgeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whom to ask, what, and how patiently."""
+    """Options of `judge`: the address, the rubric, and the bounds on time and tries."""
 
     base_url: str
-    """Up to and with /v1."""
+    """Address of the endpoint, up to and with /v1."""
     model: str
     api_key_env: str = ""
-    """Name of the environment variable that holds the key. Empty: none is sent."""
+    """Name of the environment variable that holds the key. Empty: no key is sent."""
     ca_file: str = ""
-    """PEM file of the certificates that an https address is checked against. Empty: the system's."""
+    """PEM file of the certificates that an https address is checked against. Empty: those of the system."""
     rubric: str = "exploration"
-    """exploration, correctness, or a text of your own with {response}, and {prompt} and {answer} if you want."""
+    """exploration, correctness, or a text of your own with {response} and, if you like, {prompt} and {answer}."""
     score_range: tuple[float, float] = (0.0, 1.0)
-    """Lowest and highest score of a text of your own; the part "judge" is the score as a share of it."""
+    """Lowest and highest score of a text of your own; the part "judge" is the score as a share of this range."""
     inner: str = ""
-    """Verifier, of the fast lane, that says whether the answer is right. Empty: math for exploration, else none."""
+    """Verifier of the fast lane that says whether the answer is right. Empty: math for exploration, else none."""
     inner_options: dict[str, Any] = {}
     correct_from: float = 0.5
-    """Without an inner verifier: the part "judge" from which on the answer is correct."""
+    """Without an inner verifier: the answer is correct when the part "judge" is at least this."""
     max_tokens: int = 512
-    """Of the judge's answer; 0: not sent."""
+    """Tokens of the judge's reply at most; 0: the limit is not sent."""
     temperature: float = 0.0
     extra: dict[str, Any] = {}
-    """Further fields of the request, for instance response_format or seed."""
+    """Further fields of the request, e.g. response_format or seed."""
     timeout_s: float = 4.0
-    """All of one judgement, retries and waits with it. Below verifier.deadline_s, or the process is killed first."""
+    """Seconds for one judgement, retries and waits included. Keep it below verifier.deadline_s, which kills."""
     request_s: float = 0.0
-    """One request; one that takes longer is tried again. 0: whatever is left of timeout_s."""
+    """Seconds for one request; a slower one is tried again. 0: whatever is left of timeout_s."""
     num_retries: int = 3
-    """After 408, 409, 425, 429, 5xx, a lost connection, a timeout, or an answer without a score."""
+    """Further tries after 408, 409, 425, 429, 5xx, a lost connection, a timeout, or a reply without a score."""
     max_chars: int = 100_000
-    """A longer prompt, answer or response is shown to the judge without its middle."""
+    """A prompt, answer or response with more characters is shown to the judge without its middle."""
     neutral: float | None = None
-    """Share, 0 to 1, that stands in for a judge that failed. Without it such an answer has no verdict."""
+    """Part "judge", 0 to 1, of an answer for which the judge failed. Unset: such an answer gets the status error."""
 
     def __post_init__(self) -> None:
-        named(self.rubric, *self.score_range)
+        choose_rubric(self.rubric, *self.score_range)
         for ok, what in (
             (self.model, "model must name the judge's model"),
             (0 < self.timeout_s < 3600, f"timeout_s {self.timeout_s:g} must lie between 0 and 3600"),
@@ -94,15 +94,23 @@ Config = JudgeConfig
 
 
 class JudgeVerifier:
-    """A verifier with its options."""
+    """The verifier `judge`."""
 
     def __init__(self, cfg: JudgeConfig, key: str = "") -> None:
-        """Raises ConfigError for an address or an inner verifier that is none."""
+        """Makes the verifier; connects to nothing.
+
+        Args:
+            cfg: the options.
+            key: the key of the endpoint; empty: none.
+
+        Raises:
+            ConfigError: the address, the certificates or the inner verifier cannot be used.
+        """
         self._cfg = cfg
         self.needs_s = cfg.timeout_s
-        self._rubric = named(cfg.rubric, *cfg.score_range)
+        self._rubric = choose_rubric(cfg.rubric, *cfg.score_range)
         try:
-            self._chat = Chat(cfg.base_url, key, cfg.ca_file)
+            self._chat = ChatClient(cfg.base_url, key, cfg.ca_file)
         except OSError as e:
             raise ConfigError(f"task.verifier_options.ca_file: {cfg.ca_file}: {e}") from None
         except ValueError as e:
@@ -111,42 +119,42 @@ class JudgeVerifier:
         self._inner: Verifier | None = load_inner(inner, cfg.inner_options) if inner else None
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict; `error` when the judge failed and no neutral value is set."""
+        """Returns the verdict; its status is `error` when the judge failed and `neutral` is not set."""
         until = time.monotonic() + self._cfg.timeout_s
         verdict = None if self._inner is None else self._inner.judge(prompt, response, answer)
         if verdict is not None and not verdict.is_true:
             return verdict
         try:
-            said = self._ask(Case(prompt, response, answer), until)
+            reply = self._ask(GradedCase(prompt, response, answer), until)
         except ChatError as e:
             return self._failed(verdict, f"the judge gave no score: {e}")
-        share = self._rubric.share(said.score)
-        parts = {"judge": share} | ({"judge_fallback": 1.0} if said.is_fallback else {})
+        share = self._rubric.share(reply.score)
+        parts = {"judge": share} | ({"judge_fallback": 1.0} if reply.is_fallback else {})
         if verdict is None:
-            verdict = judged(share >= self._cfg.correct_from, "")
-        return _explained(with_parts(verdict, **parts), said.reason)
+            verdict = make_verdict(share >= self._cfg.correct_from, "")
+        return _with_detail(add_parts(verdict, **parts), reply.reason)
 
     def _failed(self, verdict: Verdict | None, why: str) -> Verdict:
         if verdict is None or self._cfg.neutral is None:
             return Verdict(status="error", detail=why)
-        return _explained(with_parts(verdict, judge=self._cfg.neutral, judge_failed=1.0), why)
+        return _with_detail(add_parts(verdict, judge=self._cfg.neutral, judge_failed=1.0), why)
 
-    def _ask(self, case: Case, until: float) -> Reply:
-        """The judge's reply. Raises ChatError when its tries or its time have run out."""
+    def _ask(self, case: GradedCase, until: float) -> JudgeReply:
+        """The judge's reply. Raises ChatError when the tries or the time have run out."""
         request = self._request(case)
 
-        def once() -> Reply:
+        def once() -> JudgeReply:
             limit = time.monotonic() + self._cfg.request_s if self._cfg.request_s else until
             text = self._chat.complete(request, min(limit, until))
-            said = reply(text, self._rubric)
-            if said is None:
+            reply = read_reply(text, self._rubric)
+            if reply is None:
                 raise ChatError(f"no score in {' '.join(text[-200:].split())!r}", True)
-            return said
+            return reply
 
-        return persist(once, self._cfg.num_retries, until)
+        return call_with_retries(once, self._cfg.num_retries, until)
 
-    def _request(self, case: Case) -> dict[str, Any]:
-        messages = ask(self._rubric, case, secrets.token_hex(8), self._cfg.max_chars)
+    def _request(self, case: GradedCase) -> dict[str, Any]:
+        messages = build_messages(self._rubric, case, secrets.token_hex(8), self._cfg.max_chars)
         limit = {"max_tokens": self._cfg.max_tokens} if self._cfg.max_tokens else {}
         return {
             "model": self._cfg.model,
@@ -157,37 +165,57 @@ class JudgeVerifier:
         }
 
 
-def persist(
-    once: Callable[[], Reply],
+def call_with_retries(
+    once: Callable[[], JudgeReply],
     num_retries: int,
     until: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Reply:
-    """Tries until it has a reply. Raises the last ChatError after `num_retries` more tries, at once when another try
-    cannot help, and without waiting when the wait would not end before `until`."""
+) -> JudgeReply:
+    """Calls `once` until it returns a reply.
+
+    Args:
+        once: one try; raises ChatError when it fails.
+        num_retries: number of further tries.
+        until: deadline, in seconds of `clock`; a wait that would not end before it is not begun.
+        clock: the time in seconds.
+        sleep: waits for a number of seconds.
+
+    Raises:
+        ChatError: the last one, when another try cannot help or the tries or the time have run out.
+    """
     for attempt in range(num_retries + 1):
         try:
             return once()
         except ChatError as e:
-            wait_s = pause_s(attempt, e.wait_s, random.random())
+            wait_s = compute_pause_s(attempt, e.wait_s, random.random())
             if not e.may_help or attempt == num_retries or clock() + wait_s >= until:
                 raise ChatError(f"{e} (tries: {attempt + 1})", False) from None
         sleep(wait_s)
     raise AssertionError("the last try returns or raises")
 
 
-def _explained(verdict: Verdict, why: str) -> Verdict:
+def _with_detail(verdict: Verdict, why: str) -> Verdict:
     return msgspec.structs.replace(verdict, detail=verdict.detail or " ".join(why.split())[:500])
 
 
-def pause_s(attempt: int, asked_s: float, luck: float) -> float:
-    """Seconds before the next try: doubling, half of it at random (`luck` in [0, 1)), never less than was asked for."""
+def compute_pause_s(attempt: int, asked_s: float, luck: float) -> float:
+    """Returns the seconds to wait before the next try: doubling, with half of the wait at random.
+
+    Args:
+        attempt: number of failed tries before the last one.
+        asked_s: seconds that the endpoint asked to wait; added.
+        luck: random number in [0, 1).
+    """
     return asked_s + min(MAX_WAIT_S, FIRST_WAIT_S * 2.0**attempt) * (0.5 + 0.5 * luck)
 
 
 def load(cfg: JudgeConfig) -> JudgeVerifier:
-    """The verifier, with its key out of the environment. Raises ConfigError when that is not set."""
+    """Makes the verifier, with its key from the environment.
+
+    Raises:
+        ConfigError: the variable of the key is not set, or holds something that cannot be a key.
+    """
     key = os.environ.get(cfg.api_key_env, "") if cfg.api_key_env else ""
     if cfg.api_key_env and not key.strip():
         raise ConfigError(f"task.verifier_options.api_key_env: {cfg.api_key_env} is not set in the environment")

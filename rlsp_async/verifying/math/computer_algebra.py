@@ -1,10 +1,10 @@
-"""Equality of two mathematical expressions, by math-verify: the one file that knows it.
+"""Equality of two mathematical expressions by math-verify. This is the only file that knows the library.
 
-    equal("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt 2}") is True
+    compare_latex("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt 2}") is True
 
-Both sides are read as LaTeX only: math-verify's plain-expression reader ends in sympy's `parse_expr`, which evaluates
-text, and is not used. Its alarms are off (they fail outside the main thread); the pool's deadline is the alarm. Texts
-that could explode are refused before any expression is built.
+Both sides are read as LaTeX only. math-verify's reader of plain expressions is not used, because it ends in sympy's
+`parse_expr`, which evaluates text. The library's own time-outs are off, because they fail outside the main thread; the
+pool's deadline takes their place. Texts that could explode are refused before any expression is built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # else it warns of the missing alarms
+logging.getLogger("math_verify").setLevel(logging.ERROR)  # else it warns that its time-outs are off
 
 MAX_CHARS = 1_000
 MAX_DEPTH = 12
@@ -41,35 +41,43 @@ _READERS = (
 )
 
 
-def refusal(text: str) -> str:
-    """Why a text is not given to the parser; empty when it may be."""
+def find_refusal(text: str) -> str:
+    """Returns why a text must not be given to the parser, or an empty string when it may."""
     if len(text) > MAX_CHARS:
         return f"longer than {MAX_CHARS} characters"
-    if _depth(text) > MAX_DEPTH:
+    if _nesting_depth(text) > MAX_DEPTH:
         return f"nested deeper than {MAX_DEPTH}"
     return next((why for pattern, why in _RISKY if pattern.search(text)), "")
 
 
-def equal(gold: str, found: str) -> bool | None:
-    """Whether two LaTeX expressions are the same; None when `found` cannot be read.
+def compare_latex(gold: str, found: str) -> bool | None:
+    """Compares two LaTeX expressions. Call it only with texts that `find_refusal` accepts.
 
-    Raises ValueError when `gold` cannot be read. Both must have passed `refusal`.
+    Args:
+        gold: the reference answer.
+        found: the answer of the response.
+
+    Returns:
+        Whether they are equal; None when `found` cannot be read.
+
+    Raises:
+        ValueError: `gold` cannot be read.
     """
-    golds = _read(gold)
+    golds = _parse_latex(gold)
     if not golds:
         raise ValueError("no mathematical expression")
-    answers = _read(found)
+    answers = _parse_latex(found)
     if not answers:
         return None
     return bool(verify(golds, answers, strict=True, timeout_seconds=None))
 
 
-def _read(text: str) -> list[object]:
+def _parse_latex(text: str) -> list[object]:
     boxed = f"\\boxed{{{text}}}"
     return list(parse(boxed, extraction_config=_READERS, fallback_mode="no_fallback", parsing_timeout=None))
 
 
-def _depth(text: str) -> int:
+def _nesting_depth(text: str) -> int:
     depth = deepest = 0
     for char in text:
         depth += (char in "({[") - (char in ")}]")

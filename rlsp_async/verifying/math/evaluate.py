@@ -1,10 +1,12 @@
-"""Whether two expressions are equal: exact where they are rational numbers, else by their values at several points.
+"""Whether two expressions are equal: exactly where they are rational numbers, else by their values at several points.
 
-    same(read("x^2+2x+1"), read("(x+1)^2")) is True        same(read("\\\\sqrt{2}"), read("1.41")) is False
+    is_same_value(parse_expression("x^2+2x+1"), parse_expression("(x+1)^2")) is True
+    is_same_value(parse_expression("\\\\sqrt{2}"), parse_expression("1.41")) is False
 
-Values are fractions as long as they are rational and small, then floats of 50 digits. Two expressions that agree to 25
-digits at every point are equal. Sizes are checked before an operation is done, so nothing can explode: `Unreadable`.
-A decimal number of at least six places may stand for an irrational one that rounds to it.
+Values are fractions as long as they are rational and small, then floats with 50 digits. Two expressions are equal when
+they agree to 25 digits at every point. The size of a result is checked before an operation is done, so that nothing can
+explode; a size beyond the bounds raises `UnreadableExpression`. A decimal number with at least six places may stand for
+an irrational number that rounds to it.
 """
 
 from __future__ import annotations
@@ -17,65 +19,82 @@ from typing import Any
 
 import mpmath
 
-from rlsp_async.verifying.math.parse import Node, Unreadable
+from rlsp_async.verifying.math.parse import Node, UnreadableExpression
 
 MAX_BITS = 20_000
-"""Exact numbers stay below this; beyond, a float takes over."""
+"""Largest size of an exact number; larger numbers become floats."""
 MAX_MAGNITUDE = 1_000_000
-"""Bits of the exponent of a float."""
+"""Largest exponent of a float, in bits."""
 MAX_ARGUMENT = 10**9
 MAX_FACTORIAL = 2_050
 MIN_PLACES = 6
-"""Decimal places from which a decimal number may stand for an irrational one."""
+"""Number of decimal places from which a decimal number may stand for an irrational one."""
 
-_CONTEXT = mpmath.MPContext()
-_CONTEXT.dps = 50
-_NEAR = _CONTEXT.mpf(10) ** -25
+CONTEXT = mpmath.MPContext()
+CONTEXT.dps = 50
+"""The arithmetic of floats: 50 decimal digits."""
+_NEAR = CONTEXT.mpf(10) ** -25
 _POSITIVE = ("0.3718281828459045", "1.6180339887498948", "2.7102030405060708", "0.8414709848078965")
 _SIGNED = ("-1.3247179572447460", "0.5671432904097838", "-0.7390851332151606")
-Value = Any  # Fraction, mpf or mpc: mpmath has no types
+Value = Any  # Fraction, mpf or mpc; mpmath has no type annotations
 
 
-def same(left: Node, right: Node) -> bool:
-    """Whether two expressions have the same value. Raises Unreadable when a value is out of reach."""
-    names = sorted(variables(left) | variables(right))
+def is_same_value(left: Node, right: Node) -> bool:
+    """Whether two expressions have the same value wherever both are defined.
+
+    Raises:
+        UnreadableExpression: a value is too large, unknown, or undefined at all points that are tried.
+    """
+    names = sorted(find_variables(left) | find_variables(right))
     if not names:
         return _same_constant(left, right)
     num_compared = 0
     for k in range(len(_POSITIVE) + len(_SIGNED)):
-        point = {name: _at(name, i, k) for i, name in enumerate(names)}
-        pair = _pair(left, right, point)
+        point = {name: _point_value(name, i, k) for i, name in enumerate(names)}
+        pair = _values_at(left, right, point)
         if pair is None or (k >= len(_POSITIVE) and not (_is_real(pair[0]) and _is_real(pair[1]))):
-            continue  # outside a domain; and left of zero, branches of complex functions may part
-        if not close(*pair):
+            continue  # not defined there; left of zero, the branches of complex functions may differ
+        if not is_close(*pair):
             return False
         num_compared += 1
     if num_compared < 2:
-        raise Unreadable("no point to compare at")
+        raise UnreadableExpression("no point to compare at")
     return True
 
 
-def proportional(left: Node, right: Node) -> bool:
-    """Whether left = c right for a constant c that is not zero: two sides of equations."""
-    names = sorted(variables(left) | variables(right))
+def is_proportional(left: Node, right: Node) -> bool:
+    """Whether left = c right for a constant c != 0; then the equations left = 0 and right = 0 are the same."""
+    names = sorted(find_variables(left) | find_variables(right))
     ratios: list[Value] = []
     for k in range(len(_POSITIVE)):
-        pair = _pair(left, right, {name: _at(name, i, k) for i, name in enumerate(names)})
+        pair = _values_at(left, right, {name: _point_value(name, i, k) for i, name in enumerate(names)})
         if pair is None or pair[1] == 0 or pair[0] == 0:
             return pair is not None and pair[0] == pair[1] and not ratios and k == len(_POSITIVE) - 1
         ratios.append(_float(pair[0]) / _float(pair[1]))
-    return all(close(ratio, ratios[0]) for ratio in ratios)
+    return all(is_close(ratio, ratios[0]) for ratio in ratios)
 
 
-def variables(node: Node) -> frozenset[str]:
-    """The names of its variables."""
+def find_variables(node: Node) -> frozenset[str]:
+    """Returns the names of the variables in an expression."""
     if node[0] == "variable":
         return frozenset((node[1],))
-    return frozenset().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
+    return frozenset().union(*(find_variables(part) for part in node[1:] if isinstance(part, tuple)))
 
 
-def evaluate(node: Node, point: dict[str, Value] | None = None) -> Value:
-    """The value at a point. Raises Unreadable (too large, unknown) or ZeroDivisionError."""
+def evaluate_expression(node: Node, point: dict[str, Value] | None = None) -> Value:
+    """Computes the value of an expression.
+
+    Args:
+        node: the expression.
+        point: the value of each of its variables.
+
+    Returns:
+        A fraction while the value is rational and small, else a float or complex number of mpmath.
+
+    Raises:
+        UnreadableExpression: a value on the way is too large, or an operation is unknown.
+        ZeroDivisionError: the expression is not defined at the point.
+    """
     kind = node[0]
     if kind == "number":
         return node[1]
@@ -87,16 +106,16 @@ def evaluate(node: Node, point: dict[str, Value] | None = None) -> Value:
         return _call(node[1], node[2], point)
     rule = _RULES.get(kind)
     if rule is None:
-        raise Unreadable(f"no value for {kind!r}")
-    return _checked(rule(*(evaluate(part, point) for part in node[1:])))
+        raise UnreadableExpression(f"no value for {kind!r}")
+    return _check_size(rule(*(evaluate_expression(part, point) for part in node[1:])))
 
 
-def close(left: Value, right: Value) -> bool:
-    """Exactly equal fractions, or floats that agree to 25 digits."""
+def is_close(left: Value, right: Value) -> bool:
+    """Whether two values are equal fractions, or floats that agree to 25 digits."""
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return left == right
     a, b = _float(left), _float(right)
-    if _CONTEXT.isinf(a) or _CONTEXT.isinf(b):
+    if CONTEXT.isinf(a) or CONTEXT.isinf(b):
         return bool(a == b)
     return bool(abs(a - b) <= _NEAR * max(abs(a), abs(b), _NEAR))
 
@@ -110,23 +129,23 @@ def _same_constant(left: Node, right: Node) -> bool:
     if "based" in (left[0], right[0]):
         return _same_digits(left, right)
     try:
-        a, b = evaluate(left), evaluate(right)
+        a, b = evaluate_expression(left), evaluate_expression(right)
     except ZeroDivisionError:
-        raise Unreadable("a division by zero") from None
-    if close(a, b):
+        raise UnreadableExpression("a division by zero") from None
+    if is_close(a, b):
         return True
-    return _rounds(left, a, b) or _rounds(right, b, a)
+    return _is_rounded_value(left, a, b) or _is_rounded_value(right, b, a)
 
 
-def _rounds(node: Node, value: Value, other: Value) -> bool:
-    """Whether `node` is a decimal number to which the other one, no decimal number, rounds or is cut."""
+def _is_rounded_value(node: Node, value: Value, other: Value) -> bool:
+    """Whether `node` is a decimal number that is the rounded or cut value of `other`, which no decimal can express."""
     while node[0] in ("neg", "group"):
         node = node[1]
     if node[0] != "number" or node[2] < MIN_PLACES or not _is_real(other):
         return False
     if isinstance(other, Fraction) and _terminates(other.denominator):
         return False
-    return bool(abs(_float(value) - _float(other)) < _CONTEXT.mpf(10) ** -node[2])
+    return bool(abs(_float(value) - _float(other)) < CONTEXT.mpf(10) ** -node[2])
 
 
 def _terminates(denominator: int) -> bool:
@@ -137,7 +156,7 @@ def _terminates(denominator: int) -> bool:
 
 
 def _same_digits(left: Node, right: Node) -> bool:
-    """Numbers with a base: the same digits; a base may be left out."""
+    """Whether two numbers, of which one has a base, have the same digits; the base may be missing on one side."""
     if left[0] == right[0]:
         return left == right
     return bool(left[0] in ("based", "number") and right[0] in ("based", "number") and left[1] == right[1])
@@ -148,17 +167,17 @@ def _same_digits(left: Node, right: Node) -> bool:
 
 def _constant(name: str) -> Value:
     if name == "i":
-        return _CONTEXT.mpc(0, 1)
-    return {"pi": +_CONTEXT.pi, "e": +_CONTEXT.e, "infinity": _CONTEXT.inf}[name]
+        return CONTEXT.mpc(0, 1)
+    return {"pi": +CONTEXT.pi, "e": +CONTEXT.e, "infinity": CONTEXT.inf}[name]
 
 
-def _checked(value: Value) -> Value:
+def _check_size(value: Value) -> Value:
     if isinstance(value, Fraction):
         return value if _bits(value) <= MAX_BITS else _float(value)
-    if _CONTEXT.isnan(value):
-        raise Unreadable("no number")
-    if value and not _CONTEXT.isinf(value) and abs(_CONTEXT.mag(value)) > MAX_MAGNITUDE:
-        raise Unreadable("too large a value")
+    if CONTEXT.isnan(value):
+        raise UnreadableExpression("no number")
+    if value and not CONTEXT.isinf(value) and abs(CONTEXT.mag(value)) > MAX_MAGNITUDE:
+        raise UnreadableExpression("too large a value")
     return value
 
 
@@ -168,16 +187,16 @@ def _bits(value: Fraction) -> int:
 
 def _float(value: Value) -> Value:
     if isinstance(value, Fraction):
-        return _CONTEXT.mpf(value.numerator) / value.denominator
+        return CONTEXT.mpf(value.numerator) / value.denominator
     return value
 
 
 def _is_real(value: Value) -> bool:
-    return isinstance(value, Fraction) or abs(_CONTEXT.im(value)) <= _NEAR * max(1, abs(value))
+    return isinstance(value, Fraction) or abs(CONTEXT.im(value)) <= _NEAR * max(1, abs(value))
 
 
-def _mixed(rule: Callable[[Value, Value], Value]) -> Callable[[Value, Value], Value]:
-    """An operation on two fractions, or on two floats."""
+def _exact_or_float(rule: Callable[[Value, Value], Value]) -> Callable[[Value, Value], Value]:
+    """Makes an operation work on two fractions exactly, and on any other pair as floats."""
 
     @functools.wraps(rule)
     def both(a: Value, b: Value) -> Value:
@@ -198,11 +217,11 @@ def _power(base: Value, exponent: Value) -> Value:
         if not _is_real(exponent) or exponent <= 0:
             raise ZeroDivisionError
         return base
-    if _CONTEXT.isinf(base) or _CONTEXT.isinf(exponent):
-        raise Unreadable("a power of infinity")
-    if abs(_CONTEXT.mag(base)) * abs(exponent) > MAX_MAGNITUDE or abs(exponent) > MAX_ARGUMENT:
-        raise Unreadable("too large a power")
-    return _CONTEXT.power(base, exponent)
+    if CONTEXT.isinf(base) or CONTEXT.isinf(exponent):
+        raise UnreadableExpression("a power of infinity")
+    if abs(CONTEXT.mag(base)) * abs(exponent) > MAX_MAGNITUDE or abs(exponent) > MAX_ARGUMENT:
+        raise UnreadableExpression("too large a power")
+    return CONTEXT.power(base, exponent)
 
 
 def _root(degree: Value, value: Value) -> Value:
@@ -213,58 +232,58 @@ def _root(degree: Value, value: Value) -> Value:
         top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
         if top * top == value.numerator and bottom * bottom == value.denominator:
             return Fraction(top, bottom)
-    if n % 2 and _is_real(value) and _CONTEXT.re(_float(value)) < 0:
-        return -_CONTEXT.root(-_CONTEXT.re(_float(value)), n)
-    return _CONTEXT.root(_float(value), n)
+    if n % 2 and _is_real(value) and CONTEXT.re(_float(value)) < 0:
+        return -CONTEXT.root(-CONTEXT.re(_float(value)), n)
+    return CONTEXT.root(_float(value), n)
 
 
 def _factorial(value: Value) -> Fraction:
     if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
-        raise Unreadable("a factorial of this")
+        raise UnreadableExpression("a factorial of this")
     return Fraction(math.factorial(int(value)))
 
 
 def _binomial(n: Value, k: Value) -> Fraction:
     if not all(isinstance(v, Fraction) and v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in (n, k)):
-        raise Unreadable("a binomial of this")
+        raise UnreadableExpression("a binomial of this")
     return Fraction(math.comb(int(n), int(k)))
 
 
 def _logarithm(base: Value, value: Value) -> Value:
-    top, bottom = _CONTEXT.log(_positive(value)), _CONTEXT.log(_positive(base))
+    top, bottom = CONTEXT.log(_nonzero_float(value)), CONTEXT.log(_nonzero_float(base))
     return top / bottom
 
 
-def _positive(value: Value) -> Value:
+def _nonzero_float(value: Value) -> Value:
     if value == 0:
         raise ZeroDivisionError
     return _float(value)
 
 
 def _call(name: str, argument: Node, point: dict[str, Value] | None) -> Value:
-    value = evaluate(argument, point)
+    value = evaluate_expression(argument, point)
     if (
         name in ("sin", "cos", "tan", "cot", "sec", "csc")
         and argument[0] in ("degrees", "group")
         and "degrees" in (argument[0], argument[1][0])
     ):
-        value = _float(value) * _CONTEXT.pi / 180
+        value = _float(value) * CONTEXT.pi / 180
     if name in ("abs", "floor", "ceil"):
         return _rounded(name, value)
     if name == "cbrt":
         return _root(Fraction(3), value)
     if name in ("max", "min"):
-        raise Unreadable(f"{name} of one")
+        raise UnreadableExpression(f"{name} of one")
     value = _float(value)
     limit = 100_000 if name in ("exp", "sinh", "cosh", "tanh") else MAX_ARGUMENT
     if abs(value) > limit and name not in _LOGARITHMS:
-        raise Unreadable("too large an argument")
+        raise UnreadableExpression("too large an argument")
     if name in _LOGARITHMS:
-        value = _positive(value)
+        value = _nonzero_float(value)
     if name.startswith("a") and name[1:] in ("sin", "cos", "tan"):
         name = "arc" + name[1:]
     function = {"ln": "log", "arcsin": "asin", "arccos": "acos", "arctan": "atan"}.get(name, name)
-    return _checked(getattr(_CONTEXT, function)(value))
+    return _check_size(getattr(CONTEXT, function)(value))
 
 
 def _rounded(name: str, value: Value) -> Value:
@@ -272,17 +291,17 @@ def _rounded(name: str, value: Value) -> Value:
         return abs(value)
     if not isinstance(value, Fraction):
         if not _is_real(value) or abs(value) > MAX_ARGUMENT:
-            raise Unreadable(f"{name} of this")
-        return Fraction(int(getattr(_CONTEXT, name)(_CONTEXT.re(value))))
+            raise UnreadableExpression(f"{name} of this")
+        return Fraction(int(getattr(CONTEXT, name)(CONTEXT.re(value))))
     return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
 
 
 _LOGARITHMS = frozenset({"ln", "log", "log10"})
 _RULES: dict[str, Callable[..., Value]] = {
-    "+": _mixed(lambda a, b: a + b),
-    "-": _mixed(lambda a, b: a - b),
-    "*": _mixed(lambda a, b: a * b),
-    "/": _mixed(lambda a, b: a / b),
+    "+": _exact_or_float(lambda a, b: a + b),
+    "-": _exact_or_float(lambda a, b: a - b),
+    "*": _exact_or_float(lambda a, b: a * b),
+    "/": _exact_or_float(lambda a, b: a / b),
     "^": _power,
     "neg": lambda a: -a,
     "group": lambda a: a,
@@ -295,17 +314,17 @@ _RULES: dict[str, Callable[..., Value]] = {
 }
 
 
-def _at(name: str, position: int, k: int) -> Value:
-    """The value of a variable at the k-th point; variables differ from each other."""
+def _point_value(name: str, position: int, k: int) -> Value:
+    """The value of the `position`-th variable at the k-th point; different variables get different values."""
     texts = _POSITIVE if k < len(_POSITIVE) else _SIGNED
     shift = Fraction(sum(map(ord, name)) % 97 + 97 * position + 1, 1009)
-    value = _CONTEXT.mpf(texts[k % len(texts) if k < len(_POSITIVE) else k - len(_POSITIVE)])
+    value = CONTEXT.mpf(texts[k % len(texts) if k < len(_POSITIVE) else k - len(_POSITIVE)])
     return value * (1 + _float(shift) * (k + 1) / 3)
 
 
-def _pair(left: Node, right: Node, point: dict[str, Value]) -> tuple[Value, Value] | None:
-    """Both values; None where one of them has none."""
+def _values_at(left: Node, right: Node, point: dict[str, Value]) -> tuple[Value, Value] | None:
+    """The values of both expressions at a point; None when one of them is not defined there."""
     try:
-        return evaluate(left, point), evaluate(right, point)
+        return evaluate_expression(left, point), evaluate_expression(right, point)
     except ZeroDivisionError:
         return None

@@ -1,8 +1,10 @@
-"""A small parser of mathematical expressions, LaTeX or plain, into nested tuples. No library, no evaluation.
+"""A small parser of mathematical expressions, LaTeX or plain, into nested tuples. It evaluates nothing.
 
-    read("2\\\\frac{1}{2}") == ("+", ("number", Fraction(2), 0), ("/", ...))      read("sqrt(x**2 + 1)")
+    parse_expression("2\\frac{1}{2}") == ("+", ("number", Fraction(2), 0), ("/", ...))
+    parse_expression("sqrt(x**2 + 1)")
 
-Every length is bounded, so reading takes linear time: `Unreadable` is raised for what is longer, deeper or not known.
+Every length is bounded, so that reading takes linear time. `UnreadableExpression` is raised for an expression that is
+longer or deeper, or that the parser does not know.
 """
 
 from __future__ import annotations
@@ -11,12 +13,80 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from rlsp_async.verifying.names import CONSTANTS, FUNCTIONS, GREEK
-
 MAX_CHARS = 1_000
 MAX_DEPTH = 20
 MAX_DIGITS = 400
 MAX_STEPS = 600
+
+FUNCTIONS = frozenset(
+    {
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "ln",
+        "log",
+        "lg",
+        "exp",
+        "sqrt",
+        "abs",
+        "floor",
+        "ceil",
+        "max",
+        "min",
+        "cbrt",
+    }
+)
+CONSTANTS = {"pi": "pi", "infty": "infinity", "inf": "infinity", "infinity": "infinity", "oo": "infinity"}
+GREEK = frozenset(
+    {
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Sigma",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+        "angle",
+        "triangle",
+    }
+)
 
 Node = tuple[Any, ...]
 _NUMBER = re.compile(
@@ -51,30 +121,41 @@ _INVERSE = (_MINUS_ONE, ("group", _MINUS_ONE))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
 
-class Unreadable(ValueError):
-    """Not an expression that this parser knows."""
+class UnreadableExpression(ValueError):
+    """The text is not an expression that this parser knows, or its size or its value is beyond a bound."""
 
 
-def read(text: str, scientific: bool = True) -> Node:
-    """The expression as a tree. Raises Unreadable. `scientific`: "5e-2" is a hundredth of five, else 5e - 2."""
+def parse_expression(text: str, scientific: bool = True) -> Node:
+    """Parses an expression.
+
+    Args:
+        text: LaTeX or plain.
+        scientific: whether "5e-2" means 0.05; otherwise it means 5 e - 2.
+
+    Returns:
+        The expression as nested tuples; each begins with the name of an operation.
+
+    Raises:
+        UnreadableExpression: the text is not an expression, or it is too long or too deep.
+    """
     if len(text) > MAX_CHARS:
-        raise Unreadable(f"longer than {MAX_CHARS} characters")
-    reader = _Reader(text.strip(), scientific)
+        raise UnreadableExpression(f"longer than {MAX_CHARS} characters")
+    reader = _ExpressionParser(text.strip(), scientific)
     node = reader.sum(0)
     if reader.rest():
-        raise Unreadable(f"unexpected {reader.rest()[:10]!r}")
+        raise UnreadableExpression(f"unexpected {reader.rest()[:10]!r}")
     return node
 
 
-class _Reader:
+class _ExpressionParser:
     def __init__(self, text: str, scientific: bool) -> None:
         self.text, self.at, self.scientific, self.num_steps = text, 0, scientific, 0
 
     def step(self, depth: int) -> None:
-        """One operation more; the tree stays shallow enough to be walked."""
+        """Counts an operation, so that the tree stays small and shallow enough for recursion."""
         self.num_steps += 1
         if depth > MAX_DEPTH or self.num_steps > MAX_STEPS:
-            raise Unreadable("nested too deeply" if depth > MAX_DEPTH else "too long")
+            raise UnreadableExpression("nested too deeply" if depth > MAX_DEPTH else "too long")
 
     def rest(self) -> str:
         while self.at < len(self.text) and self.text[self.at] == " ":
@@ -82,7 +163,7 @@ class _Reader:
         return self.text[self.at :]
 
     def take(self, *tokens: str) -> str:
-        """The first of `tokens` that stands here, taken; empty when none does. A command ends where letters end."""
+        """Consumes the first of `tokens` that comes next and returns it, else "". A command ends with its letters."""
         while self.at < len(self.text) and self.text[self.at] == " ":
             self.at += 1
         for token in tokens:
@@ -96,7 +177,7 @@ class _Reader:
 
     def expect(self, token: str) -> None:
         if not self.take(token):
-            raise Unreadable(f"{token!r} is missing")
+            raise UnreadableExpression(f"{token!r} is missing")
 
     def sum(self, depth: int) -> Node:
         self.step(depth)
@@ -126,9 +207,9 @@ class _Reader:
                 node = ("/" if op == "/" else "*", node, right)
             elif self.begins_factor():
                 if self.rest()[0].isdigit():
-                    raise Unreadable("two numbers side by side")
+                    raise UnreadableExpression("two numbers side by side")
                 right = self.power(depth)
-                node = ("+" if _mixed(node, right) else "*", node, right)
+                node = ("+" if _is_mixed_number(node, right) else "*", node, right)
             else:
                 return node
 
@@ -168,7 +249,7 @@ class _Reader:
     def atom(self, depth: int) -> Node:
         rest = self.rest()
         if not rest:
-            raise Unreadable("cut off")
+            raise UnreadableExpression("cut off")
         if rest[0].isdigit() or (rest[0] == "." and rest[1:2].isdigit()):
             return self.number()
         if rest[0].isascii() and rest[0].isalpha():
@@ -178,7 +259,7 @@ class _Reader:
             return self.bracket(opening, depth)
         if rest[0] == "\\":
             return self.command(depth)
-        raise Unreadable(f"unexpected {rest[:10]!r}")
+        raise UnreadableExpression(f"unexpected {rest[:10]!r}")
 
     def bracket(self, opening: str, depth: int) -> Node:
         node = self.sum(depth + 1)
@@ -189,7 +270,7 @@ class _Reader:
     def number(self) -> Node:
         match = _NUMBER.match(self.text, self.at)
         if match is None or match.end() == self.at or len(match[0]) > MAX_DIGITS:
-            raise Unreadable("a number that is too long")
+            raise UnreadableExpression("a number that is too long")
         whole, decimals, repeating, power = match.groups()
         if power and not self.scientific:
             match, power = _NUMBER.match(self.text[: match.end() - len(power)], self.at) or match, None
@@ -201,7 +282,7 @@ class _Reader:
         if power:
             exponent = int(power[1:])
             if abs(exponent) > MAX_DIGITS:
-                raise Unreadable("a number that is too large")
+                raise UnreadableExpression("a number that is too large")
             value *= Fraction(10) ** exponent
         base = _SUBSCRIPT.match(self.text, self.at)
         if base is not None:
@@ -220,7 +301,7 @@ class _Reader:
             self.at = match.end()
             return self.call(run, depth)
         if len(run) > 3:
-            raise Unreadable(f"a word: {run[:20]!r}")
+            raise UnreadableExpression(f"a word: {run[:20]!r}")
         self.at += 1
         return self.variable(run[0])
 
@@ -238,7 +319,7 @@ class _Reader:
     def command(self, depth: int) -> Node:
         match = _COMMAND.match(self.text, self.at)
         if match is None:
-            raise Unreadable(f"unexpected {self.text[self.at : self.at + 10]!r}")
+            raise UnreadableExpression(f"unexpected {self.text[self.at : self.at + 10]!r}")
         self.at, name = match.end(), match[1]
         if name in ("frac", "binom"):
             return ({"frac": "/"}.get(name, name), self.argument(depth), self.argument(depth))
@@ -250,10 +331,10 @@ class _Reader:
             return self.variable(name)
         if name in ("overline", "vec", "hat", "bar", "mathbb", "mathcal"):
             return ("variable", f"{name} {self.letters()}")
-        raise Unreadable(f"unknown command \\{name[:20]}")
+        raise UnreadableExpression(f"unknown command \\{name[:20]}")
 
     def argument(self, depth: int) -> Node:
-        """What \\frac takes: braces, or one character."""
+        """An argument of \\frac: what stands in braces, or one character."""
         if self.take("{"):
             node = self.sum(depth + 1)
             self.expect("}")
@@ -267,7 +348,7 @@ class _Reader:
     def letters(self) -> str:
         match = _LETTERS.match(self.text, self.at)
         if match is None:
-            raise Unreadable("a name is missing")
+            raise UnreadableExpression("a name is missing")
         self.at = match.end()
         return match[1]
 
@@ -296,7 +377,7 @@ class _Reader:
         return ("root", degree, self.atom(depth + 1))
 
     def operand(self, depth: int) -> Node:
-        """What a function applies to: a bracket, or factors up to the next sign or function."""
+        """The argument of a function: a bracket, or the factors up to the next sign or function."""
         if self.rest()[:1] in ("(", "{", "["):
             return self.atom(depth + 1)
         node = self.power(depth + 1)
@@ -309,8 +390,8 @@ class _Reader:
         return bool(match and match[1] in FUNCTIONS)
 
 
-def _mixed(left: Node, right: Node) -> bool:
-    """Whether `2\\frac{1}{2}` is meant: a whole number before a proper fraction of whole numbers."""
+def _is_mixed_number(left: Node, right: Node) -> bool:
+    """Whether the factors are a mixed number, `2\\frac{1}{2}`: a whole number before a proper fraction."""
     if left[0] != "number" or left[1].denominator != 1 or right[0] != "/":
         return False
     parts = [part[1] if part[0] == "group" else part for part in right[1:]]

@@ -1,11 +1,11 @@
-"""Verifier of mathematical answers: find the answer's span, compare numbers exactly, then shapes, then by algebra.
+"""Verifier of mathematical answers: find the answer, compare numbers exactly, then shapes, then by computer algebra.
 
     score("...", "... so \\boxed{1,234}", "1234").status == "correct"
 
-Order: equal as tidy text; both plain numbers (`number.py`; units, currency and per-cent signs are put aside); equal
-shape by shape (`form.py`: lists, tuples, sets, intervals, matrices, equations, expressions, words); and for what is not
-read there, math-verify (`algebra.py`). An answer that could explode in a parser is unparsable, with the reason.
-Parts: "correct" and "format" (1: an answer was found). What one can argue about is an option (`MathConfig`).
+Two answers are compared in this order, and the first comparison that can decide does: as tidy text; as plain numbers
+(units, currency and per-cent signs are put aside); shape by shape (`shapes`: lists, tuples, sets, intervals, matrices,
+equations, expressions, words); and, for what cannot be read there, by math-verify (`computer_algebra`). An answer that
+could explode in a parser is unparsable, with the reason. Choices on which reasonable people differ are options.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from typing import Literal
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import judged, unparsable
+from rlsp_async.verifying.base import make_unparsable, make_verdict
 from rlsp_async.verifying.extract import Place, find_answer, strip_box
-from rlsp_async.verifying.form import alike, alike_in_order, scalar_values
-from rlsp_async.verifying.math.computer_algebra import MAX_CHARS, equal, refusal
-from rlsp_async.verifying.math.normalize import flat, plain
-from rlsp_async.verifying.math.parse import Unreadable
-from rlsp_async.verifying.math.shapes import shape_of
-from rlsp_async.verifying.number import read_number
-from rlsp_async.verifying.words import COUNTS, bare_words, is_text, same_words
+from rlsp_async.verifying.math.computer_algebra import MAX_CHARS, compare_latex, find_refusal
+from rlsp_async.verifying.math.normalize import (
+    COUNTS,
+    compare_words,
+    is_text,
+    normalize_phrase,
+    normalize_spelling,
+    read_number,
+    unwrap_text,
+)
+from rlsp_async.verifying.math.parse import UnreadableExpression
+from rlsp_async.verifying.math.shapes import compare_answers, compare_in_order, parse_shape
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
-_SAYINGS = frozenset({"yes", "no", "true", "false", "odd", "even", "dne", "none"})
+_ANSWER_WORDS = frozenset({"yes", "no", "true", "false", "odd", "even", "dne", "none"})
 _UNIT = re.compile(r"(?<=[\w})\]|%])\s*\\text\s?\{\s*(?!and\b|or\b)[A-Za-z][^{}]*\}\s*(?:\^\s?\{?[23]\}?)?$")
 _UNIT_WORDS = re.compile(
     r"(?<=[\d})\]i])\s*(?:(?:\s|(?<=\d))(?!and\b|or\b|pi\b|sqrt\b|if\b|mod\b)[A-Za-z]{2,}\.?(?:/[a-z]+)?)+(?:\s?\^\s?\{?[23]\}?)?$"
@@ -36,14 +41,14 @@ _UNIT_WORDS = re.compile(
 
 
 class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one can argue about."""
+    """Options of `math`: choices on which reasonable people differ."""
 
     extract: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
-    """Where the answer may stand, the first place that there is wins; name fewer, or in another order."""
+    """Places where the answer may stand. The first one that is present counts; name fewer, or in another order."""
     percent: Literal["either", "literal"] = "either"
-    """A per-cent sign on one side only. either: 50% is 50 and 0.5; literal: it is 0.5."""
+    """How a per-cent sign on one side only is read. either: 50% equals 50 and 0.5; literal: it equals 0.5."""
     ordered: bool = False
-    """A list, as 1, 2, is right in the order of the reference answer only. A set in braces has no order."""
+    """Whether a list (1, 2) must have the order of the reference answer. A set in braces never has an order."""
 
     def __post_init__(self) -> None:
         if not self.extract or len(set(self.extract)) < len(self.extract):
@@ -54,60 +59,70 @@ Config = MathConfig
 
 
 class MathVerifier:
-    """A verifier with its options."""
+    """The verifier `math`."""
 
     def __init__(self, cfg: MathConfig) -> None:
         self._cfg = cfg
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
-        """The verdict. Raises DataError when the reference answer cannot be read."""
+        """Returns the verdict.
+
+        Raises:
+            DataError: the reference answer cannot be read.
+        """
         gold = strip_box(answer.strip())
         if not gold:
             raise DataError("the reference answer is empty")
         found = find_answer(response, order=self._cfg.extract)
         if found is None:
-            return unparsable("no answer found")
+            return make_unparsable("no answer found")
         found = strip_box(found)
-        if tidy(gold) == tidy(found):
-            return judged(True, found)
+        if tidy_text(gold) == tidy_text(found):
+            return make_verdict(True, found)
         if len(found) > MAX_CHARS:
-            return unparsable(f"limit: {refusal(found)}")
-        same = _same_number(gold, found, self._cfg.percent == "literal")
+            return make_unparsable(f"limit: {find_refusal(found)}")
+        same = _compare_numbers(gold, found, self._cfg.percent == "literal")
         if same is None:
-            same = _same_shape(gold, found, self._cfg.ordered)
+            same = _compare_shapes(gold, found, self._cfg.ordered)
         if same is None and self._cfg.ordered and _is_list(gold):
-            return unparsable("a list with a part that cannot be read")  # math-verify minds no order
-        return _by_algebra(gold, found) if same is None else judged(same, found)
+            return make_unparsable("a list with a part that cannot be read")  # math-verify ignores the order
+        return _compare_by_algebra(gold, found) if same is None else make_verdict(same, found)
 
 
 def load(cfg: MathConfig) -> MathVerifier:
-    """The verifier."""
+    """Makes the verifier."""
     return MathVerifier(cfg)
 
 
 def score(prompt: str, response: str, answer: str) -> Verdict:
-    """The verdict with every option as it is by default. Raises DataError when the reference answer cannot be read."""
+    """Returns the verdict with the default options.
+
+    Raises:
+        DataError: the reference answer cannot be read.
+    """
     return _DEFAULT.score(prompt, response, answer)
 
 
 _DEFAULT = MathVerifier(MathConfig())
 
 
-def _refusal(text: str) -> str:
-    """Bold marks are no exponents, so the spelling is settled first, when the length allows it."""
-    return refusal(plain(text) if len(text) <= MAX_CHARS else text)
+def _find_refusal(text: str) -> str:
+    """Why math-verify must not read a text, in plain spelling (else bold marks would be taken for powers)."""
+    return find_refusal(normalize_spelling(text) if len(text) <= MAX_CHARS else text)
 
 
-def tidy(text: str) -> str:
-    """Text without idle blanks, sizes, dollar signs and text commands, and without a full stop at the end."""
+def tidy_text(text: str) -> str:
+    """Removes needless blanks, sizes, dollar signs, text commands and a final full stop."""
     return _NOISE.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac").rstrip(".")
 
 
-def _same_number(gold: str, found: str, literal: bool) -> bool | None:
-    """Both as plain numbers; a per-cent sign on one side only may be read either way, unless it is taken literally.
-    None: not both are numbers."""
-    one, other = plain(gold), plain(found)
-    left, right = _number(one), _number(other)
+def _compare_numbers(gold: str, found: str, literal: bool) -> bool | None:
+    """Whether two plain numbers are equal; None when not both are numbers, or one of them may mean something else.
+
+    A per-cent sign on one side only may be read either way, unless it is taken literally.
+    """
+    one, other = normalize_spelling(gold), normalize_spelling(found)
+    left, right = _read_count_or_number(one), _read_count_or_number(other)
     if left is None or right is None:
         return None
     signs = _is_percent(one), _is_percent(other)
@@ -122,58 +137,58 @@ def _same_number(gold: str, found: str, literal: bool) -> bool | None:
     return None if re.search(r"\de\d|,|_|!", one + other) else False
 
 
-def _number(text: str) -> Fraction | None:
-    count = COUNTS.get(bare_words(text).split(" ")[0]) if text[:1].isalpha() else None
-    return Fraction(count) if count is not None else read_number(flat(text))
+def _read_count_or_number(text: str) -> Fraction | None:
+    count = COUNTS.get(normalize_phrase(text).split(" ")[0]) if text[:1].isalpha() else None
+    return Fraction(count) if count is not None else read_number(unwrap_text(text))
 
 
 def _is_percent(text: str) -> bool:
     return "%" in text or bool(re.search(r"per\s?cent", text))
 
 
-def _same_shape(gold: str, found: str, ordered: bool) -> bool | None:
-    compare = alike_in_order if ordered else alike
-    one, other = plain(gold), plain(found)
-    if ("\\text" in gold or bare_words(gold) in _SAYINGS) and same_words(gold, found):
+def _compare_shapes(gold: str, found: str, ordered: bool) -> bool | None:
+    compare = compare_in_order if ordered else compare_answers
+    one, other = normalize_spelling(gold), normalize_spelling(found)
+    if ("\\text" in gold or normalize_phrase(gold) in _ANSWER_WORDS) and compare_words(gold, found):
         return True
     try:
-        if is_text(flat(_without_unit(one))):
-            return compare(flat(one), flat(other), scalar_values)
-        return compare(_without_unit(one), _without_unit(other), scalar_values)
-    except Unreadable:
+        if is_text(unwrap_text(_without_unit(one))):
+            return compare(unwrap_text(one), unwrap_text(other))
+        return compare(_without_unit(one), _without_unit(other))
+    except UnreadableExpression:
         return None
 
 
 def _is_list(text: str) -> bool:
     try:
-        return shape_of(plain(text)).kind == "list"
-    except Unreadable:
+        return parse_shape(normalize_spelling(text)).kind == "list"
+    except UnreadableExpression:
         return False
 
 
 def _without_unit(text: str) -> str:
-    """Without words behind a value; a text that is nothing else stays."""
+    """Removes words behind a value; a text that is only words is not changed."""
     bare = _UNIT.sub("", text)
-    bare = flat(bare)
+    bare = unwrap_text(bare)
     return _UNIT_WORDS.sub("", bare) if "\\begin" not in bare else bare
 
 
-def _by_algebra(gold: str, found: str) -> Verdict:
-    if why := _refusal(found):
-        return unparsable(f"limit: {why}")
-    if why := _refusal(gold):
+def _compare_by_algebra(gold: str, found: str) -> Verdict:
+    if why := _find_refusal(found):
+        return make_unparsable(f"limit: {why}")
+    if why := _find_refusal(gold):
         raise DataError(f"reference answer {gold[:80]!r} is refused: {why}")
     try:
-        same = equal(_bare(gold), _bare(found))
+        same = compare_latex(_strip_math_mode(gold), _strip_math_mode(found))
     except ValueError as e:
         if is_text(gold):
-            return judged(False, found)
+            return make_verdict(False, found)
         raise DataError(f"reference answer {gold[:80]!r} cannot be read: {e}") from None
-    return unparsable("not a mathematical expression") if same is None else judged(same, found)
+    return make_unparsable("not a mathematical expression") if same is None else make_verdict(same, found)
 
 
-def _bare(text: str) -> str:
-    """Without the dollar signs or brackets of LaTeX's math mode around it."""
+def _strip_math_mode(text: str) -> str:
+    """Removes the dollar signs or brackets of LaTeX's math mode around a text."""
     inner = text.strip().rstrip(".").strip("*").strip()
     for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if inner.startswith(opening) and inner.endswith(closing) and len(inner) > len(opening + closing):

@@ -1,0 +1,193 @@
+"""`rlsp check CONFIG`: the resolved settings, what follows from them, and whether they can work at all.
+
+Starts nothing, needs no GPU, loads no model: of a model directory only config.json is read, and a directory that is not
+on this machine is a warning here (`rlsp run` refuses it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from rlsp_async.cli.arguments import Commands, add_config_command
+from rlsp_async.config import RunConfig, StageConfig, load
+from rlsp_async.config.flatten import settings, toml_text
+from rlsp_async.model import ModelInfo, planned_model
+from rlsp_async.preflight import estimate, inputs
+from rlsp_async.preflight.settings import (
+    describe_condition,
+    is_released,
+    refuse,
+    run_warnings,
+    stage_warnings,
+)
+from rlsp_async.report.text import bytes_text, count_text, gib_text
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One line of the output: a name, its value, and where the value comes from."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def add_parser(commands: Commands) -> None:
+    """The arguments of `rlsp check`."""
+    text = "resolved settings and what follows from them; needs no GPU and starts nothing"
+    add_config_command(commands, "check", text).set_defaults(function=check_command)
+
+
+def check_command(arguments: argparse.Namespace) -> int:
+    """Prints everything; exit code 0, warnings included. Raises UserError for what cannot work."""
+    return check(arguments.config, arguments.overrides)
+
+
+def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
+    """Prints everything; returns 0. Raises UserError for settings that cannot work and data that cannot be read."""
+    from rlsp_async.verifying.base import check_verifier
+
+    out = out or sys.stdout
+    cfg = load(path, overrides)
+    shape = planned_model(cfg)
+    _print_settings(cfg, out)
+    refuse(cfg, shape)
+    check_verifier(cfg)
+    warnings = inputs.key_warnings(cfg)
+    if shape is None:
+        warnings.append(
+            f"model.path: {cfg.model.path}: not on this machine; nothing that depends on its size "
+            "is estimated, and `rlsp run` refuses to start"
+        )
+    _print_facts("the machine", machine_facts(cfg, shape), out)
+    for name, stage in cfg.stages.items():
+        _print_facts(f"stage {name}", stage_facts(cfg, stage), out)
+        warnings += stage_warnings(cfg, name, stage)
+    _print_facts("the data", _data_facts(cfg, shape), out)
+    warnings += run_warnings(cfg)
+    print(file=out)
+    for text in warnings:
+        print(f"warning: {text}", file=out)
+    print(f"rlsp check: {path} can run{_count(warnings)}", file=out)
+    return 0
+
+
+def _count(warnings: list[str]) -> str:
+    return f" ({len(warnings)} warning{'s' if len(warnings) > 1 else ''})" if warnings else ""
+
+
+# --- what follows from the settings --------------------------------------------------------------------------------
+
+
+def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
+    """Processes, memory and disk. Imports the algorithms' modules, to know which models they keep."""
+    processes = estimate.num_processes(cfg)
+    listed = ", ".join(f"{count} {role}" for role, count in processes.items() if count)
+    facts = [Fact("run directory", str(cfg.directory)), Fact("processes", str(sum(processes.values())), listed)]
+    if shape is None:
+        return facts
+    extra = inputs.extra_models(cfg)
+    vllm = cfg.sampler.engine in ("auto", "vllm")
+    return [
+        *facts,
+        Fact(
+            "model",
+            f"{count_text(shape.num_parameters)} parameters",
+            f"{shape.layers} layers, hidden {shape.hidden}, window {shape.context}, {cfg.model.dtype}",
+        ),
+        Fact("memory, learner", gib_text(estimate.learner_gib(cfg, shape, extra)), _learner_state(extra)),
+        Fact(
+            "memory, each sampler",
+            gib_text(estimate.sampler_gib(cfg, shape, vllm=vllm)),
+            "estimate: weights twice while loading, KV cache on the CPU; on a GPU sampler.memory is its share",
+        ),
+        Fact("one version", bytes_text(estimate.weight_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
+        Fact(
+            "one checkpoint",
+            bytes_text(estimate.checkpoint_bytes(cfg, shape, extra)),
+            f"{cfg.learner.keep_checkpoints} are kept",
+        ),
+        Fact("disk", bytes_text(estimate.disk_bytes(cfg, shape, extra)), "estimate, at its largest"),
+    ]
+
+
+def _learner_state(extra: estimate.ExtraModels) -> str:
+    more = ["a reference"] * extra.frozen + ["a second trunk for the critic"] * extra.trained
+    return "estimate: " + ", ".join([*more, "state and one microbatch"])
+
+
+def stage_facts(cfg: RunConfig, stage: StageConfig) -> list[Fact]:
+    """Capacity, lag, volumes, and the reward's dominance condition."""
+    per_group = estimate.rollouts_per_group(cfg, stage)
+    rollouts = stage.groups_per_step * per_group
+    tokens = estimate.tokens_per_step(cfg, stage)
+    facts = [
+        Fact("capacity", f"{stage.capacity} groups", "(target_lag + 1) * groups_per_step * oversample, at most"),
+        Fact(
+            "worst lag",
+            _versions(estimate.admitted_lag(stage)),
+            f"a group that others overtake grows older; above max_lag = {stage.max_lag} it is dropped as stale",
+        ),
+        Fact(
+            "a step",
+            f"{'up to ' if stage.source == 'imported' else ''}{rollouts} rollouts, up to {count_text(tokens)} tokens",
+            f"{stage.groups_per_step} groups of {per_group}",
+        ),
+        Fact(
+            "the stage",
+            f"{count_text(rollouts * stage.steps)} rollouts, up to {count_text(tokens * stage.steps)} tokens",
+            f"{stage.steps} steps",
+        ),
+        Fact(
+            "optimizer updates",
+            str(estimate.optimizer_updates(stage)),
+            f"{stage.steps} steps x {stage.minibatches} minibatches x {stage.epochs} epochs",
+        ),
+        Fact("buffer", bytes_text(estimate.buffer_bytes(cfg, stage)), "upper bound, in the hub's memory"),
+    ]
+    return [*facts, *_reward_facts(cfg, stage)]
+
+
+def _reward_facts(cfg: RunConfig, stage: StageConfig) -> list[Fact]:
+    if stage.source != "rollouts":
+        return []
+    condition = describe_condition(stage.reward, cfg.sampling.max_new_tokens, is_released(stage))
+    return [Fact("correct beats wrong", *condition)] if condition else []
+
+
+def _versions(num: int) -> str:
+    return f"{num} version" if num == 1 else f"{num} versions"
+
+
+def _data_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
+    """Reads prompts and demonstrations, and the algorithms' options. Raises DataError, ConfigError."""
+    from rlsp_async.tasks.overlap import summary
+
+    size = inputs.check_data(cfg)
+    inputs.check_modules(cfg)
+    facts = [Fact("held-out prompts", "endless" if size < 0 else str(size), f"task {cfg.task.name}, readable")]
+    if overlap := inputs.find_overlap(cfg):
+        facts.append(Fact("training rows", *summary(overlap)))
+    if cfg.model.path and shape and Path(cfg.model.path).expanduser().is_dir():
+        longest = inputs.check_window(cfg, Path(cfg.model.path).expanduser())
+        facts.append(Fact("longest prompt", f"{longest} tokens", "of the first 256 of each split"))
+    return facts
+
+
+# --- printing ------------------------------------------------------------------------------------------------------
+
+
+def _print_settings(cfg: RunConfig, out: TextIO) -> None:
+    print("the settings (change one with key=value)\n", file=out)
+    for key, value in settings(cfg).items():
+        print(f"  {key} = {toml_text(value)}", file=out)
+
+
+def _print_facts(title: str, facts: list[Fact], out: TextIO) -> None:
+    print(f"\n{title}\n", file=out)
+    for fact in facts:
+        print(f"  {fact.name:<21} {fact.value:<36} {fact.note}".rstrip(), file=out)

@@ -1,0 +1,48 @@
+"""`rlsp eval`: the arguments and the output; the evaluation itself is `rlsp_async.evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from rlsp_async.cli.arguments import Commands
+from rlsp_async.errors import ConfigError
+
+
+def add_parser(commands: Commands) -> None:
+    """The arguments of `rlsp eval`."""
+    parser = commands.add_parser("eval", help="pass@1 and pass@n of a model directory on a task, with 95 %% intervals")
+    parser.add_argument("model", metavar="MODEL", help="Hugging Face directory, e.g. runs/ops_cpu/final")
+    parser.add_argument("--task", required=True, metavar="T", help="a task (`rlsp tasks`) or a config whose task it is")
+    parser.add_argument("-n", type=int, default=8, metavar="N", help="rollouts of each prompt (default: 8)")
+    parser.add_argument("--prompts", type=int, default=256, metavar="N", help="held-out prompts (default: 256)")
+    parser.add_argument("--engine", default="auto", choices=["auto", "vllm", "torch"], help="default: auto")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="default: 1.0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.set_defaults(function=evaluate_command)
+
+
+def evaluate_command(arguments: argparse.Namespace) -> int:
+    """Prints the table, or with --json one object. Raises UserError, DivergedError."""
+    from rlsp_async.cli.tasks import task_of
+    from rlsp_async.evaluate import evaluate
+
+    section, _ = task_of(arguments.task)
+    if arguments.n < 1 or arguments.prompts < 1:
+        raise ConfigError("-n and --prompts must be at least 1")
+    result = evaluate(
+        Path(arguments.model),
+        section,
+        rollouts=arguments.n,
+        prompts=arguments.prompts,
+        engine=arguments.engine,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+    )
+    print(msgspec.json.encode(result).decode() if arguments.json else result)
+    return 0

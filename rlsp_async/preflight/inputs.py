@@ -1,0 +1,196 @@
+"""What the settings name can be loaded and read: modules and their options, keys, data, the tokenizer.
+
+Everything raises a UserError with one sentence that names the setting. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from rlsp_async.config import RunConfig, load_success_replay
+from rlsp_async.errors import ConfigError
+from rlsp_async.preflight.estimate import ExtraModels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlsp_async.algos.base import Algorithm, AlgorithmConfig
+    from rlsp_async.config import StageConfig
+    from rlsp_async.tasks.base import Task, Verification
+    from rlsp_async.tasks.overlap import Overlap
+
+
+# --- modules -------------------------------------------------------------------------------------------------------
+
+
+def check_modules(cfg: RunConfig) -> None:
+    """Checks that verifier, algorithms and policies exist and accept their options.
+
+    Imports the algorithms' modules, and torch with them; no model is loaded. Raises ConfigError that names the setting.
+    """
+    from rlsp_async.prompts.base import load_selector
+    from rlsp_async.replay.selection.base import load_selection
+    from rlsp_async.tasks.base import load_task
+    from rlsp_async.temperatures.base import load_schedule
+    from rlsp_async.verifying.base import check_verifier
+
+    task = load_task(cfg.task, cfg.seed)
+    check_verifier(cfg)
+    for name, stage in cfg.stages.items():
+        _load_algorithm(name, stage)
+        try:
+            load_selection(stage, cfg.seed)
+            load_success_replay(name, stage)
+            if stage.source == "rollouts":
+                load_selector(stage.prompts, cfg.seed, task.size("train"))
+                load_schedule(stage.temperature, cfg.seed, cfg.sampling.temperature)
+            _check_spawn(cfg, stage, task)
+        except ConfigError as e:
+            raise ConfigError(f"stages.{name}: {e}") from None
+
+
+def extra_models(cfg: RunConfig) -> ExtraModels:
+    """The models that the learner keeps besides the policy, at most at any time. Raises ConfigError, as
+    `check_modules`."""
+    trained = frozen = averaged = False
+    for name, stage in cfg.stages.items():
+        algorithm, options = _load_algorithm(name, stage)
+        reference = "reference" in algorithm.needs(options)
+        trained |= options.critic == "separate"
+        frozen |= reference
+        averaged |= reference and options.reference_ema > 0
+    return ExtraModels(trained=int(trained), frozen=int(frozen), averaged=int(averaged))
+
+
+def _load_algorithm(name: str, stage: StageConfig) -> tuple[Algorithm, AlgorithmConfig]:
+    from rlsp_async.algos.base import load_algorithm
+
+    try:
+        return load_algorithm(stage.algorithm)
+    except ConfigError as e:
+        raise ConfigError(f"stages.{name}: {e}") from None
+
+
+def _check_spawn(cfg: RunConfig, stage: StageConfig, task: Task) -> None:
+    """A stage that spawns verifications needs a task that asks for them and the verifier that reads their answers."""
+    from rlsp_async.replay.spawn import load_spawner
+    from rlsp_async.verifying.base import verifier_name
+
+    verifies = getattr(task, "verified_by", "")
+    if load_spawner(stage, task, cfg.seed) and verifier_name(cfg) != verifies:
+        raise ConfigError(
+            f"spawn: verifications of task {cfg.task.name!r} are answered in a form that the verifier "
+            f"{verifies!r} reads, and this run has {verifier_name(cfg)!r}: take spawn out"
+        )
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------
+
+
+def key_warnings(cfg: RunConfig) -> list[str]:
+    """A sentence when the directory of keys is not on this machine. Otherwise as `require_keys`, which may raise."""
+    where = cfg.replay.keys
+    if where and not Path(where).expanduser().is_dir():
+        return [f"replay.keys: {where}: not on this machine, and `rlsp run` refuses to start; `rlsp keys new {where}`"]
+    require_keys(cfg)
+    return []
+
+
+def require_keys(cfg: RunConfig) -> None:
+    """Raises UserError unless the hub, and every service that `rlsp run` starts here, has the keys that it needs.
+
+    A hub that listens to other machines needs keys in any case.
+    """
+    from rlsp_async.wire.auth import require_private
+    from rlsp_async.wire.keyring import read_hub_keys, read_worker_keys
+
+    where = cfg.replay.keys
+    require_private(cfg.replay.address, has_keys=bool(where))
+    read_hub_keys(where)
+    here = {"observer": 1, "learner": 1, "sampler": cfg.sampler.count, "verifier": cfg.verifier.count}
+    for role, count in here.items():
+        for index in range(count):
+            read_worker_keys(where, role, f"{role}-{index}")
+
+
+# --- data ----------------------------------------------------------------------------------------------------------
+
+
+def check_data(cfg: RunConfig) -> int:
+    """Checks that prompts, held-out prompts and demonstrations can be read.
+
+    Returns: the number of held-out prompts; -1 when the task generates them without end.
+    Raises: DataError or ConfigError.
+    """
+    from rlsp_async.tasks.base import load_task
+
+    task = load_task(cfg.task, cfg.seed)
+    size = task.size("test")
+    if any(stage.source == "rollouts" for stage in cfg.stages.values()):
+        task.prompt("train", 0)
+    if cfg.evaluation.prompts and (cfg.evaluation.before or cfg.evaluation.after):
+        if size is not None and size < cfg.evaluation.prompts:
+            raise ConfigError(
+                f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "
+                f"held-out prompts; set it to {size} or less"
+            )
+        task.prompt("test", cfg.evaluation.prompts - 1)
+    if any(stage.source == "demonstrations" for stage in cfg.stages.values()):
+        task.demonstration(0)
+    return -1 if size is None else size
+
+
+def find_overlap(cfg: RunConfig) -> Overlap | None:
+    """What the training and the test rows of the task have in common; None for a task that reads no rows."""
+    from rlsp_async.tasks.base import load_task
+    from rlsp_async.tasks.row_task import RowTask
+
+    task = load_task(cfg.task, cfg.seed)
+    return task.overlap() if isinstance(task, RowTask) else None
+
+
+def check_window(cfg: RunConfig, model: Path) -> int:
+    """Checks that prompts leave room for an answer in the model's window.
+
+    Args:
+        cfg: the settings.
+        model: the model's directory, for its tokenizer.
+
+    Returns: the longest of the first prompts, in tokens.
+    Raises: ConfigError or DataError.
+    """
+    from rlsp_async.model import check_window as longest_prompt
+    from rlsp_async.tasks.base import load_task
+    from rlsp_async.tokens import load_tokenizer
+
+    task, tokenizer = load_task(cfg.task, cfg.seed), load_tokenizer(model)
+    longest = longest_prompt(cfg, task, tokenizer)
+    for name, stage in cfg.stages.items():
+        try:
+            _check_spawned_prompts(cfg, stage, task, tokenizer)
+        except ConfigError as e:
+            raise ConfigError(f"stages.{name}: {e}") from None
+    return longest
+
+
+def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The longest prompt that the stage may spawn must leave room for an answer. Raises ConfigError."""
+    from rlsp_async.messages import Verdict
+    from rlsp_async.model import context_tokens
+    from rlsp_async.replay.spawn import load_spawner
+    from rlsp_async.tokens import encode_prompt
+
+    spawner = load_spawner(stage, task, cfg.seed)
+    if spawner is None:
+        return
+    parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
+    child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
+    added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
+    most = min(context_tokens(cfg), cfg.learner.tokens_per_microbatch) - added - room
+    if spawner.cfg.max_tokens > most:
+        raise ConfigError(
+            f"spawn.max_tokens = {spawner.cfg.max_tokens}: with {added} tokens of the question and "
+            f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window or "
+            f"learner.tokens_per_microbatch; set it to {most} or less"
+        )

@@ -1,0 +1,75 @@
+"""The choice of a run's inference engine."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from rlsp_async.config import RunConfig
+from rlsp_async.errors import ConfigError, MachineError
+from rlsp_async.model import count_parameters, read_model_info
+from rlsp_async.sampling.engine import Engine
+
+VLLM_FROM_PARAMETERS = 5_000_000
+"""Without a GPU, vLLM is taken for models of at least this size. A decode step of a smaller model is mostly overhead,
+of which the torch engine has several times less."""
+
+
+def choose_engine(cfg: RunConfig, model_dir: Path) -> tuple[str, str]:
+    """Returns the name of the run's engine, and the reason. Raises MachineError when vLLM is wanted and missing."""
+    wanted = cfg.sampler.engine
+    if wanted != "auto":
+        if wanted == "vllm" and not has_vllm():
+            raise MachineError(
+                'sampler.engine is "vllm" but vllm is not installed: run ./launch/setup.sh (CPU) '
+                "or pip install 'rlsp_async[vllm]' (GPU), or set sampler.engine = \"torch\""
+            )
+        return wanted, "sampler.engine asks for it"
+    return choose_by_size(count_parameters(model_dir), vllm=has_vllm(), cuda=has_cuda())
+
+
+def choose_by_size(num_parameters: int, *, vllm: bool, cuda: bool) -> tuple[str, str]:
+    """The rule of `sampler.engine = "auto"`: the engine's name and the reason.
+
+    Args:
+        num_parameters: size of the model.
+        vllm: vLLM is installed.
+        cuda: torch sees a CUDA device.
+    """
+    size = f"{num_parameters / 1e6:.1f} M parameters"
+    if not vllm:
+        return "torch", "vllm is not installed"
+    if cuda:
+        return "vllm", "vllm is installed and there is a CUDA device"
+    if num_parameters >= VLLM_FROM_PARAMETERS:
+        return "vllm", f"{size}, and vllm is installed"
+    return "torch", f"{size} without a GPU: below {VLLM_FROM_PARAMETERS / 1e6:.0f} M the torch engine is faster"
+
+
+def make_engine(name: str, cfg: RunConfig, model_dir: Path, seed: int) -> Engine:
+    """Makes an engine that has not been started yet; its library is imported here. Raises ConfigError."""
+    if name == "vllm":
+        from rlsp_async.sampling.vllm_engine import VllmEngine
+
+        return VllmEngine(cfg, model_dir, seed)
+    if name == "torch":
+        from rlsp_async.sampling.torch_engine import TorchEngine
+
+        return TorchEngine(cfg, model_dir, seed)
+    if name == "scripted":
+        from rlsp_async.sampling.scripted import ScriptedEngine
+
+        return ScriptedEngine(seed=seed, window=read_model_info(model_dir).context)
+    raise ConfigError(f"sampler.engine {name!r}: there is auto, vllm, torch and scripted")
+
+
+def has_vllm() -> bool:
+    """Whether vLLM can be imported; it is not imported."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()

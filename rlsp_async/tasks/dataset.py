@@ -1,0 +1,126 @@
+"""Your own prompts and answers from files of rows: JSON lines, JSON, CSV, Parquet or Arrow.
+
+    [task]
+    name = "jsonl"
+    options = { path_train = "train.jsonl", path_test = "test.jsonl", chat = true }
+
+    {"prompt": "What is 2 + 2?", "answer": "4"}            a line of train.jsonl
+
+The suffix of a file says its format: .jsonl, .json, .csv (also .jsonl.gz, .json.gz), .parquet, .arrow. A directory is
+a data set with splits, for example a copy from the Hugging Face hub or what `save_to_disk` wrote (`readers.py`).
+Without `path_test` the md5 of a prompt decides whether the prompt is held out. All files are checked when the run
+starts. Parquet and Arrow files need pyarrow (pip install 'rlsp_async[parquet]'); the library `datasets` is not needed.
+
+The task has four names, which differ only in the prompt ids: `jsonl`, `parquet`, `hf` and `dataset`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlsp_async.config import Section
+from rlsp_async.errors import DataError
+from rlsp_async.tasks.base import Split, is_heldout
+from rlsp_async.tasks.readers import Row, list_files, list_splits, read_rows, text_field
+from rlsp_async.tasks.row_task import Deduplicate, Item, PromptFormat, RowTask
+
+EXAMPLE = ("What is 2 + 2?", "4")
+TEMPLATE = "{prompt}\nPut the final answer in \\boxed{}."
+
+
+class DatasetConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the rows are and how they are put to the model. The names `jsonl`, `parquet` and `hf` are this task too."""
+
+    path_train: str
+    """A file of rows, or a directory with splits."""
+    path_test: str = ""
+    """Held-out rows. Empty: split_test of the directory path_train, else `heldout_share` of its rows, by hash."""
+    split_train: str = "train"
+    """Which split of a directory; without meaning for a file."""
+    split_test: str = "test"
+    """The same for held-out rows."""
+    heldout_share: float = 0.1
+    """Share of the rows that is held out when there is neither path_test nor a test split."""
+    prompt_field: str = "prompt"
+    """Field with the prompt. "prompt.0.content" reaches into lists and objects; so do the other fields."""
+    answer_field: str = "answer"
+    """Field with the reference answer."""
+    answer_after: str = ""
+    """Only what follows the last occurrence of this mark is the answer, e.g. "####"; empty: the whole field."""
+    response_field: str = ""
+    """Field with a response to imitate; empty: the file has no demonstrations."""
+    chat: bool = False
+    """Put the prompt through the tokenizer's chat template, as a user message."""
+    system: str = ""
+    """System message; needs chat."""
+    template: str = TEMPLATE
+    """`{prompt}` is replaced by the row's prompt; all other text stays as it is."""
+    verifier: str = "math"
+    """The verifier of the answers, unless `task.verifier` names another one."""
+    limit: int = 0
+    """Use only this many rows of each file; 0: all."""
+    deduplicate: Deduplicate = "exact"
+    """exact: training rows that equal a test row are removed. near: also rows that share 13 words in sequence with one.
+    off: nothing is removed."""
+
+    def __post_init__(self) -> None:
+        prompt_format(self)
+        if not 0.0 < self.heldout_share < 1.0 or self.limit < 0:
+            raise ValueError("heldout_share must lie between 0 and 1, limit be at least 0")
+
+
+Config = DatasetConfig
+
+
+def load(cfg: DatasetConfig, seed: int, name: str = "dataset") -> RowTask:
+    """Reads the files; `name` is the name under which the run asked. Raises DataError with FILE:LINE for a bad row."""
+    return RowTask(name, prompt_format(cfg), read_splits(cfg), deduplicate=cfg.deduplicate)
+
+
+def prompt_format(cfg: DatasetConfig) -> PromptFormat:
+    """How these rows are put to the model."""
+    return PromptFormat(template=cfg.template, chat=cfg.chat, system=cfg.system, verifier=cfg.verifier)
+
+
+def read_splits(cfg: DatasetConfig) -> dict[Split, list[Item]]:
+    """Both splits, checked."""
+    path = Path(cfg.path_train).expanduser()
+    train = read_items(cfg, path, cfg.split_train)
+    if cfg.path_test:
+        return {"train": train, "test": read_items(cfg, Path(cfg.path_test).expanduser(), cfg.split_test)}
+    if path.is_dir() and cfg.split_test in list_splits(path):
+        return {"train": train, "test": read_items(cfg, path, cfg.split_test)}
+    return split_by_hash(train, cfg.heldout_share, cfg.path_train)
+
+
+def split_by_hash(items: list[Item], share: float, where: str) -> dict[Split, list[Item]]:
+    """One list as two splits, by the hash of each prompt. Raises DataError when one of the splits stays empty."""
+    parts: dict[Split, list[Item]] = {"train": [], "test": []}
+    for item in items:
+        parts["test" if is_heldout(item.prompt, share) else "train"].append(item)
+    for split, rows in parts.items():
+        if not rows:
+            raise DataError(f"{where}: no row is left for the {split} split; add rows or name path_test")
+    return parts
+
+
+def read_items(cfg: DatasetConfig, path: Path, split: str = "train") -> list[Item]:
+    """The rows of a file, or of a split of a directory, checked."""
+    items: list[Item] = []
+    for file in list_files(path, split):
+        for line, row in read_rows(file):
+            items.append(_item(cfg, row, f"{file}:{line}", f"{file.name}:{line}"))
+            if len(items) == cfg.limit:
+                return items
+    return items
+
+
+def _item(cfg: DatasetConfig, row: Row, where: str, source: str) -> Item:
+    answer = text_field(row, cfg.answer_field, where)
+    if cfg.answer_after:
+        _, mark, answer = answer.rpartition(cfg.answer_after)
+        if not mark or not answer.strip():
+            raise DataError(f"{where}: nothing follows {cfg.answer_after!r} in field {cfg.answer_field!r}")
+        answer = answer.strip()
+    response = text_field(row, cfg.response_field, where) if cfg.response_field else ""
+    return Item(prompt=text_field(row, cfg.prompt_field, where), answer=answer, response=response, source=source)
