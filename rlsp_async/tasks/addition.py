@@ -121,12 +121,12 @@ def draw_numbers(cfg: AdditionConfig, rng: random.Random) -> tuple[int, ...]:
 def heldout_problems(cfg: AdditionConfig) -> list[tuple[int, ...]]:
     """The first TEST_SIZE distinct held-out problems of a generator with a fixed seed."""
     rng = random.Random("addition/test")
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < TEST_SIZE:
+    problems: dict[tuple[int, ...], None] = {}
+    while len(problems) < TEST_SIZE:
         numbers = draw_numbers(cfg, rng)
         if is_heldout(problem_text(numbers), cfg.heldout_share):
-            found[numbers] = None
-    return list(found)
+            problems[numbers] = None
+    return list(problems)
 
 
 def problem_text(numbers: tuple[int, ...]) -> str:

@@ -210,11 +210,11 @@ def problem_text(numbers: Numbers, target: int) -> str:
 
 def heldout_problems(cfg: OpsConfig) -> set[str]:
     """The texts of all held-out problems."""
-    found: set[str] = set()
+    problems: set[str] = set()
     for numbers in itertools.product(range(1, cfg.largest + 1), repeat=cfg.k):
         targets = {value for _, value, _ in legal_leaves(numbers, cfg.limit)}
-        found.update(p for p in (problem_text(numbers, t) for t in targets) if is_heldout(p, cfg.heldout_share))
-    return found
+        problems.update(p for p in (problem_text(numbers, t) for t in targets) if is_heldout(p, cfg.heldout_share))
+    return problems
 
 
 def write_demonstration(leaves: list[Leaf], target: int, rng: random.Random, p_stop: float, max_attempts: int) -> str:
