@@ -87,11 +87,11 @@ class AbstainVerifier:
 
     def _abstention(self, response: str) -> str | None:
         """The answer of the response if it abstains, else None."""
-        found = find_answer(response, numbers=False)
-        if found is None:
+        extracted = find_answer(response, numbers=False)
+        if extracted is None:
             lines = response.rpartition("</think>")[2].strip().splitlines()
-            found = lines[-1] if lines else ""
-        return found if self._is_abstention(found) else None
+            extracted = lines[-1] if lines else ""
+        return extracted if self._is_abstention(extracted) else None
 
     def _is_abstention(self, text: str) -> bool:
         return len(text.split()) <= MAX_WORDS and bool(self._pattern.search(_plain_phrase(text)))

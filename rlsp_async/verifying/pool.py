@@ -283,7 +283,9 @@ class CheckerChannel(asyncio.Protocol):
             try:
                 verdicts.append(_VERDICT.decode(body))
             except msgspec.MsgspecError as e:
-                return verdicts, Verdict(status="error", detail=f"the checker process sent no verdict: {e}")
+                return verdicts, Verdict(
+                    status="error", detail=f"the checker process sent something that is not a verdict: {e}"
+                )
         return verdicts, None
 
 
@@ -389,7 +391,7 @@ class ForkServer:
             data = b""
         if not data:
             await self.stop()
-            raise MachineError(f"verifier {self._verifier!r} could not be loaded; its traceback stands above")
+            raise MachineError(f"verifier {self._verifier!r} could not be loaded; its traceback is above")
         ready = msgspec.msgpack.decode(data[LENGTH.size :], type=ReadySignal)
         if ready.error:
             await self.stop()

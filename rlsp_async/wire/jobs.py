@@ -67,8 +67,10 @@ class BusyMeter:
 
 
 class LeaseBook:
-    """The leases that a worker holds. At most `credit` run at once; a finished one keeps its Done, as bytes, until the
-    hub has acknowledged it."""
+    """The leases that a worker holds.
+
+    At most `credit` run at once. A finished lease keeps its Done, as bytes, until the hub has acknowledged it.
+    """
 
     def __init__(self, credit: int) -> None:
         self.credit = credit
@@ -257,8 +259,10 @@ class Jobs:
         return _as_done(lease, await handler(job))
 
     def _ended(self, lease: int, task: asyncio.Task[Done]) -> None:
-        """The handler has returned, failed, or was cancelled. Nothing is sent for a void lease; a bug always ends the
-        worker."""
+        """The handler has returned, failed, or was cancelled.
+
+        Nothing is sent for a void lease; a bug always ends the worker.
+        """
         if self._tasks.get(lease) is task:
             del self._tasks[lease]
         error = asyncio.CancelledError("cancelled") if task.cancelled() else task.exception()

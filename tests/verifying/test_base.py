@@ -91,7 +91,10 @@ def test_what_is_no_score_is_an_error(tmp_path: Path, value: str, error: type[Ex
         (None, "no such file"),
         ("def score(*words): return 1", 'offers no .VERSION.; add VERSION = "1"'),
         ("VERSION = '1'", "offers neither score nor Config and load"),
-        ("VERSION, LANE, score = '1', 'slow', print", "says LANE = 'slow'; there is fast, isolated, network, program"),
+        (
+            "VERSION, LANE, score = '1', 'slow', print",
+            "has LANE = 'slow'; the lanes are fast, isolated, network, program",
+        ),
     ],
 )
 def test_a_file_that_is_no_verifier(tmp_path: Path, text: str | None, sentence: str) -> None:

@@ -51,20 +51,20 @@ async def test_what_it_says_counts() -> None:
     assert style.parts.items() >= {"correct": 0.0, "format": 1.0, "style": 0.5}.items()
     assert unparsable.status == "unparsable"
     assert unparsable.parts.items() >= {"correct": 0.0, "format": 0.0}.items()
-    assert (error.status, error.detail) == ("error", "the program says so")
+    assert (error.status, error.detail) == ("error", "the program reported an error")
     assert (environment.extracted, prompt.extracted) == ("MARK", "p\n|yes")
 
 
 async def test_one_process_until_it_errs_and_then_a_new_one() -> None:
     faults = {
         "die": "has ended with exit code 3",
-        "rubbish": "wrote no verdict but b'no JSON",
+        "rubbish": "not a verdict, b'no JSON",
         "old id": "answered id",
-        "long": "wrote no verdict",
+        "long": "not a verdict",
         "no score": "neither",
-        "score nan": "no verdict",
-        "score text": "no verdict",
-        "timeout": "no verdict",
+        "score nan": "not a verdict",
+        "score text": "not a verdict",
+        "timeout": "not a verdict",
     }
     responses = [text for fault in faults for text in ("pid", "pid", fault, "yes")]
     async with make() as pool:

@@ -115,12 +115,12 @@ async def test_sleep_is_a_timeout() -> None:
 @pytest.mark.parametrize(
     ("answer", "detail"),
     [
-        ("assert f(1) ==", "no Python"),
+        ("assert f(1) ==", "not Python"),
         ("f(1)", "no assert"),
         ("assert 1 == 1", "name no function"),
         ("assert f(nothing) == 1", "name 'nothing' is not defined"),
         ("assert True or f(1)", "call no function"),
-        ('{"entry_point": "f"}', 'no JSON object with "test"'),
+        ('{"entry_point": "f"}', 'not a JSON object with "test"'),
     ],
 )
 async def test_tests_that_are_none_are_an_error(answer: str, detail: str) -> None:

@@ -341,7 +341,7 @@ def test_no_wait_that_would_outlast_the_deadline() -> None:
         ({"extra": {"stream": True}}, "extra"),
         (
             {"inner": "judge", "inner_options": {"base_url": "http://h/v1", "model": "m"}},
-            "network lane, and only one of the fast lane",
+            "network lane; only a verifier of the fast lane",
         ),
         ({"inner": "mth"}, "did you mean 'math'"),
         ({"modle": "m"}, "model"),
@@ -359,7 +359,7 @@ def test_bad_options(options: dict[str, Any], why: str) -> None:
 
 def test_a_key_that_is_none_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "sk\n12\u00e9")
-    with pytest.raises(ConfigError, match="JUDGE_KEY holds is no key") as e:
+    with pytest.raises(ConfigError, match="the value of JUDGE_KEY cannot be a key") as e:
         load_verifier("judge", {"base_url": "http://h/v1", "model": "m", "api_key_env": "JUDGE_KEY"})
     assert "12" not in str(e.value)
 
