@@ -294,13 +294,13 @@ def manifest(change: Callable[[Manifest], Manifest]) -> Callable[[sqlite3.Connec
 
 
 PLANTED: dict[str, tuple[Callable[[sqlite3.Connection], Any], str]] = {
-    "a row is gone": (lambda db: db.execute("DELETE FROM successes WHERE uses > 0"), "the journal does not know it"),
+    "a row is gone": (lambda db: db.execute("DELETE FROM successes WHERE uses > 0"), "the journal lacks the success"),
     "of another prompt": (head(index=77), "it is of prompt 77"),
     "of another stage": (head(stage="b"), "of stage b"),
     "of another rollout": (head(rollout=1), "its row says that it is"),
     "a use is hidden": (head(uses=0), "charged 0 times"),
     "another batch was the newest": (head(step=1), "at last for step 1"),
-    "learnt from a later batch": (head(since=99), "learnt from the batch of step 99"),
+    "learnt from a later batch": (head(since=99), "comes from the batch of step 99"),
     "younger than its batch": (head(oldest=99), "age -"),
     "more are kept than may be": (
         lambda db: [
@@ -329,7 +329,7 @@ PLANTED: dict[str, tuple[Callable[[sqlite3.Connection], Any], str]] = {
     "a use more than was charged": (manifest(spoil_one(uses=9)), "the batch says 9"),
     "in a group of another batch": (manifest(spoil_one(group_id=9999)), "a group that is not in the batch"),
     "twice in a group": (manifest(lambda m: replaced(m, replayed=[m.replayed[0]] * 2)), "a second rollout"),
-    "no such place": (manifest(spoil_one(rollout=7)), "stands in place 7"),
+    "no such place": (manifest(spoil_one(rollout=7)), "has index 7"),
 }
 
 
