@@ -82,7 +82,7 @@ ROWS = {
     "rlsp_async.verifying": Row(
         4, ("code", "executable", "fork_server", "judge", "pool", "sandbox"), frozenset({"vllm"})
     ),
-    "rlsp_async.replay": Row(4, ("journal", "server", "sql"), frozenset({"torch", "vllm"})),
+    "rlsp_async.replay": Row(4, ("journal", "server"), frozenset({"torch", "vllm"})),
     "rlsp_async.learning": Row(4, ("checkpoint", "fence", "learner", "publish")),
     "rlsp_async.report": Row(4, (), TORCH | frozenset({"zmq"})),
     # 5 to 9: what every process shares, what checks and starts them, and the command
@@ -100,14 +100,6 @@ ROWS = {
 }
 SEEN_FROM_PURE = {
     ("rlsp_async.wire.gate", "rlsp_async.wire.keyring"): "the types of keys and of the allow-list",
-    (
-        "rlsp_async.replay.policies",
-        "rlsp_async.replay.sql",
-    ): "the open database of the journal, in which a policy keeps a table",
-    (
-        "rlsp_async.replay.success_replay",
-        "rlsp_async.replay.sql",
-    ): "the open database of the journal, in which a policy keeps a table",
 }
 """(pure module, shell of its room) -> what alone of the shell is used."""
 ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rlsp_async.learning")
