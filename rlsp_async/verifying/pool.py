@@ -232,9 +232,11 @@ class CheckerChannel(asyncio.Protocol):
         self.is_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport, to write to it."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
 
     def data_received(self, data: bytes) -> None:
+        """Cuts the bytes into frames; closes the channel when a frame is longer than MAX_FRAME_BYTES."""
         self._buffer += data
         at = 0
         while len(self._buffer) >= at + LENGTH.size:
@@ -250,6 +252,7 @@ class CheckerChannel(asyncio.Protocol):
         self._news.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Wakes the reader: the process has gone."""
         self.is_closed = True
         self._news.set()
 
