@@ -5,8 +5,8 @@
     tests.run(lambda name, args, kwargs: ...)       # raises AssertionError when one fails
 
 Each call of the tested function goes to the runner, where the model's code is. There are two formats: plain asserts
-(MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name of the candidate and the helpers. JSON
-`{"test": "...", "entry_point": "..."}` names the function outright. Tests are written by the user, not by the model.
+(MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name of the candidate and the helpers.
+JSON `{"test": "...", "entry_point": "..."}` names the function outright. Tests are written by the user, not by the model.
 """
 
 from __future__ import annotations
