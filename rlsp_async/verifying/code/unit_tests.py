@@ -6,7 +6,7 @@
 
 Each call of the tested function goes to the runner, where the model's code is. There are two formats: plain asserts
 (MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name of the candidate and the helpers.
-JSON `{"test": "...", "entry_point": "..."}` names the function outright. Tests are written by the user, not by the model.
+JSON `{"test": "...", "entry_point": "..."}` names the function outright. The user writes the tests, never the model.
 """
 
 from __future__ import annotations
