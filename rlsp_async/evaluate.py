@@ -136,10 +136,10 @@ async def judge_prompts(
 
 def summarize_groups(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], int]:
     """The figures over the groups that were judged completely, with intervals, and the number of those groups."""
-    from rlsp_async.replay.evaluation import score, summarize
+    from rlsp_async.replay.evaluation import score_prompt, summarize
 
     whole = [g for g in groups if all(verdict.is_true for verdict in g.verdicts)]
-    row: dict[str, Any] = summarize([score(g.group, g.verdicts) for g in whole])
+    row: dict[str, Any] = summarize([score_prompt(g.group, g.verdicts) for g in whole])
     return {name: value for name, value in row.items() if isinstance(value, dict)}, len(whole)
 
 

@@ -130,7 +130,7 @@ def heldout_problems(cfg: AdditionConfig) -> list[tuple[int, ...]]:
 
 
 def problem_text(numbers: tuple[int, ...]) -> str:
-    """ "3 4 7 + 1 0 9"."""
+    """The text of a problem, e.g. "3 4 7 + 1 0 9"."""
     return " + ".join(" ".join(str(number)) for number in numbers)
 
 

@@ -199,12 +199,12 @@ def legal_leaves(numbers: Numbers, limit: int) -> list[Leaf]:
 
 
 def apply_operator(op: str, a: int, b: int) -> int:
-    """a op b, for + - and *."""
+    """The value of `a op b`, for + - and *."""
     return a + b if op == "+" else a - b if op == "-" else a * b
 
 
 def problem_text(numbers: Numbers, target: int) -> str:
-    """ "1 1 3 4 -> 7"."""
+    """The text of a problem, e.g. "1 1 3 4 -> 7"."""
     return f"{' '.join(map(str, numbers))} -> {target}"
 
 
