@@ -1,16 +1,16 @@
-"""One tree of errors; what stands at the leaves decides the exit code.
+"""The tree of errors that this package raises on purpose. The class of an error decides the exit code.
 
     RlspError
-    +-- UserError        exit 2: the user can mend it; one line says what, where and what to do. No traceback.
+    +-- UserError        exit 2: the user can correct it; one line says what, where and what to do. No traceback
     |   +-- ConfigError  a setting is unknown, of the wrong type or impossible
     |   +-- DataError    a file of prompts, a model directory or a tokenizer cannot be used
-    |   +-- MachineError the machine says no: port in use, disk full, library missing
-    |   +-- FencedError  a newer start of this process has taken over; this one writes nothing more
+    |   +-- MachineError the machine refuses: port in use, disk full, library missing
+    |   +-- FencedError  a newer start of this process has taken over; this process writes nothing more
     +-- DivergedError    exit 3: the run cannot succeed (NaN loss, a verifier that always errs); names the stage
-    +-- MessageError     a peer sent something that is not of the protocol
+    +-- MessageError     a peer sent bytes that are not of the protocol
     +-- WeightsError     weights that arrived are not the weights that were published
-    +-- EngineError      an inference engine died or cannot do what was asked
-    +-- LawError         a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
+    +-- EngineError      an inference engine died or cannot do what was requested
+    +-- InvariantError   a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
 
 Any other exception is a bug: traceback, exit 1.
 """
@@ -27,7 +27,7 @@ class RlspError(Exception):
 
 
 class UserError(RlspError, ValueError):
-    """Something the user can mend."""
+    """An error that the user can correct."""
 
     exit_code = 2
 
@@ -45,11 +45,11 @@ class MachineError(UserError):
 
 
 class FencedError(UserError):
-    """A newer start of this process owns the run's files: this one must not write."""
+    """A newer start of this process owns the run's files; this process must not write."""
 
 
 class DivergedError(RlspError):
-    """The run cannot succeed any more."""
+    """The run cannot succeed."""
 
     exit_code = 3
 
@@ -63,7 +63,7 @@ class WeightsError(RlspError):
 
 
 class EngineError(RlspError):
-    """An inference engine died, or was asked for something it cannot do."""
+    """An inference engine died, or cannot do what was requested."""
 
 
 class InvariantError(RlspError):
@@ -71,10 +71,10 @@ class InvariantError(RlspError):
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an operating-system error says that there is no room: the user's to mend, wherever it struck."""
+    """Whether an operating-system error says that the disk is full, which the user can correct wherever it happens."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def unwritable(path: object, error: OSError) -> MachineError:
-    """A file of the run that the machine would not take."""
+    """Makes the error for a file of the run that the machine refuses to write."""
     return MachineError(f"{path}: cannot be written: {error.strerror}; free some space, or choose another runs_dir")

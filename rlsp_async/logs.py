@@ -1,4 +1,4 @@
-"""Log lines: JSON into RUN/logs/WORKER.jsonl, and a line for people on stderr for errors only.
+"""Logs: JSON lines in RUN/logs/WORKER.jsonl; errors also as a line of text on stderr.
 
 Example line: {"role":"sampler","worker":"sampler-0","hub":1,"event":"welcome","level":"info","time":"2026-11-21T..Z"}
 """
@@ -17,9 +17,9 @@ from rlsp_async.errors import unwritable
 
 
 def open_log(path: Path, **context: str) -> IO[bytes]:
-    """From here on every structlog logger of this process writes to `path`, with `context` in each line.
+    """Makes every structlog logger of this process write to `path` from now on, with `context` in each line.
 
-    The caller closes the file. Raises MachineError when it cannot be written.
+    The caller closes the returned file. Raises MachineError when the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def open_log(path: Path, **context: str) -> IO[bytes]:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
-            _tell_people,
+            _print_errors,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         logger_factory=structlog.BytesLoggerFactory(file=file),
@@ -43,7 +43,8 @@ def open_log(path: Path, **context: str) -> IO[bytes]:
     return file
 
 
-def _tell_people(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
+def _print_errors(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
+    """Prints an error, with its traceback if it has one, to stderr; passes the event on."""
     if level in ("error", "critical", "exception"):
         trace = f"\n{event['exception']}" if "exception" in event else ""
         print(f"rlsp {event.get('worker', '')}: {event['event']}{trace}", file=sys.stderr, flush=True)

@@ -1,12 +1,12 @@
-"""Every noun of the line and every message on the wire, in the order in which they travel.
+"""Every noun of the system and every message on the wire, in the order in which they travel.
 
     Prompt -> RolloutGroup -> VerifiedGroup -> Batch -> WeightsRef          nouns
     Hello, Ping, Done, Failed, Loaded, Rejected, Bye                        worker -> hub
     Welcome, Pong, Work, Ack, Revoke, NewWeights, Drain, Refuse, Status     hub -> worker
 
-Maps on the wire (never arrays), so fields may be added with a default and are skipped by older readers; no field
-changes its type or meaning. Columns are raw bytes (`columns.py`); T is the number of response tokens, P of prompt
-tokens. `proto/README.md` is the same contract for other languages.
+On the wire a message is a map, never an array, so a field with a default may be added and is skipped by older readers.
+No field changes its type or meaning. Columns are raw bytes (`columns.py`). Shapes: T response tokens of a rollout, P
+prompt tokens, G rollouts of a group, N tokens of a probe. `proto/README.md` is the same contract for other languages.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ VerdictStatus = Literal["correct", "wrong", "unparsable", "timeout", "error"]
 
 
 class Noun(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of every noun: immutable, built by name."""
+    """Base of every noun and message: immutable, built by keywords."""
 
 
 BY_SPAWN = "spawn"
-"""`Prompt.selector` of a prompt that shows the model a response of its own."""
+"""`Prompt.selector` of a prompt that quotes one of the model's own responses."""
 
 
 # --- nouns ---------------------------------------------------------------------------------------------------------
@@ -42,14 +42,14 @@ class Prompt(Noun, frozen=True, kw_only=True):
     """One question. Example: Prompt(prompt_id="ops/train/17", task="ops", text="1 1 3 4 -> 7 <think>", answer="7")."""
 
     prompt_id: str
-    """Unique in the run; the same question has the same id each time it is visited."""
+    """Unique in the run; a question has the same id each time it is visited."""
     task: str
     text: str
-    """What the model sees, before the chat template."""
+    """Text that the model sees, before the chat template."""
     answer: str
-    """The reference answer, as the task's verifier reads it."""
+    """Reference answer, as the task's verifier reads it."""
     index: int = 0
-    """Position in its split: `task.prompt(split, index)` makes it again."""
+    """Position in its split: `task.prompt(split, index)` returns the same prompt again."""
     visit: int = 0
     """How often this prompt had been issued before."""
     chat: bool = False
@@ -57,15 +57,15 @@ class Prompt(Noun, frozen=True, kw_only=True):
     system: str = ""
     """System message for the chat template; empty means none."""
     source: str = ""
-    """File or generator it came from."""
+    """File or generator that the prompt came from."""
     selector: str = "uniform"
-    """Which prompt selection drew it."""
+    """Name of the prompt selection that drew it."""
     propensity: float = 1.0
-    """Probability with which that selection drew it, relative to uniform (1.0)."""
+    """Probability with which the selection drew it, relative to uniform (1.0)."""
 
 
 class Sampling(Noun, frozen=True, kw_only=True):
-    """How rollouts are drawn. Behaviour log-probs are those of the distribution at this temperature."""
+    """How rollouts are sampled. Behaviour log-probs are those of the distribution at this temperature."""
 
     temperature: float = 1.0
     max_new_tokens: int = 256
@@ -75,32 +75,34 @@ class Sampling(Noun, frozen=True, kw_only=True):
 
 
 class Rollout(Noun, frozen=True, kw_only=True):
-    """One completion of T tokens (the end-of-sequence token included when the model produced it)."""
+    """One completion of T tokens, the end-of-sequence token included when the model produced it."""
 
     index: int
-    """0..G-1 within its group."""
+    """Place within its group, 0..G-1."""
     token_ids: IntColumn
-    """[T] sampled ids; never made again from text."""
+    """[T] sampled ids; they are never recomputed from the text."""
     logprobs: FloatColumn
-    """[T] behaviour log-probs at the sampling temperature. Zeros for a demonstration (no policy sampled it)."""
+    """[T] behaviour log-probs at the sampling temperature. Zeros for a demonstration, which no policy sampled."""
     versions: IntColumn
     """[T] policy version that sampled each token; -1 for a demonstration."""
     text: str
-    """The response as text, without end-of-sequence and padding; what the verifier reads."""
+    """The response as text, without end-of-sequence token and padding; the verifier reads this."""
     finish: Finish = "stop"
     parent: str = ""
-    """Rollout it was spawned from ("group/index"); empty for a root."""
+    """Rollout that this one was spawned from, "group/index"; empty for a root."""
     root: str = ""
     """Root of its tree; empty for a root."""
     depth: int = 0
-    """Branch depth in its tree."""
+    """Depth in its tree; 0 for a root."""
     step_offsets: IntColumn = b""
-    """Token offsets at which reasoning steps begin; empty when the task has no notion of a step."""
+    """Token offsets at which reasoning steps begin; empty when the task defines no steps."""
     replayed_from: str = ""
-    """In a batch: it stands in for a failed rollout of its group and was drawn for another one, "group/index" (success
-    replay). It counts in no accuracy. Empty for all others, and never said by a sampler."""
+    """The rollout of another group, "group/index", that replaces a failed rollout of this group in a batch.
+
+    Set by success replay. A replayed rollout counts in no accuracy. Empty for all others; a sampler never sets it.
+    """
     sampler: str = ""
-    """Worker that sampled it."""
+    """Name of the worker that sampled it."""
     seconds: float = 0.0
     """Wall seconds from submission to the last token."""
 
@@ -120,14 +122,17 @@ class RolloutGroup(Noun, frozen=True, kw_only=True):
 
 
 class Verdict(Noun, frozen=True, kw_only=True):
-    """What a verifier says of one rollout. Only correct, wrong and unparsable are verdicts on the *answer*;
-    timeout and error are verdicts on the *verifier* and never become reward."""
+    """The judgement of a verifier on one rollout.
+
+    Only correct, wrong and unparsable are judgements on the answer. Timeout and error are faults of the verifier and
+    never become reward.
+    """
 
     status: VerdictStatus
     parts: dict[str, float] = {}
-    """Named reward parts, never summed here; "correct" is 0 or 1; e.g. {"correct": 1.0, "search_steps": 3.0}."""
+    """Named parts of the reward, e.g. {"correct": 1.0, "search_steps": 3.0}; "correct" is 0 or 1. The learner sums."""
     extracted: str = ""
-    """The answer that was found in the response."""
+    """Answer that the verifier found in the response."""
     detail: str = ""
     """Reason of a timeout or an error."""
     milliseconds: float = 0.0
@@ -136,39 +141,41 @@ class Verdict(Noun, frozen=True, kw_only=True):
 
     @property
     def is_true(self) -> bool:
-        """Whether it may train."""
+        """Whether the verdict is a judgement on the answer, so that the rollout may be trained on."""
         return self.status in ("correct", "wrong", "unparsable")
 
 
 class VerifiedGroup(Noun, frozen=True, kw_only=True):
-    """A group with one verdict a rollout; `verdicts` is empty for demonstrations, which nobody verifies."""
+    """A group with one verdict for each rollout. Demonstrations are not verified and have no verdicts."""
 
     group: RolloutGroup
     verdicts: list[Verdict] = []
 
 
 class Batch(Noun, frozen=True, kw_only=True):
-    """The groups of one optimizer step, in the order of the manifest. Step s makes version s."""
+    """The groups of one optimizer step, in the order of the manifest. Step s produces version s."""
 
     stage: str
     step: int
     groups: list[VerifiedGroup]
     last_of_stage: bool = False
-    """The learner publishes and checkpoints after this one whatever its rhythm."""
+    """The learner publishes and writes a checkpoint after this batch, whatever `publish_every` says."""
     stage_step: int = 1
     """1-based step within the stage."""
 
 
 class Probe(Noun, frozen=True, kw_only=True):
-    """A fixed sequence and the log-probs (temperature 1) that the published weights give it: [N] ids, [N-1] floats."""
+    """A fixed sequence of [N] ids, and the [N-1] log-probs (temperature 1) that the published weights give it."""
 
     ids: IntColumn
     logprobs: FloatColumn
 
 
 class WeightsRef(Noun, frozen=True, kw_only=True):
-    """Where the weights of a version are, and how to know that they arrived. Example: version=1001,
-    uri="file:///dev/shm/rlsp-demo/v001001.safetensors", digest="sha256:ab12..."."""
+    """Where the weights of a version are, and how to check that they arrived.
+
+    Example: version=1001, uri="file:///dev/shm/rlsp-demo/v001001.safetensors", digest="sha256:ab12...".
+    """
 
     version: int
     uri: str
@@ -180,7 +187,7 @@ class WeightsRef(Noun, frozen=True, kw_only=True):
 
 
 class StepReport(Noun, frozen=True, kw_only=True):
-    """What the learner says after a step: figures, and the weights if this step was published."""
+    """Report of the learner after a step: metrics, and the weights if this step was published."""
 
     step: int
     metrics: dict[str, float] = {}
@@ -188,7 +195,7 @@ class StepReport(Noun, frozen=True, kw_only=True):
     incarnation: int = 0
     """Of the learner that trained it."""
     checkpoint: int = 0
-    """Newest step whose checkpoint is complete on disk."""
+    """Newest step with a complete checkpoint on disk; 0 for none."""
 
 
 class VerdictSet(Noun, frozen=True, kw_only=True):
@@ -212,7 +219,7 @@ class SampleJob(Noun, frozen=True, kw_only=True, tag="sample"):
 
 
 class VerifyItem(Noun, frozen=True, kw_only=True):
-    """One response to be judged."""
+    """One response to be verified."""
 
     prompt: str
     response: str
@@ -220,7 +227,7 @@ class VerifyItem(Noun, frozen=True, kw_only=True):
 
 
 class VerifyJob(Noun, frozen=True, kw_only=True, tag="verify"):
-    """Judge every response of one group."""
+    """Verify every response of one group."""
 
     group_id: int
     task: str
@@ -228,7 +235,7 @@ class VerifyJob(Noun, frozen=True, kw_only=True, tag="verify"):
 
 
 class TrainJob(Noun, frozen=True, kw_only=True, tag="train"):
-    """Train one batch; a repeat of a step that is already in the weights is answered, not trained again."""
+    """Train one batch. A step that is in the weights already is answered from memory and not trained again."""
 
     batch: Batch
 
@@ -247,47 +254,52 @@ class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
     worker: str
     """Name, unique in the run, e.g. "sampler-0"."""
     credit: int
-    """How many leases it will hold at once; the hub never exceeds it."""
+    """Most leases that the worker holds at once; the hub never exceeds it."""
     proto: int = PROTOCOL
     incarnation: int = 0
-    """Rises with each start of this worker; an older one is fenced off."""
+    """Larger at each start of this worker; messages of an older start are refused."""
     step: int = -1
-    """Learner: newest step in its weights (0 = none trained). Others: -1."""
+    """Of a learner: newest step in its weights, 0 when none was trained. Of others: -1."""
     leases: list[int] = []
-    """Leases it still works on after a reconnect."""
+    """Leases that the worker still holds after a reconnect."""
     holding: dict[int, int] = {}
-    """The same leases, each with its group id (learner: step): a hub that was restarted takes them up again."""
+    """The same leases, each with its group id (learner: step), from which a restarted hub restores them."""
     seq: int = 0
-    """Counts the Hellos of this start: an older one that comes late is passed over."""
+    """Counts the Hellos of this start; the hub ignores an older Hello that arrives late."""
     info: dict[str, str] = {}
     """For people: engine, device, host, pid."""
 
 
 class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
-    """Application heartbeat, sent by the event loop that does the work."""
+    """Heartbeat of the application, sent by the event loop that does the work."""
 
     state: str = "working"
-    """working | waiting_credit | waiting_work | loading | draining; the hub's Status says waiting_credit, too, of a
-    sampler that has nothing to do because every slot is taken."""
+    """working | waiting_credit | waiting_work | loading | draining.
+
+    The hub's Status also says waiting_credit for a sampler that has nothing to do because every slot is taken.
+    """
     seq: int = 0
     """Counts the Pings of this start."""
     leases: list[int] = []
-    """Every lease it holds, running or not yet acknowledged. What the hub gave and it does not name was lost on the
-    way; what it names and the hub does not know is void."""
+    """Every lease that the worker holds, running or not yet acknowledged.
+
+    A lease that the hub granted and the worker does not name was lost on the way. A lease that the hub does not know is
+    void.
+    """
     version: int = -1
-    """Sampler: the version it serves. Others, and a sampler that serves none: -1."""
+    """Of a sampler: the version that it serves. Of others, and of a sampler that serves none: -1."""
     made_by: int = 0
-    """Incarnation of the learner that made that version."""
+    """Incarnation of the learner that made this version."""
     busy_s: float = 0.0
     """Seconds busy since the last ping."""
     window_s: float = 0.0
     """Seconds since the last ping."""
     metrics: dict[str, float] = {}
-    """Figures since the last ping, e.g. {"tokens": 5120}."""
+    """Metrics since the last ping, e.g. {"tokens": 5120}."""
 
 
 class Done(Noun, frozen=True, kw_only=True, tag="done"):
-    """Result of a lease. Sent again after a reconnect until the Ack arrives."""
+    """Result of a lease. Sent again until the Ack arrives. Exactly one of the three lists has one entry."""
 
     lease: int
     groups: list[RolloutGroup] = []
@@ -296,8 +308,11 @@ class Done(Noun, frozen=True, kw_only=True, tag="done"):
 
 
 class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
-    """A lease that was not worked: `infrastructure` is tried elsewhere, `data` counts against the group, `returned`
-    against nothing (its worker leaves, or holds enough)."""
+    """End of a lease without a result.
+
+    The kind decides what follows: `infrastructure` is tried again elsewhere, `data` counts against the group,
+    `returned` counts against nothing (the worker leaves, or holds enough leases).
+    """
 
     lease: int
     kind: Literal["infrastructure", "data", "returned"]
@@ -305,7 +320,7 @@ class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
 
 
 class Loaded(Noun, frozen=True, kw_only=True, tag="loaded"):
-    """A sampler serves this version: digest right, probe within tolerance."""
+    """A sampler serves this version: the digest is right and the probe is within its tolerance."""
 
     version: int
     seconds: float
@@ -314,14 +329,14 @@ class Loaded(Noun, frozen=True, kw_only=True, tag="loaded"):
 
 
 class Rejected(Noun, frozen=True, kw_only=True, tag="rejected"):
-    """A sampler refuses a version and serves nothing until a good one comes."""
+    """A sampler refuses a version, and serves nothing until a good version comes."""
 
     version: int
     reason: str
 
 
 class Bye(Noun, frozen=True, kw_only=True, tag="bye"):
-    """Drained: it holds no lease and goes."""
+    """The worker holds no lease and leaves."""
 
     reason: str = ""
 
@@ -337,24 +352,24 @@ class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
 
     run: str
     incarnation: int
-    """Of the hub; rises with each start."""
+    """Of the hub; larger at each start."""
     heartbeat_s: float
     timeout_s: float
     weights: WeightsRef | None = None
     leases: list[int] = []
     seq: int = 0
-    """Of the Hello that it answers: another one's answer comes late and is passed over."""
+    """Number of the Hello that this answers; the worker ignores the answer to another Hello."""
 
 
 class Pong(Noun, frozen=True, kw_only=True, tag="pong"):
-    """Answer to Ping and Bye, given by the loop that runs the hub: the sign by which a worker knows that it lives."""
+    """Answer to Ping and Bye by the event loop that runs the hub: it shows a worker that the hub is alive."""
 
     known: bool = True
-    """False: this hub has no Hello of this connection. After a Bye: heard, go. Else: restarted, say Hello."""
+    """False: this hub has no Hello of this connection. After a Bye: the worker may go. Else: it says Hello again."""
 
 
 class Work(Noun, frozen=True, kw_only=True, tag="work"):
-    """A lease. Without a Done or Ping from the worker for `deadline_s` it is taken back."""
+    """A lease. The hub takes it back when the worker sends no Done and no Ping for `deadline_s`."""
 
     lease: int
     deadline_s: float
@@ -362,32 +377,32 @@ class Work(Noun, frozen=True, kw_only=True, tag="work"):
 
 
 class Ack(Noun, frozen=True, kw_only=True, tag="ack"):
-    """The result of this lease is committed; the worker forgets it."""
+    """The result of this lease is committed to disk; the worker forgets it."""
 
     lease: int
 
 
 class Revoke(Noun, frozen=True, kw_only=True, tag="revoke"):
-    """The lease is void: stop working on it. A result that is ready is said until its Ack all the same."""
+    """The lease is void: the worker stops working on it. A result that is ready is still sent until its Ack."""
 
     lease: int
     reason: str
 
 
 class NewWeights(Noun, frozen=True, kw_only=True, tag="weights"):
-    """A version is out."""
+    """A version was published."""
 
     weights: WeightsRef
 
 
 class Drain(Noun, frozen=True, kw_only=True, tag="drain"):
-    """Finish or return what you hold, say Bye, leave with exit code 0."""
+    """The worker finishes or returns its leases, says Bye and ends with exit code 0."""
 
     reason: str
 
 
 class Refuse(Noun, frozen=True, kw_only=True, tag="refuse"):
-    """This connection is not wanted (wrong run, protocol or role); the worker stops with this sentence."""
+    """The hub refuses this connection (wrong run, protocol or role); the worker ends with this reason."""
 
     reason: str
 
@@ -407,7 +422,7 @@ class WorkerStatus(Noun, frozen=True, kw_only=True):
 
 
 class Status(Noun, frozen=True, kw_only=True, tag="status"):
-    """What an observer sees, once a second."""
+    """State of the run, sent to observers once a second."""
 
     run: str
     stage: str
@@ -423,12 +438,12 @@ class Status(Noun, frozen=True, kw_only=True, tag="status"):
     tokens: dict[str, int]
     """The token account: generated, trained, stale, ..."""
     metrics: dict[str, float]
-    """Newest figures, e.g. reward, lag_mean, tokens_per_s, pass_at_1."""
+    """Newest metrics, e.g. reward, lag_mean, tokens_per_s, pass_at_1."""
     workers: list[WorkerStatus]
     seconds_left: float = -1.0
-    """Estimate; -1 when unknown."""
+    """Estimated seconds to the end; -1 when unknown."""
     message: str = ""
-    """Last thing worth saying, e.g. the reason of a failure."""
+    """Newest message for people, e.g. the reason of a failure."""
 
 
 FromHub = Welcome | Pong | Work | Ack | Revoke | NewWeights | Drain | Refuse | Status

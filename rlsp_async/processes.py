@@ -1,4 +1,4 @@
-"""One rule about processes: a child does not outlive the process that started it."""
+"""A child process that ends when its parent ends."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What every process of the line shares: arguments, settings, logs, signals, drain, exit codes.
+"""What every service process shares: arguments, settings, logs, signals, drain, exit codes.
 
     serve("sampler", main)          reads `CONFIG [key=value ...] [--worker NAME]`, runs `await main(cfg, service)`
     await service.work(handler)     leases work from the hub until drained (the handler never sees a socket)
 
-Stopping has two steps: SIGTERM or SIGINT drains (no new work, finish or return leases); a second signal, or `KILL_S`
-after the first, cancels. Exit codes: 0 finished or stopped, 1 a bug (traceback), 2 the user can mend it (one line), 3
-diverged (one line).
+Stopping has two steps. SIGTERM or SIGINT drains: the process takes no new work and finishes or returns its leases. A
+second signal, or `KILL_S` after the first, cancels. Exit codes: 0 finished or stopped, 1 a bug (traceback), 2 an error
+that the user can correct (one line), 3 diverged (one line).
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ __all__ = ["Main", "Service", "hub_address", "in_thread", "limits_of", "serve", 
 DRAIN_S = 30.0
 """How long leases may go on after the first signal."""
 KILL_S = 40.0
-"""Then the process is cancelled."""
+"""Seconds after the first signal at which the process is cancelled."""
 HUB_S = 120.0
-"""Patience for a hub that is not there."""
+"""How long a process waits for a hub."""
 SUPERVISOR = "RLSP_SUPERVISOR_PID"
-"""Set by a supervisor to its own pid: the service is killed when the supervisor dies."""
+"""Environment variable that a supervisor sets to its own process id: the service is killed when the supervisor dies."""
 
 LOG_ACKS = "RLSP_LOG_ACKS"
-"""Set by a harness: each acknowledged result is logged, to be compared with what the journal holds."""
+"""Environment variable of a test harness: each acknowledged result is logged, for comparison with the journal."""
 HUB_ADDRESS = "RLSP_HUB_ADDRESS"
-"""Where workers connect instead of the hub's own address: a tunnel, or a proxy that loses messages on purpose."""
+"""Environment variable with the address that workers use instead of the hub's own: a tunnel, or a test proxy."""
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ log = structlog.get_logger("service")
 
 
 class Service:
-    """One process of the line: who it is, and whether it should stop."""
+    """One service process: its role and name, and whether it should stop."""
 
     def __init__(self, cfg: config.RunConfig, role: str, worker: str) -> None:
         self.cfg, self.role, self.worker = cfg, role, worker
@@ -68,13 +68,13 @@ class Service:
         self._on_drain: list[Callable[[str], None]] = []
 
     def on_drain(self, act: Callable[[str], None]) -> None:
-        """`act(reason)` is called at the first signal; at once when that has come already."""
+        """Has `act(reason)` called at the first signal; at once when the signal has come already."""
         self._on_drain.append(act)
         if self.stopping.is_set():
             act(self.reason)
 
     def drain(self, reason: str) -> None:
-        """The first step of stopping. Idempotent."""
+        """Begins the drain, the first step of stopping. Idempotent."""
         if not self.stopping.is_set():
             self.reason = reason
             self.stopping.set()
@@ -92,7 +92,16 @@ class Service:
         step: Callable[[], int] | None = None,
         info: dict[str, str] | None = None,
     ) -> None:
-        """Works for the hub until drained; raises what `WorkerLink.run` raises. `info` is shown to people."""
+        """Works for the hub until drained. Raises what `WorkerLink.run` raises.
+
+        Args:
+            handler: works one job.
+            credit: leases that are worked at once.
+            on_weights: loads a version of the weights and returns the largest error of its probe.
+            metrics: figures since the last call.
+            step: newest step in a learner's weights.
+            info: shown to people.
+        """
         cfg = self.cfg
         settings = LinkSettings(
             run=cfg.name,
@@ -130,8 +139,8 @@ def serve(role: str, main: Main) -> NoReturn:
     arguments = _parser(role).parse_args()
     follow_supervisor()
     code = _code_of(role, main, arguments)
-    # No interpreter teardown: it would wait for a thread in the middle of a torch step, and torch's own takes seconds.
-    # Nothing is left to it: `main` has closed what it opened, and the log is unbuffered.
+    # The interpreter's teardown is skipped: it waits for a thread in the middle of a torch step, and torch's own takes
+    # seconds. Nothing is left to do: `main` has closed what it opened, and the log is unbuffered.
     os._exit(code)
 
 
@@ -146,7 +155,7 @@ def follow_supervisor() -> None:
 
 
 def limits_of(cfg: config.RunConfig) -> ConnectionLimits:
-    """Both ends' limits, from [replay]."""
+    """The limits of both ends of a connection, from [replay]."""
     replay = cfg.replay
     return ConnectionLimits(
         heartbeat_s=replay.heartbeat_s,
@@ -160,7 +169,7 @@ def limits_of(cfg: config.RunConfig) -> ConnectionLimits:
 
 
 def service_path(role: str) -> Path:
-    """The script of a role: in the checkout, else in the wheel. Raises MachineError when it is in neither."""
+    """The script of a role, in the checkout or in the wheel. Raises MachineError when it is in neither."""
     package = Path(__file__).parent
     checkout, wheel = package.parent / "services" / f"{role}.py", package / "_services" / f"{role}.py"
     if (package.parent / "pyproject.toml").is_file() and checkout.is_file():
@@ -171,8 +180,10 @@ def service_path(role: str) -> Path:
 
 
 def hub_address(cfg: config.RunConfig) -> str | None:
-    """Where a worker finds the hub: RLSP_HUB_ADDRESS, else replay.address, or RUN/hub.json when its port is 0; None
-    while that is not there yet."""
+    """The hub's address: RLSP_HUB_ADDRESS, else replay.address, else (port 0) the one in RUN/hub.json.
+
+    Returns None while hub.json does not exist. Raises MachineError when it is damaged.
+    """
     if address := os.environ.get(HUB_ADDRESS):
         return address
     if not cfg.replay.address.endswith(":0"):
@@ -182,7 +193,7 @@ def hub_address(cfg: config.RunConfig) -> str | None:
 
 
 async def wait_for_hub(cfg: config.RunConfig, bound_s: float = HUB_S) -> str:
-    """The hub's address as soon as it is known. Raises MachineError after `bound_s`."""
+    """Waits for the hub's address. Raises MachineError after `bound_s`."""
     deadline = time.monotonic() + bound_s
     while time.monotonic() < deadline:
         if (address := hub_address(cfg)) is not None:
@@ -203,7 +214,7 @@ def _parser(role: str) -> argparse.ArgumentParser:
 
 
 def _code_of(role: str, main: Main, arguments: argparse.Namespace) -> int:
-    """Exit code of a service. On a full disk its last words cannot be written either: then the code alone says it."""
+    """Exit code of a service. On a full disk the last log lines cannot be written: only the exit code tells."""
     try:
         code = _run(role, main, arguments)
         sys.stdout.flush()
@@ -233,7 +244,7 @@ def _run(role: str, main: Main, arguments: argparse.Namespace) -> int:
 
 
 def _loop_run() -> Callable[[Awaitable[int]], int]:
-    """uvloop's runner where there is one. With pyzmq it is neither faster nor slower (RELIABILITY 2.4)."""
+    """The runner of uvloop where it is installed, else asyncio's; with pyzmq both are equally fast."""
     try:
         import uvloop
     except ImportError:
@@ -242,7 +253,7 @@ def _loop_run() -> Callable[[Awaitable[int]], int]:
 
 
 async def _supervise(service: Service, main: Main) -> int:
-    """Runs `main` under signals; its outcome as exit code."""
+    """Runs `main` with signal handlers; returns the exit code."""
     task = asyncio.ensure_future(main(service.cfg, service))
     loop = asyncio.get_running_loop()
 
@@ -260,11 +271,11 @@ async def _supervise(service: Service, main: Main) -> int:
     if task.cancelled():
         log.warning("cancelled", reason=service.reason)
         return 0 if service.stopping.is_set() else 1
-    return _outcome(task.exception(), service.cfg.directory)
+    return exit_code_of(task.exception(), service.cfg.directory)
 
 
-def _outcome(error: BaseException | None, directory: Path) -> int:
-    """Exit code of what `main` raised; says it once, with a traceback only for a bug."""
+def exit_code_of(error: BaseException | None, directory: Path) -> int:
+    """The exit code for what `main` raised. Logs the error once, with a traceback only for a bug."""
     while isinstance(error, BaseExceptionGroup):
         error = _worst(error.exceptions)
     if disk_is_full(error):
@@ -286,7 +297,7 @@ def _outcome(error: BaseException | None, directory: Path) -> int:
 
 
 def _worst(errors: tuple[BaseException, ...]) -> BaseException:
-    """Of errors that came together the one that says most: a bug before a divergence before the user's error."""
+    """The most telling of errors that came together: a bug before a divergence before an error of the user."""
     return min(errors, key=lambda error: (isinstance(error, UserError), isinstance(error, DivergedError)))
 
 
@@ -295,9 +306,10 @@ R = TypeVar("R")
 
 
 def in_thread(function: Callable[[A], R], name: str = "work") -> Callable[[A], Awaitable[R]]:
-    """`function` as a handler that can be awaited; its calls run one after the other on one thread called NAME_0.
+    """Makes an awaitable handler of a blocking function; heartbeats go on while a torch step or a file write runs.
 
-    A cancelled call that already runs is not interrupted: its result is dropped and the next call waits for it.
+    The calls run one after the other on one thread called NAME_0. A cancelled call that already runs is not
+    interrupted: its result is dropped, and the next call waits for it.
     """
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 

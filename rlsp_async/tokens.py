@@ -1,11 +1,11 @@
-"""Text to token ids and back, with the run's own tokenizer; the one place where a chat template is applied.
+"""Text to token ids and back, with the run's own tokenizer. A chat template is applied here and nowhere else.
 
     tokenizer = load_tokenizer(run / "model")
-    prompt_ids = encode_prompt(tokenizer, prompt)        # [P] int32; begins as the tokenizer wants it
+    prompt_ids = encode_prompt(tokenizer, prompt)        # [P] int32, with the tokenizer's own beginning
     response_ids = encode_response(tokenizer, text)      # [T] int32, end-of-sequence at the end
 
-Local files only, no code from the model's directory. A tokenizer without a padding token is given its end-of-sequence
-token for it: nothing here pads, and whoever does masks by length, never by id.
+Only local files are read, and no code from the model's directory runs. A tokenizer without a padding token gets its
+end-of-sequence token as padding token: nothing here pads, and code that pads masks by length, never by id.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _GENERAL = ("TokenizersBackend", "PreTrainedTokenizerFast")
-"""What transformers 5 and 4 call a tokenizer that its tokenizer.json describes in full."""
+"""Class names, in transformers 5 and 4, of a tokenizer that its tokenizer.json describes in full."""
 _LETTERS = {"split_special_tokens": True}
-"""Option of a call: what looks like a special token is taken letter by letter."""
+"""Option of a tokenizer call: text that spells a special token is encoded letter by letter."""
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -65,7 +65,7 @@ class TokenizerCodec:
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face directory.
+    """Loads the tokenizer of a Hugging Face directory.
 
     Raises DataError when the directory or its tokenizer files are missing or damaged, or it has no end token.
     """
@@ -87,8 +87,11 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
 
 
 def _kind(where: Path) -> Any:
-    """The class that `AutoTokenizer` would come to. Where the files name the general one it is taken at once, because
-    `AutoTokenizer` loads torch and every model's configuration first: most of the time that a stub sampler starts."""
+    """The class that `AutoTokenizer` would choose.
+
+    Where the files name the general class it is taken at once, because `AutoTokenizer` first loads torch and every
+    model's configuration, which is most of the start time of a sampler without a model.
+    """
     from transformers import PreTrainedTokenizerFast
 
     config = where / "tokenizer_config.json"
@@ -102,13 +105,21 @@ def _kind(where: Path) -> Any:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
-    """[P] ids of what the model sees: the chat template around `text` when `prompt.chat`, else `text` itself.
+    """Encodes what the model sees: the chat template around `text` when `prompt.chat`, else `text` itself.
 
-    A user message is text: where it spells a special token ("<|im_end|>"), the model gets the tokens of the letters, so
-    that neither a data set nor a response that is put to the model again can end the turn and begin one of its own.
-    Text without a chat template is the author's to write, special tokens too, unless it quotes a response.
+    A user message is plain text. Where it spells a special token ("<|im_end|>"), the model gets the tokens of the
+    letters, so that neither a data set nor a quoted response can end the user's turn and begin another one. Text
+    without a chat template may contain special tokens of its author, unless it quotes a response.
 
-    Raises DataError when a chat template is asked for and missing or broken, or nothing remains to be encoded.
+    Args:
+        tokenizer: the run's tokenizer.
+        prompt: the prompt.
+
+    Returns:
+        [P] ids.
+
+    Raises:
+        DataError: the chat template is missing or broken, or the prompt has no tokens.
     """
     if prompt.chat:
         ids = _chat_ids(tokenizer, prompt)
@@ -120,19 +131,19 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
-    """[T] ids of a response without beginning-of-sequence and with one end-of-sequence token at the end."""
+    """Encodes a response: [T] ids without beginning-of-sequence, with one end-of-sequence token at the end."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return np.asarray([*ids, end_token(tokenizer)], dtype=np.int32)
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Any) -> str:
-    """Text of response ids (a list or an array), special tokens left out."""
+    """Decodes response ids (a list or an array) to text, special tokens left out."""
     text = tokenizer.decode(np.asarray(ids, dtype=np.int64).tolist(), skip_special_tokens=True)
     return str(text)
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The end-of-sequence id. Raises DataError when there is none."""
+    """Returns the end-of-sequence id. Raises DataError when there is none."""
     if tokenizer.eos_token_id is None:
         raise DataError("the tokenizer has no end-of-sequence token")
     return int(tokenizer.eos_token_id)
@@ -144,7 +155,7 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
             f"prompt {prompt.prompt_id}: chat = true, but the tokenizer has no chat template; "
             "set task.options.chat = false or use an instruction-tuned model"
         )
-    user = _set_apart(tokenizer, prompt)
+    user = _mark_special(tokenizer, prompt)
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
     messages.append({"role": "user", "content": user.text})
     from jinja2 import TemplateError
@@ -167,17 +178,17 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 
 
 class _Message(NamedTuple):
-    """A user message without the special tokens that it spells."""
+    """A user message in which each special token that it spells is replaced by a mark."""
 
     text: str
-    """`mark` stands where each of them was."""
+    """The message with the marks."""
     mark: str
-    """A character for private use that the prompt has not."""
+    """A character of Unicode's private use area that the prompt does not contain."""
     spelt: list[str]
-    """Those that were in it, in order."""
+    """The special tokens that were replaced, in order."""
 
 
-def _set_apart(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> _Message:
+def _mark_special(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> _Message:
     names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     special = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)")
     mark = next(char for char in map(chr, range(0xE000, 0xF900)) if char not in prompt.text + prompt.system)

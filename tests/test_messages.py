@@ -4,7 +4,6 @@ import msgspec
 import pytest
 
 from rlsp_async.messages import FromHub, FromWorker, Noun, Verdict
-from rlsp_async.wire.contract import message_kinds
 
 
 def every_noun() -> list[type[msgspec.Struct]]:
@@ -23,7 +22,7 @@ def test_a_noun_is_frozen_built_by_name_a_map_and_documented(kind):
 
 
 def test_every_message_has_its_own_tag_and_direction():
-    tags = [kind.__struct_config__.tag for kind in message_kinds()]
+    tags = [kind.__struct_config__.tag for kind in (*FromWorker.__args__, *FromHub.__args__)]
     assert tags == [
         "hello",
         "ping",

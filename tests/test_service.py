@@ -18,6 +18,7 @@ from rlsp_async.messages import Bye, Hello, Ping
 from tests.wire.hub import Hub
 
 ROOT = service.Path(__file__).parents[1]
+PATIENCE_S = 20.0
 SETTINGS = """name = "t"
 runs_dir = "{runs}"
 [replay]
@@ -90,7 +91,7 @@ def test_exit_codes_and_what_people_and_the_log_are_told(write, tmp_path, body, 
 )
 def test_of_errors_that_come_together_the_worst_decides(errors, code):
     group = BaseExceptionGroup("a", [BaseExceptionGroup("b", list(errors))])
-    assert service._outcome(group, Path("run")) == code
+    assert service.exit_code_of(group, Path("run")) == code
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_bad_settings_are_one_line_and_exit_code_2(write, arguments, says):
 
 
 async def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = await asyncio.to_thread(process.communicate, timeout=20)
+    _, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
     return process.returncode, err
 
 
@@ -142,10 +143,9 @@ async def test_a_second_signal_cancels_what_does_not_drain_even_beside_a_stuck_t
     for expected in ("READY", "DRAIN"):
         assert await asyncio.to_thread(process.stdout.readline) == f"{expected}\n"
         process.send_signal(signal.SIGINT)
-    start_s = time.monotonic()
+    assert service.KILL_S > PATIENCE_S, "the second signal ended it, not the time after the first"
     code, _ = await finished(process)
     assert code == 0
-    assert time.monotonic() - start_s < 5
     assert log_of(tmp_path)[-1]["event"] == "cancelled"
 
 

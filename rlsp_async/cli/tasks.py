@@ -98,7 +98,8 @@ def show_demonstrations(text: str, num: int, options: Sequence[str] = (), out: T
 
 def _print_line(name: str, out: TextIO) -> None:
     module = TASKS.find(name)
-    print(f"\n{name:<14} {_first_line(module)}", file=out)
+    same = TASKS.aliases.get(name)
+    print(f"\n{name:<14} {f'Another name of `{same}`.' if same else _first_line(module)}", file=out)
     needed = _required(module.Config)
     if needed:
         print(f"{'':<14} needs   {', '.join(needed)}", file=out)

@@ -4,9 +4,9 @@
     check_window(cfg, task, tokenizer)   # do the prompts fit?
 
 "" builds a small Llama with random weights and the task's own tokenizer. "tiny-qwen2" builds a small random Qwen2 with
-a byte-level tokenizer and a chat template: it answers nothing, but walks the road of a real chat model, offline.
-Anything else is the user's directory: small files are copied, weights are linked, nothing in it is executed.
-A directory appears whole or not at all (written beside, then renamed); one that is there already is left alone.
+a byte-level tokenizer and a chat template: its answers are noise, but it takes the same path as a real chat model,
+offline. Any other value is a directory of the user: small files are copied, weights are linked, nothing in it is
+executed. A directory is made whole or not at all (written beside, then renamed); an existing one is not changed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHATML = (
 
 
 def prepare_model(cfg: RunConfig, directory: str | Path) -> None:
-    """Writes the initial model directory of a run, unless it is there.
+    """Writes the initial model directory of a run, unless it exists.
 
     Raises DataError for a user's directory that cannot be used, ConfigError when no model can be built for the task.
     """
@@ -48,11 +48,11 @@ def prepare_model(cfg: RunConfig, directory: str | Path) -> None:
         source = Path(cfg.model.path).expanduser().resolve()
         check_model(source)
         tokens.load_tokenizer(source)
-        _write_whole(where, lambda d: _take(source, d))
+        _write_whole(where, lambda d: _copy_model(source, d))
 
 
 def scratch_llama(cfg: RunConfig, directory: Path) -> None:
-    """A Llama with `cfg.model.scratch`'s sizes, seeded random weights, tied embeddings and the task's tokenizer."""
+    """Writes a Llama with the sizes of `cfg.model.scratch`, seeded random weights and the task's tokenizer."""
     tokenizer = load_task(cfg.task, cfg.seed).tokenizer()
     if tokenizer is None:
         raise ConfigError(
@@ -65,7 +65,7 @@ def scratch_llama(cfg: RunConfig, directory: Path) -> None:
 
 
 def tiny_qwen2(directory: str | Path, seed: int, dtype: str = "float32") -> None:
-    """A random Qwen2 of about 0.2M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
+    """Writes a random Qwen2 of 0.2 M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
     _write_whole(Path(directory), lambda d: _write_tiny(d, seed, dtype))
 
 
@@ -171,7 +171,7 @@ def _write_tiny(directory: Path, seed: int, dtype: str) -> None:
 
 
 def _byte_tokenizer() -> PreTrainedTokenizerBase:
-    """One token a byte, and the three specials of ChatML: 259 tokens, every text can be written."""
+    """One token for each byte, and the three special tokens of ChatML: 259 tokens that can spell any text."""
     from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
@@ -193,7 +193,7 @@ def _byte_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _write_random(config: PretrainedConfig, seed: int, dtype: str, directory: Path) -> None:
-    """Random weights from `seed` (the caller's random state is left as it was), saved as safetensors."""
+    """Saves random weights from `seed` as safetensors; the caller's random state is not changed."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -205,7 +205,7 @@ def _write_random(config: PretrainedConfig, seed: int, dtype: str, directory: Pa
     model.to(getattr(torch, dtype)).save_pretrained(str(directory))
 
 
-def _take(source: Path, directory: Path) -> None:
+def _copy_model(source: Path, directory: Path) -> None:
     """Copies the small files of a model directory and links its weights."""
     for item in sorted(source.iterdir()):
         if item.suffix == ".safetensors":

@@ -1,4 +1,4 @@
-"""What a sampler did since it was last asked."""
+"""Counts of what a sampler did since the last heartbeat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Meter:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Around a group; overlapping groups count once."""
+        """Encloses the work on a group; the time of overlapping groups counts once."""
         if self._num_busy == 0:
             self._busy_since = self.now()
         self._num_busy += 1
@@ -30,7 +30,7 @@ class Meter:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Around a load of weights."""
+        """Encloses a load of weights."""
         started = self.now()
         try:
             yield
@@ -38,13 +38,13 @@ class Meter:
             self._add("loading_s", self.now() - started)
 
     def add_group(self, num_rollouts: int, num_tokens: int) -> None:
-        """A group is done."""
+        """Counts a finished group."""
         self._add("groups", 1)
         self._add("rollouts", num_rollouts)
         self._add("tokens", num_tokens)
 
     def take(self) -> dict[str, float]:
-        """The figures since the last call."""
+        """Returns the figures since the last call and starts again at 0."""
         if self._num_busy:
             now = self.now()
             self._add("busy_s", now - self._busy_since)

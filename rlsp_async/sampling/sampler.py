@@ -1,14 +1,14 @@
-"""The sampler: prompts become groups of rollouts, weights are swapped underneath and never trusted unchecked.
+"""The sampler: prompts become groups of rollouts; new weights are swapped in and checked before they count.
 
     SampleJob --> encode --> G completions at once in one engine --> texts --> RolloutGroup
     WeightsRef -> fetch (digest) -> engine.load_weights -> score the probe -> serve, or refuse
 
 Promises:
-  * a group leaves only when every version that sampled its tokens has passed the probe: a group that ends while a
-    version is being checked waits for the verdict, and groups in flight at a refusal fail (EngineError);
+  * a group is returned only when every version that sampled its tokens has passed the probe: a group that ends while a
+    version is being checked waits for the result, and groups in flight when a version is refused fail (EngineError);
   * after a refusal nothing is served until a good version comes;
-  * an engine that died is started again (at most `RESTARTS` times) and holds the newest good weights before the next
-    request is admitted.
+  * an engine that died is started again (at most `RESTARTS` times) and has loaded the newest good weights before the
+    next request is admitted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rlsp_async.weights.probe import largest_error, probe_tolerance
 from rlsp_async.weights.transport import transport_for
 
 RESTARTS = 3
-"""An engine that dies more often has a fault that a restart does not mend."""
+"""An engine that dies more often has a fault that a restart does not repair."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Sampler:
         codec: Codec | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`engine` and `codec` replace the run's own, for tests."""
+        """`engine` and `codec` replace those of the run's settings, for tests."""
         self.worker = worker
         self._cfg = cfg
         self._model_dir = model_dir
@@ -87,16 +87,27 @@ class Sampler:
         return self._engine.version
 
     @property
+    def num_in_flight(self) -> int:
+        """Groups that are being sampled."""
+        return len(self._in_flight)
+
+    @property
     def info(self) -> dict[str, str]:
-        """For people, in `Hello.info`."""
+        """Shown to people, in `Hello.info`."""
         return {"engine": self._engine.name, "engine_reason": self._why_engine, "window": str(self._engine.window)}
 
     def metrics(self) -> dict[str, float]:
-        """Since the last call: tokens, rollouts, groups, seconds busy, seconds loading, restarts."""
+        """Figures since the last call: tokens, rollouts, groups, seconds busy, seconds loading; and all restarts."""
         return self._meter.take() | {"restarts": float(self._num_restarts)}
 
     async def sample(self, job: SampleJob) -> RolloutGroup:
-        """Samples the job's group. Raises DataError (prompt too long) or EngineError (engine dead, version refused)."""
+        """Samples the group of a job.
+
+        Raises:
+            DataError: the prompt is empty or fills the window.
+            EngineError: the engine died, or a version that sampled for the group was refused.
+            DivergedError: the engine died more than RESTARTS times.
+        """
         prompt_ids = self._codec.encode(job.prompt)
         settings = self._settings(job, len(prompt_ids))
         await self._ready()
@@ -105,7 +116,7 @@ class Sampler:
         try:
             with self._meter.busy():
                 rollouts = await self._rollouts(prompt_ids, settings, job)
-                async with self._changing:  # a version that is being checked: wait for its verdict
+                async with self._changing:  # waits for the check of a version
                     flight.check()
         finally:
             self._in_flight.discard(flight)
@@ -121,9 +132,18 @@ class Sampler:
         )
 
     async def load(self, ref: WeightsRef) -> float:
-        """Serves a version, or raises WeightsError and serves nothing. Returns the probe's largest error.
+        """Loads a version, checks it and serves it.
 
-        An engine that dies over it is started again and tried once more; then the version is refused.
+        An engine that dies during the load is started again and tried once more; then the version is refused.
+
+        Args:
+            ref: the published version.
+
+        Returns:
+            The largest error of its probe.
+
+        Raises:
+            WeightsError: the version is refused, and nothing is served until a good one comes.
         """
         async with self._changing:
             newest = self._newest
@@ -176,7 +196,7 @@ class Sampler:
         return not self._engine.errored and not self._refused
 
     async def _ready(self) -> None:
-        """Returns when the engine lives and serves a version that passed its probe."""
+        """Waits until the engine lives and serves a version that passed its probe. Raises EngineError."""
         if self._is_well():
             return
         async with self._changing:
@@ -190,7 +210,7 @@ class Sampler:
     async def _load_again(self, ref: WeightsRef) -> None:
         try:
             await self._load(ref)
-        except WeightsError as e:  # pruned meanwhile: the next version is on its way
+        except WeightsError as e:  # deleted meanwhile: a newer version is on its way
             raise EngineError(f"{self.worker}: after a restart: {e}") from e
 
     async def _restart(self) -> None:
@@ -230,7 +250,7 @@ class Sampler:
         ids = completion.token_ids
         keep = np.ones(len(ids), dtype=bool)
         if len(ids) and int(ids[-1]) in self._codec.stop_ids:
-            keep[-1] = False  # a stop id need not be special to the tokenizer
+            keep[-1] = False  # the tokenizer may not count a stop id as a special token
         return self._codec.decode([int(token) for token in ids[keep]])
 
     def _settings(self, job: SampleJob, num_prompt_tokens: int) -> GenerateSettings:
@@ -255,7 +275,7 @@ class Sampler:
 
 
 class _Flight:
-    """A group in flight; `refused` says why its tokens are void."""
+    """A group in flight. `refused` is the reason why its tokens are void; empty while they are not."""
 
     def __init__(self) -> None:
         self.refused = ""
@@ -266,13 +286,13 @@ class _Flight:
 
 
 def engine_seed(seed: int, worker: str) -> int:
-    """A seed that differs between workers and runs, in 0..2^31-1: equal ones would sample equal rollouts."""
+    """A seed in 0..2^31-1 that differs between workers and runs; with equal seeds they would sample equal rollouts."""
     words = np.random.SeedSequence([seed, *worker.encode()]).generate_state(1)
     return int(words[0]) >> 1
 
 
 def _first(failures: ExceptionGroup[Exception]) -> Exception:
-    """One of the errors of a group of tasks: they all died of the same cause."""
+    """One of the errors of a group of tasks, which all failed for the same reason."""
     first: Exception = failures.exceptions[0]
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]

@@ -1,10 +1,10 @@
-"""The stub engine: no model, completions from a script or from a seed, at a latency of your choice.
+"""An engine without a model, for tests: completions from a script or from a seed, at a chosen latency.
 
     ScriptedEngine(script=lambda prompt_ids: [7, 8, 2])      always the same answer
     ScriptedEngine(seed=3, vocab=(3, 100), length=(4, 12))   random tokens, the same for the same seed and order
 
-Tokens come out one by one over `latency_s`, so a swap of the weights in mid-completion shows in the versions as it
-would in a real engine. `wrong_by` is added to every score: a probe then fails.
+Tokens appear one by one over `latency_s`, so a swap of the weights in the middle of a completion shows in the versions
+as with a real engine. `wrong_by` is added to every score, so that a probe fails.
 """
 
 from __future__ import annotations
@@ -54,13 +54,16 @@ class ScriptedEngine:
 
     @property
     def version(self) -> int:
+        """Version of the last load; 0 after a start."""
         return self._version
 
     @property
     def errored(self) -> bool:
+        """Whether the engine was killed or closed."""
         return self._errored
 
     async def start(self) -> None:
+        """Starts at version 0 and counts the start."""
         self._version, self._errored = 0, False
         self.num_starts += 1
 
@@ -83,6 +86,7 @@ class ScriptedEngine:
         )
 
     async def load_weights(self, path: Path, version: int) -> None:
+        """Records the load; no file is read."""
         self._check()
         self.loaded.append((path, version))
         self._version = version
@@ -92,17 +96,18 @@ class ScriptedEngine:
         self._probe_scores[tuple(ints(ref.probe.ids).tolist())] = floats(ref.probe.logprobs)
 
     async def score(self, ids: Sequence[int]) -> Floats:
-        """What is expected of these ids, -1 per token for unknown ones; plus `wrong_by`."""
+        """The probe's log-probs for the probe's ids, -1 for each token of other ids; plus `wrong_by`."""
         self._check()
         known = self._probe_scores.get(tuple(ids))
         scores = np.full(len(ids) - 1, -1.0, dtype=np.float32) if known is None else known
         return scores + np.float32(self.wrong_by)
 
     async def close(self) -> None:
+        """Ends the engine, as `kill` does."""
         self._errored = True
 
     def kill(self) -> None:
-        """From now on every call raises EngineError, as when the engine's process dies."""
+        """Makes every further call raise EngineError, as when the process of an engine dies."""
         self._errored = True
 
     def _play(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> tuple[list[int], bool]:

@@ -1,8 +1,8 @@
 """The batch of the torch engine: rows that decode together, their KV cache, admission and compaction.
 
-Rows 0..n-1 are always the live ones: a finished row's place is taken by the last (compaction), new rows go to the end.
-The cache is left-aligned, row b holds `length[b]` tokens. A prompt's last token is not prefilled: it is the first input
-of decoding, so every sampled token comes out of the same step. Rows with one prompt share its prefill.
+Rows 0..n-1 are always the live rows: the last row moves into the place of a finished row (compaction), new rows are
+appended. The cache is left-aligned; row b holds `length[b]` tokens. A prompt's last token is not prefilled: it is the
+first input of decoding, so every sampled token comes from the same code. Rows with the same prompt share its prefill.
 
 Shapes: n live rows, L cached tokens, V vocabulary; see torch_model.py for the rest.
 """
@@ -20,14 +20,14 @@ from rlsp_async.sampling.engine import GenerateSettings
 from rlsp_async.sampling.torch_model import TorchModel, attend_cached, attend_causally
 
 PREFILL_TOKENS = 8192
-"""Most padded tokens of one prefill pass."""
+"""Most tokens, padding included, of one prefill pass."""
 GROWTH_TOKENS = 64
-"""The cache grows by so many tokens a row."""
+"""Tokens by which each row of the cache grows."""
 
 
 @dataclass(eq=False)
 class DecodeRow:
-    """One completion in the making; `ticket` is the caller's."""
+    """One completion in progress; `ticket` is the future of its caller."""
 
     prompt_ids: tuple[int, ...]
     settings: GenerateSettings
@@ -38,16 +38,17 @@ class DecodeRow:
 
     @property
     def is_stopped(self) -> bool:
-        """The last token is a stop id."""
+        """Whether the last token is a stop id."""
         return bool(self.tokens) and self.tokens[-1] in self.settings.stop_ids
 
     @property
     def is_done(self) -> bool:
+        """Whether the completion has ended."""
         return self.is_stopped or len(self.tokens) >= self.settings.max_new_tokens
 
 
 class DecodeBatch:
-    """The live rows of one model; `version` labels what they sample."""
+    """The live rows of one model. `version` labels the tokens that they sample."""
 
     def __init__(self, model: TorchModel, max_rows: int, seed: int) -> None:
         self.version = 0
@@ -62,6 +63,7 @@ class DecodeBatch:
 
     @property
     def num_free(self) -> int:
+        """Rows that may still be admitted."""
         return self._max_rows - len(self.live)
 
     def admit(self, rows: Sequence[DecodeRow]) -> None:
@@ -72,7 +74,7 @@ class DecodeBatch:
         self._refresh()
 
     def step(self) -> list[DecodeRow]:
-        """One token for every live row; returns those that are done, which leave."""
+        """Samples one token for every live row; removes and returns the rows that are done."""
         num = len(self.live)
         self._reserve(max(self._lengths) + 1)
         logits_nV = self._decode(max(self._lengths) + 1)
@@ -89,7 +91,7 @@ class DecodeBatch:
         return self.remove(done) if done else []
 
     def remove(self, at: Sequence[int]) -> list[DecodeRow]:
-        """Takes rows out; the last live rows move into their places. Returns what was taken."""
+        """Removes the rows at some places; the last live rows move into these places. Returns the removed rows."""
         gone = set(at)
         num = len(self.live) - len(gone)
         holes = sorted(hole for hole in gone if hole < num)
@@ -106,7 +108,7 @@ class DecodeBatch:
         return removed
 
     def score(self, ids: Sequence[int]) -> Tensor:
-        """Log-probs [N-1] at temperature 1 of ids[1:]."""
+        """Log-probs [N-1] at temperature 1 of ids[1:], for ids [N]."""
         ids_1T = torch.tensor([ids], device=self._model.device)
         positions_1T = torch.arange(len(ids), device=self._model.device)[None]
         logits_TV = self._model.logits(self._model.hidden(ids_1T, positions_1T, attend_causally)[0, :-1])
@@ -149,7 +151,7 @@ class DecodeBatch:
         self._model.hidden(ids_UT, positions_UT, attend)
 
     def _refresh(self) -> None:
-        """The tensors that follow from the list of live rows."""
+        """Makes the tensors that depend on the list of live rows."""
         num, device = len(self.live), self._model.device
         self._row_n = torch.arange(num, device=device)
         self._length_n = self._ids(self._lengths)
@@ -158,7 +160,7 @@ class DecodeBatch:
         self._input_n = self._input_n[:num] if num else self._ids([])
 
     def _reserve(self, num_tokens: int) -> None:
-        """Room for `num_tokens` a row. What is not written yet is zero: masked, but a NaN would spread."""
+        """Makes room for `num_tokens` in each row. New room is zeroed: it is masked, but a NaN in it would spread."""
         room = self._cache.shape[4]
         if num_tokens <= room:
             return
@@ -170,7 +172,17 @@ class DecodeBatch:
 
 
 def draw(logp_nV: Tensor, generator: torch.Generator) -> Tensor:
-    """One token a row by inverting the distribution function, in float64: one random number a row."""
+    """Samples one token for each row by inverting the distribution function in float64.
+
+    Args:
+        logp_nV: [n, V] log-probs, normalised.
+        generator: gives one random number for each row.
+
+    Returns:
+        [n] token ids.
+    """
+    if logp_nV.ndim != 2:
+        raise ValueError(f"log-probs must be [n, V], not {tuple(logp_nV.shape)}")
     cdf_nV = logp_nV.exp().cumsum(-1, dtype=torch.float64)
     u_n1 = torch.rand(len(logp_nV), 1, dtype=torch.float64, device=logp_nV.device, generator=generator)
     return torch.searchsorted(cdf_nV, u_n1 * cdf_nV[:, -1:], right=True)[:, 0].clamp_(max=logp_nV.shape[1] - 1)

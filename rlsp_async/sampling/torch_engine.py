@@ -1,7 +1,7 @@
 """The torch engine: batched decoding with a KV cache in one named thread, for small models and machines without vLLM.
 
-The event loop only posts to the thread's mailbox; the thread alone touches model and rows. Between two decode steps it
-takes what was posted: new rows, a swap of the weights, a score. So a token's version is exact.
+The event loop only posts to the thread's mailbox; only the thread touches the model and the batch. Between two decode
+steps the thread takes what was posted: new rows, a swap of the weights, a score. So the version of a token is exact.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Call:
-    """Something for the thread to do; its result or error goes to `future`."""
+    """A call that the thread makes; its result or error goes to `future`."""
 
     def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         self.work = work
@@ -42,7 +42,7 @@ class _Call:
 
 
 class _CloseRequest:
-    """The last thing in a mailbox."""
+    """Asks the thread to end; the last item in a mailbox."""
 
 
 class TorchEngine:
@@ -61,17 +61,19 @@ class TorchEngine:
         self._max_rows = _num_rows(cfg, info, self._device)
         self._mailbox: queue.SimpleQueue[DecodeRow | _Call | _CloseRequest] = queue.SimpleQueue()
         self._waiting: deque[DecodeRow] = deque()
-        self._rows: DecodeBatch | None = None
+        self._batch: DecodeBatch | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._errored = True
 
     @property
     def version(self) -> int:
-        return self._rows.version if self._rows else 0
+        """Policy version that the next token is sampled from."""
+        return self._batch.version if self._batch else 0
 
     @property
     def errored(self) -> bool:
+        """Whether the thread has ended or was never started."""
         return self._errored
 
     async def start(self) -> None:
@@ -87,7 +89,7 @@ class TorchEngine:
             raise
 
     async def generate(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> Completion:
-        """One completion, by `Engine.generate`. Raises DataError when the prompt fills the window."""
+        """Samples one completion. Raises DataError when the prompt is empty or fills the window."""
         if len(prompt_ids) >= self.window or not prompt_ids:
             raise DataError(f"a prompt of {len(prompt_ids)} tokens is empty or fills the window of {self.window}")
         room = self.window - len(prompt_ids)
@@ -99,28 +101,28 @@ class TorchEngine:
         return _completion(row)
 
     async def load_weights(self, path: Path, version: int) -> None:
-        """Swaps between two steps; all tensors or, with WeightsError, none."""
+        """Swaps all tensors between two steps, or none of them and raises WeightsError."""
         await self._call(lambda: self._load(path, version))
 
     def weights_loaded(self, ref: WeightsRef) -> None:
         """Nothing is to be done: the model computes the probe."""
 
     async def score(self, ids: Sequence[int]) -> Floats:
-        """Log-probs [N-1] at temperature 1. Raises DataError when the ids exceed the window."""
+        """Log-probs [N-1] at temperature 1 of ids [N]. Raises DataError when the ids exceed the window."""
         if len(ids) > self.window:
             raise DataError(f"{len(ids)} tokens cannot be scored in a window of {self.window}")
         scores = await self._call(lambda: self._opened().score(ids).cpu().numpy())
         return np.asarray(scores, dtype=np.float32)
 
     async def close(self) -> None:
-        """Ends the thread after the step it is in."""
+        """Ends the thread after its current step."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
         self._errored = True
         self._mailbox.put(_CloseRequest())
         await asyncio.to_thread(thread.join)
-        self._rows = None
+        self._batch = None
 
     async def _call(self, work: Callable[[], T]) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -138,12 +140,12 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _run(self) -> None:
-        """Consumes the mailbox, produces completions. Waits for mail when no row is live; ended by `_CloseRequest`."""
+        """Consumes the mailbox, produces completions. Waits for an item when no row is live; ends when asked to."""
         torch.set_num_threads(self._threads)
         reason = "the torch engine was closed"
         try:
             while self._take_mail():
-                self._turn()
+                self._decode_step()
         except Exception as e:  # translated: every caller gets it as EngineError
             log.exception("torch engine died")
             reason = f"the torch engine died: {type(e).__name__}: {e}"
@@ -151,8 +153,8 @@ class TorchEngine:
         self._fail_all(reason)
 
     def _take_mail(self) -> bool:
-        """Empties the mailbox; false when asked to stop."""
-        busy = bool(self._waiting or (self._rows and self._rows.live))
+        """Empties the mailbox; False when asked to end."""
+        busy = bool(self._waiting or (self._batch and self._batch.live))
         while True:
             try:
                 item = self._mailbox.get(block=not busy)
@@ -166,8 +168,8 @@ class TorchEngine:
                 self._do(item)
             busy = True
 
-    def _turn(self) -> None:
-        rows = self._rows
+    def _decode_step(self) -> None:
+        rows = self._batch
         if rows is None:
             return
         cancelled = [at for at, row in enumerate(rows.live) if row.ticket.cancelled()]
@@ -191,7 +193,7 @@ class TorchEngine:
 
     def _open(self) -> None:
         model = TorchModel(self._model_dir, self._dtype, self._device, self.window)
-        self._rows = DecodeBatch(model, self._max_rows, self._seed)
+        self._batch = DecodeBatch(model, self._max_rows, self._seed)
         self._model = model
 
     def _load(self, path: Path, version: int) -> None:
@@ -200,12 +202,12 @@ class TorchEngine:
         rows.version = version
 
     def _opened(self) -> DecodeBatch:
-        assert self._rows is not None
-        return self._rows
+        assert self._batch is not None
+        return self._batch
 
     def _fail_all(self, reason: str) -> None:
-        """Nobody waits for a thread that is gone."""
-        futures = [row.ticket for row in (*self._waiting, *(self._rows.live if self._rows else ()))]
+        """Fails every waiting caller, because the thread has ended."""
+        futures = [row.ticket for row in (*self._waiting, *(self._batch.live if self._batch else ()))]
         while True:
             try:
                 item = self._mailbox.get_nowait()
@@ -251,7 +253,7 @@ def _completion(row: DecodeRow) -> Completion:
 
 
 def _num_rows(cfg: RunConfig, info: ModelInfo, device: str) -> int:
-    """Rows that decode at once: what is asked for and what the cache's memory holds at full length."""
+    """Rows that decode at once: at most `max_sequences`, and what the cache's memory holds at full length."""
     value_bytes = 4 if cfg.model.dtype == "float32" else 2
     budget = cfg.sampler.memory * (2**30 if device == "cpu" else torch.cuda.get_device_properties(0).total_memory)
     room = int(budget // (info.context * info.kv_values_per_token * value_bytes))

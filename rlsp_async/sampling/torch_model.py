@@ -42,10 +42,10 @@ _NORMS = {
 
 
 class TorchModel:
-    """Weights and shapes; holds no cache and no state between calls."""
+    """Weights and sizes of a model. No cache and no other state is kept between calls."""
 
     def __init__(self, model_dir: Path, dtype: torch.dtype, device: str, window: int) -> None:
-        """Reads the directory. Raises DataError for a family or a rotary embedding that is not computed here."""
+        """Reads the directory. Raises DataError for a model family or a rotary embedding that is not supported here."""
         from transformers import AutoConfig
 
         config: Any = AutoConfig.from_pretrained(model_dir, local_files_only=True)
@@ -63,7 +63,7 @@ class TorchModel:
         self._weights = {part: _fuse(tensors, names).to(device, dtype) for part, names in self._parts.items()}
 
     def load(self, path: Path) -> None:
-        """Copies all weights of a file in place, or none. Raises WeightsError when names or shapes differ."""
+        """Copies all weights of a file in place, or none and raises WeightsError when names or shapes differ."""
         tensors = load_file(path, device=self.device)
         if self._tied:
             tensors.pop("lm_head.weight", None)
@@ -80,7 +80,7 @@ class TorchModel:
             weight.copy_(fused[part])
 
     def hidden(self, ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
-        """The last hidden states [B, T, E], after the final norm."""
+        """The last hidden states [B, T, E], after the final norm, of ids [B, T] at positions [B, T]."""
         weights = self._weights
         cos_BTD, sin_BTD = self._cos_PD[positions_BT].unsqueeze(2), self._sin_PD[positions_BT].unsqueeze(2)
         h_BTE = F.embedding(ids_BT, weights["embed"])
@@ -94,7 +94,7 @@ class TorchModel:
         return self._norm(h_BTE, "norm")
 
     def logits(self, h_E: Tensor) -> Tensor:
-        """[..., V] in float32."""
+        """Logits [..., V] in float32 of hidden states [..., E]."""
         return F.linear(h_E, self._weights["embed" if self._tied else "head"]).float()
 
     def _qkv(self, layer: int, x_BTE: Tensor, cos_BTD: Tensor, sin_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +163,7 @@ def _check_family(config: Any, model_dir: Path) -> None:
 
 
 def _rope_tables(config: Any, window: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    """cos and signed sin, [window, D]; rope(x) = x cos + swap_halves(x) sin."""
+    """Cosines and signed sines, [window, D] each; rope(x) = x cos + swap_halves(x) sin."""
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     cos, sin = LlamaRotaryEmbedding(config)(torch.empty(1, dtype=torch.float32), torch.arange(window)[None])

@@ -1,9 +1,9 @@
-"""vLLM as an engine: AsyncLLM in this process, the model in one child, weights swapped in flight.
+"""The vLLM engine: AsyncLLM in this process, the model in a child process, weights swapped while completions run.
 
 A swap follows vLLM's own lifecycle, always under a pause: pause ("keep": nothing is dropped), start, update, finish
-with the version, resume. Running completions go on with the new weights on their old KV cache; vLLM labels each token
-with the version that sampled it, exactly, because versions change only while no step runs. The prefix cache is salted
-with every load, or a prompt would be served keys and values of older weights.
+with the version, resume. Running completions go on with the new weights and their old KV cache. vLLM labels each token
+with the version that sampled it; the label is exact because versions change only while no step runs. The prefix cache
+gets a new salt at every load, because otherwise a prompt would reuse keys and values of older weights.
 
 Only `vllm_*.py` import vllm.
 """
@@ -34,14 +34,13 @@ from rlsp_async.sampling.vllm_settings import engine_arguments, set_environment
 BACKEND = "rlsp-file"
 EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
 CLOSE_S = 10.0
-"""Patience with requests that are aborted at the end."""
-
+"""How long the end waits for requests that are aborted."""
 
 log = structlog.get_logger(__name__)
 
 
 class VllmEngine:
-    """Satisfies `Engine`. One at a time in a process; may be closed and started again."""
+    """Satisfies `Engine`. At most one runs in a process; it may be closed and started again."""
 
     name = "vllm"
 
@@ -54,7 +53,7 @@ class VllmEngine:
         self._arguments = engine_arguments(cfg, model_dir, read_model_info(model_dir), seed, self._cpu)
         self.window: int = self._arguments["max_model_len"]
         self.core_pid = 0
-        """Process id of the engine's child."""
+        """Process id of the child in which the model runs."""
         self._llm: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._version = 0
@@ -65,10 +64,12 @@ class VllmEngine:
 
     @property
     def version(self) -> int:
+        """Policy version that the next token is sampled from."""
         return self._version
 
     @property
     def errored(self) -> bool:
+        """Whether the engine is not started, died, or failed in the middle of a load."""
         return self._llm is None or self._half_loaded or self._llm.errored
 
     async def start(self) -> None:
@@ -92,7 +93,7 @@ class VllmEngine:
             raise
 
     async def generate(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> Completion:
-        """One completion, by `Engine.generate`. Raises DataError when the prompt fills the window."""
+        """Samples one completion. Raises DataError when the prompt fills the window."""
         if len(prompt_ids) >= self.window:
             raise DataError(f"a prompt of {len(prompt_ids)} tokens leaves no room in a window of {self.window}")
         from vllm import SamplingParams
@@ -105,7 +106,7 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
             stop_token_ids=list(settings.stop_ids),
-            ignore_eos=True,  # the stop ids alone decide
+            ignore_eos=True,  # only the stop ids end a completion
         )
         output = (await self._request(prompt_ids, params)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
@@ -119,7 +120,7 @@ class VllmEngine:
         )
 
     async def load_weights(self, path: Path, version: int) -> None:
-        """Swaps under a pause. A failure in the middle leaves the weights half new: the engine counts as dead."""
+        """Swaps under a pause. After a failure in the middle the weights are mixed, and the engine counts as dead."""
         llm = self._alive()
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
@@ -140,7 +141,7 @@ class VllmEngine:
         """Nothing is to be done: the model computes the probe."""
 
     async def score(self, ids: Sequence[int]) -> Floats:
-        """Log-probs [N-1] at temperature 1, of the raw logits. N must be below the window."""
+        """Log-probs [N-1] at temperature 1, from the raw logits, of ids [N]. N must be below the window."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
@@ -150,7 +151,7 @@ class VllmEngine:
         )
 
     async def close(self) -> None:
-        """Aborts what runs, ends the child, then the thread."""
+        """Aborts running completions, ends the child, then the thread."""
         llm, self._llm = self._llm, None
         if self._thread is None:
             return
@@ -163,12 +164,12 @@ class VllmEngine:
                 await _stop_output_handler(llm)
                 await loop.run_in_executor(self._thread, llm.shutdown)
                 del llm
-                gc.collect()  # its __del__ must not run in the interpreter's last breath
+                gc.collect()  # its __del__ must not run during the interpreter's teardown
             self._thread.shutdown(wait=False)
             self._thread = None
 
     async def _request(self, ids: Sequence[int], params: Any) -> Any:
-        """The final output of one request; vLLM's errors in our words."""
+        """The final output of one request. Turns vLLM's errors into EngineError and DataError."""
         llm = self._alive()
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
@@ -198,7 +199,7 @@ class VllmEngine:
         """Blocking, in the engine's thread. Raises MachineError when vLLM cannot start here."""
         set_environment(self._cpu, self._threads)
         try:
-            with warnings.catch_warnings():  # deprecations inside vLLM, nothing that a user could mend
+            with warnings.catch_warnings():  # deprecations inside vLLM, which a user cannot avoid
                 warnings.simplefilter("ignore")
                 self._make_llm()
         except ImportError as e:
@@ -230,14 +231,14 @@ class VllmEngine:
 
 
 def _deaths() -> tuple[type[Exception], ...]:
-    """What vLLM raises when its engine is gone."""
+    """The errors that vLLM raises when its engine is dead."""
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     return EngineDeadError, EngineGenerateError
 
 
 async def _abort_all(llm: Any) -> None:
-    """Ends all requests; when that fails, the shutdown that follows ends the child whatever it does."""
+    """Ends all requests. When that fails, the shutdown that follows ends the child all the same."""
     gone: tuple[type[Exception], ...] = (TimeoutError, *_deaths())
     try:
         async with asyncio.timeout(CLOSE_S):
@@ -247,14 +248,17 @@ async def _abort_all(llm: Any) -> None:
 
 
 async def _stop_output_handler(llm: Any) -> None:
-    """Ends the task that reads outputs before the child goes, or it logs the child's end as a death."""
+    """Ends the task that reads outputs. It would log the end of the child as a death."""
     if llm.output_handler is not None:
         llm.output_handler.cancel()
         await asyncio.wait([llm.output_handler], timeout=CLOSE_S)
 
 
 def versions_of(spans: Any, num_tokens: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    """vLLM's spans (version, start, end) as one version a token. Raises EngineError when they do not cover them all."""
+    """Turns spans (version, start, end) of vLLM into one version for each token, [T].
+
+    Raises EngineError when the spans do not cover every token.
+    """
     versions = np.full(num_tokens, -1, dtype=np.int32)
     for span in spans or ():
         versions[span.start : span.end] = int(span.version)

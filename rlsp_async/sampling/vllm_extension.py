@@ -1,10 +1,10 @@
-"""What runs inside vLLM's worker process: weights from a file, and the worker's death with its parent.
+"""What runs inside vLLM's worker process: it loads weights from a file, and it ends when the sampler ends.
 
 vLLM imports this module in the worker (`worker_extension_cls`) before it loads the model.
 
 On the CPU vLLM packs linear weights for its kernels and drops the originals; a reload then leaves a tied head that
 computes with its old packed copy, silently. Here linears stay plain on the CPU: weights are copied in place and a tied
-head stays tied. (The other remedy, to pack the head anew after each reload, is slower where it matters. Tokens per
+head stays tied. (To pack the head again after each reload is the alternative, slower for small models. Tokens per
 CPU-second and pause of an update with 64 running requests, one core of an EPYC: 0.2 M parameters plain 8.0k, 30 ms,
 packed 6.7k, 48 ms; 10 M plain 1.81k, 63 ms, packed 1.88k, 97 ms.) On a GPU nothing is packed, and vLLM's own layer-wise
 reload does the work.
@@ -36,7 +36,7 @@ BACKEND = "rlsp-file"
 
 
 def keep_linears_plain() -> None:
-    """Makes vLLM compute linears with `torch.nn.functional.linear` on the weights themselves."""
+    """Makes vLLM compute linear layers with `torch.nn.functional.linear` on the weights themselves."""
     import vllm._custom_ops as custom_ops
     import vllm.model_executor.layers.utils as layer_utils
 
@@ -46,7 +46,7 @@ def keep_linears_plain() -> None:
 
 @dataclass
 class FileInit(WeightTransferInitInfo):  # type: ignore[misc]
-    """Nothing to agree on beforehand."""
+    """Settings of the transfer: none."""
 
 
 @dataclass
@@ -57,16 +57,16 @@ class FileUpdate(WeightTransferUpdateInfo):  # type: ignore[misc]
 
 
 class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):  # type: ignore[misc]
-    """vLLM's weight update, fed from a file. Start, update and finish run while generation is paused."""
+    """The weight update of vLLM, read from a file. Start, update and finish run while generation is paused."""
 
     init_info_cls = FileInit
     update_info_cls = FileUpdate
 
     def init_transfer_engine(self, init_info: FileInit) -> None:
-        """Nothing to connect."""
+        """Does nothing: a file needs no connection."""
 
     def start_weight_update(self) -> None:
-        """On a GPU: the layers forget what they derived from the old weights."""
+        """On a GPU: the layers drop what they derived from the old weights."""
         if not current_platform.is_cpu():
             initialize_layerwise_reload(self.model)
 
@@ -80,17 +80,17 @@ class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):  # type: ignore[m
             finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
-        """Nothing is held."""
+        """Does nothing: nothing is held open."""
 
 
 class Extension:
     """Methods that the sampler calls in the worker (`collective_rpc`)."""
 
     def die_with(self, front: int) -> int:
-        """Ends the engine when the sampler's process `front` is gone, however it went; returns this process's id.
+        """Ends the engine when the sampler's process `front` ends in any way; returns the id of this process.
 
-        Without it a sampler killed by SIGKILL leaves its engine behind for ever. Called by RPC because at import time a
-        forked worker may not yet be itself. Ctrl-C is for the sampler, which drains and then ends the engine.
+        Without this a sampler that is killed by SIGKILL leaves its engine running. Called by RPC, because this module
+        may be imported before the worker is forked. Ctrl-C is ignored: the sampler drains and then ends the engine.
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not kill_with_parent(front):  # tensor parallelism: vLLM's engine process stands between

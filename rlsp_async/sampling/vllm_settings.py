@@ -1,8 +1,8 @@
 """The environment and the arguments with which vLLM runs, on a CPU and on a GPU.
 
-CPU: two processes (front and engine), one OpenMP thread each, eager, nothing compiled, and the engine is forked from
-the front, which has imported everything already: up in 3 to 7 seconds instead of 20.
-GPU: vLLM's own defaults (CUDA graphs, asynchronous scheduling), one process a GPU under tensor parallelism.
+CPU: two processes (front and engine) with one OpenMP thread each, eager mode, nothing compiled. The engine is forked
+from the front, which has imported everything already, and starts in 3 to 7 seconds instead of 20.
+GPU: vLLM's own defaults (CUDA graphs, asynchronous scheduling), one process for each GPU under tensor parallelism.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rlsp_async.errors import ConfigError
 from rlsp_async.model.info import ModelInfo
 
 PROMPT_TOKENS = 4096
-"""Room for the prompt that the window has beside `sampling.max_new_tokens`, when the model's context is that long."""
+"""Tokens of the window for the prompt, beside `sampling.max_new_tokens`, when the model's context is long enough."""
 
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
 

@@ -121,16 +121,16 @@ def draw_numbers(cfg: AdditionConfig, rng: random.Random) -> tuple[int, ...]:
 def heldout_problems(cfg: AdditionConfig) -> list[tuple[int, ...]]:
     """The first TEST_SIZE distinct held-out problems of a generator with a fixed seed."""
     rng = random.Random("addition/test")
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < TEST_SIZE:
+    problems: dict[tuple[int, ...], None] = {}
+    while len(problems) < TEST_SIZE:
         numbers = draw_numbers(cfg, rng)
         if is_heldout(problem_text(numbers), cfg.heldout_share):
-            found[numbers] = None
-    return list(found)
+            problems[numbers] = None
+    return list(problems)
 
 
 def problem_text(numbers: tuple[int, ...]) -> str:
-    """ "3 4 7 + 1 0 9"."""
+    """The text of a problem, e.g. "3 4 7 + 1 0 9"."""
     return " + ".join(" ".join(str(number)) for number in numbers)
 
 

@@ -109,7 +109,7 @@ def load_task(section: config.TaskConfig, seed: int) -> Task:
         seed: the run's seed.
 
     Returns:
-        The loaded task. A module that serves several names (an alias in `TASKS`) is told which of them the run used,
+        The loaded task. A module that serves several names (an alias in `TASKS`) receives the name that the run used,
         as a third argument of its `load`.
 
     Raises:

@@ -108,7 +108,7 @@ def whole_number(row: Row, where: str) -> str:
 
 
 def last_box(text: str) -> str:
-    """The content of the last \\boxed{...} or \\fbox{...} of a solution, or of `\\boxed 7`; "" when none is closed."""
+    r"""The content of the last \boxed{...} or \fbox{...} of a solution, or of `\boxed 7`; "" when none is closed."""
     start, length = max((text.rfind(box), len(box)) for box in ("\\boxed", "\\fbox"))
     if start < 0:
         return ""

@@ -90,8 +90,10 @@ def _file_number(file: Path) -> tuple[int, str]:
 
 
 def _is_wanted(cfg: HendrycksMathConfig, row: Row, where: str) -> bool:
-    """Whether the options admit a row. Levels are written "Level 3" or 3, subjects "Counting & Probability" or
-    "counting_and_probability"."""
+    """Whether the options admit a row.
+
+    Levels are written "Level 3" or 3, subjects "Counting & Probability" or "counting_and_probability".
+    """
     if cfg.levels and text_field(row, "level", where).rpartition(" ")[2] not in map(str, cfg.levels):
         return False
     field = "type" if "type" in row else "subject"

@@ -199,22 +199,22 @@ def legal_leaves(numbers: Numbers, limit: int) -> list[Leaf]:
 
 
 def apply_operator(op: str, a: int, b: int) -> int:
-    """a op b, for + - and *."""
+    """The value of `a op b`, for + - and *."""
     return a + b if op == "+" else a - b if op == "-" else a * b
 
 
 def problem_text(numbers: Numbers, target: int) -> str:
-    """ "1 1 3 4 -> 7"."""
+    """The text of a problem, e.g. "1 1 3 4 -> 7"."""
     return f"{' '.join(map(str, numbers))} -> {target}"
 
 
 def heldout_problems(cfg: OpsConfig) -> set[str]:
     """The texts of all held-out problems."""
-    found: set[str] = set()
+    problems: set[str] = set()
     for numbers in itertools.product(range(1, cfg.largest + 1), repeat=cfg.k):
         targets = {value for _, value, _ in legal_leaves(numbers, cfg.limit)}
-        found.update(p for p in (problem_text(numbers, t) for t in targets) if is_heldout(p, cfg.heldout_share))
-    return found
+        problems.update(p for p in (problem_text(numbers, t) for t in targets) if is_heldout(p, cfg.heldout_share))
+    return problems
 
 
 def write_demonstration(leaves: list[Leaf], target: int, rng: random.Random, p_stop: float, max_attempts: int) -> str:

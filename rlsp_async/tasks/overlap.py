@@ -125,8 +125,8 @@ def _pair_lines(pairs: Sequence[RepeatedRow], num: int) -> Iterator[str]:
 
 
 def _ngrams(text: str) -> Iterator[tuple[str, ...]]:
-    found = [word for word in comparison_words(text) if word[0].isalnum()]
-    return (tuple(found[at : at + NGRAM_WORDS]) for at in range(len(found) - NGRAM_WORDS + 1))
+    words = [word for word in comparison_words(text) if word[0].isalnum()]
+    return (tuple(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1))
 
 
 def _beginning(text: str, width: int = 80) -> str:

@@ -190,10 +190,10 @@ def list_files(path: Path, split: str) -> list[Path]:
     """The files of a split, in order; the path of a file is its own only file. Raises DataError when there are none."""
     if not path.is_dir():
         return [path]
-    found = list_splits(path)
-    files = found.get(split) or (found.get("") if len(found) == 1 else None)
+    splits = list_splits(path)
+    files = splits.get(split) or (splits.get("") if len(splits) == 1 else None)
     if not files:
-        raise DataError(f"{path}: has no split {split!r}; {_describe_splits(path, found)}")
+        raise DataError(f"{path}: has no split {split!r}; {_describe_splits(path, splits)}")
     return files
 
 
@@ -201,16 +201,16 @@ def list_splits(path: Path) -> dict[str, list[Path]]:
     """The splits of a directory and their files; "" is a split without a name. Empty when the shape is unknown."""
     if (path / "state.json").is_file():
         return {"": _saved_files(path)}
-    found: dict[str, list[Path]] = {}
+    splits: dict[str, list[Path]] = {}
     for folder in (path, path / "data"):
         for file in _rows_in(folder):
-            found.setdefault(_PART.sub("", file.name.removesuffix(suffix_of(file))), []).append(file)
+            splits.setdefault(_PART.sub("", file.name.removesuffix(suffix_of(file))), []).append(file)
     for folder in sorted(path.iterdir()):
         is_saved = (folder / "state.json").is_file()
         files = _saved_files(folder) if is_saved else _rows_in(folder) if folder.name in _SPLITS else []
-        if files and folder.name not in found:
-            found[folder.name] = files
-    return found
+        if files and folder.name not in splits:
+            splits[folder.name] = files
+    return splits
 
 
 def _rows_in(folder: Path) -> list[Path]:
@@ -229,9 +229,9 @@ def _saved_files(folder: Path) -> list[Path]:
         raise DataError(f"{state}: is not the state.json that save_to_disk writes") from None
 
 
-def _describe_splits(path: Path, found: dict[str, list[Path]]) -> str:
-    if found:
-        return f"it has {', '.join(map(repr, found))}; name one with split_train and split_test"
+def _describe_splits(path: Path, splits: dict[str, list[Path]]) -> str:
+    if splits:
+        return f"it has {', '.join(map(repr, splits))}; name one with split_train and split_test"
     folders = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
     inside = f"; perhaps in one of its directories: {', '.join(folders[:10])}" if folders else ""
     return f"no file of rows (.jsonl, .json, .csv, .parquet, .arrow) lies in it{inside}"

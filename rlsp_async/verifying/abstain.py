@@ -1,10 +1,10 @@
-"""Verifier that gives credit for saying "I don't know": the part "score" is 1 for a right answer, `value` for an honest
-abstention, and 0 for a wrong answer.
+"""Verifier that gives partial credit for saying "I don't know".
 
     score("...", "<answer>I don't know</answer>", "42")      wrong, parts: correct 0, abstained 1, score 0.2
 
-Where the reference answer itself abstains (a question without an answer), abstaining is `correct`. Only the answer that
-the response commits to counts, not doubts on the way there.
+The part "score" is 1 for a right answer, `value` for an honest abstention, and 0 for a wrong answer. Where the
+reference answer itself abstains (a question without an answer), abstaining is `correct`. Only the answer that the
+response commits to counts, not doubts on the way there.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ class AbstainVerifier:
 
     def _abstention(self, response: str) -> str | None:
         """The answer of the response if it abstains, else None."""
-        found = find_answer(response, numbers=False)
-        if found is None:
+        extracted = find_answer(response, numbers=False)
+        if extracted is None:
             lines = response.rpartition("</think>")[2].strip().splitlines()
-            found = lines[-1] if lines else ""
-        return found if self._is_abstention(found) else None
+            extracted = lines[-1] if lines else ""
+        return extracted if self._is_abstention(extracted) else None
 
     def _is_abstention(self, text: str) -> bool:
         return len(text.split()) <= MAX_WORDS and bool(self._pattern.search(_plain_phrase(text)))

@@ -206,8 +206,8 @@ def load_inner(name: str, options: dict[str, Any]) -> Verifier:
     inner = load_verifier(name, options)
     if inner.lane != "fast":
         raise ConfigError(
-            f"task.verifier_options.inner: {name!r} runs in the {inner.lane} lane, and only one of the "
-            "fast lane can stand inside another verifier"
+            f"task.verifier_options.inner: {name!r} runs in the {inner.lane} lane; only a verifier of "
+            "the fast lane can be inside another one"
         )
     return inner
 
@@ -223,7 +223,7 @@ def add_parts(verdict: Verdict, **parts: float) -> Verdict:
 def _read_lane(module: Any, name: str) -> Lane:
     lane: Lane = getattr(module, "LANE", "isolated")
     if lane not in get_args(Lane):
-        raise ConfigError(f"task.verifier: {name!r} says LANE = {lane!r}; there is {', '.join(get_args(Lane))}")
+        raise ConfigError(f"task.verifier: {name!r} has LANE = {lane!r}; the lanes are {', '.join(get_args(Lane))}")
     return lane
 
 

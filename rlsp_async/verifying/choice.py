@@ -72,16 +72,16 @@ class ChoiceVerifier:
         gold = self._named_labels(answer.strip(), options)
         if not gold:
             raise DataError(
-                f"the reference answer {answer[:80]!r} is none of {', '.join(self._labels.values())} and "
-                "the text of no option in the prompt"
+                f"the reference answer {answer[:80]!r} is neither a label ({', '.join(self._labels.values())}) nor "
+                "the text of an option in the prompt"
             )
         text = response[-TAIL_CHARS:].rpartition("</think>")[2]
         answered = find_answer(response, numbers=False)
-        found = self._named_labels(answered, options) if answered else frozenset()
-        found = found or self._last_commitment(text) or self._named_labels(text.strip(), options)
-        if not found:
+        extracted = self._named_labels(answered, options) if answered else frozenset()
+        extracted = extracted or self._last_commitment(text) or self._named_labels(text.strip(), options)
+        if not extracted:
             return make_unparsable("no option was chosen")
-        return make_verdict(found == gold, ", ".join(sorted(found)))
+        return make_verdict(extracted == gold, ", ".join(sorted(extracted)))
 
     def _read_options(self, prompt: str) -> dict[str, str]:
         """The label of each option in the prompt by its plain text; a text that occurs twice is left out."""

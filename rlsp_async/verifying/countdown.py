@@ -41,14 +41,14 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
         DataError: the reference answer is not "numbers -> target".
     """
     numbers, target = _read_puzzle(answer)
-    found = find_answer(response, numbers=False)
-    if found is None:
+    extracted = find_answer(response, numbers=False)
+    if extracted is None:
         return make_unparsable("no answer found")
     try:
-        value, used = evaluate_arithmetic(_plain_expression(found))
+        value, used = evaluate_arithmetic(_plain_expression(extracted))
     except UnreadableArithmetic as e:
         return make_unparsable(str(e))
-    return make_verdict(sorted(used) == numbers and value == target, found)
+    return make_verdict(sorted(used) == numbers and value == target, extracted)
 
 
 def evaluate_arithmetic(text: str) -> tuple[Fraction | None, list[int]]:
@@ -133,9 +133,9 @@ def _parse_atom(tokens: _Tokens, used: list[int], depth: int) -> Fraction | None
     return value
 
 
-def _plain_expression(found: str) -> str:
+def _plain_expression(extracted: str) -> str:
     """Removes the "= 16" that many responses add, and rewrites other spellings of the operators."""
-    text = found.replace("\\times", "*").replace("\\cdot", "*").replace("\\div", "/")
+    text = extracted.replace("\\times", "*").replace("\\cdot", "*").replace("\\div", "/")
     return text.replace("\\left", "").replace("\\right", "").translate(_SPELLING).partition("=")[0].strip()
 
 

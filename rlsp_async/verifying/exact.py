@@ -23,8 +23,12 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
     gold = normalize_words(answer)
     if not gold:
         raise DataError("the reference answer is empty")
-    found = find_answer(response, numbers=False)
-    if found is None:
+    extracted = find_answer(response, numbers=False)
+    if extracted is None:
         lines = response.rpartition("</think>")[2].strip().splitlines()
-        found = lines[-1] if lines and len(lines[-1]) <= len(answer) + 20 else None
-    return make_unparsable("no answer found") if found is None else make_verdict(normalize_words(found) == gold, found)
+        extracted = lines[-1] if lines and len(lines[-1]) <= len(answer) + 20 else None
+    return (
+        make_unparsable("no answer found")
+        if extracted is None
+        else make_verdict(normalize_words(extracted) == gold, extracted)
+    )

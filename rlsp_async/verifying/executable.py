@@ -145,11 +145,11 @@ def read_verdict(line: bytes, number: int) -> Verdict:
     try:
         reply = _REPLY.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise EngineError(f"the program wrote no verdict but {line[:SHOWN_BYTES]!r}: {e}") from None
+        raise EngineError(f"the program wrote something that is not a verdict, {line[:SHOWN_BYTES]!r}: {e}") from None
     if reply.id != number:
         raise EngineError(f"the program answered id {reply.id} when asked for {number}")
     if reply.status == "error":
-        return Verdict(status="error", detail=reply.detail or "the program says so")
+        return Verdict(status="error", detail=reply.detail or "the program reported an error")
     base = _base_verdict(reply)
     return msgspec.structs.replace(
         base, parts={**base.parts, **reply.parts}, extracted=reply.extracted, detail=reply.detail

@@ -54,10 +54,10 @@ def find_answer(response: str, numbers: bool = True, order: Sequence[Place] = OR
     text = response[-TAIL_CHARS:].rpartition("</think>")[2]
     finders = _FINDERS if numbers else _WORD_FINDERS
     for place in order:
-        found = finders[place](text) if place in finders else None
-        if found is not None:
-            found = found.strip()
-            return found if 0 < len(found) <= MAX_CHARS else None
+        extracted = finders[place](text) if place in finders else None
+        if extracted is not None:
+            extracted = extracted.strip()
+            return extracted if 0 < len(extracted) <= MAX_CHARS else None
     return None
 
 

@@ -47,7 +47,7 @@ class FormatConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         try:
             re.compile(self.pattern)
         except re.error as e:
-            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {e}") from None
+            raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {e}") from None
 
 
 Config = FormatConfig
@@ -84,7 +84,7 @@ class FormatVerifier:
         cfg = self._cfg
         text = f"<{cfg.tags[0]}>{response}" if cfg.prompt_opens and cfg.tags else response
         broken = [
-            f"<{tag}> stands {_count_tag(text, tag)} times, not once" for tag in cfg.tags if not _occurs_once(text, tag)
+            f"<{tag}> occurs {_count_tag(text, tag)} times, not once" for tag in cfg.tags if not _occurs_once(text, tag)
         ]
         num_rules = len(cfg.tags)
         if cfg.tags:

@@ -43,12 +43,12 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
     return make_verdict(value == target, row, search_steps=steps)
 
 
-def _judge_verification(said: str, answer: str, steps: float) -> Verdict:
+def _judge_verification(given: str, answer: str, steps: float) -> Verdict:
     if answer not in ANSWERS.values():
         raise DataError(f"a verification is answered by {' or '.join(ANSWERS.values())}, not by {answer[:20]!r}")
-    if said not in ANSWERS.values():
+    if given not in ANSWERS.values():
         return make_unparsable("neither ok nor x after </think>", search_steps=steps)
-    return make_verdict(said == answer, said, search_steps=steps)
+    return make_verdict(given == answer, given, search_steps=steps)
 
 
 def _read_puzzle(prompt: str, answer: str) -> tuple[list[int], int]:
@@ -58,5 +58,5 @@ def _read_puzzle(prompt: str, answer: str) -> tuple[list[int], int]:
     except ValueError:
         numbers, target = [], 0
     if not arrow or not numbers:
-        raise DataError(f"no operator puzzle: {prompt[:80]!r} with answer {answer[:20]!r}")
+        raise DataError(f"not an operator puzzle: {prompt[:80]!r} with answer {answer[:20]!r}")
     return numbers, target

@@ -43,14 +43,14 @@ _TOLERANCE = Fraction(1, 10_000)
 _UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, SyntaxError)
 
 
-class ReasoningGymConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReasoningGymVerifierConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `reasoning_gym`."""
 
     dataset: str = ""
     """Data set to make in advance, for those that take seconds to make (arc_agi); empty: none."""
 
 
-Config = ReasoningGymConfig
+Config = ReasoningGymVerifierConfig
 
 
 class ReasoningGymVerifier:
@@ -65,19 +65,19 @@ class ReasoningGymVerifier:
         name, params, item = answer_item(answer)
         if name in ("countdown", "puzzle24"):
             return _judge_expression(prompt, response, item["metadata"])
-        found = find_answer(response, numbers=False)
-        if found is None:
+        extracted = find_answer(response, numbers=False)
+        if extracted is None:
             return make_unparsable("no answer found", score=0.0)
-        if not is_harmless(name, found):
-            return make_unparsable(f"not an answer to {name}: {found[:80]!r}", score=0.0)
+        if not is_harmless(name, extracted):
+            return make_unparsable(f"not an answer to {name}: {extracted[:80]!r}", score=0.0)
         if name in _EXACT:
-            return _comparison_verdict(found.casefold() == str(item["answer"]).casefold(), found)
+            return _comparison_verdict(extracted.casefold() == str(item["answer"]).casefold(), extracted)
         if name == "coin_flip":
-            return _comparison_verdict(is_same_number(found, str(item["answer"])), found)
-        return score_by_dataset(name, load_dataset(name, json.dumps(params)), item, found)
+            return _comparison_verdict(is_same_number(extracted, str(item["answer"])), extracted)
+        return score_by_dataset(name, load_dataset(name, json.dumps(params)), item, extracted)
 
 
-def load(cfg: ReasoningGymConfig) -> ReasoningGymVerifier:
+def load(cfg: ReasoningGymVerifierConfig) -> ReasoningGymVerifier:
     """Imports reasoning-gym and makes the verifier.
 
     Raises:
@@ -98,32 +98,32 @@ def is_harmless(name: str, text: str) -> bool:
     return True
 
 
-def is_same_number(found: str, reference: str) -> bool:
+def is_same_number(extracted: str, reference: str) -> bool:
     """Whether two probabilities, as decimals or fractions, agree within 0.0001, the tolerance of the scorer."""
-    if not _NUMBER.fullmatch(found):
+    if not _NUMBER.fullmatch(extracted):
         return False
     try:
-        return abs(Fraction(found) - Fraction(reference)) <= _TOLERANCE
+        return abs(Fraction(extracted) - Fraction(reference)) <= _TOLERANCE
     except ZeroDivisionError:
         return False
 
 
-def _comparison_verdict(correct: bool, found: str) -> Verdict:
-    return make_verdict(correct, found, score=float(correct))
+def _comparison_verdict(correct: bool, extracted: str) -> Verdict:
+    return make_verdict(correct, extracted, score=float(correct))
 
 
-def score_by_dataset(name: str, dataset: Any, item: dict[str, Any], found: str) -> Verdict:
+def score_by_dataset(name: str, dataset: Any, item: dict[str, Any], extracted: str) -> Verdict:
     """The verdict of the data set's scorer. A scorer that raises cannot read the text if it can read the reference."""
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            value = float(dataset.score_answer(found, item))
+            value = float(dataset.score_answer(extracted, item))
         except _UNREADABLE as e:
             try:
                 dataset.score_answer(item["answer"], item)
             except _UNREADABLE as worse:
                 raise DataError(f"the scorer of {name} raises for its own reference answer: {worse!r}") from None
             return make_unparsable(f"{name} cannot read it: {type(e).__name__}", score=0.0)
-    return make_verdict(value >= 1, found, score=value)
+    return make_verdict(value >= 1, extracted, score=value)
 
 
 @functools.lru_cache(maxsize=16)

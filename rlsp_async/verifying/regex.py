@@ -37,7 +37,7 @@ class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
         try:
             re.compile(self.pattern)
         except re.error as e:
-            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {e}") from None
+            raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {e}") from None
 
 
 Config = RegexConfig
@@ -65,8 +65,8 @@ class RegexVerifier:
         gold = normalize_words(answer)
         if not gold:
             raise DataError("the reference answer is empty")
-        found = match.group(1) or ""
-        return make_verdict(normalize_words(found) == gold, found)
+        extracted = match.group(1) or ""
+        return make_verdict(normalize_words(extracted) == gold, extracted)
 
     def _compiled(self, answer: str) -> re.Pattern[str]:
         if not (self._cfg.pattern or answer):
@@ -74,7 +74,7 @@ class RegexVerifier:
         try:
             return re.compile(self._cfg.pattern or answer, self._flags)
         except re.error as e:
-            raise DataError(f"the reference answer {answer[:80]!r} is no regular expression: {e}") from None
+            raise DataError(f"the reference answer {answer[:80]!r} is not a regular expression: {e}") from None
 
     def _last_match(self, pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
         if self._cfg.match == "full":

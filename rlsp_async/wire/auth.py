@@ -1,10 +1,12 @@
-"""Who is let in: the hub's authenticator (RFC 27/ZAP), one small task beside the router, and the list it reads.
+"""Who may connect: CURVE keys on the sockets, and the hub's authenticator (ZAP, RFC 27) with its list of allowed keys.
 
-    libzmq, on each CURVE handshake --> inproc://zeromq.zap.01 --> Doorman: is this public key on the list?
+    libzmq, on each CURVE handshake --> inproc://zeromq.zap.01 --> Authenticator: is this public key on the list?
                                                            <-- 200 and the key as "User-Id", or 400
 
-ZeroMQ hands the user id over with every message of that connection, so the gate can look the key up again: a key that
-is revoked is heard no more, although its connection is still open.
+A router or a link with `Keys` uses CURVE (curve25519, encrypted and authenticated). Without keys a socket is plain, and
+a hub binds to this machine only. ZeroMQ attaches the user id to every message of a connection, so the gate looks the
+key up again for each message: a revoked key is refused at once, although its connection is still open.
+The files are read by `keyring.py`; `gate.py` decides what a role may send.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ ZAP_DOMAIN = "rlsp"
 
 
 def guard_router(socket: zmq.asyncio.Socket, keys: Keys) -> None:
-    """Makes a socket, before bind, speak CURVE as the server, and ask the authenticator about each client.
+    """Makes a socket, before bind, a CURVE server that asks the authenticator about each client.
 
-    CURVE alone lets in every client that knows the server's public key. With a domain and its enforcement ZeroMQ
-    refuses everybody when no authenticator answers: the failure is on the safe side.
+    CURVE alone accepts every client that knows the server's public key. With an enforced domain ZeroMQ refuses every
+    client when no authenticator answers, so a missing authenticator is a safe failure.
     """
     socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
@@ -43,7 +45,7 @@ def guard_router(socket: zmq.asyncio.Socket, keys: Keys) -> None:
 
 
 def guard_dealer(socket: zmq.asyncio.Socket, keys: Keys) -> None:
-    """Makes a socket, before connect, speak CURVE as a client. Raises MachineError when the hub's key is missing."""
+    """Makes a socket, before connect, a CURVE client. Raises MachineError when the hub's public key is missing."""
     if not keys.server:
         raise MachineError("the hub's public key is missing: a worker with keys needs Keys.server")
     socket.curve_serverkey = keys.server
@@ -62,7 +64,7 @@ def require_private(address: str, has_keys: bool) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach it. Names other than localhost are not looked up: they count as outside."""
+    """Whether only this machine can reach an address. Other names than localhost are not resolved."""
     url = urlsplit(address)
     if url.scheme in ("ipc", "inproc"):
         return True
@@ -78,30 +80,32 @@ def is_loopback(address: str) -> bool:
 ADDRESS = "inproc://zeromq.zap.01"
 VERSION = b"1.0"
 RELOAD_S = 1.0
-"""A change of the list counts after at most so long."""
+"""A change of the list has an effect after at most this long."""
 
 log = structlog.get_logger("keys")
 
 
 class AllowList:
-    """allowed.json as it stands now: looked at again at most every RELOAD_S. A list that cannot be read is said once,
-    and the former one holds."""
+    """The current content of allowed.json, checked for changes at most every RELOAD_S.
+
+    A file that cannot be read is logged once, and the former list stays in force.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._listed: AllowFile = read_allowed(path.parent)
         self._stamp = _stamp(path)
-        self._looked_at = clock()
+        self._checked_at = clock()
 
     def find(self, key: str) -> AllowedKey | None:
-        """Whose key it is; None when nobody's."""
+        """The entry of a public key; None when the key is not allowed."""
         now = self._clock()
-        if now - self._looked_at >= RELOAD_S:
-            self._looked_at = now
-            self._look()
+        if now - self._checked_at >= RELOAD_S:
+            self._checked_at = now
+            self._reload()
         return self._listed.keys.get(key)
 
-    def _look(self) -> None:
+    def _reload(self) -> None:
         stamp = _stamp(self._path)
         if stamp == self._stamp:
             return
@@ -115,7 +119,7 @@ class AllowList:
 
 
 class Authenticator:
-    """Answers ZeroMQ's question about each client. Must be open before the router binds; one a context."""
+    """Answers ZeroMQ's question about each client. Must be open before the router binds; one for each context."""
 
     def __init__(self, context: zmq.asyncio.Context, allowed: AllowList, counts: RefusalCounts) -> None:
         self._context, self._allowed, self._counts = context, allowed, counts
@@ -123,14 +127,14 @@ class Authenticator:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Listens and starts the task. Raises zmq.ZMQError when this context has an authenticator."""
+        """Listens and starts the task. Raises zmq.ZMQError when this context already has an authenticator."""
         self._socket = self._context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(ADDRESS)
-        self._task = asyncio.get_running_loop().create_task(self._serve(self._socket), name="doorman")
+        self._task = asyncio.get_running_loop().create_task(self._serve(self._socket), name="authenticator")
 
     def close(self) -> None:
-        """Ends the task; from then on ZeroMQ lets nobody in. Idempotent."""
+        """Ends the task; ZeroMQ refuses every new client from then on. Idempotent."""
         if self._task is not None:
             self._task.cancel()
         if self._socket is not None:
@@ -138,12 +142,12 @@ class Authenticator:
         self._task = self._socket = None
 
     def require_alive(self) -> None:
-        """Raises what ended the task, if anything did: nobody new would be let in."""
+        """Raises the error that ended the task, if one did: every new client would be refused."""
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()
 
     def answer(self, request: list[bytes]) -> list[bytes]:
-        """What ZeroMQ is told: version, request id, status, reason, user id, metadata."""
+        """The answer to one request: version, request id, status, reason, user id, metadata."""
         number = request[1] if len(request) > 1 else b""
         key = _key_of(request)
         entry = self._allowed.find(key) if key else None
@@ -154,13 +158,13 @@ class Authenticator:
         return [VERSION, number, b"200", b"OK", key.encode(), b""]
 
     async def _serve(self, socket: zmq.asyncio.Socket) -> None:
-        """Consumes ZAP requests, produces an answer each, ends by cancelling."""
+        """Consumes ZAP requests, produces one answer for each, ends by cancelling."""
         while True:
             await socket.send_multipart(self.answer(await socket.recv_multipart()))
 
 
 def _key_of(request: list[bytes]) -> str:
-    """The public key that a request is about; empty when it is none of our domain and mechanism."""
+    """The public key that a request is about; empty for another domain or mechanism."""
     match request:
         case [version, _, domain, _, _, b"CURVE", key] if version == VERSION and domain == ZAP_DOMAIN.encode():
             return z85.encode(key).decode() if len(key) == 32 else ""
@@ -168,8 +172,9 @@ def _key_of(request: list[bytes]) -> str:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced or written; None when there is no file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,11 +1,15 @@
-"""Messages <-> msgpack bytes: one encoder for both directions, one decoder each.
+"""Messages <-> msgpack bytes: one encoder for both directions, one decoder for each, and a bound on every part.
 
     frame = encode(Ack(lease=7))
     decode_from_hub(frame) == Ack(lease=7)
+    outline(FromWorker)     the same messages with a bound on every string, list, map, column and integer
 
-Unknown fields are skipped, missing ones refused with their path. A frame is measured (`bounds.py`) before anything is
-built of it. The *sender* checks the size: ZeroMQ disconnects a peer that sends too much and says nothing. Whatever the
-bytes are, the outcome is a message or a MessageError.
+Unknown fields are skipped; a missing field is refused with its path. A frame is first decoded into its outline. msgspec
+looks at the length in a header before it allocates, so a bomb (a megabyte that would become fifty in memory) costs
+nothing. The outline is made from `messages.py`: a new field has a bound at once, by its name in `TEXTS`, `NAMES` or
+`MAX_ENTRIES`, else the default of its type. Whatever the bytes are, the outcome is a message or a MessageError.
+
+The sender checks the size of a message, because ZeroMQ disconnects the sender of a longer one without an error.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from rlsp_async.errors import ConfigError, MessageError
 from rlsp_async.messages import FromHub, FromWorker
 
 MAX_TOKENS = 131_072
-"""Longest column, unless a run says less."""
+"""Longest column, in tokens, unless the settings of a run allow less."""
 BYTES_A_TOKEN = 4
 NAME_CHARACTERS = 1024
 NOTE_CHARACTERS = 65_536
@@ -45,14 +49,14 @@ NAMES = frozenset(
         "digest",
     }
 )
-"""Strings that name something."""
+"""Fields whose strings are names."""
 TEXTS = frozenset({"text", "answer", "system", "prompt", "response", "extracted"})
-"""Strings that people or models write. All others are notes: a reason, an error, a path."""
+"""Fields whose strings people or models write. All other strings are notes: a reason, an error, a path."""
 
 ONE_RESULT = 1
 MAP_ENTRIES = 1024
 LIST_ENTRIES = 65_536
-MANY = {
+MAX_ENTRIES = {
     "Done.groups": ONE_RESULT,
     "Done.verdicts": ONE_RESULT,
     "Done.steps": ONE_RESULT,
@@ -63,16 +67,19 @@ MANY = {
     "Verdict.parts": 64,
     "Hello.info": 64,
 }
-"""Entries of a list or a map; without a line here MAP_ENTRIES or LIST_ENTRIES."""
+"""Most entries of a list or a map, by field; else MAP_ENTRIES or LIST_ENTRIES."""
 
 INT64 = 2**63
 
 
 @lru_cache(maxsize=16)
 def outline(kind: Any, max_tokens: int = MAX_TOKENS) -> Any:
-    """A struct, or a union of structs, whose every part is bounded; columns hold at most `max_tokens` values."""
+    """The type of a message, or of a union of messages, with a bound on every part.
+
+    Columns hold at most `max_tokens` values. Raises TypeError for a field whose type has no bound.
+    """
     if get_origin(kind) in (Union, types.UnionType):
-        return Union[tuple(outline(one, max_tokens) for one in get_args(kind))]  # noqa: UP007
+        return Union[tuple(outline(member, max_tokens) for member in get_args(kind))]  # noqa: UP007
     hints = get_type_hints(kind, include_extras=True)
     fields = [_field(kind, info, hints[info.name], max_tokens) for info in msgspec.structs.fields(kind)]
     tag = kind.__struct_config__.tag
@@ -80,27 +87,27 @@ def outline(kind: Any, max_tokens: int = MAX_TOKENS) -> Any:
 
 
 def _field(kind: Any, info: msgspec.structs.FieldInfo, hint: Any, max_tokens: int) -> Any:
-    """One field with its bound; a field that has a default keeps being optional."""
+    """One field with its bound; a field with a default stays optional."""
     bounded = _bounded(hint, f"{kind.__name__}.{info.name}", max_tokens)
     if info.required:
         return (info.name, bounded)
-    # The value is thrown away: nothing is made for an absent field.
+    # The decoded outline is thrown away, so no default is made for an absent field.
     return (info.name, Union[bounded, msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007
 
 
 def _bounded(hint: Any, path: str, max_tokens: int) -> Any:
-    """The type of a field, with a bound by its name and kind."""
+    """The type of a field, with a bound that depends on its name and its type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _bounded(arguments[0], path, max_tokens)
     if origin in (Union, types.UnionType):
-        return Union[tuple(_bounded(one, path, max_tokens) for one in arguments)]  # noqa: UP007
+        return Union[tuple(_bounded(member, path, max_tokens) for member in arguments)]  # noqa: UP007
     if origin is list:
         item = _bounded(arguments[0], path, max_tokens)
-        return Annotated[list[item], Meta(max_length=MANY.get(path, LIST_ENTRIES))]  # type: ignore[valid-type]
+        return Annotated[list[item], Meta(max_length=MAX_ENTRIES.get(path, LIST_ENTRIES))]  # type: ignore[valid-type]
     if origin is dict:
-        key, value = (_bounded(one, f"{path}.name", max_tokens) for one in arguments)
-        return Annotated[dict[key, value], Meta(max_length=MANY.get(path, MAP_ENTRIES))]  # type: ignore[valid-type]
+        key, value = (_bounded(argument, f"{path}.name", max_tokens) for argument in arguments)
+        return Annotated[dict[key, value], Meta(max_length=MAX_ENTRIES.get(path, MAP_ENTRIES))]  # type: ignore[valid-type]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return outline(hint, max_tokens)
     return _leaf(hint, path.rpartition(".")[2], max_tokens)
@@ -127,7 +134,7 @@ _from_hub: msgspec.msgpack.Decoder[FromHub] = msgspec.msgpack.Decoder(FromHub)
 
 
 class TooLongError(MessageError):
-    """A part of the message is longer than any honest one."""
+    """A part of the message is above its bound."""
 
 
 def encode(message: FromWorker | FromHub, max_bytes: int = 0) -> bytes:
@@ -142,27 +149,27 @@ def encode(message: FromWorker | FromHub, max_bytes: int = 0) -> bytes:
 
 
 def decode_from_worker(frame: bytes, max_tokens: int = MAX_TOKENS) -> FromWorker:
-    """What a worker says. Raises MessageError with the path of what is wrong, TooLongError when a part is too long."""
+    """The message of a worker. Raises MessageError with the path of what is wrong, TooLongError above a bound."""
     return cast("FromWorker", _decode(_from_worker, _measure(FromWorker, max_tokens), frame, "a worker"))
 
 
 def decode_from_hub(frame: bytes, max_tokens: int = MAX_TOKENS) -> FromHub:
-    """What the hub says. Raises MessageError with the path of what is wrong, TooLongError when a part is too long."""
+    """The message of a hub. Raises MessageError with the path of what is wrong, TooLongError above a bound."""
     return cast("FromHub", _decode(_from_hub, _measure(FromHub, max_tokens), frame, "the hub"))
 
 
 def require_decodable(frame: bytes, max_tokens: int = MAX_TOKENS) -> None:
-    """Raises MessageError for what a hub would drop unheard: nobody would answer it, and its lease never end."""
-    _translated(_measure(FromWorker, max_tokens).decode, frame, "a worker")
+    """Raises MessageError for a frame that a hub would drop: its lease would have no answer and never end."""
+    _translate_errors(_measure(FromWorker, max_tokens).decode, frame, "a worker")
 
 
 def _decode(decoder: Any, measure: Any, frame: bytes, who: str) -> Any:
-    _translated(measure.decode, frame, who)
-    return _translated(decoder.decode, frame, who)
+    _translate_errors(measure.decode, frame, who)
+    return _translate_errors(decoder.decode, frame, who)
 
 
-def _translated(decode: Any, frame: bytes, who: str) -> Any:
-    """msgspec raises its own error, UnicodeDecodeError for a string, RecursionError for a nest that is too deep."""
+def _translate_errors(decode: Any, frame: bytes, who: str) -> Any:
+    """Calls `decode`. Turns its errors, UnicodeDecodeError and RecursionError among them, into a MessageError."""
     try:
         return decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:

@@ -1,10 +1,14 @@
-"""Writes what `proto/` shows to other languages, from `messages.py`: the JSON schema and the golden vectors.
+"""The contract in `proto/` for other languages, made from `messages.py`: the JSON schema and the golden vectors.
 
-    python -m rlsp_async.wire.contract          write proto/schema.json, add missing vectors to proto/golden/
-    python -m rlsp_async.wire.contract --check  say what is stale, exit code 1
+    python -m rlsp_async.wire.contract          writes proto/schema.json, adds missing vectors to proto/golden/
+    python -m rlsp_async.wire.contract --check  names the files that are out of date, exit code 1
 
-A vector is NAME.msgpack (the bytes of one message) and NAME.json (what they mean; columns as base64). Vectors are only
-ever added, never changed: SHA256SUMS holds their digests and `sha256sum -c` checks them.
+A vector is NAME.msgpack (the bytes of one message) and NAME.json (their meaning; columns as base64). Vectors are added
+and never changed: SHA256SUMS holds their digests, and `sha256sum -c` checks them.
+
+EXAMPLES holds one example of every message, with every field filled: the newest vectors. A message that gains a field
+gets its example under a new name ("hello" becomes "hello_2"). The files of the old name stay, as a promise that what
+older programs send is still read.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any, Union, get_args
+from typing import Any, Union
 
 import msgspec
 
@@ -211,7 +215,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
 
 
 def proto_path() -> Path:
-    """The directory of the contract: in the checkout, else in the wheel. Raises MachineError when it is in neither."""
+    """The directory of the contract, in the checkout or in the wheel. Raises MachineError when it is in neither."""
     package = Path(__file__).parents[1]
     checkout, wheel = package.parent / "proto", package / "_proto"
     if (package.parent / "pyproject.toml").is_file() and checkout.is_dir():
@@ -222,7 +226,7 @@ def proto_path() -> Path:
 
 
 def make_schema() -> bytes:
-    """JSON schema (2020-12) of both directions. Columns carry `x-column`: their numpy type, one value a token."""
+    """JSON schema (2020-12) of both directions. A column has `x-column`: its numpy type, one value for each token."""
     kinds = [Union[FromWorker], Union[FromHub]]  # noqa: UP007  a union from a variable
     (worker, hub), definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     document: dict[str, Any] = {
@@ -237,23 +241,20 @@ def make_schema() -> bytes:
 
 
 def make_vectors() -> dict[str, tuple[bytes, bytes]]:
-    """Of each example its bytes and its meaning as JSON."""
+    """Example name -> (its bytes, its meaning as JSON)."""
     return {name: (encode(message), as_json(message)) for name, message in EXAMPLES.items()}
 
 
 def as_json(message: FromWorker | FromHub) -> bytes:
-    """A message for people: indented JSON, columns as base64."""
+    """A message as indented JSON, columns as base64."""
     return msgspec.json.format(msgspec.json.encode(message), indent=1) + b"\n"
 
 
-def message_kinds() -> list[type[msgspec.Struct]]:
-    """Every message type of both directions."""
-    return [*get_args(FromWorker), *get_args(FromHub)]
-
-
 def find_stale(directory: Path) -> list[str]:
-    """What in `directory` does not agree with the code: the schema, an example that is no vector yet or another one, a
-    vector that was changed or removed."""
+    """Names the files in `directory` that do not agree with the code.
+
+    These are the schema, vectors of examples that are missing or differ, and vectors that were changed or removed.
+    """
     golden = directory / "golden"
     wanted = {golden / name: content for name, content in _files().items()} | {directory / "schema.json": make_schema()}
     differing = [path for path, content in wanted.items() if not path.is_file() or path.read_bytes() != content]
@@ -262,7 +263,7 @@ def find_stale(directory: Path) -> list[str]:
 
 
 def write_contract(directory: Path) -> list[str]:
-    """Writes the schema and the vectors that are missing, and their digests; returns the names of what it wrote."""
+    """Writes the schema, the vectors that are missing, and their digests; returns the names of the files."""
     golden = directory / "golden"
     golden.mkdir(parents=True, exist_ok=True)
     (directory / "schema.json").write_bytes(make_schema())
@@ -275,7 +276,7 @@ def write_contract(directory: Path) -> list[str]:
 
 
 def read_sums(directory: Path) -> dict[str, str]:
-    """File name -> sha256 of every vector that was ever published."""
+    """File name -> sha256 of every published vector."""
     path = directory / "golden" / "SHA256SUMS"
     lines = path.read_text(encoding="ascii").splitlines() if path.is_file() else []
     return {name: digest for digest, name in (line.split() for line in lines)}
@@ -293,12 +294,12 @@ def _digest(path: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command."""
+    """Runs the command; returns its exit code."""
     directory = proto_path()
     if arguments == ["--check"]:
-        found = find_stale(directory)
-        print(f"{directory}: " + (f"stale: {', '.join(found)}" if found else "agrees with messages.py"))
-        return 1 if found else 0
+        stale = find_stale(directory)
+        print(f"{directory}: " + (f"stale: {', '.join(stale)}" if stale else "agrees with messages.py"))
+        return 1 if stale else 0
     print(f"{directory}: wrote {', '.join(write_contract(directory))}")
     return main(["--check"])
 

@@ -1,9 +1,15 @@
 """Which messages the hub gets to see: key, pace, greeting, role. Pure: time is an argument.
 
-    frame --> screen: is its key allowed, its routing id this key's, its pace bearable?   before it is decoded
-    message --> admit: did the connection say Hello, and may its role say this?           after
+    frame   --> screen   before it is decoded: is its key allowed, does its routing id belong to the key, is it in pace?
+    message --> admit    after it is decoded: has the connection said Hello, and may its role send this message?
 
-Without keys the role is the one of the Hello; with keys the Hello's role must be the key's. All tables are bounded.
+               hello ping bye   done        failed   loaded rejected
+    sampler      x    x    x    groups        x        x       x
+    verifier     x    x    x    verdicts      x
+    learner      x    x    x    steps         x
+    observer     x    x    x
+
+Without keys the role is that of the Hello; with keys the Hello's role must be that of the key. All tables are bounded.
 """
 
 from __future__ import annotations
@@ -38,17 +44,17 @@ MAY_SAY: dict[Role, frozenset[type]] = {
     "learner": WORKS,
     "observer": EVERYBODY,
 }
-RESULT: dict[Role, str] = {"sampler": "groups", "verifier": "verdicts", "learner": "steps"}
-"""The one field of Done that a role may fill."""
-RESULTS = frozenset(RESULT.values())
+RESULT_FIELD: dict[Role, str] = {"sampler": "groups", "verifier": "verdicts", "learner": "steps"}
+"""Role -> the one field of Done that it may fill."""
+RESULT_FIELDS = frozenset(RESULT_FIELD.values())
 
 
 def may_say(role: Role, message: FromWorker) -> bool:
-    """Whether a worker of this role may send that."""
+    """Whether a worker of this role may send this message."""
     if type(message) not in MAY_SAY[role]:
         return False
     if isinstance(message, Done):
-        return not any(getattr(message, field) for field in RESULTS - {RESULT[role]})
+        return not any(getattr(message, field) for field in RESULT_FIELDS - {RESULT_FIELD[role]})
     return True
 
 
@@ -56,29 +62,29 @@ T = TypeVar("T")
 
 MAX_PEERS = 4096
 MAX_IDS = 65_536
-"""Routing ids whose key is remembered; a worker takes a new id with each connection."""
+"""Routing ids whose key is remembered; a worker uses a new id for each connection."""
 FRAMES_PER_S = 2000.0
 FRAMES_PER_CREDIT = 100.0
 """A peer may send FRAMES_PER_S + credit * FRAMES_PER_CREDIT frames a second."""
 BURST_S = 5.0
-"""So many seconds' worth at once: what piles up while the hub is held up is no flood."""
+"""Seconds of frames that may arrive at once: frames pile up while the hub is busy, and that is no flood."""
 MAX_CREDIT = 10_000
-"""Counted for the pace; a worker may say more and gains nothing by it."""
+"""Largest credit that counts for the pace; a larger one gains a worker nothing."""
 
 
 class RefusalCounts(msgspec.Struct):
-    """What went wrong on the socket since it was bound."""
+    """What was refused or lost on the socket since it was bound."""
 
     malformed: int = 0
     """Frames that are not of the protocol."""
     strangers: int = 0
-    """Messages of connections that had said no Hello."""
+    """Messages of connections without a Hello."""
     undelivered: int = 0
-    """Messages for a peer that is gone or takes nothing."""
+    """Messages for a peer that is gone or whose queue is full."""
     wrong_role: int = 0
-    """Messages that the sender's role may not send, or a Hello in a role or name that is not its own."""
+    """Messages that the role may not send, and Hellos in a role or name that the key does not cover."""
     too_long: int = 0
-    """Messages with a part that is longer than any honest one."""
+    """Messages with a part above its bound."""
     flooded: int = 0
     """Frames above a peer's pace."""
     refused_keys: int = 0
@@ -93,7 +99,7 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Gate:
-    """Everything that is known of connections. `find` says whose key it is (None: this hub has no keys)."""
+    """What the hub knows of its connections. `find` looks a key up; None means that this hub has no keys."""
 
     def __init__(self, find: Callable[[str], AllowedKey | None] | None = None, max_peers: int = MAX_PEERS) -> None:
         self.counts = RefusalCounts()
@@ -103,7 +109,7 @@ class Gate:
         self._paces: OrderedDict[bytes, _Pace] = OrderedDict()
 
     def screen(self, peer: bytes, key: str, now: float) -> bool:
-        """Whether a frame is worth decoding. `key`: what the authenticator said of its connection."""
+        """Whether a frame is to be decoded. `key` is what the authenticator said of its connection."""
         if self._find is not None:
             if self._find(key) is None or self._key_of.setdefault(peer, key) != key:
                 self.counts.refused_keys += 1
@@ -119,7 +125,7 @@ class Gate:
         return True
 
     def admit(self, peer: bytes, key: str, message: FromWorker) -> tuple[bool, FromHub | None]:
-        """Whether the hub sees a message, and what the connection is answered at once."""
+        """Whether the hub sees a message, and the immediate answer to the connection."""
         if isinstance(message, Hello):
             return self._greet(peer, key, message)
         known = self.peers.get(peer)
@@ -136,16 +142,16 @@ class Gate:
         return True, reply
 
     def may_hear(self, peer: bytes) -> bool:
-        """Whether the hub may still speak to it: not when its key was revoked."""
+        """Whether the hub may send to a connection: not when its key was revoked."""
         return self._find is None or self._find(self._key_of.get(peer, "")) is not None
 
     def forget(self, peer: bytes) -> None:
-        """The connection ended."""
+        """Forgets a connection that has ended."""
         self.peers.pop(peer, None)
 
     def _greet(self, peer: bytes, key: str, hello: Hello) -> tuple[bool, FromHub | None]:
-        """Remembers a connection; the oldest goes when there are too many (it will be asked to say Hello again)."""
-        wrong = self._wrong(key, hello) or _changed(self.peers.get(peer), hello)
+        """Remembers a connection. Above `max_peers` the oldest is forgotten; it will be asked to say Hello again."""
+        wrong = self._not_covered(key, hello) or _changed(self.peers.get(peer), hello)
         if wrong:
             self.counts.wrong_role += 1
             return False, Refuse(reason=wrong)
@@ -155,7 +161,7 @@ class Gate:
             pace.credit = min(MAX_CREDIT, max(0, hello.credit))
         return True, None
 
-    def _wrong(self, key: str, hello: Hello) -> str:
+    def _not_covered(self, key: str, hello: Hello) -> str:
         entry = self._find(key) if self._find is not None else None
         if entry is None:  # no keys here; an unknown key was screened
             return ""
@@ -167,7 +173,7 @@ class Gate:
 
 
 class _Pace:
-    """A bucket of frames that fills with time."""
+    """A token bucket for frames, filled with time."""
 
     __slots__ = ("_at", "_left", "credit")
 
@@ -186,7 +192,7 @@ class _Pace:
 
 
 def _changed(known: Peer | None, hello: Hello) -> str:
-    """A connection speaks for one worker as long as it lives."""
+    """Why a Hello is refused: a connection speaks for one worker as long as it lives."""
     if known is None or (known.role, known.worker) == (hello.role, hello.worker):
         return ""
     return f"this connection said hello as {known.role} {known.worker!r} before"

@@ -67,8 +67,10 @@ class BusyMeter:
 
 
 class LeaseBook:
-    """The leases that a worker holds. At most `credit` run at once; a finished one keeps its Done, as bytes, until the
-    hub has acknowledged it."""
+    """The leases that a worker holds.
+
+    At most `credit` run at once. A finished lease keeps its Done, as bytes, until the hub has acknowledged it.
+    """
 
     def __init__(self, credit: int) -> None:
         self.credit = credit
@@ -140,9 +142,9 @@ class JobCallbacks:
     send_done: Callable[[bytes], None]
     """Sends a Done, or drops it until the hub has said Welcome."""
     end: Callable[[BaseException], None]
-    """Is told of an error after which the worker cannot go on."""
+    """Receives an error after which the worker cannot go on."""
     acknowledged: Callable[[int, int], None] | None = None
-    """Is told the lease and its group id (or step) when a held result is acknowledged."""
+    """Receives the lease and its group id (or step) when a held result is acknowledged."""
 
 
 class Jobs:
@@ -179,7 +181,7 @@ class Jobs:
                 log.info("lease repeated", lease=lease)
 
     def refuse(self, lease: int, why: str) -> None:
-        """Returns a lease that was not worked on; the hub charges nobody for it."""
+        """Returns a lease that was not worked on; the hub charges nothing for it."""
         self._callbacks.send(encode(Failed(lease=lease, kind="returned", error=why)))
 
     def repeat_unacked(self, now: float, after_s: float) -> None:
@@ -257,8 +259,10 @@ class Jobs:
         return _as_done(lease, await handler(job))
 
     def _ended(self, lease: int, task: asyncio.Task[Done]) -> None:
-        """The handler has returned, failed, or was cancelled. Nothing is sent for a void lease; a bug always ends the
-        worker."""
+        """The handler has returned, failed, or was cancelled.
+
+        Nothing is sent for a void lease; a bug always ends the worker.
+        """
         if self._tasks.get(lease) is task:
             del self._tasks[lease]
         error = asyncio.CancelledError("cancelled") if task.cancelled() else task.exception()

@@ -1,4 +1,4 @@
-"""Keys on disk: one directory, one file a secret, one list of who is let in.
+"""Keys on disk: a directory with one file for each secret, and the list of allowed public keys.
 
     DIR/            0700
       hub.secret    0600  the hub's                     needed by the hub only
@@ -7,7 +7,8 @@
       allowed.json        public key -> name, role      needed by the hub only
 
 A hub needs `hub.secret` and `allowed.json`; a worker `hub.public` and one secret: WORKER.secret, else ROLE.secret.
-Nothing here prints a secret; a secret that others can read, and a public file that others can write, is refused.
+No secret is ever printed or logged. A secret that other users can read, and a public file that other users can change,
+is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import msgspec
 import zmq
 
 from rlsp_async.errors import ConfigError, MachineError
+from rlsp_async.files import replace_file
 from rlsp_async.messages import Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -46,7 +48,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AllowedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One key that is let in."""
+    """One allowed key."""
 
     name: str
     role: Role
@@ -55,14 +57,14 @@ class AllowedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class HubKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """What a hub needs: its own keys and the list of those that it lets in."""
+    """What a hub needs: its own keys, and the path of the list of allowed keys."""
 
     keys: Keys
     allowed: Path
 
 
 class AllowFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """allowed.json: by public key."""
+    """Content of allowed.json: public key -> entry."""
 
     keys: dict[str, AllowedKey] = {}
 
@@ -71,7 +73,7 @@ class AllowFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def create_keyring(directory: Path, roles: list[str]) -> list[AllowedKey]:
-    """A key pair for the hub and one for each role. Raises UserError when there is a ring already."""
+    """Makes a key pair for the hub and one for each role. Raises UserError when the directory has keys already."""
     if (directory / f"{HUB}.secret").exists() or (directory / ALLOWED).exists():
         raise ConfigError(
             f"{directory} holds keys already and they are not overwritten: choose another directory, "
@@ -89,7 +91,7 @@ def create_keyring(directory: Path, roles: list[str]) -> list[AllowedKey]:
 
 
 def add_worker_key(directory: Path, worker: str, role: str) -> AllowedKey:
-    """A key pair of one worker's own, which speaks for no other. Raises UserError when the name is taken."""
+    """Makes a key pair that speaks for one worker only. Raises UserError when the name is taken."""
     if not worker or not set(worker) <= NAME_SIGNS or len(worker) > NAME_CHARACTERS or worker.startswith("."):
         raise ConfigError(f"{worker!r} cannot name a key: use letters, digits, '-', '_' and '.', like sampler-9")
     if worker == HUB or worker in ROLES:
@@ -102,7 +104,7 @@ def add_worker_key(directory: Path, worker: str, role: str) -> AllowedKey:
 
 
 def revoke_key(directory: Path, name: str) -> AllowedKey:
-    """Takes a key off the list and removes its secret; a running hub notices by itself. Raises ConfigError."""
+    """Takes a key off the list and removes its secret; a running hub notices within a second. Raises ConfigError."""
     listed = read_allowed(directory)
     key = next((key for key, entry in listed.keys.items() if entry.name == name), None)
     if key is None:
@@ -147,17 +149,17 @@ def read_hub_keys(directory: str) -> HubKeys | None:
 
 
 def read_worker_keys(directory: str, role: str, worker: str) -> Keys | None:
-    """The keys with which a worker speaks; None for an empty setting. Raises MachineError, ConfigError."""
+    """The keys of a worker; None for an empty setting. Raises MachineError, ConfigError."""
     if not directory:
         return None
     path = _ring(directory)
     own = path / f"{worker}.secret"
     secret = _secret(own if own.exists() else path / f"{role}.secret")
-    return Keys(public=zmq.curve_public(secret), secret=secret, server=_key(path / f"{HUB}.public", writable=0o022))
+    return Keys(public=zmq.curve_public(secret), secret=secret, server=_key(path / f"{HUB}.public", forbidden=0o022))
 
 
 def read_allowed(directory: Path) -> AllowFile:
-    """allowed.json of a ring. Raises MachineError when it is missing, damaged or can be written by others."""
+    """allowed.json of a directory. Raises MachineError when it is missing, damaged or writable by other users."""
     path = directory / ALLOWED
     _require_mode(path, 0o022)
     return parse_allowed(path)
@@ -187,12 +189,12 @@ def _ring(directory: str) -> Path:
 
 
 def _secret(path: Path) -> bytes:
-    return _key(path, writable=0o077)
+    return _key(path, forbidden=0o077)
 
 
-def _key(path: Path, writable: int) -> bytes:
-    """A key file. `writable`: permissions that others must not have."""
-    _require_mode(path, writable)
+def _key(path: Path, forbidden: int) -> bytes:
+    """The key in a file. `forbidden`: permission bits that the file must not have."""
+    _require_mode(path, forbidden)
     text = path.read_bytes().strip()
     try:
         zmq.curve_public(text)  # any 32 bytes in Z85 pass
@@ -207,16 +209,16 @@ def _key(path: Path, writable: int) -> bytes:
 
 
 def _require_mode(path: Path, forbidden: int) -> None:
-    """Raises MachineError for a file that is not there, or that others can read (a secret) or write."""
+    """Raises MachineError for a file that is missing, or that other users can read (a secret) or write."""
     try:
-        found = path.stat()
+        info = path.stat()
     except OSError as e:
         raise MachineError(f"{path}: {e.strerror}; `rlsp keys new` makes keys, and says which files go where") from None
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid == 0 != os.geteuid():
-        forbidden &= ~0o050  # root hands it to our group: how Kubernetes mounts a Secret
-    elif found.st_uid not in (0, os.geteuid()):
-        raise MachineError(f"{path} belongs to another user (uid {found.st_uid}): chown it to the user of this process")
+    mode = stat.S_IMODE(info.st_mode)
+    if info.st_uid == 0 != os.geteuid():
+        forbidden &= ~0o050  # root gives the file to our group: how Kubernetes mounts a Secret
+    elif info.st_uid not in (0, os.geteuid()):
+        raise MachineError(f"{path} belongs to another user (uid {info.st_uid}): chown it to the user of this process")
     if mode & forbidden:
         raise MachineError(
             f"{path} can be {'read' if forbidden & 0o004 else 'changed'} by other users (mode "
@@ -236,15 +238,17 @@ def _make_directory(directory: Path) -> None:
 
 
 def _write_allowed(directory: Path, listed: AllowFile) -> None:
-    """Whole or not at all: a hub may read it at any moment."""
+    """Writes the list whole, because a hub may read it at any moment. Raises MachineError."""
     text = msgspec.json.format(msgspec.json.encode(listed), indent=1) + b"\n"
-    beside = directory / f".allowed.{os.getpid()}.new"
-    _write(beside, text, PUBLIC_MODE)
-    os.replace(beside, directory / ALLOWED)
+    path = directory / ALLOWED
+    try:
+        replace_file(path, text, durable=True, mode=PUBLIC_MODE)
+    except OSError as e:
+        raise MachineError(f"{path} cannot be written: {e.strerror}") from None
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """A file that has its mode from its first byte. Raises UserError when it is there already."""
+    """Writes a new file that has its mode from its first byte. Raises UserError when it exists."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:

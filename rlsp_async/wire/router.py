@@ -1,14 +1,14 @@
-"""The hub's end: one ROUTER socket, all workers on it.
+"""The hub's end of the wire: one ROUTER socket that all workers connect to.
 
     router = Router(limits)
     address = await router.bind("tcp://127.0.0.1:0")
     for peer, message in await router.receive(): ...
     router.send(peer, Ack(lease=7))
 
-A peer is one connection: it begins with a Hello and has a new name after every reconnect of the worker. Promises:
+A peer is one connection: it begins with a Hello and has a new routing id after every reconnect of the worker. Promises:
 nothing here blocks the loop; a frame that is not of the protocol, or that its sender may not send (`gate.py`), is
-counted and dropped; a message of a peer that said no Hello is counted and dropped, and its Ping is answered by
-Pong(known=False), which makes it say Hello again. With keys nobody speaks whose key is not on the list (`zap.py`).
+counted and dropped; so is a message of a peer without a Hello, and its Ping is answered by Pong(known=False), which
+makes the worker say Hello again. With keys, only connections whose key is on the list are heard (`auth.py`).
 """
 
 from __future__ import annotations
@@ -38,37 +38,45 @@ FRAMES = 2
 
 
 class Router:
-    """One await, then a drain without waiting, up to `drain` frames a call (RELIABILITY 2.4: 2-20 times the rate)."""
+    """The hub's socket.
+
+    `receive` waits once and then takes up to `drain` frames without waiting, which is 2 to 20 times as fast as a wait
+    for each frame.
+    """
 
     def __init__(self, limits: ConnectionLimits | None = None, keys: HubKeys | None = None, drain: int = 256) -> None:
         self._limits = limits or ConnectionLimits()
         self._keys = keys
         self._drain = drain
         self._gate = Gate()
-        self._doorman: Authenticator | None = None
+        self.address = ""
+        """Where it listens, once it is bound."""
+        self.authenticator: Authenticator | None = None
+        """Of a bound router with keys."""
         self._context: Context | None = None
         self._socket: Socket | None = None
 
     async def bind(self, address: str) -> str:
-        """Listens; returns the real address (port 0 becomes the port that was free). Raises MachineError."""
+        """Listens; returns the real address (port 0 becomes a free port). Raises MachineError."""
         require_private(address, has_keys=self._keys is not None)
         self._context = Context()
         try:
             if self._keys is not None:
                 allowed = AllowList(self._keys.allowed)
                 self._gate = Gate(allowed.find)
-                self._doorman = Authenticator(self._context, allowed, self.counts)
-                self._doorman.open()  # first: a client that came before it would be refused
+                self.authenticator = Authenticator(self._context, allowed, self.counts)
+                self.authenticator.open()  # first: a client that connects before it would be refused
             self._socket = make_router(self._context, self._limits, self._keys.keys if self._keys else None)
             self._socket.bind(address)
         except zmq.ZMQError as e:
             self.close()
-            raise MachineError(_why_not(address, e)) from None
+            raise MachineError(_bind_error(address, e)) from None
         except MachineError:
             self.close()
             raise
         endpoint = cast("bytes", self._socket.getsockopt(zmq.LAST_ENDPOINT))
-        return endpoint.rstrip(b"\0").decode()
+        self.address = endpoint.rstrip(b"\0").decode()
+        return self.address
 
     @property
     def counts(self) -> RefusalCounts:
@@ -76,27 +84,27 @@ class Router:
         return self._gate.counts
 
     def refusals(self) -> dict[str, float]:
-        """The counts that are not 0, as figures of the run: {"refused.malformed": 3.0}."""
+        """The counts above 0, as metrics of the run: {"refused.malformed": 3.0}."""
         counted = msgspec.structs.asdict(self.counts)
         return {f"refused.{name}": float(num) for name, num in counted.items() if num}
 
     async def receive(self) -> list[tuple[bytes, FromWorker]]:
-        """Waits for a frame, then takes what else has arrived. Can be empty: the frames were not for the caller."""
+        """Waits for a frame, then takes what else has arrived. Empty when no frame was for the caller."""
         socket, copy = self._open(), self._keys is None  # only a Frame carries the user id
-        if self._doorman is not None:
-            self._doorman.require_alive()
-        await asyncio.sleep(0)  # a frame that is there does not suspend: who sends without a pause would hold the loop
+        if self.authenticator is not None:
+            self.authenticator.require_alive()
+        await asyncio.sleep(0)  # recv does not suspend when a frame waits: a peer that never pauses would hold the loop
         arrived: list[list[Any]] = [await socket.recv_multipart(copy=copy)]
         while len(arrived) < self._drain:
             try:
-                arrived.append(_now(socket.recv_multipart(flags=zmq.NOBLOCK, copy=copy)).result())
+                arrived.append(_finished(socket.recv_multipart(flags=zmq.NOBLOCK, copy=copy)).result())
             except zmq.Again:
                 break
         now = time.monotonic()
-        return [kept for frames in arrived if (kept := self._admit(frames, now)) is not None]
+        return [heard for frames in arrived if (heard := self._admit(frames, now)) is not None]
 
     def send(self, peer: bytes, message: FromHub) -> bool:
-        """Hands a message to ZeroMQ without waiting. False, and counted, when the peer is gone or takes nothing.
+        """Gives a message to ZeroMQ without waiting. False, and counted, when the peer is gone or its queue is full.
 
         Raises ConfigError when the message is longer than the limit.
         """
@@ -104,7 +112,7 @@ class Router:
         if not self._gate.may_hear(peer):
             self.counts.undelivered += 1
             return False
-        error = _now(self._open().send_multipart([peer, frame], flags=zmq.NOBLOCK)).exception()
+        error = _finished(self._open().send_multipart([peer, frame], flags=zmq.NOBLOCK)).exception()
         if error is None:
             return True
         if not isinstance(error, zmq.ZMQError) or error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
@@ -115,14 +123,14 @@ class Router:
         return False
 
     def close(self) -> None:
-        """Frees the port; waits at most half a second for what ZeroMQ still holds. Idempotent."""
-        if self._doorman is not None:
-            self._doorman.close()
+        """Frees the port; waits at most CLOSE_S for frames that ZeroMQ still holds. Idempotent."""
+        if self.authenticator is not None:
+            self.authenticator.close()
         if self._socket is not None:
             self._socket.close(linger=round(CLOSE_S * 1000))
         if self._context is not None:
             self._context.destroy(linger=0)
-        self._socket = self._context = self._doorman = None
+        self._socket = self._context = self.authenticator = None
 
     async def __aenter__(self) -> Router:
         return self
@@ -137,7 +145,7 @@ class Router:
         return self._socket
 
     def _admit(self, frames: list[Any], now: float) -> tuple[bytes, FromWorker] | None:
-        """What the hub gets to see of one message: the routing id of its connection, and what it says."""
+        """The routing id and the message of one frame, when the hub is to see it."""
         peer, key = _sender(frames[0])
         if not self._gate.screen(peer, key, now):
             return None
@@ -150,7 +158,7 @@ class Router:
         return (peer, message) if heard else None
 
     def _decoded(self, frames: list[Any]) -> FromWorker | None:
-        """The message, or None, counted."""
+        """The decoded message; None, and counted, when it is not of the protocol."""
         if len(frames) != FRAMES:
             self.counts.malformed += 1
             return None
@@ -169,13 +177,16 @@ def _sender(frame: bytes | zmq.Frame) -> tuple[bytes, str]:
     return (frame, "") if isinstance(frame, bytes) else (frame.bytes, cast("str", frame.get("User-Id")))
 
 
-def _now(answer: Awaitable[T]) -> asyncio.Future[T]:
-    """pyzmq answers a NOBLOCK call with a future that is done. Sent through the asyncio socket, and not past it, so
-    that pyzmq looks again at the edge-triggered descriptor and no waiting frame is overlooked."""
+def _finished(answer: Awaitable[T]) -> asyncio.Future[T]:
+    """The future of a NOBLOCK call, which pyzmq returns completed.
+
+    The call goes through the asyncio socket, not around it, so that pyzmq looks at the edge-triggered descriptor again
+    and no waiting frame is overlooked.
+    """
     return cast("asyncio.Future[T]", answer)
 
 
-def _why_not(address: str, error: zmq.ZMQError) -> str:
+def _bind_error(address: str, error: zmq.ZMQError) -> str:
     if error.errno == zmq.EADDRINUSE:
         return (
             f"{address} is taken by another process: stop it, or set replay.address to another port "

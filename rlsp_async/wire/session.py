@@ -1,7 +1,7 @@
 """One connection of a worker to the hub: a socket, a bounded outbox, one reader task and one writer task.
 
-It knows frames, not the protocol. When it is lost it is closed and never used again (Paranoid Pirate): what it still
-held is said again by the next one.
+A session knows frames, not the protocol. A lost session is closed and never used again (Paranoid Pirate pattern); the
+next session repeats what it still held.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ID_BYTES = 8
 
 
 class Session:
-    """Consumes frames by `post`; hands what arrives to `on_message`. Lost as soon as its outbox is full.
+    """Consumes frames by `post`; passes messages that arrive to `on_message`. Lost as soon as its outbox is full.
 
-    Raises MachineError for an address that is none, or keys without the hub's.
+    Raises MachineError for an invalid address, or for keys without the hub's public key.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Session:
         self._context = Context()
         self._socket: Socket | None = None
         try:
-            # Nobody can guess the id and wait on it for what was meant for this connection.
-            secret = secrets.token_hex(ID_BYTES)
-            self._socket = make_dealer(self._context, f"{identity}/{secret}".encode(), queue, limits, keys)
+            # Random digits: another client must not guess the id and receive what is meant for this connection.
+            self.routing_id = f"{identity}/{secrets.token_hex(ID_BYTES)}".encode()
+            self._socket = make_dealer(self._context, self.routing_id, queue, limits, keys)
             self._socket.connect(address)
         except zmq.ZMQError as e:
             self.close()
@@ -53,7 +53,7 @@ class Session:
             raise
 
     def post(self, frame: bytes) -> None:
-        """Puts a frame into the outbox. A full outbox means that nobody takes anything: the session is lost."""
+        """Puts a frame into the outbox. When the outbox is full, no frame is being sent: the session is lost."""
         try:
             self._outbox.put_nowait(frame)
         except asyncio.QueueFull:
@@ -64,14 +64,14 @@ class Session:
         while True:
             frames = await self._open().recv_multipart()
             try:
-                message = decode_from_hub(_only(frames), self._max_tokens)
+                message = decode_from_hub(_single_frame(frames), self._max_tokens)
             except MessageError:
                 self.num_malformed += 1
                 continue
             on_message(message)
 
     async def write(self) -> None:
-        """Consumes the outbox, waits for the socket to take a frame, ends by cancelling (the socket goes, too)."""
+        """Consumes the outbox, waits for the socket to take a frame, ends by cancelling (the socket is closed, too)."""
         while True:
             frame = await self._outbox.get()
             await self._open().send(frame)
@@ -81,14 +81,14 @@ class Session:
         return self._socket
 
     def close(self) -> None:
-        """Ends the connection at once; what ZeroMQ still holds is dropped. Idempotent."""
+        """Ends the connection at once; frames that ZeroMQ still holds are dropped. Idempotent."""
         if self._socket is not None:
             self._socket.close(linger=0)
         self._context.destroy(linger=0)
 
 
-def _only(frames: list[bytes]) -> bytes:
-    """A message is one frame."""
+def _single_frame(frames: list[bytes]) -> bytes:
+    """The single frame of a message. Raises MessageError."""
     if len(frames) != 1:
         raise MessageError(f"{len(frames)} frames are no message of the hub")
     return frames[0]

@@ -1,7 +1,7 @@
-"""The two sockets of the protocol, every option said. Times in seconds, sizes in bytes.
+"""The two sockets of the protocol, with every option set here. Times in seconds, sizes in bytes.
 
-High-water marks only guard memory (credit bounds the work); ZMTP heartbeats only find dead machines and cut cables (a
-frozen service still answers them): liveness is Ping and Pong.
+High-water marks only protect memory; credit bounds the work. ZMTP heartbeats only find dead machines and cut cables,
+because a frozen service still answers them; Ping and Pong show that a service is alive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROUTER_QUEUE = 2048
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What both ends of a connection agree on; the hub's Welcome overrides a worker's two times."""
+    """What both ends of a connection agree on; the hub's Welcome replaces the two times of a worker."""
 
     heartbeat_s: float = 1.0
     timeout_s: float = 10.0
@@ -34,7 +34,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_dealer(context: Context, identity: bytes, queue: int, limits: ConnectionLimits, keys: Keys | None) -> Socket:
-    """A worker's socket. `queue` bounds the frames that wait in each direction."""
+    """Makes a worker's socket, not yet connected. `queue` bounds the frames that wait in each direction."""
     socket = context.socket(zmq.DEALER)
     _common(socket, limits, queue)
     socket.setsockopt(zmq.ROUTING_ID, identity)
@@ -48,12 +48,12 @@ def make_dealer(context: Context, identity: bytes, queue: int, limits: Connectio
 
 
 def make_router(context: Context, limits: ConnectionLimits, keys: Keys | None) -> Socket:
-    """The hub's socket, not yet bound."""
+    """Makes the hub's socket, not yet bound."""
     socket = context.socket(zmq.ROUTER)
     _common(socket, limits, ROUTER_QUEUE)
-    # Without MANDATORY a ROUTER drops, in silence, what it cannot deliver.
+    # Without MANDATORY a ROUTER drops what it cannot deliver, without an error.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    # Routing ids are not authenticated: a newcomer must not take over a living connection.
+    # Routing ids are not authenticated: a new client must not take over a living connection.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
     if keys is not None:
         guard_router(socket, keys)

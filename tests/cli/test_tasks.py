@@ -39,6 +39,7 @@ def test_every_task_is_listed_with_an_example() -> None:
     assert [entry.split()[0] for entry in entries[:-1]] == names
     assert all("  prompt  " in entry and "  answer  " in entry for entry in entries[:-1])
     assert "needs   path_train" in entries[names.index("jsonl")]
+    assert "Another name of `dataset`." in entries[names.index("hf")]
     assert "answer  72" in entries[names.index("gsm8k")]
 
 

@@ -125,7 +125,7 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlsp_async.model.create._write_random", full_disk)
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full_disk)
     with pytest.raises(OSError, match="No space"):
         prepare_model(run(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The contract for other languages: schema and vectors agree with the code, and old vectors are still read."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ def test_the_committed_files_agree_with_messages_py():
 
 
 def test_every_message_has_a_vector_and_every_job_and_result():
-    assert {type(message) for message in EXAMPLES.values()} == set(contract.message_kinds())
+    assert {type(message) for message in EXAMPLES.values()} == {*FromWorker.__args__, *FromHub.__args__}
     assert set(EXAMPLES) <= set(NAMES)
     assert {"work_sample", "work_verify", "work_train", "done_groups", "done_verdicts", "done_steps"} <= set(EXAMPLES)
 
@@ -90,8 +91,8 @@ def test_columns_are_marked_in_the_schema():
 
 def test_the_prose_names_every_message():
     prose = (PROTO / "README.md").read_text()
-    tags = [kind.__struct_config__.tag for kind in contract.message_kinds()]
-    assert [tag for tag in tags if f"| `{tag}` |" not in prose] == []
+    tags = [kind.__struct_config__.tag for kind in (*FromWorker.__args__, *FromHub.__args__)]
+    assert [tag for tag in tags if not re.search(rf"^(### |- )[^\n]*`{tag}`", prose, re.MULTILINE)] == []
 
 
 def test_the_command_says_that_all_is_current():

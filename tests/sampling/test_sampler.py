@@ -211,7 +211,7 @@ async def test_a_cancelled_group_leaves_nothing_in_flight(make_config: Any, job:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert sampler._in_flight == set()
+        assert sampler.num_in_flight == 0
 
 
 def test_seeds_differ_between_workers_and_runs_and_are_stable() -> None:

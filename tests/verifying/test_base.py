@@ -1,4 +1,4 @@
-"""Finding a verifier by its name; the laws that every shipped one keeps."""
+"""Loading a verifier by its name, and the contract that every shipped verifier keeps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOLD = {
 }
 OPTIONS = {"length": {"least": 1}}
 OWN_TESTS = {"executable", "judge", "reasoning_gym"}
-"""Those that are nothing without options or something else to talk to."""
+"""Verifiers that need options or another process; they are tested in files of their own."""
 
 
 def test_verifiers_that_ship() -> None:
@@ -91,7 +91,10 @@ def test_what_is_no_score_is_an_error(tmp_path: Path, value: str, error: type[Ex
         (None, "no such file"),
         ("def score(*words): return 1", 'offers no .VERSION.; add VERSION = "1"'),
         ("VERSION = '1'", "offers neither score nor Config and load"),
-        ("VERSION, LANE, score = '1', 'slow', print", "says LANE = 'slow'; there is fast, isolated, network, program"),
+        (
+            "VERSION, LANE, score = '1', 'slow', print",
+            "has LANE = 'slow'; the lanes are fast, isolated, network, program",
+        ),
     ],
 )
 def test_a_file_that_is_no_verifier(tmp_path: Path, text: str | None, sentence: str) -> None:

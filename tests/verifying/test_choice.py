@@ -1,4 +1,4 @@
-"""Multiple choice: what counts as committing to an option."""
+"""The verifier `choice`: what counts as committing to an option."""
 
 import pytest
 
@@ -102,7 +102,7 @@ def test_options_on_one_line() -> None:
 
 
 def test_bad_data_and_bad_options() -> None:
-    with pytest.raises(DataError, match="'Z' is none of A, B"):
+    with pytest.raises(DataError, match="'Z' is neither a label .A, B"):
         LETTERS.judge(PROMPT, "B", "Z")
     with pytest.raises(ConfigError, match="labels must be two or more"):
         load_verifier("choice", {"labels": ["A"]})

@@ -1,4 +1,4 @@
-"""Form: tags in order, each once."""
+"""The verifier `format`: tags in order, each once."""
 
 import pytest
 
@@ -22,11 +22,11 @@ def test_every_rule_holds() -> None:
     [
         ("<answer>4</answer><think>x</think>", 0.75, "do not follow each other as think, answer"),
         ("<think>x</think> so <answer>4</answer>", 0.75, "text outside the tags"),
-        ("<think>x</think><answer> </answer>", 0.75, "<answer> stands 1 times"),
-        ("<think>x</think>", 0.5, "<answer> stands 0 times"),
-        ("<think>x</think><answer>4</answer><answer>5</answer>", 0.5, "<answer> stands 2 times"),
-        ("<think>x<answer>4</answer>", 0.25, "<think> stands 1 times"),
-        ("4", 0.0, "<think> stands 0 times"),
+        ("<think>x</think><answer> </answer>", 0.75, "<answer> occurs 1 times"),
+        ("<think>x</think>", 0.5, "<answer> occurs 0 times"),
+        ("<think>x</think><answer>4</answer><answer>5</answer>", 0.5, "<answer> occurs 2 times"),
+        ("<think>x<answer>4</answer>", 0.25, "<think> occurs 1 times"),
+        ("4", 0.0, "<think> occurs 0 times"),
     ],
 )
 def test_each_broken_rule_costs_its_share(response: str, share: float, why: str) -> None:
@@ -62,7 +62,7 @@ def test_around_another_verifier() -> None:
         ({"tags": ["a b"]}, "tags must be different names"),
         ({"tags": ["a", "a"]}, "tags must be different names"),
         ({"tags": []}, "there is no rule"),
-        ({"pattern": "("}, "is no regular expression"),
+        ({"pattern": "("}, "is not a regular expression"),
         ({"inner": "tests.verifying.own_verifier"}, "runs in the network lane"),
         ({"inner": "maths"}, "did you mean 'math'"),
     ],

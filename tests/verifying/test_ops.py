@@ -45,5 +45,5 @@ def test_left_to_right_without_precedence_and_beyond_the_range() -> None:
     ("prompt", "answer"), [("hello", "7"), ("1 2 -> 3", "three"), ("a b -> 3", "3"), ("-> 3", "3")]
 )
 def test_a_prompt_that_is_no_puzzle_is_a_fault_of_the_data(prompt: str, answer: str) -> None:
-    with pytest.raises(DataError, match="no operator puzzle"):
+    with pytest.raises(DataError, match="not an operator puzzle"):
         score(prompt, "</think> +", answer)

@@ -1,4 +1,4 @@
-"""Regular expressions as verifiers."""
+"""The verifier `regex`."""
 
 import pytest
 
@@ -35,11 +35,11 @@ def test_the_whole_text_or_a_part_of_it() -> None:
 
 
 def test_faults_of_data_and_of_options() -> None:
-    with pytest.raises(DataError, match="is no regular expression"):
+    with pytest.raises(DataError, match="is not a regular expression"):
         status("x", "(")
     with pytest.raises(DataError, match="the reference answer is empty"):
         status("Answer: x", " ", pattern=r"Answer: (\w+)")
     with pytest.raises(DataError, match="the reference answer is empty, and no pattern is set"):
         status("x", "")
-    with pytest.raises(ConfigError, match=r"pattern '\(' is no regular expression"):
+    with pytest.raises(ConfigError, match=r"pattern '\(' is not a regular expression"):
         load_verifier("regex", {"pattern": "("})

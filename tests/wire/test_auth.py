@@ -13,6 +13,7 @@ from rlsp_async.messages import Hello, Ping, Refuse
 from rlsp_async.wire import auth
 from rlsp_async.wire.auth import ZAP_DOMAIN, AllowList, Authenticator, guard_dealer, guard_router, is_loopback
 from rlsp_async.wire.codec import decode_from_hub, encode
+from rlsp_async.wire.gate import RefusalCounts
 from rlsp_async.wire.keyring import Keys, add_worker_key, revoke_key
 from rlsp_async.wire.router import Router
 from rlsp_async.wire.session import Session
@@ -132,7 +133,7 @@ async def test_the_routers_own_authenticator_runs_and_when_it_is_gone_nobody_get
         with dealer(address, keys) as socket:
             await socket.send(HELLO)
             assert len(await heard(router)) == 1
-        router._doorman.close()
+        router.authenticator.close()
         with dealer(address, keys) as socket:
             await socket.send(HELLO)
             assert await silence(router)
@@ -140,7 +141,7 @@ async def test_the_routers_own_authenticator_runs_and_when_it_is_gone_nobody_get
 
 async def test_an_authenticator_that_fell_is_an_error_and_not_a_closed_door(tmp_path, monkeypatch):
     def fall(self, request):
-        raise RuntimeError("the doorman fell")
+        raise RuntimeError("the authenticator fell")
 
     monkeypatch.setattr(Authenticator, "answer", fall)
     ring(tmp_path / "k")
@@ -148,16 +149,17 @@ async def test_an_authenticator_that_fell_is_an_error_and_not_a_closed_door(tmp_
         with dealer(address, of(tmp_path / "k", "sampler")) as socket:
             await socket.send(HELLO)
             await asyncio.sleep(0.3)
-            with pytest.raises(RuntimeError, match="the doorman fell"):
+            with pytest.raises(RuntimeError, match="the authenticator fell"):
                 await router.receive()
 
 
-def test_the_doorman_answers_its_own_domain_and_mechanism_only(tmp_path):
+def test_the_authenticator_answers_its_own_domain_and_mechanism_only(tmp_path):
     keys = ring(tmp_path / "k")
-    door = Authenticator(None, AllowList(keys.allowed), Router().counts)
+    counts = RefusalCounts()
+    authenticator = Authenticator(None, AllowList(keys.allowed), counts)
     raw = zmq.utils.z85.decode(of(tmp_path / "k", "sampler").public)
     good = [b"1.0", b"7", b"rlsp", b"10.0.0.1", b"", b"CURVE", raw]
-    assert door.answer(good) == [b"1.0", b"7", b"200", b"OK", of(tmp_path / "k", "sampler").public, b""]
+    assert authenticator.answer(good) == [b"1.0", b"7", b"200", b"OK", of(tmp_path / "k", "sampler").public, b""]
     for wrong in (
         [],
         [b"1.0"],
@@ -169,8 +171,8 @@ def test_the_doorman_answers_its_own_domain_and_mechanism_only(tmp_path):
         [*good[:6], bytes(32)],
         [b"2.0", *good[1:]],
     ):
-        assert door.answer(wrong)[2] == b"400", wrong
-    assert door._counts.refused_keys == 9
+        assert authenticator.answer(wrong)[2] == b"400", wrong
+    assert counts.refused_keys == 9
 
 
 # --- who is let in -------------------------------------------------------------------------------------------------
@@ -310,7 +312,7 @@ def test_a_routing_id_cannot_be_guessed():
     ids = []
     for _ in range(2):
         session = Session("tcp://127.0.0.1:9", "sampler-0/1/1", 8, LIMITS)
-        ids.append(session._socket.getsockopt(zmq.ROUTING_ID))
+        ids.append(session.routing_id)
         session.close()
     assert ids[0] != ids[1] and all(one.startswith(b"sampler-0/1/1/") and len(one) == 30 for one in ids)
 

@@ -143,7 +143,7 @@ async def test_a_message_above_the_limit_is_refused_at_the_sender():
 async def test_a_flood_is_dropped_and_counted_and_the_neighbour_is_answered_meanwhile():
     async with bound() as (router, socket):
         serving = asyncio.create_task(_forever(router))
-        with dealer(router_address(router)) as neighbour:
+        with dealer(router.address) as neighbour:
             await neighbour.send(HELLO)
             await socket.send(HELLO)
             for num in range(30_000):
@@ -192,7 +192,3 @@ async def test_what_was_refused_is_a_figure_of_the_run():
 async def _forever(router: Router) -> None:
     while True:
         await router.receive()
-
-
-def router_address(router: Router) -> str:
-    return router._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()

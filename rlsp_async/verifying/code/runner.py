@@ -148,7 +148,7 @@ class CodeRunner:
         self._cpu_s = cpu_s
         self._pid = os.fork()
         if self._pid == 0:
-            _run_runner(theirs, memory_mb, cpu_s)
+            _become_runner(theirs, memory_mb, cpu_s)
         theirs.close()
 
     def start(self, source: str) -> None:
@@ -191,11 +191,11 @@ class CodeRunner:
                 try:
                     return unpack_value(data)
                 except (ValueError, TypeError, RecursionError):
-                    raise RunnerLost("it sent no data") from None
+                    raise RunnerLost("it sent something that is not data") from None
             case ["error", str(kind), str(text)]:
                 known = getattr(builtins, kind) if kind in _KNOWN_ERRORS else SolutionError
                 raise known(text if kind in _KNOWN_ERRORS else f"{kind}: {text}")
-        raise RunnerLost("it sent no result")
+        raise RunnerLost("it sent something that is not a result")
 
     def _cause(self) -> str:
         """Why the channel has ended: the runner has exited, or it has closed its end and is left to the pool."""
@@ -214,7 +214,7 @@ class CodeRunner:
 # --- the runner's side ---------------------------------------------------------------------------------------------
 
 
-def _run_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoReturn:
+def _become_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoReturn:
     """Runs the runner process from its start to its end."""
     try:
         channel = _close_other_files(channel)
@@ -282,7 +282,7 @@ def _receive(channel: socket.socket) -> Any:
     try:
         return None if body is None else msgspec.msgpack.decode(body)
     except (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError) as e:
-        raise ValueError(f"no message: {e}") from None
+        raise ValueError(f"not a message: {e}") from None
 
 
 def _receive_exactly(channel: socket.socket, length: int) -> bytes | None:

@@ -1,13 +1,12 @@
-"""The unit tests of a programming task. They run in the checker process; each call of the tested function goes to the
-runner, where the model's code is.
+"""The unit tests of a programming task: read from the reference answer, run in the checker process.
 
     tests = read_tests("assert add(1, 2) == 3", "")
     tests.name                                      # "add"
     tests.run(lambda name, args, kwargs: ...)       # raises AssertionError when one fails
 
-There are two formats: plain asserts (MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name
-of the candidate and the helpers. JSON `{"test": "...", "entry_point": "..."}` names the function outright. Tests are
-written by the user, not by the model.
+Each call of the tested function goes to the runner, where the model's code is. There are two formats: plain asserts
+(MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name of the candidate and the helpers.
+JSON `{"test": "...", "entry_point": "..."}` names the function outright. The user writes the tests, never the model.
 """
 
 from __future__ import annotations
@@ -53,15 +52,15 @@ class UnitTests(msgspec.Struct, frozen=True):
             AssertionError: a test failed. A wrong answer may lead to any other exception, too.
             DataError: the tests cannot be run, or call no function of the answer.
         """
-        asked: list[BaseException | None] = []
+        calls: list[BaseException | None] = []
 
         def proxy(name: str) -> Callable[..., Any]:
             def function(*args: Any, **kwargs: Any) -> Any:
-                asked.append(None)
+                calls.append(None)
                 try:
                     return call(name, args, kwargs)
                 except BaseException as e:
-                    asked[-1] = e
+                    calls[-1] = e
                     raise
 
             return function
@@ -75,10 +74,10 @@ class UnitTests(msgspec.Struct, frozen=True):
             if self.has_check:
                 namespace["check"](proxy(self.name))
         except _FAULTS_OF_THE_TEST as e:
-            if e in asked:
+            if e in calls:
                 raise
             raise DataError(f"the tests cannot be run: {type(e).__name__}: {e}") from None
-        if not asked:
+        if not calls:
             raise DataError("the tests call no function of the answer")
 
 
@@ -95,14 +94,14 @@ def read_tests(answer: str, prompt: str) -> UnitTests:
     source, name = _read_answer(answer)
     tree = parse_code(source)
     if tree is None:
-        raise DataError("the reference answer is no Python: tests are asserts or check(candidate)")
+        raise DataError("the reference answer is not Python: tests are asserts or check(candidate)")
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         raise DataError("the tests hold no assert")
     has_check = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
     free = _free_names(tree)
     name = name or (find_last_function(prompt) if has_check else next(iter(free or _called_names(tree)), ""))
     if not name:
-        raise DataError('the tests name no function: say which in "entry_point"')
+        raise DataError('the tests name no function: name it in "entry_point"')
     helpers = extract_preamble(prompt, name)
     modules = {
         node.value.id
@@ -121,10 +120,10 @@ def _read_answer(answer: str) -> tuple[str, str]:
     try:
         table = msgspec.json.decode(answer, type=dict[str, Any])
     except msgspec.MsgspecError as e:
-        raise DataError(f'the reference answer is no JSON object with "test": {e}') from None
+        raise DataError(f'the reference answer is not a JSON object with "test": {e}') from None
     test, name = table.get("test"), table.get("entry_point", "")
     if not isinstance(test, str) or not isinstance(name, str):
-        raise DataError('the reference answer is no JSON object with "test" and "entry_point"')
+        raise DataError('the reference answer is not a JSON object with "test" and "entry_point"')
     return test, name
 
 

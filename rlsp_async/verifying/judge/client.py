@@ -3,7 +3,7 @@
     client = ChatClient("http://judge:8000/v1", key="")
     text = client.complete({"model": "m", "messages": [...]}, until=time.monotonic() + 4)
 
-It stands on `http.client`. A call blocks its own process, so an asynchronous client would gain nothing, and here the
+It uses `http.client`. A call blocks its own process, so an asynchronous client would gain nothing, and here the
 time that is left can be set before every single read: a server that sends one byte a second cannot hold a call. No
 redirect is followed, nothing is decompressed, no connection is kept open, and an answer has at most MAX_BODY_BYTES.
 """

@@ -120,8 +120,8 @@ def choose_rubric(name: str, lowest: float = 0.0, highest: float = 1.0) -> Rubri
         return RUBRICS[name]
     if "{response}" not in name:
         raise ValueError(
-            f"rubric {name[:60]!r} is none of {', '.join(RUBRICS)}, and as a text of your own it must "
-            "hold the placeholder {response}; {prompt} and {answer} may stand in it, too"
+            f"rubric {name[:60]!r} is not one of {', '.join(RUBRICS)}, and as a text of your own it must "
+            "hold the placeholder {response}; it may hold {prompt} and {answer}, too"
         )
     if not -math.inf < lowest < highest < math.inf:
         raise ValueError(f"score_range [{lowest:g}, {highest:g}] must rise")

@@ -220,5 +220,5 @@ def load(cfg: JudgeConfig) -> JudgeVerifier:
     if cfg.api_key_env and not key.strip():
         raise ConfigError(f"task.verifier_options.api_key_env: {cfg.api_key_env} is not set in the environment")
     if not (key.strip().isascii() and key.strip().isprintable()):
-        raise ConfigError(f"task.verifier_options.api_key_env: what {cfg.api_key_env} holds is no key")
+        raise ConfigError(f"task.verifier_options.api_key_env: the value of {cfg.api_key_env} cannot be a key")
     return JudgeVerifier(cfg, key.strip())

@@ -50,15 +50,15 @@ def find_refusal(text: str) -> str:
     return next((why for pattern, why in _RISKY if pattern.search(text)), "")
 
 
-def compare_latex(gold: str, found: str) -> bool | None:
+def compare_latex(gold: str, extracted: str) -> bool | None:
     """Compares two LaTeX expressions. Call it only with texts that `find_refusal` accepts.
 
     Args:
         gold: the reference answer.
-        found: the answer of the response.
+        extracted: the answer of the response.
 
     Returns:
-        Whether they are equal; None when `found` cannot be read.
+        Whether they are equal; None when `extracted` cannot be read.
 
     Raises:
         ValueError: `gold` cannot be read.
@@ -66,7 +66,7 @@ def compare_latex(gold: str, found: str) -> bool | None:
     golds = _parse_latex(gold)
     if not golds:
         raise ValueError("no mathematical expression")
-    answers = _parse_latex(found)
+    answers = _parse_latex(extracted)
     if not answers:
         return None
     return bool(verify(golds, answers, strict=True, timeout_seconds=None))

@@ -157,12 +157,12 @@ def unwrap_text(text: str) -> str:
 
 
 def _spell_character(match: re.Match[str]) -> str:
-    found = match[0]
-    if found[0] in _VULGAR:
-        return _VULGAR[found[0]]
-    if found[0] in _SUPER:
-        return "^{" + "".join(_SUPER[char] for char in found) + "}"
-    return "_{" + "".join(_SUB[char] for char in found) + "}"
+    extracted = match[0]
+    if extracted[0] in _VULGAR:
+        return _VULGAR[extracted[0]]
+    if extracted[0] in _SUPER:
+        return "^{" + "".join(_SUPER[char] for char in extracted) + "}"
+    return "_{" + "".join(_SUB[char] for char in extracted) + "}"
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -300,16 +300,16 @@ COUNTS = {
 }
 
 
-def compare_words(gold: str, found: str) -> bool | None:
+def compare_words(gold: str, extracted: str) -> bool | None:
     """Whether two texts have the same words, or name the same choice; None when `gold` is not words."""
-    one, other = normalize_phrase(gold), normalize_phrase(found)
-    if one and _BLANK.sub("", one) == _BLANK.sub("", other):
+    gold_phrase, phrase = normalize_phrase(gold), normalize_phrase(extracted)
+    if gold_phrase and _BLANK.sub("", gold_phrase) == _BLANK.sub("", phrase):
         return True
-    letter = _LETTER.fullmatch(one)
+    letter = _LETTER.fullmatch(gold_phrase)
     if letter is not None:
-        choice = _CHOICE.fullmatch(other)
+        choice = _CHOICE.fullmatch(phrase)
         return choice is not None and choice[1] == letter[1]
-    return False if _WORDY.search(one) and is_text(gold) else None
+    return False if _WORDY.search(gold_phrase) and is_text(gold) else None
 
 
 def is_text(text: str) -> bool:

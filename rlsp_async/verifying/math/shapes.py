@@ -180,10 +180,10 @@ def _is_one_bracket(text: str) -> bool:
 
 def _bracket_steps(text: str) -> list[tuple[int, int]]:
     """For every bracket the position behind it, and +1 when it opens or -1 when it closes."""
-    found = []
+    steps = []
     for match in re.finditer(r"\\[{}]|\\langle|\\rangle|[()\[\]{}]", text):
-        found.append((match.end(), 1 if match[0] in _OPENING else -1))
-    return found
+        steps.append((match.end(), 1 if match[0] in _OPENING else -1))
+    return steps
 
 
 def _split_outside(pattern: re.Pattern[str], text: str) -> list[str]:
@@ -196,15 +196,15 @@ def _split_outside(pattern: re.Pattern[str], text: str) -> list[str]:
 
 
 def _match_outside(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    steps, depth, found = _bracket_steps(text), 0, []
+    steps, depth, matches = _bracket_steps(text), 0, []
     at = 0
     for match in pattern.finditer(text):
         while at < len(steps) and steps[at][0] <= match.start():
             depth += steps[at][1]
             at += 1
         if depth == 0:
-            found.append(match)
-    return found
+            matches.append(match)
+    return matches
 
 
 # --- relations -----------------------------------------------------------------------------------------------------
@@ -260,12 +260,12 @@ def _inequality_shape(names: list[str], sides: list[str]) -> AnswerShape:
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def compare_answers(gold: str, found: str) -> bool | None:
+def compare_answers(gold: str, extracted: str) -> bool | None:
     """Compares two answers in plain spelling.
 
     Args:
         gold: the reference answer.
-        found: the answer of the response.
+        extracted: the answer of the response.
 
     Returns:
         Whether they are equal; None when a part could not be read.
@@ -273,61 +273,67 @@ def compare_answers(gold: str, found: str) -> bool | None:
     Raises:
         UnreadableExpression: an answer is nested too deeply or has too many parts.
     """
-    return _compare(parse_shape(gold), parse_shape(found))
+    return _compare(parse_shape(gold), parse_shape(extracted))
 
 
-def compare_in_order(gold: str, found: str) -> bool | None:
+def compare_in_order(gold: str, extracted: str) -> bool | None:
     """As `compare_answers`, but two lists are equal only in the same order.
 
     Sets have no order, nor do the two values of a plus-minus sign.
     """
-    if "\\pm" in gold + found or "\\mp" in gold + found:
-        return compare_answers(gold, found)
-    one, other = parse_shape(gold), parse_shape(found)
-    if one.kind == other.kind == "list":
-        return len(one.parts) == len(other.parts) and _compare_in_their_order(one.parts, other.parts)
-    return _compare(one, other)
+    if "\\pm" in gold + extracted or "\\mp" in gold + extracted:
+        return compare_answers(gold, extracted)
+    gold_shape, extracted_shape = parse_shape(gold), parse_shape(extracted)
+    if gold_shape.kind == extracted_shape.kind == "list":
+        return len(gold_shape.parts) == len(extracted_shape.parts) and _compare_in_their_order(
+            gold_shape.parts, extracted_shape.parts
+        )
+    return _compare(gold_shape, extracted_shape)
 
 
-def _compare(gold: AnswerShape, found: AnswerShape) -> bool | None:
-    if gold.kind == "relation" or found.kind == "relation":
-        return _compare_relations(gold, found)
-    if gold.kind == found.kind == "scalar":
-        return compare_scalars(gold.text, found.text)
-    if "interval" in (gold.kind, found.kind):
-        return _compare_intervals(gold, found)
-    if "union" in (gold.kind, found.kind):
-        return _compare_in_any_order(gold.parts, found.parts) if gold.kind == found.kind else False
-    if gold.kind in SEQUENCES and found.kind in SEQUENCES:
-        return _compare_sequences(gold, found)
-    return _compare_single(gold, found)
+def _compare(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
+    if gold.kind == "relation" or extracted.kind == "relation":
+        return _compare_relations(gold, extracted)
+    if gold.kind == extracted.kind == "scalar":
+        return compare_scalars(gold.text, extracted.text)
+    if "interval" in (gold.kind, extracted.kind):
+        return _compare_intervals(gold, extracted)
+    if "union" in (gold.kind, extracted.kind):
+        return _compare_in_any_order(gold.parts, extracted.parts) if gold.kind == extracted.kind else False
+    if gold.kind in SEQUENCES and extracted.kind in SEQUENCES:
+        return _compare_sequences(gold, extracted)
+    return _compare_single(gold, extracted)
 
 
-def _compare_single(gold: AnswerShape, found: AnswerShape) -> bool | None:
+def _compare_single(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
     """Compares a single value with a list, set or tuple of one part."""
-    for one, other in ((gold, found), (found, gold)):
-        if one.kind in ("set", "list", "tuple") and len(one.parts) == 1 and other.kind == "scalar":
-            return _compare(one.parts[0], other) if one is gold else _compare(other, one.parts[0])
+    for first, second in ((gold, extracted), (extracted, gold)):
+        if first.kind in ("set", "list", "tuple") and len(first.parts) == 1 and second.kind == "scalar":
+            return _compare(first.parts[0], second) if first is gold else _compare(second, first.parts[0])
     return False
 
 
-def _compare_sequences(gold: AnswerShape, found: AnswerShape) -> bool | None:
-    if len(gold.parts) != len(found.parts):
-        return _compare_vectors(gold, found)
-    if {gold.kind, found.kind} <= {"list", "set"}:
-        return _compare_in_any_order(gold.parts, found.parts)
-    if "set" in (gold.kind, found.kind) or (gold.kind == found.kind == "tuple" and gold.text != found.text):
+def _compare_sequences(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
+    if len(gold.parts) != len(extracted.parts):
+        return _compare_vectors(gold, extracted)
+    if {gold.kind, extracted.kind} <= {"list", "set"}:
+        return _compare_in_any_order(gold.parts, extracted.parts)
+    if "set" in (gold.kind, extracted.kind) or (gold.kind == extracted.kind == "tuple" and gold.text != extracted.text):
         return False
-    answer = _compare_in_their_order(gold.parts, found.parts)
-    return answer if answer is not False else _compare_vectors(gold, found)
+    answer = _compare_in_their_order(gold.parts, extracted.parts)
+    return answer if answer is not False else _compare_vectors(gold, extracted)
 
 
-def _compare_vectors(gold: AnswerShape, found: AnswerShape) -> bool | None:
+def _compare_vectors(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
     """Compares a matrix of one column or one row with a tuple or list."""
-    if "matrix" not in (gold.kind, found.kind) or gold.kind == found.kind or "set" in (gold.kind, found.kind):
+    if (
+        "matrix" not in (gold.kind, extracted.kind)
+        or gold.kind == extracted.kind
+        or "set" in (gold.kind, extracted.kind)
+    ):
         return False
-    one, other = _vector_parts(gold), _vector_parts(found)
-    return len(one) == len(other) and _compare_in_their_order(one, other)
+    gold_parts, parts = _vector_parts(gold), _vector_parts(extracted)
+    return len(gold_parts) == len(parts) and _compare_in_their_order(gold_parts, parts)
 
 
 def _vector_parts(shape: AnswerShape) -> tuple[AnswerShape, ...]:
@@ -338,19 +344,19 @@ def _vector_parts(shape: AnswerShape) -> tuple[AnswerShape, ...]:
     return shape.parts
 
 
-def _compare_in_their_order(gold: tuple[AnswerShape, ...], found: tuple[AnswerShape, ...]) -> bool | None:
-    answers = [_compare(one, other) for one, other in zip(gold, found, strict=True)]
+def _compare_in_their_order(gold: tuple[AnswerShape, ...], extracted: tuple[AnswerShape, ...]) -> bool | None:
+    answers = [_compare(gold_part, part) for gold_part, part in zip(gold, extracted, strict=True)]
     return False if False in answers else None if None in answers else True
 
 
-def _compare_in_any_order(gold: tuple[AnswerShape, ...], found: tuple[AnswerShape, ...]) -> bool | None:
-    if len(gold) != len(found):
+def _compare_in_any_order(gold: tuple[AnswerShape, ...], extracted: tuple[AnswerShape, ...]) -> bool | None:
+    if len(gold) != len(extracted):
         return False
     if len(gold) > MAX_UNORDERED_PARTS:
-        return _compare_in_their_order(gold, found)
-    left, unsure = list(found), False
-    for one in gold:
-        answers = [_compare(one, other) for other in left]
+        return _compare_in_their_order(gold, extracted)
+    left, unsure = list(extracted), False
+    for gold_part in gold:
+        answers = [_compare(gold_part, part) for part in left]
         if True in answers:
             left.pop(answers.index(True))
         elif None in answers:
@@ -360,16 +366,16 @@ def _compare_in_any_order(gold: tuple[AnswerShape, ...], found: tuple[AnswerShap
     return None if unsure else True
 
 
-def _compare_intervals(gold: AnswerShape, found: AnswerShape) -> bool | None:
+def _compare_intervals(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
     """Compares an interval with an interval, or with the pair in the same brackets: `(1, 2)` may be either."""
-    if gold.kind == found.kind:
-        return gold.text == found.text and _compare_in_their_order(gold.parts, found.parts)
-    for one, other in ((gold, found), (found, gold)):
-        if one.kind == "interval" and other.kind in ("tuple", "list") and one.text in ("()", "[]"):
+    if gold.kind == extracted.kind:
+        return gold.text == extracted.text and _compare_in_their_order(gold.parts, extracted.parts)
+    for first, second in ((gold, extracted), (extracted, gold)):
+        if first.kind == "interval" and second.kind in ("tuple", "list") and first.text in ("()", "[]"):
             return (
-                (other.kind == "list" or other.text == one.text)
-                and len(other.parts) == 2
-                and _compare_in_their_order(gold.parts, found.parts)
+                (second.kind == "list" or second.text == first.text)
+                and len(second.parts) == 2
+                and _compare_in_their_order(gold.parts, extracted.parts)
             )
     return False
 
@@ -377,12 +383,12 @@ def _compare_intervals(gold: AnswerShape, found: AnswerShape) -> bool | None:
 # --- equations -----------------------------------------------------------------------------------------------------
 
 
-def _compare_relations(gold: AnswerShape, found: AnswerShape) -> bool | None:
-    if gold.kind == found.kind:
-        if gold.text == found.text == "=":
-            return _compare_equations(gold, found)
-        return gold.text == found.text and _compare_in_their_order(gold.parts, found.parts)
-    relation, other = (gold, found) if gold.kind == "relation" else (found, gold)
+def _compare_relations(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
+    if gold.kind == extracted.kind:
+        if gold.text == extracted.text == "=":
+            return _compare_equations(gold, extracted)
+        return gold.text == extracted.text and _compare_in_their_order(gold.parts, extracted.parts)
+    relation, other = (gold, extracted) if gold.kind == "relation" else (extracted, gold)
     if relation.text not in ("=", "\\approx", "\\in"):
         return False
     value = relation.parts[-1]
@@ -391,8 +397,8 @@ def _compare_relations(gold: AnswerShape, found: AnswerShape) -> bool | None:
     return False
 
 
-def _compare_equations(gold: AnswerShape, found: AnswerShape) -> bool | None:
-    (left, right), (left2, right2) = _relation_sides(gold), _relation_sides(found)
+def _compare_equations(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
+    (left, right), (left2, right2) = _relation_sides(gold), _relation_sides(extracted)
     if left.text == left2.text or (_is_name(left) and _is_name(left2) and len(left.text) > 1 and len(left2.text) > 1):
         return _compare(right, right2)
     if not all(side.kind == "scalar" for side in (left, right, left2, right2)):
@@ -419,18 +425,18 @@ def _is_constant(shape: AnswerShape) -> bool:
     return shape.kind == "scalar" and not re.search(r"(?<![\\A-Za-z])[a-zA-Z](?![A-Za-z])", shape.text)
 
 
-def compare_scalars(gold: str, found: str) -> bool | None:
+def compare_scalars(gold: str, extracted: str) -> bool | None:
     """Compares two texts without shape: as expressions, else as words; None when neither can be decided."""
     try:
-        if is_same_value(parse_expression(gold), parse_expression(found)):
+        if is_same_value(parse_expression(gold), parse_expression(extracted)):
             return True
-        return _compare_other_meaning(gold, found)
+        return _compare_other_meaning(gold, extracted)
     except UnreadableExpression:
-        return compare_words(gold, found)
+        return compare_words(gold, extracted)
 
 
-def _compare_other_meaning(gold: str, found: str) -> bool:
+def _compare_other_meaning(gold: str, extracted: str) -> bool:
     """Compares the other meaning of `5e-2`, which is 5 e - 2."""
-    if re.search(r"\de[-+]?\d", gold + " " + found):
-        return is_same_value(parse_expression(gold, scientific=False), parse_expression(found, scientific=False))
+    if re.search(r"\de[-+]?\d", gold + " " + extracted):
+        return is_same_value(parse_expression(gold, scientific=False), parse_expression(extracted, scientific=False))
     return False

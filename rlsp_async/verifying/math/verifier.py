@@ -73,20 +73,20 @@ class MathVerifier:
         gold = strip_box(answer.strip())
         if not gold:
             raise DataError("the reference answer is empty")
-        found = find_answer(response, order=self._cfg.extract)
-        if found is None:
+        extracted = find_answer(response, order=self._cfg.extract)
+        if extracted is None:
             return make_unparsable("no answer found")
-        found = strip_box(found)
-        if tidy_text(gold) == tidy_text(found):
-            return make_verdict(True, found)
-        if len(found) > MAX_CHARS:
-            return make_unparsable(f"limit: {find_refusal(found)}")
-        same = _compare_numbers(gold, found, self._cfg.percent == "literal")
+        extracted = strip_box(extracted)
+        if tidy_text(gold) == tidy_text(extracted):
+            return make_verdict(True, extracted)
+        if len(extracted) > MAX_CHARS:
+            return make_unparsable(f"limit: {find_refusal(extracted)}")
+        same = _compare_numbers(gold, extracted, self._cfg.percent == "literal")
         if same is None:
-            same = _compare_shapes(gold, found, self._cfg.ordered)
+            same = _compare_shapes(gold, extracted, self._cfg.ordered)
         if same is None and self._cfg.ordered and _is_list(gold):
             return make_unparsable("a list with a part that cannot be read")  # math-verify ignores the order
-        return _compare_by_algebra(gold, found) if same is None else make_verdict(same, found)
+        return _compare_by_algebra(gold, extracted) if same is None else make_verdict(same, extracted)
 
 
 def load(cfg: MathConfig) -> MathVerifier:
@@ -116,16 +116,16 @@ def tidy_text(text: str) -> str:
     return _NOISE.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac").rstrip(".")
 
 
-def _compare_numbers(gold: str, found: str, literal: bool) -> bool | None:
+def _compare_numbers(gold: str, extracted: str, literal: bool) -> bool | None:
     """Whether two plain numbers are equal; None when not both are numbers, or one of them may mean something else.
 
     A per-cent sign on one side only may be read either way, unless it is taken literally.
     """
-    one, other = normalize_spelling(gold), normalize_spelling(found)
-    left, right = _read_count_or_number(one), _read_count_or_number(other)
+    plain_gold, plain_extracted = normalize_spelling(gold), normalize_spelling(extracted)
+    left, right = _read_count_or_number(plain_gold), _read_count_or_number(plain_extracted)
     if left is None or right is None:
         return None
-    signs = _is_percent(one), _is_percent(other)
+    signs = _is_percent(plain_gold), _is_percent(plain_extracted)
     if literal and signs[0] != signs[1]:
         return left == 100 * right if signs[0] else right == 100 * left
     if left == right:
@@ -134,7 +134,7 @@ def _compare_numbers(gold: str, found: str, literal: bool) -> bool | None:
         return left == 100 * right
     if signs == (False, True):
         return right == 100 * left
-    return None if re.search(r"\de\d|,|_|!", one + other) else False
+    return None if re.search(r"\de\d|,|_|!", plain_gold + plain_extracted) else False
 
 
 def _read_count_or_number(text: str) -> Fraction | None:
@@ -146,15 +146,15 @@ def _is_percent(text: str) -> bool:
     return "%" in text or bool(re.search(r"per\s?cent", text))
 
 
-def _compare_shapes(gold: str, found: str, ordered: bool) -> bool | None:
+def _compare_shapes(gold: str, extracted: str, ordered: bool) -> bool | None:
     compare = compare_in_order if ordered else compare_answers
-    one, other = normalize_spelling(gold), normalize_spelling(found)
-    if ("\\text" in gold or normalize_phrase(gold) in _ANSWER_WORDS) and compare_words(gold, found):
+    plain_gold, plain_extracted = normalize_spelling(gold), normalize_spelling(extracted)
+    if ("\\text" in gold or normalize_phrase(gold) in _ANSWER_WORDS) and compare_words(gold, extracted):
         return True
     try:
-        if is_text(unwrap_text(_without_unit(one))):
-            return compare(unwrap_text(one), unwrap_text(other))
-        return compare(_without_unit(one), _without_unit(other))
+        if is_text(unwrap_text(_without_unit(plain_gold))):
+            return compare(unwrap_text(plain_gold), unwrap_text(plain_extracted))
+        return compare(_without_unit(plain_gold), _without_unit(plain_extracted))
     except UnreadableExpression:
         return None
 
@@ -173,18 +173,18 @@ def _without_unit(text: str) -> str:
     return _UNIT_WORDS.sub("", bare) if "\\begin" not in bare else bare
 
 
-def _compare_by_algebra(gold: str, found: str) -> Verdict:
-    if why := _find_refusal(found):
+def _compare_by_algebra(gold: str, extracted: str) -> Verdict:
+    if why := _find_refusal(extracted):
         return make_unparsable(f"limit: {why}")
     if why := _find_refusal(gold):
         raise DataError(f"reference answer {gold[:80]!r} is refused: {why}")
     try:
-        same = compare_latex(_strip_math_mode(gold), _strip_math_mode(found))
+        same = compare_latex(_strip_math_mode(gold), _strip_math_mode(extracted))
     except ValueError as e:
         if is_text(gold):
-            return make_verdict(False, found)
+            return make_verdict(False, extracted)
         raise DataError(f"reference answer {gold[:80]!r} cannot be read: {e}") from None
-    return make_unparsable("not a mathematical expression") if same is None else make_verdict(same, found)
+    return make_unparsable("not a mathematical expression") if same is None else make_verdict(same, extracted)
 
 
 def _strip_math_mode(text: str) -> str:
