@@ -10,6 +10,8 @@ Shapes: B rollouts, G groups, N response tokens of a batch end to end, R respons
 longest response. Functions of columns take [N] as well as [R]. Log-ratios are clamped to +-20 before `exp`, in float32.
 Every function raises ValueError, naming the argument, when ranks or lengths of its arguments do not fit
 (`check_shapes`).
+
+This file is long because the docstring of each of its small functions states shapes, units and errors.
 """
 
 from __future__ import annotations
