@@ -78,7 +78,7 @@ def _play(num_rollouts: int, num_groups: int, directory: Path) -> list[float]:
     from rlsp_async.messages import Hello, Work
     from rlsp_async.replay.hub import Hub
     from rlsp_async.replay.journal import Journal
-    from rlsp_async.replay.recorder import MetricLog
+    from rlsp_async.replay.metrics import MetricLog
     from rlsp_async.tasks.base import load_task
     from rlsp_async.wire.codec import decode_from_hub, decode_from_worker, encode
 
@@ -93,7 +93,7 @@ def _play(num_rollouts: int, num_groups: int, directory: Path) -> list[float]:
         )
     )
     cfg = config.load(directory / "config.toml", [f"runs_dir={directory}"])
-    journal, recorder = Journal(cfg.directory / "journal.sqlite", cfg), MetricLog(cfg.directory)
+    journal, metric_log = Journal(cfg.directory / "journal.sqlite", cfg), MetricLog(cfg.directory)
     hub = Hub(cfg, load_task(cfg.task, cfg.seed), journal.load(), 0.0)
     answers = Fleet(Plan(address="inproc://nobody", run=cfg.name, samplers=0, verifiers=0, learners=0))
     crew = [("learner-0", 2), *((f"verifier-{i}", 500) for i in range(2)), *((f"sampler-{i}", 125) for i in range(8))]
@@ -127,7 +127,7 @@ def _play(num_rollouts: int, num_groups: int, directory: Path) -> list[float]:
         marks.append(time.process_time_ns())
         frames = [(peer, encode(message)) for peer, message in todo.sends]
         marks.append(time.process_time_ns())
-        recorder.write(todo.lines)
+        metric_log.write(todo.rows)
         marks.append(time.process_time_ns())
         for part, since, to in zip(PARTS, marks[:-1], marks[1:], strict=True):
             cost[part] += to - since

@@ -136,10 +136,10 @@ async def judge_prompts(
 
 def summarize_groups(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], int]:
     """The figures over the groups that were judged completely, with intervals, and the number of those groups."""
-    from rlsp_async.replay.evaluation import score, summarize
+    from rlsp_async.replay.evaluation import score_prompt, summarize
 
     whole = [g for g in groups if all(verdict.is_true for verdict in g.verdicts)]
-    row: dict[str, Any] = summarize([score(g.group, g.verdicts) for g in whole])
+    row: dict[str, Any] = summarize([score_prompt(g.group, g.verdicts) for g in whole])
     return {name: value for name, value in row.items() if isinstance(value, dict)}, len(whole)
 
 
@@ -160,7 +160,7 @@ async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Eva
         rollouts=cfg.sampling.rollouts,
         seed=cfg.seed,
     )
-    async with VerifierPool(cfg, "eval") as pool, Sampler(cfg, model, "eval") as sampler:
+    async with VerifierPool(cfg) as pool, Sampler(cfg, model, "eval") as sampler:
         groups = await judge_prompts(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
         engine = sampler.info["engine"]
     return _result(cfg, groups, engine, time.monotonic() - start)

@@ -51,8 +51,8 @@ ALLOWED = {
     ("rlsp_async.wire.router", "receive"): "the hub may hear nobody; its ticker runs beside it and cancels it",
     ("rlsp_async.replay.server", "_serve"): "until the run is over; the watchdog ends a run that stalls (stall_s)",
     ("rlsp_async.replay.server", "_receive"): "the hub may hear nobody; its ticker runs beside it and cancels it",
-    ("rlsp_async.replay.decided", "room"): "until what waits is taken: one commit, whose disk errors raise",
-    ("rlsp_async.replay.decided", "take"): "the ticker adds something every TICK_S",
+    ("rlsp_async.replay.server", "room"): "until what waits is taken: one commit, whose disk errors raise",
+    ("rlsp_async.replay.server", "take"): "the ticker adds something every TICK_S",
     (
         "rlsp_async.replay.server",
         "_feed",

@@ -14,16 +14,13 @@ import msgspec
 from rlsp_async.audit.history import Finding, History, Violations
 from rlsp_async.config import load_success_replay
 from rlsp_async.messages import RolloutGroup
-from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, Success
+from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, RolloutKey, Success
 from rlsp_async.replay.sql import body_digest
 
 _head = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
 _judged = msgspec.msgpack.Decoder(Judged).decode
 _group = msgspec.msgpack.Decoder(RolloutGroup).decode
-
-Key = tuple[int, int]
-"""(group, index) of a rollout."""
 
 
 # --- spawned groups --------------------------------------------------------------------------------------------------
@@ -90,9 +87,9 @@ class SuccessChecks:
         self._history = history
         self._found = Violations("success", "a replayed rollout is a success of its prompt")
         self._options = {name: load_success_replay(name, stage) for name, stage in history.cfg.stages.items()}
-        self._known: dict[Key, Success] = {}
-        self._uses: Counter[Key] = Counter()
-        self._newest: dict[Key, int] = {}
+        self._known: dict[RolloutKey, Success] = {}
+        self._uses: Counter[RolloutKey] = Counter()
+        self._newest: dict[RolloutKey, int] = {}
         self._num_rollouts = 0
 
     def run(self) -> list[Finding]:
@@ -114,7 +111,7 @@ class SuccessChecks:
 
     # --- what is remembered --------------------------------------------------------------------------------------
 
-    def _row(self, key: Key, digest: bytes, blob: bytes, body: bytes | None) -> None:
+    def _row(self, key: RolloutKey, digest: bytes, blob: bytes, body: bytes | None) -> None:
         try:
             success, judged = _success(blob), None if body is None else _judged(body)
         except msgspec.DecodeError as e:
@@ -138,9 +135,9 @@ class SuccessChecks:
         if head is None or not head.uses:
             self._add("its group was never trained", success.key)
             return
-        if (head.stage, head.index, head.purpose) != (success.stage, success.place, "train"):
+        if (head.stage, head.index, head.purpose) != (success.stage, success.index, "train"):
             self._add(
-                f"it is of prompt {success.place} of stage {success.stage}, its group of prompt {head.index} of "
+                f"it is of prompt {success.index} of stage {success.stage}, its group of prompt {head.index} of "
                 f"stage {head.stage}",
                 success.key,
             )
@@ -172,8 +169,8 @@ class SuccessChecks:
         success, head, cfg = self._known.get(one.source), self._head(one.group_id), self._options.get(manifest.stage)
         if success is None or head is None or cfg is None:
             return "the journal lacks the success or the group"
-        if (success.stage, success.place) != (manifest.stage, head.index):
-            return f"it is of prompt {success.place}, the group of prompt {head.index}"
+        if (success.stage, success.index) != (manifest.stage, head.index):
+            return f"it is of prompt {success.index}, the group of prompt {head.index}"
         if head.num_correct or not 0 <= one.rollout < head.num_rollouts:
             return f"{head.num_correct} rollouts of the group are correct, and it has index {one.rollout}"
         if success.since >= manifest.step:
@@ -197,7 +194,7 @@ class SuccessChecks:
     def _bounds(self) -> None:
         """No more successes are kept than the settings allow."""
         kept = [success for success in self._known.values() if success.kept]
-        for (stage, place), num in Counter((one.stage, one.place) for one in kept).items():
+        for (stage, place), num in Counter((one.stage, one.index) for one in kept).items():
             if stage in self._options and num > self._options[stage].capacity:
                 self._found.add(
                     f"{num} successes are kept of {self._options[stage].capacity}", stage=stage, prompt=place
@@ -214,7 +211,7 @@ class SuccessChecks:
         except msgspec.DecodeError:
             return None
 
-    def _add(self, what: str, key: Key, **where: int) -> None:
+    def _add(self, what: str, key: RolloutKey, **where: int) -> None:
         self._found.add(what, success=f"{key[0]}/{key[1]}", **where)
 
 

@@ -2,299 +2,224 @@
 
                     Done(groups)               Done(verdicts)
     sampler  ----------------------> ledger <---------------------- verifier
-       ^        sampling_work.py       |        verify_work.py          ^
-       |                               | select.py                      |
+       ^          sample.py            |          verify.py             ^
+       |                               | selection/                     |
        +--- Work(SampleJob)            v                                +--- Work(VerifyJob)
                                     manifest --Work(TrainJob)--> learner --Done(report)--> new version to all samplers
-                                            train_work.py
+                                              train.py
 
-Nothing is believed to have arrived because it was sent: Pings and Hellos say what a worker holds (reconcile.py,
-arrivals.py), and what was lost is said again. After every event, or once for all messages that came together, work is
-handed to whoever has credit. The shell commits the records of an event before it sends anything, so whatever a worker
-hears is already on disk.
+    post      consumes                         waits for                          unblocked by
+    sample    a free slot: a group to sample   a sampler with credit that serves  Hello, Loaded, Ack; a group that is
+              again, a spawned group, or the   the newest version                 trained or dropped
+              next prompt
+    verify    a sampled group, oldest first    a verifier with credit             Done(groups), Hello, Ack
+    train     a manifest to send again, or     the learner with credit            Done(verdicts), admitted
+              enough ready groups                                                 demonstrations, Hello, Done(report)
+    evaluate  every held-out prompt, verified  samplers that serve the version    the Done of its last group
+              or dropped                       of the phase
+    admit     demonstrations, made ahead       a free slot                        a step that was reported
+    end       nothing                          all workers to leave, DRAIN_S      Bye, silence, time
+
+Every wait has a bound: a worker that is silent for `replay.timeout_s` is gone, and a run in which nothing moves for
+`replay.stall_s` fails (`health.py`).
+
+The hub never assumes that a message arrived because it was sent: Pings and Hellos say what a worker holds, and what was
+lost is sent again (`protocol.py`). Each event is one `Turn`. After every event, or once for all messages that came
+together, work is handed out to whoever has credit. The shell (`server.py`) commits the records of an event before it
+sends anything, so whatever a worker hears is on disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from rlsp_async.config import RunConfig
-from rlsp_async.messages import (
-    Bye,
-    Done,
-    Drain,
-    Failed,
-    FromWorker,
-    Hello,
-    Job,
-    Loaded,
-    Ping,
-    Pong,
-    Rejected,
-    Role,
-    TrainJob,
-    VerifiedGroup,
-    Work,
-)
-from rlsp_async.replay.arrivals import arrive, gone, heard_fenced, take_back
-from rlsp_async.replay.evaluation import finish_evaluation
-from rlsp_async.replay.lines import span
-from rlsp_async.replay.reconcile import pinged
-from rlsp_async.replay.records import Event
-from rlsp_async.replay.records import JournalContent as LoadedJournal
-from rlsp_async.replay.results import done, failed
-from rlsp_async.replay.sampling_work import admit_demonstrations, may_issue, next_sample_job, room
-from rlsp_async.replay.setbacks import fail_run
-from rlsp_async.replay.state import Effects, HubState, Prompts
-from rlsp_async.replay.status import status
-from rlsp_async.replay.train_work import may_come_again, next_train_job
-from rlsp_async.replay.verify_work import next_verify_job
-from rlsp_async.replay.watchdog import watch
-from rlsp_async.replay.workers import KIND_OF, Worker
+from rlsp_async.messages import FromWorker, Job, Role, TrainJob, VerifiedGroup, Work
+from rlsp_async.replay import evaluation, sample, train, verify
+from rlsp_async.replay.health import status, watch
+from rlsp_async.replay.protocol import gone, receive, take_back
+from rlsp_async.replay.records import JournalContent
+from rlsp_async.replay.state import HubState, Prompts
+from rlsp_async.replay.turn import Effects, Turn
+from rlsp_async.replay.workers import Worker
 
 STATUS_S = 1.0
 DRAIN_S = 60.0
-HANDED_OUT: tuple[Role, ...] = ("learner", "verifier", "sampler")
 SLEPT_S = 1.0
-"""A tick that comes so late, and later than half of timeout_s, says that the hub was frozen."""
+"""A tick that comes later than this, and later than half of timeout_s, says that the hub itself was frozen."""
+
+
+class PostModule(Protocol):
+    """The grammar of `sample`, `verify` and `train` as far as work is handed out; results are taken by `accept`."""
+
+    def has_work(self, state: HubState) -> bool:
+        """False when there is certainly nothing to do."""
+
+    def next_job(self, turn: Turn, worker: Worker) -> Job | None:
+        """Work for this worker; None when there is none."""
+
+
+POSTS: tuple[tuple[Role, PostModule], ...] = (("learner", train), ("verifier", verify), ("sampler", sample))
+"""In the order in which work is handed out: a batch that is chosen, or a group that is dropped as too old, makes room
+for new prompts, so samplers come last."""
 
 
 class Hub:
     """All decisions of a run. `now` is in seconds of the run and never runs backwards."""
 
-    def __init__(self, cfg: RunConfig, task: Prompts, loaded: LoadedJournal, now: float = 0.0) -> None:
-        self.state = HubState(cfg, task, loaded, now)
+    def __init__(self, cfg: RunConfig, task: Prompts, content: JournalContent, now: float = 0.0) -> None:
+        self.state = HubState(cfg, task, content, now)
 
     # --- events --------------------------------------------------------------------------------------------------
 
     def on(self, peer: bytes, message: FromWorker, now: float) -> Effects:
-        """A worker said something."""
+        """A worker sent a message."""
         return self.hear([(peer, message)], now)
 
     def hear(self, arrived: Iterable[tuple[bytes, FromWorker]], now: float) -> Effects:
-        """Workers said something, in this order; work is handed out once for all of it."""
-        out = Effects()
+        """Workers sent messages, in this order; work is handed out once for all of them."""
+        turn = Turn(self.state, now)
         for peer, message in arrived:
-            self._heard(out, peer, message, now)
-            self._advance(out, now)
-            self._end(out, now)
-        if not self.state.ending:
-            self._hand_out(out, now)
-        return out
-
-    def _heard(self, out: Effects, peer: bytes, message: FromWorker, now: float) -> None:
-        if isinstance(message, Hello):
-            return arrive(self.state, out, peer, message, now)
-        worker = self.state.crew.peers.get(peer)
-        if peer in self.state.crew.fenced:
-            return heard_fenced(self.state, out, peer, message, now)
-        if worker is None:
-            return out.sends.append((peer, Pong(known=False)))  # it must say hello (again) before it is heard
-        worker.seen_s = now
-        match message:
-            case Ping():
-                pinged(self.state, out, worker, message, now)
-            case Done():
-                done(self.state, out, worker, message, now)
-            case Failed():
-                failed(self.state, out, worker, message, now)
-            case Loaded():
-                self._loaded(out, worker, message, now)
-            case Rejected():
-                self._rejected(out, worker, message, now)
-            case Bye():
-                gone(self.state, out, worker, f"said goodbye {message.reason}".strip(), now, "returned")
+            receive(turn, peer, message)
+            self._move_on(turn)
+        self._hand_out(turn)
+        return turn.commit()
 
     def tick(self, now: float) -> Effects:
         """Time passed: silent workers are gone, observers are told, a stalled or finished run ends."""
-        out = Effects()
-        state, cfg = self.state, self.state.cfg.replay
-        self._woke(out, now)
-        for worker in state.crew.silent(now, cfg.timeout_s):
-            gone(self.state, out, worker, f"was silent for {now - worker.seen_s:.1f} s", now)
-        for lease in state.crew.expired(now, cfg.lease_s):
-            take_back(self.state, out, lease, now)
-        if now >= state.reserved_until_s:
-            state.reserved.clear()
-        watch(state, out, now)
-        self._settle(out, now)
-        if now - state.status_s >= STATUS_S:
-            self._tell_observers(out, now)
-        return out
+        turn, state, cfg = Turn(self.state, now), self.state, self.state.cfg.replay
+        self._check_sleep(turn)
+        for worker in state.table.silent(now, cfg.timeout_s):
+            gone(turn, worker, f"was silent for {now - worker.seen_s:.1f} s")
+        for lease in state.table.expired(now, cfg.lease_s):
+            take_back(turn, lease)
+        state.queues.release(now)
+        watch(turn)
+        self._move_on(turn)
+        self._hand_out(turn)
+        if now - state.pace.status_s >= STATUS_S:
+            self._tell_observers(turn)
+        return turn.commit()
 
     def admit(self, groups: list[tuple[int, VerifiedGroup]], now: float) -> Effects:
-        """Demonstrations or imported rollouts that the shell has prepared, as (cursor, group)."""
-        out = Effects()
-        admit_demonstrations(self.state, out, groups, now)
-        return self._settle(out, now)
+        """The shell has prepared demonstrations or imported rollouts, as (cursor, group)."""
+        turn = Turn(self.state, now)
+        sample.admit(turn, groups)
+        return self._settle(turn)
 
     def restored(self, step: int, groups: list[VerifiedGroup], now: float) -> Effects:
-        """The batch of an old step, read from the journal for a restarted learner."""
-        out = Effects()
-        self.state.wanted.discard(step)
-        if step in self.state.to_train:  # else its learner was replaced while the disk was read
-            self.state.restored[step] = groups
-        return self._settle(out, now)
+        """The shell has read the batch of an old step from the journal, for a restarted learner."""
+        self.state.training.restore(step, groups)
+        return self._settle(Turn(self.state, now))
 
     def disk(self, free_bytes: int, now: float, journal_bytes: int = 0) -> Effects:
-        """The room that is left was measured: too little pauses the run, and stops it after `replay.stall_s`."""
-        out, state = Effects(), self.state
+        """The room on the disk was measured: too little pauses the run, and stops it after `replay.stall_s`."""
+        turn, state = Turn(self.state, now), self.state
         change = state.disk.measured(free_bytes, journal_bytes, now)
         if change == "full":
             return self.stop(state.disk.sentence(), now)
         if change:
-            state.message = state.disk.sentence() if change == "paused" else ""
-            state.moved("there was room on the disk", now)
-            out.records.append(Event(kind=change, at_s=now, key=state.step, detail=state.message))
-        return self._settle(out, now)
+            state.ending.say(state.disk.sentence() if change == "paused" else "")
+            turn.moved("there was room on the disk")
+            turn.event(change, key=state.step, detail=state.ending.message)
+        return self._settle(turn)
 
     def stop(self, reason: str, now: float) -> Effects:
-        """Somebody stops the run: workers finish or return what they hold; the journal can be taken up again."""
-        out = Effects()
-        if not self.state.ending:
-            self.state.stopped = True
-            self._drain(out, reason, now)
-        return self._settle(out, now)
+        """Somebody stops the run: workers finish or return what they hold; the run can be resumed."""
+        turn = Turn(self.state, now)
+        if not self.state.ending.has_begun:
+            self.state.ending.stop()
+            turn.drain(reason)
+        return self._settle(turn)
 
-    # --- what the shell asks -------------------------------------------------------------------------------------
+    # --- what the shell asks and says ----------------------------------------------------------------------------
 
     def demonstrations_wanted(self) -> int:
-        """How many may be admitted now."""
+        """Number of demonstrations or imported groups that may be admitted now."""
         stage = self.state.stage
-        return room(self.state) if stage is not None and stage.source != "rollouts" else 0
+        return sample.room(self.state) if stage is not None and stage.source != "rollouts" else 0
 
     @property
     def is_over(self) -> bool:
-        """Finished, stopped or failed: the shell stops when what it holds is sent."""
-        return self.state.over
+        """Finished, stopped or failed: the shell stops once everything that it holds is sent."""
+        return self.state.ending.is_over
 
-    # --- weights -------------------------------------------------------------------------------------------------
-
-    def _loaded(self, out: Effects, worker: Worker, loaded: Loaded, now: float) -> None:
-        if loaded.version < worker.version:
-            return  # it was overtaken
-        worker.version, worker.rejections = loaded.version, 0
-        out.lines.append(span(now - loaded.seconds, now, worker.name, "load", f"version {loaded.version}"))
-        self.state.moved(f"{worker.name} loaded version {loaded.version}", now)
-
-    def _rejected(self, out: Effects, worker: Worker, rejected: Rejected, now: float) -> None:
-        state = self.state
-        worker.version = -1
-        state.last_error = f"{worker.name} refuses version {rejected.version}: {rejected.reason}"
-        if may_come_again(state):
-            return  # files in memory are gone after a reboot; whoever makes them again is announced
-        worker.rejections += 1
-        if worker.rejections <= state.cfg.replay.retries and state.weights is not None:
-            state.tell(out, worker, now)
-        elif all(other.rejections > state.cfg.replay.retries for other in state.crew.of("sampler")):
-            fail_run(state, out, f"no sampler serves any version: {state.last_error}", now)
-
-    def _woke(self, out: Effects, now: float) -> None:
-        """The first tick, or the hub itself was frozen: then nobody's silence in that time means anything."""
-        state = self.state
-        if state.ticked_s is None:
-            out.records.append(Event(kind="hub_start", at_s=now, key=state.incarnation))
-            state.reserve_from(now)
-        elif now - state.ticked_s > max(SLEPT_S, state.cfg.replay.timeout_s / 2):
-            slept_s = now - state.ticked_s
-            state.progress_s += slept_s
-            state.stepped_s += slept_s
-            for worker in state.crew.workers.values():
-                worker.seen_s = now
-            for lease in state.crew.leases.values():
-                lease.since_s += slept_s
-        state.ticked_s = now
+    def note_figures(self, figures: dict[str, float]) -> None:
+        """Figures of the shell for observers and for the rows of the next steps."""
+        self.state.pace.show(figures)
 
     # --- after every event ---------------------------------------------------------------------------------------
 
-    def _settle(self, out: Effects, now: float) -> Effects:
-        self._advance(out, now)
-        self._end(out, now)
-        if not self.state.ending:
-            self._hand_out(out, now)
-        return out
+    def _settle(self, turn: Turn) -> Effects:
+        self._move_on(turn)
+        self._hand_out(turn)
+        return turn.commit()
 
-    def _advance(self, out: Effects, now: float) -> None:
+    def _move_on(self, turn: Turn) -> None:
+        """Enters the phase that the run has reached, and ends the run when there is none left."""
         state = self.state
         while True:
-            finish_evaluation(state, out, now)
+            evaluation.accept(turn)
             phase = state.plan.at(state.step, state.evaluations)
             if phase == state.phase:
-                return
-            state.phase, state.phase_since_s, state.stepped_s = phase, now, now
-            state.step_seconds.clear()
-            state.moved(f"{phase.key or phase.stage} began" if phase else "the last stage ended", now)
+                break
+            state.enter(phase, turn.now)
+        self._end(turn)
 
-    def _end(self, out: Effects, now: float) -> None:
-        state = self.state
-        if state.phase is None and not state.ending:
-            self._drain(out, "the run is complete", now)
-        if state.ending == "draining" and (not state.crew.num_working or now - state.ending_since_s > DRAIN_S):
-            state.ending = "draining" if state.stopped else "finished"
-            if not state.over:
-                out.records.append(
-                    Event(
-                        kind="stopped" if state.stopped else "finished", at_s=now, key=state.step, detail=state.message
-                    )
-                )
-            state.over = True
-        if state.ending == "failed":
-            state.over = True
-        if state.over:
-            self._tell_observers(out, now)
+    def _end(self, turn: Turn) -> None:
+        state, ending = self.state, self.state.ending
+        if state.phase is None and not ending.has_begun:
+            turn.drain("the run is complete")
+        is_drained = not state.table.num_working or turn.now - ending.since_s > DRAIN_S
+        has_ended = ending.kind == "failed" or (ending.kind == "draining" and is_drained)
+        if has_ended and ending.close():
+            turn.event("stopped" if ending.is_stopped else "finished", key=state.step, detail=ending.message)
+        if ending.is_over:
+            self._tell_observers(turn)
 
-    def _drain(self, out: Effects, reason: str, now: float) -> None:
-        state = self.state
-        state.ending, state.ending_since_s, state.message = "draining", now, reason
-        out.sends.extend(
-            (worker.peer, Drain(reason=reason)) for worker in state.crew.workers.values() if worker.role != "observer"
-        )
+    def _hand_out(self, turn: Turn) -> None:
+        """Hands out work, one lease after the other, each to the least loaded worker of its role."""
+        if not self.state.ending.has_begun:
+            for role, post in POSTS:
+                self._hand_out_to(turn, role, post)
 
-    def _hand_out(self, out: Effects, now: float) -> None:
-        """Lease after lease, each to the least busy of its role. A chosen batch or a group that is too old makes room
-        for samplers, so they come last."""
-        for role in HANDED_OUT:
-            self._hand_out_to(role, out, now)
+    def _hand_out_to(self, turn: Turn, role: Role, post: PostModule) -> None:
+        """Until no worker takes work. A group is avoided by one worker only: what two workers refuse, nobody takes."""
+        index, version = self.state.table.index, self.state.version
+        refused: list[Worker] = []
+        while len(refused) < 2 and post.has_work(self.state) and (worker := index.first(role, version)) is not None:
+            job = post.next_job(turn, worker)
+            if job is None:
+                index.leave_out(worker)
+                refused.append(worker)
+            else:
+                self._lease(turn, worker, job)
+        for worker in refused:
+            index.place(worker)
 
-    def _hand_out_to(self, role: Role, out: Effects, now: float) -> None:
-        """Until nobody takes one. A group is avoided by one worker only: what two refuse, nobody takes."""
-        hungry, version = self.state.crew.hungry, self.state.version
-        without: list[Worker] = []
-        while len(without) < 2 and self._has_work(role) and (worker := hungry.first(role, version)) is not None:
-            if not self._give(out, worker, now):
-                hungry.remove(worker)
-                without.append(worker)
-        for worker in without:
-            hungry.place(worker)
-
-    def _has_work(self, role: Role) -> bool:
-        """False: there is certainly nothing for this role."""
-        if role == "verifier":
-            return bool(self.state.to_verify)
-        return role == "learner" or bool(self.state.to_sample) or may_issue(self.state)
-
-    def _give(self, out: Effects, worker: Worker, now: float) -> bool:
-        job = self._next_job(out, worker, now)
-        if job is None:
-            return False
+    def _lease(self, turn: Turn, worker: Worker, job: Job) -> None:
         key = job.batch.step if isinstance(job, TrainJob) else job.group_id
-        lease = self.state.crew.lease(worker, KIND_OF[worker.role], key, now)
-        out.sends.append((worker.peer, Work(lease=lease.lease, deadline_s=self.state.cfg.replay.lease_s, job=job)))
-        return True
+        lease = self.state.table.lease(worker, key, turn.now)
+        turn.send(worker.peer, Work(lease=lease.lease, deadline_s=self.state.cfg.replay.lease_s, job=job))
 
-    def _next_job(self, out: Effects, worker: Worker, now: float) -> Job | None:
-        match worker.role:
-            case "learner":
-                return next_train_job(self.state, out, now)
-            case "verifier":
-                return next_verify_job(self.state, out, worker, now)
-            case "sampler":
-                return next_sample_job(self.state, out, worker, now)
-        return None
+    # --- time ----------------------------------------------------------------------------------------------------
 
-    def _tell_observers(self, out: Effects, now: float) -> None:
-        self.state.status_s = now
-        observers = self.state.crew.of("observer")
+    def _check_sleep(self, turn: Turn) -> None:
+        """The first tick, or a tick after the hub itself was frozen: the silence of that time means nothing."""
+        state = self.state
+        slept_s = state.pace.ticked(turn.now)
+        if slept_s is None:
+            turn.event("hub_start", key=state.incarnation)
+            state.reserve(turn.now)
+        elif slept_s > max(SLEPT_S, state.cfg.replay.timeout_s / 2):
+            state.pace.slept(slept_s)
+            state.table.woke(turn.now, slept_s)
+
+    def _tell_observers(self, turn: Turn) -> None:
+        self.state.pace.told_observers(turn.now)
+        observers = self.state.table.with_role("observer")
         if observers:
-            report = status(self.state, now)
-            out.sends.extend((worker.peer, report) for worker in observers)
+            report = status(self.state, turn.now)
+            for worker in observers:
+                turn.send(worker.peer, report)

@@ -1,14 +1,21 @@
 """The journal: every record of a run in one SQLite file, committed before anyone hears of it.
 
     journal = Journal(run / "journal.sqlite", cfg)
-    loaded = journal.load()             what the ledger and the plan start from, after any crash
+    content = journal.load()            what the ledger and the plan start from, after any crash
     journal.commit(records)             one transaction; returns when it is on disk
     journal.batch(step)                 the groups of an old step, in the order of its manifest
 
 WAL mode. durability "power": synchronous FULL, every commit is synced; "process": NORMAL, survives kill -9 of the hub
 but may lose its last commits with the machine. Blocking: use it from one thread. A group or an evaluation that is
-already there is not stored again; a manifest or a step that is would be a bug (LawError, `laws.py`). Errors of the disk
-are MachineError: nothing that was not committed has been acknowledged.
+stored already is not stored again. Errors of the disk are MachineError: nothing that was not committed has been
+acknowledged.
+
+Invariants. Before a manifest or a step is stored, the tables themselves are asked whether it may be: a bug elsewhere
+cannot train a wrong batch. A record that breaks an invariant raises InvariantError and its transaction is rolled back.
+
+Tokens. A body is stored with a digest of its bytes, and is checked against it when it is read. With `replay.retention`
+"checkpoints" the tokens of a group are deleted once it is evaluated or dropped, or was trained at a step that is older
+than the oldest kept checkpoint. SQLite fills the freed pages again, so the file stops growing.
 """
 
 from __future__ import annotations
@@ -23,11 +30,10 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig, decides_the_weights
-from rlsp_async.errors import ConfigError, MachineError
-from rlsp_async.messages import PROTOCOL, StepReport, VerifiedGroup
-from rlsp_async.replay import bodies
-from rlsp_async.replay.laws import check_manifest, check_step
+from rlsp_async.config import RunConfig, StageConfig, decides_the_weights
+from rlsp_async.errors import ConfigError, InvariantError, MachineError
+from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, VerifiedGroup
+from rlsp_async.replay.policies import PolicyStore, policy_stores
 from rlsp_async.replay.records import (
     DEAD,
     Cursor,
@@ -40,24 +46,34 @@ from rlsp_async.replay.records import (
     Published,
     Put,
     Record,
-    Remember,
     Repeated,
     Stepped,
     Total,
 )
-from rlsp_async.replay.sql import EVENTS_KEPT, EVENTS_SLACK, ROWS, SCHEMA, SCHEMA_VERSION, body_digest, insert
-from rlsp_async.replay.success import store as successes
+from rlsp_async.replay.sql import (
+    EVENTS_KEPT,
+    EVENTS_SLACK,
+    ROWS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Database,
+    body_digest,
+    insert,
+    select,
+)
 
 CHECKPOINTS_LOOKED_BACK = 8
 PAGE_BYTES = 16_384
-"""Of a new file: a body of 40 KB is 3 pages, and the system is asked to write 3 times, not 10."""
+"""Page size of a new file: a body of 40 KB is 3 pages and 3 writes of the system, instead of 10."""
 WAL_PAGES = 1000
 """Pages in the write-ahead log after which they are moved into the file."""
 WAL_BYTES = 32 << 20
-"""The log is cut to this when it was longer: a reader had held it open, or a commit was huge."""
+"""The log is cut to this when it has grown longer, because a reader held it open or a commit was huge."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_head = msgspec.msgpack.Decoder(GroupRecord).decode
+_record = msgspec.msgpack.Decoder(GroupRecord).decode
+_body = msgspec.msgpack.Decoder(RolloutGroup).decode
+_verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
 _manifest = msgspec.msgpack.Decoder(Manifest).decode
 _report = msgspec.msgpack.Decoder(StepReport).decode
 _result = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -70,6 +86,7 @@ class Journal:
         self.path = path
         self._cfg = cfg
         self._prunes = cfg.replay.retention == "checkpoints"
+        self._stores = policy_stores()
         self._forgot_to = 0
         self._num_events = 0
         with self._translated():
@@ -81,7 +98,8 @@ class Journal:
             self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             with self._transaction():
-                for statement in filter(str.strip, SCHEMA.split(";")):
+                schema = SCHEMA + "".join(store.schema for store in self._stores.values())
+                for statement in filter(str.strip, schema.split(";")):
                     self._db.execute(statement)
         try:
             self._check_run(cfg)
@@ -98,9 +116,9 @@ class Journal:
                 if isinstance(record, Put):
                     puts.append(record)
                 elif isinstance(record, Cursor):
-                    cursors[record.name] = record.value  # of one counter the newest value counts
+                    cursors[record.name] = record.value  # only the newest value of a counter is stored
                 else:
-                    if isinstance(record, Manifest | Stepped):  # their laws ask the tables
+                    if isinstance(record, Manifest | Stepped):  # their invariants ask the tables
                         self._put(puts)
                         puts = []
                     self._store(record)
@@ -108,13 +126,22 @@ class Journal:
             self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", cursors.items())
 
     def batch(self, step: int) -> list[VerifiedGroup]:
-        """The groups of one step, in order. Raises MachineError when one of them is not there any more."""
+        """The groups of one step, in order, as the learner got them. Raises MachineError when one is deleted or
+        damaged."""
         with self._translated():
             row = self._db.execute("SELECT manifest FROM manifests WHERE step = ?", (step,)).fetchone()
             if row is None:
                 raise MachineError(f"there is no batch of step {step}")
             manifest = _manifest(row[0])
-            return successes.put_in(self._db, manifest, [bodies.verified(self._db, i) for i in manifest.groups])
+            groups = [_read_group(self._db, group_id) for group_id in manifest.groups]
+            for store in self._stores.values():
+                groups = store.restore_batch(self._db, manifest, groups)
+            return groups
+
+    def pragma(self, statement: str) -> Any:
+        """Runs one PRAGMA on this connection and returns its value: what is synced, how large the file may be."""
+        row = self._db.execute(f"PRAGMA {statement}").fetchone()
+        return row[0] if row else None
 
     def close(self) -> None:
         """Idempotent."""
@@ -123,7 +150,7 @@ class Journal:
     # --- opening -------------------------------------------------------------------------------------------------
 
     def _check_run(self, cfg: RunConfig) -> None:
-        """The first start writes down what the run is; every later one must be the same run."""
+        """The first start stores what the run is; every later start must be of the same run."""
         then = dict(self._db.execute("SELECT key, value FROM run").fetchall())
         versions = {"protocol": str(PROTOCOL), "schema": str(SCHEMA_VERSION)}
         for key, value in versions.items():
@@ -149,7 +176,7 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO run VALUES ('incarnation', ?)", (str(starts),))
 
     def load(self) -> JournalContent:
-        """All that survives: live groups with their tokens, totals of the dead, batches, reports, cursors."""
+        """Everything that survives a crash. Raises MachineError when stored tokens are damaged."""
         with self._translated():
             run = dict(self._db.execute("SELECT key, value FROM run").fetchall())
             self._forgot_to = int(run.get("forgot_to", 0))
@@ -161,9 +188,9 @@ class Journal:
             return JournalContent(
                 incarnation=int(run["incarnation"]),
                 created=float(run["created"]),
-                heads=[_head(row[0]) for row in rows],
-                bodies=dict(bodies.live_bodies(self._db)),
-                verdicts=dict(bodies.live_verdicts(self._db)),
+                groups=[_record(row[0]) for row in rows],
+                bodies=dict(_live_bodies(self._db)),
+                verdicts=dict(_live_verdicts(self._db)),
                 totals=self._totals(),
                 manifests=self._manifests(),
                 reports=self._reports(),
@@ -171,10 +198,10 @@ class Journal:
                 evaluations={key: _result(blob) for key, blob in results},
                 cursors=dict(self._db.execute("SELECT name, value FROM cursors").fetchall()),
                 last_group_id=last or 0,
-                successes=list(successes.live(self._db)),
+                policies={name: store.load(self._db) for name, store in self._stores.items()},
                 learnt=[
-                    Learnt(stage=stage, what=what, place=place, row=row)
-                    for stage, what, place, row in self._db.execute("SELECT stage, what, place, row FROM learnt")
+                    Learnt(stage=stage, what=what, index=index, row=row)
+                    for stage, what, index, row in self._db.execute("SELECT stage, what, place, row FROM learnt")
                 ],
             )
 
@@ -199,7 +226,7 @@ class Journal:
         return [_manifest(row[0]) for row in self._db.execute(query, (self._forgot_to,))]
 
     def _reports(self) -> list[StepReport]:
-        """One for each of the newest checkpoints, then the newest of all."""
+        """One report for each of the newest checkpoints, then the newest report of all."""
         query = f"""SELECT report, max(step) FROM steps GROUP BY checkpoint ORDER BY max(step) DESC
                     LIMIT {CHECKPOINTS_LOOKED_BACK}"""
         return [_report(row[0]) for row in self._db.execute(query)][::-1]
@@ -209,7 +236,7 @@ class Journal:
     def _store(self, record: Record) -> None:
         match record:
             case Manifest():
-                check_manifest(self._db, self._cfg, record)
+                check_manifest(self._db, self._cfg, record, self._stores.values())
                 self._db.execute(
                     "INSERT INTO manifests VALUES (?, ?, ?, ?, ?)",
                     (record.step, record.stage, record.incarnation, record.at_s, _encode(record)),
@@ -228,38 +255,43 @@ class Journal:
                 self._db.execute(query, (_encode(report), report.step))
             case Evaluated(key=key, result=result):
                 self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
-            case Learnt(stage=stage, place=place, row=row, what=what):
-                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?, ?)", (stage, what, place, row))
-            case Remember():
-                successes.store(self._db, record, self._forgot_to if self._prunes else -1)
+            case Learnt(stage=stage, index=index, row=row, what=what):
+                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?, ?)", (stage, what, index, row))
             case Event():
                 self._event(record)
+            case _:
+                self._store_of(record).store(self._db, record, self._forgot_to if self._prunes else -1)
+
+    def _store_of(self, record: Record) -> PolicyStore:
+        """The replay policy that stores this kind of record."""
+        return next(store for store in self._stores.values() if isinstance(record, store.records))
 
     def _put(self, puts: list[Put]) -> None:
-        """Heads, bodies and verdicts of many groups; what no checkpoint can need goes at once."""
+        """Records, bodies and verdicts of many groups; tokens that no checkpoint can need are deleted at once."""
         for at in range(0, len(puts), ROWS):
             self._put_some(puts[at : at + ROWS])
         if self._prunes:
-            bodies.delete(self._db, [put.head.group_id for put in puts if self._is_needless(put.head)])
+            _delete_tokens(self._db, [put.record.group_id for put in puts if self._is_needless(put.record)])
 
     def _put_some(self, puts: list[Put]) -> None:
         blobs = [None if put.body is None else _encode(put.body) for put in puts]
-        insert(self._db, "groups", [_row(put.head, body) for put, body in zip(puts, blobs, strict=True)])
+        insert(self._db, "groups", [_row(put.record, body) for put, body in zip(puts, blobs, strict=True)])
         insert(
             self._db,
             "bodies",
-            [(put.head.group_id, body) for put, body in zip(puts, blobs, strict=True) if body is not None],
+            [(put.record.group_id, body) for put, body in zip(puts, blobs, strict=True) if body is not None],
         )
         insert(
             self._db,
             "verdicts",
-            [(put.head.group_id, _encode(put.verdicts)) for put in puts if put.verdicts is not None],
+            [(put.record.group_id, _encode(put.verdicts)) for put in puts if put.verdicts is not None],
         )
 
-    def _is_needless(self, head: GroupRecord) -> bool:
-        """Nobody reads its tokens again. Trained long ago and buried only now: it waited in vain for a second use."""
-        forgotten = head.state == "trained" and head.step <= self._forgot_to
-        return forgotten or head.state in ("dropped", "evaluated")
+    def _is_needless(self, record: GroupRecord) -> bool:
+        """Whether nobody reads a group's tokens again. A group that waited in vain for a further use becomes trained
+        long after its last step."""
+        is_forgotten = record.state == "trained" and record.step <= self._forgot_to
+        return is_forgotten or record.state in ("dropped", "evaluated")
 
     def _step(self, record: Stepped) -> None:
         report = record.report
@@ -287,12 +319,13 @@ class Journal:
             self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (EVENTS_KEPT,))
 
     def _forget(self, step: int) -> None:
-        """No kept checkpoint needs the tokens that were last trained at this step or before; heads stay."""
+        """No kept checkpoint needs the tokens that were last trained at this step or before; the records stay."""
         if step <= self._forgot_to:
             return
         if self._prunes:
-            bodies.delete_trained(self._db, self._forgot_to, step)
-            successes.delete_gone(self._db, step)
+            _delete_trained(self._db, self._forgot_to, step)
+            for store in self._stores.values():
+                store.prune(self._db, step)
         self._forgot_to = step
         self._db.execute("INSERT OR REPLACE INTO run VALUES ('forgot_to', ?)", (str(step),))
 
@@ -322,37 +355,37 @@ class Journal:
             ) from None
 
 
-def _row(head: GroupRecord, body: bytes | None) -> tuple[Any, ...]:
+def _row(record: GroupRecord, body: bytes | None) -> tuple[Any, ...]:
     """A row of `groups`."""
     return (
-        head.group_id,
-        head.purpose,
-        head.provenance,
-        head.stage,
-        head.state,
-        head.reason,
-        head.num_tokens,
-        head.num_wasted_tokens,
-        head.uses,
-        head.step,
-        head.state in DEAD,
-        head.oldest,
-        head.newest,
-        head.num_rollouts,
-        head.num_verdicts,
+        record.group_id,
+        record.purpose,
+        record.provenance,
+        record.stage,
+        record.state,
+        record.reason,
+        record.num_tokens,
+        record.num_wasted_tokens,
+        record.uses,
+        record.step,
+        record.state in DEAD,
+        record.oldest,
+        record.newest,
+        record.num_rollouts,
+        record.num_verdicts,
         None if body is None else body_digest(body),
-        head.why,
-        _encode(head),
+        record.why,
+        _encode(record),
     )
 
 
 def _digest(report: StepReport) -> str:
-    """Of the weights that a step published; empty when it published none."""
+    """Digest of the weights that a step published; empty when it published none."""
     return report.weights.digest if report.weights else ""
 
 
 def _hashes(cfg: RunConfig) -> dict[str, str]:
-    """One hash a section, so that the section which differs can be named."""
+    """One hash for each section of the settings, so that an error can name the section that differs."""
     sections = msgspec.to_builtins(cfg)
     free = [name for name in sections if name in ("runs_dir", "learner") or not decides_the_weights(f"{name}.")]
     sections["learner"] = {"tokens_per_microbatch": cfg.learner.tokens_per_microbatch}
@@ -361,3 +394,116 @@ def _hashes(cfg: RunConfig) -> dict[str, str]:
         for name, value in sections.items()
         if name not in free or name == "learner"
     }
+
+
+# --- invariants ------------------------------------------------------------------------------------------------------
+
+_ROWS = """SELECT group_id, state, step, provenance, oldest, uses, num_rollouts, num_verdicts FROM groups
+           WHERE group_id IN"""
+
+
+def check_manifest(db: Database, cfg: RunConfig, manifest: Manifest, stores: Iterable[PolicyStore]) -> None:
+    """Steps have no gap; every group is whole, verified, fresh enough, charged for this step and within its uses.
+
+    Raises InvariantError. The replay policies check their own replacements.
+    """
+    last = db.execute("SELECT max(step) FROM manifests").fetchone()[0] or 0
+    if manifest.step != last + 1:
+        raise InvariantError(f"the manifest of step {manifest.step} would follow that of step {last}")
+    if len(set(manifest.groups)) != len(manifest.groups):
+        raise InvariantError(f"the manifest of step {manifest.step} names a group twice")
+    stage = cfg.stages[manifest.stage]
+    rows = {row[0]: row[1:] for row in select(db, _ROWS, manifest.groups)}
+    for group_id in manifest.groups:
+        wrong = find_violation(rows.get(group_id), manifest.step, stage, cfg.sampling.rollouts)
+        if wrong:
+            raise InvariantError(f"group {group_id} cannot be in the batch of step {manifest.step}: {wrong}")
+    for store in stores:
+        store.check_manifest(db, cfg, manifest)
+
+
+def find_violation(row: tuple[Any, ...] | None, step: int, stage: StageConfig, rollouts: int) -> str:
+    """Why a group cannot be in the batch of `step`; empty when it can.
+
+    `row` is its row of `groups` (state, step, provenance, oldest, uses, num_rollouts, num_verdicts), `rollouts` the
+    number of rollouts that a sampled group has.
+    """
+    if row is None:
+        return "the journal does not know it"
+    state, charged_for, provenance, oldest, uses, num_rollouts, num_verdicts = row
+    lag = 0 if provenance == "demonstration" else step - 1 - oldest
+    if state != "training" or charged_for != step:
+        return f"it is {state}, charged for step {charged_for}"
+    if not 0 <= lag <= stage.max_lag:
+        return f"its lag is {lag}, outside 0..{stage.max_lag}"
+    if not 1 <= uses <= stage.max_uses:
+        return f"it has {uses} uses of {stage.max_uses}"
+    if not is_whole(stage, provenance, num_rollouts, rollouts):
+        return f"it has {num_rollouts} rollouts of {rollouts}"
+    if num_verdicts != num_rollouts and (provenance != "demonstration" or num_verdicts):
+        return f"it has {num_verdicts} true verdicts on {num_rollouts} rollouts"
+    return ""
+
+
+def is_whole(stage: StageConfig, provenance: str, num: int, rollouts: int) -> bool:
+    """Whether a group may have `num` rollouts: exactly `rollouts` when it was sampled, one when it is a demonstration
+    of the task, at most `rollouts` when it was imported."""
+    if provenance != "demonstration":
+        return num == rollouts
+    return 1 <= num <= rollouts if stage.source == "imported" else num == 1
+
+
+def check_step(db: Database, stepped: Stepped) -> None:
+    """A step is reported once, after the one before it, and its batch was stored before. Raises InvariantError."""
+    step = stepped.report.step
+    last = db.execute("SELECT max(step) FROM steps").fetchone()[0] or 0
+    if step != last + 1:
+        raise InvariantError(f"the report of step {step} would follow that of step {last}")
+    if db.execute("SELECT 1 FROM manifests WHERE step = ?", (step,)).fetchone() is None:
+        raise InvariantError(f"step {step} was reported, but no batch of it was ever written down")
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def _live_bodies(db: Database) -> Iterator[tuple[int, RolloutGroup]]:
+    """(group id, tokens) of every live group. Raises MachineError when stored tokens are damaged."""
+    query = "SELECT group_id, body, body_digest FROM groups JOIN bodies USING (group_id) WHERE dead = 0"
+    return ((group_id, _checked(group_id, body, digest)) for group_id, body, digest in db.execute(query))
+
+
+def _live_verdicts(db: Database) -> Iterator[tuple[int, list[Verdict]]]:
+    """(group id, verdicts) of every live group."""
+    query = "SELECT group_id, verdicts FROM groups JOIN verdicts USING (group_id) WHERE dead = 0"
+    return ((group_id, _verdicts(blob)) for group_id, blob in db.execute(query))
+
+
+def _read_group(db: Database, group_id: int) -> VerifiedGroup:
+    """One group, live or dead. Raises MachineError when its tokens are deleted or damaged."""
+    query = "SELECT body, body_digest FROM bodies JOIN groups USING (group_id) WHERE group_id = ?"
+    row = db.execute(query, (group_id,)).fetchone()
+    if row is None:
+        raise MachineError(f"the tokens of group {group_id} are not there any more")
+    verdicts = db.execute("SELECT verdicts FROM verdicts WHERE group_id = ?", (group_id,)).fetchone()
+    return VerifiedGroup(group=_checked(group_id, *row), verdicts=_verdicts(verdicts[0]) if verdicts else [])
+
+
+def _checked(group_id: int, body: bytes, digest: bytes | None) -> RolloutGroup:
+    if digest is None or body_digest(body) != digest:
+        raise MachineError(f"the stored tokens of group {group_id} are not those that came (their digest differs)")
+    return _body(body)
+
+
+def _delete_tokens(db: Database, group_ids: list[int]) -> None:
+    """Deletes the tokens and verdicts of groups; their records stay."""
+    for table in ("bodies", "verdicts"):
+        list(select(db, f"DELETE FROM {table} WHERE group_id IN", group_ids))
+
+
+def _delete_trained(db: Database, after: int, upto: int) -> None:
+    """Deletes the tokens of the dead groups of the batches of steps after+1..upto, unless a later batch holds them
+    too."""
+    blobs = db.execute("SELECT manifest FROM manifests WHERE step > ? AND step <= ?", (after, upto)).fetchall()
+    for manifest in [_manifest(row[0]) for row in blobs]:
+        query = f"SELECT group_id FROM groups WHERE dead = 1 AND step <= {upto:d} AND group_id IN"
+        _delete_tokens(db, [row[0] for row in select(db, query, manifest.groups)])

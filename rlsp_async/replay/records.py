@@ -1,13 +1,15 @@
-"""What the ledger knows of a group without its tokens, and what it writes down: heads and records.
+"""What the hub writes down: the records of the journal, and what a journal gives back after a restart.
 
-A group's way (verdicts are skipped by demonstrations, training by evaluation groups):
+A group is a prompt with all its rollouts. Its `GroupRecord` is everything that is known of it except its tokens; the
+tokens themselves are its *body*. A group passes through these states (demonstrations skip sampling and verifying,
+evaluation groups skip training):
 
     issued -> sampled -> ready -> training -> trained
                            ^          |           (max_uses > 1: back to ready)
                            +----------+
-    from anywhere -> dropped(reason); an evaluation group ends as evaluated instead of trained
+    from every state -> dropped(reason); an evaluation group ends as evaluated instead of trained
 
-Whether a group is leased is not part of its state: leases die with the hub, states do not.
+Whether a group is leased to a worker is not part of its state: leases end with the process of the hub, states do not.
 """
 
 from __future__ import annotations
@@ -21,97 +23,107 @@ from rlsp_async.messages import Prompt, Provenance, Purpose, Rollout, RolloutGro
 State = Literal["issued", "sampled", "ready", "training", "trained", "evaluated", "dropped"]
 Reason = Literal["", "stale", "truncated", "sampler_error", "verifier_error", "quarantined", "stage_end", "no_signal"]
 
+RolloutKey = tuple[int, int]
+"""(group, index) of a rollout."""
+
 DEAD: frozenset[State] = frozenset({"trained", "evaluated", "dropped"})
 FAILURES: frozenset[Reason] = frozenset({"sampler_error", "verifier_error", "quarantined"})
 
 
 class GroupRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One group. Example: Head(group_id=7, stage="rlsp", state="ready", num_tokens=512, oldest=1003)."""
+    """What is known of one group. Example: GroupRecord(group_id=7, stage="rlsp", state="ready", num_tokens=512)."""
 
     group_id: int
     stage: str
     purpose: Purpose = "train"
     provenance: Provenance = "rollout"
     evaluation: str = ""
-    """Key of the evaluation it belongs to, e.g. "before rlsp"; empty for training."""
+    """Key of the evaluation that the group belongs to, e.g. "before rlsp"; empty for training."""
     split: str = "train"
     index: int = 0
-    """Position of its prompt in the split; the prompt of an issued group is made again from it."""
+    """Position of the prompt in the split; the prompt of an issued group is made again from it."""
     visit: int = 0
+    """How often the prompt had been issued before."""
     state: State = "issued"
     reason: Reason = ""
-    """Why it was dropped."""
+    """Why the group was dropped."""
     num_tokens: int = 0
     """Response tokens of all its rollouts."""
     num_wasted_tokens: int = 0
-    """Response tokens of earlier attempts that were thrown away."""
+    """Response tokens of earlier attempts that were discarded."""
     num_rollouts: int = 0
-    """Rollouts in its body; 0 before there is one."""
+    """Rollouts in its body; 0 while it has none."""
     num_verdicts: int = 0
-    """True verdicts (correct, wrong, unparsable) it carries."""
+    """Verdicts on the answer (correct, wrong, unparsable) that it carries."""
     num_correct: int = -1
-    """Verdicts `correct`; -1: nobody judged it."""
+    """Verdicts `correct`; -1 when nothing was verified."""
     has_signal: bool = False
-    """Two of its rollouts can have earned differently, by outcome or by exploration (`outcomes.has_signal`)."""
+    """Whether two of its rollouts can have earned different rewards, by outcome or by exploration
+    (`verify.has_signal`)."""
     propensity: float = 1.0
     """Probability with which its prompt was drawn, relative to uniform."""
     temperature: float = 0.0
-    """At which its rollouts are drawn; 0: sampling.temperature (evaluations, demonstrations)."""
+    """Temperature at which its rollouts are drawn; 0: sampling.temperature (evaluations, demonstrations)."""
     parent: str = ""
-    """Of a child (`spawn.py`): the rollout it was spawned from, "group/index". `index` and `visit` are its parent's."""
+    """The rollout that the prompt was spawned from (`spawn.py`), as "group/index"; `index` and `visit` are then those
+    of the parent. Empty for a group that was not spawned."""
     parent_oldest: int = -1
-    """Version of its parent's oldest token."""
+    """Version of the parent's oldest token."""
     prompt: Prompt | None = None
-    """Of a child that is not sampled yet: its prompt, which cannot be made again once its parent's tokens are gone."""
+    """The prompt of a spawned group that is not sampled yet: it cannot be made again once the parent's tokens are
+    deleted."""
     num_children: int = 0
-    """Children that were spawned from its rollouts."""
+    """Groups that were spawned from its rollouts."""
     why: str = ""
-    """Of a group dropped for a failure: the last thing that went wrong."""
+    """The last failure of a group that was dropped for failures."""
     oldest: int = -1
     """Version that sampled its oldest token; -1 for a demonstration."""
     newest: int = -1
+    """Version that sampled its newest token."""
     uses: int = 0
-    """Batches it is part of, charged when the manifest is written."""
+    """Batches that it is part of, charged when the manifest is written."""
     step: int = 0
-    """Newest batch it is part of."""
+    """Newest batch that it is part of."""
     order: int = 0
-    """Place in the ready queue: smaller came first."""
+    """Position in the ready queue; smaller came first."""
     lost: int = 0
-    """Leases lost to infrastructure (a worker that died or failed)."""
+    """Leases that ended because a worker or its engine failed."""
     deaths: int = 0
-    """Workers that died with it in their hands; three are one too many."""
+    """Distinct workers that died while they held the group."""
     faults: int = 0
-    """Leases that failed because of the group itself, and verdicts that were no verdicts."""
+    """Leases that failed because of the group itself, and verdicts that were not verdicts on the answer."""
     issued_s: float = 0.0
+    """When it was issued, in seconds of the run."""
     sampled_s: float = 0.0
+    """When its rollouts came, in seconds of the run."""
     ready_s: float = 0.0
-    """Seconds of the run."""
+    """When it became ready, in seconds of the run."""
 
 
 class Success(msgspec.Struct, frozen=True, kw_only=True):
-    """A correct rollout that is remembered for its prompt, without its tokens."""
+    """A correct rollout that success replay remembers for its prompt, without its tokens."""
 
     group_id: int
     rollout: int
-    """Its index in its group."""
+    """Index of the rollout in its group."""
     stage: str
-    place: int
+    index: int = msgspec.field(name="place")
     """Position of its prompt in the training split."""
     oldest: int
     """Version that sampled its oldest token."""
     since: int
-    """Step of the batch it was learnt from; later batches may hold it again."""
+    """Step of the batch that it was learnt from; only later batches may use it."""
     order: int
-    """Among those of the same step: smaller came first."""
+    """Position among the successes of the same step; smaller came first."""
     uses: int = 0
-    """Failed rollouts it stood in for, charged when the manifest is written."""
+    """Failed rollouts that it replaced, charged when the manifest is written."""
     step: int = 0
-    """Newest batch in which it did."""
+    """Newest batch in which it replaced a rollout."""
     kept: bool = True
-    """False: it is drawn no more; its tokens stay while a learner may be sent that batch again."""
+    """False: it is not drawn any more; its tokens stay while a learner may be sent that batch again."""
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> RolloutKey:
         """(group, index) of the rollout."""
         return self.group_id, self.rollout
 
@@ -124,34 +136,37 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """In a batch: rollout `rollout` of group `group_id` gave its place to a success. Example: 0 of 31 to 5 of 12."""
+    """One replacement in a batch: rollout `rollout` of group `group_id` gave its place to a success.
+
+    Example: rollout 0 of group 31 is replaced by rollout 5 of group 12.
+    """
 
     group_id: int
     rollout: int
     source_group: int
     source_rollout: int
     uses: int
-    """Of the success, with this one charged."""
+    """Uses of the success, this one included."""
 
     @property
-    def source(self) -> tuple[int, int]:
+    def source(self) -> RolloutKey:
         """Key of the success."""
         return self.source_group, self.source_rollout
 
 
-# --- records: what the journal stores, in the order it is given ------------------------------------------------------
+# --- records: what the journal stores, in the order in which it is given ----------------------------------------------
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
-    """The head of a group as it is now; body and verdicts when they have just come."""
+    """The newest state of a group; with its body and its verdicts when they have just come."""
 
-    head: GroupRecord
+    record: GroupRecord
     body: RolloutGroup | None = None
     verdicts: list[Verdict] | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The groups of one step, in order. Written before the batch leaves; never changed."""
+    """The groups of one step, in order. Written before the batch is sent; never changed."""
 
     step: int
     stage: str
@@ -159,28 +174,28 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     groups: list[int]
     last_of_stage: bool = False
     oldest: list[int] = []
-    """Of each group, the version of its oldest token when it was chosen; -1 for a demonstration."""
+    """For each group, the version of its oldest token when it was chosen; -1 for a demonstration."""
     uses: list[int] = []
-    """Of each group, its uses with this one charged."""
+    """For each group, its uses, this one included."""
     propensities: list[float] = []
-    """Of each group, the probability with which it was drawn from those that were ready, relative to uniform."""
+    """For each group, the probability with which it was drawn from those that were ready, relative to uniform."""
     replayed: list[Replayed] = []
     """Rollouts that gave their places to remembered successes of their prompts."""
     incarnation: int = 0
-    """Of the hub that chose."""
+    """Incarnation of the hub that chose the batch."""
     at_s: float = 0.0
-    """Seconds of the run."""
+    """When it was chosen, in seconds of the run."""
 
 
 class Remember(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a success now; its body when it has just become one."""
+    """The newest state of a success; with its body when it has just become one."""
 
     success: Success
     body: Judged | None = None
 
 
 class Stepped(msgspec.Struct, frozen=True, kw_only=True):
-    """The learner reported a step."""
+    """The learner reported a step for the first time."""
 
     report: StepReport
     stage: str
@@ -190,14 +205,14 @@ class Stepped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repeated(msgspec.Struct, frozen=True, kw_only=True):
-    """A step that had been reported before was trained again, by a learner that was restarted."""
+    """A restarted learner trained a step again that had been reported before."""
 
     report: StepReport
     at_s: float = 0.0
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """The learner made the weights of an old step again (it was restarted): this reference replaces the old one."""
+    """A restarted learner published the weights of an old step again: this reference replaces the old one."""
 
     report: StepReport
 
@@ -210,18 +225,19 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
-    """A counter that must not start again, e.g. "train": prompts issued; "learner": its incarnation."""
+    """A counter that must not start again, e.g. "train": prompts issued; "learner": newest incarnation of the
+    learner."""
 
     name: str
     value: int
 
 
 class Learnt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a policy of a stage knows now: its prompt selection of one prompt, or its schedule of temperatures."""
+    """What a stage's prompt selection has learnt about one prompt, or what its temperature schedule has learnt."""
 
     stage: str
-    place: int
-    """Of the prompt in its split; 0 for temperatures."""
+    index: int
+    """Position of the prompt in its split; 0 for temperatures."""
     row: bytes
     what: Literal["prompts", "temperature"] = "prompts"
 
@@ -244,13 +260,13 @@ EventKind = Literal[
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to the run: history, from which nothing is rebuilt."""
+    """Something that happened to the run. Events are history; no state is rebuilt from them."""
 
     kind: EventKind
     at_s: float
     worker: str = ""
     key: int = 0
-    """Group id, step or incarnation: what the kind is about."""
+    """Group id, step or incarnation, depending on the kind."""
     detail: str = ""
 
 
@@ -258,7 +274,7 @@ Record = Put | Manifest | Remember | Stepped | Repeated | Published | Evaluated 
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """Dead groups of one kind, added up: all that is kept of them in memory."""
+    """The sums over the dead groups of one kind: all that stays of them in memory."""
 
     purpose: Purpose
     provenance: Provenance
@@ -270,13 +286,13 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalContent(msgspec.Struct, kw_only=True):
-    """What a journal gives back after a restart."""
+    """What a journal gives back after a restart of the hub."""
 
     incarnation: int
-    """Of this start of the hub: 1, 2, ..."""
+    """Incarnation of this start of the hub: 1, 2, ..."""
     created: float = 0.0
     """Wall time (seconds since 1970) at which the run began."""
-    heads: list[GroupRecord] = []
+    groups: list[GroupRecord] = []
     """Live groups."""
     bodies: dict[int, RolloutGroup] = {}
     verdicts: dict[int, list[Verdict]] = {}
@@ -284,12 +300,12 @@ class JournalContent(msgspec.Struct, kw_only=True):
     manifests: list[Manifest] = []
     """Those that a restarted learner may need again, and all that are not reported."""
     reports: list[StepReport] = []
-    """Newest last: the last step, and the checkpoints that may still be kept."""
+    """The newest step and the checkpoints that may still be kept, newest last."""
     published: StepReport | None = None
-    """Newest one with weights."""
+    """Newest report with weights."""
     evaluations: dict[str, dict[str, Any]] = {}
     cursors: dict[str, int] = {}
     learnt: list[Learnt] = []
-    successes: list[Remember] = []
-    """Those that are kept, and those that stand in a batch which is not reported."""
+    policies: dict[str, list[Any]] = {}
+    """For each replay policy that stores records of its own, the records that it needs after a restart."""
     last_group_id: int = 0

@@ -1,34 +1,41 @@
-"""The hub's shell: a router, the pure hub, the journal, and what people read. It obeys; it decides nothing.
+"""The hub's shell: a router, the pure hub, the journal, and the files that people read. It decides nothing.
 
-    router.receive --> Hub.hear --> decided --> commit records --> send --> write lines
-    ticker ----------> Hub.tick --^            (in the order of the decisions, one commit at a time)
+    router.receive --> Hub.hear --> CommitQueue --> commit records --> send --> write rows
+    ticker ----------> Hub.tick --^                (in the order of the decisions, one commit at a time)
     feeder ----------> Hub.admit -^  demonstrations and imported rollouts, made ahead on a helper thread
     disk ------------> Hub.disk --^  the room that is left
 
-Two threads besides the loop: `journal` (SQLite and jsonl files), `demonstrations` (tokenizer).
+The hub goes on deciding while a commit is under way. No worker hears of a decision before its own commit, and commits
+are in the order of the decisions, so a crash loses only decisions of which nobody has heard.
+
+Two threads besides the loop: `journal` (SQLite and jsonl files), `demonstrations` (tokenizer). One hub holds a run
+directory at a time (`RunLock`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import DivergedError, MachineError
+from rlsp_async.errors import DivergedError, MachineError, unwritable
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
-from rlsp_async.replay.decided import CommitQueue
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
-from rlsp_async.replay.recorder import MetricLog
+from rlsp_async.replay.metrics import MetricLog
 from rlsp_async.replay.records import JournalContent
-from rlsp_async.replay.rundir import RunLock, measure
 from rlsp_async.replay.sources import Demonstrations, Imported
-from rlsp_async.replay.state import Effects
+from rlsp_async.replay.turn import Effects
 from rlsp_async.tasks.base import Task, load_task
 from rlsp_async.wire.address import former_address, write_hub_file
 
@@ -36,13 +43,14 @@ T = TypeVar("T")
 
 TICK_S = 0.25
 DISK_S = 2.0
-"""Between two looks at the room that is left on the disk."""
+"""Seconds between two measurements of the room that is left on the disk."""
 REBIND_S = 5.0
 """How long a restarted hub waits for its old port."""
 FAREWELL_S = 0.5
-"""How long the last messages have to leave before the socket is closed."""
+"""How long the socket stays open for the last messages."""
 CHUNK = 32
-"""Demonstrations made in one go on the helper thread."""
+"""Demonstrations that the helper thread makes at a time."""
+LOCK = "hub.lock"
 
 log = structlog.get_logger("replay")
 
@@ -77,19 +85,32 @@ class ReplayServer:
             "demonstrations": demonstrations or Demonstrations(cfg, self._task),
             "imported": Imported(cfg),
         }
-        """Of each source that is not sampled: who makes its groups."""
+        """For each source that is not sampled, the maker of its groups."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="demonstrations")
-        self._decided = CommitQueue(cfg.replay.commit_groups)
+        self._queue = CommitQueue(cfg.replay.commit_groups)
         self._over = asyncio.Event()
         self._moved = asyncio.Event()
         self._stop_reason = ""
-        self._said: tuple[str, str, str] = ("", "", "")
+        self._logged: tuple[str, str, str] = ("", "", "")
         self._hub: Hub
         self._router: RouterLike
         self._journal: Journal
-        self._recorder: MetricLog
+        self._metric_log: MetricLog
+        self._files = ExitStack()
+        """The run lock, the journal and the metric log, as far as they are open."""
+        self._is_open = False
         self._zero = time.monotonic()
+
+    @property
+    def hub(self) -> Hub:
+        """The hub, from the moment `is_open`."""
+        return self._hub
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the journal was read and the hub exists."""
+        return self._is_open
 
     async def run(self, make_router: Callable[[], RouterLike]) -> None:
         """Serves until the run is finished, stopped or failed.
@@ -106,33 +127,34 @@ class ReplayServer:
                 self._router.close()
         finally:
             await self._close()
-        if self._hub.state.ending == "failed":
-            raise DivergedError(self._hub.state.message)
+        if self._hub.state.ending.kind == "failed":
+            raise DivergedError(self._hub.state.ending.message)
         if self._hub.state.disk.is_given_up:
-            raise MachineError(self._hub.state.message)
+            raise MachineError(self._hub.state.ending.message)
 
     def stop(self, reason: str) -> None:
-        """Drains the line and ends `run`; the journal can be taken up again. Idempotent."""
+        """Drains the workers and ends `run`; the run can be resumed. Idempotent."""
         self._stop_reason = self._stop_reason or reason
 
     # --- opening and closing -------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        loaded = await self._on_disk(self._open_files)
-        self._zero = time.monotonic() - max(0.0, time.time() - loaded.created)  # a run's clock goes on after a restart
-        self._hub = Hub(self._cfg, self._task, loaded, self._now())
-        log.info(
-            "journal open", incarnation=loaded.incarnation, step=self._hub.state.step, **self._hub.state.ledger.counts()
-        )
+        content = await self._on_disk(self._open_files)
+        self._zero = time.monotonic() - max(0.0, time.time() - content.created)  # a run's clock goes on after a restart
+        self._hub = Hub(self._cfg, self._task, content, self._now())
+        self._is_open = True
+        counts = self._hub.state.ledger.counts()
+        log.info("journal open", incarnation=content.incarnation, step=self._hub.state.step, **counts)
 
     def _open_files(self) -> JournalContent:
-        self._run_lock = RunLock(self._cfg.directory)
+        self._files.enter_context(closing(RunLock(self._cfg.directory)))
         self._journal = Journal(self._cfg.directory / "journal.sqlite", self._cfg)
-        self._recorder = MetricLog(self._cfg.directory)
+        self._files.enter_context(closing(self._journal))
+        self._metric_log = self._files.enter_context(closing(MetricLog(self._cfg.directory)))
         return self._journal.load()
 
     async def _bind(self, make_router: Callable[[], RouterLike]) -> RouterLike:
-        """Binds the configured port, or the one this run had before: its workers know no other."""
+        """Binds the configured port, or the port that this run had before, because its workers know no other."""
         path, wanted = self._cfg.directory / "hub.json", self._cfg.replay.address
         former = former_address(path) if wanted.endswith(":0") else None
         router = make_router()
@@ -156,12 +178,10 @@ class ReplayServer:
             await asyncio.sleep(TICK_S)
 
     async def _close(self) -> None:
-        """Waits for what the disk still does; a commit that has begun is finished."""
+        """Waits for the work of both threads, so that a commit that has begun is finished; then closes all files."""
         self._helper.shutdown(wait=True, cancel_futures=True)
         self._disk.shutdown(wait=True)
-        for name in ("_journal", "_recorder", "_run_lock"):
-            if hasattr(self, name):
-                getattr(self, name).close()
+        self._files.close()
 
     # --- serving -------------------------------------------------------------------------------------------------
 
@@ -180,7 +200,7 @@ class ReplayServer:
 
     def _decide(self, effects: Effects, num_messages: int = 0) -> None:
         """The hub has decided, with these effects."""
-        self._decided.add(effects, num_messages)
+        self._queue.add(effects, num_messages)
         self._moved.set()
 
     async def _receive(self) -> None:
@@ -188,7 +208,7 @@ class ReplayServer:
         while True:
             arrived = await self._router.receive()
             while arrived:
-                num = await self._decided.room()
+                num = await self._queue.room()
                 some, arrived = arrived[:num], arrived[num:]
                 self._decide(self._hub.hear(some, self._now()), len(some))
 
@@ -196,13 +216,13 @@ class ReplayServer:
         """Time passes for the hub: liveness, watchdog, observers, a stop; ends by cancelling."""
         while True:
             await asyncio.sleep(TICK_S)
-            self._hub.state.metrics.update(self._router.refusals())
+            self._hub.note_figures(self._router.refusals())
             self._decide(self._hub.tick(self._now()))
             if self._stop_reason:
                 self._decide(self._hub.stop(self._stop_reason, self._now()))
 
     async def _watch_disk(self) -> None:
-        """Looks at the room that is left every DISK_S; ends by cancelling."""
+        """Measures the room that is left every DISK_S; ends by cancelling."""
         while True:
             await asyncio.sleep(DISK_S)
             await self._measure_disk()
@@ -212,7 +232,8 @@ class ReplayServer:
         self._decide(self._hub.disk(free_bytes, self._now(), journal_bytes))
 
     async def _feed(self) -> None:
-        """Keeps one chunk of demonstrations ready and admits them as slots come free; waits for a change of the hub."""
+        """Keeps one chunk of demonstrations ready and admits them as slots become free; waits for a change of the
+        hub."""
         ahead: list[tuple[int, VerifiedGroup]] = []
         source = ""
         while True:
@@ -221,43 +242,44 @@ class ReplayServer:
             if stage is not None and stage.source != source:
                 ahead, source = [], stage.source
             if stage is not None and source in self._makers and len(ahead) < stage.groups_per_step:
-                first = self._hub.state.cursors.get(source, 0) + len(ahead)
+                first = self._hub.state.counters[source] + len(ahead)
                 ahead += await self._in(self._helper, self._makers[source].make, first, CHUNK)
             if ahead and self._hub.demonstrations_wanted():
-                num = await self._decided.room()
+                num = await self._queue.room()
                 if self._hub.state.stage is stage:  # else they are for a stage that has ended meanwhile
                     self._decide(self._hub.admit(ahead[:num], self._now()), min(num, len(ahead)))
-                next_cursor = self._hub.state.cursors.get(source, 0)
+                next_cursor = self._hub.state.counters[source]
                 ahead = [item for item in ahead if item[0] >= next_cursor]
             else:
                 await self._moved.wait()
 
     async def _carry_out(self) -> None:
-        """One decision after the other: commits, then sends, then writes lines; then fetches what a restarted learner
-        needs. Unblocked by any decision; ends by cancelling."""
+        """Commits, then sends, then writes rows, then fetches what a restarted learner needs, in the order of the
+        decisions. Unblocked by any decision; ends by cancelling."""
         while True:
-            todo = await self._decided.take()
-            if todo.records:
-                await self._on_disk(self._journal.commit, todo.records)
-            deaf = {peer for peer, message in todo.sends if not self._router.send(peer, message)}
-            if todo.lines:
-                await self._on_disk(self._recorder.write, todo.lines)
-            self._say()
-            for peer in deaf & self._hub.state.crew.peers.keys():  # if it lives it says hello again
+            effects = await self._queue.take()
+            if effects.records:
+                await self._on_disk(self._journal.commit, effects.records)
+            deaf = {peer for peer, message in effects.sends if not self._router.send(peer, message)}
+            if effects.rows:
+                await self._on_disk(self._metric_log.write, effects.rows)
+            self._log_phase()
+            for peer in deaf & self._hub.state.table.peers.keys():  # a worker that lives says hello again
                 self._decide(self._hub.on(peer, Bye(reason="it takes no messages"), self._now()))
-            for step in todo.wants:
+            for step in effects.wants:
                 groups = await self._on_disk(self._journal.batch, step)
                 self._decide(self._hub.restored(step, groups, self._now()))
-            if self._hub.is_over and self._decided.is_empty:
+            if self._hub.is_over and self._queue.is_empty:
                 self._over.set()
 
-    def _say(self) -> None:
-        """One log line when the phase or the message changed."""
-        state = self._hub.state
-        now = (str(state.phase.key or state.phase.stage) if state.phase else "", state.ending, state.message)
-        if now != self._said:
-            self._said = now
-            log.info("phase", phase=now[0], ending=now[1], message=now[2], step=state.step, version=state.version)
+    def _log_phase(self) -> None:
+        """One log line when the phase, the ending or the message has changed."""
+        state, ending = self._hub.state, self._hub.state.ending
+        newest = (str(state.phase.key or state.phase.stage) if state.phase else "", ending.kind, ending.message)
+        if newest != self._logged:
+            self._logged = newest
+            phase, kind, message = newest
+            log.info("phase", phase=phase, ending=kind, message=message, step=state.step, version=state.version)
 
     # --- small helpers -------------------------------------------------------------------------------------------
 
@@ -270,3 +292,96 @@ class ReplayServer:
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+class CommitQueue:
+    """Decisions of the hub that are not on disk yet, in order. Filled by everyone who asks the hub, emptied by one
+    task.
+
+    At most `most` messages wait, so that a slow disk makes commits larger and not the hub's memory.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting = Effects()
+        self._num_messages = 0
+        self._added = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    def add(self, effects: Effects, num_messages: int = 0) -> None:
+        """Appends what followed from `num_messages` messages; 0: from something else, which is always taken."""
+        self._waiting.extend(effects)
+        self._num_messages += num_messages
+        self._added.set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything has been taken."""
+        return not self._added.is_set()
+
+    async def room(self) -> int:
+        """Number of messages that may be decided now, at least one; unblocked by `take`."""
+        while self._num_messages >= self._most:
+            self._taken.clear()
+            await self._taken.wait()
+        return self._most - self._num_messages
+
+    async def take(self) -> Effects:
+        """Removes and returns everything that waits; unblocked by `add`."""
+        await self._added.wait()
+        self._added.clear()
+        taken, self._waiting, self._num_messages = self._waiting, Effects(), 0
+        self._taken.set()
+        return taken
+
+
+class RunLock:
+    """The lock of a run directory, held from construction to `close`.
+
+    It is a lock of the kernel (flock), which ends with the process that holds it, however that process ends. Raises
+    MachineError that names the hub which holds it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / LOCK
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a+", encoding="ascii")  # noqa: SIM115  closed by close()
+        except OSError as e:
+            raise unwritable(path, e) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
+            self._file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+            self._file.flush()
+        except BlockingIOError:
+            holder = self._holder()
+            self._file.close()
+            raise MachineError(
+                f"{directory}: a hub is at work on this run already ({holder}): stop it first, or give "
+                "this run another name"
+            ) from None
+        except OSError as e:
+            self._file.close()
+            raise unwritable(path, e) from None
+
+    def _holder(self) -> str:
+        self._file.seek(0)
+        return self._file.read() or "it has not said its pid yet"
+
+    def close(self) -> None:
+        """Idempotent. Also unlocks the copy that a process has which is being started at this moment."""
+        if not self._file.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._file.close()
+
+
+def measure(directory: Path) -> tuple[int, int]:
+    """(bytes that are free for this user, bytes of the journal) of a run directory. Raises MachineError when it is
+    gone."""
+    try:
+        disk = os.statvfs(directory)
+        num_bytes = sum(path.stat().st_size for path in directory.glob("journal.sqlite*"))
+    except OSError as e:
+        raise unwritable(directory, e) from None
+    return disk.f_bavail * disk.f_frsize, num_bytes

@@ -1,29 +1,29 @@
-"""The tables of a run's journal: what `Journal` writes and `rlsp audit` reads.
+"""The tables of a run's journal, and statements for many rows at once.
 
-Rows of `groups`, `manifests`, `steps`, `repeats` and `events` are kept for ever (events: the newest EVENTS_KEPT), so
-that a run can be checked long after its tokens were pruned. `bodies` and `verdicts` hold what a learner may still be
-sent again, `successes` the rollouts that success replay remembers; `body_digest` says what a body was when it came.
-
-Many rows in one statement: what Python pays for a statement it pays once, and SQLite gives the interpreter back to
-the hub's loop while it works.
+`Journal` writes these tables and `rlsp audit` reads them; a replay policy may add tables of its own
+(`policies.PolicyStore.schema`). The rows of `groups`, `manifests`, `steps` and `repeats` are kept for ever, and the
+newest EVENTS_KEPT rows of `events`, so that a run can be checked long after its tokens were deleted. `bodies` and
+`verdicts` hold what a learner may still be sent again; `groups.body_digest` is the digest of a body as it came.
 
     insert(db, "bodies", [(7, b"..."), (8, b"...")])
     select(db, "SELECT group_id, state FROM groups WHERE group_id IN", [7, 8])
+
+Many rows share one statement: Python pays for one call instead of many, and SQLite releases the interpreter lock to the
+hub's loop while it works.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 SCHEMA_VERSION = 3
 EVENTS_KEPT = 100_000
 EVENTS_SLACK = 1_000
-"""How many more there may be before the oldest are deleted."""
+"""Number of further events that are collected before the oldest are deleted."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -52,41 +52,45 @@ CREATE TABLE IF NOT EXISTS evaluations (key TEXT PRIMARY KEY, result BLOB NOT NU
 CREATE TABLE IF NOT EXISTS learnt (
     stage TEXT NOT NULL, what TEXT NOT NULL, place INTEGER NOT NULL, row BLOB NOT NULL,
     PRIMARY KEY (stage, what, place)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS successes (
-    group_id INTEGER NOT NULL, rollout INTEGER NOT NULL, uses INTEGER NOT NULL, step INTEGER NOT NULL,
-    kept INTEGER NOT NULL, digest BLOB NOT NULL, success BLOB NOT NULL, body BLOB, PRIMARY KEY (group_id, rollout));
-CREATE INDEX IF NOT EXISTS gone_successes ON successes (step) WHERE kept = 0 AND body IS NOT NULL;
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-NEWEST_HEAD = """ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+NEWEST_ROW = """ON CONFLICT (group_id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
     num_tokens = excluded.num_tokens, num_wasted_tokens = excluded.num_wasted_tokens, uses = excluded.uses,
     step = excluded.step, dead = excluded.dead, oldest = excluded.oldest, newest = excluded.newest,
     num_rollouts = excluded.num_rollouts, num_verdicts = excluded.num_verdicts,
     body_digest = coalesce(excluded.body_digest, body_digest), why = excluded.why, head = excluded.head"""
 INSERTS = {
-    "groups": ("INSERT", 18, NEWEST_HEAD),
+    "groups": ("INSERT", 18, NEWEST_ROW),
     "bodies": ("INSERT OR IGNORE", 2, ""),
     "verdicts": ("INSERT OR IGNORE", 2, ""),
 }
-"""Table -> verb, columns, what becomes of a row that is there: the newest head counts, the first body and verdicts."""
+"""Table -> (verb, number of columns, what happens to a row that exists). The newest row of `groups` replaces the older
+one; the first body and the first verdicts of a group stay."""
 
 
 def body_digest(body: bytes) -> bytes:
-    """16 bytes that tell whether stored tokens are still what came."""
+    """A digest of 16 bytes that tells whether stored bytes are still what came."""
     return hashlib.blake2b(body, digest_size=16).digest()
 
 
 ROWS = 32
-"""At most so many rows in one statement, and so many bodies in memory at once."""
+"""Most rows in one statement, and most bodies that are encoded at once."""
 CHUNKS = (ROWS, 8, 1)
-"""Rows of one statement: few sizes, so that each is compiled once."""
+"""Numbers of rows of one statement. There are few, so that SQLite compiles each statement once."""
 MARKS = 500
-"""Values after one IN; SQLite itself allows 999 or more."""
+"""Most values after one IN; SQLite itself allows at least 999."""
 
 
-def insert(db: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Inserts rows in order, by the rule of their table."""
+class Database(Protocol):
+    """The part of `sqlite3.Connection` that storing needs. The pure modules do not import sqlite3."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> Any:
+        """Runs one statement; returns its cursor."""
+
+
+def insert(db: Database, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Inserts rows in order; what happens to a row that exists is said in INSERTS."""
     at = 0
     for num in CHUNKS:
         while len(rows) - at >= num:
@@ -101,8 +105,8 @@ def _statement(table: str, num_rows: int) -> str:
     return f"{verb} INTO {table} VALUES {', '.join([row] * num_rows)} {conflict}"
 
 
-def select(db: sqlite3.Connection, query: str, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """Runs a statement that ends with IN for all keys; nothing for none."""
+def select(db: Database, query: str, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Runs a statement that ends with IN for all keys and yields its rows; without keys it yields nothing."""
     for at in range(0, len(keys), MARKS):
         some = keys[at : at + MARKS]
         yield from db.execute(f"{query} ({', '.join('?' * len(some))})", some).fetchall()

@@ -1,14 +1,9 @@
-"""Who gets the next lease: the least busy worker with credit left, found without looking at the others. Pure.
+"""Workers, the leases they hold, and who gets the next lease. Pure.
 
-    hungry.place(worker)                  its credit, leases, state or version changed
-    hungry.first("sampler", version=3)    the least busy sampler that serves version 3, or None
+A lease is one piece of work in one worker's hands: a group (sample, verify) or a step (train). The same piece is never
+in two leases. Nothing here survives the hub: after a restart every worker says hello again.
 
-One heap for each role and version. An entry that was overtaken stays until it comes to the top or the heaps are built
-anew, so a change costs O(log workers).
-
-Workers and the leases they hold. Pure; nothing here survives the hub: after a restart every worker says hello again.
-
-A lease is for one group (sample, verify) or one step (train). The same key is never in two leases.
+`LeastLoaded` is an index of the workers with free credit: `first(role, version)` is the least loaded one, in O(log n).
 """
 
 from __future__ import annotations
@@ -16,98 +11,9 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
-from rlsp_async.messages import Hello, Role, WorkerStatus
-
-Key = tuple[Role, int]
-
-SLACK = 64
-"""Overtaken entries that are kept, besides three for each worker."""
-
-
-class Eater(Protocol):
-    """What of a worker matters here."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def role(self) -> Role: ...
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def free(self) -> int: ...
-
-    @property
-    def load(self) -> float: ...
-
-    @property
-    def joined(self) -> int: ...
-
-
-W = TypeVar("W", bound=Eater)
-
-
-class LeastLoaded(Generic[W]):
-    """The workers with credit left; of equally busy ones, the one that came first."""
-
-    def __init__(self) -> None:
-        self._heaps: dict[Key, list[tuple[float, int, int, W]]] = {}
-        self._places: dict[str, tuple[Key, float, int]] = {}
-        """Worker -> heap, load and ticket of its entry."""
-        self._ticket = 0
-        self._num_entries = 0
-
-    def place(self, worker: W) -> None:
-        """Puts a worker where it belongs now; out, when it has no credit left."""
-        if worker.free <= 0:
-            self._places.pop(worker.name, None)
-            return
-        key = _key(worker.role, worker.version)
-        old = self._places.get(worker.name)
-        if old is not None and old[:2] == (key, worker.load):
-            return
-        self._ticket += 1
-        self._num_entries += 1
-        self._places[worker.name] = key, worker.load, self._ticket
-        heapq.heappush(self._heaps.setdefault(key, []), (worker.load, worker.joined, self._ticket, worker))
-        if self._num_entries > 4 * len(self._places) + SLACK:
-            self._rebuild()
-
-    def remove(self, worker: W) -> None:
-        """It has gone, or is left out for now. Idempotent."""
-        self._places.pop(worker.name, None)
-
-    def first(self, role: Role, version: int) -> W | None:
-        """The least busy one; the version matters for samplers only."""
-        key = _key(role, version)
-        heap = self._heaps.get(key)
-        while heap:
-            if self._is_valid(heap[0]):
-                return heap[0][3]
-            heapq.heappop(heap)
-            self._num_entries -= 1
-        self._heaps.pop(key, None)
-        return None
-
-    def _is_valid(self, entry: tuple[float, int, int, W]) -> bool:
-        place = self._places.get(entry[3].name)
-        return place is not None and place[2] == entry[2]
-
-    def _rebuild(self) -> None:
-        kept = {key: [entry for entry in heap if self._is_valid(entry)] for key, heap in self._heaps.items()}
-        self._heaps = {key: heap for key, heap in kept.items() if heap}
-        for heap in self._heaps.values():
-            heapq.heapify(heap)
-        self._num_entries = sum(len(heap) for heap in self._heaps.values())
-
-
-def _key(role: Role, version: int) -> Key:
-    return role, version if role == "sampler" else 0
-
+from rlsp_async.messages import Hello, Ping, Role, WorkerStatus
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -117,7 +23,18 @@ Kind = Literal["sample", "verify", "train"]
 KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
 PINGS_KEPT = 5
 REMEMBERED = 8192
-"""Acknowledged leases, departed workers and fenced connections that are remembered."""
+"""Number of acknowledged leases, of departed workers and of fenced connections that are remembered."""
+SLACK = 64
+"""Outdated entries that `LeastLoaded` keeps, besides three for each worker."""
+
+
+class Assignment(NamedTuple):
+    """One piece of work and the worker who had or has it."""
+
+    worker: str
+    kind: Kind
+    key: int
+    """Group id, or step when kind is "train"."""
 
 
 @dataclass(slots=True)
@@ -131,12 +48,22 @@ class Lease:
     """Group id, or step when kind is "train"."""
     since_s: float
     missed: int = 0
-    """Pings in a row that should have named it and did not."""
+    """Consecutive pings that should have named the lease and did not."""
+
+    @property
+    def assignment(self) -> Assignment:
+        """What is leased, and to whom."""
+        return Assignment(self.worker, self.kind, self.key)
+
+    def pinged(self, is_missed: bool) -> int:
+        """A ping named the lease, or should have and did not; returns how many in a row did not."""
+        self.missed = self.missed + 1 if is_missed else 0
+        return self.missed
 
 
 @dataclass
 class Worker:
-    """One worker that said hello. What decides on its next lease is told to `hungry` as it changes."""
+    """One worker that said hello. Changes that decide on its next lease are passed on to `index` at once."""
 
     name: str
     role: Role
@@ -144,45 +71,23 @@ class Worker:
     incarnation: int
     credit: int
     seen_s: float
-    hungry: LeastLoaded[Worker]
+    index: LeastLoaded
     joined: int
-    """Rises with each worker that comes."""
+    """Number of workers that came before it."""
     rejections: int = 0
     """Times it refused the newest version."""
-    made_by: int = 0
-    """Incarnation of the learner that made that version."""
     offered_s: float = 0.0
     """When it was last told of the newest version."""
     hello_seq: int = 0
     ping_seq: int = 0
-    """Newest of each that was heard: what comes later with a smaller number is out of date."""
+    """Newest Hello and Ping that was heard: one with a smaller number is out of date."""
     leases: dict[int, Lease] = field(default_factory=dict)
     windows: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=PINGS_KEPT))
     """(busy_s, window_s) of the last pings."""
-    _version: int = -1
-    _state: str = "waiting_work"
-
-    @property
-    def version(self) -> int:
-        """Sampler: the version it serves; -1 while it serves none."""
-        return self._version
-
-    @version.setter
-    def version(self, version: int) -> None:
-        if version != self._version:
-            self._version = version
-            self.hungry.place(self)
-
-    @property
-    def state(self) -> str:
-        """As its last Ping said."""
-        return self._state
-
-    @state.setter
-    def state(self, state: str) -> None:
-        if state != self._state:
-            self._state = state
-            self.hungry.place(self)
+    version: int = -1
+    """Sampler: the version it serves; -1 while it serves none."""
+    state: str = "waiting_work"
+    """As its last Ping said."""
 
     @property
     def load(self) -> float:
@@ -191,18 +96,18 @@ class Worker:
 
     @property
     def free(self) -> int:
-        """Credit left; none while it drains."""
+        """Credit that is left; none while it drains."""
         return 0 if self.state == "draining" else self.credit - len(self.leases)
 
     @property
     def idle_share(self) -> float:
-        """0..1 over the last pings; 1 before the first."""
+        """Share of time without work over the last pings, 0..1; 1 before the first."""
         window_s = sum(window for _, window in self.windows)
         busy_s = sum(busy for busy, _ in self.windows)
         return min(1.0, max(0.0, 1.0 - busy_s / window_s)) if window_s > 0 else 1.0
 
     def status(self, now: float) -> WorkerStatus:
-        """As an observer sees it."""
+        """What observers are told of it."""
         return WorkerStatus(
             worker=self.name,
             role=self.role,
@@ -214,32 +119,74 @@ class Worker:
             silent_s=max(0.0, now - self.seen_s),
         )
 
+    # --- what it said, and what it was told ----------------------------------------------------------------------
+
+    def heard(self, now: float) -> None:
+        """It gave a sign of life."""
+        self.seen_s = now
+
+    def pinged(self, ping: Ping) -> None:
+        """A Ping said what it does."""
+        self.is_in_state(ping.state)
+        self.windows.append((ping.busy_s, ping.window_s))
+        if ping.seq:
+            self.ping_seq = ping.seq
+
+    def is_in_state(self, state: str) -> None:
+        """It is in this state from now on."""
+        if state != self.state:
+            self.state = state
+            self.index.place(self)
+
+    def serves(self, version: int) -> None:
+        """It serves this version from now on; -1: none."""
+        if version != self.version:
+            self.version = version
+            self.index.place(self)
+
+    def loaded(self, version: int) -> None:
+        """It loaded a version successfully."""
+        self.rejections = 0
+        self.serves(version)
+
+    def rejected(self) -> int:
+        """It refused the newest version; returns how often it has."""
+        self.rejections += 1
+        return self.rejections
+
+    def offered(self, now: float, is_new: bool = False) -> None:
+        """It was told of the newest version; `is_new`: for the first time, so earlier refusals do not count."""
+        self.offered_s = now
+        if is_new:
+            self.rejections = 0
+
 
 class WorkerTable:
     """All workers by name and by connection, all leases by number and by key."""
 
     def __init__(self, incarnation: int) -> None:
         self.workers: dict[str, Worker] = {}
-        self.hungry: LeastLoaded[Worker] = LeastLoaded()
+        self.index = LeastLoaded()
         self._by_role: dict[Role, dict[str, Worker]] = defaultdict(dict)
         self.peers: dict[bytes, Worker] = {}
         self.leases: dict[int, Lease] = {}
         self.holders: dict[tuple[Kind, int], Lease] = {}
+        """The lease of each piece of work that is leased."""
         self.newest: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """(incarnation, number of its newest Hello) of each name, of those that have left, too."""
+        """(incarnation, number of the newest Hello) of each name, including names that have left."""
         self.acked: OrderedDict[int, None] = OrderedDict()
-        """Leases whose result is in."""
+        """Leases whose result has come."""
         self.fenced: OrderedDict[bytes, str] = OrderedDict()
-        """Connections of older starts, and what they are told."""
+        """Connections of older incarnations, and what they are told."""
         self._num_joined = 0
-        self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of ours
+        self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of this hub
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
-        """A new worker, or a known one on a new connection (its leases stay)."""
+        """Adds a new worker, or takes a known one over to a new connection (its leases stay)."""
         worker = self.workers.get(hello.worker)
         if worker is None:
             worker = Worker(
-                hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.hungry, self._num_joined
+                hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.index, self._num_joined
             )
             self._num_joined += 1
             self.workers[hello.worker] = self._by_role[worker.role][worker.name] = worker
@@ -247,74 +194,90 @@ class WorkerTable:
         self.peers[peer] = worker
         worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
         worker.hello_seq = hello.seq
-        self.hungry.place(worker)
+        self.index.place(worker)
         self.newest[worker.name] = worker.incarnation, worker.hello_seq
         _trim(self.newest, worker.name)
         return worker
 
     def acknowledge(self, number: int) -> None:
-        """The result of a lease is in."""
+        """The result of a lease has come."""
         self.acked[number] = None
         _trim(self.acked, number)
 
     def fence(self, peer: bytes, why: str) -> None:
-        """What comes over this connection from now on is refused."""
+        """Everything that comes over this connection from now on is refused."""
         self.fenced[peer] = why
         _trim(self.fenced, peer)
 
     def leave(self, worker: Worker) -> list[Lease]:
-        """It is gone; returns the leases that are void now."""
+        """Removes a worker; returns its leases, which have ended."""
         self.workers.pop(worker.name, None)
         self._by_role[worker.role].pop(worker.name, None)
-        self.hungry.remove(worker)
+        self.index.leave_out(worker)
         self.peers.pop(worker.peer, None)
         return [lease for lease in list(worker.leases.values()) if self.release(lease.lease)]
 
-    def lease(self, worker: Worker, kind: Kind, key: int, now: float, number: int = 0) -> Lease:
-        """Puts a piece of work into a worker's hands, under a new number unless it has one. The caller has checked
-        credit and key."""
+    def lease(self, worker: Worker, key: int, now: float, number: int = 0) -> Lease:
+        """Puts a piece of work of the worker's kind into its hands, under a new number unless one is given.
+
+        The caller has checked that the worker has credit and that nobody holds the work.
+        """
+        kind = KIND_OF[worker.role]
         assert worker.free > 0, worker
         assert (kind, key) not in self.holders, (kind, key)
         lease = Lease(number or self._next, worker.name, kind, key, now)
         self._next += not number
         self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
-        self.hungry.place(worker)
+        self.index.place(worker)
         return lease
 
     def release(self, number: int) -> Lease | None:
-        """The lease ends, whatever the reason; None when there is no such lease (any more)."""
+        """Ends a lease, whatever the reason; None when there is no such lease any more."""
         lease = self.leases.pop(number, None)
         if lease is not None:
             del self.holders[lease.kind, lease.key]
             worker = self.workers.get(lease.worker)
             if worker is not None:
                 worker.leases.pop(number, None)
-                self.hungry.place(worker)
+                self.index.place(worker)
         return lease
 
-    def of(self, role: Role) -> list[Worker]:
-        """Workers of a role."""
+    def woke(self, now: float, slept_s: float) -> None:
+        """The hub itself was frozen for `slept_s` seconds: no worker counts as silent in that time."""
+        for worker in self.workers.values():
+            worker.seen_s = now
+        for lease in self.leases.values():
+            lease.since_s += slept_s
+
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    def with_role(self, role: Role) -> list[Worker]:
+        """The workers of a role."""
         return list(self._by_role[role].values())
 
     def num(self, role: Role) -> int:
-        """How many there are of a role."""
+        """The number of workers of a role."""
         return len(self._by_role[role])
 
     @property
     def num_working(self) -> int:
-        """All but the observers."""
+        """The number of workers that are not observers."""
         return len(self.workers) - self.num("observer")
 
     def learner(self) -> Worker | None:
-        """The learner, when it is there."""
+        """The learner, when it is connected."""
         return next(iter(self._by_role["learner"].values()), None)
 
+    def leased_steps(self) -> set[int]:
+        """The steps that the learner holds."""
+        return {lease.key for lease in self.leases.values() if lease.kind == "train"}
+
     def silent(self, now: float, timeout_s: float) -> list[Worker]:
-        """Workers that gave no sign of life for too long."""
+        """Workers that gave no sign of life for longer than `timeout_s`."""
         return [worker for worker in self.workers.values() if now - worker.seen_s > timeout_s]
 
     def expired(self, now: float, lease_s: float) -> list[Lease]:
-        """Leases whose worker gave no sign of life for so long; any sign extends all leases of a worker."""
+        """Leases whose worker gave no sign of life for longer than `lease_s`; any sign extends all its leases."""
         return [
             lease
             for worker in self.workers.values()
@@ -323,8 +286,75 @@ class WorkerTable:
         ]
 
 
+class LeastLoaded:
+    """Index of the workers with free credit; among equally loaded ones, the worker that joined first comes first.
+
+    There is one heap for each role and version. An outdated entry stays in its heap until it comes to the top or the
+    heaps are rebuilt, so a change costs O(log workers).
+    """
+
+    def __init__(self) -> None:
+        self._heaps: dict[tuple[Role, int], list[tuple[float, int, int, Worker]]] = {}
+        self._entries: dict[str, tuple[tuple[Role, int], float, int]] = {}
+        """For each worker, the heap, the load and the ticket of its valid entry."""
+        self._ticket = 0
+        self._num_entries = 0
+
+    def __len__(self) -> int:
+        """Number of entries, outdated ones included."""
+        return self._num_entries
+
+    def place(self, worker: Worker) -> None:
+        """Files a worker by its present credit, leases and version; removes it when it has no credit left."""
+        if worker.free <= 0:
+            self._entries.pop(worker.name, None)
+            return
+        key = _heap_of(worker.role, worker.version)
+        old = self._entries.get(worker.name)
+        if old is not None and old[:2] == (key, worker.load):
+            return
+        self._ticket += 1
+        self._num_entries += 1
+        self._entries[worker.name] = key, worker.load, self._ticket
+        heapq.heappush(self._heaps.setdefault(key, []), (worker.load, worker.joined, self._ticket, worker))
+        if self._num_entries > 4 * len(self._entries) + SLACK:
+            self._rebuild()
+
+    def leave_out(self, worker: Worker) -> None:
+        """Removes a worker, for good or until the next `place`. Idempotent."""
+        self._entries.pop(worker.name, None)
+
+    def first(self, role: Role, version: int) -> Worker | None:
+        """The least loaded worker of a role; of the samplers, among those that serve `version`."""
+        key = _heap_of(role, version)
+        heap = self._heaps.get(key)
+        while heap:
+            if self._is_valid(heap[0]):
+                return heap[0][3]
+            heapq.heappop(heap)
+            self._num_entries -= 1
+        self._heaps.pop(key, None)
+        return None
+
+    def _is_valid(self, entry: tuple[float, int, int, Worker]) -> bool:
+        newest = self._entries.get(entry[3].name)
+        return newest is not None and newest[2] == entry[2]
+
+    def _rebuild(self) -> None:
+        valid = {key: [entry for entry in heap if self._is_valid(entry)] for key, heap in self._heaps.items()}
+        self._heaps = {key: heap for key, heap in valid.items() if heap}
+        for heap in self._heaps.values():
+            heapq.heapify(heap)
+        self._num_entries = sum(len(heap) for heap in self._heaps.values())
+
+
+def _heap_of(role: Role, version: int) -> tuple[Role, int]:
+    """Only samplers are told apart by version."""
+    return role, version if role == "sampler" else 0
+
+
 def _trim(table: OrderedDict[K, V], key: K) -> None:
-    """`key` is the newest; the oldest goes when there are too many."""
+    """Makes `key` the newest; the oldest entry goes when there are more than REMEMBERED."""
     table.move_to_end(key)
     if len(table) > REMEMBERED:
         table.popitem(last=False)

@@ -101,7 +101,7 @@ def _take_orders(control: socket.socket, verifier: Verifier, name: str, limits: 
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _run_checker(socket.socket(fileno=descriptor), verifier, name, limits)
+                _become_checker(socket.socket(fileno=descriptor), verifier, name, limits)
             os.close(descriptor)
             children.add(pid)
     for pid in children - _reap(children):
@@ -130,7 +130,7 @@ def _reap(children: set[int]) -> set[int]:
 # --- the checker ---------------------------------------------------------------------------------------------------
 
 
-def _run_checker(channel: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:
+def _become_checker(channel: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:
     """Runs a forked checker from its start to its end; never returns."""
     code = 1
     try:

@@ -30,7 +30,7 @@ def healthy(directory: Path) -> list[GroupRecord]:
     bench.run(b"s", b"v", b"l")
     journal.commit(bench.records)
     journal.close()
-    heads = {record.head.group_id: record.head for record in bench.records if hasattr(record, "head")}
+    heads = {record.record.group_id: record.record for record in bench.records if hasattr(record, "record")}
     return [head for head in heads.values() if head.parent]
 
 

@@ -42,6 +42,7 @@ from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import SINKS, fresh, lag
 from rlsp_async.replay.records import Manifest
+from rlsp_async.replay.spawn import Spawning
 from tests.replay.line import VerifyingTask, hello, rollouts_of, verdicts_of, weights
 
 pack = msgspec.msgpack.encode
@@ -233,21 +234,24 @@ class Chaos:
         assert self.policies() == before
 
     def policies(self) -> list[Any]:
-        """What the hub would choose next, and what its policies know: the journal must give it all back."""
+        """What the hub would choose next, and what its policies have learnt: the journal must give it all back."""
         state = self.hub.state
-        step, found = state.last_manifest + 1, []
+        step, cursor = state.training.last_manifest + 1, state.counters["train"]
+        known: list[Any] = []
         for name, stage in self.cfg.stages.items():
-            ready = [head for head in fresh(state.ledger.ready.values(), step, stage.max_lag) if head.stage == name]
+            fit = fresh(state.ledger.ready.values(), step, stage.max_lag)
+            ready = [record for record in fit if record.stage == name]
+            known.append(state.selections[name].batch(ready, step, stage.groups_per_step))
             table = getattr(state.selectors.get(name), "table", None)
-            known = [table.row(place) for place in range(len(table))] if table else []
+            known.append([table.row(index) for index in range(len(table))] if table else [])
             schedule = state.schedules.get(name)
-            drawn = [schedule.draw(state.cursors.get("train", 0) + at) for at in range(4)] if schedule else []
-            found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known, drawn))
-            found.append((state.choices[name].batch(ready, step, stage.groups_per_step), known))
-            spawner, number = state.spawners.get(name), state.cursors.get("train", 0)
-            found.append(spawner and spawner.choose(state.ledger, name, number, state.cursors))
-        found.append([one for one in state.memory.known() if one.kept or one.step > state.step])
-        return [*found, dict(state.ledger.pending), dict(state.cursors)]
+            known.append([schedule.draw(cursor + ahead) for ahead in range(4)] if schedule else [])
+            for policy in state.policies:
+                if isinstance(policy, Spawning) and name in policy.spawners:
+                    spawner = policy.spawners[name]
+                    known.append(spawner.choose(state.ledger, name, cursor, state.counters))
+        known.append(state.policies.remembered(state.step))
+        return [*known, dict(state.ledger.pending), dict(state.counters)]
 
     def leave(self, worker: FakeWorker) -> None:
         """SIGTERM: gives its leases back, says Bye; then somebody starts it again."""
@@ -370,7 +374,7 @@ class Chaos:
             state = self.hub.state
             if (state.step, state.phase) != step:
                 since, step = self.now, (state.step, state.phase)
-            assert self.now - state.progress_s < STILL_S, ("nothing moves", state.phase, state.ledger.counts())
+            assert self.now - state.pace.progress_s < STILL_S, ("nothing moves", state.phase, state.ledger.counts())
             assert self.now - since < 10 * STILL_S, ("no step comes", state.phase, state.ledger.counts())
 
     # --- laws ----------------------------------------------------------------------------------------------------
@@ -394,7 +398,7 @@ class Chaos:
 
     def check_manifests(self, records: list[Any]) -> None:
         """Lag and reuse at the moment of the manifest; a step has one manifest for ever."""
-        heads = {r.head.group_id: r.head for r in records if hasattr(r, "head") and r.head.state == "training"}
+        heads = {r.record.group_id: r.record for r in records if hasattr(r, "record") and r.record.state == "training"}
         for manifest in (r for r in records if isinstance(r, Manifest)):
             stage = self.cfg.stages[manifest.stage]
             assert manifest.step not in self.manifests
@@ -420,19 +424,19 @@ class Chaos:
         state = self.hub.state
         counts, account = state.ledger.counts(), state.ledger.tokens()
         assert counts["issued"] == counts["trained"] + counts["dropped"] + counts["alive"]
-        assert counts["alive"] == sum(h.purpose == "train" for h in state.ledger.heads.values())
+        assert counts["alive"] == sum(h.purpose == "train" for h in state.ledger.records.values())
         assert counts["alive"] <= (state.stage.capacity if state.stage else self.most_carried())
         assert account["generated"] == sum(account[name] for name in SINKS)
         assert min(account.values()) >= 0
-        assert account["generated"] == state.cursors.get("generated", 0)
-        live = [h for h in state.ledger.heads.values() if h.state in ("sampled", "ready")]
+        assert account["generated"] == state.counters.get("generated", 0)
+        live = [h for h in state.ledger.records.values() if h.state in ("sampled", "ready")]
         assert account["waiting"] == sum(h.num_tokens for h in live)
-        assert set(state.ledger.bodies) == {h.group_id for h in state.ledger.heads.values() if h.state != "issued"}
-        leases = state.crew.leases.values()
+        assert set(state.ledger.bodies) == {h.group_id for h in state.ledger.records.values() if h.state != "issued"}
+        leases = state.table.leases.values()
         assert len({(lease.kind, lease.key) for lease in leases}) == len(leases)
         groups = [lease.key for lease in leases if lease.kind != "train"]
         assert len(groups) == len(set(groups))
-        for worker in state.crew.workers.values():
+        for worker in state.table.workers.values():
             assert len(worker.leases) <= worker.credit
 
 

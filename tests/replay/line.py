@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,7 +35,13 @@ from rlsp_async.messages import (
 )
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.records import JournalContent as LoadedJournal
-from rlsp_async.replay.state import Effects
+from rlsp_async.replay.turn import Effects
+
+
+def rows(journal: Path, query: str) -> list[tuple[Any, ...]]:
+    """What a statement finds, or changes, in a journal that may be open elsewhere."""
+    with closing(sqlite3.connect(journal)) as db, db:
+        return db.execute(query).fetchall()
 
 
 class SmallTask:
@@ -171,7 +180,7 @@ class Bench:
 
     def take(self, effects: Effects, peer: bytes) -> list[Any]:
         self.records += effects.records
-        self.lines += effects.lines
+        self.lines += effects.rows
         self.wants += effects.wants
         for to, message in effects.sends:
             self.inbox.setdefault(to, []).append(message)

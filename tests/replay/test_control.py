@@ -30,27 +30,27 @@ class ForgetfulHub(Hub):
 
     def on(self, peer: bytes, message: Any, now: float) -> Any:
         state = self.state
-        if isinstance(message, Hello) and message.role == "learner" and message.step < state.last_manifest:
-            known = state.crew.newest.get(message.worker, (-1, 0))
+        if isinstance(message, Hello) and message.role == "learner" and message.step < state.training.last_manifest:
+            known = state.table.newest.get(message.worker, (-1, 0))
             if (message.incarnation, message.seq) > known and message.incarnation > known[0]:
                 self._forget(message.step)
-        if isinstance(message, Hello) and message.role == "learner" and state.weights is not None:
+        if isinstance(message, Hello) and message.role == "learner" and state.training.weights is not None:
             # Nor is it asked to publish its newest weights again: they pass for its own.
-            mine = msgspec.structs.replace(state.weights, incarnation=message.incarnation)
-            state.published = msgspec.structs.replace(state.published, weights=mine)
+            mine = msgspec.structs.replace(state.training.weights, incarnation=message.incarnation)
+            state.training.published = msgspec.structs.replace(state.training.published, weights=mine)
         return super().on(peer, message, now)
 
     def _forget(self, step: int) -> None:
         state = self.state
-        for later in [s for s in state.manifests if s > step]:
-            manifest = state.manifests.pop(later)
+        for later in [s for s in state.training.manifests if s > step]:
+            manifest = state.training.manifests.pop(later)
             for group_id in manifest.groups if later > state.step else ():
                 state.ledger.finish(group_id, 10**9, 0, 1)
-            state.reported.pop(later, None)
-        state.to_train.clear()
-        state.step = state.last_manifest = step
-        state.published = StepReport(step=step, weights=weights(step)) if step else None
-        for worker in state.crew.of("sampler"):
+            state.training.reported.pop(later, None)
+        state.training.to_train.clear()
+        state.training.step = state.training.last_manifest = step
+        state.training.published = StepReport(step=step, weights=weights(step)) if step else None
+        for worker in state.table.with_role("sampler"):
             worker.version = step
 
 
@@ -108,7 +108,7 @@ def run(kind: type[Chaos], seed: int) -> list[str]:
         learner.restart()  # at least one kill of a learner that has trained since its checkpoint
         chaos.deliver(learner, learner.hello())
         chaos.settle()
-        assert chaos.hub.state.ending == "finished", chaos.hub.state.message
+        assert chaos.hub.state.ending.kind == "finished", chaos.hub.state.ending.message
         chaos.journal.close()
         return chaos.violations()
 

@@ -6,8 +6,8 @@ import pytest
 
 from rlsp_async.config import EvaluationConfig, ReplayConfig, StageConfig
 from rlsp_async.messages import Status, TrainJob, Work
-from rlsp_async.replay.disk import Disk
 from rlsp_async.replay.records import Event
+from rlsp_async.replay.state import Disk
 from tests.replay.line import Bench, config, hello, new_hub
 
 MIB = 1 << 20
@@ -62,7 +62,7 @@ def test_what_is_alive_goes_on_and_nothing_new_begins():
     assert not bench.got(b"s", Work)
     measure(bench, 1000, 2.0)
     bench.run(b"s", b"v", b"l")
-    assert state.ending == "finished"
+    assert state.ending.kind == "finished"
     assert [r.kind for r in bench.records if isinstance(r, Event) and "paused" in r.kind] == ["paused", "unpaused"]
 
 
@@ -103,12 +103,12 @@ def test_paused_too_long_drains_the_line_and_is_no_stall(stall_s):
     bench.run(b"s", b"v", b"l")
     bench.tick(stall_s)
     bench.tick(stall_s + 1.2)  # now nothing has moved for longer than stall_s
-    assert bench.hub.state.ending == ""
+    assert bench.hub.state.ending.kind == ""
     measure(bench, 9, stall_s + 1.5)
     bench.run(b"s", b"v", b"l")
     state = bench.hub.state
-    assert (state.disk.is_given_up, state.over, state.ending) == (True, True, "draining")
-    assert "9 MiB are free" in state.message
+    assert (state.disk.is_given_up, state.ending.is_over, state.ending.kind) == (True, True, "draining")
+    assert "9 MiB are free" in state.ending.message
     assert [r.kind for r in bench.records if isinstance(r, Event)][-1] == "stopped"
     assert not [m for m in bench.inbox[b"l"] if isinstance(m, Work) and isinstance(m.job, TrainJob)]
 
@@ -117,4 +117,4 @@ def test_a_reserve_of_zero_never_pauses():
     bench = started(replay=ReplayConfig(disk_reserve_mb=0))
     measure(bench, 0, 1.0)
     bench.run(b"s", b"v", b"l")
-    assert bench.hub.state.ending == "finished"
+    assert bench.hub.state.ending.kind == "finished"

@@ -40,7 +40,7 @@ from tests.replay.line import config
 journal = Journal(Path(sys.argv[1]), config(replay=ReplayConfig(durability=sys.argv[2])))
 os.write(1, b"ack 0\\n")
 for group_id in range(1, 11):
-    journal.commit([Put(head=GroupRecord(group_id=group_id, stage="rlsp"))])
+    journal.commit([Put(record=GroupRecord(group_id=group_id, stage="rlsp"))])
     os.write(1, b"ack %d\\n" % group_id)
 """
 
@@ -168,8 +168,8 @@ async def test_full_disk_stops_the_hub_and_with_more_room_it_finishes(small_disk
     assert acked <= stored(cfg)
     again = new_server(cfg)
     await again.run(BigRouter)
-    assert again._hub.state.ending == "finished"
-    assert again._hub.state.ledger.trained == 60
+    assert again.hub.state.ending.kind == "finished"
+    assert again.hub.state.ledger.trained == 60
 
 
 LIMITED = """
@@ -201,7 +201,7 @@ async def test_file_that_may_not_grow_stops_the_hub_and_without_the_limit_it_fin
     assert acked <= stored(cfg)
     again = new_server(cfg)
     await again.run(BigRouter)
-    assert again._hub.state.ledger.trained == 60
+    assert again.hub.state.ledger.trained == 60
 
 
 async def test_hub_pauses_on_a_disk_without_room_and_goes_on(tmp_path, monkeypatch):
@@ -212,10 +212,10 @@ async def test_hub_pauses_on_a_disk_without_room_and_goes_on(tmp_path, monkeypat
     task = asyncio.create_task(hub.run(lambda: router))
     await asyncio.sleep(0.3)
     assert not [m for _, m in router.sent if isinstance(m, Work)]
-    assert "0 MiB are free" in hub._hub.state.message
+    assert "0 MiB are free" in hub.hub.state.ending.message
     room["bytes"] = 1 << 40
     await task
-    assert hub._hub.state.ending == "finished"
+    assert hub.hub.state.ending.kind == "finished"
 
 
 async def test_hub_that_stays_without_room_ends_with_exit_code_2(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlsp_async.replay.evaluation import PromptScore, estimate, ks, pass_at_k, summarize
+from rlsp_async.replay.evaluation import PromptScore, mean_interval, pass_at_k, reported_ks, summarize
 
 
 def test_pass_at_k_by_hand():
@@ -18,7 +18,7 @@ def test_pass_at_k_by_hand():
 
 def test_interval_is_over_prompts():
     # means 1, 0, .5, .5: mean .5, sample variance (.25 + .25) / 3, half width 1.96 * sqrt(.16667 / 4)
-    result = estimate([1.0, 0.0, 0.5, 0.5])
+    result = mean_interval([1.0, 0.0, 0.5, 0.5])
     assert result.mean == 0.5
     assert result.high - result.mean == pytest.approx(1.959964 * 0.2041241, rel=1e-6)
     assert result.mean - result.low == pytest.approx(result.high - result.mean)
@@ -52,5 +52,5 @@ def test_the_interval_of_a_share_stays_between_0_and_1():
 
 def test_no_prompt_is_no_figure():
     assert summarize([]) == {"num_prompts": 0, "num_rollouts": 0}
-    assert ks(8) == [1, 2, 4, 8]
-    assert ks(6) == [1, 2, 4, 6]
+    assert reported_ks(8) == [1, 2, 4, 8]
+    assert reported_ks(6) == [1, 2, 4, 6]

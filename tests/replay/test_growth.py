@@ -56,7 +56,7 @@ def work(bench: Bench, upto: int) -> None:
         bench.tick(bench.now)
         bench.records.clear()
         bench.lines.clear()
-        assert not bench.hub.state.ending, bench.hub.state.message
+        assert not bench.hub.state.ending.kind, bench.hub.state.ending.message
 
 
 def train(bench: Bench) -> None:

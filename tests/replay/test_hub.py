@@ -60,7 +60,7 @@ def test_a_whole_run_trains_three_steps_and_drains():
     bench.run(b"s", b"v", b"l")
     state = bench.hub.state
     assert state.step == 3
-    assert state.ending == "finished"
+    assert state.ending.kind == "finished"
     assert state.ledger.counts() == {"issued": 6, "trained": 6, "dropped": 0, "alive": 0}
     assert [r.step for r in bench.records if isinstance(r, Manifest)] == [1, 2, 3]
     assert [r.last_of_stage for r in bench.records if isinstance(r, Manifest)] == [False, False, True]
@@ -105,7 +105,7 @@ def test_manifest_is_recorded_in_the_event_that_sends_the_batch():
             effects = bench.hub.on(b"v", answer(work), 0.0)
             bench.take(effects, b"v")
     [manifest] = [r for r in effects.records if isinstance(r, Manifest)]
-    charged = [r.head for r in effects.records if isinstance(r, Put) and r.head.state == "training"]
+    charged = [r.record for r in effects.records if isinstance(r, Put) and r.record.state == "training"]
     assert manifest.groups == [head.group_id for head in charged]
     assert [head.uses for head in charged] == [1, 1]
 
@@ -150,7 +150,7 @@ def test_hello_that_does_not_fit_is_refused(change, words):
     [refusal] = bench.say(b"s", msgspec.structs.replace(hello("sampler"), **change))
     assert isinstance(refusal, Refuse)
     assert words in refusal.reason
-    assert not bench.hub.state.crew.workers
+    assert not bench.hub.state.table.workers
 
 
 def test_older_start_of_a_worker_is_fenced_off():
@@ -159,7 +159,7 @@ def test_older_start_of_a_worker_is_fenced_off():
     bench.say(b"s2", hello("sampler", start=2))
     assert isinstance(bench.inbox[b"s1"][-1], Refuse)
     assert isinstance(bench.say(b"s1", hello("sampler", start=1))[0], Refuse)
-    assert bench.hub.state.crew.workers["sampler-0"].peer == b"s2"
+    assert bench.hub.state.table.workers["sampler-0"].peer == b"s2"
 
 
 def test_second_learner_and_stolen_name_are_refused():
@@ -176,7 +176,7 @@ def test_silent_worker_loses_its_leases_to_another():
     bench.inbox[b"s2"].clear()
     bench.tick(10.5)
     assert {m.job.group_id for m in bench.got(b"s2", Work)} == held
-    assert "sampler-0" not in bench.hub.state.crew.workers
+    assert "sampler-0" not in bench.hub.state.table.workers
 
 
 def test_reconnect_keeps_the_leases_that_both_know():
@@ -192,7 +192,7 @@ def test_result_of_a_lease_of_an_earlier_hub_is_taken():
     bench = crewed()
     work = bench.got(b"s", Work)[0]
     bench.say(b"s", Done(lease=999, groups=[rollouts_of(work.job)]))
-    assert bench.hub.state.ledger.heads[work.job.group_id].state == "sampled"
+    assert bench.hub.state.ledger.records[work.job.group_id].state == "sampled"
     assert any(isinstance(m, Revoke) and m.lease == work.lease for m in bench.inbox[b"s"])
 
 
@@ -218,8 +218,8 @@ def test_verdict_with_a_part_that_is_no_number_is_no_verdict():
     verdicts = verdicts_of(work.job)
     verdicts.verdicts[0].parts["correct"] = float("nan")
     bench.say(b"v", Done(lease=work.lease, verdicts=[verdicts]))
-    assert bench.hub.state.ledger.heads[work.job.group_id].state == "sampled"
-    assert bench.hub.state.ledger.heads[work.job.group_id].faults == 1
+    assert bench.hub.state.ledger.records[work.job.group_id].state == "sampled"
+    assert bench.hub.state.ledger.records[work.job.group_id].faults == 1
 
 
 def test_infrastructure_failure_goes_to_another_worker():
@@ -230,7 +230,7 @@ def test_infrastructure_failure_goes_to_another_worker():
     bench.inbox[b"s2"].clear()
     bench.say(b"s2", Failed(lease=0, kind="infrastructure", error="nothing"))
     bench.say(b"s", Failed(lease=work.lease, kind="infrastructure", error="engine died"))
-    assert bench.hub.state.avoid == {work.job.group_id: "sampler-0"}
+    assert bench.hub.state.retries.avoid == {work.job.group_id: "sampler-0"}
     assert work.job.group_id not in [m.job.group_id for m in bench.got(b"s", Work)[1:]]
 
 
@@ -240,8 +240,8 @@ def test_incomplete_group_is_not_accepted():
     group = rollouts_of(work.job)
     group.rollouts.pop()
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
-    assert bench.hub.state.ledger.heads[work.job.group_id].state == "issued"
-    assert bench.hub.state.ledger.heads[work.job.group_id].faults == 1
+    assert bench.hub.state.ledger.records[work.job.group_id].state == "issued"
+    assert bench.hub.state.ledger.records[work.job.group_id].faults == 1
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_columns_that_cannot_be_true_are_the_fault_of_their_group(changes):
     group = rollouts_of(work.job)
     group.rollouts[1] = msgspec.structs.replace(group.rollouts[1], **changes)
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
-    head = bench.hub.state.ledger.heads[work.job.group_id]
+    head = bench.hub.state.ledger.records[work.job.group_id]
     assert (head.state, head.faults) == ("issued", 1)
-    assert f"group {head.group_id}" in bench.hub.state.last_error
+    assert f"group {head.group_id}" in bench.hub.state.ending.last_error
 
 
 def test_aborted_rollouts_are_sampled_again_and_their_tokens_accounted():
@@ -278,7 +278,7 @@ def test_aborted_rollouts_are_sampled_again_and_their_tokens_accounted():
 def test_stale_group_is_dropped_before_it_is_verified():
     bench = crewed(stage={"max_lag": 1, "target_lag": 1})
     work = bench.got(b"s", Work)[0]
-    bench.hub.state.step = 5
+    bench.hub.state.training.step = 5
     bench.say(b"s", Done(lease=work.lease, groups=[rollouts_of(work.job, version=3)]))  # lag 5 - 3 = 2
     assert bench.hub.state.ledger.dropped == {"stale": 1}
     assert not bench.got(b"v", Work)
@@ -286,7 +286,7 @@ def test_stale_group_is_dropped_before_it_is_verified():
 
 def test_lag_counts_from_the_oldest_token():
     bench = crewed(stage={"max_lag": 8})
-    bench.hub.state.step = 9
+    bench.hub.state.training.step = 9
     work = bench.got(b"s", Work)[0]
     group = rollouts_of(work.job, version=9)
     import msgspec
@@ -295,7 +295,7 @@ def test_lag_counts_from_the_oldest_token():
 
     group.rollouts[1] = msgspec.structs.replace(group.rollouts[1], versions=pack_ints([9, 4, 9]))
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
-    head = bench.hub.state.ledger.heads[work.job.group_id]
+    head = bench.hub.state.ledger.records[work.job.group_id]
     assert (head.oldest, head.newest) == (4, 9)
 
 
@@ -347,7 +347,7 @@ def test_evaluation_waits_for_the_final_version_to_be_loaded():
     assert bench.hub.state.phase.kind == "evaluate"
     assert not [m for m in bench.got(b"s", Work) if m.job.purpose == "evaluate"]
     bench.run(b"s", b"v", b"l")
-    assert bench.hub.state.ending == "finished"
+    assert bench.hub.state.ending.kind == "finished"
 
 
 def test_last_step_of_a_stage_must_publish():
@@ -355,8 +355,8 @@ def test_last_step_of_a_stage_must_publish():
     bench.until(lambda: jobs(bench.inbox[b"l"], TrainJob), b"s", b"v")
     work = bench.got(b"l", Work)[0]
     bench.say(b"l", Done(lease=work.lease, steps=[report_of(work.job, publish=False)]))
-    assert bench.hub.state.ending == "failed"
-    assert "published no weights" in bench.hub.state.message
+    assert bench.hub.state.ending.kind == "failed"
+    assert "published no weights" in bench.hub.state.ending.message
 
 
 def trained_bench(checkpoint: int) -> Bench:
@@ -379,7 +379,7 @@ def test_restarted_learner_is_sent_the_same_batches_again():
     manifests = {r.step: r.groups for r in bench.records if isinstance(r, Manifest)}
     bench.say(b"l2", hello("learner", start=2, step=0))
     assert bench.wants == [1]
-    bodies = {r.head.group_id: r for r in bench.records if isinstance(r, Put) and r.body is not None}
+    bodies = {r.record.group_id: r for r in bench.records if isinstance(r, Put) and r.body is not None}
     from rlsp_async.messages import VerifiedGroup
 
     steps = []
@@ -391,7 +391,7 @@ def test_restarted_learner_is_sent_the_same_batches_again():
         assert [g.group.group_id for g in job.batch.groups] == manifests[job.batch.step]
         steps.append(job.batch.step)
     assert steps == [1, 2]
-    assert max(r.step for r in bench.records if isinstance(r, Manifest)) == bench.hub.state.last_manifest
+    assert max(r.step for r in bench.records if isinstance(r, Manifest)) == bench.hub.state.training.last_manifest
 
 
 def test_learner_that_only_reconnects_is_sent_nothing_twice():
@@ -405,8 +405,8 @@ def test_learner_of_another_run_stops_the_run():
     bench = crewed()
     bench.say(b"l", Bye())
     bench.say(b"l", hello("learner", start=2, step=50))
-    assert bench.hub.state.ending == "failed"
-    assert "starts from step 50" in bench.hub.state.message
+    assert bench.hub.state.ending.kind == "failed"
+    assert "starts from step 50" in bench.hub.state.ending.message
 
 
 def test_weights_made_again_replace_the_old_reference():
@@ -430,8 +430,8 @@ def test_rejected_weights_are_offered_again_then_the_run_fails():
     for _ in range(4):
         bench.say(b"s", Rejected(version=2, reason="digest differs"))
     assert len(bench.got(b"s", NewWeights)) == 3
-    assert bench.hub.state.ending == "failed"
-    assert "digest differs" in bench.hub.state.message
+    assert bench.hub.state.ending.kind == "failed"
+    assert "digest differs" in bench.hub.state.ending.message
 
 
 def test_too_many_failures_stop_the_run():
@@ -441,8 +441,8 @@ def test_too_many_failures_stop_the_run():
         for work in [m for m in bench.inbox[b"v"] if isinstance(m, Work)]:
             bench.inbox[b"v"].remove(work)
             bench.say(b"v", Done(lease=work.lease, verdicts=[verdicts_of(work.job, "error")]))
-    assert bench.hub.state.ending == "failed"
-    assert "failures_per_100" in bench.hub.state.message
+    assert bench.hub.state.ending.kind == "failed"
+    assert "failures_per_100" in bench.hub.state.ending.message
     assert bench.hub.state.ledger.dropped["verifier_error"] == 50
     assert any(isinstance(m, Drain) for m in bench.inbox[b"l"])
 
@@ -454,14 +454,14 @@ def test_stalled_run_names_who_it_waits_for():
         for peer in (b"s", b"v", b"l"):
             bench.say(peer, Ping())
         bench.tick(float(now))
-    assert bench.hub.state.ending == "failed"
-    assert "stage rlsp waits for sampler-0, which has held group 1 for 5" in bench.hub.state.message
+    assert bench.hub.state.ending.kind == "failed"
+    assert "stage rlsp waits for sampler-0, which has held group 1 for 5" in bench.hub.state.ending.message
 
 
 def test_stall_without_any_worker_says_so():
     bench = Bench(new_hub(config(replay=ReplayConfig(stall_s=50.0))))
     bench.tick(51.0)
-    assert "a sampler that serves version 0; no sampler is connected" in bench.hub.state.message
+    assert "a sampler that serves version 0; no sampler is connected" in bench.hub.state.ending.message
 
 
 def test_observer_sees_the_run_once_a_second():
@@ -482,7 +482,7 @@ def test_stop_drains_and_may_be_taken_up_again():
     for peer in (b"s", b"v", b"l"):
         bench.say(peer, Bye())
     assert bench.hub.is_over
-    assert bench.hub.state.ending == "draining"
+    assert bench.hub.state.ending.kind == "draining"
 
 
 def test_batch_has_the_groups_in_manifest_order():
@@ -491,7 +491,7 @@ def test_batch_has_the_groups_in_manifest_order():
         bench.step(b"s")
         bench.step(b"v")
     batch: Batch = jobs(bench.inbox[b"l"], TrainJob)[0].batch
-    assert [g.group.group_id for g in batch.groups] == bench.hub.state.manifests[1].groups
+    assert [g.group.group_id for g in batch.groups] == bench.hub.state.training.manifests[1].groups
     assert all(len(g.verdicts) == 2 for g in batch.groups)
     assert (batch.step, batch.stage_step, batch.stage) == (1, 1, "rlsp")
 

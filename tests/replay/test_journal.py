@@ -18,7 +18,7 @@ from rlsp_async.messages import Work
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.records import Manifest
-from tests.replay.line import Bench, SmallTask, config, hello
+from tests.replay.line import Bench, SmallTask, config, hello, rows
 
 
 def restart(path: Path, cfg) -> tuple[Journal, Bench]:
@@ -48,15 +48,15 @@ def test_ledger_after_a_restart_equals_the_ledger_before(tmp_path, num_moves):
     journal.close()
     again, reborn = restart(tmp_path / "j.sqlite", cfg)
     old, new = bench.hub.state, reborn.hub.state
-    assert new.ledger.heads == old.ledger.heads
+    assert new.ledger.records == old.ledger.records
     assert new.ledger.ready == old.ledger.ready
     assert new.ledger.bodies == old.ledger.bodies
     assert new.ledger.verdicts == old.ledger.verdicts
     assert new.ledger.tokens() == old.ledger.tokens()
     assert new.ledger.counts() == old.ledger.counts()
-    assert (new.step, new.last_manifest, new.version) == (old.step, old.last_manifest, old.version)
-    assert (new.phase, new.cursors, new.last_group_id) == (old.phase, old.cursors, old.last_group_id)
-    assert new.manifests == old.manifests
+    assert (new.step, new.training.last_manifest, new.version) == (old.step, old.training.last_manifest, old.version)
+    assert (new.phase, dict(new.counters), new.last_group_id) == (old.phase, dict(old.counters), old.last_group_id)
+    assert new.training.manifests == old.training.manifests
     again.close()
 
 
@@ -64,10 +64,10 @@ def test_restarted_hub_finishes_the_run_with_the_same_manifests(tmp_path):
     cfg = config(stage={"target_lag": 2})
     journal, bench = restart(tmp_path / "j.sqlite", cfg)
     crew(bench)
-    bench.until(lambda: bench.hub.state.last_manifest == 2, b"s", b"v")
+    bench.until(lambda: bench.hub.state.training.last_manifest == 2, b"s", b"v")
     commit(journal, bench)
     journal.close()
-    manifests = dict(bench.hub.state.manifests)
+    manifests = dict(bench.hub.state.training.manifests)
     again, reborn = restart(tmp_path / "j.sqlite", cfg)
     crew(reborn)
     sent = [m.job.batch for m in reborn.inbox[b"l"] if isinstance(m, Work)]
@@ -75,7 +75,7 @@ def test_restarted_hub_finishes_the_run_with_the_same_manifests(tmp_path):
     reborn.tick(0.0)
     reborn.tick(2.5)  # groups that a worker might still hold are leased anew
     reborn.run(b"s", b"v", b"l")
-    assert reborn.hub.state.ending == "finished"
+    assert reborn.hub.state.ending.kind == "finished"
     assert {r.step for r in reborn.records if isinstance(r, Manifest)} == {3}
     commit(again, reborn)
     assert again.load().totals[0].num_groups == reborn.hub.state.ledger.trained == 6
@@ -136,7 +136,7 @@ def test_full_disk_is_one_sentence_and_commits_nothing(tmp_path):
     journal, bench = restart(tmp_path / "j.sqlite", config())
     crew(bench)
     bench.run(b"s", b"v", b"l")
-    journal._db.execute("PRAGMA max_page_count = 1")  # SQLite then says: database or disk is full
+    journal.pragma("max_page_count = 1")  # SQLite then says: database or disk is full
     huge = [
         msgspec.structs.replace(r, body=msgspec.structs.replace(r.body, prompt_ids=b"\0" * 4_000_000))
         if getattr(r, "body", None) is not None
@@ -145,7 +145,7 @@ def test_full_disk_is_one_sentence_and_commits_nothing(tmp_path):
     ]
     with pytest.raises(MachineError, match="full"):
         journal.commit(huge)
-    assert journal._db.execute("SELECT count(*) FROM groups").fetchone() == (0,)
+    assert rows(journal.path, "SELECT count(*) FROM groups") == [(0,)]
     journal.close()
 
 
@@ -158,8 +158,8 @@ def test_file_that_is_no_journal_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])
 def test_durability_sets_what_is_synced(tmp_path, durability, level):
     journal = Journal(tmp_path / "j.sqlite", config(replay=ReplayConfig(durability=durability)))
-    assert journal._db.execute("PRAGMA synchronous").fetchone() == (level,)
-    assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal.pragma("synchronous") == level
+    assert journal.pragma("journal_mode") == "wal"
     journal.close()
 
 
@@ -172,7 +172,7 @@ from tests.replay.line import config
 journal = Journal(Path(sys.argv[1]), config())
 first = journal.load().last_group_id + 1
 for group_id in range(first, first + 100000):
-    journal.commit([Put(head=GroupRecord(group_id=group_id, stage="rlsp"))])
+    journal.commit([Put(record=GroupRecord(group_id=group_id, stage="rlsp"))])
     print(group_id, flush=True)
 """
 
@@ -196,7 +196,7 @@ def test_kill_9_loses_no_acknowledged_group(tmp_path):
         child.stdout.close()
         child.wait()
     journal = Journal(tmp_path / "j.sqlite", config())
-    stored = [head.group_id for head in journal.load().heads]
+    stored = [head.group_id for head in journal.load().groups]
     journal.close()
     assert len(acked) >= 265
     assert acked <= set(stored)

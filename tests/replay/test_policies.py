@@ -13,8 +13,8 @@ from rlsp_async.config.schema import RewardConfig
 from rlsp_async.messages import Done, SampleJob, Verdict, VerdictSet, VerifyJob, Work
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
-from rlsp_async.replay.outcomes import has_signal, most_without_signal
 from rlsp_async.replay.records import Learnt, Manifest
+from rlsp_async.replay.verify import has_signal, most_without_signal
 from tests.replay.line import Bench, SmallTask, config, hello, new_hub, rollouts_of
 
 S, V, L = b"s", b"v", b"l"
@@ -121,7 +121,7 @@ def test_what_mopps_learnt_outlives_the_hub(tmp_path: Path):
     again = Journal(tmp_path / "j.sqlite", cfg)
     after = Hub(cfg, SmallTask(), again.load(), 0.0).state
     again.close()
-    assert before.cursors["train"] == after.cursors["train"] == 4
+    assert before.counters["train"] == after.counters["train"] == 4
     for cursor in range(4, 20):
         assert before.selectors["rlsp"].draw(cursor, {}) == after.selectors["rlsp"].draw(cursor, {})
 
@@ -151,13 +151,13 @@ def test_groups_without_signal_are_dropped_and_batches_still_fill():
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)
     state = line.hub.state
-    assert state.ending == "finished"
+    assert state.ending.kind == "finished"
     assert [manifest.groups for manifest in manifests(line)] == [[1, 2], [4, 5], [7, 8]]
     assert state.ledger.dropped["no_signal"] == 2
     account = state.ledger.tokens()
     assert account["no_signal"] == 2 * 6  # two groups of two rollouts of three tokens
     assert account["generated"] == sum(account.values()) - account["generated"]
-    assert state.cursors["no_signal"] == 0
+    assert state.counters["no_signal"] == 0
 
 
 def test_oversampling_has_more_slots():
@@ -169,8 +169,8 @@ def test_a_stage_without_any_signal_stops():
     line = bench({"drop_no_signal": True}, lambda group_id, place: True)
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)
-    assert line.hub.state.ending == "failed"
-    assert "had no signal" in line.hub.state.message
+    assert line.hub.state.ending.kind == "failed"
+    assert "had no signal" in line.hub.state.ending.message
     assert line.hub.state.ledger.dropped["no_signal"] == most_without_signal(2) + 1
     assert most_without_signal(2) == 100
     assert most_without_signal(32) == 320
@@ -200,7 +200,7 @@ def test_what_exploration_tells_apart_is_written_with_the_group_and_weighs(explo
     line.say(S, hello("sampler", credit=99))
     line.say(V, hello("verifier"))
     line.run(S, V)
-    heads = line.hub.state.ledger.heads.values()
+    heads = line.hub.state.ledger.records.values()
     assert {head.group_id: head.has_signal for head in heads} == {
         n: n % 2 == 1 or explore != "none" for n in range(1, 7)
     }
@@ -246,7 +246,7 @@ def test_new_groups_get_the_slots_of_used_ones():
     line = bench(stage)
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)
-    assert line.hub.state.ending == "finished"
+    assert line.hub.state.ending.kind == "finished"
     assert [manifest.groups for manifest in manifests(line)] == [[1, 2], [3, 2], [4, 3]]
     assert [manifest.uses for manifest in manifests(line)] == [[1, 1], [1, 2], [1, 2]]
 
@@ -260,6 +260,6 @@ def test_min_ready_of_all_slots_makes_the_lag_exact():
     )
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)
-    assert line.hub.state.ending == "finished"
+    assert line.hub.state.ending.kind == "finished"
     assert [step - 1 - min(manifest.oldest) for step, manifest in enumerate(manifests(line), 1)] == [0, 1, 2, 2, 2, 2]
     assert [min(manifest.oldest) == max(manifest.oldest) for manifest in manifests(line)] == [True] * 6

@@ -43,7 +43,7 @@ def test_each_round_trains_what_all_rounds_found():
     line = bench(rounds(), evaluation=EvaluationConfig(prompts=3, rollouts=2, before=["r2"], after=["r3"]))
     line.run(S, V, L)
     state = line.hub.state
-    assert state.ending == "finished"
+    assert state.ending.kind == "finished"
     found = [dict(zip(manifest.groups, manifest.oldest, strict=True)) for manifest in manifests(line)]
     assert [sorted(each.values()) for each in found] == [[0, 0], [0, 0, 1, 1], [0, 0, 1, 1, 2, 2]]
     assert found[2].items() >= found[1].items() >= found[0].items()
@@ -54,7 +54,7 @@ def test_each_round_trains_what_all_rounds_found():
 def test_with_a_pool_each_round_samples_every_prompt_once_more():
     line = bench(rounds(prompts=PromptsConfig(options={"pool": 2})))
     line.run(S, V, L)
-    place = {r.head.group_id: (r.head.index, r.head.visit) for r in line.records if hasattr(r, "head")}
+    place = {r.record.group_id: (r.record.index, r.record.visit) for r in line.records if hasattr(r, "record")}
     assert sorted(place.values()) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 
@@ -68,7 +68,7 @@ def test_with_a_pool_each_round_samples_every_prompt_once_more():
 def test_what_is_used_up_or_too_old_for_the_next_stage_is_not_carried(changes, uses):
     line = bench(rounds(**changes))
     line.run(S, V, L)
-    assert line.hub.state.ending == "finished"
+    assert line.hub.state.ending.kind == "finished"
     assert [sorted(manifest.uses) for manifest in manifests(line)] == uses
 
 
@@ -122,7 +122,7 @@ def test_laws_hold_whatever_is_carried(seed: int):
             chaos.event()
         chaos.kill_hub()
         chaos.settle()
-        assert chaos.hub.state.ending == "finished", chaos.hub.state.message
+        assert chaos.hub.state.ending.kind == "finished", chaos.hub.state.ending.message
         assert chaos.violations() == []
         chaos.journal.close()
         findings = audit(Path(directory) / "journal.sqlite").findings

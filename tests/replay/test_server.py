@@ -26,6 +26,7 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
+from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.server import ReplayServer
 from tests.replay.line import SmallTask, answer, config, hello
 
@@ -160,9 +161,8 @@ async def test_what_the_socket_refused_is_a_figure_of_every_step_and_of_the_stat
     assert [m for _, m in router.sent if isinstance(m, Status)][-1].metrics["refused.malformed"] == 1.0
 
 
-async def test_nothing_is_sent_before_it_is_committed(tmp_path):
+async def test_nothing_is_sent_before_it_is_committed(tmp_path, monkeypatch):
     cfg = two_stages(tmp_path)
-    hub = server(cfg)
     journalled: set[int] = set()
     early: list[Any] = []
 
@@ -174,18 +174,14 @@ async def test_nothing_is_sent_before_it_is_committed(tmp_path):
         ):
             early.append(message)
 
-    router = FakeRouter(on_send=on_send)
-    task = asyncio.create_task(hub.run(lambda: router))
-    await until(lambda: hasattr(hub, "_journal"))
-    store = hub._journal.commit
+    class Watched(Journal):
+        def commit(self, records: Any) -> None:
+            kept = list(records)
+            super().commit(kept)
+            journalled.update(r.record.group_id for r in kept if hasattr(r, "record"))
 
-    def commit(records: Any) -> None:
-        kept = list(records)
-        store(kept)
-        journalled.update(r.head.group_id for r in kept if hasattr(r, "head"))
-
-    hub._journal.commit = commit  # type: ignore[method-assign]
-    await task
+    monkeypatch.setattr("rlsp_async.replay.server.Journal", Watched)
+    await server(cfg).run(lambda: FakeRouter(on_send=on_send))
     assert len(journalled) > 20
     assert early == []
 
@@ -195,7 +191,7 @@ async def test_restart_in_the_middle_goes_on_where_it_was(tmp_path):
     first = server(cfg)
     router = FakeRouter()
     task = asyncio.create_task(first.run(lambda: router))
-    await until(lambda: hasattr(first, "_hub") and first._hub.state.step >= 6)
+    await until(lambda: first.is_open and first.hub.state.step >= 6)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -207,7 +203,7 @@ async def test_restart_in_the_middle_goes_on_where_it_was(tmp_path):
     steps = [row["step"] for row in read_jsonl(cfg.directory / "metrics.jsonl")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 14
-    assert second._hub.state.ledger.trained == 4 * 3 + 10 * 2
+    assert second.hub.state.ledger.trained == 4 * 3 + 10 * 2
 
 
 async def test_failed_run_raises_its_message(tmp_path):
@@ -221,22 +217,17 @@ async def test_stop_ends_the_run_without_an_error(tmp_path):
     hub = server(cfg)
     asyncio.get_running_loop().call_later(0.1, hub.stop, "Ctrl-C")
     await hub.run(lambda: FakeRouter(peers={b"l": "learner"}))
-    assert hub._hub.state.message == "Ctrl-C"
+    assert hub.hub.state.ending.message == "Ctrl-C"
 
 
-async def test_full_disk_stops_the_hub_with_one_sentence(tmp_path):
-    cfg = two_stages(tmp_path)
-    hub = server(cfg)
+async def test_full_disk_stops_the_hub_with_one_sentence(tmp_path, monkeypatch):
+    class Full(Journal):
+        def commit(self, records: Any) -> None:
+            raise MachineError("journal: database or disk is full")
 
-    def full(records: Any) -> None:
-        raise MachineError("journal: database or disk is full")
-
-    router = FakeRouter(on_send=lambda peer, message: None)
-    task = asyncio.create_task(hub.run(lambda: router))
-    await until(lambda: hasattr(hub, "_journal"))
-    hub._journal.commit = full  # type: ignore[method-assign]
+    monkeypatch.setattr("rlsp_async.replay.server.Journal", Full)
     with pytest.raises(MachineError, match="full"):
-        await task
+        await server(two_stages(tmp_path)).run(FakeRouter)
 
 
 async def test_task_without_demonstrations_is_one_sentence(tmp_path):

@@ -51,7 +51,7 @@ def test_verdicts_take_turns_however_rare_one_is():
     cursors = {"spawned/wrong": 5}
     child = spawner().choose(ledger, "rlsp", 7, cursors)
     assert child is not None
-    assert (child.parent.group_id, child.place, child.status) == (1, 0, "correct")
+    assert (child.parent.group_id, child.rollout, child.status) == (1, 0, "correct")
     assert child.prompt.answer == "ok"
     cursors["spawned/correct"] = 8
     assert spawner().choose(ledger, "rlsp", 15, cursors).status == "wrong"
@@ -62,7 +62,7 @@ def test_verdicts_take_turns_however_rare_one_is():
 def test_any_finished_rollout_may_be_chosen():
     ledger = ledger_of([["wrong", "wrong"]] * 4)
     chosen = [spawner().choose(ledger, "rlsp", n, {}) for n in range(400)]
-    places = [(child.parent.group_id, child.place) for child in chosen]
+    places = [(child.parent.group_id, child.rollout) for child in chosen]
     assert len(set(places)) == 8
     assert min(places.count(place) for place in set(places)) > 25  # 50 each are expected
 
@@ -70,8 +70,8 @@ def test_any_finished_rollout_may_be_chosen():
 def test_who_is_no_candidate():
     ledger = ledger_of([["wrong", "correct"]] * 4)
     ledger.spawned(1)
-    ledger.heads[2] = msgspec.structs.replace(ledger.heads[2], parent="9/0")
-    ledger.heads[3] = msgspec.structs.replace(ledger.heads[3], stage="other")
+    ledger.records[2] = msgspec.structs.replace(ledger.records[2], parent="9/0")
+    ledger.records[3] = msgspec.structs.replace(ledger.records[3], stage="other")
     assert {one.group_id for one in spawn.candidates(ledger, "rlsp", 100)} == {4}
     assert len(spawn.candidates(ledger, "rlsp", 5)) == 2  # 2 tokens of the prompt and 3 of the response
     assert spawn.candidates(ledger, "rlsp", 4) == []
@@ -81,7 +81,7 @@ def test_what_the_task_does_not_put_is_passed_over():
     ledger = ledger_of([["unparsable", "unparsable"], ["unparsable", "wrong"]])
     child = spawner().choose(ledger, "rlsp", 0, {"spawned/wrong": 1})
     assert child is not None
-    assert (child.parent.group_id, child.place, child.status) == (2, 1, "wrong")
+    assert (child.parent.group_id, child.rollout, child.status) == (2, 1, "wrong")
     assert spawner().choose(ledger_of([["unparsable", "unparsable"]]), "rlsp", 0, {}) is None
 
 
@@ -130,14 +130,16 @@ def test_child_is_sampled_verified_and_trained_like_any_group():
     bench.say(L, hello("learner", step=0))
     bench.run(S, V, L)
     state = bench.hub.state
-    heads = {record.head.group_id: record.head for record in bench.records if isinstance(record, Put)}
+    heads = {record.record.group_id: record.record for record in bench.records if isinstance(record, Put)}
     children = [head for head in heads.values() if head.parent]
-    assert state.ending == "finished"
+    assert state.ending.kind == "finished"
     assert state.step == 3
     assert len(children) >= 2
     assert {head.state for head in children} <= {"trained", "dropped"}
     assert any(head.state == "trained" for head in children)
-    bodies = {record.head.group_id: record.body for record in bench.records if isinstance(record, Put) and record.body}
+    bodies = {
+        record.record.group_id: record.body for record in bench.records if isinstance(record, Put) and record.body
+    }
     for head in children:
         parent_id, place = map(int, head.parent.split("/"))
         parent, body = bodies[parent_id], bodies[head.group_id]
@@ -160,7 +162,7 @@ def test_a_child_is_decided_with_its_parent_in_one_commit_and_issued_again_as_it
     bench.until(lambda: any(job.prompt.selector == "spawn" for job in jobs_of(bench)), S, V)
     [issued] = [job for job in jobs_of(bench) if job.prompt.selector == "spawn"]
     parent_id = int(issued.prompt.prompt_id.split("/")[1])
-    ids = [record.head.group_id for record in bench.records if isinstance(record, Put)]
+    ids = [record.record.group_id for record in bench.records if isinstance(record, Put)]
     at = ids.index(issued.group_id)
     assert ids[at - 1] == parent_id  # of one event, so of one commit
     journal.commit(bench.records)
@@ -168,7 +170,7 @@ def test_a_child_is_decided_with_its_parent_in_one_commit_and_issued_again_as_it
     again = Journal(tmp_path / "journal.sqlite", cfg)
     later = Bench(Hub(cfg, VerifyingTask(), again.load()))
     again.close()
-    assert later.hub.state.ledger.heads[parent_id].num_children == 1
+    assert later.hub.state.ledger.records[parent_id].num_children == 1
     later.tick(0.0)
     later.tick(60.0)  # nobody came back with it
     later.say(S, hello("sampler", credit=9))
@@ -177,21 +179,21 @@ def test_a_child_is_decided_with_its_parent_in_one_commit_and_issued_again_as_it
 
 def test_prompt_selections_do_not_learn_from_children():
     bench = line(prompts=PromptsConfig(name="mopps", options={"pool": 50}), target_lag=2)
-    bench.until(lambda: sum(1 for r in bench.records if isinstance(r, Put) and r.head.parent and r.verdicts), S, V)
-    [child] = [r.head for r in bench.records if isinstance(r, Put) and r.head.parent and r.verdicts]
+    bench.until(lambda: sum(1 for r in bench.records if isinstance(r, Put) and r.record.parent and r.verdicts), S, V)
+    [child] = [r.record for r in bench.records if isinstance(r, Put) and r.record.parent and r.verdicts]
     table = bench.hub.state.selectors["rlsp"].table
-    solved = [r for r in bench.records if isinstance(r, Put) and r.verdicts and r.head.index == child.index]
+    solved = [r for r in bench.records if isinstance(r, Put) and r.verdicts and r.record.index == child.index]
     assert len(solved) == 2  # the parent and the child
     assert table.first_N[child.index] == 0.5 * 1 + 0.5 * 1 + 2  # the prior and two right ones: learnt once
-    learnt = [r for r in bench.records if isinstance(r, Learnt) and r.place == child.index]
+    learnt = [r for r in bench.records if isinstance(r, Learnt) and r.index == child.index]
     assert len(learnt) == 2  # issued, judged
 
 
 def test_children_are_no_successes_of_the_problem_and_are_not_mended():
     bench = line(success_replay={"capacity": 2})
     bench.say(L, hello("learner", step=0))
-    bench.until(lambda: bench.hub.state.last_manifest == 3, S, V, L)
-    heads = {record.head.group_id: record.head for record in bench.records if isinstance(record, Put)}
+    bench.until(lambda: bench.hub.state.training.last_manifest == 3, S, V, L)
+    heads = {record.record.group_id: record.record for record in bench.records if isinstance(record, Put)}
     trained = {group_id for record in bench.records if isinstance(record, Manifest) for group_id in record.groups}
     sources = {record.success.group_id for record in bench.records if isinstance(record, Remember)}
     assert any(heads[group_id].parent for group_id in trained)
@@ -207,7 +209,7 @@ def test_an_answer_to_another_prompt_than_the_childs_is_refused():
     problem = bench.hub.state.task.prompt("train", work.job.prompt.index)
     forged = rollouts_of(msgspec.structs.replace(work.job, prompt=problem))
     bench.say(S, Done(lease=work.lease, groups=[forged]))
-    assert bench.hub.state.ledger.heads[work.job.group_id].faults == 1
+    assert bench.hub.state.ledger.records[work.job.group_id].faults == 1
 
 
 def test_figures_tell_problems_and_verifications_apart():

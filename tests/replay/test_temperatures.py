@@ -13,7 +13,7 @@ from rlsp_async.messages import SampleJob, TrainJob, Work
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.records import Learnt
-from rlsp_async.replay.state import Effects
+from rlsp_async.replay.turn import Effects
 from tests.replay.line import SmallTask, config, hello, new_hub
 from tests.replay.test_policies import JudgingBench
 
@@ -68,7 +68,7 @@ def test_batches_mix_the_arms_and_every_group_says_its_own():
     line = bench(BSTAR, lambda group_id, place: group_id % 2 == 0, credit=99)
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)
-    assert line.hub.state.ending == "finished"
+    assert line.hub.state.ending.kind == "finished"
     drawn = {job.group_id: job.sampling.temperature for job in line.of(SampleJob)}
     assert set(drawn.values()) <= set(GRID)
     assert len(set(drawn.values())) > 1
@@ -82,7 +82,7 @@ def test_each_verdict_teaches_in_its_own_commit_and_the_step_says_what_is_known(
     line.say(L, hello("learner", step=0))
     line.run(S, V, L)
     learnt = [record for record in line.records if isinstance(record, Learnt)]
-    assert {(record.what, record.place, record.stage) for record in learnt} == {("temperature", 0, "rlsp")}
+    assert {(record.what, record.index, record.stage) for record in learnt} == {("temperature", 0, "rlsp")}
     assert len(learnt) == len([job for job in line.of(SampleJob) if job.purpose == "train"])
     row = rows_of(line)[-1]
     assert {f"temperature_score_{t:g}" for t in GRID} <= set(row)
@@ -117,7 +117,7 @@ def test_a_killed_hub_decides_the_same_again(tmp_path: Path, name: str):
     restarted = Line(Hub(cfg, SmallTask(), again.load(), 0.0), line.right)
     again.close()
     after = restarted.hub.state
-    cursor = before.cursors["train"]
+    cursor = before.counters["train"]
     assert [before.schedules["rlsp"].draw(at) for at in range(cursor, cursor + 50)] == [
         after.schedules["rlsp"].draw(at) for at in range(cursor, cursor + 50)
     ]

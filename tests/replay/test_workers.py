@@ -1,85 +1,98 @@
-"""Who gets the next lease, and that nobody else is looked at."""
+"""Who gets the next lease, and that an event does not look at the other workers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from rlsp_async.messages import Ping, Status
-from rlsp_async.replay.workers import SLACK, LeastLoaded
+from rlsp_async.replay import sample, verify
+from rlsp_async.replay.workers import SLACK, LeastLoaded, Worker, WorkerTable
 from tests.replay.line import Bench, config, hello, new_hub
 
 
-@dataclass
-class One:
-    name: str
-    role: Any = "sampler"
-    version: int = 0
-    free: int = 2
-    load: float = 0.0
-    joined: int = 0
+def joined(*names: str, credit: int = 4) -> tuple[WorkerTable, list[Worker]]:
+    """A table with these workers, in the order in which they joined; a name begins with the role."""
+    table = WorkerTable(incarnation=1)
+    return table, [table.join(hello(name.split("-")[0], name, credit), name.encode(), 0.0) for name in names]
 
 
-def placed(*workers: One) -> LeastLoaded[One]:
-    hungry: LeastLoaded[One] = LeastLoaded()
-    for worker in workers:
-        hungry.place(worker)
-    return hungry
+def lease(table: WorkerTable, worker: Worker, *keys: int) -> None:
+    for key in keys:
+        table.lease(worker, key, 0.0)
 
 
-def test_least_busy_comes_first_then_the_one_that_came_first():
-    a, b, c = One("a", load=0.5), One("b", load=0.25, joined=1), One("c", load=0.25, joined=2)
-    hungry = placed(a, b, c)
-    assert hungry.first("sampler", 0) is b
-    b.load = 0.75
-    hungry.place(b)
-    assert hungry.first("sampler", 0) is c
-    c.free = 0
-    hungry.place(c)
-    assert hungry.first("sampler", 0) is a
-    hungry.remove(a)
-    assert hungry.first("sampler", 0) is b
+def test_least_loaded_comes_first_then_the_one_that_joined_first():
+    table, (a, b, c) = joined("sampler-a", "sampler-b", "sampler-c")
+    for worker in (a, b, c):
+        worker.serves(0)
+    lease(table, a, 1, 2)
+    lease(table, b, 3)
+    lease(table, c, 4)
+    assert table.index.first("sampler", 0) is b
+    lease(table, b, 5, 6)
+    assert table.index.first("sampler", 0) is c
+    lease(table, c, 7, 8, 9)
+    assert table.index.first("sampler", 0) is a
+    table.leave(a)
+    assert table.index.first("sampler", 0) is b
 
 
 def test_only_samplers_are_told_apart_by_version():
-    old, new, verifier = One("old", version=1), One("new", version=2), One("v", role="verifier", version=-1)
-    hungry = placed(old, new, verifier)
-    assert hungry.first("sampler", 2) is new
-    assert hungry.first("sampler", 3) is None
-    assert hungry.first("verifier", 3) is verifier
-    old.version = 3
-    hungry.place(old)
-    assert hungry.first("sampler", 3) is old
-    assert hungry.first("sampler", 1) is None
+    table, (old, new, verifier) = joined("sampler-old", "sampler-new", "verifier-0")
+    old.serves(1)
+    new.serves(2)
+    assert table.index.first("sampler", 2) is new
+    assert table.index.first("sampler", 3) is None
+    assert table.index.first("verifier", 3) is verifier
+    old.serves(3)
+    assert table.index.first("sampler", 3) is old
+    assert table.index.first("sampler", 1) is None
 
 
-def test_overtaken_entries_do_not_pile_up():
-    lazy, busy = One("lazy"), One("busy", load=0.1)
-    hungry = placed(lazy, busy)
-    for i in range(1000):
-        busy.load = 1.0 + i
-        hungry.place(busy)
-        assert hungry._num_entries <= 4 * 2 + SLACK + 1
-    assert hungry.first("sampler", 0) is lazy
+def test_a_worker_that_drains_or_has_no_credit_left_gets_nothing():
+    table, (worker,) = joined("verifier-0", credit=1)
+    lease(table, worker, 1)
+    assert table.index.first("verifier", 0) is None
+    table.release(next(iter(worker.leases)))
+    assert table.index.first("verifier", 0) is worker
+    worker.is_in_state("draining")
+    assert table.index.first("verifier", 0) is None
+
+
+def test_outdated_entries_do_not_pile_up():
+    table, (lazy, busy) = joined("verifier-lazy", "verifier-busy", credit=10_000)
+    index: LeastLoaded = table.index
+    for key in range(1000):
+        lease(table, busy, key)
+        assert len(index) <= 4 * 2 + SLACK + 1
+    assert index.first("verifier", 0) is lazy
 
 
 def test_an_event_asks_few_workers_however_many_there_are(monkeypatch):
     bench = Bench(new_hub(config()))
     for i in range(300):
         bench.say(b"s%d" % i, hello("sampler", f"sampler-{i}"))
-    asked = []
-    next_job = bench.hub._next_job
-    monkeypatch.setattr(
-        bench.hub, "_next_job", lambda out, worker, now: asked.append(worker) or next_job(out, worker, now)
-    )
+    asked: list[Any] = []
+    for post in (sample, verify):
+        monkeypatch.setattr(post, "next_job", counted(post.next_job, asked))
     bench.say(b"s7", Ping(state="waiting_work"))
     assert asked == []  # every slot is taken
     for peer in (b"s0", b"s0", b"s0", b"s1", b"s1", b"s1"):  # Welcome, Work, Work
         bench.step(peer)
     assert bench.hub.state.ledger.by_state["sampled"] == 4
-    assert len(asked) == 0
+    assert asked == []
     bench.say(b"v", hello("verifier", credit=4))
     assert len(asked) == 4
+
+
+def counted(next_job: Any, asked: list[Any]) -> Any:
+    """The same post, which writes down whom it was asked about."""
+
+    def ask(turn: Any, worker: Worker) -> Any:
+        asked.append(worker)
+        return next_job(turn, worker)
+
+    return ask
 
 
 def test_sampler_without_a_slot_is_shown_as_waiting_for_credit():

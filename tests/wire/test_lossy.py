@@ -120,7 +120,7 @@ async def test_a_run_over_a_bad_wire_trains_every_step_once(seed: int):
         hearing = asyncio.create_task(server.receive())
         async with asyncio.timeout(40):
             await server.tick()
-        assert server.hub.state.ending == "finished", server.hub.state.message
+        assert server.hub.state.ending.kind == "finished", server.hub.state.ending.message
         hearing.cancel()
         for task in working:
             task.cancel()

@@ -3,7 +3,7 @@
     stages.rlsp.selection = "prioritised"
     stages.rlsp.selection_options = { decay = 0.7, min_new = 0.5 }
 
-`ready` are heads that are fresh enough, at least `num` of them, in no order that means anything; the answer is `num`
+`ready` are records that are fresh enough, at least `num` of them, in no order that means anything; the answer is `num`
 of them in training order, each with its propensity. A choice is a pure function of its arguments: a hub that is
 restarted finds the same groups ready and chooses the same. Lag and uses are checked outside, before and after.
 """
@@ -32,7 +32,7 @@ class SelectedGroup(NamedTuple):
     """A group of the batch. `propensity`: probability with which it was drawn first, relative to uniform; 1 for a
     choice that draws nothing at random."""
 
-    head: GroupRecord
+    record: GroupRecord
     propensity: float = 1.0
 
 
@@ -77,15 +77,15 @@ class StageSelection:
     ) -> list[SelectedGroup] | None:
         """The batch of `step`; None: there are not enough groups, or not enough new ones. `num_steps_left`: of the
         stage, this one included."""
-        new = [head for head in fresh if not head.uses]
+        new = [record for record in fresh if not record.uses]
         quota = num_new_needed(self.cfg, num)
         if len(fresh) < num_ready_needed(self.cfg, num, num_steps_left) or len(new) < quota:
             return None
         if not quota:
             return self._choice.choose(self.cfg, fresh, step, num, self._seed)
         first = self._choice.choose(self.cfg, new, step, quota, self._seed) if quota < num else []
-        taken = {chosen.head.group_id for chosen in first}
-        rest = [head for head in (fresh if first else new) if head.group_id not in taken]
+        taken = {chosen.record.group_id for chosen in first}
+        rest = [record for record in (fresh if first else new) if record.group_id not in taken]
         return first + self._choice.choose(self.cfg, rest, step, num - len(first), self._seed)
 
 
@@ -102,35 +102,35 @@ def num_new_needed(cfg: SelectionConfig, num: int) -> int:
 
 def groups_above_keep(cfg: SelectionConfig, ready: Iterable[GroupRecord]) -> list[GroupRecord]:
     """Used groups above `keep`, in the order in which they go."""
-    used = [head for head in ready if head.uses]
+    used = [record for record in ready if record.uses]
     return removal_order(cfg, used)[: max(0, len(used) - cfg.keep)] if cfg.keep else []
 
 
 def groups_to_carry(cfg: SelectionConfig, left: Iterable[GroupRecord], slots: int) -> list[GroupRecord]:
     """Of the groups that the stage before left, those that this one takes over: the last to go."""
-    heads = removal_order(cfg, list(left))
-    return heads[max(0, len(heads) - min(cfg.carry, slots)) :]
+    records = removal_order(cfg, list(left))
+    return records[max(0, len(records) - min(cfg.carry, slots)) :]
 
 
 def groups_to_evict(cfg: SelectionConfig, ready: Iterable[GroupRecord], num: int) -> list[GroupRecord]:
     """Used groups whose slots the new ones of a batch of `num` need, in the order in which they go."""
-    heads = list(ready)
-    missing = num_new_needed(cfg, num) - sum(not head.uses for head in heads)
-    return removal_order(cfg, [head for head in heads if head.uses])[: max(0, missing)]
+    records = list(ready)
+    missing = num_new_needed(cfg, num) - sum(not record.uses for record in records)
+    return removal_order(cfg, [record for record in records if record.uses])[: max(0, missing)]
 
 
-def removal_order(cfg: SelectionConfig, heads: list[GroupRecord]) -> list[GroupRecord]:
+def removal_order(cfg: SelectionConfig, records: list[GroupRecord]) -> list[GroupRecord]:
     """Who goes first stands first; ties by age in the queue."""
     if cfg.remove == "stalest":
-        return sorted(heads, key=lambda head: (head.oldest, *queue_order(head)))
+        return sorted(records, key=lambda record: (record.oldest, *queue_order(record)))
     if cfg.remove == "most_used":
-        return sorted(heads, key=lambda head: (-head.uses, *queue_order(head)))
-    return sorted(heads, key=queue_order)
+        return sorted(records, key=lambda record: (-record.uses, *queue_order(record)))
+    return sorted(records, key=queue_order)
 
 
-def queue_order(head: GroupRecord) -> tuple[int, int]:
+def queue_order(record: GroupRecord) -> tuple[int, int]:
     """Sorts by the order in which groups became ready."""
-    return head.order, head.group_id
+    return record.order, record.group_id
 
 
 def load_selection(stage: StageConfig, seed: int) -> StageSelection:

@@ -12,4 +12,4 @@ class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """In the order of the queue."""
-    return [SelectedGroup(head) for head in sorted(ready, key=queue_order)[:num]]
+    return [SelectedGroup(record) for record in sorted(ready, key=queue_order)[:num]]

@@ -12,4 +12,7 @@ class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """By the version of the oldest token, newest first."""
-    return [SelectedGroup(head) for head in sorted(ready, key=lambda head: (-head.oldest, *queue_order(head)))[:num]]
+    return [
+        SelectedGroup(record)
+        for record in sorted(ready, key=lambda record: (-record.oldest, *queue_order(record)))[:num]
+    ]

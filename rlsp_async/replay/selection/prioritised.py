@@ -44,31 +44,33 @@ class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError("explored must lie in 0..1")
 
 
-def signal(head: GroupRecord, by: str, explored: float = 0.0) -> float:
+def signal(record: GroupRecord, by: str, explored: float = 0.0) -> float:
     """0..1. Example: 2 of 8 correct -> .75 by variance, .8660 by advantage; 8 of 8 of different length -> explored."""
-    if head.num_correct < 0 or not head.num_rollouts:
+    if record.num_correct < 0 or not record.num_rollouts:
         return 1.0
-    p = head.num_correct / head.num_rollouts
+    p = record.num_correct / record.num_rollouts
     variance = 4.0 * p * (1.0 - p)
-    if not variance and head.has_signal:
+    if not variance and record.has_signal:
         return explored
     return variance if by == "variance" else math.sqrt(variance)
 
 
-def weight(cfg: Config, head: GroupRecord, step: int) -> float:
+def weight(cfg: Config, record: GroupRecord, step: int) -> float:
     """Above 0, at most 1."""
     return float(
-        cfg.decay ** lag(head, step)
-        * (cfg.floor + (1.0 - cfg.floor) * signal(head, cfg.by, cfg.explored) ** cfg.exponent)
+        cfg.decay ** lag(record, step)
+        * (cfg.floor + (1.0 - cfg.floor) * signal(record, cfg.by, cfg.explored) ** cfg.exponent)
     )
 
 
 def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """In the order in which they were drawn."""
-    weights = {head.group_id: weight(cfg, head, step) for head in ready}
-    mean = sum(weights[head.group_id] for head in sorted(ready, key=lambda head: head.group_id)) / len(ready)
-    drawn = sorted(ready, key=lambda head: (_key(weights[head.group_id], seed, step, head.group_id), head.group_id))
-    return [SelectedGroup(head, weights[head.group_id] / mean) for head in drawn[:num]]
+    weights = {record.group_id: weight(cfg, record, step) for record in ready}
+    mean = sum(weights[record.group_id] for record in sorted(ready, key=lambda record: record.group_id)) / len(ready)
+    drawn = sorted(
+        ready, key=lambda record: (_key(weights[record.group_id], seed, step, record.group_id), record.group_id)
+    )
+    return [SelectedGroup(record, weights[record.group_id] / mean) for record in drawn[:num]]
 
 
 def _key(weight: float, seed: int, step: int, group_id: int) -> float:

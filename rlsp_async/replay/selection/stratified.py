@@ -24,16 +24,20 @@ class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError("correct must lie in 0..1")
 
 
-def counts(head: GroupRecord) -> tuple[int, int]:
+def counts(record: GroupRecord) -> tuple[int, int]:
     """(correct, all) rollouts of a group."""
-    return (head.num_rollouts, head.num_rollouts) if head.num_correct < 0 else (head.num_correct, head.num_rollouts)
+    return (
+        (record.num_rollouts, record.num_rollouts)
+        if record.num_correct < 0
+        else (record.num_correct, record.num_rollouts)
+    )
 
 
 def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
     """In the order in which they were taken."""
     strata: dict[tuple[int, int], list[GroupRecord]] = {}
-    for head in sorted(ready, key=queue_order, reverse=True):
-        strata.setdefault(counts(head), []).append(head)  # the next in turn stands last
+    for record in sorted(ready, key=queue_order, reverse=True):
+        strata.setdefault(counts(record), []).append(record)  # the next in turn stands last
     chosen: list[SelectedGroup] = []
     right = total = 0
     for _ in range(num):

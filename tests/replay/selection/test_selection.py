@@ -83,8 +83,8 @@ def test_prioritised_draws_in_proportion_to_its_weights_and_logs_them():
     drawn: Counter[int] = Counter()
     for seed in range(4000):
         [one] = batch("prioritised", ready, 1, 1, seed, by="variance", floor=0.25) or []
-        drawn[one.head.group_id] += 1
-        weight = {1: 1.0, 2: 0.25, 3: 0.8125}[one.head.group_id]
+        drawn[one.record.group_id] += 1
+        weight = {1: 1.0, 2: 0.25, 3: 0.8125}[one.record.group_id]
         assert one.propensity == pytest.approx(3 * weight / 2.0625)
     for group_id, weight in ((1, 1.0), (2, 0.25), (3, 0.8125)):
         share = weight / 2.0625
@@ -94,7 +94,7 @@ def test_prioritised_draws_in_proportion_to_its_weights_and_logs_them():
 def test_stratified_reaches_the_wanted_share():
     ready = [head(i, correct=8 if i % 2 else 0) for i in range(40)]
     chosen = batch("stratified", ready, 1, 10, correct=0.2) or []
-    assert sum(one.head.num_correct for one in chosen) == 0.2 * 80
+    assert sum(one.record.num_correct for one in chosen) == 0.2 * 80
     assert ids(batch("stratified", ready, 1, 3, correct=1.0)) == [1, 3, 5]
     assert ids(batch("stratified", [head(1, correct=0), head(2, correct=0)], 1, 2, correct=1.0)) == [1, 2]
 
@@ -130,8 +130,8 @@ def test_every_choice_keeps_the_contract(
     if chosen is None:
         return
     assert len(set(ids(chosen))) == num
-    assert all(one.head in ready and one.propensity > 0 for one in chosen)
-    assert sum(not one.head.uses for one in chosen) >= quota
+    assert all(one.record in ready and one.propensity > 0 for one in chosen)
+    assert sum(not one.record.uses for one in chosen) >= quota
     shuffled = ready[:]
     Random(mix).shuffle(shuffled)
     assert batch(name, shuffled, 6, num, seed, min_new=min_new) == chosen  # a restarted hub finds another order

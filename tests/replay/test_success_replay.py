@@ -20,12 +20,19 @@ from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import check_whole
 from rlsp_async.replay.records import Judged, Learnt, Manifest, Remember, Success
 from rlsp_async.replay.sql import body_digest
+from rlsp_async.replay.success_replay import Memory, SuccessReplay
 from tests.replay.chaos import Chaos
-from tests.replay.line import SmallTask
-from tests.replay.success.replayed import ON, run, settings
+from tests.replay.line import SmallTask, rows
+from tests.replay.replayed import ON, run, settings
 
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 replaced = msgspec.structs.replace
+
+
+def memory_of(line: Chaos) -> Memory:
+    [policy] = line.hub.state.policies
+    assert isinstance(policy, SuccessReplay)
+    return policy.memory
 
 
 def batches_of(line: Chaos) -> list[Batch]:
@@ -94,9 +101,10 @@ def test_nothing_but_the_batch_knows_of_it(tmp_path: Path):
 def test_tokens_stay_while_a_learner_may_be_sent_the_batch_again(tmp_path: Path, retention: Any):
     replay = ReplayConfig(retention=retention, retries=2, failures_per_100=100.0, stall_s=1e9)
     line = run(tmp_path, {"capacity": 1}, replay=replay, steps=16)
-    forgot_to = line.journal.load() and line.journal._forgot_to
-    kept = {step for (step,) in line.journal._db.execute("SELECT step FROM successes WHERE body IS NOT NULL")}
-    gone = {step for (step,) in line.journal._db.execute("SELECT step FROM successes WHERE body IS NULL")}
+    path = line.journal.path
+    [forgot_to] = [int(value) for (value,) in rows(path, "SELECT value FROM run WHERE key = 'forgot_to'")]
+    kept = {step for (step,) in rows(path, "SELECT step FROM successes WHERE body IS NOT NULL")}
+    gone = {step for (step,) in rows(path, "SELECT step FROM successes WHERE body IS NULL")}
     assert forgot_to >= 8
     if retention == "checkpoints":
         assert gone and max(gone) <= forgot_to < min(kept, default=forgot_to + 1)
@@ -105,7 +113,7 @@ def test_tokens_stay_while_a_learner_may_be_sent_the_batch_again(tmp_path: Path,
     for step in range(forgot_to + 1, 17):
         groups = line.journal.batch(step)
         assert pack(groups) == pack(unpack(line.batches[step], type=Batch).groups)
-    line.journal._db.execute("UPDATE successes SET body = x'93' WHERE body IS NOT NULL")
+    rows(path, "UPDATE successes SET body = x'93' WHERE body IS NOT NULL")
     step = next((m.step for m in line.batches_chosen if m.replayed and m.step > forgot_to), None)
     if step is not None:
         with pytest.raises(MachineError, match="of the success .* are not those that came"):
@@ -122,13 +130,13 @@ def test_a_killed_hub_and_a_killed_learner_send_the_same_batches_again(tmp_path:
         for worker in chaos.workers:
             chaos.handle(worker, honest=True)
         chaos.pass_time(0.2)
-        if chaos.hub.state.last_manifest > seen:  # its batch is under way
-            seen, kept = chaos.hub.state.last_manifest, max(kept, chaos.hub.state.memory.num_kept)
+        if chaos.hub.state.training.last_manifest > seen:  # its batch is under way
+            seen, kept = chaos.hub.state.training.last_manifest, max(kept, memory_of(chaos).num_kept)
             chaos.kill_hub()
             learner.restart()
             chaos.deliver(learner, learner.hello())
     assert seen == 8 and kept > 0
-    assert chaos.hub.state.ending == "finished" and chaos.violations() == []
+    assert chaos.hub.state.ending.kind == "finished" and chaos.violations() == []
     assert any(
         one.replayed_from for batch in batches_of(chaos) for group in batch.groups for one in group.group.rollouts
     )
@@ -142,8 +150,8 @@ def test_a_killed_hub_and_a_killed_learner_send_the_same_batches_again(tmp_path:
 
 def test_a_stage_ends_with_its_memory(tmp_path: Path):
     line = run(tmp_path)
-    assert line.hub.state.memory.num_kept == 0
-    assert [one for one in line.journal.load().successes if one.success.kept] == []
+    assert memory_of(line).num_kept == 0
+    assert [one for one in line.journal.load().policies["success_replay"] if one.success.kept] == []
 
 
 def test_a_sampler_cannot_say_that_a_rollout_is_replayed():
@@ -194,7 +202,7 @@ def change_success(**changes: Any) -> Callable[[Remember], Remember]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (change_success(place=77), "it is of prompt 77"),
+        (change_success(index=77), "it is of prompt 77"),
         (change_success(since=99), "it is of step 99"),
         (change_success(kept=False), "charged for step"),
         (change_success(step=1), "charged for step 1"),
@@ -287,7 +295,7 @@ def manifest(change: Callable[[Manifest], Manifest]) -> Callable[[sqlite3.Connec
 
 PLANTED: dict[str, tuple[Callable[[sqlite3.Connection], Any], str]] = {
     "a row is gone": (lambda db: db.execute("DELETE FROM successes WHERE uses > 0"), "the journal lacks the success"),
-    "of another prompt": (head(place=77), "it is of prompt 77"),
+    "of another prompt": (head(index=77), "it is of prompt 77"),
     "of another stage": (head(stage="b"), "of stage b"),
     "of another rollout": (head(rollout=1), "its row says that it is"),
     "a use is hidden": (head(uses=0), "charged 0 times"),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from rlsp_async.jsonl import read_jsonl
-from rlsp_async.replay import recorder
-from rlsp_async.replay.recorder import MetricLog
-from rlsp_async.replay.state import MetricRow
+from rlsp_async.replay import metrics
+from rlsp_async.replay.metrics import MetricLog, MetricRow
 
 
 def test_timeline_is_cut_in_two_and_metrics_stay_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "FILE_BYTES", 4000)
-    monkeypatch.setattr(recorder, "LINES_A_LOOK", 10)
+    monkeypatch.setattr(metrics, "FILE_BYTES", 4000)
+    monkeypatch.setattr(metrics, "ROWS_BETWEEN_CHECKS", 10)
     files = MetricLog(tmp_path)
     for number in range(2000):
         files.write([MetricRow("timeline", {"n": number, "what": "x" * 80}), MetricRow("metrics", {"n": number})])

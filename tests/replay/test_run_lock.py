@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from rlsp_async.errors import MachineError
-from rlsp_async.replay.rundir import RunLock, measure
+from rlsp_async.replay.server import RunLock, measure
 from tests.replay.line import config
 from tests.replay.test_server import FakeRouter, server
 
 HOLDER = """
 import sys
 from pathlib import Path
-from rlsp_async.replay.rundir import RunLock
+from rlsp_async.replay.server import RunLock
 lock = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -29,7 +29,6 @@ from rlsp_async.messages import (
 )
 from rlsp_async.replay.records import Event, Published, Put, Repeated
 from rlsp_async.replay.records import JournalContent as LoadedJournal
-from rlsp_async.replay.setbacks import requeue_step
 from tests.replay.line import Bench, answer, config, hello, new_hub, report_of, rollouts_of, verdicts_of, weights
 
 
@@ -67,10 +66,10 @@ def test_a_lost_work_is_leased_again_after_two_pings_and_nobody_is_charged():
     lost, kept = works(bench, b"s")[:2]
     for seq, now in enumerate((1.0, 3.5, 4.5), start=2):
         bench.now = now
-        assert lost.job.group_id not in bench.hub.state.to_sample
+        assert lost.job.group_id not in bench.hub.state.queues.sample.queue
         sent = bench.say(b"s", Ping(seq=seq, leases=[kept.lease], version=0))
     assert [m.job.group_id for m in sent if isinstance(m, Work)] == [lost.job.group_id]
-    head = bench.hub.state.ledger.heads[lost.job.group_id]
+    head = bench.hub.state.ledger.records[lost.job.group_id]
     assert (head.lost, head.deaths, head.faults) == (0, 0, 0)
     assert [event.key for event in events(bench, "lease_lost")] == [lost.job.group_id]
 
@@ -81,7 +80,7 @@ def test_an_older_ping_undoes_nothing():
     bench.now = 10.0
     for seq in (9, 3, 4, 5):
         bench.say(b"s", Ping(seq=seq, leases=[w.lease for w in works(bench, b"s")] if seq == 9 else [], version=0))
-    assert first.lease in bench.hub.state.crew.leases
+    assert first.lease in bench.hub.state.table.leases
 
 
 def test_a_named_lease_that_is_over_is_acknowledged_or_revoked():
@@ -96,8 +95,8 @@ def test_a_named_lease_that_is_over_is_acknowledged_or_revoked():
 def test_leases_of_a_hub_that_was_restarted_are_taken_up_under_their_numbers():
     before = crewed()
     sampler_work = works(before, b"s")[0]
-    heads = list(before.hub.state.ledger.heads.values())
-    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, heads=heads, last_group_id=9)))
+    heads = list(before.hub.state.ledger.records.values())
+    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, groups=heads, last_group_id=9)))
     reborn.tick(0.0)
     group_id = sampler_work.job.group_id
     stranger = reborn.say(b"t", hello("sampler", "sampler-1", credit=9))
@@ -106,15 +105,15 @@ def test_leases_of_a_hub_that_was_restarted_are_taken_up_under_their_numbers():
         b"s", hello("sampler", seq=2, leases=[sampler_work.lease, 77], holding={sampler_work.lease: group_id, 77: 4040})
     )
     assert sent[0].leases == [sampler_work.lease]
-    assert reborn.hub.state.crew.leases[sampler_work.lease].key == group_id
+    assert reborn.hub.state.table.leases[sampler_work.lease].key == group_id
     assert not events(reborn, "lease_lost")
     reborn.say(b"s", answer(sampler_work))
-    assert reborn.hub.state.ledger.heads[group_id].state == "sampled"
+    assert reborn.hub.state.ledger.records[group_id].state == "sampled"
 
 
 def test_restored_groups_are_leased_anew_when_nobody_brings_them():
-    heads = list(crewed().hub.state.ledger.heads.values())
-    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, heads=heads, last_group_id=9)))
+    heads = list(crewed().hub.state.ledger.records.values())
+    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, groups=heads, last_group_id=9)))
     reborn.tick(0.0)
     reborn.say(b"s", hello("sampler", credit=9))
     reborn.tick(1.0)
@@ -131,7 +130,7 @@ def test_a_returned_lease_is_not_charged_and_its_worker_gets_nothing_until_its_n
     assert not [m for m in sent if isinstance(m, Work)]
     sent = bench.say(b"s", Ping(seq=2, leases=[w.lease for w in works(bench, b"s")], version=0))
     assert [m.job.group_id for m in sent if isinstance(m, Work)] == [work.job.group_id]
-    head = bench.hub.state.ledger.heads[work.job.group_id]
+    head = bench.hub.state.ledger.records[work.job.group_id]
     assert (head.lost, head.deaths, head.faults) == (0, 0, 0)
 
 
@@ -140,20 +139,20 @@ def test_a_returned_lease_is_not_charged_and_its_worker_gets_nothing_until_its_n
 
 def test_a_hello_that_comes_twice_late_or_after_the_goodbye_changes_nothing():
     bench = crewed()
-    held = set(bench.hub.state.crew.workers["sampler-0"].leases)
+    held = set(bench.hub.state.table.workers["sampler-0"].leases)
     assert bench.say(b"s", hello("sampler", seq=1)) == []
-    assert set(bench.hub.state.crew.workers["sampler-0"].leases) == held
+    assert set(bench.hub.state.table.workers["sampler-0"].leases) == held
     bench.say(b"s2", hello("sampler", seq=2, leases=sorted(held)))
     assert bench.say(b"s", hello("sampler", seq=1)) == []  # of the connection before
-    assert bench.hub.state.crew.workers["sampler-0"].peer == b"s2"
+    assert bench.hub.state.table.workers["sampler-0"].peer == b"s2"
     bench.say(b"s2", Bye())
     assert bench.say(b"s2", hello("sampler", seq=2)) == []
-    assert "sampler-0" not in bench.hub.state.crew.workers
+    assert "sampler-0" not in bench.hub.state.table.workers
 
 
 def test_a_hello_said_again_because_no_welcome_came_is_welcomed_and_keeps_its_leases():
     bench = crewed()
-    held = sorted(bench.hub.state.crew.workers["sampler-0"].leases)
+    held = sorted(bench.hub.state.table.workers["sampler-0"].leases)
     sent = bench.say(b"s", hello("sampler", seq=2))
     assert [(m.leases, m.seq) for m in sent if isinstance(m, Welcome)] == [(held, 2)]
 
@@ -181,7 +180,7 @@ def test_a_hub_that_was_frozen_does_not_take_its_own_sleep_for_their_silence():
     bench = crewed()
     bench.tick(0.25)
     bench.tick(120.0)
-    assert set(bench.hub.state.crew.workers) == {"sampler-0", "verifier-0", "learner-0"}
+    assert set(bench.hub.state.table.workers) == {"sampler-0", "verifier-0", "learner-0"}
     assert not events(bench, "gone")
 
 
@@ -190,7 +189,7 @@ def test_a_frozen_worker_that_wakes_is_asked_for_a_hello_and_gets_its_lease_back
     held = {work.lease: work.job.group_id for work in works(bench, b"s")}
     for now in range(12):
         bench.tick(float(now))
-    assert "sampler-0" not in bench.hub.state.crew.workers
+    assert "sampler-0" not in bench.hub.state.table.workers
     assert bench.say(b"s", Ping(seq=2, leases=sorted(held))) == [Pong(known=False)]
     [welcome, *_] = bench.say(b"s", hello("sampler", seq=2, leases=sorted(held), holding=held))
     assert welcome.leases == sorted(held)
@@ -206,8 +205,8 @@ def test_a_result_for_another_group_than_the_leased_one_is_not_taken():
     other = works(bench, b"v")[1]
     bench.say(b"v", Done(lease=first.lease, verdicts=[verdicts_of(other.job)]))
     state = bench.hub.state
-    assert state.ledger.heads[other.job.group_id].state == "sampled"
-    assert state.ledger.heads[first.job.group_id].faults == 1
+    assert state.ledger.records[other.job.group_id].state == "sampled"
+    assert state.ledger.records[first.job.group_id].faults == 1
 
 
 @pytest.mark.parametrize(
@@ -222,7 +221,7 @@ def test_rollouts_that_cannot_be_trained_on_are_a_fault_of_the_answer(change: di
     if "prompt" in change:
         group = msgspec.structs.replace(group, prompt=msgspec.structs.replace(group.prompt, prompt_id="small/train/99"))
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
-    head = bench.hub.state.ledger.heads[work.job.group_id]
+    head = bench.hub.state.ledger.records[work.job.group_id]
     assert (head.state, head.faults) == ("issued", 1)
 
 
@@ -249,9 +248,9 @@ def test_rollouts_of_something_else_than_was_issued_are_a_fault_of_the_answer(ch
         for name, value in change.items()
     }
     bench.say(b"s", Done(lease=work.lease, groups=[msgspec.structs.replace(group, **echoed)]))
-    head = bench.hub.state.ledger.heads[work.job.group_id]
+    head = bench.hub.state.ledger.records[work.job.group_id]
     assert (head.state, head.faults) == ("issued", 1)
-    assert "than it was issued with" in bench.hub.state.last_error
+    assert "than it was issued with" in bench.hub.state.ending.last_error
 
 
 def test_late_verdicts_and_rollouts_are_counted_and_recorded_not_trained():
@@ -271,7 +270,7 @@ def test_somebody_elses_lease_is_not_ended_by_a_result():
     work = works(bench, b"s")[0]
     bench.say(b"s2", hello("sampler", "sampler-1", credit=1))
     bench.say(b"s2", Done(lease=work.lease))
-    assert work.lease in bench.hub.state.crew.leases
+    assert work.lease in bench.hub.state.table.leases
 
 
 def test_a_report_that_overtook_the_one_before_is_not_acknowledged_until_it_can_be_stored():
@@ -279,7 +278,7 @@ def test_a_report_that_overtook_the_one_before_is_not_acknowledged_until_it_can_
     bench.until(lambda: len(works(bench, b"l")) == 2, b"s", b"v")
     first, second = works(bench, b"l")
     assert bench.say(b"l", answer(second)) == []
-    assert second.lease in bench.hub.state.crew.leases
+    assert second.lease in bench.hub.state.table.leases
     assert Ack(lease=first.lease) in bench.say(b"l", answer(first))
     assert Ack(lease=second.lease) in bench.say(b"l", answer(second))
     assert bench.hub.state.step == 2
@@ -302,9 +301,9 @@ def test_weights_of_an_older_learner_never_replace_newer_ones():
     work = to_training(bench)[0]
     bench.say(b"l", Done(lease=work.lease, steps=[StepReport(step=1, weights=weights(1, incarnation=5))]))
     bench.say(b"l", Done(lease=900, steps=[StepReport(step=1, weights=weights(1, incarnation=4))]))
-    assert bench.hub.state.weights.incarnation == 5
+    assert bench.hub.state.training.weights.incarnation == 5
     bench.say(b"l", Done(lease=901, steps=[StepReport(step=1, weights=weights(1, incarnation=6))]))
-    assert bench.hub.state.weights.incarnation == 6
+    assert bench.hub.state.training.weights.incarnation == 6
 
 
 def test_steps_that_came_out_of_order_are_sent_again_in_order_and_are_no_failure():
@@ -317,8 +316,8 @@ def test_steps_that_came_out_of_order_are_sent_again_in_order_and_are_no_failure
         bench.now = float(seq)
         bench.say(b"l", Ping(seq=seq, leases=[w.lease for w in works(bench, b"l")]))
     assert [w.job.batch.step for w in works(bench, b"l")] == [2, 1]
-    assert bench.hub.state.train_failures == 0
-    assert first.lease not in bench.hub.state.crew.leases
+    assert bench.hub.state.retries.train_failures == 0
+    assert first.lease not in bench.hub.state.table.leases
 
 
 # --- versions and drains -----------------------------------------------------------------------------------------------
@@ -337,7 +336,7 @@ def test_a_sampler_that_missed_a_version_is_told_again_but_not_at_every_ping():
     bench.now += 9.0
     bench.say(b"s", Ping(seq=12, version=1, made_by=1))
     assert not bench.got(b"s", NewWeights)
-    assert bench.hub.state.crew.workers["sampler-0"].version == 1  # its Loaded was lost
+    assert bench.hub.state.table.workers["sampler-0"].version == 1  # its Loaded was lost
 
 
 def test_a_lost_drain_is_said_again_with_each_ping():
@@ -363,7 +362,7 @@ def test_a_group_with_which_three_workers_died_is_quarantined_with_its_reason():
     bench = Bench(new_hub(config(replay=ReplayConfig(retries=99))))
     deaths_of(bench, 4, start=1)
     assert bench.hub.state.ledger.dropped == {"quarantined": 1}
-    [head] = [r.head for r in bench.records if isinstance(r, Put) and r.head.state == "dropped"]
+    [head] = [r.record for r in bench.records if isinstance(r, Put) and r.record.state == "dropped"]
     assert "3 workers died" in head.why
     assert "3 workers died" in events(bench, "quarantined")[0].detail
 
@@ -386,7 +385,7 @@ def test_deaths_and_faults_are_two_budgets():
     for _ in range(2):
         work = [w for w in works(bench, b"s") if w.job.group_id == group_id][-1]
         bench.say(b"s", Failed(lease=work.lease, kind="data", error="too long"))
-    head = bench.hub.state.ledger.heads[group_id]
+    head = bench.hub.state.ledger.records[group_id]
     assert (head.lost, head.faults, head.state) == (1, 2, "issued")
 
 
@@ -403,13 +402,13 @@ def test_a_stall_is_reported_at_half_of_its_bound_and_taken_back_when_the_line_m
             bench.say(peer, Ping(seq=now * 4 + seq + 1, leases=leases, version=0))
         bench.tick(float(now))
     state = bench.hub.state
-    assert state.ending == ""
-    assert state.message.startswith("nothing moved for 26 s")
-    assert "stage rlsp waits for sampler-0, which has held group 1 for 26 s" in state.message
+    assert state.ending.kind == ""
+    assert state.ending.message.startswith("nothing moved for 26 s")
+    assert "stage rlsp waits for sampler-0, which has held group 1 for 26 s" in state.ending.message
     assert len(events(bench, "stalled")) == 1
     bench.say(b"s", answer(works(bench, b"s")[0]))
     bench.tick(27.0)
-    assert state.message == ""
+    assert state.ending.message == ""
 
 
 def test_a_learner_that_holds_a_step_far_longer_than_usual_is_named():
@@ -424,8 +423,8 @@ def test_a_learner_that_holds_a_step_far_longer_than_usual_is_named():
         for peer in (b"s", b"v", b"l"):
             bench.say(peer, Ping())
         bench.tick(bench.now)
-    assert bench.hub.state.message.startswith("learner-0 has held step 5 for 3")
-    assert "usually take 2.0 s" in bench.hub.state.message
+    assert bench.hub.state.ending.message.startswith("learner-0 has held step 5 for 3")
+    assert "usually take 2.0 s" in bench.hub.state.ending.message
     assert len(events(bench, "stalled")) == 1
 
 
@@ -463,9 +462,9 @@ def test_a_step_that_was_forgotten_meanwhile_is_passed_over():
     bench.until(lambda: len(works(bench, b"l")) == 2, b"s", b"v")
     first, second = works(bench, b"l")
     bench.say(b"l", answer(first))
-    del bench.hub.state.manifests[1]
-    requeue_step(bench.hub.state, 1)
-    assert not bench.hub.state.to_train
+    del bench.hub.state.training.manifests[1]
+    bench.hub.state.training.requeue(1, held=set())
+    assert not bench.hub.state.training.to_train
     bench.say(b"l", answer(second))
     bench.until(lambda: len(works(bench, b"l")) == 3, b"s", b"v")
     assert works(bench, b"l")[2].job.batch.step == 3
@@ -482,7 +481,7 @@ def test_after_a_reboot_between_two_published_versions_the_learner_is_asked_for_
     bench.say(b"l2", hello("learner", start=2, step=3, seq=1))
     for _ in range(6):
         bench.say(b"s", Rejected(version=2, reason="no such file"))
-    assert state.ending == ""
+    assert state.ending.kind == ""
     bench.take(bench.hub.restored(3, [], 0.0), b"")
     asked = [work for work in works(bench, b"l2") if isinstance(work.job, TrainJob)]
     assert asked[0].job.batch.step == 3

@@ -49,7 +49,7 @@ def head(group_id: int, state: str, step: int = 0, uses: int = 0, oldest: int = 
 
 def ready(group_id: int, num_tokens: int = 3, oldest: int = 0) -> Put:
     return Put(
-        head=head(group_id, "ready", oldest=oldest),
+        record=head(group_id, "ready", oldest=oldest),
         body=group(group_id, num_tokens),
         verdicts=[Verdict(status="correct")] * 2,
     )
@@ -59,13 +59,13 @@ def trained(journal: Journal, step: int, groups: list[int], forget_to: int = 0, 
     """One step over groups that are ready."""
     journal.commit(
         [
-            *(Put(head=head(i, "training", step, 1, step - 1)) for i in groups),
+            *(Put(record=head(i, "training", step, 1, step - 1)) for i in groups),
             Manifest(step=step, stage="rlsp", stage_step=step, groups=groups),
         ]
     )
     journal.commit(
         [
-            *(Put(head=head(i, "trained" if bury else "ready", step, 1, step - 1)) for i in groups),
+            *(Put(record=head(i, "trained" if bury else "ready", step, 1, step - 1)) for i in groups),
             Stepped(report=StepReport(step=step), stage="rlsp", forget_to=forget_to),
         ]
     )
@@ -101,7 +101,7 @@ def test_a_group_that_may_be_used_again_is_kept_and_goes_when_it_is_buried_later
     trained(journal, 1, [1], bury=False)
     trained(journal, 2, [2], forget_to=2)
     assert kept(tmp_path / "j.sqlite") == [1]
-    journal.commit([Put(head=head(1, "trained", 1, 1))])  # no second use came in time
+    journal.commit([Put(record=head(1, "trained", 1, 1))])  # no second use came in time
     assert kept(tmp_path / "j.sqlite") == []
     journal.close()
 
@@ -110,7 +110,7 @@ def test_a_group_that_may_be_used_again_is_kept_and_goes_when_it_is_buried_later
 def test_tokens_that_never_train_go_at_once(tmp_path, state):
     journal = Journal(tmp_path / "j.sqlite", many())
     journal.commit([ready(1), ready(2)])
-    journal.commit([Put(head=head(1, state))])
+    journal.commit([Put(record=head(1, state))])
     assert kept(tmp_path / "j.sqlite") == [2]
     journal.close()
 
@@ -118,7 +118,7 @@ def test_tokens_that_never_train_go_at_once(tmp_path, state):
 def test_retention_all_keeps_every_token(tmp_path):
     journal = Journal(tmp_path / "j.sqlite", many(retention="all"))
     journal.commit([ready(i) for i in (1, 2, 3, 4)])
-    journal.commit([Put(head=head(4, "dropped"))])
+    journal.commit([Put(record=head(4, "dropped"))])
     trained(journal, 1, [1])
     trained(journal, 2, [2], forget_to=2)
     trained(journal, 3, [3], forget_to=3)
@@ -196,5 +196,5 @@ def test_evaluations_leave_no_tokens_behind(tmp_path):
     bench.run(b"s", b"v", b"l")
     journal.commit(bench.records)
     journal.close()
-    assert bench.hub.state.ending == "finished"
+    assert bench.hub.state.ending.kind == "finished"
     assert kept(tmp_path / "j.sqlite") == [1, 2, 3, 4, 5, 6]

@@ -41,7 +41,7 @@ class Recorded(Chaos):
 
     def carry_out(self, effects: Any) -> None:
         self.records += effects.records
-        self.lines += effects.lines
+        self.lines += effects.rows
         super().carry_out(effects)
 
     @property
@@ -53,5 +53,5 @@ def run(directory: Path, success_replay: dict[str, Any] = ON, seed: int = 0, **f
     """A whole run; its journal stays open."""
     line = Recorded(settings(success_replay, **fields), directory, seed)
     line.settle()
-    assert line.hub.state.ending == "finished", line.hub.state.message
+    assert line.hub.state.ending.kind == "finished", line.hub.state.ending.message
     return line

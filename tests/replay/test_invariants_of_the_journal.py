@@ -1,4 +1,4 @@
-"""What a transaction refuses: each law is broken by hand once, and nothing of that transaction is stored."""
+"""What a transaction refuses: each invariant is broken by hand once, and nothing of that transaction is stored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 from rlsp_async.config import StageConfig
 from rlsp_async.errors import ConfigError, InvariantError
 from rlsp_async.replay.hub import Hub
-from rlsp_async.replay.journal import Journal
-from rlsp_async.replay.laws import _wrong, is_whole
+from rlsp_async.replay.journal import Journal, find_violation, is_whole
 from rlsp_async.replay.records import Manifest, Put, Stepped
-from tests.replay.line import Bench, SmallTask, config, hello
+from tests.replay.line import Bench, SmallTask, config, hello, rows
 
 
 def recorded() -> list:
@@ -41,11 +40,11 @@ def spoil_manifest(records: list, **changes) -> list:
     return [*records[:at], msgspec.structs.replace(records[at], **changes)]
 
 
-def spoil_head(records: list, **changes) -> list:
-    """Changes the head of the first group that is charged, then goes on to the manifest."""
+def spoil_group(records: list, **changes) -> list:
+    """Changes the record of the first group that is charged, then goes on to the manifest."""
     at = first(records, Manifest)
-    charged = next(i for i, r in enumerate(records) if isinstance(r, Put) and r.head.state == "training")
-    put = msgspec.structs.replace(records[charged], head=msgspec.structs.replace(records[charged].head, **changes))
+    charged = next(i for i, r in enumerate(records) if isinstance(r, Put) and r.record.state == "training")
+    put = msgspec.structs.replace(records[charged], record=msgspec.structs.replace(records[charged].record, **changes))
     return [*records[:charged], put, *records[charged + 1 : at + 1]]
 
 
@@ -53,13 +52,13 @@ BROKEN = {
     "would follow": lambda r: spoil_manifest(r, step=2),
     "names a group twice": lambda r: spoil_manifest(r, groups=[1, 1]),
     "does not know it": lambda r: spoil_manifest(r, groups=[1, 99]),
-    "it is ready": lambda r: spoil_head(r, state="ready"),
-    "charged for step 7": lambda r: spoil_head(r, step=7),
-    "its lag is 5": lambda r: spoil_head(r, oldest=-5),
-    "its lag is -3": lambda r: spoil_head(r, oldest=3),
-    "2 uses of 1": lambda r: spoil_head(r, uses=2),
-    "1 rollouts of 2": lambda r: spoil_head(r, num_rollouts=1),
-    "1 true verdicts on 2": lambda r: spoil_head(r, num_verdicts=1),
+    "it is ready": lambda r: spoil_group(r, state="ready"),
+    "charged for step 7": lambda r: spoil_group(r, step=7),
+    "its lag is 5": lambda r: spoil_group(r, oldest=-5),
+    "its lag is -3": lambda r: spoil_group(r, oldest=3),
+    "2 uses of 1": lambda r: spoil_group(r, uses=2),
+    "1 rollouts of 2": lambda r: spoil_group(r, num_rollouts=1),
+    "1 true verdicts on 2": lambda r: spoil_group(r, num_verdicts=1),
     "no batch of it": lambda r: [r[first(r, Stepped)]],
     "report of step 2": lambda r: [
         *r[: first(r, Manifest) + 1],
@@ -71,21 +70,21 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("sentence", BROKEN)
-def test_records_that_break_a_law_are_not_stored(tmp_path: Path, sentence: str):
+def test_records_that_break_an_invariant_are_not_stored(tmp_path: Path, sentence: str):
     journal = Journal(tmp_path / "j.sqlite", config())
     with pytest.raises(InvariantError, match=sentence):
         journal.commit(BROKEN[sentence](recorded()))
-    assert journal._db.execute("SELECT count(*) FROM groups").fetchone() == (0,)
-    assert journal._db.execute("SELECT count(*) FROM manifests").fetchone() == (0,)
+    assert rows(journal.path, "SELECT count(*) FROM groups") == [(0,)]
+    assert rows(journal.path, "SELECT count(*) FROM manifests") == [(0,)]
     journal.close()
 
 
 def test_honest_records_are_stored(tmp_path: Path):
     journal = Journal(tmp_path / "j.sqlite", config())
     journal.commit(recorded())
-    assert journal._db.execute("SELECT max(step), count(*) FROM steps").fetchone() == (3, 3)
-    tokens = journal._db.execute("SELECT value FROM cursors WHERE name = 'generated'").fetchone()
-    assert tokens == journal._db.execute("SELECT sum(num_tokens) FROM groups").fetchone() == (36,)
+    assert rows(journal.path, "SELECT max(step), count(*) FROM steps") == [(3, 3)]
+    tokens = rows(journal.path, "SELECT value FROM cursors WHERE name = 'generated'")
+    assert tokens == rows(journal.path, "SELECT sum(num_tokens) FROM groups") == [(36,)]
     journal.close()
 
 
@@ -112,5 +111,5 @@ def test_how_many_rollouts_are_a_whole_group(source, provenance, whole):
 def test_an_imported_group_is_judged_whole_or_not_at_all():
     row = ("training", 1, "demonstration", -1, 1, 2)
     imported = StageConfig(source="imported")
-    assert _wrong((*row, 2), 1, imported, 2) == _wrong((*row, 0), 1, imported, 2) == ""
-    assert "1 true verdicts on 2" in _wrong((*row, 1), 1, imported, 2)
+    assert find_violation((*row, 2), 1, imported, 2) == find_violation((*row, 0), 1, imported, 2) == ""
+    assert "1 true verdicts on 2" in find_violation((*row, 1), 1, imported, 2)

@@ -52,7 +52,7 @@ def test_laws_hold_whatever_happens(first: StageConfig, second: StageConfig, eva
             chaos.event()
         chaos.settle()
         state = chaos.hub.state
-        assert state.ending == "finished", state.message
+        assert state.ending.kind == "finished", state.ending.message
         assert state.step == first.steps + second.steps
         assert chaos.violations() == []
         assert set(state.evaluations) == ({"before b", "after b"} if evaluated else set())

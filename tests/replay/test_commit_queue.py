@@ -8,10 +8,12 @@ from typing import Any
 
 from rlsp_async.config import ReplayConfig
 from rlsp_async.messages import Work
-from rlsp_async.replay.decided import CommitQueue
+from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.records import Cursor, Put
-from rlsp_async.replay.state import Effects
-from tests.replay.test_server import FakeRouter, server, two_stages, until
+from rlsp_async.replay.server import CommitQueue
+from rlsp_async.replay.turn import Effects
+from tests.replay.test_server import FakeRouter, server, two_stages
 
 
 def effects(number: int) -> Effects:
@@ -45,10 +47,9 @@ async def test_no_more_messages_wait_than_may_share_a_commit():
         assert await waiting == 3
 
 
-async def test_the_hub_decides_on_while_a_commit_is_under_way_and_sends_nothing_of_it(tmp_path):
+async def test_the_hub_decides_on_while_a_commit_is_under_way_and_sends_nothing_of_it(tmp_path, monkeypatch):
     """With a disk of 20 ms a commit: decisions run ahead of it, messages do not, and no commit is above its bound."""
     cfg = two_stages(tmp_path, replay=ReplayConfig(commit_groups=4))
-    hub = server(cfg)
     on_disk: set[int] = set()
     early: list[Any] = []
     heard, ahead = [0], []
@@ -57,26 +58,25 @@ async def test_the_hub_decides_on_while_a_commit_is_under_way_and_sends_nothing_
         if isinstance(message, Work) and hasattr(message.job, "group_id") and message.job.group_id not in on_disk:
             early.append(message)
 
-    task = asyncio.create_task(hub.run(lambda: FakeRouter(on_send=on_send)))
-    await until(lambda: hasattr(hub, "_hub"))
-    store, hear = hub._journal.commit, hub._hub.hear
+    class CountingHub(Hub):
+        def hear(self, *arguments: Any) -> Any:
+            heard[0] += 1
+            return super().hear(*arguments)
 
-    def count(*words: Any) -> Any:
-        heard[0] += 1
-        return hear(*words)
+    class SlowJournal(Journal):
+        def commit(self, records: Any) -> None:
+            bodies = sum(isinstance(record, Put) and record.body is not None for record in records)
+            assert bodies <= cfg.replay.commit_groups
+            before = heard[0]
+            time.sleep(0.02)
+            ahead.append(heard[0] - before)
+            super().commit(records)
+            on_disk.update(record.record.group_id for record in records if isinstance(record, Put))
 
-    def commit(records: Any) -> None:
-        bodies = sum(isinstance(record, Put) and record.body is not None for record in records)
-        assert bodies <= cfg.replay.commit_groups
-        before = heard[0]
-        time.sleep(0.02)
-        ahead.append(heard[0] - before)
-        store(records)
-        on_disk.update(record.head.group_id for record in records if isinstance(record, Put))
-
-    hub._journal.commit = commit  # type: ignore[method-assign]
-    hub._hub.hear = count  # type: ignore[method-assign]
-    await task
-    assert hub._hub.state.ending == "finished"
+    monkeypatch.setattr("rlsp_async.replay.server.Hub", CountingHub)
+    monkeypatch.setattr("rlsp_async.replay.server.Journal", SlowJournal)
+    hub = server(cfg)
+    await hub.run(lambda: FakeRouter(on_send=on_send))
+    assert hub.hub.state.ending.kind == "finished"
     assert early == []
     assert max(ahead) > 0

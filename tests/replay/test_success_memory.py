@@ -13,7 +13,7 @@ from rlsp_async.config import StageConfig, SuccessReplayConfig, load_success_rep
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, Verdict, VerifiedGroup
 from rlsp_async.replay.records import Judged, Replayed, Success
-from rlsp_async.replay.success.memory import Memory, has_failed, mended
+from rlsp_async.replay.success_replay import Memory, has_failed, with_successes
 
 RIGHT, WRONG = Verdict(status="correct", parts={"correct": 1.0}), Verdict(status="wrong", parts={"correct": 0.0})
 
@@ -37,8 +37,8 @@ def filled(num: int, cfg: SuccessReplayConfig | None = None, **fields: Any) -> M
     return memory
 
 
-def success(n: int, place: int = 5) -> Success:
-    return Success(group_id=n, rollout=0, stage="a", place=place, oldest=n - 1, since=n, order=0)
+def success(n: int, index: int = 5) -> Success:
+    return Success(group_id=n, rollout=0, stage="a", index=index, oldest=n - 1, since=n, order=0)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_first_in_is_first_out_at_eight_of_a_prompt_and_at_the_total():
     gone = [
         record.success.group_id
         for n in (3, 4)
-        for record in memory.remember(cfg, success(n, place=6), Judged(rollout=rollout(0), verdict=RIGHT))
+        for record in memory.remember(cfg, success(n, index=6), Judged(rollout=rollout(0), verdict=RIGHT))
         if not record.success.kept
     ]
     assert gone == [1] and memory.num_kept == 3
@@ -129,7 +129,7 @@ def test_a_mended_group_differs_in_one_rollout_and_its_verdict_alone():
     )
     whole = VerifiedGroup(group=group, verdicts=[WRONG] * 3)
     one = Replayed(group_id=8, rollout=0, source_group=2, source_rollout=1, uses=1)
-    [other, new] = mended(
+    [other, new] = with_successes(
         [VerifiedGroup(group=msgspec.structs.replace(group, group_id=7), verdicts=[WRONG] * 3), whole],
         [one],
         {(2, 1): Judged(rollout=rollout(1, 4), verdict=RIGHT)},

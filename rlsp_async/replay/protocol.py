@@ -1,0 +1,370 @@
+"""What a worker's message does. Pure.
+
+    Hello              the worker comes, or comes back on a new connection        arrive
+    Ping               what it holds and serves, against what the hub gave it     pinged
+    Done, Failed       the answer to a lease                                      done, failed
+    Loaded, Rejected   a sampler serves new weights, or refuses them              loaded, rejected
+    Bye                it leaves                                                  gone
+
+A worker is one name; each start of it has a higher incarnation and fences off the older ones. A reconnect of the same
+start keeps the leases that both sides still know.
+
+Any message may be lost, come twice, late or out of order, so nothing rests on one message. Every Ping and Hello says
+the whole state of its worker, and the hub repairs the difference:
+
+    leased, not named    the Work, or its Failed, was lost: the work goes to the front of its queue, charged to nobody
+    named, not leased    the Ack or the Revoke was lost: it is sent again
+    another version      the Loaded or the NewWeights was lost: the version is believed, or offered again
+    not draining         the Drain was lost: it is sent again
+
+A result is bound to its lease: a verifier cannot judge a group that it was not given, and no worker can answer in
+another role. Every Done is acknowledged once what it holds is stored (or was stored before), except a report that came
+before that of the step before it. Every outcome goes through `turn.settle`.
+"""
+
+from __future__ import annotations
+
+from rlsp_async.messages import (
+    PROTOCOL,
+    Ack,
+    Bye,
+    Done,
+    Drain,
+    Failed,
+    FromWorker,
+    Hello,
+    Loaded,
+    Ping,
+    Pong,
+    Refuse,
+    Rejected,
+    Revoke,
+    Welcome,
+)
+from rlsp_async.replay import sample, train, verify
+from rlsp_async.replay.health import status
+from rlsp_async.replay.metrics import lease_span, span
+from rlsp_async.replay.state import HubState, LossKind
+from rlsp_async.replay.turn import Early, Fault, Late, Lost, Outcome, Turn, settle
+from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker
+
+YOUNG_HEARTBEATS = 3.0
+"""A lease that is younger may still be on its way."""
+MISSES = 2
+"""Number of Pings in a row that must not name an older lease before it counts as lost."""
+OFFER_HEARTBEATS = 3.0
+"""Heartbeats after which weights are offered again."""
+
+
+def receive(turn: Turn, peer: bytes, message: FromWorker) -> None:
+    """A worker said something over the connection `peer`."""
+    table = turn.state.table
+    if isinstance(message, Hello):
+        return arrive(turn, peer, message)
+    if peer in table.fenced:
+        return _heard_fenced(turn, peer, message)
+    worker = table.peers.get(peer)
+    if worker is None:
+        return turn.send(peer, Pong(known=False))  # it must say hello (again) before it is heard
+    worker.heard(turn.now)
+    match message:
+        case Ping():
+            pinged(turn, worker, message)
+        case Done():
+            done(turn, worker, message)
+        case Failed():
+            failed(turn, worker, message)
+        case Loaded():
+            loaded(turn, worker, message)
+        case Rejected():
+            rejected(turn, worker, message)
+        case Bye():
+            gone(turn, worker, f"said goodbye {message.reason}".strip(), "returned")
+
+
+# --- workers come and go ---------------------------------------------------------------------------------------------
+
+
+def arrive(turn: Turn, peer: bytes, hello: Hello) -> None:
+    """A worker came, or came back; it is refused, or welcomed with what it must know."""
+    table = turn.state.table
+    outdated = _outdated(turn.state, hello)
+    if outdated:
+        return _fence(turn, peer, hello.worker, hello.incarnation, outdated)
+    refusal = _refusal(turn.state, hello)
+    if refusal:
+        return turn.send(peer, Refuse(reason=refusal))
+    if hello.seq > 0 and (hello.incarnation, hello.seq) <= table.newest.get(hello.worker, (-1, 0)):
+        return  # it comes late, or twice; its worker may have left since
+    old = table.workers.get(hello.worker)
+    if old is not None and old.incarnation < hello.incarnation:
+        _fence(turn, old.peer, old.name, old.incarnation, f"a newer {old.name} has taken over")
+        gone(turn, old, "was replaced by a newer start")
+        old = None
+    is_same_connection = old is not None and old.peer == peer
+    worker = table.join(hello, peer, turn.now)
+    if old is None:
+        device = f" on {hello.info['device']}" if "device" in hello.info else ""
+        turn.event("joined", worker.name, hello.incarnation, f"{hello.role}{device}")
+    for lease in _forgotten(turn, worker, hello, is_same_connection):
+        table.release(lease.lease)
+        settle(turn, lease.assignment, Lost("returned", "was forgotten in a reconnect"))
+    _adopt(turn, worker, hello)
+    _welcome(turn, worker, hello)
+
+
+def _outdated(state: HubState, hello: Hello) -> str:
+    newest, _ = state.table.newest.get(hello.worker, (hello.incarnation, 0))
+    if newest > hello.incarnation:
+        return f"a newer {hello.worker} is at work"
+    if hello.role == "learner" and hello.incarnation < state.counters[train.LEARNER]:
+        return "a newer start of the learner has trained since"
+    return ""
+
+
+def _refusal(state: HubState, hello: Hello) -> str:
+    if hello.run != state.cfg.name:
+        return f"this hub serves run {state.cfg.name!r}, not {hello.run!r}"
+    if hello.proto != PROTOCOL:
+        return f"this hub speaks protocol {PROTOCOL}, {hello.worker} speaks {hello.proto}: install the same version"
+    if hello.role != "observer" and hello.credit < 1:
+        return f"{hello.worker} offers a credit of {hello.credit}; it must be at least 1"
+    old = state.table.workers.get(hello.worker)
+    if old is not None and old.role != hello.role:
+        return f"the name {hello.worker!r} is taken by a {old.role}"
+    learner = state.table.learner()
+    if hello.role == "learner" and learner is not None and learner.name != hello.worker:
+        return f"{learner.name} is the learner of this run"
+    return ""
+
+
+def _fence(turn: Turn, peer: bytes, worker: str, incarnation: int, why: str) -> None:
+    """The connection of an older start of a worker is refused, and nothing that it says is kept."""
+    turn.state.table.fence(peer, why)
+    turn.send(peer, Refuse(reason=why))
+    turn.event("fenced", worker, incarnation, why)
+
+
+def _heard_fenced(turn: Turn, peer: bytes, message: FromWorker) -> None:
+    """Whatever comes over the connection of an older start is answered by Refuse."""
+    why = turn.state.table.fenced[peer]
+    turn.send(peer, Refuse(reason=why))
+    if not isinstance(message, Ping):
+        turn.event("fenced", peer.decode(errors="replace"), 0, f"{type(message).__name__}: {why}")
+
+
+def _forgotten(turn: Turn, worker: Worker, hello: Hello, is_same_connection: bool) -> list[Lease]:
+    """Leases whose Work never arrived, or that the worker has forgotten. On the same connection a young lease may still
+    be on its way; on a new one it is not, and the Welcome says that it is void."""
+    young_s = _young_s(turn.state) if is_same_connection else 0.0
+    return [
+        lease
+        for number, lease in worker.leases.items()
+        if number not in hello.leases and turn.now - lease.since_s >= young_s
+    ]
+
+
+def _young_s(state: HubState) -> float:
+    return YOUNG_HEARTBEATS * state.cfg.replay.heartbeat_s
+
+
+def _adopt(turn: Turn, worker: Worker, hello: Hello) -> None:
+    """After a restart of the hub, leases that a worker still holds are taken over under their old numbers when their
+    work is still to be done, so that nothing is sampled, verified or trained twice."""
+    if worker.role == "observer":
+        return
+    state, table, kind = turn.state, turn.state.table, KIND_OF[worker.role]
+    for number, key in sorted(hello.holding.items()):
+        is_known = number in table.leases or number in table.acked or (kind, key) in table.holders
+        if not is_known and worker.free > 0 and _is_open(state, kind, key):
+            table.lease(worker, key, turn.now, number)
+            state.queues.claim(key)
+
+
+def _is_open(state: HubState, kind: Kind, key: int) -> bool:
+    """Whether a piece of work is still to be done."""
+    if kind == "train":
+        return state.step < key <= state.training.last_manifest
+    return state.queues.of(kind).is_open(key, state.ledger)
+
+
+def _welcome(turn: Turn, worker: Worker, hello: Hello) -> None:
+    state = turn.state
+    turn.send(
+        worker.peer,
+        Welcome(
+            run=state.cfg.name,
+            incarnation=state.incarnation,
+            heartbeat_s=state.cfg.replay.heartbeat_s,
+            timeout_s=state.cfg.replay.timeout_s,
+            weights=state.training.weights,
+            leases=sorted(worker.leases),
+            seq=hello.seq,
+        ),
+    )
+    worker.offered(turn.now)
+    if worker.role == "sampler" and state.training.weights is None:
+        worker.serves(0)  # the initial model
+    if worker.role == "learner":
+        train.learner_came(turn, hello)
+    if worker.role == "observer":
+        turn.send(worker.peer, status(state, turn.now))
+    elif state.ending.has_begun:
+        _send_drain(turn, worker)
+
+
+def _send_drain(turn: Turn, worker: Worker) -> None:
+    turn.send(worker.peer, Drain(reason=turn.state.ending.message or "the run is complete"))
+
+
+def gone(turn: Turn, worker: Worker, why: str, loss: LossKind = "died") -> None:
+    """A worker left, was silent for too long or was replaced: its leases are given to others."""
+    turn.event("gone", worker.name, worker.incarnation, why)
+    for lease in turn.state.table.leave(worker):
+        settle(turn, lease.assignment, Lost(loss, why, worker.incarnation))
+
+
+# --- pings -----------------------------------------------------------------------------------------------------------
+
+
+def pinged(turn: Turn, worker: Worker, ping: Ping) -> None:
+    """A heartbeat. One that comes late says nothing that is still true; one without `seq` says nothing of leases."""
+    if ping.seq and ping.seq <= worker.ping_seq:
+        return
+    worker.pinged(ping)
+    if not ping.seq:
+        return
+    _compare_leases(turn, worker, set(ping.leases))
+    if worker.role == "sampler":
+        _compare_version(turn, worker, ping)
+    if turn.state.ending.has_begun and ping.state != "draining" and worker.role != "observer":
+        _send_drain(turn, worker)
+
+
+def _compare_leases(turn: Turn, worker: Worker, named: set[int]) -> None:
+    table, young_s = turn.state.table, _young_s(turn.state)
+    for lease in list(worker.leases.values()):
+        is_missed = lease.lease not in named and turn.now - lease.since_s > young_s
+        if lease.pinged(is_missed) >= MISSES:
+            table.release(lease.lease)
+            settle(turn, lease.assignment, Lost("returned", "never got it"))
+    for number in sorted(named - worker.leases.keys()):
+        is_stored = number in table.acked
+        turn.send(worker.peer, Ack(lease=number) if is_stored else Revoke(lease=number, reason="it is over"))
+
+
+def _compare_version(turn: Turn, worker: Worker, ping: Ping) -> None:
+    cfg, weights = turn.state.cfg.replay, turn.state.training.weights
+    if weights is None:
+        return  # it serves the initial model
+    worker.serves(ping.version)
+    is_due = turn.now - worker.offered_s > OFFER_HEARTBEATS * cfg.heartbeat_s
+    is_newest = (ping.version, ping.made_by) == (weights.version, weights.incarnation)
+    if not is_newest and ping.state != "loading" and is_due and worker.rejections <= cfg.retries:
+        turn.offer(worker)
+
+
+# --- answers to leases -----------------------------------------------------------------------------------------------
+
+
+def done(turn: Turn, worker: Worker, message: Done) -> None:
+    """The result of a lease came: for the first time, again, or late."""
+    table = turn.state.table
+    if message.lease in table.acked:
+        if message.groups or message.verdicts or message.steps:
+            turn.state.count_duplicate()
+        return turn.send(worker.peer, Ack(lease=message.lease))
+    if worker.role == "learner":
+        for report in message.steps:
+            if isinstance(train.accept(turn, report), Early):
+                return
+    lease = _release(turn, worker, message.lease)
+    for group in message.groups:
+        if _fits(worker, "sample", lease, group.group_id):
+            settle(turn, Assignment(worker.name, "sample", group.group_id), sample.accept(turn, group))
+    for verdicts in message.verdicts:
+        if _fits(worker, "verify", lease, verdicts.group_id):
+            # Verdicts do not say what they are about: only those of a lease are taken.
+            outcome: Outcome = verify.accept(turn, verdicts) if lease is not None else Late()
+            settle(turn, Assignment(worker.name, "verify", verdicts.group_id), outcome)
+    if lease is not None:
+        turn.write(lease_span(lease, turn.now))
+        _check_answered(turn, lease)
+    table.acknowledge(message.lease)
+    turn.send(worker.peer, Ack(lease=message.lease))
+
+
+def _fits(worker: Worker, kind: Kind, lease: Lease | None, group_id: int) -> bool:
+    """Whether a worker of this role, with this lease, may bring a result for a group. Rollouts of a lease that was
+    taken back may still be the first."""
+    return worker.role != "observer" and KIND_OF[worker.role] == kind and (lease is None or lease.key == group_id)
+
+
+def _release(turn: Turn, worker: Worker, number: int) -> Lease | None:
+    """Ends a lease of this worker; None when the worker has no such lease any more."""
+    return turn.state.table.release(number) if number in worker.leases else None
+
+
+def _check_answered(turn: Turn, lease: Lease) -> None:
+    """A Done that did not hold what its lease was for leaves the work undone."""
+    state, work = turn.state, lease.assignment
+    if work.kind == "train":
+        if work.key > state.step and state.ending.kind != "failed":
+            turn.requeue(work)
+        return
+    post = state.queues.of(work.kind)
+    if not post.is_open(work.key, state.ledger):
+        return
+    if work.key not in post.queue and (work.kind, work.key) not in state.table.holders:
+        settle(turn, work, Fault("faults", f"{work.worker} answered without the result"))
+
+
+def failed(turn: Turn, worker: Worker, message: Failed) -> None:
+    """A lease ended without a result."""
+    lease = _release(turn, worker, message.lease)
+    if lease is None:
+        return
+    if message.kind == "returned":
+        worker.is_in_state("draining")  # no work until its next Ping: it has just said that it takes none
+    if lease.kind == "train":
+        train.step_failed(turn, worker, lease, message)
+    elif message.kind == "data":
+        settle(turn, lease.assignment, Fault("faults", f"{lease.worker}: {message.error}"))
+    else:
+        loss: LossKind = "returned" if message.kind == "returned" else "failed"
+        settle(turn, lease.assignment, Lost(loss, message.error))
+
+
+def take_back(turn: Turn, lease: Lease) -> None:
+    """Ends a lease whose worker is connected but shows no sign of it."""
+    table = turn.state.table
+    if table.release(lease.lease) is None:
+        return
+    turn.send(table.workers[lease.worker].peer, Revoke(lease=lease.lease, reason="the lease was taken back"))
+    settle(turn, lease.assignment, Lost("failed", "its lease ran out"))
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def loaded(turn: Turn, worker: Worker, message: Loaded) -> None:
+    """A sampler serves new weights."""
+    if message.version < worker.version:
+        return  # a newer Loaded came before it
+    worker.loaded(message.version)
+    start_s = turn.now - message.seconds
+    turn.write(span(start_s, turn.now, worker.name, "load", f"version {message.version}"))
+    turn.moved(f"{worker.name} loaded version {message.version}")
+
+
+def rejected(turn: Turn, worker: Worker, message: Rejected) -> None:
+    """A sampler refuses weights: they are offered again, and the run fails when no sampler takes any."""
+    state, retries = turn.state, turn.state.cfg.replay.retries
+    worker.serves(-1)
+    state.ending.note(f"{worker.name} refuses version {message.version}: {message.reason}")
+    if train.may_republish(state):
+        return  # files in memory are gone after a reboot; the learner publishes them again, and that is announced
+    if worker.rejected() <= retries and state.training.weights is not None:
+        turn.offer(worker)
+    elif all(other.rejections > retries for other in state.table.with_role("sampler")):
+        turn.fail_run(f"no sampler serves any version: {state.ending.last_error}")
