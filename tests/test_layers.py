@@ -76,7 +76,7 @@ ROWS = {
     "rlsp_async.weights": Row(4),
     "rlsp_async.wire": Row(4, TORCH),
     "rlsp_async.sampling": Row(4),
-    "rlsp_async.verifying": Row(4),
+    "rlsp_async.verifying": Row(4, TORCH | frozenset({"zmq"})),
     "rlsp_async.learning": Row(4),
     "rlsp_async.replay.journal": Row(4, TORCH),
     "rlsp_async.replay.sources": Row(4),
