@@ -27,7 +27,7 @@ class Audit(msgspec.Struct, kw_only=True):
 
 
 def audit(path: Path) -> Audit:
-    """Checks one journal, or the journal of one run directory. Raises DataError when it is none."""
+    """Checks one journal, or the journal of one run directory. Raises DataError when it is neither."""
     began_s = time.monotonic()
     history = History(path)
     try:

@@ -40,7 +40,7 @@ MAX_SPANS = 200
 """Up to this number, spans of one kind are drawn one by one, also where they touch."""
 
 
-class MeanInterval(msgspec.Struct, frozen=True, kw_only=True):
+class FigureInterval(msgspec.Struct, frozen=True, kw_only=True):
     """A mean over prompts and its 95 % interval."""
 
     mean: float
@@ -58,7 +58,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int
     rollouts: int
     """Rollouts of each prompt."""
-    figures: dict[str, MeanInterval]
+    figures: dict[str, FigureInterval]
     t: float = 0.0
     """When it was made, in seconds of the run."""
 
@@ -68,7 +68,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
         ks = [int(m[1]) for name in self.figures if (m := re.fullmatch(r"pass_at_(\d+)", name))]
         return max(ks, default=0)
 
-    def figure(self, name: str) -> MeanInterval | None:
+    def figure(self, name: str) -> FigureInterval | None:
         """A figure by its name; None when the evaluation does not have it."""
         return self.figures.get(name)
 
@@ -322,7 +322,7 @@ def evaluation_row(row: Row) -> EvaluationRow:
             prompts=num_prompts,
             rollouts=int(row["num_rollouts"]) // max(1, num_prompts),
             figures={
-                name: MeanInterval(mean=value["mean"], low=value["low"], high=value["high"])
+                name: FigureInterval(mean=value["mean"], low=value["low"], high=value["high"])
                 for name, value in row.items()
                 if isinstance(value, dict)
             },
