@@ -1,4 +1,4 @@
-"""The four choices by hand and by property; rate of reuse and removal, which all of them share."""
+"""The four selections by hand and by property; rate of reuse and removal, which all of them share."""
 
 from __future__ import annotations
 
@@ -59,23 +59,29 @@ def test_fifo_and_freshest_by_hand():
 
 
 def test_signal_by_hand():
-    assert [round(prioritised.signal(head(1, correct=n), "variance"), 4) for n in (0, 2, 4, 8)] == [0, 0.75, 1, 0]
-    assert [round(prioritised.signal(head(1, correct=n), "advantage"), 4) for n in (0, 2, 4)] == [0, 0.866, 1]
-    assert prioritised.signal(GroupRecord(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
+    assert [round(prioritised.group_signal(head(1, correct=n), "variance"), 4) for n in (0, 2, 4, 8)] == [0, 0.75, 1, 0]
+    assert [round(prioritised.group_signal(head(1, correct=n), "advantage"), 4) for n in (0, 2, 4)] == [0, 0.866, 1]
+    assert prioritised.group_signal(GroupRecord(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
 
 
 def test_exploration_is_a_signal_where_outcomes_are_all_the_same():
     for by in ("variance", "advantage"):
-        assert [prioritised.signal(head(1, correct=n, has_signal=True), by, 0.3) for n in (0, 4, 8)] == [0.3, 1.0, 0.3]
-        assert prioritised.signal(head(1, correct=8), by, 0.3) == 0.0
+        assert [prioritised.group_signal(head(1, correct=n, has_signal=True), by, 0.3) for n in (0, 4, 8)] == [
+            0.3,
+            1.0,
+            0.3,
+        ]
+        assert prioritised.group_signal(head(1, correct=8), by, 0.3) == 0.0
     cfg = prioritised.Config(decay=1.0, floor=0.2)
-    assert prioritised.weight(cfg, head(1, correct=8, has_signal=True), step=10) == pytest.approx(0.2 + 0.8 * 0.5)
+    assert prioritised.group_weight(cfg, head(1, correct=8, has_signal=True), step=10) == pytest.approx(0.2 + 0.8 * 0.5)
 
 
 def test_weight_by_hand():
     cfg = prioritised.Config(by="variance", decay=0.5, floor=0.2, exponent=2.0)
-    assert prioritised.weight(cfg, head(1, oldest=7, correct=2), step=10) == pytest.approx(0.25 * (0.2 + 0.8 * 0.5625))
-    assert prioritised.weight(cfg, head(1, oldest=9, correct=0), step=10) == pytest.approx(0.2)
+    assert prioritised.group_weight(cfg, head(1, oldest=7, correct=2), step=10) == pytest.approx(
+        0.25 * (0.2 + 0.8 * 0.5625)
+    )
+    assert prioritised.group_weight(cfg, head(1, oldest=9, correct=0), step=10) == pytest.approx(0.2)
 
 
 def test_prioritised_draws_in_proportion_to_its_weights_and_logs_them():
@@ -102,7 +108,7 @@ def test_stratified_reaches_the_wanted_share():
 def test_stratified_by_hand():
     ready = [head(1, correct=8), head(2, correct=0), head(3, correct=4), head(4, correct=2)]
     assert ids(batch("stratified", ready, 1, 3, correct=0.5)) == [3, 4, 1]  # .5; then .375 over .25 and .75; then .583
-    assert stratified.counts(GroupRecord(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
+    assert stratified.correct_and_all(GroupRecord(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
 
 
 @st.composite
@@ -120,7 +126,7 @@ def heads(draw: st.DrawFn) -> list[GroupRecord]:
 
 
 @given(heads(), st.sampled_from(NAMES), st.integers(1, 6), st.integers(0, 99), st.floats(0, 1), st.integers(0, 2**32))
-def test_every_choice_keeps_the_contract(
+def test_every_selection_keeps_the_contract(
     ready: list[GroupRecord], name: str, num: int, seed: int, min_new: float, mix: int
 ):
     chosen = batch(name, ready, 6, num, seed, min_new=min_new)
