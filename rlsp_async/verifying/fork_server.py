@@ -63,9 +63,8 @@ def main() -> None:
     """Runs the fork server. Arguments: control descriptor, verifier name, its options as JSON, its limits as JSON."""
     limits = msgspec.json.decode(sys.argv[4], type=CheckerLimits)
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to the whole group; the service decides when this process ends
+    # Ctrl-C goes to the whole process group; the service decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         verifier = load_verifier(sys.argv[2], msgspec.json.decode(sys.argv[3]))
     except UserError as e:
@@ -127,7 +126,7 @@ def _reap(children: set[int]) -> set[int]:
     return {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == pid}
 
 
-# --- the checker ---------------------------------------------------------------------------------------------------
+# --- the checker -----------------------------------------------------------------------------------------------------
 
 
 def _become_checker(channel: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:

@@ -116,7 +116,7 @@ class VerifierPool:
         self._busy_ms += sum(verdict.milliseconds for verdict in verdicts)
 
 
-# --- checkers ------------------------------------------------------------------------------------------------------
+# --- checkers --------------------------------------------------------------------------------------------------------
 
 
 class CheckerForker(Protocol):
@@ -296,7 +296,7 @@ class CheckerChannel(asyncio.Protocol):
         return verdicts, None
 
 
-# --- the fork server -----------------------------------------------------------------------------------------------
+# --- the fork server -------------------------------------------------------------------------------------------------
 
 
 class ForkServer:

@@ -211,7 +211,7 @@ class CodeRunner:
         return f"its process was killed by signal {signal_number}" if signal_number else "it ended its process"
 
 
-# --- the runner's side ---------------------------------------------------------------------------------------------
+# --- the runner's side -----------------------------------------------------------------------------------------------
 
 
 def _become_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoReturn:
@@ -295,7 +295,7 @@ def _receive_exactly(channel: socket.socket, length: int) -> bytes | None:
     return bytes(parts)
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data ------------------------------------------------------------------------------------------------------------
 
 
 MAX_ITEMS = 100_000
