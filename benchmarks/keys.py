@@ -90,15 +90,15 @@ def main() -> None:
         asyncio.run(work(address, directory, int(tokens)))
         return
     with tempfile.TemporaryDirectory() as there:
-        ring = str(Path(there) / "keys")
-        create_keyring(Path(ring), ["sampler"])
+        keys_dir = str(Path(there) / "keys")
+        create_keyring(Path(keys_dir), ["sampler"])
         for name, tokens in TOKENS.items():
-            rates: dict[str, list[tuple[float, float]]] = {"": [], ring: []}
+            rates: dict[str, list[tuple[float, float]]] = {"": [], keys_dir: []}
             for _ in range(arguments.rounds):
-                for directory, found in rates.items():
+                for directory, measured in rates.items():
                     keys = read_hub_keys(directory)
-                    found.append(asyncio.run(hub(keys, [directory, str(tokens)], arguments.seconds)))
-            plain, curve = (_best_and_median(found) for found in rates.values())
+                    measured.append(asyncio.run(hub(keys, [directory, str(tokens)], arguments.seconds)))
+            plain, curve = (_best_and_median(measured) for measured in rates.values())
             print(
                 f"{name} ({len(frame(tokens))} B)  messages/s best, median: plain {plain[0]:,.0f}, {plain[1]:,.0f}; "
                 f"keys {curve[0]:,.0f}, {curve[1]:,.0f}; ratio {curve[0] / plain[0]:.2f}, {curve[1] / plain[1]:.2f}; "
@@ -107,8 +107,8 @@ def main() -> None:
             )
 
 
-def _best_and_median(found: list[tuple[float, float]]) -> tuple[float, float, float]:
-    rates, cpu_us = sorted(rate for rate, _ in found), sorted(us for _, us in found)
+def _best_and_median(measured: list[tuple[float, float]]) -> tuple[float, float, float]:
+    rates, cpu_us = sorted(rate for rate, _ in measured), sorted(us for _, us in measured)
     return rates[-1], rates[len(rates) // 2], cpu_us[len(cpu_us) // 2]
 
 

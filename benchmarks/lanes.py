@@ -1,10 +1,11 @@
-"""How many verdicts a second the lanes of the pool give, beside math-verify called in the process and in a fresh one.
+"""Verdicts a second of the pool's lanes, beside math-verify called in the same process and in a fresh one.
 
     python benchmarks/lanes.py --repeats 5
     python benchmarks/lanes.py --answers 300 --repeats 1      a quick look
 
-The same answers in every arm: GSM8K's, each in a response of about 600 characters, every second one wrong. One checker
-process, one interpreter, so a rate is that of one core; arms take turns, and figures are medians (lowest-highest).
+Every arm judges the same answers: those of GSM8K, each in a response of about 600 characters, every second one wrong.
+There is one checker process and one interpreter, so a rate is that of one core. Arms take turns; figures are medians
+(lowest-highest).
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--answers", type=int, default=2000, help="of the fast lane; the isolated one judges a tenth")
-    parser.add_argument("--fresh", type=int, default=10, help="answers that get a process each")
+    parser.add_argument(
+        "--answers", type=int, default=2000, help="answers of the fast lane; the isolated lane judges a tenth"
+    )
+    parser.add_argument("--fresh", type=int, default=10, help="number of answers that get a process each")
     parser.add_argument("--repeats", type=int, default=5)
     return parser.parse_args()
 
@@ -87,12 +90,12 @@ async def _judge(verifier: str, pairs: Pairs) -> float:
     )
     items = [VerifyItem(prompt="", response=response, answer=gold) for gold, response in pairs]
     jobs = [VerifyJob(group_id=at, task="gsm8k", items=items[at : at + GROUP]) for at in range(0, len(items), GROUP)]
-    async with VerifierPool(cfg, "verifier-0") as pool:
+    async with VerifierPool(cfg) as pool:
         await pool.verify(jobs[0])
         start = time.perf_counter()
-        found = await asyncio.gather(*(pool.verify(job) for job in jobs))
+        results = await asyncio.gather(*(pool.verify(job) for job in jobs))
         seconds = time.perf_counter() - start
-    right = sum(verdict.status == "correct" for done in found for verdict in done.verdicts)
+    right = sum(verdict.status == "correct" for result in results for verdict in result.verdicts)
     assert abs(right - len(pairs) / 2) < len(pairs) / 20, f"{right} of {len(pairs)} are correct"
     return len(pairs) / seconds
 

@@ -7,7 +7,7 @@ the shipped reference solution with its sentences in part left out, so that roll
 is padded to the limit. Printed, for each form: alpha * 0 + (1 - alpha) * R_ex of the honest wrong ones, of the padded
 one, and in how many of 100 groups the padded wrong one is paid more than some honest right one.
 
-What it is not: training. It says what a policy would be paid, not whether it would find the way there.
+This is no training: the figures say what a policy would be paid, not whether training would lead there.
 """
 
 from __future__ import annotations
@@ -47,13 +47,18 @@ def ops_cases(rng: random.Random) -> Iterator[Case]:
         prompt, _ = task.demonstration(index)
         left = prompt.text.partition("->")[0].split()
         leaves = ops.legal_leaves(tuple(map(int, left)), 40)
-        said: dict[bool, list[str]] = {True: [], False: []}
+        responses: dict[bool, list[str]] = {True: [], False: []}
         for _ in range(1000):
             response = ops.write_demonstration(leaves, int(prompt.answer), rng, 0.15, 14)
             row = response.rpartition("</think> ")[2]
-            said[any(leaf[0] == row and leaf[1] == int(prompt.answer) for leaf in leaves)].append(response)
-        if len(said[False]) >= RIGHT:
-            yield prompt.text, prompt.answer, said[True][:RIGHT] + said[False][: RIGHT - 1], said[False][RIGHT - 1]
+            responses[any(leaf[0] == row and leaf[1] == int(prompt.answer) for leaf in leaves)].append(response)
+        if len(responses[False]) >= RIGHT:
+            yield (
+                prompt.text,
+                prompt.answer,
+                responses[True][:RIGHT] + responses[False][: RIGHT - 1],
+                responses[False][RIGHT - 1],
+            )
 
 
 def gsm8k_cases(rng: random.Random) -> Iterator[Case]:
@@ -62,29 +67,29 @@ def gsm8k_cases(rng: random.Random) -> Iterator[Case]:
     for index in range(GROUPS):
         prompt, solution = task.demonstration(index)
         lines = [line for line in solution.splitlines() if line and not line.startswith("####")]
-        said = []
+        responses = []
         for rollout in range(8):
             kept = [line for line in lines if rng.random() < 0.7] or lines[:1]
             number = prompt.answer if rollout < RIGHT else f"1{prompt.answer}"
-            said.append("\n".join([*kept, f"The answer is {number}"]))
-        yield prompt.text, prompt.answer, said[:7], said[7]
+            responses.append("\n".join([*kept, f"The answer is {number}"]))
+        yield prompt.text, prompt.answer, responses[:7], responses[7]
 
 
-def told(text: str, repeat: str, limit: int) -> str:
-    """`repeat` in front of a response until it has `limit` tokens."""
+def pad_front(text: str, repeat: str, limit: int) -> str:
+    """Puts `repeat` in front of a response until it has `limit` tokens."""
     room = limit - len(tokens(text))
     return " ".join((repeat.split() * (room // len(repeat.split()) + 1))[: max(0, room)]) + " " + text
 
 
 OPS_PADS: dict[str, Padding] = {
-    "the word x": lambda text, limit, rng: told(text, "x", limit),
-    "its first attempt again": lambda text, limit, rng: told(text, re.split(r"(?<= x) ", text)[0], limit),
-    "random words": lambda text, limit, rng: told(text, " ".join(rng.choices([*"0123456789+-*"], k=300)), limit),
+    "the word x": lambda text, limit, rng: pad_front(text, "x", limit),
+    "its first attempt again": lambda text, limit, rng: pad_front(text, re.split(r"(?<= x) ", text)[0], limit),
+    "random words": lambda text, limit, rng: pad_front(text, " ".join(rng.choices([*"0123456789+-*"], k=300)), limit),
 }
 TEXT_PADS: dict[str, Padding] = {
-    "Wait.": lambda text, limit, rng: told(text, "Wait.", limit),
-    "one sentence with a phrase": lambda text, limit, rng: told(text, "Wait, let me check the sum again.", limit),
-    "phrases, random words": lambda text, limit, rng: told(
+    "Wait.": lambda text, limit, rng: pad_front(text, "Wait.", limit),
+    "one sentence with a phrase": lambda text, limit, rng: pad_front(text, "Wait, let me check the sum again.", limit),
+    "phrases, random words": lambda text, limit, rng: pad_front(
         text,
         " ".join(f"Wait, {' '.join(''.join(rng.choices('abcdefgh', k=5)) for _ in range(4))}." for _ in range(60)),
         limit,
@@ -93,7 +98,7 @@ TEXT_PADS: dict[str, Padding] = {
 
 
 def tokens(text: str) -> list[str]:
-    """Words stand for tokens."""
+    """Words, which stand for tokens here."""
     return text.split()
 
 
@@ -102,9 +107,11 @@ def measure(verifier: str, cases: list[Case], pad: Padding, limit: int) -> Itera
     rng, vocabulary = random.Random(1), dict[str, int]()
     rows = []
     for prompt, answer, honest, victim in cases:
-        said = [*honest, pad(victim, limit, rng)]
-        steps_G = np.array([with_counts(verifier, prompt, r, answer, {})["search_steps"] for r in said])
-        ids = [np.array([vocabulary.setdefault(w, len(vocabulary)) for w in tokens(r)], dtype=np.int32) for r in said]
+        responses = [*honest, pad(victim, limit, rng)]
+        steps_G = np.array([with_counts(verifier, prompt, r, answer, {})["search_steps"] for r in responses])
+        ids = [
+            np.array([vocabulary.setdefault(w, len(vocabulary)) for w in tokens(r)], dtype=np.int32) for r in responses
+        ]
         rows.append((np.array([float(len(i)) for i in ids]), steps_G, group_novelty(ids)))
     correct_G = np.array([1.0] * RIGHT + [0.0] * 4)
     for form, section in FORMS.items():

@@ -1,10 +1,10 @@
-"""How often the `math` verifier is right, beside math-verify alone, on reference answers and everyday rewrites of them.
+"""How often the verifier `math` is right on everyday rewrites of reference answers, beside math-verify alone.
 
     python benchmarks/verifiers.py ../shared/data    # *.jsonl with a field "answer"; default: the GSM8K shipped
     python benchmarks/verifiers.py DIR --limit 500 --no-peer --show 40
 
-Every distinct answer is judged once and counted as often as it occurs. "other" is the answer against a different one
-of the same file: it must be wrong. Exit code 1 when a kind of rewrite is below 99.5 %.
+Every distinct answer is judged once and counted as often as it occurs. "other" is the answer compared with a different
+one of the same file, which must be wrong. The exit code is 1 when a kind of rewrite is below 99.5 %.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 #                              a machine with an NVIDIA GPU (nvidia-smi works): the `vllm` extra with CUDA instead
 #
 #   RLSP_PYTHON=/path/python   which Python makes .venv (3.11 to 3.13; 3.11 is what the pins are tested with)
-#   RLSP_DEVICE=cpu|gpu        do not ask nvidia-smi
-#   RLSP_VENV=DIR              another place than .venv
+#   RLSP_DEVICE=cpu|gpu        instead of asking nvidia-smi
+#   RLSP_VENV=DIR              another directory than .venv
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,13 +14,13 @@ venv=${RLSP_VENV:-$root/.venv}
 log=$venv/setup.log
 stamp=$venv/setup.stamp
 torch_cpu_index=https://download.pytorch.org/whl/cpu
-# The log has room for pip's warnings; the terminal shows what a person needs.
+# pip's warnings go to the log; the terminal shows only what a person needs.
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1 PIP_NO_INPUT=1
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 2; }
 
-usable() {  # Python $1 starts, is 3.11 to 3.13 and can make a venv; a pyenv shim may exist without its Python
+usable() {  # whether Python $1 starts, is 3.11 to 3.13 and can make a venv (a pyenv shim may exist without its Python)
     "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
 }
 
@@ -49,7 +49,7 @@ find_device() {
     fi
 }
 
-wanted() {  # what the environment depends on; equal to the stamp means nothing to do
+wanted() {  # what the environment depends on; when it equals the stamp, there is nothing to do
     printf '%s %s\n' "$1" "$root"
     (cd "$root" && cksum pyproject.toml launch/setup.sh launch/requirements-cpu.txt launch/requirements-dev.txt)
 }
@@ -59,7 +59,7 @@ logged() {  # runs "$@" with its output in the log
     "$@" >>"$log" 2>&1
 }
 
-step() {  # $1: what is done, for people; the rest: the command
+step() {  # $1: what is done, as text; the rest: the command
     local what=$1 start=$SECONDS
     shift
     say "$what"
@@ -69,10 +69,10 @@ step() {  # $1: what is done, for people; the rest: the command
 
 failed() {
     tail -n 25 "$log" >&2
-    fail "$1: failed; the lines above are the end of $log. Run launch/setup.sh again when it is mended."
+    fail "$1: failed; the lines above are the end of $log. Run launch/setup.sh again when the cause is removed."
 }
 
-install_torch_cpu() {  # pip's own sources first; only if they lack the CPU build, PyTorch's index. Never CUDA.
+install_torch_cpu() {  # from pip's configured sources; from PyTorch's index only if they lack the CPU build. Never CUDA.
     local torch mark start=$SECONDS
     torch=$(grep '^torch==' "$root/launch/requirements-cpu.txt")
     mark=$(wc -l <"$log")
@@ -90,7 +90,7 @@ install_cpu() {
     local number
     number=$(cat "$root"/launch/requirements-{cpu,dev}.txt | grep -c '^[A-Za-z]')
     install_torch_cpu
-    # --no-deps: the lists are closed; vLLM's declared wishes would add triton, torchvision and opencv (1.6 GB).
+    # --no-deps: the lists are complete; vLLM's declared dependencies would add triton, torchvision and opencv (1.6 GB).
     step "installing $number packages (about 2 minutes)" "$venv/bin/pip" install --no-deps "${lists[@]}"
     step "installing rlsp_async from $root" "$venv/bin/pip" install --no-deps --no-build-isolation -e "$root"
 }
@@ -100,7 +100,7 @@ install_gpu() {
         "$venv/bin/pip" install -e "$root[vllm,test]"
 }
 
-room() {  # $1: GB that the installation needs
+check_room() {  # $1: GB that the installation needs
     local free_kb
     free_kb=$(df -Pk "$venv" | awk 'NR == 2 { print $4 }')
     ((free_kb > $1 * 1000000)) || fail "$venv needs $1 GB of disk, $((free_kb / 1000000)) GB are free"
@@ -124,7 +124,7 @@ main() {
         python=$(find_python)
         step "making $venv with $("$python" -V)" "$python" -m venv "$venv"
     fi
-    if [[ $device == gpu ]]; then room 12; install_gpu; else room 3; install_cpu; fi
+    if [[ $device == gpu ]]; then check_room 12; install_gpu; else check_room 3; install_cpu; fi
     wanted "$device" >"$stamp"
     say "ready: $venv"
 }

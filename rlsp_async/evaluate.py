@@ -160,7 +160,7 @@ async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Eva
         rollouts=cfg.sampling.rollouts,
         seed=cfg.seed,
     )
-    async with VerifierPool(cfg, "eval") as pool, Sampler(cfg, model, "eval") as sampler:
+    async with VerifierPool(cfg) as pool, Sampler(cfg, model, "eval") as sampler:
         groups = await judge_prompts(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
         engine = sampler.info["engine"]
     return _result(cfg, groups, engine, time.monotonic() - start)

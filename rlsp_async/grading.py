@@ -144,7 +144,7 @@ class _Grading:
                 memory_mb=self._settings.memory_mb,
             ),
         )
-        pool = await stack.enter_async_context(VerifierPool(cfg, "grade"))
+        pool = await stack.enter_async_context(VerifierPool(cfg))
         self._pools[name] = pool
         kept = ", ".join(what for what, held in pool.restrictions.items() if held) or "nothing"
         lost = ", ".join(what for what, held in pool.restrictions.items() if not held)

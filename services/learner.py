@@ -1,6 +1,7 @@
 """Learner process: model, optimizer and checkpoints; one batch at a time on one named thread.
 
-With a credit of 2 the next batch is already here when one is done, if the lag allows it."""
+With a credit of 2 the next batch has already arrived when one is done, if the lag allows it.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from rlsp_async.service import Service, serve
 async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.verifying.pool import VerifierPool  # after the arguments are read
 
-    async with VerifierPool(cfg, service.worker) as pool:
+    async with VerifierPool(cfg) as pool:
         await service.work(pool.verify, credit=cfg.verifier.groups_in_flight, metrics=pool.metrics)
 
 

@@ -193,7 +193,7 @@ def judge_groups(cfg: RunConfig, groups: Iterable[ImportedGroup], counts: Counte
     check_verifier(cfg)
     waiting = iter(groups)
     with asyncio.Runner() as runner:
-        pool = VerifierPool(cfg, "import")
+        pool = VerifierPool(cfg)
         runner.run(pool.__aenter__())
         try:
             while chunk := list(islice(waiting, GROUPS_PER_PROCESS * cfg.verifier.processes)):

@@ -108,7 +108,7 @@ class Engine(Protocol):
         ...
 
     def weights_loaded(self, ref: WeightsRef) -> None:
-        """Is told which published version `load_weights` has just loaded, before the probe of `ref` is scored.
+        """Receives the published version that `load_weights` has just loaded, before its probe is scored.
 
         Engines with a model do nothing here. An engine without a model learns the probe's values.
 

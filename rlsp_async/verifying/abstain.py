@@ -1,10 +1,10 @@
-"""Verifier that gives credit for saying "I don't know": the part "score" is 1 for a right answer, `value` for an honest
-abstention, and 0 for a wrong answer.
+"""Verifier that gives partial credit for saying "I don't know".
 
     score("...", "<answer>I don't know</answer>", "42")      wrong, parts: correct 0, abstained 1, score 0.2
 
-Where the reference answer itself abstains (a question without an answer), abstaining is `correct`. Only the answer that
-the response commits to counts, not doubts on the way there.
+The part "score" is 1 for a right answer, `value` for an honest abstention, and 0 for a wrong answer. Where the
+reference answer itself abstains (a question without an answer), abstaining is `correct`. Only the answer that the
+response commits to counts, not doubts on the way there.
 """
 
 from __future__ import annotations

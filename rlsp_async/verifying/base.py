@@ -144,7 +144,7 @@ def verifier_name(cfg: RunConfig) -> str:
     return cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier
 
 
-# --- verdicts ------------------------------------------------------------------------------------------------------
+# --- verdicts --------------------------------------------------------------------------------------------------------
 
 
 def make_verdict(correct: bool, extracted: str, **parts: float) -> Verdict:
@@ -190,7 +190,7 @@ def as_verdict(result: object) -> Verdict:
     return make_verdict(result >= 1, "", score=float(result))
 
 
-# --- verifiers that stand around another one -----------------------------------------------------------------------
+# --- verifiers around another one ------------------------------------------------------------------------------------
 
 
 def load_inner(name: str, options: dict[str, Any]) -> Verifier:
@@ -217,7 +217,7 @@ def add_parts(verdict: Verdict, **parts: float) -> Verdict:
     return msgspec.structs.replace(verdict, parts={**verdict.parts, **parts}) if verdict.is_true else verdict
 
 
-# --- loading -------------------------------------------------------------------------------------------------------
+# --- loading ---------------------------------------------------------------------------------------------------------
 
 
 def _read_lane(module: Any, name: str) -> Lane:

@@ -63,9 +63,8 @@ def main() -> None:
     """Runs the fork server. Arguments: control descriptor, verifier name, its options as JSON, its limits as JSON."""
     limits = msgspec.json.decode(sys.argv[4], type=CheckerLimits)
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to the whole group; the service decides when this process ends
+    # Ctrl-C goes to the whole process group; the service decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         verifier = load_verifier(sys.argv[2], msgspec.json.decode(sys.argv[3]))
     except UserError as e:
@@ -101,7 +100,7 @@ def _take_orders(control: socket.socket, verifier: Verifier, name: str, limits: 
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _run_checker(socket.socket(fileno=descriptor), verifier, name, limits)
+                _become_checker(socket.socket(fileno=descriptor), verifier, name, limits)
             os.close(descriptor)
             children.add(pid)
     for pid in children - _reap(children):
@@ -127,10 +126,10 @@ def _reap(children: set[int]) -> set[int]:
     return {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == pid}
 
 
-# --- the checker ---------------------------------------------------------------------------------------------------
+# --- the checker -----------------------------------------------------------------------------------------------------
 
 
-def _run_checker(channel: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:
+def _become_checker(channel: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:
     """Runs a forked checker from its start to its end; never returns."""
     code = 1
     try:

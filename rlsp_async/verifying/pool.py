@@ -1,6 +1,6 @@
 """The work of the verifier service: groups in, one verdict for each rollout out, whatever the responses do.
 
-    async with VerifierPool(cfg, "verifier-0") as pool:
+    async with VerifierPool(cfg) as pool:
         verdicts = await pool.verify(job)       # VerdictSet; many calls at once
 
     verify(job) -- waits for an idle checker --> checker process --> verdicts
@@ -50,9 +50,7 @@ _VERDICT = msgspec.msgpack.Decoder(Verdict)
 class VerifierPool:
     """A fixed number of checker processes; a caller waits until one of them is idle."""
 
-    def __init__(self, cfg: RunConfig, worker: str) -> None:
-        self._cfg = cfg.verifier
-        self._worker = worker
+    def __init__(self, cfg: RunConfig) -> None:
         self.fork_server = ForkServer(verifier_name(cfg), cfg.task.verifier_options, cfg.verifier)
         self._checkers = [Checker(self.fork_server, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
         self._idle: asyncio.Queue[Checker] = asyncio.Queue()
@@ -118,18 +116,24 @@ class VerifierPool:
         self._busy_ms += sum(verdict.milliseconds for verdict in verdicts)
 
 
-# --- checkers ------------------------------------------------------------------------------------------------------
+# --- checkers --------------------------------------------------------------------------------------------------------
 
 
 class CheckerForker(Protocol):
     """The part of `ForkServer` that a `Checker` uses."""
 
-    def fork(self, channel: socket.socket) -> None: ...
+    def fork(self, channel: socket.socket) -> None:
+        """Orders a checker process that serves `channel`."""
+        ...
 
-    def kill(self, pid: int) -> None: ...
+    def kill(self, pid: int) -> None:
+        """Orders the end of a checker process."""
+        ...
 
     @property
-    def lane(self) -> str: ...
+    def lane(self) -> str:
+        """Lane of the verifier."""
+        ...
 
 
 class Checker:
@@ -228,9 +232,11 @@ class CheckerChannel(asyncio.Protocol):
         self.is_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport, to write to it."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
 
     def data_received(self, data: bytes) -> None:
+        """Cuts the bytes into frames; closes the channel when a frame is longer than MAX_FRAME_BYTES."""
         self._buffer += data
         at = 0
         while len(self._buffer) >= at + LENGTH.size:
@@ -246,6 +252,7 @@ class CheckerChannel(asyncio.Protocol):
         self._news.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Wakes the reader: the process has gone."""
         self.is_closed = True
         self._news.set()
 
@@ -289,7 +296,7 @@ class CheckerChannel(asyncio.Protocol):
         return verdicts, None
 
 
-# --- the fork server -----------------------------------------------------------------------------------------------
+# --- the fork server -------------------------------------------------------------------------------------------------
 
 
 class ForkServer:

@@ -127,7 +127,7 @@ def probe_restrictions(*, network: bool = False, files: bool = True) -> dict[str
     return dict(zip(attempts, map(bool, results.ljust(len(attempts), b"\0")), strict=True))
 
 
-# --- layers --------------------------------------------------------------------------------------------------------
+# --- layers ----------------------------------------------------------------------------------------------------------
 
 
 def apply_landlock(libc: ctypes.CDLL) -> None:
@@ -171,7 +171,7 @@ def _seccomp_program(denied: tuple[int, ...]) -> bytes:
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 
-# --- probes --------------------------------------------------------------------------------------------------------
+# --- probes ----------------------------------------------------------------------------------------------------------
 
 
 def _is_refused(attempt: Callable[[], object]) -> bool:

@@ -5,7 +5,7 @@
 
 A router or a link with `Keys` uses CURVE (curve25519, encrypted and authenticated). Without keys a socket is plain, and
 a hub binds to this machine only. ZeroMQ attaches the user id to every message of a connection, so the gate looks the
-key up again for each message: a revoked key has no effect any more, although its connection is still open.
+key up again for each message: a revoked key is refused at once, although its connection is still open.
 The files are read by `keyring.py`; `gate.py` decides what a role may send.
 """
 

@@ -142,9 +142,9 @@ class JobCallbacks:
     send_done: Callable[[bytes], None]
     """Sends a Done, or drops it until the hub has said Welcome."""
     end: Callable[[BaseException], None]
-    """Is told of an error after which the worker cannot go on."""
+    """Receives an error after which the worker cannot go on."""
     acknowledged: Callable[[int, int], None] | None = None
-    """Is told the lease and its group id (or step) when a held result is acknowledged."""
+    """Receives the lease and its group id (or step) when a held result is acknowledged."""
 
 
 class Jobs:
@@ -181,7 +181,7 @@ class Jobs:
                 log.info("lease repeated", lease=lease)
 
     def refuse(self, lease: int, why: str) -> None:
-        """Returns a lease that was not worked on; the hub charges nobody for it."""
+        """Returns a lease that was not worked on; the hub charges nothing for it."""
         self._callbacks.send(encode(Failed(lease=lease, kind="returned", error=why)))
 
     def repeat_unacked(self, now: float, after_s: float) -> None:

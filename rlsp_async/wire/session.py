@@ -53,7 +53,7 @@ class Session:
             raise
 
     def post(self, frame: bytes) -> None:
-        """Puts a frame into the outbox. A full outbox means that no frame is taken any more: the session is lost."""
+        """Puts a frame into the outbox. When the outbox is full, no frame is being sent: the session is lost."""
         try:
             self._outbox.put_nowait(frame)
         except asyncio.QueueFull:

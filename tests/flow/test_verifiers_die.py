@@ -44,10 +44,10 @@ class Verifiers:
         )
 
     def checkers(self, name: str) -> list[psutil.Process]:
-        """Its nursery's children: one judges answers, each may die at any moment."""
+        """The children of its fork server: they judge answers, and each may die at any moment."""
         try:
             return [
-                child for nursery in psutil.Process(self.processes[name].pid).children() for child in nursery.children()
+                child for server in psutil.Process(self.processes[name].pid).children() for child in server.children()
             ]
         except psutil.NoSuchProcess:
             return []

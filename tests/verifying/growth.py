@@ -10,7 +10,7 @@ FACTOR = 8
 SLACK = 3.0
 """How far from proportional a measurement may be."""
 FLOOR_S = 0.004
-"""Shorter measurements are taken for this long: they say nothing about growth."""
+"""A shorter measurement counts as this long, because it says nothing about growth."""
 
 
 def grows_linearly(work: Callable[[int], object], num: int) -> bool:

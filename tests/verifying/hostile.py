@@ -1,4 +1,4 @@
-"""A verifier that does what its response says: for the tests of the pool."""
+"""A verifier that obeys commands in the response, for the tests of the pool."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ LANE = "network"
 class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accept: list[str] = []
     word_env: str = ""
-    """Environment variable with one more."""
+    """Name of an environment variable that holds one more accepted word."""
 
 
 class Scorer:

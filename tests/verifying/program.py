@@ -1,4 +1,4 @@
-"""A user's verifier program for the tests: does what the response says. Plain Python, as a stand-in for any language."""
+"""A user's verifier program for the tests: obeys commands in the response. Plain Python stands for any language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saying that one does not know."""
+"""The verifier `abstain`: what counts as an abstention, and its score."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Finding a verifier by its name; the laws that every shipped one keeps."""
+"""Loading a verifier by its name, and the contract that every shipped verifier keeps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOLD = {
 }
 OPTIONS = {"length": {"least": 1}}
 OWN_TESTS = {"executable", "judge", "reasoning_gym"}
-"""Those that are nothing without options or something else to talk to."""
+"""Verifiers that need options or another process; they are tested in files of their own."""
 
 
 def test_verifiers_that_ship() -> None:

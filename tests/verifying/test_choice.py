@@ -1,4 +1,4 @@
-"""Multiple choice: what counts as committing to an option."""
+"""The verifier `choice`: what counts as committing to an option."""
 
 import pytest
 

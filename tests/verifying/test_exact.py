@@ -1,4 +1,4 @@
-"""Answers that are words."""
+"""The verifier `exact`: answers that are words."""
 
 from __future__ import annotations
 

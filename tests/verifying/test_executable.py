@@ -1,4 +1,4 @@
-"""A program of the user's own as verifier: what it says counts, what it does wrong is never a verdict on the answer."""
+"""The verifier `executable`: the program's verdicts count, and its faults are never a verdict on the answer."""
 
 from __future__ import annotations
 
@@ -12,30 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from rlsp_async import config
 from rlsp_async.errors import ConfigError, EngineError
-from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
+from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.executable import read_verdict
 from rlsp_async.verifying.pool import VerifierPool
+from tests.verifying.pools import make_pool, verify_cases
 
 PROGRAM = [sys.executable, "-I", "-S", str(Path(__file__).with_name("program.py"))]
 
 
 def make(deadline_s: float = 20.0, command: list[str] = PROGRAM) -> VerifierPool:
-    options = {"command": command, "env": {"MARK": "1"}}
-    cfg = config.RunConfig(
-        name="r",
-        stages={"s": config.StageConfig()},
-        task=config.TaskConfig(verifier="executable", verifier_options=options),
-        verifier=config.VerifierConfig(processes=1, deadline_s=deadline_s),
-    )
-    return VerifierPool(cfg, "verifier-0")
+    return make_pool("executable", {"command": command, "env": {"MARK": "1"}}, deadline_s=deadline_s)
 
 
 async def ask(pool: VerifierPool, *responses: str) -> list[Verdict]:
-    items = [VerifyItem(prompt="p\n", response=response, answer="yes") for response in responses]
-    return (await pool.verify(VerifyJob(group_id=1, task="t", items=items))).verdicts
+    return await verify_cases(pool, *(("p\n", response, "yes") for response in responses))
 
 
 async def test_what_it_says_counts() -> None:
@@ -105,7 +97,7 @@ async def test_nothing_is_left_after_kill_9_of_the_fork_server() -> None:
 
 
 async def gone(mark: str) -> bool:
-    """Whether no process has this in its command line or the name of its directory. Bounded."""
+    """Waits, for a bounded time, until no process has this in its command line or its directory's name."""
     for _ in range(200):
         if not any(mark in text for text in commands()):
             return True

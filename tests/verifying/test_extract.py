@@ -1,4 +1,4 @@
-"""Where the answer stands."""
+"""Where in a response the answer is found."""
 
 from __future__ import annotations
 

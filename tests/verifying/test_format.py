@@ -1,4 +1,4 @@
-"""Form: tags in order, each once."""
+"""The verifier `format`: tags in order, each once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Length within bounds."""
+"""The verifier `length`: bounds, and the part that falls to both sides."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The pool against a verifier that hangs, dies, eats memory and lies: each response costs only itself."""
+"""The pool with a verifier that hangs, dies, takes all memory and lies: a bad response costs only its own verdict."""
 
 from __future__ import annotations
 
@@ -7,38 +7,27 @@ import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from rlsp_async import config
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.verifying import fork_server
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.pool import VerifierPool
 from tests.verifying import hostile
-from tests.verifying.growth import FLOOR_S, SLACK
+from tests.verifying.pools import make_pool, verify_cases
 
 HOSTILE = "tests.verifying.hostile"
 
 
 def make(name: str = HOSTILE, processes: int = 1, deadline_s: float = 1.0) -> VerifierPool:
-    cfg = config.RunConfig(
-        name="r",
-        stages={"s": config.StageConfig()},
-        task=config.TaskConfig(verifier=name),
-        verifier=config.VerifierConfig(processes=processes, deadline_s=deadline_s, memory_mb=1024),
-    )
-    return VerifierPool(cfg, "verifier-0")
+    return make_pool(name, processes=processes, deadline_s=deadline_s)
 
 
 async def ask(pool: VerifierPool, *responses: str, group_id: int = 7) -> list[Verdict]:
-    items = [VerifyItem(prompt="p", response=response, answer="yes") for response in responses]
-    result = await pool.verify(VerifyJob(group_id=group_id, task="t", items=items))
-    assert result.group_id == group_id
-    return result.verdicts
+    return await verify_cases(pool, *(("p", response, "yes") for response in responses), group_id=group_id)
 
 
 def statuses(verdicts: list[Verdict]) -> list[str]:
@@ -204,7 +193,7 @@ def test_a_check_that_nobody_kills_ends_by_its_cpu_time() -> None:
 
 
 async def gone(pids: list[int]) -> None:
-    """Waits until none of the processes runs. Bounded."""
+    """Waits, for a bounded time, until none of the processes runs."""
     async with asyncio.timeout(5.0):
         while any(running(pid) for pid in pids):
             await asyncio.sleep(0.02)
@@ -217,16 +206,17 @@ def running(pid: int) -> bool:
         return False
 
 
-async def test_one_process_judges_thousands_and_the_services_share_grows_with_their_number() -> None:
+async def test_one_process_judges_thousands_with_one_message_for_each_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's own share of the work; benchmarks/lanes.py measures how long it takes."""
+    sent: list[object] = []
+
+    def encode(message: object) -> bytes:
+        sent.append(message)
+        return fork_server.encode_frame(message)
+
+    monkeypatch.setattr("rlsp_async.verifying.pool.encode_frame", encode)
     items = [VerifyItem(prompt="1 1 3 4 -> 7 <think>", response="x " * 40 + "</think> * * +", answer="7")] * 8
-    cpu_s = {}
     async with make("ops") as pool:
-        for num_groups in (50, 50, 400):  # the first one starts the process
-            start = time.process_time()
-            await asyncio.gather(
-                *(pool.verify(VerifyJob(group_id=g, task="ops", items=items)) for g in range(num_groups))
-            )
-            cpu_s[num_groups] = time.process_time() - start
+        await asyncio.gather(*(pool.verify(VerifyJob(group_id=g, task="ops", items=items)) for g in range(250)))
         metrics = pool.metrics()
-    assert (metrics["verdicts"], metrics["checker_starts"]) == (4000.0, 1.0)
-    assert cpu_s[400] < 8 * SLACK * max(cpu_s[50], FLOOR_S)  # quadratic work would take 64 times as long
+    assert (metrics["verdicts_correct"], metrics["checker_starts"], len(sent)) == (2000.0, 1.0, 250)

@@ -61,7 +61,7 @@ def judge(response: str, answer: str):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_the_reference_is_correct_and_nonsense_is_not(gym: None, name: str) -> None:
-    one = task.Gym(task.Config(dataset=name, size=5, test_size=2))
+    one = task.ReasoningGym(task.Config(dataset=name, size=5, test_size=2))
     for index in range(2):
         prompt = one.prompt("test", index)
         gold = json.loads(prompt.answer)["answer"]
@@ -73,7 +73,7 @@ def test_the_reference_is_correct_and_nonsense_is_not(gym: None, name: str) -> N
 
 
 def test_part_of_a_score_is_wrong_and_stands_in_the_parts(gym: None) -> None:
-    one = task.Gym(task.Config(dataset="spiral_matrix", size=1, test_size=1)).prompt("test", 0)
+    one = task.ReasoningGym(task.Config(dataset="spiral_matrix", size=1, test_size=1)).prompt("test", 0)
     gold = json.loads(one.answer)["answer"]
     verdict = judge(f"<answer>[{', '.join(gold.split())}]</answer>", one.answer)
     assert (verdict.status, verdict.parts) == ("wrong", {"correct": 0.0, "format": 1.0, "score": 0.1})
@@ -96,7 +96,7 @@ HOSTILE = [
 )
 def test_no_answer_is_run(gym: None, name: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    one = task.Gym(task.Config(dataset=name, size=1, test_size=1)).prompt("test", 0)
+    one = task.ReasoningGym(task.Config(dataset=name, size=1, test_size=1)).prompt("test", 0)
     for text in HOSTILE:
         verdict = judge(f"<answer>{text.replace('{mark}', str(mark))}</answer>", one.answer)
         assert verdict.status == "unparsable", text

@@ -1,4 +1,4 @@
-"""Regular expressions as verifiers."""
+"""The verifier `regex`."""
 
 import pytest
 

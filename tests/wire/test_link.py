@@ -338,7 +338,21 @@ async def test_a_drain_that_takes_too_long_gives_its_leases_back():
     assert any(ping.state == "draining" for ping in hub.all(Ping))
 
 
-async def test_a_leaving_worker_waits_until_the_hub_has_read_its_last_words():
+async def test_results_that_are_acknowledged_are_told_to_the_hook():
+    acknowledged: list[tuple[int, int]] = []
+    async with Hub() as hub:
+        hook = lambda lease, group: acknowledged.append((lease, group))  # noqa: E731
+        running = asyncio.create_task(link_to(hub.address, on_acknowledged=hook).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(7)
+        await hub.until(lambda: hub.all(Done))
+        hub.say(Ack(lease=99))  # of a lease that it never had
+        await stop(hub, running)
+    assert acknowledged == [(7, 7)]
+
+
+async def test_a_leaving_worker_waits_until_the_hub_has_read_its_last_words(monkeypatch):
+    monkeypatch.setattr("rlsp_async.wire.link.LEAVE_S", 60.0)
     async with Hub() as hub:
         link = link_to(hub.address)
         running = asyncio.create_task(link.run())
@@ -348,7 +362,7 @@ async def test_a_leaving_worker_waits_until_the_hub_has_read_its_last_words():
         await asyncio.sleep(0.2)
         assert not running.done()
         hub.resume()
-        assert await asyncio.wait_for(running, 0.6) == "SIGTERM"
+        assert await asyncio.wait_for(running, 5) == "SIGTERM", "long before LEAVE_S"
         assert hub.all(Bye)
 
 

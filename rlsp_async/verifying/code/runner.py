@@ -148,7 +148,7 @@ class CodeRunner:
         self._cpu_s = cpu_s
         self._pid = os.fork()
         if self._pid == 0:
-            _run_runner(theirs, memory_mb, cpu_s)
+            _become_runner(theirs, memory_mb, cpu_s)
         theirs.close()
 
     def start(self, source: str) -> None:
@@ -211,10 +211,10 @@ class CodeRunner:
         return f"its process was killed by signal {signal_number}" if signal_number else "it ended its process"
 
 
-# --- the runner's side ---------------------------------------------------------------------------------------------
+# --- the runner's side -----------------------------------------------------------------------------------------------
 
 
-def _run_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoReturn:
+def _become_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoReturn:
     """Runs the runner process from its start to its end."""
     try:
         channel = _close_other_files(channel)
@@ -295,7 +295,7 @@ def _receive_exactly(channel: socket.socket, length: int) -> bytes | None:
     return bytes(parts)
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data ------------------------------------------------------------------------------------------------------------
 
 
 MAX_ITEMS = 100_000

@@ -1,13 +1,12 @@
-"""The unit tests of a programming task. They run in the checker process; each call of the tested function goes to the
-runner, where the model's code is.
+"""The unit tests of a programming task: read from the reference answer, run in the checker process.
 
     tests = read_tests("assert add(1, 2) == 3", "")
     tests.name                                      # "add"
     tests.run(lambda name, args, kwargs: ...)       # raises AssertionError when one fails
 
-There are two formats: plain asserts (MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name
-of the candidate and the helpers. JSON `{"test": "...", "entry_point": "..."}` names the function outright. Tests are
-written by the user, not by the model.
+Each call of the tested function goes to the runner, where the model's code is. There are two formats: plain asserts
+(MBPP), and a function `check(candidate)` (HumanEval), whose prompt gives the name of the candidate and the helpers.
+JSON `{"test": "...", "entry_point": "..."}` names the function outright. The user writes the tests, never the model.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def shorten_text(text: str, max_chars: int) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
 
 
-# --- the answer ----------------------------------------------------------------------------------------------------
+# --- the reply -------------------------------------------------------------------------------------------------------
 
 
 def read_reply(text: str, rubric: Rubric) -> JudgeReply | None:

@@ -120,7 +120,7 @@ def is_close(left: Value, right: Value) -> bool:
     return bool(abs(a - b) <= _NEAR * max(abs(a), abs(b), _NEAR))
 
 
-# --- constants -----------------------------------------------------------------------------------------------------
+# --- constants -------------------------------------------------------------------------------------------------------
 
 
 def _same_constant(left: Node, right: Node) -> bool:
@@ -162,7 +162,7 @@ def _same_digits(left: Node, right: Node) -> bool:
     return bool(left[0] in ("based", "number") and right[0] in ("based", "number") and left[1] == right[1])
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
+# --- operations ------------------------------------------------------------------------------------------------------
 
 
 def _constant(name: str) -> Value:

@@ -134,7 +134,7 @@ def _matrix_shape(match: re.Match[str], depth: int) -> AnswerShape:
     return AnswerShape("matrix", "determinant" if match[1][0] in "vV" else "", shapes)
 
 
-# --- brackets ------------------------------------------------------------------------------------------------------
+# --- brackets --------------------------------------------------------------------------------------------------------
 
 
 def _bracket_shape(text: str, depth: int) -> AnswerShape | None:
@@ -207,7 +207,7 @@ def _match_outside(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     return matches
 
 
-# --- relations -----------------------------------------------------------------------------------------------------
+# --- relations -------------------------------------------------------------------------------------------------------
 
 
 def _relation_shape(text: str, depth: int) -> AnswerShape | None:
@@ -257,7 +257,7 @@ def _inequality_shape(names: list[str], sides: list[str]) -> AnswerShape:
     return AnswerShape("relation", " ".join(names), tuple(scalars))
 
 
-# --- comparing --------------------------------------------------------------------------------------------------------
+# --- comparing -------------------------------------------------------------------------------------------------------
 
 
 def compare_answers(gold: str, extracted: str) -> bool | None:
@@ -380,7 +380,7 @@ def _compare_intervals(gold: AnswerShape, extracted: AnswerShape) -> bool | None
     return False
 
 
-# --- equations -----------------------------------------------------------------------------------------------------
+# --- equations -------------------------------------------------------------------------------------------------------
 
 
 def _compare_relations(gold: AnswerShape, extracted: AnswerShape) -> bool | None:

@@ -1,4 +1,4 @@
-"""Python code that wants to be judged `correct` without solving anything: f(x) must be GOLD."""
+"""Python code that tries to be judged `correct` without solving the task, which is that f(x) returns GOLD."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text in which there is no code. What is found is tested with the verdicts, in test_verifier.py."""
+"""Responses without code. Code that is found is tested with its verdicts, in test_verifier.py."""
 
 from __future__ import annotations
 

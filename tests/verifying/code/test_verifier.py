@@ -1,4 +1,4 @@
-"""Python functions against unit tests: both formats, and code that would rather be judged than right."""
+"""The verifier `code`: both formats of tests, and code that tries to be judged correct without being right."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.code.unit_tests import read_tests
 from rlsp_async.verifying.pool import VerifierPool
 from tests.verifying.code import attacks
+from tests.verifying.pools import make_pool, verify_cases
 
 HUMANEVAL = 'from typing import List\n\ndef helper(x):\n    return x + 1\n\ndef add(numbers: List[int]) -> int:\n    """Sum."""\n'
 CHECK = (
@@ -26,18 +26,7 @@ MBPP = "assert pairs([3, 1]) == [(1, 3)]\nassert set(pairs([])) == set()"
 
 
 def make(deadline_s: float = 20.0, **options: object) -> VerifierPool:
-    cfg = config.RunConfig(
-        name="r",
-        stages={"s": config.StageConfig()},
-        task=config.TaskConfig(verifier="code", verifier_options=options),
-        verifier=config.VerifierConfig(processes=2, deadline_s=deadline_s, memory_mb=512),
-    )
-    return VerifierPool(cfg, "verifier-0")
-
-
-async def ask(pool: VerifierPool, *items: tuple[str, str, str]) -> list[Verdict]:
-    wanted = [VerifyItem(prompt=prompt, response=response, answer=answer) for prompt, response, answer in items]
-    return (await pool.verify(VerifyJob(group_id=1, task="t", items=wanted))).verdicts
+    return make_pool("code", options, processes=2, deadline_s=deadline_s, memory_mb=512)
 
 
 async def test_both_formats() -> None:
@@ -74,7 +63,7 @@ async def test_both_formats() -> None:
         ("", "def f():\n    yield from (1, 2)", "assert list(f()) == [1, 2]", "correct"),
     ]
     async with make() as pool:
-        verdicts = await ask(pool, *(case[:3] for case in cases))
+        verdicts = await verify_cases(pool, *(case[:3] for case in cases))
     for case, verdict in zip(cases, verdicts, strict=True):
         assert verdict.status == case[3], (case, verdict)
     assert verdicts[1].detail.startswith("line 3 of the tests: AssertionError")
@@ -87,7 +76,7 @@ async def test_no_attack_is_correct_and_none_harms_the_next(tmp_path: Path) -> N
     for code in attacks.ATTACKS.values():
         items += [("", code.replace("FILE", str(secret)), attacks.TEST), ("", attacks.RIGHT, attacks.TEST)]
     async with make(cpu_s=1) as pool:
-        verdicts = await ask(pool, *items)
+        verdicts = await verify_cases(pool, *items)
     found = dict(zip(attacks.ATTACKS, [verdict.status for verdict in verdicts[::2]], strict=True))
     assert found == dict.fromkeys(attacks.ATTACKS, "wrong"), verdicts
     assert {verdict.status for verdict in verdicts[1::2]} == {"correct"}
@@ -102,14 +91,14 @@ async def test_shipped_solutions_are_correct_and_those_of_others_are_not() -> No
         renamed = re.sub(rf"\b{read_tests(other.answer, '').name}\b", read_tests(prompt.answer, "").name, response)
         items.append((prompt.text, renamed, prompt.answer))
     async with make() as pool:
-        found = [verdict.status for verdict in await ask(pool, *items)]
+        found = [verdict.status for verdict in await verify_cases(pool, *items)]
     assert found == ["correct"] * 25 + ["wrong"] * 24
 
 
 async def test_sleep_is_a_timeout() -> None:
     async with make(deadline_s=1.0) as pool:
         sleeps = ("", "import time\ndef f(x):\n    time.sleep(99)", attacks.TEST)
-        assert [v.status for v in await ask(pool, sleeps)] == ["timeout"]
+        assert [v.status for v in await verify_cases(pool, sleeps)] == ["timeout"]
 
 
 @pytest.mark.parametrize(

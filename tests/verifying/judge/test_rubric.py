@@ -1,4 +1,4 @@
-"""What a judge is asked, and how its answer is read."""
+"""What a judge is asked, and how its reply is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge, against a real server that plays the good, the slow, the failing and the lying one."""
+"""The verifier `judge` with a real server that plays a good, a slow, a failing and a lying judge."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ import pytest
 from rlsp_async import config
 from rlsp_async.cli import main
 from rlsp_async.errors import ConfigError
-from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
+from rlsp_async.messages import Verdict
 from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.judge.client import ChatError
 from rlsp_async.verifying.judge.rubric import JudgeReply
 from rlsp_async.verifying.judge.verifier import call_with_retries, compute_pause_s
-from rlsp_async.verifying.pool import VerifierPool
+from tests.verifying.pools import make_pool, verify_cases
 
 Play = Callable[["Handler"], None]
 RIGHT, WRONG = "... so \\boxed{4}", "... so \\boxed{5}"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as the server's `play` says, in the order of the calls; the last entry goes on for ever."""
+    """Answers the n-th call with the n-th of the server's `plays`; the last one answers all further calls."""
 
     server: Server
 
@@ -154,7 +154,7 @@ def test_correctness_is_the_judges_own() -> None:
 
 
 def test_gold_answers_are_correct_and_others_wrong() -> None:
-    """With a judge that compares what stands in the fences."""
+    """With a judge that compares the texts between the fences."""
 
     def compare(handler: Handler) -> None:
         text = handler.server.seen[-1][2]["messages"][1]["content"]
@@ -376,16 +376,9 @@ async def test_through_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
             "api_key_env": "JUDGE_KEY",
             "timeout_s": 3.0,
         }
-        cfg = config.RunConfig(
-            name="t",
-            stages={"s": config.StageConfig()},
-            task=config.TaskConfig(verifier="judge", verifier_options=options),
-            verifier=config.VerifierConfig(deadline_s=5.0),
-        )
-        items = [VerifyItem(prompt="p", response=response, answer="4") for response in (RIGHT, WRONG, RIGHT)]
-        async with VerifierPool(cfg, "verifier-0") as pool:
+        async with make_pool("judge", options, deadline_s=5.0) as pool:
             assert pool.lane == "network"
-            good, again, bad = (await pool.verify(VerifyJob(group_id=1, task="t", items=items))).verdicts
+            good, again, bad = await verify_cases(pool, *(("p", response, "4") for response in (RIGHT, WRONG, RIGHT)))
             assert pool.metrics()["verdicts_error"] == 1
     assert (good.status, good.parts["judge"], good.verifier) == ("correct", 0.75, "judge/1")
     assert (again.status, again.parts["judge"]) == ("wrong", 0.75)
@@ -441,15 +434,8 @@ async def test_https_through_the_pool(tmp_path: Path) -> None:
 
 
 async def through_the_pool(options: dict[str, Any], deadline_s: float) -> Verdict:
-    cfg = config.RunConfig(
-        name="t",
-        stages={"s": config.StageConfig()},
-        task=config.TaskConfig(verifier="judge", verifier_options=options),
-        verifier=config.VerifierConfig(deadline_s=deadline_s),
-    )
-    async with VerifierPool(cfg, "verifier-0") as pool:
-        items = [VerifyItem(prompt="p", response=RIGHT, answer="4")]
-        return (await pool.verify(VerifyJob(group_id=1, task="t", items=items))).verdicts[0]
+    async with make_pool("judge", options, deadline_s=deadline_s) as pool:
+        return (await verify_cases(pool, ("p", RIGHT, "4")))[0]
 
 
 async def test_a_judge_slower_than_the_pools_deadline_is_a_timeout() -> None:

@@ -1,4 +1,4 @@
-"""Responses that want to hang, crash, inflate, inject or fool the `math` verifier. None of them answers 7."""
+"""Responses that try to hang, crash, inflate, inject or fool the verifier `math`. None of them answers 7."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of every shape: what is the same and what is not, as the `math` verifier judges them."""
+"""Answers of every shape, equal and different, as the verifier `math` judges them."""
 
 from __future__ import annotations
 
