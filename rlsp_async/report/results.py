@@ -8,7 +8,7 @@ last look at the hub: the token account). Times are seconds since the run began.
 Rows, as this module hands them on:
 
     step        {"step", "stage", "stage_step", "t", "reward", "part_correct", "lag_mean", ...}     numbers only
-    evaluation  EvaluationRow(stage, when, version, figures={"pass_at_1": MeanInterval(...), "pass_at_8": ...})
+    evaluation  EvaluationRow(stage, when, version, figures={"pass_at_1": FigureInterval(...), "pass_at_8": ...})
     rollout     {"when": step | before | after, "prompt", "text", "status", "num_tokens", "version_min", "version_max"}
 """
 
