@@ -52,7 +52,10 @@ def add_parser(commands: Commands) -> None:
 
 
 def chaos_command(arguments: argparse.Namespace) -> int:
-    """Exit code 0: every step was trained and every guarantee holds; 1: not. Raises UserError for bad arguments."""
+    """Runs, injects faults, judges. Exit code 0: every step was trained and every guarantee holds; 1: not.
+
+    Raises UserError for bad arguments.
+    """
     if arguments.minutes <= 0 or arguments.rate <= 0:
         raise ConfigError("--minutes and --rate must be above 0")
     overrides = [*arguments.overrides, f"sampler.engine={arguments.engine}"]
