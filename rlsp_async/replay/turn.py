@@ -1,8 +1,8 @@
 """One event of the hub: what follows from it, and the one place where the outcome of work is settled. Pure.
 
     turn = Turn(state, now)
-    ...                      handlers call its verbs, and return an outcome for each piece of work
-    turn.commit()            the effects, once, for the shell to carry out
+    settle(turn, handler)    a handler calls the verbs of the turn, and yields an outcome for each piece of work
+    turn.commit()            the effects, for the shell to carry out
 
 A handler of a result or of a lost lease returns what happened:
 
@@ -12,14 +12,16 @@ A handler of a result or of a lost lease returns what happened:
     Lost        the lease ended without a result
     Fault       the result cannot be used, or the work cannot be done; it is charged to a retry budget
 
-`settle` alone decides what follows. The retry budgets of a group are `replay.retries` failures of workers ("lost") and
-as many failures of its own ("faults"); and a group that three workers held when they died is quarantined ("deaths"). A
-lease that was lost on the way or given back is charged to nobody. Above a budget the group is dropped with its reason
-and never becomes a reward; above `replay.failures_per_100` such groups the run fails.
+A handler yields (work, outcome) pairs, and `settle` alone decides what follows from each, before the handler goes on.
+The retry budgets of a group are `replay.retries` failures of workers ("lost") and as many failures of its own
+("faults"); and a group that three workers held when they died is quarantined ("deaths"). A lease that was lost on the
+way or given back is charged to nobody. Above a budget the group is dropped with its reason and never becomes a reward;
+above `replay.failures_per_100` such groups the run fails.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -203,19 +205,22 @@ class Fault(NamedTuple):
 
 
 Outcome = Accepted | Late | Early | Lost | Fault
+Settlement = tuple[Assignment, Outcome]
+"""A piece of work and what happened to it."""
 
 
-def settle(turn: Turn, work: Assignment, outcome: Outcome) -> None:
-    """Decides what follows from the outcome of a piece of work. The only caller of the retry budgets."""
-    match outcome:
-        case Late():
-            turn.state.count_duplicate()
-            detail = "its lease was taken back, and the group has gone on without it"
-            turn.event("dropped_late", worker=work.worker, key=work.key, detail=detail)
-        case Lost():
-            _settle_loss(turn, work, outcome)
-        case Fault():
-            _charge(turn, work, outcome)
+def settle(turn: Turn, settlements: Iterable[Settlement]) -> None:
+    """Decides what follows from each outcome, one after the other. The only caller of the retry budgets."""
+    for work, outcome in settlements:
+        match outcome:
+            case Late():
+                turn.state.count_duplicate()
+                detail = "its lease was taken back, and the group has gone on without it"
+                turn.event("dropped_late", worker=work.worker, key=work.key, detail=detail)
+            case Lost():
+                _settle_loss(turn, work, outcome)
+            case Fault():
+                _charge(turn, work, outcome)
 
 
 def _settle_loss(turn: Turn, work: Assignment, loss: Lost) -> None:

@@ -94,7 +94,7 @@ def test_batches_of_old_steps_are_read_again(tmp_path):
     journal.close()
 
 
-def test_tokens_that_no_kept_checkpoint_needs_are_deleted_and_heads_stay(tmp_path):
+def test_tokens_that_no_kept_checkpoint_needs_are_deleted_and_records_stay(tmp_path):
     cfg = config(stages={"rlsp": StageConfig(steps=8, groups_per_step=2)}, learner=LearnerConfig(keep_checkpoints=2))
     journal, bench = restart(tmp_path / "j.sqlite", cfg)
     crew(bench)
@@ -196,7 +196,7 @@ def test_kill_9_loses_no_acknowledged_group(tmp_path):
         child.stdout.close()
         child.wait()
     journal = Journal(tmp_path / "j.sqlite", config())
-    stored = [head.group_id for head in journal.load().groups]
+    stored = [group_record.group_id for group_record in journal.load().groups]
     journal.close()
     assert len(acked) >= 265
     assert acked <= set(stored)

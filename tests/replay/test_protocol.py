@@ -69,8 +69,8 @@ def test_a_lost_work_is_leased_again_after_two_pings_and_nobody_is_charged():
         assert lost.job.group_id not in bench.hub.state.queues.sample.queue
         sent = bench.say(b"s", Ping(seq=seq, leases=[kept.lease], version=0))
     assert [m.job.group_id for m in sent if isinstance(m, Work)] == [lost.job.group_id]
-    head = bench.hub.state.ledger.records[lost.job.group_id]
-    assert (head.lost, head.deaths, head.faults) == (0, 0, 0)
+    group_record = bench.hub.state.ledger.records[lost.job.group_id]
+    assert (group_record.lost, group_record.deaths, group_record.faults) == (0, 0, 0)
     assert [event.key for event in events(bench, "lease_lost")] == [lost.job.group_id]
 
 
@@ -95,8 +95,8 @@ def test_a_named_lease_that_is_over_is_acknowledged_or_revoked():
 def test_leases_of_a_hub_that_was_restarted_are_taken_up_under_their_numbers():
     before = crewed()
     sampler_work = works(before, b"s")[0]
-    heads = list(before.hub.state.ledger.records.values())
-    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, groups=heads, last_group_id=9)))
+    group_records = list(before.hub.state.ledger.records.values())
+    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, groups=group_records, last_group_id=9)))
     reborn.tick(0.0)
     group_id = sampler_work.job.group_id
     stranger = reborn.say(b"t", hello("sampler", "sampler-1", credit=9))
@@ -112,12 +112,12 @@ def test_leases_of_a_hub_that_was_restarted_are_taken_up_under_their_numbers():
 
 
 def test_restored_groups_are_leased_anew_when_nobody_brings_them():
-    heads = list(crewed().hub.state.ledger.records.values())
-    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, groups=heads, last_group_id=9)))
+    group_records = list(crewed().hub.state.ledger.records.values())
+    reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, groups=group_records, last_group_id=9)))
     reborn.tick(0.0)
     reborn.say(b"s", hello("sampler", credit=9))
     reborn.tick(1.0)
-    restored = {head.group_id for head in heads}
+    restored = {group_record.group_id for group_record in group_records}
     assert not restored & {work.job.group_id for work in works(reborn, b"s")}
     reborn.tick(2.5)
     assert restored < {work.job.group_id for work in works(reborn, b"s")}
@@ -130,8 +130,8 @@ def test_a_returned_lease_is_not_charged_and_its_worker_gets_nothing_until_its_n
     assert not [m for m in sent if isinstance(m, Work)]
     sent = bench.say(b"s", Ping(seq=2, leases=[w.lease for w in works(bench, b"s")], version=0))
     assert [m.job.group_id for m in sent if isinstance(m, Work)] == [work.job.group_id]
-    head = bench.hub.state.ledger.records[work.job.group_id]
-    assert (head.lost, head.deaths, head.faults) == (0, 0, 0)
+    group_record = bench.hub.state.ledger.records[work.job.group_id]
+    assert (group_record.lost, group_record.deaths, group_record.faults) == (0, 0, 0)
 
 
 # --- hello, bye, starts ------------------------------------------------------------------------------------------------
@@ -221,8 +221,8 @@ def test_rollouts_that_cannot_be_trained_on_are_a_fault_of_the_answer(change: di
     if "prompt" in change:
         group = msgspec.structs.replace(group, prompt=msgspec.structs.replace(group.prompt, prompt_id="small/train/99"))
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
-    head = bench.hub.state.ledger.records[work.job.group_id]
-    assert (head.state, head.faults) == ("issued", 1)
+    group_record = bench.hub.state.ledger.records[work.job.group_id]
+    assert (group_record.state, group_record.faults) == ("issued", 1)
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_rollouts_of_something_else_than_was_issued_are_a_fault_of_the_answer(ch
         for name, value in change.items()
     }
     bench.say(b"s", Done(lease=work.lease, groups=[msgspec.structs.replace(group, **echoed)]))
-    head = bench.hub.state.ledger.records[work.job.group_id]
-    assert (head.state, head.faults) == ("issued", 1)
+    group_record = bench.hub.state.ledger.records[work.job.group_id]
+    assert (group_record.state, group_record.faults) == ("issued", 1)
     assert "than it was issued with" in bench.hub.state.ending.last_error
 
 
@@ -362,8 +362,8 @@ def test_a_group_with_which_three_workers_died_is_quarantined_with_its_reason():
     bench = Bench(new_hub(config(replay=ReplayConfig(retries=99))))
     deaths_of(bench, 4, start=1)
     assert bench.hub.state.ledger.dropped == {"quarantined": 1}
-    [head] = [r.record for r in bench.records if isinstance(r, Put) and r.record.state == "dropped"]
-    assert "3 workers died" in head.why
+    [group_record] = [r.record for r in bench.records if isinstance(r, Put) and r.record.state == "dropped"]
+    assert "3 workers died" in group_record.why
     assert "3 workers died" in events(bench, "quarantined")[0].detail
 
 
@@ -385,8 +385,8 @@ def test_deaths_and_faults_are_two_budgets():
     for _ in range(2):
         work = [w for w in works(bench, b"s") if w.job.group_id == group_id][-1]
         bench.say(b"s", Failed(lease=work.lease, kind="data", error="too long"))
-    head = bench.hub.state.ledger.records[group_id]
-    assert (head.lost, head.faults, head.state) == (1, 2, "issued")
+    group_record = bench.hub.state.ledger.records[group_id]
+    assert (group_record.lost, group_record.faults, group_record.state) == (1, 2, "issued")
 
 
 # --- watchdog ----------------------------------------------------------------------------------------------------------

@@ -73,11 +73,19 @@ def test_what_is_used_up_or_too_old_for_the_next_stage_is_not_carried(changes, u
 
 
 def test_carried_are_the_last_to_go_and_no_more_than_there_are_slots():
-    heads = [GroupRecord(group_id=i, stage="a", state="ready", oldest=i, order=9 - i, uses=1) for i in range(5)]
-    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=2), heads, 9)] == [3, 4]
-    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=2, remove="oldest"), heads, 9)] == [1, 0]
-    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=4), heads, 1)] == [4]
-    assert groups_to_carry(SelectionConfig(), heads, 9) == []
+    group_records = [GroupRecord(group_id=i, stage="a", state="ready", oldest=i, order=9 - i, uses=1) for i in range(5)]
+    assert [group_record.group_id for group_record in groups_to_carry(SelectionConfig(carry=2), group_records, 9)] == [
+        3,
+        4,
+    ]
+    assert [
+        group_record.group_id
+        for group_record in groups_to_carry(SelectionConfig(carry=2, remove="oldest"), group_records, 9)
+    ] == [1, 0]
+    assert [group_record.group_id for group_record in groups_to_carry(SelectionConfig(carry=4), group_records, 1)] == [
+        4
+    ]
+    assert groups_to_carry(SelectionConfig(), group_records, 9) == []
     with pytest.raises(ValueError, match="carry"):
         SelectionConfig(carry=-1)
 
