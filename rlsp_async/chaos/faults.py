@@ -34,7 +34,7 @@ TARGETS = {"replay-0": 2.0, "learner-0": 2.0, "sampler-0": 3.0, "verifier-0": 3.
 
 
 class ScheduledFault(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault of the schedule. Example: ScheduledFault(at_s=12.5, kind="stop", target="sampler-0", seconds=4.2)."""
+    """One fault of the schedule. Example: ScheduledFault(at_s=12.5, kind="stop", target="sampler-0", seconds=4)."""
 
     at_s: float
     """Seconds after the first trained step."""
