@@ -71,8 +71,10 @@ def sink(state: State, reason: Reason) -> str:
 
 
 class Ledger:
-    """The state of every group. Each transition returns its record, which must be committed before anyone hears of
-    it."""
+    """The state of every group.
+
+    Each transition returns its record, which must be committed before anyone hears of the transition.
+    """
 
     def __init__(self) -> None:
         self.records: dict[int, GroupRecord] = {}
@@ -420,8 +422,9 @@ def count_tokens(group: RolloutGroup) -> int:
 
 
 def check_whole(group: RolloutGroup) -> None:
-    """Checks that a group has all its rollouts, each with columns of one length. A group is trained whole or not at
-    all.
+    """Checks that a group has all its rollouts, each with columns of one length.
+
+    A group is trained whole or not at all.
 
     Raises:
         DataError: something is missing; the message says what.
