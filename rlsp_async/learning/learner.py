@@ -173,7 +173,8 @@ class Learner:
         """Publishes, exports and saves after a step, each when it is due; returns the report."""
         every = current.section.publish_every
         weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
-        saves = batch.last_of_stage or batch.step % self.cfg.learner.checkpoint_every == 0
+        every = self.cfg.learner.checkpoint_every
+        saves = batch.last_of_stage or (every > 0 and batch.step % every == 0)
         report = StepReport(
             step=batch.step,
             metrics=metrics,

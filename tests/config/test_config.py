@@ -48,12 +48,18 @@ def test_resolved_settings_read_back_the_same(tmp_path: Path) -> None:
         (SMALL + "stepz = 3\n", "unknown key 'stages.rl.stepz'; did you mean 'steps'?"),
         (SMALL + "[sampler]\ncuont = 3\n", "unknown key 'sampler.cuont'; did you mean 'count'?"),
         ("nam = 1\n" + SMALL, "unknown key 'nam'; did you mean 'name'?"),
-        (SMALL + "[sampler]\ncount = 'two'\n", "sampler.count: Expected `int`, got `str`"),
-        (SMALL + "groups_per_step = 0\n", "stages.rl: groups_per_step must be at least 1"),
+        (
+            SMALL + "[sampler]\ncount = 'two'\n",
+            "sampler.count = 'two': Expected `int`, got `str`; must be a whole number at least 0",
+        ),
+        (
+            SMALL + "groups_per_step = 0\n",
+            "stages.rl.groups_per_step = 0: must be a whole number at least 1 and at most 1,000,000",
+        ),
         (SMALL + "target_lag = 5\n", "stages.rl: max_lag 4 is below target_lag 5"),
         (SMALL + "[evaluation]\nbefore = ['sft']\n", "evaluation names stage 'sft'; there is rl"),
         ('name = "x"\n', "stages"),
-        ('name = "a/b"\n[stages.rl]\n', "is a directory name"),
+        ('name = "a/b"\n[stages.rl]\n', "name = 'a/b': must be a directory name"),
         ("name = \n", "no valid TOML"),
     ],
 )
