@@ -172,9 +172,12 @@ def _data_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
     facts = [Fact("held-out prompts", "endless" if size < 0 else str(size), f"task {cfg.task.name}, readable")]
     if overlap := inputs.find_overlap(cfg):
         facts.append(Fact("training rows", *summary(overlap)))
-    if cfg.model.path and shape and Path(cfg.model.path).expanduser().is_dir():
-        longest = inputs.check_window(cfg, Path(cfg.model.path).expanduser())
-        facts.append(Fact("longest prompt", f"{longest} tokens", "of the first 256 of each split"))
+    directory = Path(cfg.model.path).expanduser()
+    measured = inputs.measure(cfg, directory if directory.is_dir() and cfg.model.path else None) if shape else None
+    if measured is not None:
+        facts.append(Fact("longest prompt", f"{measured.longest} tokens", "of every row that is used"))
+        facts.append(Fact("longest sequence", f"{measured.longest_sequence} tokens", "prompt and response"))
+        facts += [Fact("rows", sentence) for sentence in measured.sentences]
     return facts
 
 

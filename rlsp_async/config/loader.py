@@ -134,10 +134,8 @@ def _value(text: str) -> Any:
     except RecursionError:
         raise ConfigError(f"override {text[:40]!r}...: nested too deep") from None
     except tomllib.TOMLDecodeError:
-        pass
-    if re.fullmatch(_PYTHON_NUMBER, text):
-        return float(text)
-    return {"True": True, "False": False}.get(text, text)
+        spelt: dict[str, object] = {"True": True, "False": False}
+        return float(text) if re.fullmatch(_PYTHON_NUMBER, text) else spelt.get(text, text)
 
 
 def _spelling(path: Path, error: str) -> str:

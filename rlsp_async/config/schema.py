@@ -90,6 +90,10 @@ class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A module of rlsp_async.tasks, or a dotted module of your own."""
     options: dict[str, Any] = {}
     """Options of the task, decoded by that module's `Config`."""
+    too_long: Literal["refuse", "drop", "cut"] = "refuse"
+    """Rows whose prompt and max_new_tokens, or whose demonstration, exceed the model's window. All are measured before
+    the run. refuse: the run does not start. drop: they are left out. cut: the beginning of the prompt's text is taken
+    off, as little as is needed; demonstrations that are still too long are left out."""
     verifier: PluginName = ""
     """A module of rlsp_async.verifying, a dotted module, or a file ending with .py. Empty: the verifier of the task."""
     verifier_options: dict[str, Any] = {}
@@ -187,7 +191,7 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     threads: Annotated[int, Range(ge=1, le=1_024)] = 1
     """CPU threads of the learner."""
     tokens_per_microbatch: Annotated[int, Range(ge=1, le=2**26)] = 8192
-    """Packed tokens in one forward and backward pass."""
+    """Packed tokens in one forward and backward pass; a sequence that is longer gets a pass of its own."""
     gradient_checkpointing: bool = False
     """Computes activations a second time in the backward pass, which needs less memory."""
     checkpoint_every: Annotated[int, Range(ge=0, le=10**9)] = 16

@@ -6,7 +6,15 @@ create.py   RUN/model: built with random weights, or taken from a directory of t
 The names below are the ones that other modules use; torch and transformers are imported when a model is made.
 """
 
-from rlsp_async.model.create import check_model, check_window, context_tokens, prepare_model, scratch_llama, tiny_qwen2
+from rlsp_async.model.create import (
+    check_model,
+    check_window,
+    context_tokens,
+    planned_tokenizer,
+    prepare_model,
+    scratch_llama,
+    tiny_qwen2,
+)
 from rlsp_async.model.info import TINY_QWEN2, ModelInfo, count_parameters, planned_model, read_config, read_model_info
 
 __all__ = [
@@ -17,6 +25,7 @@ __all__ = [
     "context_tokens",
     "count_parameters",
     "planned_model",
+    "planned_tokenizer",
     "prepare_model",
     "read_config",
     "read_model_info",

@@ -64,6 +64,13 @@ def scratch_llama(cfg: RunConfig, directory: Path) -> None:
     tokenizer.save_pretrained(str(directory))
 
 
+def planned_tokenizer(cfg: RunConfig, task: Task) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model that the run itself builds; None when it cannot build one for the task."""
+    if cfg.model.path == TINY_QWEN2:
+        return _byte_tokenizer()
+    return None if cfg.model.path else task.tokenizer()
+
+
 def tiny_qwen2(directory: str | Path, seed: int, dtype: str = "float32") -> None:
     """Writes a random Qwen2 of 0.2 M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
     _write_whole(Path(directory), lambda d: _write_tiny(d, seed, dtype))
@@ -93,10 +100,9 @@ def check_model(source: Path) -> dict[str, Any]:
 def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, num_prompts: int = 256) -> int:
     """The longest of the first `num_prompts` prompts of both splits, in tokens.
 
-    Raises DataError, naming the prompt, when it and `sampling.max_new_tokens` do not fit into the model's window, or
-    not into one micro-batch of the learner.
+    Raises DataError, naming the prompt, when it and `sampling.max_new_tokens` do not fit into the model's window.
     """
-    window, room, packed = context_tokens(cfg), cfg.sampling.max_new_tokens, cfg.learner.tokens_per_microbatch
+    window, room = context_tokens(cfg), cfg.sampling.max_new_tokens
     longest = 0
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
@@ -108,11 +114,6 @@ def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase,
                 raise DataError(
                     f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
                     f"exceed the model's window of {window}; shorten the prompt or lower max_new_tokens"
-                )
-            if num_tokens + room > packed:
-                raise DataError(
-                    f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
-                    f"exceed learner.tokens_per_microbatch = {packed}; raise it or lower max_new_tokens"
                 )
             longest = max(longest, num_tokens)
     return longest

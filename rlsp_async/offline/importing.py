@@ -76,7 +76,9 @@ def import_rows(file: Path, config: str, overrides: list[str], *, group_by: str 
 
 def summarise_counts(counts: Counter[str]) -> Iterator[str]:
     """What happened to the rows in verification and grouping, as sentences."""
-    if judged := counts.total() - counts["lonely"] - counts["differs"]:
+    if counts["too long"]:
+        yield f"{counts['too long']} rows were left out: they exceed the model's window (task.too_long)"
+    if judged := counts.total() - counts["lonely"] - counts["differs"] - counts["too long"]:
         shown = ", ".join(f"{counts[status]} {status}" for status in (*TRUE, "left out") if counts[status])
         yield f"{judged} responses judged here: {shown}"
     if counts["left out"]:
@@ -151,7 +153,7 @@ def _read_groups(
             f"{cfg.directory / FILE} holds rows without a verdict: a batch is judged or it is not; import "
             "into another run"
         )
-    rows = encode_rows(cfg, source, group_by, verify)
+    rows = encode_rows(cfg, source, group_by, verify, counts)
     groups = group_rows(rows if verify else _require_alike(rows, judged), cfg.sampling.rollouts)
     return judge_groups(cfg, groups, counts) if verify else groups
 

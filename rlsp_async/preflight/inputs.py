@@ -5,6 +5,7 @@ Everything raises a UserError with one sentence that names the setting. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rlsp_async.algos.base import Algorithm, AlgorithmConfig
     from rlsp_async.config import StageConfig
+    from rlsp_async.preflight.rows import Measured
     from rlsp_async.tasks.base import Task, Verification
     from rlsp_async.tasks.overlap import Overlap
 
@@ -152,28 +154,40 @@ def find_overlap(cfg: RunConfig) -> Overlap | None:
     return task.overlap() if isinstance(task, RowTask) else None
 
 
-def check_window(cfg: RunConfig, model: Path) -> int:
-    """Checks that prompts leave room for an answer in the model's window.
+def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = print) -> Measured | None:
+    """Measures every row of the task, as task.too_long demands; checks that spawned prompts fit, too.
 
     Args:
         cfg: the settings.
-        model: the model's directory, for its tokenizer.
+        model: the model's directory, for its tokenizer; None: a model that the run builds.
+        say: shows a line of progress.
 
-    Returns: the longest of the first prompts, in tokens.
+    Returns: what was found; None when there is no tokenizer to measure with.
     Raises: ConfigError or DataError.
     """
-    from rlsp_async.model import check_window as longest_prompt
+    from rlsp_async.model import planned_tokenizer
+    from rlsp_async.preflight.rows import measure_rows
     from rlsp_async.tasks.base import load_task
+    from rlsp_async.tasks.fitted import fit_task
     from rlsp_async.tokens import load_tokenizer
 
-    task, tokenizer = load_task(cfg.task, cfg.seed), load_tokenizer(model)
-    longest = longest_prompt(cfg, task, tokenizer)
+    task = load_task(cfg.task, cfg.seed)
+    tokenizer = load_tokenizer(model) if model else planned_tokenizer(cfg, task)
+    if tokenizer is None:
+        return None
+    measured = measure_rows(cfg, task, tokenizer, say)
+    left = fit_task(task, measured.changes).size("test")
+    if (cfg.evaluation.before or cfg.evaluation.after) and left is not None and left < cfg.evaluation.prompts:
+        raise ConfigError(
+            f"evaluation.prompts = {cfg.evaluation.prompts}, but of the held-out prompts of task {cfg.task.name!r} "
+            f"only {left} fit the model's window; set it to {left} or less"
+        )
     for name, stage in cfg.stages.items():
         try:
             _check_spawned_prompts(cfg, stage, task, tokenizer)
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
-    return longest
+    return measured
 
 
 def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -189,10 +203,9 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
     parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
     child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
     added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
-    most = min(context_tokens(cfg), cfg.learner.tokens_per_microbatch) - added - room
+    most = context_tokens(cfg) - added - room
     if spawner.cfg.max_tokens > most:
         raise ConfigError(
             f"spawn.max_tokens = {spawner.cfg.max_tokens}: with {added} tokens of the question and "
-            f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window or "
-            f"learner.tokens_per_microbatch; set it to {most} or less"
+            f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window; set it to {most} or less"
         )

@@ -19,10 +19,11 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, UserError
 from rlsp_async.files import directory_being_made
 from rlsp_async.preflight import inputs
+from rlsp_async.tasks import fitted
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
-    """Checks modules, data and model, then writes RUN: config.toml, data.json, model/, logs/.
+    """Checks modules, data and model, then writes RUN: config.toml, data.json, rows.json, model/, logs/.
 
     Raises UserError, and leaves nothing behind.
     """
@@ -34,7 +35,11 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     try:
         with directory_being_made(directory) as made:
             prepare_model(cfg, made / "model")
-            inputs.check_window(cfg, made / "model")
+            measured = inputs.measure(cfg, made / "model", _say)
+            if measured and measured.changes.changes_anything:
+                (made / fitted.FILE).write_bytes(msgspec.json.encode(measured.changes))
+                for sentence in measured.sentences:
+                    _say(sentence)
             (made / "logs").mkdir()
             (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
             if overlap := inputs.find_overlap(cfg):
@@ -42,6 +47,10 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
             remove_published(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
     except OSError as e:
         raise MachineError(f"{directory}: cannot be written: {e.strerror or e}") from None
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", flush=True)
 
 
 def main() -> int:
