@@ -21,6 +21,7 @@ import numpy as np
 from rlsp_async.columns import Ids
 from rlsp_async.errors import DataError
 from rlsp_async.messages import BY_SPAWN, Prompt
+from rlsp_async.template import MAX_RENDERED, bounded, check_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,8 +77,12 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
         raise DataError(f"{where}: no tokenizer files (tokenizer.json); save the model's tokenizer beside its weights")
     try:
         tokenizer = _kind(where).from_pretrained(str(where), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as e:
+    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as e:
         raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from None
+    except RecursionError:
+        raise DataError(f"{where}: its tokenizer cannot be read: its JSON is nested too deep") from None
+    if isinstance(tokenizer.chat_template, str):
+        check_template(tokenizer.chat_template, str(where))
     if tokenizer.eos_token_id is None:
         raise DataError(f"{where}: its tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -161,9 +166,12 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     from jinja2 import TemplateError
 
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as e:
+        with bounded(f"prompt {prompt.prompt_id}"):
+            text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except (TemplateError, TypeError, OverflowError, MemoryError, RecursionError) as e:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
+    if len(text) > MAX_RENDERED:
+        raise DataError(f"prompt {prompt.prompt_id}: the chat template makes {len(text):,} characters of it")
     pieces = text.split(user.mark)
     if len(pieces) != len(user.spelt) + 1:
         raise DataError(

@@ -72,7 +72,7 @@ class Learner:
         self.incarnation, self.device = self._fence.incarnation, _device(cfg.learner.device)
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
-        self._transport = transport or FileTransport(choose_directory(cfg, num_bytes))
+        self._transport = transport or FileTransport(choose_directory(cfg, num_bytes), run_dir)
         self._step, self._checkpoint = 0, 0
         self._stage: stage.StageState | None = None
         self._reports: dict[int, StepReport] = {}

@@ -21,6 +21,10 @@ TINY_QWEN2 = "tiny-qwen2"
 """The value of `model.path` for a small random Qwen2 model with a byte-level tokenizer."""
 
 
+MAX_JSON_BYTES = 16_000_000
+"""Largest config.json or generation_config.json; released ones have some thousand bytes."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes of a decoder. Example: ModelInfo(kind="llama", hidden=64, layers=3, heads=2, kv_heads=1, ...)."""
 
@@ -145,11 +149,17 @@ def count_parameters(directory: Path) -> int:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if (num_bytes := path.stat().st_size) > MAX_JSON_BYTES:
+            raise DataError(f"{path}: {num_bytes:,} bytes; a model's configuration has at most {MAX_JSON_BYTES:,}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}; a Hugging Face model directory is needed") from None
+    except DataError:
+        raise
     except ValueError as e:
         raise DataError(f"{path}: no valid JSON: {e}") from None
+    except RecursionError:
+        raise DataError(f"{path}: no valid JSON: its lists or objects are nested too deep") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: a JSON object is needed")
     return content

@@ -69,7 +69,8 @@ def _run(cfg: RunConfig) -> int:
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
     print(f"rlsp: {end.reason}", file=sys.stderr)
-    print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
+    if cfg.directory.is_dir():
+        print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
     return end.code
 
 
@@ -94,8 +95,24 @@ def train(cfg: RunConfig) -> RunEnd:
         if old:
             take_over(cfg, changed)
         end, status = asyncio.run(supervised(cfg))
-        conclude(cfg, end, status)
+        if not old and is_refusal(end, status):
+            discard(cfg)
+        else:
+            conclude(cfg, end, status)
     return end
+
+
+def is_refusal(end: RunEnd, status: Status | None) -> bool:
+    """Whether a service refused the settings or the machine (exit code 2) before anything was sampled or trained."""
+    return end.code == UserError.exit_code and (status is None or (not status.step and not sum(status.tokens.values())))
+
+
+def discard(cfg: RunConfig) -> None:
+    """Removes RUN and its published weights: nothing was done, and the name is free again."""
+    from rlsp_async.weights.file import remove_published
+
+    remove_published(cfg)
+    shutil.rmtree(cfg.directory, ignore_errors=True)
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
