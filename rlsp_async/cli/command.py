@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from rlsp_async import __version__
 from rlsp_async.cli import audit, chaos, check, clean, evaluate, grade, keys, offline, report, run, service, tasks
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 
@@ -103,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Asynchronous off-policy RL post-training of reasoning models (RLSP): "
         "sampling, verifying, remembering and learning as services that never wait for each other.",
     )
+    parser.add_argument("--version", action="version", version=f"rlsp_async {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)

@@ -35,11 +35,13 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
 
     Raises ConfigError with the file, the path of the key and, for an unknown key, the nearest known name.
     """
-    where = Path(path)
+    where = find_config(Path(path))
     try:
         table = tomllib.loads(where.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{where}: no such file; shipped ones lie in launch/configs/") from None
+        raise ConfigError(
+            f"{where}: no such file; shipped ones lie in launch/configs/, and their names suffice: ops_cpu_smoke"
+        ) from None
     except OSError as e:
         raise ConfigError(f"{where}: cannot be read: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -47,6 +49,18 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     except RecursionError:
         raise ConfigError(f"{where}: no valid TOML: its lists or tables are nested too deep") from None
     return convert(tables(overrides or [], table), RunConfig, str(where))
+
+
+def find_config(path: Path) -> Path:
+    """The file itself, or the shipped one of this name: "ops_cpu_smoke", with or without launch/configs/ and .toml."""
+    if path.exists() or str(path.parent) not in (".", "launch/configs"):
+        return path
+    package = Path(__file__).parents[1]
+    name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
+    for directory in (package.parent / "launch" / "configs", package / "_launch" / "configs"):
+        if (directory / name).is_file():
+            return directory / name
+    return path
 
 
 def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 
 from rlsp_async.columns import Ids, pack_floats, pack_ints
 from rlsp_async.errors import MachineError
+from rlsp_async.files import readable
 from rlsp_async.learning import pack
 from rlsp_async.learning.checkpoint import replace_directory
 from rlsp_async.learning.fence import WriteFence
@@ -79,6 +80,7 @@ def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> N
 
     def write(directory: Path) -> None:
         model.save_pretrained(directory)
+        readable(directory)
         for path in model_dir.iterdir():
             if path.is_file() and not path.name.endswith(_WEIGHTS) and not (directory / path.name).exists():
                 shutil.copyfile(path, directory / path.name)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rlsp_async import tokens
 from rlsp_async.config import RunConfig, ScratchModelConfig
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.files import directory_being_made
+from rlsp_async.files import directory_being_made, readable
 from rlsp_async.model.info import TINY, TINY_QWEN2, planned_model, read_config
 from rlsp_async.tasks.base import Split, Task, load_task
 
@@ -204,6 +204,7 @@ def _write_random(config: PretrainedConfig, seed: int, dtype: str, directory: Pa
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.to(getattr(torch, dtype)).save_pretrained(str(directory))
+    readable(directory)
 
 
 def _copy_model(source: Path, directory: Path) -> None:

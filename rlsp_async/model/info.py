@@ -167,7 +167,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _eos_ids(config: dict[str, Any]) -> set[int]:
     eos = config.get("eos_token_id")
-    return set() if eos is None else set(eos) if isinstance(eos, list) else {eos}
+    ids = eos if isinstance(eos, list) else [eos]
+    return {one for one in ids if isinstance(one, int) and one >= 0}  # -1 means "none" in some published files
 
 
 def _num_values(path: Path) -> int:

@@ -134,6 +134,11 @@ def check_data(cfg: RunConfig) -> int:
     if any(stage.source == "rollouts" for stage in cfg.stages.values()):
         task.prompt("train", 0)
     if cfg.evaluation.prompts and (cfg.evaluation.before or cfg.evaluation.after):
+        if size == 0:
+            raise ConfigError(
+                f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has no held-out prompts; "
+                "name a file of them (task.options.path_test), or set evaluation.prompts to 0"
+            )
         if size is not None and size < cfg.evaluation.prompts:
             raise ConfigError(
                 f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "

@@ -19,6 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
+
 from rlsp_async.config import Section
 from rlsp_async.config.ranges import FieldName, FreeText, PathText, PluginName, Range
 from rlsp_async.errors import DataError
@@ -86,21 +88,24 @@ def read_splits(cfg: DatasetConfig) -> dict[Split, list[Item]]:
     """Both splits, checked."""
     path = Path(cfg.path_train).expanduser()
     train = read_items(cfg, path, cfg.split_train)
+    heldout = msgspec.structs.replace(cfg, response_field="")  # nobody imitates held-out rows
     if cfg.path_test:
-        return {"train": train, "test": read_items(cfg, Path(cfg.path_test).expanduser(), cfg.split_test)}
+        return {"train": train, "test": read_items(heldout, Path(cfg.path_test).expanduser(), cfg.split_test)}
     if path.is_dir() and cfg.split_test in list_splits(path):
-        return {"train": train, "test": read_items(cfg, path, cfg.split_test)}
+        return {"train": train, "test": read_items(heldout, path, cfg.split_test)}
     return split_by_hash(train, cfg.heldout_share, cfg.path_train)
 
 
 def split_by_hash(items: list[Item], share: float, where: str) -> dict[Split, list[Item]]:
-    """One list as two splits, by the hash of each prompt. Raises DataError when one of the splits stays empty."""
+    """One list as two splits, by the hash of each prompt; the test split of a small file may stay empty.
+
+    Raises DataError when no row is left to train on.
+    """
     parts: dict[Split, list[Item]] = {"train": [], "test": []}
     for item in items:
         parts["test" if is_heldout(item.prompt, share) else "train"].append(item)
-    for split, rows in parts.items():
-        if not rows:
-            raise DataError(f"{where}: no row is left for the {split} split; add rows or name path_test")
+    if not parts["train"]:
+        raise DataError(f"{where}: no row is left for the train split; add rows or name path_test")
     return parts
 
 

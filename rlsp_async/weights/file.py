@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, WeightsError
-from rlsp_async.files import SHARED_MEMORY, rename, sha256
+from rlsp_async.files import SHARED_MEMORY, readable, rename, sha256
 from rlsp_async.messages import Probe, WeightsRef
 from rlsp_async.weights import leftovers
 
@@ -73,6 +73,7 @@ class FileTransport:
                 (self.directory / leftovers.OWNER).write_text(f"{self._run.resolve()}\n", encoding="utf-8")
             # One entry: safetensors writes several in random order, and equal weights would differ in their digest.
             save_file(tensors, temporary, metadata={"format": "pt"})
+            readable(temporary)
             digest, num_bytes = file_digest(temporary), temporary.stat().st_size
             rename(temporary, path, durable=True)
         except (OSError, SafetensorError) as e:

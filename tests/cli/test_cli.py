@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rlsp_async
 from rlsp_async.cli import command as cli
 from rlsp_async.errors import ConfigError, DivergedError, MachineError
 
@@ -165,3 +166,9 @@ def test_a_full_disk_takes_the_words_and_leaves_the_exit_code():
             timeout=60,
         )
     assert (done.returncode, done.stderr) == (2, b"")
+
+
+def test_version_and_module():
+    for words in (["-m", "rlsp_async", "--version"], ["-m", "rlsp_async.cli", "--version"]):
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, f"rlsp_async {rlsp_async.__version__}\n")

@@ -105,3 +105,11 @@ def test_bad_override(tmp_path: Path, override: str) -> None:
 def test_the_slot_law_is_a_property() -> None:
     cfg = convert({"name": "x", "stages": {"rl": {"groups_per_step": 32, "target_lag": 1}}}, RunConfig, "x")
     assert cfg.stages["rl"].capacity == 64
+
+
+@pytest.mark.parametrize("name", ["ops_cpu_smoke", "ops_cpu_smoke.toml", "launch/configs/ops_cpu_smoke.toml"])
+def test_a_shipped_configuration_is_found_by_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(name).name == "ops_cpu_smoke"
+    with pytest.raises(ConfigError, match="no such file"):
+        load(f"elsewhere/{name}")
