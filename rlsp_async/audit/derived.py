@@ -27,8 +27,7 @@ _group = msgspec.msgpack.Decoder(RolloutGroup).decode
 
 
 def check_spawned(history: History) -> Finding:
-    """Checks all records, and the tokens of children that are still stored. Rows that cannot be decoded are G1's
-    finding."""
+    """Checks all records, and the stored tokens of children. Rows that cannot be decoded are a finding of G1."""
     found = Violations("spawn", "children have one judged parent each")
     records = {record.group_id: record for record in _records(history)}
     children = [record for record in records.values() if record.parent]

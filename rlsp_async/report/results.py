@@ -340,8 +340,7 @@ def headline_figures(evaluations: list[EvaluationRow]) -> list[str]:
 
 
 def rollout_row(row: Row) -> Row:
-    """One row of rollouts.jsonl, of a trained batch ("step") or of an evaluation, whose key is "before STAGE" or
-    "after STAGE"."""
+    """One row of rollouts.jsonl: of a trained batch, or of an evaluation ("before STAGE", "after STAGE")."""
     return {
         **row,
         "when": str(row.get("evaluation", "")).partition(" ")[0] or "step",
