@@ -142,8 +142,14 @@ def killed_in_hot(out: Path) -> Path:
 
 def begun(out: Path, name: str) -> Line:
     """The line that is going to be killed."""
-    return Line(out / "runs" / name, str(HERE / "settings" / "many.toml"), f"runs_dir={out}/runs", f"name={name}",
-                "seed=8", "replay.retention=checkpoints")
+    return Line(
+        out / "runs" / name,
+        str(HERE / "settings" / "many.toml"),
+        f"runs_dir={out}/runs",
+        f"name={name}",
+        "seed=8",
+        "replay.retention=checkpoints",
+    )
 
 
 def issued(run: Path) -> list[bytes]:
@@ -162,8 +168,12 @@ def offline(out: Path, source: Path) -> Path:
     (rows / "train.jsonl").write_text("\n".join(lines[:40]) + "\n")
     (rows / "test.jsonl").write_text("\n".join(lines[38:50]) + "\n")
     settings = str(HERE / "settings" / "offline.toml")
-    words = [f"runs_dir={out}/runs", f"model.path={source}/stages/sft", f"task.options.path_train={rows}/train.jsonl",
-             f"task.options.path_test={rows}/test.jsonl"]
+    words = [
+        f"runs_dir={out}/runs",
+        f"model.path={source}/stages/sft",
+        f"task.options.path_train={rows}/train.jsonl",
+        f"task.options.path_test={rows}/test.jsonl",
+    ]
     rlsp("import", str(rollouts), "--group-by", "group", "--run", settings, *words)
     rlsp("run", settings, *words)
     return out / "runs" / "offline"
@@ -179,11 +189,17 @@ def pack(run: Path, left_out: tuple[str, ...]) -> None:
     out = run.parents[1]
     with tarfile.open(out / f"{run.name}.tar.xz", "w:xz", preset=9 | lzma.PRESET_EXTREME, dereference=True) as tar:
         tar.add(run, run.name, filter=lambda info: None if Path(info.name).name in left_out else info)
-    exported = [line for what in (("--tokens",), ("--what", "demonstrations"))
-                for line in said("export", str(run), *what).splitlines()]
+    exported = [
+        line
+        for what in (("--tokens",), ("--what", "demonstrations"))
+        for line in said("export", str(run), *what).splitlines()
+    ]
     report = {} if (run / "report.json").exists() else {"report": json.loads(said("report", str(run), "--json"))}
-    expected = {**report, "audit": json.loads(said("audit", str(run), "--json")),
-                "exported": {"lines": len(exported), "sha256": digest(exported)}}
+    expected = {
+        **report,
+        "audit": json.loads(said("audit", str(run), "--json")),
+        "exported": {"lines": len(exported), "sha256": digest(exported)},
+    }
     (out / f"{run.name}.json").write_text(json.dumps(expected) + "\n")
     print(run.name, (out / f"{run.name}.tar.xz").stat().st_size)
 

@@ -33,8 +33,9 @@ def test_every_setting_has_its_name_and_its_default(tmp_path: Path) -> None:
 
 def test_every_option_of_a_module_has_its_type_and_its_default() -> None:
     """364 rows of docs/configuration.md."""
-    now = old.options()
-    assert {key: now.get(key, "gone") for key in SURFACE["options"]} == SURFACE["options"]
+    now, then = old.options(), old.as_today(SURFACE["options"])
+    assert len(then) > 340
+    assert {key: now.get(key, "gone") for key in then} == then
 
 
 def test_the_file_of_a_user_is_accepted(tmp_path: Path) -> None:
@@ -48,14 +49,18 @@ def test_the_file_of_a_user_is_accepted(tmp_path: Path) -> None:
             stage = f"stages.{name}{'_' * bool(preset)}{preset}.algorithm"
             assert (settings[f"{stage}.name"], settings[f"{stage}.preset"]) == (name, preset)
     for key, family in (("prompts.name", "prompts"), ("temperature.name", "temperatures"), ("selection", "selections")):
-        named = {value for where, value in settings.items() if where.startswith("stages.") and where.endswith(f".{key}")}
+        named = {
+            value for where, value in settings.items() if where.startswith("stages.") and where.endswith(f".{key}")
+        }
         assert named == set(NAMES[family])
 
 
 def test_every_module_that_the_file_of_a_user_names_is_found(tmp_path: Path) -> None:
     """`rlsp check` does not load the selections; `rlsp import` prepares the run and loads all of them."""
     (tmp_path / "runs").mkdir()
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "1 2 -> 3 <think>", "response": "ok </think> +", "answer": "3", "reward": 1}\n')
+    (tmp_path / "rows.jsonl").write_text(
+        '{"prompt": "1 2 -> 3 <think>", "response": "ok </think> +", "answer": "3", "reward": 1}\n'
+    )
     old.rlsp(tmp_path, "import", "rows.jsonl", "--run", str(USER))
     assert (tmp_path / "runs" / "user" / "imported.jsonl").is_file()
 
@@ -65,8 +70,13 @@ def test_a_name_that_was_never_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "rows.jsonl").write_text('{"prompt": "1", "response": "2", "answer": "3", "reward": 1}\n')
     old.rlsp(tmp_path, "import", "rows.jsonl", "--run", str(USER), "stages.remembers.prompts.name=nobody", ok=2)
-    said = old.answers(tmp_path, [["check", str(USER), f"stages.remembers.{word}"] for word in (
-        "algorithm.name=nobody", "algorithm.preset=nobody", "algorithm.options.nobody=1", "nobody=1")])
+    said = old.answers(
+        tmp_path,
+        [
+            ["check", str(USER), f"stages.remembers.{word}"]
+            for word in ("algorithm.name=nobody", "algorithm.preset=nobody", "algorithm.options.nobody=1", "nobody=1")
+        ],
+    )
     assert [code for code, _, _ in said] == [2, 2, 2, 2]
 
 
@@ -83,7 +93,8 @@ def test_prompts_and_demonstrations_are_what_they_were(tmp_path: Path) -> None:
 
 def test_verdicts_are_what_they_were(tmp_path: Path) -> None:
     """26 answers to 8 verifiers, with parts, what was extracted, and the version in the name."""
-    assert old.verdicts(tmp_path) == SURFACE["verdicts"]
+    without = [{key: value for key, value in verdict.items() if key != "detail"} for verdict in SURFACE["verdicts"]]
+    assert old.verdicts(tmp_path) == without
     for verdict in SURFACE["verdicts"]:
         name, version = verdict["verifier"].split("/")
         assert NAMES["versions"][name] == version
@@ -95,15 +106,23 @@ def test_a_list_of_keys_is_read(tmp_path: Path) -> None:
     shown = old.rlsp(tmp_path, "keys", "list", "keys")
     listed = json.loads((tmp_path / "keys" / "allowed.json").read_text())["keys"]
     assert {(entry["name"], entry["role"], key) for key, entry in listed.items()} == set(
-        re.findall(r"^(\S+) +(\S+) +every \w+ +(\S+)$", shown, re.M))
+        re.findall(r"^(\S+) +(\S+) +every \w+ +(\S+)$", shown, re.M)
+    )
     assert "4 keys are let in" in shown
 
 
 def test_modules_of_a_user_run_as_they_did(tmp_path: Path) -> None:
     """Task, verifier, algorithm (README, "Write a ..."), selections of groups, prompts and temperatures: the names that
     they import, what they are given, and what they answer."""
-    old.rlsp(tmp_path, "run", str(old.HERE / "settings" / "own.toml"), "runs_dir=.", f"learner.weights_dir={tmp_path}/weights",
-             *old.PATIENT, path=(old.HERE / "own",))
+    old.rlsp(
+        tmp_path,
+        "run",
+        str(old.HERE / "settings" / "own.toml"),
+        "runs_dir=.",
+        f"learner.weights_dir={tmp_path}/weights",
+        *old.PATIENT,
+        path=(old.HERE / "own",),
+    )
     run = tmp_path / "own"
     old.rlsp(tmp_path, "audit", "own")
     rows = old.steps(run)

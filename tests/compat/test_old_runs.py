@@ -36,8 +36,24 @@ from tests.compat import old
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(150)]
 
 RUNS = ("many", "killed_in_rl", "killed_in_hot", "offline")
-MOMENTARY = frozenset({"t", "took_s", "seconds", "tokens_per_s", "ready_s", "sample_s", "verify_s", "disk_free_mb", "journal_mb",
-                       "account", "groups", "dropped", "uses_mean", "remembered"})
+MOMENTARY = frozenset(
+    {
+        "t",
+        "took_s",
+        "seconds",
+        "tokens_per_s",
+        "ready_s",
+        "sample_s",
+        "verify_s",
+        "disk_free_mb",
+        "journal_mb",
+        "account",
+        "groups",
+        "dropped",
+        "uses_mean",
+        "remembered",
+    }
+)
 """Figures of a step that are times, or say how far the hub was when it was reported."""
 SAME_BITS = old.machine() == json.loads((old.HERE / "surface.json").read_text())["machine"]
 """On another machine sums of floats may end with another bit; then figures are compared to 1e-3."""
@@ -64,19 +80,25 @@ def test_an_old_run_is_audited_reported_and_exported_as_it_was(tmp_path: Path, n
     written = run / "report.json"  # of a finished run
     was = json.loads(written.read_text()) if written.exists() else then["report"]
     assert {**report, "directory": ""} == {**was, "directory": ""}
-    exported = [line for what in (("--tokens",), ("--what", "demonstrations"))
-                for line in old.rlsp(tmp_path, "export", name, *what).splitlines()]
+    exported = [
+        line
+        for what in (("--tokens",), ("--what", "demonstrations"))
+        for line in old.rlsp(tmp_path, "export", name, *what).splitlines()
+    ]
     assert {"lines": len(exported), "sha256": old.digest(exported)} == then["exported"]
     old.rlsp(tmp_path, "report", name)
     assert "</html>" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("damage", "guarantee"), [
-    ("UPDATE bodies SET body = CAST(body || x'00' AS BLOB) WHERE group_id = 500", "G1"),
-    ("DELETE FROM groups WHERE group_id = 400", "G1"),
-    ("DELETE FROM steps WHERE step = 70", "G4"),
-    ("UPDATE repeats SET digest = 'sha256:0' WHERE step = 61", "G6"),
-])
+@pytest.mark.parametrize(
+    ("damage", "guarantee"),
+    [
+        ("UPDATE bodies SET body = CAST(body || x'00' AS BLOB) WHERE group_id = 500", "G1"),
+        ("DELETE FROM groups WHERE group_id = 400", "G1"),
+        ("DELETE FROM steps WHERE step = 70", "G4"),
+        ("UPDATE repeats SET digest = 'sha256:0' WHERE step = 61", "G6"),
+    ],
+)
 def test_the_audit_sees_damage_in_an_old_run(tmp_path: Path, damage: str, guarantee: str) -> None:
     run = old.unpacked(tmp_path, "many")
     with closing(sqlite3.connect(run / "journal.sqlite")) as db, db:
@@ -98,7 +120,7 @@ def test_an_interrupted_run_goes_on_to_its_end(tmp_path: Path, name: str) -> Non
     manifests = old.rows(run, "SELECT step, manifest FROM manifests ORDER BY step")
     reported = old.rows(run, "SELECT step, report FROM steps ORDER BY step")
     old.rlsp(tmp_path, "run", "--resume", name, f"learner.weights_dir={tmp_path}/weights", *old.PATIENT)
-    assert old.rows(run, "SELECT step, manifest FROM manifests ORDER BY step")[:len(manifests)] == manifests
+    assert old.rows(run, "SELECT step, manifest FROM manifests ORDER BY step")[: len(manifests)] == manifests
     assert len(old.rows(run, "SELECT 1 FROM steps")) == 89 > len(reported)
     words = old.rlsp(tmp_path, "audit", name, "--json", ok=0 if SAME_BITS else int(found_other_bits(tmp_path, name)))
     findings = {one["guarantee"]: one["outcome"] for one in json.loads(words)["findings"]}
@@ -121,7 +143,7 @@ def same_words_in_the_metrics(place: Path, run: Path, name: str) -> None:
     """Every figure that a line of `many` has, one of its kind and stage has that was written now."""
     whole, before = old.unpacked(place / "whole", "many"), old.unpacked(place / "before", name)
     for file in ("metrics.jsonl", "evaluations.jsonl", "timeline.jsonl", "rollouts.jsonl"):
-        new = old.lines(run / file)[len(old.lines(before / file)):]
+        new = old.lines(run / file)[len(old.lines(before / file)) :]
         now, kinds = words(new), {kind(row) for row in new}
         then = words([row for row in old.lines(whole / file) if kind(row) in kinds])
         assert now and not then - now, (file, then - now)
@@ -145,20 +167,31 @@ def same_figures(now: dict[int, dict[str, Any]], then: dict[int, dict[str, Any]]
         want = {key: value for key, value in row.items() if key not in MOMENTARY}
         found = {key: now[step].get(key) for key in want}
         if not SAME_BITS:
-            found = {key: want[key] if found[key] == pytest.approx(want[key], rel=1e-3, abs=1e-5) else found[key] for key in want}
+            found = {
+                key: want[key] if found[key] == pytest.approx(want[key], rel=1e-3, abs=1e-5) else found[key]
+                for key in want
+            }
         assert {key: (found[key], want[key]) for key in want if found[key] != want[key]} == {}, step
 
 
 def test_rollouts_of_an_old_run_are_imported_and_trained_to_the_same_weights(tmp_path: Path) -> None:
     """What `offline` was made by, once more: export from `many`, import, run."""
     then, many = old.unpacked(tmp_path / "then", "offline"), old.unpacked(tmp_path, "many")
-    for options in (["--tokens", "--stage", "rl", "--out", "rollouts.jsonl"], ["--what", "demonstrations", "--out", "right.jsonl"]):
+    for options in (
+        ["--tokens", "--stage", "rl", "--out", "rollouts.jsonl"],
+        ["--what", "demonstrations", "--out", "right.jsonl"],
+    ):
         old.rlsp(tmp_path, "export", many.name, *options)
     lines = sorted(set((tmp_path / "right.jsonl").read_text().splitlines()))
     (tmp_path / "train.jsonl").write_text("\n".join(lines[:40]) + "\n")
     (tmp_path / "test.jsonl").write_text("\n".join(lines[38:50]) + "\n")
-    settings = [str(old.HERE / "settings" / "offline.toml"), "runs_dir=now", f"model.path={then / 'model'}",
-                f"learner.weights_dir={tmp_path}/weights", *old.PATIENT]
+    settings = [
+        str(old.HERE / "settings" / "offline.toml"),
+        "runs_dir=now",
+        f"model.path={then / 'model'}",
+        f"learner.weights_dir={tmp_path}/weights",
+        *old.PATIENT,
+    ]
     (tmp_path / "now").mkdir()
     old.rlsp(tmp_path, "import", "rollouts.jsonl", "--group-by", "group", "--run", *settings)
     old.rlsp(tmp_path, "run", *settings)

@@ -1,11 +1,12 @@
 """The last that became ready is trained first (docs/replay.md, "Your own")."""
-from rlsp_async.replay.choices.base import ChoiceConfig, Chosen
+
+from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig
 
 
-class Config(ChoiceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weight: float = 1.0
 
 
 def choose(cfg, ready, step, num, seed):
     heads = sorted(ready, key=lambda head: (-head.order, head.group_id))
-    return [Chosen(head, cfg.weight) for head in heads[:num]]
+    return [SelectedGroup(head, cfg.weight) for head in heads[:num]]

@@ -1,4 +1,5 @@
 """Hotter and colder in turn (docs/replay.md, "Your own")."""
+
 from rlsp_async.config import Section
 
 

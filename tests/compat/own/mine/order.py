@@ -1,4 +1,5 @@
 """Prompts one after the other, their visits remembered in the journal (docs/replay.md, "Your own")."""
+
 from rlsp_async.config import Section
 from rlsp_async.prompts.base import Draw
 

@@ -1,4 +1,5 @@
 """The last word is the answer."""
+
 from rlsp_async.messages import Verdict
 
 VERSION = "1"

@@ -1,4 +1,5 @@
 """Sums of two numbers."""
+
 import random
 
 from rlsp_async.config import Section
@@ -22,8 +23,14 @@ class Sums:
     def prompt(self, split, index):
         rng = random.Random(f"{self.seed}/{split}/{index}")
         a, b = rng.randint(0, self.cfg.largest), rng.randint(0, self.cfg.largest)
-        return Prompt(prompt_id=f"sums/{split}/{index}", task="sums", text=f"What is {a} + {b}?",
-                      answer=str(a + b), index=index, chat=True)
+        return Prompt(
+            prompt_id=f"sums/{split}/{index}",
+            task="sums",
+            text=f"What is {a} + {b}?",
+            answer=str(a + b),
+            index=index,
+            chat=True,
+        )
 
     def demonstration(self, index):
         raise no_demonstration("sums")

@@ -1,4 +1,5 @@
 """Learn from what worked: only rollouts above their group's mean.   L = - sum_t share_t max(A, 0) logp_t"""
+
 from rlsp_async.algos import ops
 from rlsp_async.algos.base import Advantages, AlgorithmConfig
 
