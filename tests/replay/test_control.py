@@ -1,7 +1,7 @@
 """The proof that the chaos tests can fail: without manifests the same schedules of kills lose what was charged.
 
-The double forgets which groups were chosen for a step when its learner comes back from a checkpoint, and chooses anew,
-as a line without a journal does. Everything else, workers, wire and schedule, is the same.
+The test double forgets which groups were chosen for a step when its learner comes back from a checkpoint, and chooses
+other groups, as a hub without a journal would. Everything else, workers, wire and schedule, is the same.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Control(Chaos):
 
     def carry_out(self, effects: Any) -> None:
         for worker in self.workers:
-            worker.version = min(worker.version, self.hub.state.step)  # a learner that went back says its weights anew
+            worker.version = min(
+                worker.version, self.hub.state.step
+            )  # a learner that went back publishes its weights again
         super().carry_out(effects)
 
     def check_batch(self, batch: Any) -> None:
