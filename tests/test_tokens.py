@@ -170,7 +170,7 @@ def sentencepiece(directory: Path) -> Path:
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
 
-    letters = ["<s>", "</s>", "\u2581", *"The quckbrown2+=?ok", "\u2581T"]
+    letters = ["<s>", "</s>", "\u2581", *"The quckbrown2+=?okx", "\u2581T"]
     core = Tokenizer(BPE({token: i for i, token in enumerate(dict.fromkeys(letters))}, [("\u2581", "T")]))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     core.decoder = decoders.Metaspace(prepend_scheme="first")

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.")
 """Sections and settings that may change when a run is resumed ..."""
 _PYTHON_NUMBER = r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?"
-"""A number as Python and most tools write it: ".001" and "1.e-4" are none in TOML."""
+"""A number as Python and most tools write it: TOML refuses ".001" and "1.e-4"."""
 _FIXED = ("learner.tokens_per_microbatch",)
 """... except for these."""
 

@@ -114,7 +114,7 @@ _ANY_TEXT = Shape("a text without NUL", r"[^\x00]*")
 _ANY_NUMBER = Range()
 
 
-class Rule(NamedTuple):
+class FieldRule(NamedTuple):
     """What one field may hold."""
 
     bound: Range | Shape | None
@@ -147,7 +147,7 @@ class Rule(NamedTuple):
         """What the field may hold, in words: "a number above 0 and at most 1"."""
         if self.choices:
             names = " or ".join(repr(choice) for choice in self.choices)
-            return f"{Rule(self.bound, self.kinds - {str}).text()}, or {names}" if self.bound else names
+            return f"{FieldRule(self.bound, self.kinds - {str}).text()}, or {names}" if self.bound else names
         noun = "a number" if float in self.kinds else "a whole number" if int in self.kinds else ""
         if isinstance(self.bound, Shape):
             return self.bound.noun
@@ -172,11 +172,11 @@ def check_key(key: str, shape: Shape, where: str) -> None:
 
 
 @functools.cache
-def rules_of(kind: Any) -> dict[str, Rule]:
+def rules_of(kind: Any) -> dict[str, FieldRule]:
     """For each field of a struct: its range or shape, and its simple types."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {
-        name: Rule(_bound(hints[name]), frozenset(_simple(hints[name])), tuple(_choices(hints[name])))
+        name: FieldRule(_bound(hints[name]), frozenset(_simple(hints[name])), tuple(_choices(hints[name])))
         for name in kind.__struct_fields__
     }
 

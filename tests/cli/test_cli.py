@@ -58,7 +58,9 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_missing_config_is_one_line_and_exit_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "nowhere.toml"]) == 2
-    assert capsys.readouterr().err == "rlsp: nowhere.toml: no such file; shipped ones lie in launch/configs/\n"
+    assert capsys.readouterr().err == (
+        "rlsp: nowhere.toml: no such file; shipped ones lie in launch/configs/, and their names suffice: ops_cpu_smoke\n"
+    )
 
 
 def test_unknown_key_as_a_process() -> None:

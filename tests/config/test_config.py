@@ -108,7 +108,9 @@ def test_the_slot_law_is_a_property() -> None:
 
 
 @pytest.mark.parametrize("name", ["ops_cpu_smoke", "ops_cpu_smoke.toml", "launch/configs/ops_cpu_smoke.toml"])
-def test_a_shipped_configuration_is_found_by_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_configuration_is_found_by_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(name).name == "ops_cpu_smoke"
     with pytest.raises(ConfigError, match="no such file"):

@@ -105,7 +105,7 @@ def test_faults_outside_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load(path_train=str(tmp_path / "torn.jsonl.gz"))
     with pytest.raises(DataError, match="no row is left for the train split"):
-        load(path_train=write(tmp_path / "one.jsonl", ROWS[:1]))
+        load(path_train=write(tmp_path / "one.jsonl", ROWS[:1]), heldout_share=0.999999)
 
 
 @pytest.mark.parametrize(
