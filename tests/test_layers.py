@@ -97,6 +97,7 @@ ROWS = {
     "rlsp_async.offline": Row(8, ("importing",), TORCH | frozenset({"zmq"})),
     "rlsp_async.cli": Row(9, ("*",), TORCH | frozenset({"zmq"})),
     "rlsp_async.api": Row(9, (), TORCH),
+    "rlsp_async.__main__": Row(9, (), TORCH),
     "rlsp_async": Row(9, (), TORCH),  # __init__.py
 }
 SEEN_FROM_PURE = {
