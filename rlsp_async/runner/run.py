@@ -95,16 +95,19 @@ def train(cfg: RunConfig) -> RunEnd:
         if old:
             take_over(cfg, changed)
         end, status = asyncio.run(supervised(cfg))
-        if not old and is_refusal(end, status):
+        if not old and is_refusal(cfg, end, status):
             discard(cfg)
         else:
             conclude(cfg, end, status)
     return end
 
 
-def is_refusal(end: RunEnd, status: Status | None) -> bool:
+def is_refusal(cfg: RunConfig, end: RunEnd, status: Status | None) -> bool:
     """Whether a service refused the settings or the machine (exit code 2) before anything was sampled or trained."""
-    return end.code == UserError.exit_code and (status is None or (not status.step and not sum(status.tokens.values())))
+    if end.code != UserError.exit_code or status is None or status.step:
+        return end.code == UserError.exit_code and status is None
+    demonstrated = next(iter(cfg.stages.values())).source == "demonstrations"  # they cost nothing: not sampled
+    return not (status.tokens.get("evaluated") if demonstrated else sum(status.tokens.values()))
 
 
 def discard(cfg: RunConfig) -> None:
