@@ -230,3 +230,15 @@ def test_both_ends_take_their_limits_from_the_settings(write):
     assert service.limits_of(cfg) == service.ConnectionLimits(
         heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=3_000_000, max_tokens=512
     )
+
+
+async def test_a_worker_that_reaches_no_hub_says_so_within_seconds(capsys):
+    from rlsp_async import service
+
+    assert service.SILENT_S < 5
+    await service.warn_of_silence(lambda: True, lambda: "tcp://h:1", 0.0)
+    assert "no hub" not in capsys.readouterr().out
+    await service.warn_of_silence(lambda: False, lambda: "tcp://h:1", 0.0)
+    assert "no hub answers yet at tcp://h:1; is it running" in capsys.readouterr().out
+    await service.warn_of_silence(lambda: False, lambda: None, 0.0)
+    assert "an address that RUN/hub.json will name" in capsys.readouterr().out

@@ -139,6 +139,11 @@ class WorkerLink:
         self._fatal: BaseException | None = None
         self._left = False
 
+    @property
+    def is_welcome(self) -> bool:
+        """Whether the hub has welcomed this worker in the present session."""
+        return self._welcomed
+
     async def run(self) -> str:
         """Works until drained; returns the reason for leaving.
 
