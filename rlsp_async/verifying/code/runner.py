@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from rlsp_async.errors import DataError
-from rlsp_async.verifying.sandbox import confine
+from rlsp_async.verifying.sandbox import confine, separate_next_child
 
 MAX_FRAME_BYTES = 4 << 20
 _LENGTH = struct.Struct("<I")
@@ -146,6 +146,7 @@ class CodeRunner:
     def __init__(self, memory_mb: int, cpu_s: int) -> None:
         self._channel, theirs = socket.socketpair()
         self._cpu_s = cpu_s
+        separate_next_child()
         self._pid = os.fork()
         if self._pid == 0:
             _become_runner(theirs, memory_mb, cpu_s)
