@@ -146,6 +146,8 @@ class Victim(NamedTuple):
     """Its id, as the attacker would use it in a system call."""
     proc: str
     """The name of its directory in /proc, which may be mounted for another PID namespace; empty: /proc is missing."""
+    path: str
+    """A file beside it that may be destroyed; empty: none could be made."""
 
 
 class Attempt(NamedTuple):
@@ -211,10 +213,13 @@ def _connect_abstract(_: Victim) -> None:
         connection.connect(b"\0rlsp-nowhere")
 
 
-def _write_file(_: Victim) -> None:
-    path = f"/tmp/rlsp-confine-{os.getpid()}"
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-    os.unlink(path)
+def _open_to_write(victim: Victim) -> None:
+    os.close(os.open(victim.path or _NOWHERE, os.O_WRONLY | os.O_APPEND))
+
+
+def _on_path(what: str, name: str, arguments: Callable[[bytes], tuple[int | bytes, ...]]) -> Attempt:
+    """An attempt by a system call on the victim's file."""
+    return Attempt(what, name, lambda victim: _call(name, *arguments(victim.path.encode() or _NOWHERE)))
 
 
 def _fork(_: Victim) -> None:
@@ -300,29 +305,15 @@ _SCHED_ATTR = struct.pack("<IIQiIQQQ", 48, 3, 0, 0, 0, 0, 0, 0)
 ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("no network", "socket AF_INET", _open_socket(socket.AF_INET)),
     Attempt("no network", "socket AF_INET6", _open_socket(socket.AF_INET6, socket.SOCK_DGRAM)),
-    Attempt("no local sockets", "socket AF_UNIX", _open_socket(socket.AF_UNIX)),
-    Attempt("no local sockets", "connect to an abstract name", _connect_abstract),
-    _calls("no local sockets", "socketpair", 1, 1, 0, bytes(8)),
-    Attempt("no writing", "open", _write_file),
-    _calls("no writing", "openat2", _AT_FDCWD, _NOWHERE, struct.pack("<QQQ", os.O_RDWR, 0, 0), 24),
-    _calls("no writing", "mkdirat", _AT_FDCWD, b"/rlsp-nowhere/x", 0o700),
-    _calls("no writing", "mknodat", _AT_FDCWD, b"/rlsp-nowhere/x", 0o600, 0),
-    _calls("no writing", "linkat", _AT_FDCWD, _NOWHERE, _AT_FDCWD, b"/rlsp-nowhere2", 0),
-    _calls("no writing", "symlinkat", b"x", _AT_FDCWD, b"/rlsp-nowhere/x"),
-    _calls("no writing", "renameat2", _AT_FDCWD, _NOWHERE, _AT_FDCWD, b"/rlsp-nowhere2", 0),
-    _calls("no writing", "unlinkat", _AT_FDCWD, _NOWHERE, 0),
-    _calls("no writing", "truncate", _NOWHERE, 0),
-    _calls("no writing", "fchmodat", _AT_FDCWD, _NOWHERE, 0o600),
-    _calls("no writing", "fchownat", _AT_FDCWD, _NOWHERE, -1, -1, 0),
-    _calls("no writing", "utimensat", _AT_FDCWD, _NOWHERE, 0, 0),
-    _calls("no writing", "setxattr", _NOWHERE, b"user.x", b"x", 1, 0),
-    _calls("no writing", "flock", 0, 8),
-    Attempt("no reading", "open", lambda _: os.close(os.open("/", os.O_RDONLY))),
-    _calls("no reading", "newfstatat", _AT_FDCWD, b"/", bytes(256), 0, how="stat"),
-    _calls("no reading", "statx", _AT_FDCWD, b"/", 0, 1, bytes(256)),
-    _calls("no reading", "statfs", b"/", bytes(256)),
-    Attempt("no reading", "access", lambda _: None if os.access("/", os.F_OK) else _refuse()),
-    _calls("no reading", "readlinkat", _AT_FDCWD, b"/proc/self/exe", bytes(256), 255),
+    Attempt("no writing", "open", _open_to_write),
+    _on_path("no writing", "openat2", lambda path: (_AT_FDCWD, path, struct.pack("<QQQ", os.O_RDWR, 0, 0), 24)),
+    _on_path("no writing", "truncate", lambda path: (path, 0)),
+    _on_path("no writing", "mkdirat", lambda path: (_AT_FDCWD, path + b".d", 0o700)),
+    _on_path("no writing", "mknodat", lambda path: (_AT_FDCWD, path + b".n", 0o600, 0)),
+    _on_path("no writing", "symlinkat", lambda path: (path, _AT_FDCWD, path + b".s")),
+    _on_path("no writing", "linkat", lambda path: (_AT_FDCWD, path, _AT_FDCWD, path + b".l", 0)),
+    _on_path("no writing", "renameat2", lambda path: (_AT_FDCWD, path, _AT_FDCWD, path + b".r", 0)),
+    _on_path("no writing", "unlinkat", lambda path: (_AT_FDCWD, path, 0)),
     Attempt("no processes", "fork", _fork),
     _calls("no processes", "clone", 0x00000800, 0, 0, 0, 0),  # CLONE_SIGHAND alone: EINVAL where clone is allowed
     _calls("no processes", "clone3", 0, 0),
@@ -372,6 +363,9 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("no inspection", "clock of another process", _read_clock_of),
     Attempt("no inspection", "/proc/PID/mem", _open_in_proc("mem")),
     Attempt("no inspection", "/proc/PID/environ", _open_in_proc("environ")),
+    Attempt("no local sockets", "socket AF_UNIX", _open_socket(socket.AF_UNIX)),
+    Attempt("no local sockets", "connect to an abstract name", _connect_abstract),
+    _calls("no local sockets", "socketpair", 1, 1, 0, bytes(8)),
     _calls("no IPC", "shmget", _KEY, 4096, 0),
     _calls("no IPC", "semget", _KEY, 1, 0),
     _calls("no IPC", "msgget", _KEY, 0),
@@ -405,6 +399,17 @@ ATTEMPTS: tuple[Attempt, ...] = (
     _calls("no administration", "setuid", 0),
     _calls("no administration", "prctl", 3, 0, 0, 0, 0),
     _calls("no administration", "seccomp", 2, 0, bytes(4)),
+    _calls("no attributes", "fchmodat", _AT_FDCWD, _NOWHERE, 0o600),
+    _calls("no attributes", "fchownat", _AT_FDCWD, _NOWHERE, -1, -1, 0),
+    _calls("no attributes", "utimensat", _AT_FDCWD, _NOWHERE, 0, 0),
+    _calls("no attributes", "setxattr", _NOWHERE, b"user.x", b"x", 1, 0),
+    _calls("no attributes", "flock", 0, 8),
+    Attempt("no reading", "open", lambda _: os.close(os.open("/", os.O_RDONLY))),
+    _calls("no reading", "newfstatat", _AT_FDCWD, b"/", bytes(256), 0, how="stat"),
+    _calls("no reading", "statx", _AT_FDCWD, b"/", 0, 1, bytes(256)),
+    _calls("no reading", "statfs", b"/", bytes(256)),
+    Attempt("no reading", "access", lambda _: None if os.access("/", os.F_OK) else _refuse()),
+    _calls("no reading", "readlinkat", _AT_FDCWD, b"/proc/self/exe", bytes(256), 255),
 )
 """All attempts; those of one restriction follow one another."""
 

@@ -24,10 +24,13 @@ import os
 import platform
 import resource
 import select
+import shutil
 import signal
 import struct
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 
 from rlsp_async.processes import kill_with_parent
@@ -122,10 +125,22 @@ def enter_namespaces() -> bool:
     return True
 
 
-def separate_next_child() -> None:
-    """Gives the next child of this process a PID namespace of its own, if this process has the privilege."""
-    if sys.platform == "linux":
-        _load_libc().unshare(_NEWPID)
+@contextlib.contextmanager
+def separate_child() -> Iterator[None]:
+    """The child that is forked in this context gets a PID namespace of its own, if this process has the privilege."""
+    try:
+        mine = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    libc = _load_libc()
+    is_granted = libc.unshare(_NEWPID) == 0
+    try:
+        yield
+    finally:
+        if is_granted:
+            libc.setns(mine, _NEWPID)  # the namespace of children; this process never leaves its own
+        os.close(mine)
 
 
 def _unshare_first() -> bool:
@@ -264,6 +279,8 @@ def probe_attempts(*, network: bool = False, files: bool = True) -> dict[tuple[s
     """
     attempts = [attempt for attempt in ATTEMPTS if not (files and attempt.what == IGNORED_WITH_FILES)]
     build_filter(platform.machine(), network=network, files=files)  # made here, so that the checkers share it
+    folder = _make_folder()
+    path = os.path.join(folder, "file") if folder else ""
     victim_pid, proc_name, end_victim = _fork_victim()
     results, answer = os.pipe()
     status, ask = os.pipe()
@@ -274,7 +291,7 @@ def probe_attempts(*, network: bool = False, files: bool = True) -> dict[tuple[s
             confine(1 << 20, network=network, files=files)
             os.write(answer, b"c")
             os.read(status, 1)  # ends when the parent has looked at the capabilities
-            victim = Victim(victim_pid, proc_name)
+            victim = Victim(victim_pid, proc_name, path)
             for attempt in attempts:  # one byte each, because an attempt may end this process
                 os.write(answer, bytes([attempt.is_refused(victim)]))
         finally:
@@ -291,8 +308,20 @@ def probe_attempts(*, network: bool = False, files: bool = True) -> dict[tuple[s
     os.close(end_victim)
     os.kill(victim_pid, signal.SIGKILL)
     os.waitpid(victim_pid, 0)
+    shutil.rmtree(folder, ignore_errors=True)
     found = {(a.what, a.how): i < len(refused) and refused[i] == 1 for i, a in enumerate(attempts)}
     return {**found, ("no capabilities", "capget"): no_capabilities}
+
+
+def _make_folder() -> str:
+    """A folder with a file for attempts to write; an empty string where none can be made."""
+    try:
+        folder = tempfile.mkdtemp(prefix="rlsp-sandbox-")
+        with open(os.path.join(folder, "file"), "w") as file:
+            file.write("x")
+    except OSError:
+        return ""
+    return folder
 
 
 def _read_until(pipe: io.FileIO, deadline: float) -> bytes:
