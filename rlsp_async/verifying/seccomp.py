@@ -93,14 +93,20 @@ _O_ASYNC = 0x2000
 _TCGETS, _TIOCGWINSZ, _FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX = 0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451
 _FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_WAIT_BITSET, _FUTEX_WAKE_BITSET = 0, 1, 9, 10
 _FUTEX_PRIVATE_OR_REALTIME = 128 | 256
+_MAP_LOCKED, _MAP_HUGETLB = 0x2000, 0x40000
+_ADVICE = (0, 1, 2, 3, 4, 8, 14, 15)
+"""NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE; not MERGEABLE, which shares pages with
+other processes and thereby shows what they hold."""
 _NUM_FIXED_CLOCKS = 12
 """Clocks with a higher number (a negative one) are made from the number of a process or a file descriptor."""
-_AF_INET, _AF_INET6, _AF_NETLINK = 2, 10, 16
+_AF_INET, _AF_INET6 = 2, 10
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _O_ASYNC
 
 _ALWAYS: Calls = {
     # memory
-    **dict.fromkeys(("mmap", "munmap", "mremap", "mprotect", "madvise", "brk"), ()),
+    **dict.fromkeys(("munmap", "mremap", "mprotect", "brk"), ()),
+    "mmap": (NoBit(3, _MAP_LOCKED | _MAP_HUGETLB),),
+    "madvise": (OneOf(2, _ADVICE),),
     # descriptors that are open, and new ones that lead to this process only
     **dict.fromkeys(("read", "readv", "write", "writev", "close", "fstat", "lseek", "recvfrom"), ()),
     **dict.fromkeys(("dup", "dup2", "dup3", "pipe", "pipe2", "eventfd2"), ()),
@@ -139,7 +145,7 @@ _FILES: Calls = {
     **dict.fromkeys(("pread64", "preadv", "statfs", "fstatfs", "fadvise64", "sysinfo"), ()),
 }
 _NETWORK: Calls = {
-    "socket": (OneOf(0, (_AF_INET, _AF_INET6, _AF_NETLINK)),),
+    "socket": (OneOf(0, (_AF_INET, _AF_INET6)),),
     **dict.fromkeys(("connect", "bind", "getsockname", "getpeername", "getsockopt", "shutdown"), ()),
     **dict.fromkeys(("sendto", "sendmsg", "sendmmsg", "recvmsg", "recvmmsg"), ()),
     # levels IP, SOCKET, TCP, IPv6; an option above 25 of SOCKET may attach a program

@@ -202,6 +202,12 @@ ATTACKS: dict[str, tuple[Any, ...] | Callable[[int], None]] = {
     "a socket for the kernel's cryptography": (41, 38, 5, 0),
     "syslog": (103, 3, bytes(4096), 4096),
     "flock": (73, 1, 8),
+    "pages shared with others (KSM)": (28, 0, 0, 12),
+    "huge pages": (9, 0, 1 << 21, 3, 0x40022, -1, 0),
+    "locked pages": (9, 0, 4096, 3, 0x2022, -1, 0),
+    "mlockall": (151, 1),
+    "a socket for the kernel's messages": (41, 16, 3, 0),
+    "mincore": (27, 0, 0, bytes(8)),
     "sync": (162,),
     # the machine
     "settimeofday": (164, 0, 0),
@@ -328,7 +334,7 @@ def _attempt(names: dict[str, Any], options: dict[str, Any]) -> tuple[dict[str, 
         signal.pause()
     while os.getpgid(victim) != victim:
         pass
-    before = _state(victim)
+    before = state_of(victim)
     reader, writer = os.pipe()
     attacker = os.fork()
     if attacker == 0:
@@ -341,7 +347,7 @@ def _attempt(names: dict[str, Any], options: dict[str, Any]) -> tuple[dict[str, 
         numbers = list(results.read())
     os.waitpid(attacker, 0)
     for _ in range(20):  # a signal takes a moment
-        after = _state(victim)
+        after = state_of(victim)
         if after != before:
             break
         time.sleep(0.01)
@@ -364,8 +370,8 @@ def _answer(attack: Any, victim: int) -> int:
     return 0
 
 
-def _state(pid: int) -> dict[str, Any]:
-    """What attacks may change about a process."""
+def state_of(pid: int) -> dict[str, Any]:
+    """What attacks may change about a process that leads its process group."""
     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     if state == "Z":
         return dict.fromkeys(("state", "nice", "processors", "policy", "files", "group"), "dead")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +16,7 @@ from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.code.unit_tests import read_tests
 from rlsp_async.verifying.pool import VerifierPool
+from tests.verifying import escapes
 from tests.verifying.code import attacks
 from tests.verifying.pools import make_pool, verify_cases
 
@@ -90,7 +89,7 @@ async def test_no_attack_is_correct_and_none_harms_the_next(tmp_path: Path) -> N
 async def test_no_answer_reaches_another_process() -> None:
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
     try:
-        before = looks_of(victim.pid)
+        before = escapes.state_of(victim.pid)
         items = [("", code.replace("VICTIM", str(victim.pid)), attacks.TEST) for code in attacks.ON_VICTIM.values()]
         async with make(cpu_s=1) as pool:
             verdicts = await verify_cases(pool, *items)
@@ -99,20 +98,10 @@ async def test_no_answer_reaches_another_process() -> None:
             attacks.ON_VICTIM, "wrong"
         )
         assert victim.poll() is None
-        assert looks_of(victim.pid) == before
+        assert escapes.state_of(victim.pid) == before
     finally:
         victim.kill()
         victim.wait()
-
-
-def looks_of(pid: int) -> tuple[object, ...]:
-    return (
-        Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "SR",
-        os.getpriority(os.PRIO_PROCESS, pid),
-        os.sched_getaffinity(pid),
-        os.sched_getscheduler(pid),
-        resource.prlimit(pid, resource.RLIMIT_NOFILE),
-    )
 
 
 async def test_no_exception_of_an_answer_ends_a_test_as_if_it_had_passed() -> None:
