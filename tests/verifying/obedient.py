@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from rlsp_async.verifying.code.runner import run_source
+
 VERSION = "1"
 
 
 def score(prompt: str, response: str, answer: str) -> float:
     namespace: dict[str, object] = {}
-    exec(response, namespace)
+    run_source(response, "response.py", namespace)
     return float(namespace["f"](1) == answer)  # type: ignore[operator]
