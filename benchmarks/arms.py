@@ -1,4 +1,4 @@
-"""Does a method do better than its control? Whole runs of the line, arm by arm, seed by seed.
+"""Does a method do better than its control? Whole runs, arm by arm, seed by seed.
 
     python benchmarks/arms.py launch/configs/ops_rover.toml --seeds 3 --page docs/recipes/rover.md
         --arm "control: stages.rl.algorithm.name=grpo" --arm "rover:"
@@ -6,8 +6,9 @@
 The first arm is the control. An arm is the TOML with the overrides after its colon; every other setting, the model that
 the arms start from, the held-out prompts and (seed by seed) the prompts of training are the same. The table has the
 mean over the seeds with a 95 % interval (Student's t over the seeds), and the difference to the control, seed by seed.
-A run that diverges (exit code 3) leaves no model and counts as 0. What is there is not run again: start it anew to go
-on, or with `--out` elsewhere to begin afresh. `--page` writes the table between the page's <!-- figures --> marks.
+A run that diverges (exit code 3) leaves no model and counts as 0. Results that are there are not run again: start the
+program again to go on, or with another `--out` to begin from nothing. `--page` writes the table between the page's
+<!-- figures --> marks.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DIVERGED = 3
 """Exit code of `rlsp run` when a loss is not finite or the run cannot succeed."""
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Student's t, 97.5 %, by degrees of freedom from 1."""
+"""97.5 % quantiles of Student's t, for 1, 2, ... degrees of freedom."""
 MARKS = ("<!-- figures -->", "<!-- /figures -->")
 HEAVY = (
     "checkpoints",
@@ -42,7 +43,7 @@ HEAVY = (
     "report.html",
     "evaluations.jsonl",
 )
-"""Parts of a finished run that no table needs."""
+"""Parts of a finished run that no table needs; they are removed."""
 
 
 class Cell(NamedTuple):
@@ -58,7 +59,7 @@ class Cell(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a run came to."""
+    """The figures of a run."""
 
     arm: str
     seed: int
@@ -85,7 +86,7 @@ def main() -> int:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; exits with 2 and one line when it makes no sense."""
+    """Parses the command line; exits with 2 and one line when it cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="the TOML that the arms share")
     parser.add_argument(
@@ -108,7 +109,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
-    """What every benchmark of arms takes."""
+    """Adds the arguments that all benchmarks of arms share."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -122,7 +123,7 @@ def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
 
 
 def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the program for a page without marks or a model that is not there."""
+    """Exits with 2 for a page without marks, or a model that is not there."""
     if args.page and MARKS[0] not in args.page.read_text():
         parser.error(f"--page: {args.page} has no line {MARKS[0]}")
     if args.model and not (args.model / "config.json").is_file():
@@ -146,7 +147,7 @@ def read_arm(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def run_cells(cells: Sequence[Cell], config: Path, out: Path, model: Path | None, jobs: int) -> list[Result]:
-    """Runs what is not there yet, `jobs` at once, in order; raises CalledProcessError for a run that failed."""
+    """Runs the cells without a result, `jobs` at once, in order. Raises CalledProcessError for a run that failed."""
     out.mkdir(parents=True, exist_ok=True)
 
     def one(at: int) -> Result:
@@ -231,13 +232,13 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def difference(ours: Sequence[Result], control: Sequence[Result], figure: str = "pass_at_1") -> Estimate:
-    """Of the seeds that both have."""
+    """The mean difference of a figure, over the seeds that both have."""
     theirs = {result.seed: result.figures[figure] for result in control}
     return estimate([r.figures[figure] - theirs[r.seed] for r in ours if r.seed in theirs])
 
 
 def table(results: Sequence[Result], arms: Sequence[str]) -> str:
-    """Markdown; the first arm is the control."""
+    """The results as a Markdown table; the first arm is the control."""
     widest = max((name for r in results for name in r.figures if name.startswith("pass_at_")), key=_k)
     lines = [
         f"| arm | seeds | pass@1, % | against the control, points | pass@{_k(widest)}, % | response tokens | "

@@ -1,4 +1,4 @@
-"""A chart that stands alone in a page of the docs: curves with intervals over named conditions, as SVG text."""
+"""A chart for a page of the docs: curves with intervals over named conditions, as SVG text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from arms import Estimate
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 150, 40, 46
 COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#8a8a00")
-"""Okabe and Ito's, told apart with any colour vision. Further curves have them again, dashed."""
+"""The palette of Okabe and Ito, for any colour vision. Further curves use it again, dashed."""
 NUDGE = 4.0
-"""Curves stand so far beside one another, so that their intervals can be read."""
+"""Horizontal distance between curves, so that their intervals can be read."""
 
 
 def curves(title: str, found: Mapping[str, Sequence[tuple[int, Estimate]]], x_name: str) -> str:
-    """Share of solved problems (0..1) by condition, a curve each; conditions are equally spaced."""
+    """One curve for each method: share of solved problems (0..1) by condition. Conditions are equally spaced."""
     names = [value for value, _ in next(iter(found.values()))]
     width = (WIDTH - LEFT - RIGHT) / max(1, len(names) - 1)
     body = _frame(title, names, width, x_name)
@@ -72,7 +72,7 @@ def _y(share: float) -> float:
 
 
 def _spread(wanted: Mapping[str, float], apart: float = 15.0) -> dict[str, float]:
-    """Labels near their curves' ends, none over another."""
+    """Positions of the labels: near their curves' ends, without overlap."""
     placed: dict[str, float] = {}
     lowest = float("inf")
     for name, y in sorted(wanted.items(), key=lambda item: -item[1]):

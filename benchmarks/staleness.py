@@ -4,11 +4,11 @@
     python benchmarks/staleness.py --page docs/staleness.md
     python benchmarks/staleness.py --algorithms reinforce,topr --lags 0,16 --reuses 1 --seeds 1
 
-A cell is a whole run of the line (launch/configs/ops_staleness.toml: hub, sampler, verifier, learner) with one
-algorithm, at one lag or one reuse, with one seed; all start from the same model. At lag L every batch was sampled
-exactly L versions before it is trained (fewer during the first L steps); one step is one update. At reuse r every group
-is trained in up to r batches, which are r times as large: 8 new groups and the rest used ones, so that steps and
-rollouts are as many as without reuse. What is there is not run again.
+A cell is a whole run (launch/configs/ops_staleness.toml: hub, sampler, verifier, learner) with one algorithm, at one
+lag or one reuse, with one seed; all start from the same model. At lag L every batch was sampled exactly L versions
+before it is trained (fewer during the first L steps); one step is one update. At reuse r every group is trained in up
+to r batches, which are r times as large: 8 new groups and the rest used ones, so that the numbers of steps and rollouts
+are those without reuse. Results that are there are not run again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ALGORITHMS: dict[str, tuple[str, str, dict[str, object]]] = {
     "rover_tis": ("rover", "paper", {"corrections.weight": "token"}),
     "oapl": ("oapl", "", {}),
 }
-"""Name in the tables -> algorithm, preset, options on top."""
+"""Name in the tables -> algorithm, preset, options that override it."""
 LAGS = (0, 1, 2, 4, 8, 16, 64)
 REUSES = (1, 2, 4, 8)
 GOAL_POINTS = 2.0
-"""Most that the best algorithm may lose at lag 16 and at reuse 4."""
+"""Largest loss of the best algorithm that is accepted at lag 16 and at reuse 4, in points."""
 
 
 def main() -> int:
@@ -72,7 +72,7 @@ def _write_chart(results: Sequence[Result], args: argparse.Namespace, kind: str)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; exits with 2 and one line when it makes no sense."""
+    """Parses the command line; exits with 2 and one line when it cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="comma separated (default: all)")
     parser.add_argument("--lags", default=",".join(map(str, LAGS)), help="comma separated")

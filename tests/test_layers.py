@@ -1,7 +1,7 @@
 """Who may import whom, how long things may be, and what is never called: read from the source with `ast`.
 
-One table (`ROWS`) gives every module its level and what it must not touch; the longest matching prefix counts. A module
-imports its own level or lower ones, never higher. The four rooms never import one another. Each check is a function
+One table (`ROWS`) gives every room its level, its shells and what it must not touch. A module imports its own level or
+lower ones, never higher, and never in a circle. The four rooms never import one another. Each check is a function
 from (module name, source) to sentences, so that the last test can plant every kind of violation and see it found.
 """
 
@@ -44,57 +44,64 @@ WORDS = frozenset({"rlsp_async.messages"})
 
 
 class Row(NamedTuple):
-    """`level`: how high the module stands. `never`: module prefixes it must not import, not even in a function."""
+    """One room, or one module of the top level.
+
+    `level`: how high it stands. `shells`: its modules that meet clocks, sockets, processes and threads ("*": all); the
+    other modules are pure: they import neither those nor the shells of their room, and time is an argument. `never`:
+    module prefixes that no module of the row imports, not even in a function.
+    """
 
     level: int
+    shells: tuple[str, ...] = ()
     never: frozenset[str] = frozenset()
 
 
 ROWS = {
-    # 0..2: what everything stands on
-    "rlsp_async.errors": Row(0, CLOCK_AND_IO | TORCH),
-    "rlsp_async.files": Row(1, TORCH),
-    "rlsp_async.processes": Row(1, TORCH),
-    "rlsp_async.columns": Row(1, CLOCK_AND_IO | TORCH),
-    "rlsp_async.messages": Row(2, CLOCK_AND_IO | TORCH),
-    "rlsp_async.config": Row(2, CLOCK_AND_IO | TORCH),
-    "rlsp_async.plugins": Row(2, CLOCK_AND_IO | TORCH),
-    # 3: pure logic; time is an argument
-    "rlsp_async.algos": Row(3, CLOCK_AND_IO | WORDS),
-    "rlsp_async.rewards": Row(3, CLOCK_AND_IO | WORDS),
-    "rlsp_async.prompts": Row(3, CLOCK_AND_IO | TORCH),
-    "rlsp_async.temperatures": Row(3, CLOCK_AND_IO | TORCH),
-    "rlsp_async.tasks": Row(3, CLOCK_AND_IO),
-    "rlsp_async.replay": Row(3, CLOCK_AND_IO | TORCH),
-    "rlsp_async.learning.pack": Row(3, CLOCK_AND_IO),
-    # 4: shells; the world is let in here
+    # 0 to 2: what everything stands on
+    "rlsp_async.errors": Row(0, (), TORCH),
+    "rlsp_async.files": Row(1, (), TORCH),
+    "rlsp_async.processes": Row(1, (), TORCH),
+    "rlsp_async.columns": Row(1, (), TORCH),
+    "rlsp_async.messages": Row(2, (), TORCH),
+    "rlsp_async.config": Row(2, (), TORCH),
+    "rlsp_async.plugins": Row(2, (), TORCH),
+    # 3: pure logic, and what reads and writes single files
+    "rlsp_async.algos": Row(3, (), WORDS),
+    "rlsp_async.rewards": Row(3, (), WORDS),
+    "rlsp_async.prompts": Row(3, (), TORCH),
+    "rlsp_async.temperatures": Row(3, (), TORCH),
+    "rlsp_async.tasks": Row(3),
+    "rlsp_async.jsonl": Row(3, (), TORCH),
+    "rlsp_async.logs": Row(3, (), TORCH),
+    # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
-    "rlsp_async.logs": Row(4, TORCH),
-    "rlsp_async.jsonl": Row(3, TORCH),
-    "rlsp_async.report": Row(4, TORCH | frozenset({"zmq"})),
     "rlsp_async.weights": Row(4),
-    "rlsp_async.wire": Row(4, TORCH),
-    "rlsp_async.sampling": Row(4),
-    "rlsp_async.verifying": Row(4, TORCH | frozenset({"zmq"})),
-    "rlsp_async.learning": Row(4),
-    "rlsp_async.replay.journal": Row(4, TORCH),
-    "rlsp_async.replay.sources": Row(4),
-    "rlsp_async.replay.server": Row(4),
+    "rlsp_async.wire": Row(4, ("auth", "jobs", "keyring", "link", "loading", "router", "session", "sockets"), TORCH),
+    "rlsp_async.sampling": Row(4, ("engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")),
+    "rlsp_async.verifying": Row(
+        4, ("code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
+    ),
+    "rlsp_async.replay": Row(4, ("journal", "server"), frozenset({"torch", "vllm"})),
+    "rlsp_async.learning": Row(4, ("checkpoint", "fence", "learner", "publish")),
+    "rlsp_async.report": Row(4, (), TORCH | frozenset({"zmq"})),
     # 5 to 9: what every process shares, what checks and starts them, and the command
-    "rlsp_async.audit": Row(5, TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
-    "rlsp_async.service": Row(5, TORCH),
-    "rlsp_async.runner.hang_detector": Row(3, CLOCK_AND_IO | TORCH),
-    "rlsp_async.chaos": Row(6, TORCH),
+    "rlsp_async.audit": Row(5, ("*",), TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
+    "rlsp_async.service": Row(5, ("*",), TORCH),
     "rlsp_async.preflight": Row(6),
-    "rlsp_async.evaluate": Row(6),
-    "rlsp_async.offline": Row(8, TORCH | frozenset({"zmq"})),
-    "rlsp_async.grading": Row(6, TORCH),
-    "rlsp_async.runner": Row(7),
-    "rlsp_async.cli": Row(9, TORCH | frozenset({"zmq"})),
-    "rlsp_async.api": Row(9, CLOCK_AND_IO | TORCH),
-    "rlsp_async": Row(9, CLOCK_AND_IO | TORCH),  # __init__.py
+    "rlsp_async.evaluate": Row(6, ("*",)),
+    "rlsp_async.grading": Row(6, ("*",), TORCH),
+    "rlsp_async.chaos": Row(6, ("harness", "proxy", "verdict"), TORCH),
+    "rlsp_async.runner": Row(7, ("run", "supervise", "terminal"), TORCH),
+    "rlsp_async.offline": Row(8, ("importing",), TORCH | frozenset({"zmq"})),
+    "rlsp_async.cli": Row(9, ("*",), TORCH | frozenset({"zmq"})),
+    "rlsp_async.api": Row(9, (), TORCH),
+    "rlsp_async": Row(9, (), TORCH),  # __init__.py
 }
+SEEN_FROM_PURE = {
+    ("rlsp_async.wire.gate", "rlsp_async.wire.keyring"): "the types of keys and of the allow-list",
+}
+"""(pure module, shell of its room) -> what alone of the shell is used."""
 ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rlsp_async.learning")
 # Foreign libraries that have one home.
 HOMES = {"zmq": ("rlsp_async.wire.", "rlsp_async.chaos.proxy"), "vllm": ("rlsp_async.sampling.vllm_",)}
@@ -124,8 +131,7 @@ def inside(name: str, prefix: str) -> bool:
 
 def row(name: str) -> Row | None:
     """The row of the longest prefix; the bare package's row is for its __init__ alone."""
-    fits = [prefix for prefix in ROWS if inside(name, prefix) and (prefix != "rlsp_async" or name == "rlsp_async")]
-    return ROWS[max(fits, key=len)] if fits else None
+    return ROWS.get(room_of(name))
 
 
 def imports(source: str) -> Iterator[tuple[int, str]]:
@@ -157,6 +163,59 @@ def check_imports(name: str, source: str) -> Iterator[str]:
         for library, home in HOMES.items():
             if inside(other, library) and not name.startswith(home):
                 yield f"{where}: only {' and '.join(home)} may"
+
+
+def check_purity(name: str, source: str) -> Iterator[str]:
+    """A module that is no shell of its room imports no clock, no socket, no process, and no shell of its room."""
+    if is_shell(name):
+        return
+    for line, other in imports(source):
+        if any(inside(other, library) for library in CLOCK_AND_IO):
+            yield f"{name}:{line} imports {other}: it is pure; only the shells of its row may"
+        if room_of(other) == room_of(name) and is_shell(other) and (name, other) not in SEEN_FROM_PURE:
+            yield f"{name}:{line} imports {other}: a pure module does not know the shells of its room"
+
+
+def room_of(name: str) -> str:
+    """The prefix of the module's row."""
+    fits = [prefix for prefix in ROWS if inside(name, prefix) and (prefix != "rlsp_async" or name == "rlsp_async")]
+    return max(fits, key=len, default="")
+
+
+def is_shell(name: str) -> bool:
+    """Whether the row of a module lists it among its shells, or the folder that it is in."""
+    room = room_of(name)
+    shells = ROWS[room].shells if room else ()
+    return "*" in shells or any(inside(name, f"{room}.{shell}") for shell in shells)
+
+
+def circles(named: list[tuple[str, str]]) -> list[list[str]]:
+    """Groups of modules that import one another, by imports in functions too (Tarjan's components)."""
+    known = {name for name, _ in named}
+    graph = {name: sorted({other for _, other in imports(source) if other in known} - {name}) for name, source in named}
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        number[name] = lowest[name] = len(number)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in number:
+                visit(other)
+            if other in stack:
+                lowest[name] = min(lowest[name], lowest[other])
+        if lowest[name] == number[name]:
+            at = stack.index(name)
+            if len(stack) - at > 1:
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for name in graph:
+        if name not in number:
+            visit(name)
+    return found
 
 
 def check_rooms(name: str, source: str) -> Iterator[str]:
@@ -210,13 +269,39 @@ def check_text(name: str, source: str) -> Iterator[str]:
             yield f"{name}:{number} leaves work for later"
 
 
-CHECKS = (check_imports, check_rooms, check_lengths, check_calls, check_text)
+CHECKS = (check_imports, check_purity, check_rooms, check_lengths, check_calls, check_text)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_package_keeps_the_rules(check):
     found = [sentence for name, source in sources() for sentence in check(name, source)]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_no_modules_import_one_another():
+    assert not circles(sources())
+
+
+def test_every_shell_of_the_table_is_there_and_is_one():
+    """A shell that meets neither clock nor I/O, itself or through another shell of its room, is pure after all."""
+    impure = set()
+    for name, source in sources():
+        for _, other in imports(source):
+            near = room_of(other) == room_of(name) and is_shell(other)
+            if near or any(inside(other, library) for library in CLOCK_AND_IO):
+                impure.add(name)
+    listed = {room if shell == "*" else f"{room}.{shell}" for room, mine in ROWS.items() for shell in mine.shells}
+    assert not {prefix for prefix in listed if not any(inside(name, prefix) for name in impure)}
+
+
+def test_nothing_is_excepted_that_is_not_there():
+    pairs = {(name, other) for name, source in sources() for _, other in imports(source)}
+    assert SEEN_FROM_PURE.keys() <= pairs
+
+
+def test_one_row_a_room():
+    rooms = {name for name in MODULES if name.count(".") <= 1}
+    assert rooms == set(ROWS)
 
 
 def test_services_are_short_and_never_imported():
@@ -287,3 +372,14 @@ def test_planted_violation_is_found(name, source):
 )
 def test_honest_code_is_not_accused(name, source):
     assert not [sentence for check in CHECKS for sentence in check(name, source)]
+
+
+def test_planted_circle_is_found():
+    named = [
+        ("rlsp_async.files", "def f():\n    from rlsp_async.columns import x\n"),
+        ("rlsp_async.columns", "from rlsp_async import errors\n"),
+        ("rlsp_async.errors", "import rlsp_async.files\n"),
+        ("rlsp_async.messages", "from rlsp_async import files\n"),
+    ]
+    assert circles(named) == [["rlsp_async.columns", "rlsp_async.errors", "rlsp_async.files"]]
+    assert not circles([named[0], named[1], named[3]])

@@ -10,9 +10,14 @@ Shapes: B rollouts, G groups, N response tokens of a batch end to end, R respons
 longest response. Functions of columns take [N] as well as [R]. Log-ratios are clamped to +-20 before `exp`, in float32.
 Every function raises ValueError, naming the argument, when ranks or lengths of its arguments do not fit
 (`check_shapes`).
+
+This file is long because the docstring of each of its small functions states shapes, units and errors.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -33,18 +38,33 @@ def check_shapes(**tensors: Tensor | None) -> None:
         ValueError: a tensor has another rank than its name says, or a length differs from that of an earlier tensor
             with the same letter; the sentence names the argument and both shapes.
     """
-    lengths: dict[str, tuple[int, str]] = {}
+    lengths: dict[str, int] = {}
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        letters = name.rpartition("_")[2]
-        if tensor.ndim != len(letters):
-            raise ValueError(f"{name} has shape {list(tensor.shape)}, and its name asks for [{', '.join(letters)}]")
-        for letter, length in zip(letters, tensor.shape, strict=True):
-            known, other = lengths.setdefault(letter, (length, name))
-            if length != known:
-                shape = list(tensors[other].shape)  # type: ignore[union-attr]
-                raise ValueError(f"{name} has shape {list(tensor.shape)}, and {other} has {shape}: {letter} differs")
+        letters, shape = _letters(name), tensor.shape
+        if len(shape) != len(letters):
+            raise ValueError(f"{name} has shape {list(shape)}, and its name asks for [{', '.join(letters)}]")
+        if len(letters) == 1:  # most calls; without `zip` a call takes half the time
+            if lengths.setdefault(letters, shape[0]) != shape[0]:
+                _refuse(name, letters, tensors)
+            continue
+        for letter, length in zip(letters, shape, strict=True):
+            if lengths.setdefault(letter, length) != length:
+                _refuse(name, letter, tensors)
+
+
+@functools.cache
+def _letters(name: str) -> str:
+    """The dimensions that a name ends with. Example: values_NK -> NK."""
+    return name.rpartition("_")[2]
+
+
+def _refuse(name: str, letter: str, tensors: dict[str, Tensor | None]) -> NoReturn:
+    """Raises ValueError for a tensor whose length of `letter` is not that of the first tensor with this letter."""
+    first = next(n for n, t in tensors.items() if t is not None and letter in _letters(n))
+    shapes = {n: list(t.shape) for n, t in tensors.items() if t is not None}
+    raise ValueError(f"{name} has shape {shapes[name]}, and {first} has {shapes[first]}: {letter} differs")
 
 
 # --- columns of tokens ---------------------------------------------------------------------------------------------
@@ -65,6 +85,11 @@ def guard(x: Tensor, mask: Tensor) -> Tensor:
     """
     if x.shape[:1] != mask.shape[:1]:
         raise ValueError(f"x has shape {list(x.shape)}, and mask has {list(mask.shape)}: the first length differs")
+    return _zeroed(x, mask)
+
+
+def _zeroed(x: Tensor, mask: Tensor) -> Tensor:
+    """`guard` without its check, for functions that have checked their arguments."""
     return torch.where(mask, x, torch.zeros_like(x))
 
 
@@ -83,7 +108,7 @@ def log_ratio(logp: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         ValueError: the shapes differ.
     """
     check_shapes(logp_R=logp, other_R=other, mask_R=mask)
-    difference = guard(logp, mask) - guard(other, mask)
+    difference = _zeroed(logp, mask) - _zeroed(other, mask)
     return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
@@ -120,7 +145,7 @@ def interpolated(behaviour: Tensor, new: Tensor, towards_new: Tensor, mask: Tens
         ValueError: the shapes differ.
     """
     check_shapes(behaviour_R=behaviour, new_R=new, towards_new_R=towards_new, mask_R=mask)
-    behaviour, new = guard(behaviour, mask), guard(new, mask)
+    behaviour, new = _zeroed(behaviour, mask), _zeroed(new, mask)
     return behaviour + towards_new * (new - behaviour)
 
 
@@ -138,7 +163,7 @@ def stat(values: Tensor, mask: Tensor) -> Tensor:
         ValueError: the shapes differ.
     """
     check_shapes(values_R=values, mask_R=mask)
-    return torch.stack([guard(values.detach().float(), mask).sum(), mask.sum().float()])
+    return torch.stack([_zeroed(values.detach().float(), mask).sum(), mask.sum().float()])
 
 
 # --- surrogates ----------------------------------------------------------------------------------------------------
@@ -348,7 +373,7 @@ def whiten(adv_N: Tensor, mask_N: Tensor, eps: float = 1e-8) -> Tensor:
     check_shapes(adv_N=adv_N, mask_N=mask_N)
     used = adv_N[mask_N]
     if len(used) < 2:
-        return guard(adv_N, mask_N)
+        return _zeroed(adv_N, mask_N)
     return torch.where(mask_N, (adv_N - used.mean()) / (used.std(correction=0) + eps), torch.zeros_like(adv_N))
 
 
@@ -552,7 +577,7 @@ def rollout_sums(x: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
     """
     check_shapes(x_R=x, rollout_R=rollout, mask_R=mask)
     num = int(rollout.max()) + 1 if len(rollout) else 0
-    return torch.zeros(num, dtype=x.dtype, device=x.device).index_add(0, rollout, guard(x, mask))[rollout]
+    return torch.zeros(num, dtype=x.dtype, device=x.device).index_add(0, rollout, _zeroed(x, mask))[rollout]
 
 
 def rollout_means(x: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class SftConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.corrections.active:
-            raise ValueError("nobody sampled a demonstration: sft takes no corrections")
+            raise ValueError("sft takes no corrections: no policy sampled a demonstration")
 
 
 Config = SftConfig

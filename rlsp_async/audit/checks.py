@@ -22,12 +22,12 @@ class Audit(msgspec.Struct, kw_only=True):
     ok: bool
     seconds: float
     tokens: dict[str, int]
-    """The token account: generated, then where they are."""
+    """The token account (`batches.token_account`)."""
     findings: list[Finding]
 
 
 def audit(path: Path) -> Audit:
-    """Checks one journal, or the journal of one run directory. Raises DataError when it is none."""
+    """Checks a journal, or the journal in the directory of a run. Raises DataError when it is no journal."""
     began_s = time.monotonic()
     history = History(path)
     try:

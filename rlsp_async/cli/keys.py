@@ -1,9 +1,9 @@
-"""`rlsp keys`: make, list and revoke the keys with which a line speaks over several machines.
+"""`rlsp keys`: makes, lists and revokes the keys of a run over several machines.
 
-rlsp keys new DIR [--roles sampler,verifier]       the hub's pair, and one for each role
-rlsp keys new DIR --worker NAME --role ROLE        one more, for one worker alone
-rlsp keys list DIR                                 who is let in; secrets are never shown
-rlsp keys revoke DIR NAME                          a running hub notices within a second
+rlsp keys new DIR [--roles sampler,verifier]    the hub's key pair, and one for each role
+rlsp keys new DIR --worker NAME --role ROLE     one more, for one worker alone
+rlsp keys list DIR                              the keys that are accepted; secrets are never shown
+rlsp keys revoke DIR NAME                       a running hub notices within a second
 """
 
 from __future__ import annotations

@@ -59,7 +59,12 @@ def demos_command(arguments: argparse.Namespace) -> int:
 
 
 def task_of(text: str, options: Sequence[str] = ()) -> tuple[TaskConfig, int]:
-    """The task section and the seed that a name, or a config file, stands for; `options` are words key=value."""
+    """The task section and the seed of a run.
+
+    Args:
+        text: the name of a task, or a config file ending with .toml.
+        options: `key=value` words, which override the options of the config.
+    """
     cfg = load(text) if text.endswith(".toml") else None
     section = cfg.task if cfg else TaskConfig(name=text)
     words = tables(list(options))
@@ -67,7 +72,7 @@ def task_of(text: str, options: Sequence[str] = ()) -> tuple[TaskConfig, int]:
 
 
 def show_tasks(text: str = "", options: Sequence[str] = (), *, report: bool = False, out: TextIO | None = None) -> int:
-    """`rlsp tasks`: what ships, with an example each; `rlsp tasks NAME`: one in detail, or its report of repeats."""
+    """Prints the shipped tasks with an example each, or one task in detail, or its report of repeated rows."""
     out = out or sys.stdout
     if not text:
         if report:
@@ -83,7 +88,7 @@ def show_tasks(text: str = "", options: Sequence[str] = (), *, report: bool = Fa
 
 
 def show_demonstrations(text: str, num: int, options: Sequence[str] = (), out: TextIO | None = None) -> int:
-    """`rlsp demos TASK`: prompt, response and reference answer of the first demonstrations; without any, prompts."""
+    """Prints prompt, response and reference answer of the first demonstrations; without demonstrations, prompts."""
     if num < 1:
         raise ConfigError(f"-n {num}: at least 1")
     section, seed = task_of(text, options)
@@ -116,7 +121,7 @@ def _first_line(module: Any) -> str:
 
 
 def _first_prompt(task: base.Task) -> Prompt:
-    """Of the training split, or of the test split when that is all there is."""
+    """The first prompt of the training split, or of the test split when there is no training split."""
     return task.prompt("train" if task.size("train") != 0 else "test", 0)
 
 
@@ -125,7 +130,7 @@ def _required(kind: type[Any]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """One line; what a file holds must not command the terminal."""
+    """One line of at most WIDTH characters, without characters that a terminal would interpret."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 4]} ..."
 
@@ -140,7 +145,7 @@ def _show_one(section: TaskConfig, seed: int, out: TextIO) -> int:
     if not missing:
         try:
             task = load_task(section, seed)
-        except MachineError as e:  # a library is missing: what the task is can be told all the same
+        except MachineError as e:  # a library is missing; the description can still be shown
             absent = str(e)
     print(f"{section.name}\n\n{inspect.getdoc(module) or ''}\n", file=out)
     _print_options(module.Config, out)
@@ -157,7 +162,7 @@ def _show_one(section: TaskConfig, seed: int, out: TextIO) -> int:
 
 
 def _print_options(kind: type[Any], out: TextIO) -> None:
-    """Each option with its default and its sentence."""
+    """Prints each option with its default and its sentence."""
     groups = read_groups(Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
     texts = {one.name: one.text for one in groups[kind.__name__].settings} if kind.__name__ in groups else {}
     print("options (task.options.KEY in a run's TOML, KEY=VALUE here)", file=out)
@@ -178,7 +183,7 @@ def _show_report(task: base.Task, out: TextIO) -> int:
     from rlsp_async.tasks.row_task import RowTask
 
     if not isinstance(task, RowTask):
-        print(f"{task.name}: its prompts are no rows of a file; what is held out, the task decides", file=out)
+        print(f"{task.name}: its prompts are no rows of a file; the task itself decides what is held out", file=out)
         return 0
     for line in report_lines(task.overlap(), task.name):
         print(_safe(line), file=out)
@@ -206,5 +211,5 @@ def _print_demonstration(task: base.Task, index: int, out: TextIO) -> None:
 
 
 def _safe(text: str) -> str:
-    """Lines stay lines; other characters that command a terminal become blanks."""
+    """Keeps line breaks; other characters that a terminal would interpret become blanks."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -24,7 +24,7 @@ from rlsp_async.learning import attention
 from rlsp_async.learning.pack import PackedBatch
 
 Critic = Literal["none", "head", "head_detached", "separate"]
-_CHUNK_VALUES = 1 << 26
+CHUNK_LOGITS = 1 << 26
 """Number of logits that exist at once: 256 MiB in float32."""
 
 
@@ -142,7 +142,7 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The columns of `_chunk` for any number of response tokens."""
         head = self.model.get_output_embeddings()
-        size = max(1, _CHUNK_VALUES // head.weight.shape[0])
+        size = max(1, CHUNK_LOGITS // head.weight.shape[0])
         if len(target_R) <= size:
             return _chunk(head, hidden_RE, target_R, temperature, request)
         # The logits of a chunk are recomputed in the backward pass, so that only one chunk of them exists at a time.

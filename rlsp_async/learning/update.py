@@ -310,8 +310,7 @@ def accumulate_gradients(
         packed = pack.pack_sequences(sequences, numbers)
         out = context.policy.outputs(packed, schedule.temperature, request)
         share_R = share_B[np.repeat(numbers, sequences.length_B[numbers])]
-        tokens = _tokens(packed, out, share_R, batch)
-        tokens, correction_stats = _correct(tokens, batch.stages)
+        tokens, correction_stats = _tokens(packed, out, share_R, batch)
         loss, more = context.algorithm.token_loss(context.cfg, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += float(loss.detach())
@@ -331,8 +330,13 @@ def _shares(length_B: pack.Longs, members: pack.Longs, cfg: AlgorithmConfig) -> 
     return share_B
 
 
-def _tokens(packed: pack.PackedBatch, out: ForwardOutputs, share_R: Floats, batch: PreparedBatch) -> Tokens:
-    """The columns of one micro-batch, on the policy's device."""
+def _tokens(
+    packed: pack.PackedBatch, out: ForwardOutputs, share_R: Floats, batch: PreparedBatch
+) -> tuple[Tokens, Stats]:
+    """The columns of one micro-batch, on the policy's device, and the stats of the correction stages.
+
+    The shares are as the stages leave them; no stage touches a demonstration, which no policy sampled.
+    """
     device = out.logp_R.device
     at = torch.from_numpy(packed.flat_R)
     rollouts, adv = batch.rollouts, batch.adv
@@ -340,37 +344,38 @@ def _tokens(packed: pack.PackedBatch, out: ForwardOutputs, share_R: Floats, batc
     def pick(x_N: Tensor | None) -> Tensor | None:
         return None if x_N is None else x_N[at].to(device)
 
+    behaviour, mask = rollouts.behaviour_N[at].to(device), rollouts.mask_N[at].to(device)
+    adv_R, lag = adv.adv_N[at].to(device), pick(rollouts.lag_N)
+    rollout = torch.from_numpy(packed.sequence_R).to(device)
     old, old_mean = pick(rollouts.old_N), pick(rollouts.old_mean_N)
-    return Tokens(
+    old = out.logp_R.detach() if old is None else old
+    share = before = torch.from_numpy(share_R).to(device)
+    stats: Stats = {}
+    if lag is not None:
+        new = old if batch.stages.cfg.policy == "old" else out.logp_R
+        view = token_view(new, behaviour, adv_R, mask, rollout, lag)
+        factor, stats = correct(batch.stages.cfg, view, batch.stages.mask_limit)
+        share = before * factor
+    tokens = Tokens(
         logp=out.logp_R,
-        behaviour=rollouts.behaviour_N[at].to(device),
-        adv=adv.adv_N[at].to(device),
-        mask=rollouts.mask_N[at].to(device),
-        share=torch.from_numpy(share_R).to(device),
-        old=out.logp_R.detach() if old is None else old,
+        behaviour=behaviour,
+        adv=adv_R,
+        mask=mask,
+        share=share,
+        old=old,
         returns=pick(adv.returns_N),
         values=out.values_R,
         old_values=pick(rollouts.values_N),
-        rollout=torch.from_numpy(packed.sequence_R).to(device),
+        rollout=rollout,
         mean=out.mean_R,
         old_mean=out.mean_R if old_mean is None else old_mean,
         reference=pick(rollouts.reference_N),
-        lag=pick(rollouts.lag_N),
+        lag=lag,
+        value_share=None if lag is None else before,
         entropy=out.entropy_R,
         pair=pick(None if adv.pair_B is None else adv.pair_B.repeat_interleave(rollouts.length_B)),
     )
-
-
-def _correct(tokens: Tokens, stages: CorrectionStages) -> tuple[Tokens, Stats]:
-    """The tokens with their shares as the correction stages leave them; demonstrations are left as they are."""
-    if tokens.lag is None:
-        return tokens, {}
-    assert tokens.rollout is not None
-    assert tokens.old is not None
-    new = tokens.old if stages.cfg.policy == "old" else tokens.logp
-    view = token_view(new, tokens.behaviour, tokens.adv, tokens.mask, tokens.rollout, tokens.lag)
-    factor, stats = correct(stages.cfg, view, stages.mask_limit)
-    return replace(tokens, share=tokens.share * factor, value_share=tokens.share), stats
+    return tokens, stats
 
 
 def _policy_stats(tokens: Tokens, out: ForwardOutputs) -> Stats:

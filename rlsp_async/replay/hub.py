@@ -41,7 +41,7 @@ from rlsp_async.replay.health import status, watch
 from rlsp_async.replay.protocol import gone, receive, take_back
 from rlsp_async.replay.records import JournalContent
 from rlsp_async.replay.state import HubState, Prompts
-from rlsp_async.replay.turn import Effects, Turn
+from rlsp_async.replay.turn import Effects, Turn, settle
 from rlsp_async.replay.workers import Worker
 
 STATUS_S = 1.0
@@ -81,7 +81,7 @@ class Hub:
         """Workers sent messages, in this order; work is handed out once for all of them."""
         turn = Turn(self.state, now)
         for peer, message in arrived:
-            receive(turn, peer, message)
+            settle(turn, receive(turn, peer, message))
             self._move_on(turn)
         self._hand_out(turn)
         return turn.commit()
@@ -91,9 +91,9 @@ class Hub:
         turn, state, cfg = Turn(self.state, now), self.state, self.state.cfg.replay
         self._check_sleep(turn)
         for worker in state.table.silent(now, cfg.timeout_s):
-            gone(turn, worker, f"was silent for {now - worker.seen_s:.1f} s")
+            settle(turn, gone(turn, worker, f"was silent for {now - worker.seen_s:.1f} s"))
         for lease in state.table.expired(now, cfg.lease_s):
-            take_back(turn, lease)
+            settle(turn, take_back(turn, lease))
         state.queues.release(now)
         watch(turn)
         self._move_on(turn)
@@ -171,6 +171,8 @@ class Hub:
         state, ending = self.state, self.state.ending
         if state.phase is None and not ending.has_begun:
             turn.drain("the run is complete")
+        if not ending.has_begun:
+            return
         is_drained = not state.table.num_working or turn.now - ending.since_s > DRAIN_S
         has_ended = ending.kind == "failed" or (ending.kind == "draining" and is_drained)
         if has_ended and ending.close():

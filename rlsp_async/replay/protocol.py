@@ -19,10 +19,14 @@ the whole state of its worker, and the hub repairs the difference:
 
 A result is bound to its lease: a verifier cannot judge a group that it was not given, and no worker can answer in
 another role. Every Done is acknowledged once what it holds is stored (or was stored before), except a report that came
-before that of the step before it. Every outcome goes through `turn.settle`.
+before that of the step before it.
+
+A handler yields what happened to each piece of work, and goes on after `turn.settle` has settled it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from rlsp_async.messages import (
     PROTOCOL,
@@ -45,7 +49,7 @@ from rlsp_async.replay import sample, train, verify
 from rlsp_async.replay.health import status
 from rlsp_async.replay.metrics import lease_span, span
 from rlsp_async.replay.state import HubState, LossKind
-from rlsp_async.replay.turn import Early, Fault, Late, Lost, Outcome, Turn, settle
+from rlsp_async.replay.turn import Blamed, Early, Late, Lost, Outcome, Settlement, Turn
 from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker
 
 YOUNG_HEARTBEATS = 3.0
@@ -56,50 +60,55 @@ OFFER_HEARTBEATS = 3.0
 """Heartbeats after which weights are offered again."""
 
 
-def receive(turn: Turn, peer: bytes, message: FromWorker) -> None:
+def receive(turn: Turn, peer: bytes, message: FromWorker) -> Iterator[Settlement]:
     """A worker said something over the connection `peer`."""
     table = turn.state.table
     if isinstance(message, Hello):
-        return arrive(turn, peer, message)
+        yield from arrive(turn, peer, message)
+        return
     if peer in table.fenced:
-        return _heard_fenced(turn, peer, message)
+        _heard_fenced(turn, peer, message)
+        return
     worker = table.peers.get(peer)
     if worker is None:
-        return turn.send(peer, Pong(known=False))  # it must say hello (again) before it is heard
+        turn.send(peer, Pong(known=False))  # it must say hello (again) before it is heard
+        return
     worker.heard(turn.now)
     match message:
         case Ping():
-            pinged(turn, worker, message)
+            yield from pinged(turn, worker, message)
         case Done():
-            done(turn, worker, message)
+            yield from done(turn, worker, message)
         case Failed():
-            failed(turn, worker, message)
+            yield from failed(turn, worker, message)
         case Loaded():
             loaded(turn, worker, message)
         case Rejected():
             rejected(turn, worker, message)
         case Bye():
-            gone(turn, worker, f"said goodbye {message.reason}".strip(), "returned")
+            yield from gone(turn, worker, f"said goodbye {message.reason}".strip(), "returned")
 
 
 # --- workers come and go ---------------------------------------------------------------------------------------------
 
 
-def arrive(turn: Turn, peer: bytes, hello: Hello) -> None:
+def arrive(turn: Turn, peer: bytes, hello: Hello) -> Iterator[Settlement]:
     """A worker came, or came back; it is refused, or welcomed with what it must know."""
     table = turn.state.table
     outdated = _outdated(turn.state, hello)
     if outdated:
-        return _fence(turn, peer, hello.worker, hello.incarnation, outdated)
+        _fence(turn, peer, hello.worker, hello.incarnation, outdated)
+        return
     refusal = _refusal(turn.state, hello)
     if refusal:
-        return turn.send(peer, Refuse(reason=refusal))
+        turn.send(peer, Refuse(reason=refusal))
+        return
     if hello.seq > 0 and (hello.incarnation, hello.seq) <= table.newest.get(hello.worker, (-1, 0)):
         return  # it comes late, or twice; its worker may have left since
     old = table.workers.get(hello.worker)
     if old is not None and old.incarnation < hello.incarnation:
         _fence(turn, old.peer, old.name, old.incarnation, f"a newer {old.name} has taken over")
-        gone(turn, old, "was replaced by a newer start")
+        yield from gone(turn, old, "was replaced by a newer start")
         old = None
     is_same_connection = old is not None and old.peer == peer
     worker = table.join(hello, peer, turn.now)
@@ -108,7 +117,7 @@ def arrive(turn: Turn, peer: bytes, hello: Hello) -> None:
         turn.event("joined", worker.name, hello.incarnation, f"{hello.role}{device}")
     for lease in _forgotten(turn, worker, hello, is_same_connection):
         table.release(lease.lease)
-        settle(turn, lease.assignment, Lost("returned", "was forgotten in a reconnect"))
+        yield lease.assignment, Lost("returned", "was forgotten in a reconnect")
     _adopt(turn, worker, hello)
     _welcome(turn, worker, hello)
 
@@ -217,37 +226,37 @@ def _send_drain(turn: Turn, worker: Worker) -> None:
     turn.send(worker.peer, Drain(reason=turn.state.ending.message or "the run is complete"))
 
 
-def gone(turn: Turn, worker: Worker, why: str, loss: LossKind = "died") -> None:
+def gone(turn: Turn, worker: Worker, why: str, loss: LossKind = "died") -> Iterator[Settlement]:
     """A worker left, was silent for too long or was replaced: its leases are given to others."""
     turn.event("gone", worker.name, worker.incarnation, why)
     for lease in turn.state.table.leave(worker):
-        settle(turn, lease.assignment, Lost(loss, why, worker.incarnation))
+        yield lease.assignment, Lost(loss, why, worker.incarnation)
 
 
 # --- pings -----------------------------------------------------------------------------------------------------------
 
 
-def pinged(turn: Turn, worker: Worker, ping: Ping) -> None:
+def pinged(turn: Turn, worker: Worker, ping: Ping) -> Iterator[Settlement]:
     """A heartbeat. One that comes late says nothing that is still true; one without `seq` says nothing of leases."""
     if ping.seq and ping.seq <= worker.ping_seq:
         return
     worker.pinged(ping)
     if not ping.seq:
         return
-    _compare_leases(turn, worker, set(ping.leases))
+    yield from _compare_leases(turn, worker, set(ping.leases))
     if worker.role == "sampler":
         _compare_version(turn, worker, ping)
     if turn.state.ending.has_begun and ping.state != "draining" and worker.role != "observer":
         _send_drain(turn, worker)
 
 
-def _compare_leases(turn: Turn, worker: Worker, named: set[int]) -> None:
+def _compare_leases(turn: Turn, worker: Worker, named: set[int]) -> Iterator[Settlement]:
     table, young_s = turn.state.table, _young_s(turn.state)
     for lease in list(worker.leases.values()):
         is_missed = lease.lease not in named and turn.now - lease.since_s > young_s
         if lease.pinged(is_missed) >= MISSES:
             table.release(lease.lease)
-            settle(turn, lease.assignment, Lost("returned", "never got it"))
+            yield lease.assignment, Lost("returned", "never got it")
     for number in sorted(named - worker.leases.keys()):
         is_stored = number in table.acked
         turn.send(worker.peer, Ack(lease=number) if is_stored else Revoke(lease=number, reason="it is over"))
@@ -267,13 +276,14 @@ def _compare_version(turn: Turn, worker: Worker, ping: Ping) -> None:
 # --- answers to leases -----------------------------------------------------------------------------------------------
 
 
-def done(turn: Turn, worker: Worker, message: Done) -> None:
+def done(turn: Turn, worker: Worker, message: Done) -> Iterator[Settlement]:
     """The result of a lease came: for the first time, again, or late."""
     table = turn.state.table
     if message.lease in table.acked:
         if message.groups or message.verdicts or message.steps:
             turn.state.count_duplicate()
-        return turn.send(worker.peer, Ack(lease=message.lease))
+        turn.send(worker.peer, Ack(lease=message.lease))
+        return
     if worker.role == "learner":
         for report in message.steps:
             if isinstance(train.accept(turn, report), Early):
@@ -281,15 +291,15 @@ def done(turn: Turn, worker: Worker, message: Done) -> None:
     lease = _release(turn, worker, message.lease)
     for group in message.groups:
         if _fits(worker, "sample", lease, group.group_id):
-            settle(turn, Assignment(worker.name, "sample", group.group_id), sample.accept(turn, group))
+            yield Assignment(worker.name, "sample", group.group_id), sample.accept(turn, group)
     for verdicts in message.verdicts:
         if _fits(worker, "verify", lease, verdicts.group_id):
             # Verdicts do not say what they are about: only those of a lease are taken.
             outcome: Outcome = verify.accept(turn, verdicts) if lease is not None else Late()
-            settle(turn, Assignment(worker.name, "verify", verdicts.group_id), outcome)
+            yield Assignment(worker.name, "verify", verdicts.group_id), outcome
     if lease is not None:
         turn.write(lease_span(lease, turn.now))
-        _check_answered(turn, lease)
+        yield from _check_answered(turn, lease)
     table.acknowledge(message.lease)
     turn.send(worker.peer, Ack(lease=message.lease))
 
@@ -305,7 +315,7 @@ def _release(turn: Turn, worker: Worker, number: int) -> Lease | None:
     return turn.state.table.release(number) if number in worker.leases else None
 
 
-def _check_answered(turn: Turn, lease: Lease) -> None:
+def _check_answered(turn: Turn, lease: Lease) -> Iterator[Settlement]:
     """A Done that did not hold what its lease was for leaves the work undone."""
     state, work = turn.state, lease.assignment
     if work.kind == "train":
@@ -316,10 +326,10 @@ def _check_answered(turn: Turn, lease: Lease) -> None:
     if not post.is_open(work.key, state.ledger):
         return
     if work.key not in post.queue and (work.kind, work.key) not in state.table.holders:
-        settle(turn, work, Fault("faults", f"{work.worker} answered without the result"))
+        yield work, Blamed("faults", f"{work.worker} answered without the result")
 
 
-def failed(turn: Turn, worker: Worker, message: Failed) -> None:
+def failed(turn: Turn, worker: Worker, message: Failed) -> Iterator[Settlement]:
     """A lease ended without a result."""
     lease = _release(turn, worker, message.lease)
     if lease is None:
@@ -329,19 +339,19 @@ def failed(turn: Turn, worker: Worker, message: Failed) -> None:
     if lease.kind == "train":
         train.step_failed(turn, worker, lease, message)
     elif message.kind == "data":
-        settle(turn, lease.assignment, Fault("faults", f"{lease.worker}: {message.error}"))
+        yield lease.assignment, Blamed("faults", f"{lease.worker}: {message.error}")
     else:
         loss: LossKind = "returned" if message.kind == "returned" else "failed"
-        settle(turn, lease.assignment, Lost(loss, message.error))
+        yield lease.assignment, Lost(loss, message.error)
 
 
-def take_back(turn: Turn, lease: Lease) -> None:
+def take_back(turn: Turn, lease: Lease) -> Iterator[Settlement]:
     """Ends a lease whose worker is connected but shows no sign of it."""
     table = turn.state.table
     if table.release(lease.lease) is None:
         return
     turn.send(table.workers[lease.worker].peer, Revoke(lease=lease.lease, reason="the lease was taken back"))
-    settle(turn, lease.assignment, Lost("failed", "its lease ran out"))
+    yield lease.assignment, Lost("failed", "its lease ran out")
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

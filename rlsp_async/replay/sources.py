@@ -1,10 +1,11 @@
-"""Demonstrations as groups: prompt and response from the task, encoded with the run's tokenizer, one rollout each.
+"""Groups that nobody samples: demonstrations of the task, and rollouts that `rlsp import` put into the run.
 
-Imported rollouts as groups: the file RUN/imported.jsonl that `rlsp import` wrote, one group a line.
+A demonstration is a prompt and a response of the task, encoded with the run's tokenizer, as a group of one rollout.
 
-They are old data of unknown versions, so to the laws they are demonstrations: no lag, `max_uses` counts; but a group
-may hold up to `sampling.rollouts` of them. What was judged brings its verdicts, and so rewards. Each pass over the file
-has an order of its own.
+Imported groups come from the file RUN/imported.jsonl, one group a line. They are old data of unknown versions, so to
+the hub they are demonstrations: they have no lag, and `max_uses` counts; but a group may hold up to `sampling.rollouts`
+rollouts. Groups that were judged bring their verdicts, and so their rewards. Each pass over the file has an order of
+its own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DEMONSTRATION_VERSION = -1
 
 
 class Demonstrations:
-    """Makes the group of any cursor; blocking, for one helper thread."""
+    """Makes the group of any cursor. Blocking, for one helper thread."""
 
     def __init__(self, cfg: RunConfig, task: Task) -> None:
         self._cfg = cfg
@@ -40,7 +41,7 @@ class Demonstrations:
         self._size = task.size("train")
 
     def make(self, first: int, num: int) -> list[tuple[int, VerifiedGroup]]:
-        """(cursor, group) for cursors first .. first + num - 1. Group ids are given by the ledger.
+        """(cursor, group) for cursors first .. first + num - 1. The hub gives the group ids.
 
         Raises DataError when the task has no demonstrations or the tokenizer cannot be used.
         """
@@ -105,7 +106,7 @@ _group = msgspec.json.Decoder(ImportedGroup).decode
 
 
 class Imported:
-    """Makes the group of any cursor; blocking, for one helper thread."""
+    """Makes the group of any cursor. Blocking, for one helper thread."""
 
     def __init__(self, cfg: RunConfig) -> None:
         self._seed, self._path = cfg.seed, cfg.directory / FILE

@@ -1,8 +1,8 @@
 """One event of the hub: what follows from it, and the one place where the outcome of work is settled. Pure.
 
     turn = Turn(state, now)
-    ...                      handlers call its verbs, and return an outcome for each piece of work
-    turn.commit()            the effects, once, for the shell to carry out
+    settle(turn, handler)    a handler calls the verbs of the turn, and yields an outcome for each piece of work
+    turn.commit()            the effects, for the shell to carry out
 
 A handler of a result or of a lost lease returns what happened:
 
@@ -10,16 +10,18 @@ A handler of a result or of a lost lease returns what happened:
     Late        nobody waits for this result any more
     Early       the report of a step came before that of the step before it; it must come again
     Lost        the lease ended without a result
-    Fault       the result cannot be used, or the work cannot be done; it is charged to a retry budget
+    Blamed      the result cannot be used, or the work cannot be done; it is charged to a retry budget
 
-`settle` alone decides what follows. The retry budgets of a group are `replay.retries` failures of workers ("lost") and
-as many failures of its own ("faults"); and a group that three workers held when they died is quarantined ("deaths"). A
-lease that was lost on the way or given back is charged to nobody. Above a budget the group is dropped with its reason
-and never becomes a reward; above `replay.failures_per_100` such groups the run fails.
+A handler yields (work, outcome) pairs, and `settle` alone decides what follows from each, before the handler goes on.
+The retry budgets of a group are `replay.retries` failures of workers ("lost") and as many failures of its own
+("faults"); and a group that three workers held when they died is quarantined ("deaths"). A lease that was lost on the
+way or given back is charged to nobody. Above a budget the group is dropped with its reason and never becomes a reward;
+above `replay.failures_per_100` such groups the run fails.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -195,27 +197,30 @@ class Lost(NamedTuple):
     """Incarnation of the worker that died, so that a worker which is silent twice counts as one death."""
 
 
-class Fault(NamedTuple):
+class Blamed(NamedTuple):
     """The result cannot be used, or the work cannot be done."""
 
     budget: Literal["lost", "deaths", "faults"]
     why: str
 
 
-Outcome = Accepted | Late | Early | Lost | Fault
+Outcome = Accepted | Late | Early | Lost | Blamed
+Settlement = tuple[Assignment, Outcome]
+"""A piece of work and what happened to it."""
 
 
-def settle(turn: Turn, work: Assignment, outcome: Outcome) -> None:
-    """Decides what follows from the outcome of a piece of work. The only caller of the retry budgets."""
-    match outcome:
-        case Late():
-            turn.state.count_duplicate()
-            detail = "its lease was taken back, and the group has gone on without it"
-            turn.event("dropped_late", worker=work.worker, key=work.key, detail=detail)
-        case Lost():
-            _settle_loss(turn, work, outcome)
-        case Fault():
-            _charge(turn, work, outcome)
+def settle(turn: Turn, settlements: Iterable[Settlement]) -> None:
+    """Decides what follows from each outcome, one after the other. The only caller of the retry budgets."""
+    for work, outcome in settlements:
+        match outcome:
+            case Late():
+                turn.state.count_duplicate()
+                detail = "its lease was taken back, and the group has gone on without it"
+                turn.event("dropped_late", worker=work.worker, key=work.key, detail=detail)
+            case Lost():
+                _settle_loss(turn, work, outcome)
+            case Blamed():
+                _charge(turn, work, outcome)
 
 
 def _settle_loss(turn: Turn, work: Assignment, loss: Lost) -> None:
@@ -228,14 +233,14 @@ def _settle_loss(turn: Turn, work: Assignment, loss: Lost) -> None:
         return
     retries.avoid_worker(work.key, work.worker)
     if loss.kind != "died":
-        _charge(turn, work, Fault("lost", f"{work.worker}: {loss.why}"))
+        _charge(turn, work, Blamed("lost", f"{work.worker}: {loss.why}"))
     elif retries.is_first_death(work.key, work.worker, loss.incarnation):
-        _charge(turn, work, Fault("deaths", f"{work.worker}: {loss.why}"))
+        _charge(turn, work, Blamed("deaths", f"{work.worker}: {loss.why}"))
     else:
         turn.requeue(work)
 
 
-def _charge(turn: Turn, work: Assignment, fault: Fault) -> None:
+def _charge(turn: Turn, work: Assignment, fault: Blamed) -> None:
     """Charges one budget of a group, then queues the group again, or drops it when a budget is used up."""
     state = turn.state
     assert work.kind != "train", work

@@ -54,7 +54,7 @@ PHASES = {
 
 
 def panel(status: Status) -> Panel:
-    """Everything at a glance."""
+    """The drawing of a status."""
     parts: list[RenderableType] = [
         _head(status),
         _bar(status),
@@ -91,7 +91,7 @@ def _bar(status: Status) -> Table:
 
 
 def figures(status: Status) -> list[tuple[str, str]]:
-    """Named figures worth a glance: pass@1, reward and its parts, lag, speed. Absent ones are left out."""
+    """Names and texts of the main figures: pass@1, reward and its parts, lag, speed. Absent ones are left out."""
     m = status.metrics
     shown = []
     if "pass_at_1" in m:
@@ -127,7 +127,7 @@ def _figures(status: Status) -> Text:
 
 
 def _groups(status: Status) -> Text:
-    """Groups by state, in the order of the line, and the token account."""
+    """The number of groups by state, in the order of STATES, and the token account."""
     names = [*(s for s in STATES if s in status.counts), *(s for s in status.counts if s not in STATES)]
     text = Text("groups  ", style="dim")
     text.append("  ".join(f"{name} {status.counts[name]}" for name in names), style="default")
@@ -163,7 +163,7 @@ def _workers(workers: list[WorkerStatus]) -> Table:
 
 
 def plain_line(status: Status) -> str:
-    """For a log file: "rlsp [  75 s] rlsp running step 3/16 v1003 | pass@1 31.2 % | ... | idle sampler-0 4 %"."""
+    """A line for a log: "rlsp [  75 s] rlsp running step 3/16 v1003 | pass@1 31.2 % | ... | idle sampler-0 4 %"."""
     head = (
         f"[{status.seconds:5.0f} s] {status.stage or 'starting'} {status.phase} step {status.stage_step}/"
         f"{status.stage_steps} v{status.version}"
@@ -189,7 +189,7 @@ class LiveView:
         self._console = Console(file=out or sys.stdout, highlight=False)
         self._name = cfg.name
         self.status: Status | None = None
-        """The newest."""
+        """The newest status; None before the first one."""
         self._shown_phase = ("", "")
         self._began = time.monotonic()
         self._live: Live | None = None
@@ -198,23 +198,23 @@ class LiveView:
             self._live.start()
 
     def update(self, status: Status) -> None:
-        """Keeps the newest; in a log, a new stage or phase is said at once."""
+        """Keeps the newest status. In a log, a new stage or phase is printed at once."""
         self.status = status
         if not self._live and self._shown_phase != (status.stage, status.phase):
             self._line()
 
     def say(self, text: str) -> None:
-        """One sentence above the picture."""
+        """Prints one sentence above the drawing."""
         self._console.print(f"rlsp: {text}", style="yellow", markup=False)
 
     async def keep_showing(self) -> None:
-        """Draws again from time to time; ends by cancelling."""
+        """Draws again at intervals, until it is cancelled."""
         while True:
             self._live_frame() if self._live else self._line()
             await asyncio.sleep(LIVE_EVERY_S if self._live else PLAIN_EVERY_S)
 
     def close(self) -> None:
-        """Leaves the last picture on the screen. Idempotent."""
+        """Leaves the last drawing on the screen. Idempotent."""
         if self._live:
             self._live.stop()
             self._live = None

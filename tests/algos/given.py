@@ -1,4 +1,4 @@
-"""Hand-made columns for the tests of single algorithms, and the gradient of a loss that was written twice."""
+"""Hand-made columns for the tests of single algorithms, and gradients for comparison with a slow reference."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ __all__ = ["batch", "drawn", "gradient", "members", "replace", "tokens"]
 
 
 def batch(reward, group, length, **columns):
-    """Rollouts whose other columns are zeros unless given."""
+    """Rollouts with these rewards, groups and lengths; other columns are zeros unless given."""
     num = sum(length)
     made = {"behaviour_N": torch.zeros(num), "mask_N": torch.ones(num, dtype=torch.bool), **columns}
     return base.Rollouts(
@@ -30,7 +30,7 @@ def tokens(logp, rollout, **columns):
 
 
 def drawn(length=(3, 1, 4, 2), seed=1, spread=0.4):
-    """Rollouts of these lengths with random columns; one advantage a rollout."""
+    """Tokens of rollouts of these lengths with random columns; one advantage for each rollout."""
     g = torch.Generator().manual_seed(seed)
     num, rollout = sum(length), torch.arange(len(length)).repeat_interleave(torch.tensor(length))
     draw = lambda: torch.randn(num, generator=g)  # noqa: E731
@@ -51,7 +51,7 @@ def drawn(length=(3, 1, 4, 2), seed=1, spread=0.4):
 
 
 def gradient(loss, given):
-    """Of a scalar by the log-probs of `given`."""
+    """Gradient of a scalar by the log-probs of `given`."""
     return torch.autograd.grad(loss, given.logp)[0]
 
 

@@ -1,4 +1,4 @@
-"""The baseline of least variance: golden numbers, and that of gradients taken one rollout at a time."""
+"""The baseline of least variance: golden numbers, and the baseline of gradients taken one rollout at a time."""
 
 import pytest
 import torch
@@ -38,7 +38,8 @@ def test_without_any_gradient_it_is_the_mean():
 @pytest.mark.parametrize("weight", ["none", "token", "rollout"])
 @pytest.mark.parametrize("aggregation", ["token_mean", "seq_mean"])
 def test_it_is_that_of_gradients_one_rollout_at_a_time(weight, aggregation):
-    """A policy that is a table of logits, one row a token, so that gradients by the logits are all there is."""
+    """The policy is a table of logits with a row for each token, so that gradients by the logits are whole
+    gradients."""
     g = torch.Generator().manual_seed(4)
     length, group, reward = [3, 1, 2, 2], [0, 0, 1, 0], [1.0, 0.0, 0.3, 0.5]
     logits, chosen = torch.randn(8, 5, generator=g), torch.randint(5, (8,), generator=g)

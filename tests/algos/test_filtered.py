@@ -1,4 +1,4 @@
-"""Filtered fine-tuning: what is right, once, and not too often of one prompt."""
+"""Filtered fine-tuning: right rollouts, each text once, at most `per_prompt` of a prompt; the balance score."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def batch(**columns):
 
 
 def slow(cfg, given):
-    """What D is, one rollout after the other."""
+    """D, one rollout after the other."""
     kept, texts, num = [], set(), {}
     for reward, prompt, text in zip(
         given.reward_B.tolist(), given.prompt_B.tolist(), given.text_B.tolist(), strict=True
@@ -38,7 +38,7 @@ def test_duplicates_within_and_between_groups_are_dropped():
 
 
 def test_a_wrong_rollout_is_no_first_of_its_text():
-    """The same text may be judged differently in two groups; what was wrong hides nothing."""
+    """The same text may be judged differently in two groups; the wrong one does not make the right one a duplicate."""
     assert filtered.advantages(filtered.Config(), batch()).keep_B[3]
 
 
@@ -91,8 +91,8 @@ def judged(reward, outcome, group, text):
 
 
 GIVEN = judged([0.9, 0.7, 0.7, 0.4, 0.8, 0.6, 0.3], [1, 0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6, 7])
-"""By hand, n* = 2: at .3 and .4 prompt 0 keeps 3 of 4 right, 1 * 3/4; prompt 1 at .3 1 of 3, .5 / 3, at .4 and .6 1 of 2,
-.5 / 2; at .6 prompt 0 keeps 2 of 3, 2/3; at .7 the same, and nothing of prompt 1 is right; from .8 one right one of
+"""By hand, n* = 2: at .3 and .4 prompt 0 keeps 3 of 4 right, 1 * 3/4; prompt 1 at .3 1 of 3, .5 / 3, at .4 and .6 1 of
+2, .5 / 2; at .6 prompt 0 keeps 2 of 3, 2/3; at .7 the same, and nothing of prompt 1 is right; from .8 one right one of
 prompt 0, .5."""
 
 

@@ -1,4 +1,4 @@
-"""GRPO's options and presets; its numbers by hand stand in test_contract.py."""
+"""GRPO's options and presets; numbers worked out by hand are in test_contract.py."""
 
 import math
 
@@ -17,7 +17,7 @@ def preset(name):
 
 
 def slow(cfg, given):
-    """Token by token; autograd through rho and k3 only."""
+    """The loss token by token; autograd through rho and k3 only."""
     loss = torch.zeros(())
     for t in range(len(given.logp)):
         if not given.mask[t]:

@@ -1,4 +1,4 @@
-"""GSPO: one ratio a rollout, clipped as a whole."""
+"""GSPO: one ratio for each rollout, clipped as a whole."""
 
 import math
 
@@ -21,7 +21,7 @@ def slow(cfg, given):
 
 
 def even(given):
-    """The same tokens with shares as "seq_mean" gives them."""
+    """The same tokens with the shares of "seq_mean"."""
     count = torch.stack([((given.rollout == q) & given.mask).sum() for q in given.rollout])
     return make.replace(given, share=1.0 / count)
 

@@ -1,4 +1,4 @@
-"""OAPL: golden numbers, the square it descends, and the optimum that does not depend on who learns."""
+"""OAPL: golden numbers, the square whose gradient it is, and an optimum that does not depend on who sampled."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_advantages_golden():
 
 
 def test_by_hand():
-    """S = .5 + .2 = .7, A = 1: what is missing is 1 - .5 x .7 = .65."""
+    """S = .5 + .2 = .7, A = 1: A - beta S = 1 - .5 x .7 = .65."""
     given = make.tokens([-1.0, -2.0], [0, 0], behaviour=[-1.5, -2.2], share=[0.5, 0.5])
     loss, stats = oapl.token_loss(oapl.Config(beta=0.5), given)
     assert make.gradient(loss, given).tolist() == pytest.approx([-0.325, -0.325])

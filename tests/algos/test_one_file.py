@@ -1,4 +1,4 @@
-"""Adding an algorithm touches one file and its test: one is planted beside the others, and everything finds it."""
+"""A new algorithm is one file and its test: one is planted beside the others, and loader, docs and contract find it."""
 
 import re
 import shutil
@@ -56,7 +56,7 @@ def test_the_page_of_settings_may_wait_for_it():
 
 
 def test_no_source_file_lists_algorithms():
-    """Two names of algorithms as strings in one file of the package would be a list that a new one is missing from."""
+    """Two names of algorithms as strings in one file would be a list, and a new algorithm would be missing from it."""
     for path in sorted((ROOT / "rlsp_async").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         found = [name for name in base.names() if f'"{name}"' in text and path.stem != name]

@@ -1,4 +1,4 @@
-"""Decoupled PPO and V-trace in PPO; PPO's other numbers by hand stand in test_contract.py."""
+"""Decoupled PPO and V-trace in PPO; PPO's other numbers worked out by hand are in test_contract.py."""
 
 import math
 
@@ -17,7 +17,7 @@ def preset(name):
 
 
 def policy_tokens(**columns):
-    """The golden token of decoupled PPO; the critic is right."""
+    """The golden token of decoupled PPO, with a critic whose value is exact."""
     filled = {
         "behaviour": [-1.2],
         "old": [-1.0],

@@ -1,4 +1,4 @@
-"""REINFORCE: the policy gradient and nothing else; its other baseline is in test_baselines.py."""
+"""REINFORCE: the plain policy gradient; the baseline of least variance is in test_baselines.py."""
 
 import pytest
 

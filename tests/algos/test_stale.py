@@ -1,7 +1,7 @@
-"""What theory says of reused stale rollouts, on a policy of four answers that one can follow by hand.
+"""Reused stale rollouts, on a policy of four answers that can be followed by hand.
 
 The data are fixed: answer 0 is right and a fifth of them, answers 1 and 2 are wrong. Answer 3 was never sampled; the
-policy that learns has come to like it. Pushing the wrong ones down without a bound lifts what nobody looked at.
+learner's policy gives it most of its mass. Pushing the wrong answers down without a bound lifts the unseen answer.
 """
 
 import pytest

@@ -20,7 +20,7 @@ def test_advantages_golden():
 
 
 def test_the_kl_is_normalised_in_its_group():
-    """Flat rewards and an equal distance to the reference: nothing is left."""
+    """Flat rewards and an equal distance to the reference give no advantage."""
     batch = make.batch([1.0, 1], [0, 0], [2, 1], old_N=[-1.0, -1, -1], reference_N=[-2.0, -2, -3])
     out = t1.advantages(t1.Config(kl_coef=0.5), batch)
     assert out.adv_N.tolist() == [0.0] * 3

@@ -66,7 +66,7 @@ def test_surplus_positives_are_left_out_and_count_in_no_share():
 
 
 def test_the_multipliers_sign_chooses_the_taper():
-    """A reward of 0.5 is none of the paper's two; with c = 0.5 it is pushed down, and so it is tapered."""
+    """A reward of 0.5 is neither of the paper's two; with c = 0.5 the rollout is pushed down, and so it is tapered."""
     out = topr.advantages(topr.Config(baseline=0.5), make.batch([0.6], [0], [1]))
     assert out.adv_N.tolist() == pytest.approx([-0.3])
     given = make.tokens([-3.0], [0], behaviour=[-1.0], adv=out.adv_N.tolist(), share=[1.0])

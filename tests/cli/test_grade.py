@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +140,12 @@ def test_a_file_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_hostile_corpus_gets_verdicts_and_changes_none(tmp_path: Path) -> None:
     assert len(corpus.RESPONSES) >= 60
     lines = [line for text in corpus.RESPONSES for line in (*CANARY, {"gold": "7", "response": text})] + CANARY
-    start = time.monotonic()
     code, records = run(tmp_path, lines, "--deadline-s", "10")  # of the wall: the machine may be busy
     assert code == 0 and len(records) == len(lines)
-    assert time.monotonic() - start < 55.0
     canaries = [record["status"] for i, record in enumerate(records) if i % 3 < 2]
     assert canaries == GOOD * (len(corpus.RESPONSES) + 1)
     for text, record in zip(corpus.RESPONSES, records[2::3], strict=False):
-        assert record["status"] in ("wrong", "unparsable"), (text[:60], record)
-        assert record["ms"] < 10_000.0, (text[:60], record)
+        assert record["status"] in ("wrong", "unparsable"), (text[:60], record)  # and not "timeout"
     assert not Path(corpus.MARKER).exists()
 
 

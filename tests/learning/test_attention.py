@@ -1,4 +1,4 @@
-"""A packed row gives what each sequence gives alone: logits and gradients, for the models people use."""
+"""A packed row has the logits and gradients of each sequence alone, for common models."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""A checkpoint is complete or absent; a damaged one is logged and not used; an older start of the learner writes nothing."""
+"""A checkpoint is complete or absent; a damaged one is logged and not used; an older start of the learner writes
+nothing."""
 
 import os
 import random
@@ -179,7 +180,7 @@ def test_a_kill_at_any_moment_leaves_the_newest_or_the_one_before_it(tmp_path):
 
 @pytest.mark.parametrize("killed_at", range(1, 4))
 def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch, killed_at):
-    """The same step saved again: what stood under its name is set aside, then comes back or goes."""
+    """The same step saved again: the older directory is set aside, then comes back or is removed."""
     save(tmp_path, 1)
     place = save(tmp_path, 2)
     calls = []
@@ -231,7 +232,7 @@ def test_an_older_start_saves_nothing(tmp_path):
 
 
 def test_a_writer_that_was_stopped_after_its_check_has_nothing_to_rename(tmp_path, monkeypatch):
-    """SIGSTOP between the check and the rename, a newer start claims, works, SIGCONT."""
+    """SIGSTOP comes between the check and the rename; a newer start claims the run and saves; then SIGCONT."""
     older, newer = WriteFence(tmp_path, 5), WriteFence(tmp_path, 6)
     older.claim()
     save(tmp_path, 1, fence=older)

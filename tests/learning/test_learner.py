@@ -1,4 +1,4 @@
-"""The learner's promises: once, in order, the same bits after a restart, a model that others load."""
+"""The learner's promises: each step once, in order, with the same bits after a restart; a model that others load."""
 
 import json
 
@@ -9,6 +9,7 @@ import torch
 
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import ConfigError, FencedError, MachineError, MessageError
+from rlsp_async.learning import publish, update
 from rlsp_async.learning.learner import Learner, deciding_settings
 from rlsp_async.messages import Batch, Sampling, StepReport, TrainJob
 from tests.learning.small import Shelf, digest, job, jobs, rolled, run_config
@@ -75,7 +76,7 @@ def test_a_repeat_after_a_restart_publishes_the_same_weights_again(tmp_path, mod
 
 @pytest.mark.parametrize("shelf_is_full", [True, False])
 def test_a_repeat_that_published_nothing_publishes_when_nothing_is_left(tmp_path, model_dir, shelf_is_full):
-    """After a reboot between two published versions; not after a mere restart, which changes no rhythm."""
+    """It does so after a reboot between two published versions, and not after a restart of the process alone."""
     first, shelf = learner(tmp_path, model_dir, publish_every=4), Shelf()
     reports = [first.train(each) for each in jobs()[:4]]
     assert reports[-1].weights is None
@@ -204,16 +205,18 @@ def test_a_stop_saves_what_no_checkpoint_holds(tmp_path, model_dir):
     assert weights(again) == weights(made)
 
 
-@pytest.mark.parametrize("breaks", ["_train", "_export", "_publish"])
-def test_a_step_that_failed_is_not_saved_at_the_stop(tmp_path, model_dir, monkeypatch, breaks):
-    """Its weights may be half updated, or not yet exported: a restart begins at the checkpoint before it."""
+@pytest.mark.parametrize(
+    ("module", "breaks"), [(update, "train_batch"), (publish, "export_hf"), (publish, "make_probe")]
+)
+def test_a_step_that_failed_is_not_saved_at_the_stop(tmp_path, model_dir, monkeypatch, module, breaks):
+    """Its weights may be half updated, or not exported: a restart begins at the checkpoint before the step."""
     made = learner(tmp_path, model_dir)
     made.train(jobs()[0])
 
     def fails(*_):
         raise MachineError("disk full")
 
-    monkeypatch.setattr(made, breaks, fails)
+    monkeypatch.setattr(module, breaks, fails)
     with pytest.raises(MachineError):
         made.train(jobs()[1])
     made.on_stop()

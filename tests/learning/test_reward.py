@@ -1,4 +1,4 @@
-"""Rewards through the learner's own composition: what a batch of messages is paid, and what is said about it."""
+"""Rewards of a batch of messages, and their metrics."""
 
 import dataclasses
 
@@ -158,7 +158,7 @@ def test_rows_say_what_the_limit_ended():
 
 
 def test_a_replayed_success_is_paid_and_counts_in_no_figure():
-    """ARPO: R = (1, 0, 0, 0), and the accuracy of the policy is that of the three which it drew now."""
+    """ARPO: R = (1, 0, 0, 0), and the accuracy of the policy is that of the three rollouts that it drew itself."""
     batch = made([([1, 2], {"correct": 1.0})] + [([1, 2], {"correct": 0.0})] * 3)
     assert batch.own_B.tolist() == [True] * 4
     verified = VerifiedGroup(

@@ -1,4 +1,4 @@
-"""Messages become arrays, and what must not train is refused."""
+"""Messages become arrays; batches that must not train are refused."""
 
 import msgspec
 import numpy as np

@@ -1,4 +1,4 @@
-"""Where a stage starts: from the stage before, or anew from the base, also after a restart at any step."""
+"""Where a stage starts: from the stage before or from the base, also after a restart at any step."""
 
 import msgspec
 import pytest

@@ -14,7 +14,7 @@ def job(step: int) -> TrainJob:
 
 
 class Counting:
-    """Trains at once, and only in order."""
+    """A learner that trains each job at once and records its step."""
 
     def __init__(self) -> None:
         self.steps = [0]

@@ -145,7 +145,7 @@ def test_a_pair_too_long_for_a_micro_batch_is_a_setting(model_dir):
 
 
 def test_m2po_measures_the_kept_rollouts_and_no_others(model_dir):
-    """A token far away leaves; a group without signal, all of it far away, is no part of the mean."""
+    """A token far away is dropped; the tokens of a group without signal, all far away, do not enter the mean."""
     sequences, reward = data()
     reward[sequences.group_B == 0] = 1.0
     parts = learning(model_dir, "reinforce", corrections={"mask": "m2po"})

@@ -1,9 +1,31 @@
-"""Workers that die, stutter, answer out of order, fail and come back, and a hub that is killed.
+"""The model checker of the hub: random interleavings of everything that may happen to a run, and what must hold then.
 
-Every answer is correct *if it is an answer*; what varies is which messages arrive, when, how often, in which order and
-from whom: each message, in either direction, may be lost, come twice, late or be overtaken, to the very end of the run.
-Workers are killed, frozen past `timeout_s`, leave and come back; the hub is killed while they hold leases. A learner
-takes steps in order only, as the real one does, and remembers its newest report only.
+The model is a hub with a real journal, two samplers, two verifiers and a learner, all in one thread. The checker talks to
+the hub through `Hub.on`, `Hub.tick` and `Hub.restored` alone, and carries its effects out as the shell does: it commits
+the records, then puts the messages into the workers' inboxes. Time is a number that the checker moves on.
+
+What is random, all of it from one seed (`event` draws one of these):
+
+    messages     each message, in either direction, may be lost, come twice, come late or overtake others
+    workers      handle their oldest message, answer any of their leases, repeat an answer, ping, reconnect, are killed and
+                 restarted, leave and come back, or freeze for longer than `timeout_s`
+    answers      are correct if they are answers; but a lease may fail, rollouts may be aborted, verdicts may be timeouts
+    the hub      is killed while workers hold leases, and started again from its journal
+
+The learner trains steps in order only, as the real one does: its weights are the list of the batches that it has trained.
+A checkpoint keeps a prefix of that list, and a restart goes back to it. It remembers its newest report only.
+
+What must hold, after every effect of the hub (`check_invariants`, `check_manifests`, `check_batch`, `check_repeat`):
+
+    the slot law and the token account (ledger.py); no work in two leases; no worker above its credit
+    every manifest within max_lag and max_uses, never changed; a batch that is sent again is the same to the byte
+    a killed hub chooses what it would have chosen, and its policies know what they knew (`kill_hub`)
+
+and at the end (`settle`, `violations`): with everybody honest and alive, on the same bad wire, the run finishes, and the
+learner's weights are exactly the batches of the manifests.
+
+This is used by test_invariants.py (any settings), test_invariants_of_policies.py (every policy), test_rounds.py and
+test_replay_policies.py. test_control.py proves that the checker can fail.
 """
 
 from __future__ import annotations
@@ -51,11 +73,11 @@ LOST, TWICE, LATE, OVERTAKEN = 0.06, 0.05, 0.05, 0.1
 FROZEN_S = 14.0
 """Longer than `timeout_s`."""
 STILL_S = 60.0
-"""The line moves at least so often, whatever is lost: six times the longest time-out."""
+"""Something moves at least this often, whatever is lost: six times the longest time-out."""
 
 
 class FakeWorker:
-    """One worker: an inbox, the Works and Dones it holds, and (a learner) its weights as a list of batches."""
+    """One worker: its inbox, the Works and Dones that it holds, and a learner's weights as a list of batches."""
 
     def __init__(self, name: str, credit: int) -> None:
         self.name, self.role, self.credit = name, name.split("-")[0], credit
@@ -132,7 +154,7 @@ class FakeWorker:
 
 
 class Chaos:
-    """A hub with its journal, its workers, and the laws that must hold after every event."""
+    """A hub with its journal, its workers, and the invariants that must hold after every event."""
 
     def __init__(self, cfg: RunConfig, path: Path, random: Random, hub_dies: bool = True) -> None:
         self.cfg, self.path, self.random, self.hub_dies = cfg, path, random, hub_dies
@@ -184,7 +206,7 @@ class Chaos:
         for peer, message in effects.sends:
             if peer in by_peer:
                 self.put(by_peer[peer].inbox, message)
-        self.check_laws()
+        self.check_invariants()
         for step in effects.wants:
             self.carry_out(self.hub.restored(step, self.journal.batch(step), self.now))
 
@@ -199,7 +221,7 @@ class Chaos:
         elif draw < 0.80:
             self.handle(worker)
         elif draw < 0.86 and worker.unacked:
-            self.deliver(worker, self.random.choice(list(worker.unacked.values())))  # said twice
+            self.deliver(worker, self.random.choice(list(worker.unacked.values())))  # sent twice
         elif draw < 0.89:
             self.deliver(worker, worker.ping())
         elif draw < 0.91:
@@ -218,7 +240,7 @@ class Chaos:
             self.pass_time(self.random.choice((0.1, 1.0, 6.0)))
 
     def pass_time(self, seconds: float) -> None:
-        """Whoever is not frozen gives signs of life meanwhile; a frozen worker's heap up unread."""
+        """Workers that are not frozen ping meanwhile; the messages to a frozen worker stay in its inbox."""
         until = self.now + seconds
         while self.now < until:
             self.now = min(until, self.now + 1.0)
@@ -323,7 +345,7 @@ class Chaos:
             return
         done = self.answer(worker, work, honest)
         worker.unacked[work.lease] = done
-        if honest or self.random.random() < 0.9:  # else it is lost until it is said again
+        if honest or self.random.random() < 0.9:  # else it is lost until it is sent again
             self.deliver(worker, done)
 
     def can_train(self, worker: FakeWorker, step: int) -> bool:
@@ -362,7 +384,7 @@ class Chaos:
                 return Done(lease=work.lease, steps=[worker.reports[batch.step]])
 
     def settle(self) -> None:
-        """From here on everybody is honest and alive, and the wire as bad as before: the run must end."""
+        """From here on everybody is honest and alive, on the same bad wire: the run must end."""
         for worker in self.workers:
             worker.thaws_s = 0.0
         since, step = self.now, -1
@@ -377,10 +399,10 @@ class Chaos:
             assert self.now - state.pace.progress_s < STILL_S, ("nothing moves", state.phase, state.ledger.counts())
             assert self.now - since < 10 * STILL_S, ("no step comes", state.phase, state.ledger.counts())
 
-    # --- laws ----------------------------------------------------------------------------------------------------
+    # --- invariants ----------------------------------------------------------------------------------------------------
 
     def violations(self) -> list[str]:
-        """What a finished run did wrong."""
+        """Sentences about what a finished run did wrong."""
         state, learner = self.hub.state, self.workers[-1]
         uses = Counter(group_id for batch in learner.weights for group_id in batch)
         most = max(stage.max_uses for stage in self.cfg.stages.values())
@@ -397,20 +419,22 @@ class Chaos:
         assert worker.weights[step - 1] == ids, (step, len(worker.weights))
 
     def check_manifests(self, records: list[Any]) -> None:
-        """Lag and reuse at the moment of the manifest; a step has one manifest for ever."""
-        heads = {r.record.group_id: r.record for r in records if hasattr(r, "record") and r.record.state == "training"}
+        """Lag and reuse are within bounds when a manifest is written, and a step has one manifest for ever."""
+        records_of = {
+            r.record.group_id: r.record for r in records if hasattr(r, "record") and r.record.state == "training"
+        }
         for manifest in (r for r in records if isinstance(r, Manifest)):
             stage = self.cfg.stages[manifest.stage]
             assert manifest.step not in self.manifests
             self.manifests[manifest.step] = manifest.groups
             assert len(set(manifest.groups)) == stage.groups_per_step
-            assert all(0 <= lag(heads[i], manifest.step) <= stage.max_lag for i in manifest.groups)
-            assert all(heads[i].uses <= stage.max_uses for i in manifest.groups)
+            assert all(0 <= lag(records_of[i], manifest.step) <= stage.max_lag for i in manifest.groups)
+            assert all(records_of[i].uses <= stage.max_uses for i in manifest.groups)
             carries = stage.selection_options.get("carry", 0)
-            assert sum(heads[i].stage != manifest.stage for i in manifest.groups) <= carries
+            assert sum(records_of[i].stage != manifest.stage for i in manifest.groups) <= carries
 
     def most_carried(self) -> int:
-        """Groups that may live through the evaluation at hand: what the stage that is trained next takes over."""
+        """Groups that may stay alive during an evaluation: those that the next stage to train carries over."""
         state = self.hub.state
         names = list(self.cfg.stages)
         left = [name for name in names if state.plan.last_step[name] > state.step]
@@ -420,7 +444,7 @@ class Chaos:
             else 0
         )
 
-    def check_laws(self) -> None:
+    def check_invariants(self) -> None:
         state = self.hub.state
         counts, account = state.ledger.counts(), state.ledger.tokens()
         assert counts["issued"] == counts["trained"] + counts["dropped"] + counts["alive"]
@@ -441,7 +465,7 @@ class Chaos:
 
 
 def mixed_verdicts(job: VerifyJob) -> VerdictSet:
-    """Every third group is all right or all wrong; of the others the first rollout alone is right."""
+    """Every third group is all correct or all wrong; of the others only the first rollout is correct."""
     right = [job.group_id % 2 == 0 if job.group_id % 3 == 0 else place == 0 for place in range(len(job.items))]
     return VerdictSet(
         group_id=job.group_id,

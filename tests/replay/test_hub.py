@@ -106,8 +106,8 @@ def test_manifest_is_recorded_in_the_event_that_sends_the_batch():
             bench.take(effects, b"v")
     [manifest] = [r for r in effects.records if isinstance(r, Manifest)]
     charged = [r.record for r in effects.records if isinstance(r, Put) and r.record.state == "training"]
-    assert manifest.groups == [head.group_id for head in charged]
-    assert [head.uses for head in charged] == [1, 1]
+    assert manifest.groups == [group_record.group_id for group_record in charged]
+    assert [group_record.uses for group_record in charged] == [1, 1]
 
 
 def test_learner_prefetches_one_step_and_no_more():
@@ -261,9 +261,9 @@ def test_columns_that_cannot_be_true_are_the_fault_of_their_group(changes):
     group = rollouts_of(work.job)
     group.rollouts[1] = msgspec.structs.replace(group.rollouts[1], **changes)
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
-    head = bench.hub.state.ledger.records[work.job.group_id]
-    assert (head.state, head.faults) == ("issued", 1)
-    assert f"group {head.group_id}" in bench.hub.state.ending.last_error
+    group_record = bench.hub.state.ledger.records[work.job.group_id]
+    assert (group_record.state, group_record.faults) == ("issued", 1)
+    assert f"group {group_record.group_id}" in bench.hub.state.ending.last_error
 
 
 def test_aborted_rollouts_are_sampled_again_and_their_tokens_accounted():
@@ -295,8 +295,8 @@ def test_lag_counts_from_the_oldest_token():
 
     group.rollouts[1] = msgspec.structs.replace(group.rollouts[1], versions=pack_ints([9, 4, 9]))
     bench.say(b"s", Done(lease=work.lease, groups=[group]))
-    head = bench.hub.state.ledger.records[work.job.group_id]
-    assert (head.oldest, head.newest) == (4, 9)
+    group_record = bench.hub.state.ledger.records[work.job.group_id]
+    assert (group_record.oldest, group_record.newest) == (4, 9)
 
 
 def test_groups_left_at_the_end_of_a_stage_are_dropped_and_revoked():
@@ -475,7 +475,7 @@ def test_observer_sees_the_run_once_a_second():
     assert bench.inbox[b"o"][-1].counts["alive"] == 0
 
 
-def test_stop_drains_and_may_be_taken_up_again():
+def test_stop_drains_and_the_run_can_be_resumed():
     bench = crewed()
     bench.take(bench.hub.stop("Ctrl-C", 0.0), b"")
     assert isinstance(bench.inbox[b"s"][-1], Drain)

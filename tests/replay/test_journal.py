@@ -1,4 +1,4 @@
-"""The journal: what is committed is there after anything; what is there is given back as it was."""
+"""The journal: what was committed is there after any crash, and is given back as it was."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_restarted_hub_finishes_the_run_with_the_same_manifests(tmp_path):
     sent = [m.job.batch for m in reborn.inbox[b"l"] if isinstance(m, Work)]
     assert [[g.group.group_id for g in batch.groups] for batch in sent] == [manifests[1].groups, manifests[2].groups]
     reborn.tick(0.0)
-    reborn.tick(2.5)  # groups that a worker might still hold are leased anew
+    reborn.tick(2.5)  # groups that a worker might still hold are leased again
     reborn.run(b"s", b"v", b"l")
     assert reborn.hub.state.ending.kind == "finished"
     assert {r.step for r in reborn.records if isinstance(r, Manifest)} == {3}
@@ -94,7 +94,7 @@ def test_batches_of_old_steps_are_read_again(tmp_path):
     journal.close()
 
 
-def test_tokens_that_no_kept_checkpoint_needs_are_deleted_and_heads_stay(tmp_path):
+def test_tokens_that_no_kept_checkpoint_needs_are_deleted_and_records_stay(tmp_path):
     cfg = config(stages={"rlsp": StageConfig(steps=8, groups_per_step=2)}, learner=LearnerConfig(keep_checkpoints=2))
     journal, bench = restart(tmp_path / "j.sqlite", cfg)
     crew(bench)
@@ -196,7 +196,7 @@ def test_kill_9_loses_no_acknowledged_group(tmp_path):
         child.stdout.close()
         child.wait()
     journal = Journal(tmp_path / "j.sqlite", config())
-    stored = [head.group_id for head in journal.load().groups]
+    stored = [group_record.group_id for group_record in journal.load().groups]
     journal.close()
     assert len(acked) >= 265
     assert acked <= set(stored)

@@ -200,8 +200,8 @@ def test_what_exploration_tells_apart_is_written_with_the_group_and_weighs(explo
     line.say(S, hello("sampler", credit=99))
     line.say(V, hello("verifier"))
     line.run(S, V)
-    heads = line.hub.state.ledger.records.values()
-    assert {head.group_id: head.has_signal for head in heads} == {
+    group_records = line.hub.state.ledger.records.values()
+    assert {group_record.group_id: group_record.has_signal for group_record in group_records} == {
         n: n % 2 == 1 or explore != "none" for n in range(1, 7)
     }
     line.say(L, hello("learner", step=0))

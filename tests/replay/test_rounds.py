@@ -1,4 +1,4 @@
-"""Rounds: each stage adds new groups to those that it carries over, and the laws hold through kills of every process."""
+"""Rounds: each stage adds new groups to those that it carries over; invariants hold through kills of every process."""
 
 from __future__ import annotations
 
@@ -73,11 +73,19 @@ def test_what_is_used_up_or_too_old_for_the_next_stage_is_not_carried(changes, u
 
 
 def test_carried_are_the_last_to_go_and_no_more_than_there_are_slots():
-    heads = [GroupRecord(group_id=i, stage="a", state="ready", oldest=i, order=9 - i, uses=1) for i in range(5)]
-    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=2), heads, 9)] == [3, 4]
-    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=2, remove="oldest"), heads, 9)] == [1, 0]
-    assert [head.group_id for head in groups_to_carry(SelectionConfig(carry=4), heads, 1)] == [4]
-    assert groups_to_carry(SelectionConfig(), heads, 9) == []
+    group_records = [GroupRecord(group_id=i, stage="a", state="ready", oldest=i, order=9 - i, uses=1) for i in range(5)]
+    assert [group_record.group_id for group_record in groups_to_carry(SelectionConfig(carry=2), group_records, 9)] == [
+        3,
+        4,
+    ]
+    assert [
+        group_record.group_id
+        for group_record in groups_to_carry(SelectionConfig(carry=2, remove="oldest"), group_records, 9)
+    ] == [1, 0]
+    assert [group_record.group_id for group_record in groups_to_carry(SelectionConfig(carry=4), group_records, 1)] == [
+        4
+    ]
+    assert groups_to_carry(SelectionConfig(), group_records, 9) == []
     with pytest.raises(ValueError, match="carry"):
         SelectionConfig(carry=-1)
 
@@ -114,7 +122,7 @@ def chaos_config(random: Random) -> RunConfig:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_laws_hold_whatever_is_carried(seed: int):
+def test_invariants_hold_whatever_is_carried(seed: int):
     random = Random(seed)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
         chaos = Chaos(chaos_config(random), Path(directory) / "journal.sqlite", random)
@@ -126,6 +134,6 @@ def test_laws_hold_whatever_is_carried(seed: int):
         assert chaos.violations() == []
         chaos.journal.close()
         findings = audit(Path(directory) / "journal.sqlite").findings
-        laws = [f for f in findings if f.guarantee in ("G3", "G4", "G5", "G14", "slots")]
-        assert len(laws) == 5
-        assert not [finding for finding in laws if finding.outcome == "violated"]
+        checked = [f for f in findings if f.guarantee in ("G3", "G4", "G5", "G14", "slots")]
+        assert len(checked) == 5
+        assert not [finding for finding in checked if finding.outcome == "violated"]

@@ -1,4 +1,4 @@
-"""Finished rollouts become prompts of their own: who is chosen, what is written down, what keeps out of the way."""
+"""Finished rollouts become prompts of their own: who is chosen, what is recorded, and what does not learn from them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def ledger_of(statuses: list[list[Any]]) -> Ledger:
     """Groups 1, 2 .. of two rollouts each, with these verdicts."""
     ledger = Ledger()
     for group_id, judged in enumerate(statuses, start=1):
-        head = GroupRecord(group_id=group_id, stage="rlsp", index=group_id)
-        ledger.issue(head)
+        group_record = GroupRecord(group_id=group_id, stage="rlsp", index=group_id)
+        ledger.issue(group_record)
         prompt = VerifyingTask().prompt("train", group_id)
         job = SampleJob(group_id=group_id, prompt=prompt, stage="rlsp", sampling=Sampling(rollouts=len(judged)))
         ledger.sampled(rollouts_of(job), 0.0)
@@ -77,7 +77,7 @@ def test_who_is_no_candidate():
     assert spawn.candidates(ledger, "rlsp", 4) == []
 
 
-def test_what_the_task_does_not_put_is_passed_over():
+def test_candidates_that_the_task_cannot_use_are_skipped():
     ledger = ledger_of([["unparsable", "unparsable"], ["unparsable", "wrong"]])
     child = spawner().choose(ledger, "rlsp", 0, {"spawned/wrong": 1})
     assert child is not None
@@ -99,7 +99,7 @@ def test_options_that_cannot_work_are_refused(stage: dict, words: str):
         spawn.load_spawner(StageConfig(**stage), VerifyingTask(), 0)
 
 
-def test_a_task_that_says_no_word_about_it_is_refused():
+def test_a_task_without_verification_is_refused():
     with pytest.raises(ConfigError, match="task 'small' does not say how"):
         spawn.load_spawner(StageConfig(spawn={"share": 0.1}), SmallTask(), 0)
     assert spawn.load_spawner(StageConfig(), SmallTask(), 0) is None
@@ -130,26 +130,26 @@ def test_child_is_sampled_verified_and_trained_like_any_group():
     bench.say(L, hello("learner", step=0))
     bench.run(S, V, L)
     state = bench.hub.state
-    heads = {record.record.group_id: record.record for record in bench.records if isinstance(record, Put)}
-    children = [head for head in heads.values() if head.parent]
+    group_records = {record.record.group_id: record.record for record in bench.records if isinstance(record, Put)}
+    children = [group_record for group_record in group_records.values() if group_record.parent]
     assert state.ending.kind == "finished"
     assert state.step == 3
     assert len(children) >= 2
-    assert {head.state for head in children} <= {"trained", "dropped"}
-    assert any(head.state == "trained" for head in children)
+    assert {group_record.state for group_record in children} <= {"trained", "dropped"}
+    assert any(group_record.state == "trained" for group_record in children)
     bodies = {
         record.record.group_id: record.body for record in bench.records if isinstance(record, Put) and record.body
     }
-    for head in children:
-        parent_id, place = map(int, head.parent.split("/"))
-        parent, body = bodies[parent_id], bodies[head.group_id]
+    for group_record in children:
+        parent_id, place = map(int, group_record.parent.split("/"))
+        parent, body = bodies[parent_id], bodies[group_record.group_id]
         assert body.prompt.text == f"{parent.prompt.text} {parent.rollouts[place].text} check"
-        assert body.prompt.prompt_id == f"spawned/{head.parent}/{parent.prompt.prompt_id}"
+        assert body.prompt.prompt_id == f"spawned/{group_record.parent}/{parent.prompt.prompt_id}"
         assert body.prompt.selector == "spawn"
-        assert {(r.parent, r.root, r.depth) for r in body.rollouts} == {(head.parent, head.parent, 1)}
-        assert heads[parent_id].num_children == 1
-        assert heads[parent_id].parent == ""
-        assert head.prompt is None  # its body holds it
+        assert {(r.parent, r.root, r.depth) for r in body.rollouts} == {(group_record.parent, group_record.parent, 1)}
+        assert group_records[parent_id].num_children == 1
+        assert group_records[parent_id].parent == ""
+        assert group_record.prompt is None  # its body holds it
     rows = [line.row for line in bench.lines if line.file == "metrics"]
     assert max(row["verification_share"] for row in rows) == 0.5
     assert all(row["verification_accuracy"] == 1.0 for row in rows if row["verification_share"])
@@ -189,15 +189,15 @@ def test_prompt_selections_do_not_learn_from_children():
     assert len(learnt) == 2  # issued, judged
 
 
-def test_children_are_no_successes_of_the_problem_and_are_not_mended():
+def test_children_are_no_successes_of_the_problem_and_get_none():
     bench = line(success_replay={"capacity": 2})
     bench.say(L, hello("learner", step=0))
     bench.until(lambda: bench.hub.state.training.last_manifest == 3, S, V, L)
-    heads = {record.record.group_id: record.record for record in bench.records if isinstance(record, Put)}
+    group_records = {record.record.group_id: record.record for record in bench.records if isinstance(record, Put)}
     trained = {group_id for record in bench.records if isinstance(record, Manifest) for group_id in record.groups}
     sources = {record.success.group_id for record in bench.records if isinstance(record, Remember)}
-    assert any(heads[group_id].parent for group_id in trained)
-    assert sources == {group_id for group_id in trained if not heads[group_id].parent}
+    assert any(group_records[group_id].parent for group_id in trained)
+    assert sources == {group_id for group_id in trained if not group_records[group_id].parent}
 
 
 def test_an_answer_to_another_prompt_than_the_childs_is_refused():

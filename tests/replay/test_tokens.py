@@ -1,4 +1,4 @@
-"""Tokens in the journal: pruned when nobody can need them, kept when somebody may, refused when they have changed."""
+"""Tokens in the journal: deleted when nobody can need them, kept while somebody may, refused when they have changed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def group(group_id: int, num_tokens: int = 3) -> RolloutGroup:
     )
 
 
-def head(group_id: int, state: str, step: int = 0, uses: int = 0, oldest: int = 0) -> GroupRecord:
+def group_record(group_id: int, state: str, step: int = 0, uses: int = 0, oldest: int = 0) -> GroupRecord:
     return GroupRecord(
         group_id=group_id,
         stage="rlsp",
@@ -49,7 +49,7 @@ def head(group_id: int, state: str, step: int = 0, uses: int = 0, oldest: int = 
 
 def ready(group_id: int, num_tokens: int = 3, oldest: int = 0) -> Put:
     return Put(
-        record=head(group_id, "ready", oldest=oldest),
+        record=group_record(group_id, "ready", oldest=oldest),
         body=group(group_id, num_tokens),
         verdicts=[Verdict(status="correct")] * 2,
     )
@@ -59,13 +59,13 @@ def trained(journal: Journal, step: int, groups: list[int], forget_to: int = 0, 
     """One step over groups that are ready."""
     journal.commit(
         [
-            *(Put(record=head(i, "training", step, 1, step - 1)) for i in groups),
+            *(Put(record=group_record(i, "training", step, 1, step - 1)) for i in groups),
             Manifest(step=step, stage="rlsp", stage_step=step, groups=groups),
         ]
     )
     journal.commit(
         [
-            *(Put(record=head(i, "trained" if bury else "ready", step, 1, step - 1)) for i in groups),
+            *(Put(record=group_record(i, "trained" if bury else "ready", step, 1, step - 1)) for i in groups),
             Stepped(report=StepReport(step=step), stage="rlsp", forget_to=forget_to),
         ]
     )
@@ -95,13 +95,13 @@ def test_only_what_the_oldest_kept_checkpoint_has_behind_it_is_pruned(tmp_path):
     journal.close()
 
 
-def test_a_group_that_may_be_used_again_is_kept_and_goes_when_it_is_buried_later(tmp_path):
+def test_a_group_that_may_be_used_again_is_kept_until_it_is_finished(tmp_path):
     journal = Journal(tmp_path / "j.sqlite", many())
     journal.commit([ready(1), ready(2)])
     trained(journal, 1, [1], bury=False)
     trained(journal, 2, [2], forget_to=2)
     assert kept(tmp_path / "j.sqlite") == [1]
-    journal.commit([Put(record=head(1, "trained", 1, 1))])  # no second use came in time
+    journal.commit([Put(record=group_record(1, "trained", 1, 1))])  # no second use came in time
     assert kept(tmp_path / "j.sqlite") == []
     journal.close()
 
@@ -110,7 +110,7 @@ def test_a_group_that_may_be_used_again_is_kept_and_goes_when_it_is_buried_later
 def test_tokens_that_never_train_go_at_once(tmp_path, state):
     journal = Journal(tmp_path / "j.sqlite", many())
     journal.commit([ready(1), ready(2)])
-    journal.commit([Put(record=head(1, state))])
+    journal.commit([Put(record=group_record(1, state))])
     assert kept(tmp_path / "j.sqlite") == [2]
     journal.close()
 
@@ -118,7 +118,7 @@ def test_tokens_that_never_train_go_at_once(tmp_path, state):
 def test_retention_all_keeps_every_token(tmp_path):
     journal = Journal(tmp_path / "j.sqlite", many(retention="all"))
     journal.commit([ready(i) for i in (1, 2, 3, 4)])
-    journal.commit([Put(record=head(4, "dropped"))])
+    journal.commit([Put(record=group_record(4, "dropped"))])
     trained(journal, 1, [1])
     trained(journal, 2, [2], forget_to=2)
     trained(journal, 3, [3], forget_to=3)
@@ -131,7 +131,7 @@ def size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
-def test_the_file_stops_growing_but_for_its_heads(tmp_path):
+def test_the_file_stops_growing_but_for_its_records(tmp_path):
     """16 KB a group, 4 groups a step: 100 steps bring 6.4 MB, and again after the first hundred nothing is added."""
     path = tmp_path / "j.sqlite"
     sizes = {}
@@ -146,7 +146,7 @@ def test_the_file_stops_growing_but_for_its_heads(tmp_path):
     journal.close()
     assert len(kept(path)) == 8 * 4
     grown = sizes[400] - sizes[200]
-    assert grown < 200 * 4 * 1000, sizes  # heads, manifests and steps stay: under 1 KB a group
+    assert grown < 200 * 4 * 1000, sizes  # records, manifests and steps stay: under 1 KB a group
     assert sizes[400] < 3_000_000, sizes
 
 
@@ -174,7 +174,7 @@ def test_tokens_that_have_changed_are_named_and_never_served(tmp_path, statement
     journal.close()
 
 
-def test_a_head_that_cannot_be_read_is_one_sentence(tmp_path):
+def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path):
     path = tmp_path / "j.sqlite"
     journal = Journal(path, many())
     journal.commit([ready(1)])

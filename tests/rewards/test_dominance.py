@@ -1,4 +1,4 @@
-"""The dominance condition, against the table of the paper's notes and against the reward itself."""
+"""The dominance condition, against numbers worked out by hand and against the reward itself."""
 
 import math
 

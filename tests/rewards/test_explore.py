@@ -1,4 +1,4 @@
-"""The forms themselves: golden values, direction, bounds, and a judge that is silent."""
+"""The exploration rewards: golden values, direction, bounds, and a judge that gives no score."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""T1's penalties: by hand, and what honest responses must not be."""
+"""T1's penalties: by hand, and on honest responses, which must not be penalised."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Phrases of free text: what counts, what does not, and that saying it again does not pay."""
+"""Phrases of free text: what counts, what does not, and that repetition does not pay."""
 
 import time
 

@@ -4,12 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from rlsp_async.runner.gpus import assign_gpus, visible_gpus
 from rlsp_async.runner.supervise import (
     RestartBudget,
     RunEnd,
@@ -22,7 +20,7 @@ from rlsp_async.runner.supervise import (
 
 FOREVER = "import time; time.sleep(60)"
 STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 )
 
 
@@ -44,10 +42,11 @@ async def supervised(*services: ServiceProcess, tries: int = 2, drain_s: float =
 
 
 async def test_the_run_is_over_when_the_hub_ends(tmp_path: Path) -> None:
-    began = time.monotonic()
-    end, said = await supervised(service(tmp_path, "replay", ""), service(tmp_path, "learner", FOREVER))
+    ended = tmp_path / "ended by itself"
+    learner = f"{FOREVER}; open({str(ended)!r}, 'w')"
+    end, said = await supervised(service(tmp_path, "replay", ""), service(tmp_path, "learner", learner), drain_s=3600.0)
     assert (end, said) == (RunEnd(0), [])
-    assert time.monotonic() - began < 5
+    assert not ended.exists()
 
 
 async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
@@ -113,14 +112,14 @@ async def test_stopping_drains_in_order(tmp_path: Path) -> None:
 async def test_what_does_not_stop_is_killed(tmp_path: Path) -> None:
     services = [service(tmp_path, "replay", STUBBORN), service(tmp_path, "learner", STUBBORN)]
     supervisor = Supervisor(services, lambda _: None, budget)
-    running = asyncio.create_task(supervisor.run(30.0))
+    running = asyncio.create_task(supervisor.run(3600.0))
     await ready(tmp_path, 2)
     supervisor.finish(130, "stopped")
     await asyncio.sleep(0.1)
-    began = time.monotonic()
+    assert not running.done()  # it drains, for an hour if need be
     supervisor.kill()
-    await running
-    assert time.monotonic() - began < 3
+    async with asyncio.timeout(60):
+        await running
     assert supervisor.alive(("replay", "learner")) == []
 
 
@@ -187,23 +186,3 @@ def test_the_environment_of_a_service() -> None:
     assert made["PYTHONPATH"].endswith(":/a")
     assert made["CUDA_VISIBLE_DEVICES"] == "1,2"
     assert "CUDA_VISIBLE_DEVICES" not in service_environment(1, {})
-
-
-def test_cards_are_shared_out() -> None:
-    assert assign_gpus([], 1, 1) == assign_gpus(["0"], 2, 1) == {}
-    assert assign_gpus(["0", "1"], 1, 1) == {"learner-0": "0", "sampler-0": "1"}
-    assert assign_gpus(["0", "1", "2"], 3, 1) == {
-        "learner-0": "0",
-        "sampler-0": "1",
-        "sampler-1": "2",
-        "sampler-2": "1",
-    }
-    assert assign_gpus(["4", "5", "6"], 1, 2) == {"learner-0": "4", "sampler-0": "5,6"}
-
-
-def test_visible_cards(tmp_path: Path) -> None:
-    for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
-        (tmp_path / name).touch()
-    assert visible_gpus({}, tmp_path) == ["0", "2", "10"]
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3,1"}, tmp_path) == ["3", "1"]
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []

@@ -75,10 +75,13 @@ async def test_length_is_cut_to_the_window_and_a_prompt_that_fills_it_is_bad_dat
 
 
 async def test_versions_change_in_flight_and_metrics_count(make_config: Any, job: SampleJob, tmp_path: Path) -> None:
-    sampler, engine = make_sampler(make_config(), script=lambda ids: [7] * 6, latency_s=0.4)
+    now = 100.0
+    engine = ScriptedEngine(script=lambda ids: [7] * 6, latency_s=0.4)
+    sampler = Sampler(make_config(), Path("unused"), "sampler-0", engine=engine, codec=FakeCodec(), clock=lambda: now)
     async with sampler:
         running = asyncio.create_task(sampler.sample(job))
         await asyncio.sleep(0.1)
+        now += 7.0
         assert await sampler.load(make_ref(tmp_path, 5)) == 0.0
         assert await sampler.load(make_ref(tmp_path, 5)) == 0.0
         group = await running
@@ -88,7 +91,7 @@ async def test_versions_change_in_flight_and_metrics_count(make_config: Any, job
     assert versions == sorted(versions)
     assert set(versions) == {0, 5}
     assert (figures["tokens"], figures["rollouts"], figures["groups"]) == (18, 3, 1)
-    assert 0.3 < figures["busy_s"] < 5.0
+    assert (figures["busy_s"], figures["loading_s"]) == (7.0, 0.0)
     assert sampler.metrics()["tokens"] == 0
 
 

@@ -1,4 +1,4 @@
-"""What was ready first is trained first."""
+"""`fifo`: the group that was ready first is trained first."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, queue_order
 
 
-class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`fifo` has only the options that every choice has."""
+class FifoConfig(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`fifo` has only the options that every selection has."""
 
 
-def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
-    """In the order of the queue."""
+Config = FifoConfig
+
+
+def choose(cfg: FifoConfig, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
+    """The first groups in the order of the queue."""
     return [SelectedGroup(record) for record in sorted(ready, key=queue_order)[:num]]

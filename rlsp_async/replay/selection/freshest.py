@@ -1,4 +1,4 @@
-"""What is least off-policy is trained first; the rest waits until it is stale."""
+"""`freshest`: the least off-policy group is trained first; the others wait until they are stale."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, queue_order
 
 
-class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`freshest` has only the options that every choice has."""
+class FreshestConfig(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`freshest` has only the options that every selection has."""
 
 
-def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
-    """By the version of the oldest token, newest first."""
-    return [
-        SelectedGroup(record)
-        for record in sorted(ready, key=lambda record: (-record.oldest, *queue_order(record)))[:num]
-    ]
+Config = FreshestConfig
+
+
+def choose(cfg: FreshestConfig, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
+    """The groups with the newest oldest tokens, newest first; ties are broken by the order of the queue."""
+    freshest = sorted(ready, key=lambda record: (-record.oldest, *queue_order(record)))
+    return [SelectedGroup(record) for record in freshest[:num]]

@@ -1,9 +1,11 @@
-"""Batches with a wanted share of correct rollouts: the composition of the data as a dial (TOPR, arXiv:2503.14286).
+"""`stratified`: batches with a wanted share of correct rollouts (TOPR, arXiv:2503.14286: the composition of the data).
 
-Groups stay whole, so the share is met as nearly as the ready groups allow: one after another, the group after which
-the share so far is nearest to the wanted one, the first in the queue among equals. It never waits for a better one.
+Groups stay whole, so the share is met as nearly as the ready groups allow. Groups are taken one after another: each
+time the group after which the share so far is nearest to the wanted one, and among equals the first in the queue. The
+selection never waits for a better group.
+
 TOPR finds 0.1 to 0.2 best for its loss, and shows that a baseline c acts like a share: p (1 - c) / (1 + c (1 - 2 p)).
-Demonstrations count as correct. It is a composition of outcomes: what exploration pays has no part in it.
+Demonstrations count as correct. Exploration rewards have no influence.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, queue_order
 
 
-class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StratifiedConfig(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `stratified`."""
 
     correct: float = 0.5
@@ -24,7 +26,10 @@ class Config(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError("correct must lie in 0..1")
 
 
-def counts(record: GroupRecord) -> tuple[int, int]:
+Config = StratifiedConfig
+
+
+def correct_and_all(record: GroupRecord) -> tuple[int, int]:
     """(correct, all) rollouts of a group."""
     return (
         (record.num_rollouts, record.num_rollouts)
@@ -33,11 +38,11 @@ def counts(record: GroupRecord) -> tuple[int, int]:
     )
 
 
-def choose(cfg: Config, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
-    """In the order in which they were taken."""
+def choose(cfg: StratifiedConfig, ready: list[GroupRecord], step: int, num: int, seed: int) -> list[SelectedGroup]:
+    """`num` groups in the order in which they were taken."""
     strata: dict[tuple[int, int], list[GroupRecord]] = {}
     for record in sorted(ready, key=queue_order, reverse=True):
-        strata.setdefault(counts(record), []).append(record)  # the next in turn stands last
+        strata.setdefault(correct_and_all(record), []).append(record)  # the first of the queue stands last
     chosen: list[SelectedGroup] = []
     right = total = 0
     for _ in range(num):

@@ -1,4 +1,4 @@
-"""The four choices by hand and by property; rate of reuse and removal, which all of them share."""
+"""The four selections by hand and by property; rate of reuse and removal, which all of them share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rlsp_async.replay.selection.base import (
 NAMES = ("fifo", "freshest", "prioritised", "stratified")
 
 
-def head(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> GroupRecord:
+def group_record(group_id: int, oldest: int = 0, correct: int = 4, **fields: Any) -> GroupRecord:
     return GroupRecord(
         group_id=group_id,
         stage="rlsp",
@@ -49,37 +49,59 @@ def batch(
 
 def ids(chosen: list[SelectedGroup] | None) -> list[int]:
     assert chosen is not None
-    return [head.group_id for head, _ in chosen]
+    return [group_record.group_id for group_record, _ in chosen]
 
 
 def test_fifo_and_freshest_by_hand():
-    ready = [head(1, oldest=5), head(3, oldest=8), head(4, oldest=7), head(2, oldest=8, order=9)]
+    ready = [
+        group_record(1, oldest=5),
+        group_record(3, oldest=8),
+        group_record(4, oldest=7),
+        group_record(2, oldest=8, order=9),
+    ]
     assert ids(batch("fifo", ready, 9, 2)) == [1, 3]
     assert ids(batch("freshest", ready, 9, 3)) == [3, 2, 4]
 
 
 def test_signal_by_hand():
-    assert [round(prioritised.signal(head(1, correct=n), "variance"), 4) for n in (0, 2, 4, 8)] == [0, 0.75, 1, 0]
-    assert [round(prioritised.signal(head(1, correct=n), "advantage"), 4) for n in (0, 2, 4)] == [0, 0.866, 1]
-    assert prioritised.signal(GroupRecord(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
+    assert [round(prioritised.group_signal(group_record(1, correct=n), "variance"), 4) for n in (0, 2, 4, 8)] == [
+        0,
+        0.75,
+        1,
+        0,
+    ]
+    assert [round(prioritised.group_signal(group_record(1, correct=n), "advantage"), 4) for n in (0, 2, 4)] == [
+        0,
+        0.866,
+        1,
+    ]
+    assert prioritised.group_signal(GroupRecord(group_id=1, stage="s", provenance="demonstration"), "variance") == 1.0
 
 
 def test_exploration_is_a_signal_where_outcomes_are_all_the_same():
     for by in ("variance", "advantage"):
-        assert [prioritised.signal(head(1, correct=n, has_signal=True), by, 0.3) for n in (0, 4, 8)] == [0.3, 1.0, 0.3]
-        assert prioritised.signal(head(1, correct=8), by, 0.3) == 0.0
+        assert [prioritised.group_signal(group_record(1, correct=n, has_signal=True), by, 0.3) for n in (0, 4, 8)] == [
+            0.3,
+            1.0,
+            0.3,
+        ]
+        assert prioritised.group_signal(group_record(1, correct=8), by, 0.3) == 0.0
     cfg = prioritised.Config(decay=1.0, floor=0.2)
-    assert prioritised.weight(cfg, head(1, correct=8, has_signal=True), step=10) == pytest.approx(0.2 + 0.8 * 0.5)
+    assert prioritised.group_weight(cfg, group_record(1, correct=8, has_signal=True), step=10) == pytest.approx(
+        0.2 + 0.8 * 0.5
+    )
 
 
 def test_weight_by_hand():
     cfg = prioritised.Config(by="variance", decay=0.5, floor=0.2, exponent=2.0)
-    assert prioritised.weight(cfg, head(1, oldest=7, correct=2), step=10) == pytest.approx(0.25 * (0.2 + 0.8 * 0.5625))
-    assert prioritised.weight(cfg, head(1, oldest=9, correct=0), step=10) == pytest.approx(0.2)
+    assert prioritised.group_weight(cfg, group_record(1, oldest=7, correct=2), step=10) == pytest.approx(
+        0.25 * (0.2 + 0.8 * 0.5625)
+    )
+    assert prioritised.group_weight(cfg, group_record(1, oldest=9, correct=0), step=10) == pytest.approx(0.2)
 
 
 def test_prioritised_draws_in_proportion_to_its_weights_and_logs_them():
-    ready = [head(1, correct=4), head(2, correct=0), head(3, correct=2)]
+    ready = [group_record(1, correct=4), group_record(2, correct=0), group_record(3, correct=2)]
     drawn: Counter[int] = Counter()
     for seed in range(4000):
         [one] = batch("prioritised", ready, 1, 1, seed, by="variance", floor=0.25) or []
@@ -92,23 +114,31 @@ def test_prioritised_draws_in_proportion_to_its_weights_and_logs_them():
 
 
 def test_stratified_reaches_the_wanted_share():
-    ready = [head(i, correct=8 if i % 2 else 0) for i in range(40)]
+    ready = [group_record(i, correct=8 if i % 2 else 0) for i in range(40)]
     chosen = batch("stratified", ready, 1, 10, correct=0.2) or []
     assert sum(one.record.num_correct for one in chosen) == 0.2 * 80
     assert ids(batch("stratified", ready, 1, 3, correct=1.0)) == [1, 3, 5]
-    assert ids(batch("stratified", [head(1, correct=0), head(2, correct=0)], 1, 2, correct=1.0)) == [1, 2]
+    assert ids(batch("stratified", [group_record(1, correct=0), group_record(2, correct=0)], 1, 2, correct=1.0)) == [
+        1,
+        2,
+    ]
 
 
 def test_stratified_by_hand():
-    ready = [head(1, correct=8), head(2, correct=0), head(3, correct=4), head(4, correct=2)]
+    ready = [
+        group_record(1, correct=8),
+        group_record(2, correct=0),
+        group_record(3, correct=4),
+        group_record(4, correct=2),
+    ]
     assert ids(batch("stratified", ready, 1, 3, correct=0.5)) == [3, 4, 1]  # .5; then .375 over .25 and .75; then .583
-    assert stratified.counts(GroupRecord(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
+    assert stratified.correct_and_all(GroupRecord(group_id=1, stage="s", num_rollouts=1)) == (1, 1)
 
 
 @st.composite
-def heads(draw: st.DrawFn) -> list[GroupRecord]:
+def group_records(draw: st.DrawFn) -> list[GroupRecord]:
     return [
-        head(
+        group_record(
             i,
             draw(st.integers(0, 5)),
             draw(st.integers(0, 8)),
@@ -119,8 +149,15 @@ def heads(draw: st.DrawFn) -> list[GroupRecord]:
     ]
 
 
-@given(heads(), st.sampled_from(NAMES), st.integers(1, 6), st.integers(0, 99), st.floats(0, 1), st.integers(0, 2**32))
-def test_every_choice_keeps_the_contract(
+@given(
+    group_records(),
+    st.sampled_from(NAMES),
+    st.integers(1, 6),
+    st.integers(0, 99),
+    st.floats(0, 1),
+    st.integers(0, 2**32),
+)
+def test_every_selection_keeps_the_contract(
     ready: list[GroupRecord], name: str, num: int, seed: int, min_new: float, mix: int
 ):
     chosen = batch(name, ready, 6, num, seed, min_new=min_new)
@@ -138,7 +175,7 @@ def test_every_choice_keeps_the_contract(
 
 
 def test_rate_of_reuse_by_hand():
-    ready = [head(1, uses=1), head(2, uses=1), head(3), head(4)]
+    ready = [group_record(1, uses=1), group_record(2, uses=1), group_record(3), group_record(4)]
     assert ids(batch("fifo", ready, 1, 2)) == [1, 2]
     assert ids(batch("fifo", ready, 1, 2, min_new=0.5)) == [3, 1]
     assert ids(batch("fifo", ready, 1, 2, min_new=1.0)) == [3, 4]
@@ -150,15 +187,20 @@ def test_a_batch_waits_until_min_ready_are_there_or_all_that_is_left():
     cfg = SelectionConfig(min_ready=6)
     assert [num_ready_needed(cfg, 2, left) for left in (9, 3, 2, 1)] == [6, 6, 4, 2]
     assert num_ready_needed(SelectionConfig(), 2, 9) == 2
-    ready = [head(number) for number in range(1, 6)]
+    ready = [group_record(number) for number in range(1, 6)]
     waiting = load_selection(StageConfig(selection_options={"min_ready": 6}), 0)
     assert waiting.batch(ready, 1, 2, 9) is None
-    assert ids(waiting.batch([*ready, head(6)], 1, 2, 9)) == [1, 2]
+    assert ids(waiting.batch([*ready, group_record(6)], 1, 2, 9)) == [1, 2]
     assert ids(waiting.batch(ready, 1, 2, 2)) == [1, 2]
 
 
 def test_removal_orders_by_hand():
-    ready = [head(1, oldest=5, uses=1), head(2, oldest=3, uses=1), head(3, oldest=4, uses=3), head(4, oldest=0)]
+    ready = [
+        group_record(1, oldest=5, uses=1),
+        group_record(2, oldest=3, uses=1),
+        group_record(3, oldest=4, uses=3),
+        group_record(4, oldest=0),
+    ]
     for order, first in (("oldest", 1), ("stalest", 2), ("most_used", 3)):
         assert [h.group_id for h in groups_above_keep(SelectionConfig(keep=2, remove=order), ready)] == [first]
         cfg = SelectionConfig(min_new=0.5, remove=order)
