@@ -121,7 +121,7 @@ def read_model_info(directory: Path) -> ModelInfo:
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or hidden // heads),
             intermediate=int(config.get("intermediate_size") or 0),
-            context=int(config["max_position_embeddings"]),
+            context=longest_sequence(config) or int(config["max_position_embeddings"]),
             tied=bool(config.get("tie_word_embeddings", False)),
             eos_ids=tuple(sorted(eos)),
         )
@@ -129,6 +129,22 @@ def read_model_info(directory: Path) -> ModelInfo:
         raise DataError(f"{directory / 'config.json'}: no {e.args[0]!r}; a causal language model is needed") from None
     except (TypeError, ValueError, ZeroDivisionError) as e:
         raise DataError(f"{directory / 'config.json'}: no usable model configuration: {e!r}") from None
+
+
+def longest_sequence(config: dict[str, Any]) -> int | None:
+    """Longest sequence that a configuration allows, in tokens; None when it names none.
+
+    Longrope (Phi-3 with 128k) changes the rotary embedding of a whole row when its longest sequence exceeds the length
+    of the original training, and vLLM changes it for all sequences when its window does. Both are alike up to that
+    length, so that it is the longest sequence here.
+    """
+    longest = config.get("max_position_embeddings")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") if isinstance(rope, dict) else None
+    if kind in ("longrope", "su"):
+        original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+        longest = min(int(original), int(longest)) if original and longest else longest
+    return int(longest) if longest else None
 
 
 def read_config(directory: Path) -> dict[str, Any]:
