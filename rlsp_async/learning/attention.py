@@ -157,7 +157,7 @@ def packed_attention(
     """
     packing: Spans | None = options.pop("packing", None)
     if packing is None:
-        raise ValueError(f"attention {NAME!r} needs packing=Spans.of(cu_seqlens)")
+        raise ValueError(f"attention {NAME!r} needs packing=Spans.of(cu_seqlens), which its layers do not hand on")
     variant = Variant(*(options.pop(name, None) for name in ("scaling", "sliding_window", "softcap", "s_aux")))
     _refuse_others(module, attention_mask, options)
     if variant.window is not None and variant.window >= packing.longest:

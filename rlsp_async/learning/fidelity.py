@@ -172,8 +172,9 @@ def _holders(model: Any) -> list[Any]:
 
 
 def _names_window(config: Any) -> bool:
-    """Whether a configuration says that some layer has a sliding window."""
-    if not getattr(config, "sliding_window", None) or getattr(config, "use_sliding_window", True) is False:
+    """Whether a configuration says that some layer has a sliding window, shorter than the model's window."""
+    window, longest = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
+    if not window or (longest and window >= longest) or getattr(config, "use_sliding_window", True) is False:
         return False
     layers = getattr(config, "layer_types", None)
     return layers is None or "sliding_attention" in layers

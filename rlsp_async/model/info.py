@@ -7,8 +7,6 @@ planned_model(cfg).num_parameters         of the model that a run will start fro
 from __future__ import annotations
 
 import json
-import math
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from rlsp_async.errors import DataError
 
 TINY_QWEN2 = "tiny-qwen2"
 """The value of `model.path` for a small random Qwen2 model with a byte-level tokenizer."""
+PROMPTS = "prompts.json"
+"""The file in RUN that holds the longest prompt in tokens: samplers take their window from it."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,16 +147,39 @@ def longest_sequence(config: dict[str, Any]) -> int | None:
     return int(longest) if longest else None
 
 
+def window_tokens(cfg: RunConfig, model: ModelInfo, longest_prompt: int | None) -> int:
+    """Tokens of prompt and response together that a run samples at most.
+
+    Args:
+        cfg: the run.
+        model: its model.
+        longest_prompt: tokens of the longest prompt; None when it is not known, and the model's window is the bound.
+    """
+    if longest_prompt is None:
+        return model.context
+    return min(model.context, longest_prompt + cfg.sampling.max_new_tokens)
+
+
+def write_longest_prompt(directory: Path, num_tokens: int) -> None:
+    """Writes the longest prompt of a run, in tokens, into its directory; not durable."""
+    (directory / PROMPTS).write_text(json.dumps({"longest_prompt_tokens": num_tokens}) + "\n", encoding="utf-8")
+
+
+def read_longest_prompt(directory: Path) -> int | None:
+    """Reads what `write_longest_prompt` wrote; None when nothing was written. Raises DataError for another file."""
+    if not (directory / PROMPTS).exists():
+        return None
+    num_tokens = _read_json(directory / PROMPTS).get("longest_prompt_tokens")
+    if type(num_tokens) is not int or num_tokens < 1:
+        raise DataError(f"{directory / PROMPTS}: longest_prompt_tokens must be a number of tokens")
+    return num_tokens
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """The settings in a model directory's config.json. Raises DataError when the file is missing or damaged."""
     if not (directory / "config.json").exists():
         raise DataError(f"{directory}: has no config.json; give a Hugging Face model directory")
     return _read_json(directory / "config.json")
-
-
-def count_parameters(directory: Path) -> int:
-    """Values in the safetensors files of a model directory, by the headers of the files. Raises DataError."""
-    return sum(_num_values(path) for path in sorted(directory.glob("*.safetensors")))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -174,13 +197,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _eos_ids(config: dict[str, Any]) -> set[int]:
     eos = config.get("eos_token_id")
     return set() if eos is None else set(eos) if isinstance(eos, list) else {eos}
-
-
-def _num_values(path: Path) -> int:
-    """Values in a safetensors file, by its header: 8 bytes of length, then JSON."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-    except (OSError, ValueError, struct.error) as e:
-        raise DataError(f"{path}: no valid safetensors file: {e}") from None
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
