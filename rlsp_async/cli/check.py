@@ -184,9 +184,7 @@ def _data_facts(cfg: RunConfig, shape: ModelInfo | None, quick: bool) -> list[Fa
         facts.append(Fact("longest prompt", f"{lengths.longest} tokens", "of the first 256 of each split"))
         if not quick:
             engine, window = inputs.check_loading(cfg, model, lengths.expected)
-            facts.append(
-                Fact("model", "loads", "packed log-probs are those of its own forward pass; it can be exported")
-            )
+            facts.append(Fact("model", "loads", "packed log-probs are those of its forward pass; it can be exported"))
             if window:
                 facts.append(Fact("window", f"{window} tokens", f"of prompt and response, {engine} engine"))
     return facts

@@ -83,5 +83,6 @@ def _are_equal(plain: Any, own: Head) -> bool:
     states = torch.randn(4, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
     try:
         return all(torch.equal(plain(states * scale), own(states * scale)) for scale in _TRIED_SCALES)
-    except Exception:  # whatever a model's code raises: it is raised again, and translated, when the model is checked
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError):
+        # Raised again, and translated, when the model is checked.
         return False

@@ -109,8 +109,8 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, num_vocabulary: int, wh
 def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, num_prompts: int = 256) -> int:
     """The longest of the first `num_prompts` prompts of both splits, in tokens.
 
-    Raises DataError when the tokenizer has more ids than the model, or, naming the prompt, when it and `sampling.max_new_tokens` do not fit into the model's window, or
-    not into one micro-batch of the learner.
+    Raises DataError when the tokenizer has more ids than the model; or, naming the prompt, when it and
+    `sampling.max_new_tokens` do not fit into the model's window, or not into one micro-batch of the learner.
     """
     window, room, packed = context_tokens(cfg), cfg.sampling.max_new_tokens, cfg.learner.tokens_per_microbatch
     if cfg.model.path and cfg.model.path != TINY_QWEN2 and (shape := planned_model(cfg)):

@@ -87,8 +87,8 @@ def _refuse_cold(cfg: RunConfig, key: str, temperature: float) -> None:
     """Raises ConfigError for a temperature at which vLLM would sample from another distribution than the learner's."""
     if temperature < LOWEST_TEMPERATURE and cfg.sampler.engine in ("auto", "vllm"):
         raise ConfigError(
-            f"{key} = {temperature:g} is below {LOWEST_TEMPERATURE}: vLLM would sample at {LOWEST_TEMPERATURE}, and the "
-            f"learner would compute other log-probs; set it to {LOWEST_TEMPERATURE} or more"
+            f"{key} = {temperature:g} is below {LOWEST_TEMPERATURE}: vLLM would sample at {LOWEST_TEMPERATURE}, and "
+            f"the learner would compute other log-probs; set it to {LOWEST_TEMPERATURE} or more"
         )
 
 

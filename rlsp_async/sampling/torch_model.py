@@ -124,7 +124,7 @@ class TorchModel:
 
 
 def read_tensors(model_dir: Path) -> dict[str, Tensor]:
-    """All tensors of a model directory, from the files that transformers reads. Raises DataError when there are none."""
+    """All tensors of a model directory, from the files that transformers reads. Raises DataError."""
     tensors: dict[str, Tensor] = {}
     for path in weight_files(model_dir):
         tensors.update(load_file(path))

@@ -63,8 +63,8 @@ def engine_arguments(
 def window(cfg: RunConfig, info: ModelInfo, cpu: bool, longest_prompt: int | None = None) -> int:
     """Most tokens of prompt and completion together.
 
-    On a GPU: the longest prompt and its response, as far as the model's own window goes. On a CPU, where the size of the
-    KV cache is a setting: everything that the cache holds, as far as the model's own window goes.
+    On a GPU: the longest prompt and its response, as far as the model's own window goes. On a CPU, where the size of
+    the KV cache is a setting: everything that the cache holds, as far as the model's own window goes.
 
     Args:
         cfg: the run.
