@@ -78,12 +78,12 @@ def check_log_probs(model: Any, packed: PackedLogProbs, longest: int, where: str
     """
     sequences = _draw(int(model.get_input_embeddings().weight.shape[0]), longest)
     own = _compare(model, packed, sequences, where, "")
-    if not _holders(model):
+    if not _holders(model, longest):
         return
-    with _short_windows(model):
+    with _short_windows(model, longest):
         shortened = _compare(model, packed, sequences, where, " with a short sliding window")
     config = model.config.get_text_config()
-    if _names_window(config) and all(torch.equal(a, b) for a, b in zip(own, shortened, strict=True)):
+    if _names_window(config, longest) and all(torch.equal(a, b) for a, b in zip(own, shortened, strict=True)):
         raise DataError(
             f"{where}: config.json names a sliding window of {config.sliding_window} tokens, which transformers does "
             f"not apply to {config.model_type!r}; vLLM may: set sliding_window to null"
@@ -164,26 +164,27 @@ def _own_attention(model: Any) -> Iterator[None]:
         model.set_attn_implementation(attention.NAME)
 
 
-def _holders(model: Any) -> list[Any]:
-    """Modules and configurations that have a sliding window, each once."""
+def _holders(model: Any, longest: int) -> list[Any]:
+    """Modules and configurations that have a sliding window shorter than the longest sequence, each once."""
     modules = list(model.modules())
     configs = {id(module.config): module.config for module in modules if hasattr(module, "config")}
-    return [x for x in (*modules, *configs.values()) if type(getattr(x, "sliding_window", None)) is int]
+    windowed = [x for x in (*modules, *configs.values()) if type(getattr(x, "sliding_window", None)) is int]
+    return [holder for holder in windowed if 0 < holder.sliding_window < longest]
 
 
-def _names_window(config: Any) -> bool:
-    """Whether a configuration says that some layer has a sliding window, shorter than the model's window."""
-    window, longest = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
-    if not window or (longest and window >= longest) or getattr(config, "use_sliding_window", True) is False:
+def _names_window(config: Any, longest: int) -> bool:
+    """Whether a configuration says that some layer has a sliding window shorter than the longest sequence."""
+    window = getattr(config, "sliding_window", None)
+    if not window or window >= longest or getattr(config, "use_sliding_window", True) is False:
         return False
     layers = getattr(config, "layer_types", None)
     return layers is None or "sliding_attention" in layers
 
 
 @contextlib.contextmanager
-def _short_windows(model: Any) -> Iterator[None]:
+def _short_windows(model: Any, longest: int) -> Iterator[None]:
     """Makes every sliding window short."""
-    kept = [(holder, holder.sliding_window) for holder in _holders(model)]
+    kept = [(holder, holder.sliding_window) for holder in _holders(model, longest)]
     try:
         for holder, window in kept:
             holder.sliding_window = SHORT_WINDOW if window > SHORT_WINDOW else window - 1 or 2

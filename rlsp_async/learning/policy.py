@@ -9,11 +9,13 @@ Shapes: T packed tokens, R response tokens among them, E hidden size, V vocabula
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +25,7 @@ from rlsp_async.errors import DataError
 from rlsp_async.learning import attention, fidelity
 from rlsp_async.learning.head import Head, logits_head
 from rlsp_async.learning.pack import PackedBatch
-from rlsp_async.model.info import longest_sequence
+from rlsp_async.model.info import longest_sequence, longrope_limit
 
 Critic = Literal["none", "head", "head_detached", "separate"]
 CHUNK_LOGITS = 1 << 26
@@ -75,6 +77,7 @@ class Policy(nn.Module):
         self.value_head: nn.Linear | None = None
         self.critic: Any = None
         self.num_values = num_values
+        self._longest = longrope_limit(model.config.get_text_config().to_dict())
         self._head = (logits_head(model),)  # in a tuple: its parameters are the model's, and belong there
         self.add_critic(critic, num_values)
 
@@ -120,8 +123,12 @@ class Policy(nn.Module):
 
         Returns:
             columns [R] on the model's device; log-probs and values carry gradient.
+
+        Raises:
+            DataError: a sequence is so long that it would change the rotary embedding of the others.
         """
         device = self.device
+        self._require_room(batch)
         ids_T, positions_T, source_R, target_R = (
             torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R)
         )
@@ -139,6 +146,13 @@ class Policy(nn.Module):
             values_R = self.value_head(state_RE.float()).squeeze(-1)
         mean, energy = mean_R if request.mean else None, energy_R if request.energy else None
         return ForwardOutputs(logp_R, entropy_R, values_R, mean, energy)
+
+    def _require_room(self, batch: PackedBatch) -> None:
+        if self._longest is not None and (longest := int(np.diff(batch.cu_seqlens).max())) > self._longest:
+            raise DataError(
+                f"a sequence of {longest} tokens: with longrope, sequences of more than {self._longest} change the "
+                "rotary embedding of the others in a packed row; leave it out or make it shorter"
+            )
 
     def _log_probs(
         self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, request: ForwardRequest
@@ -230,7 +244,7 @@ def load_model(
     fidelity.check_layers(model.config.get_text_config(), str(directory))
     _require_finite(model, directory)
     model.to(device)
-    longest = longest_sequence(model.config.get_text_config().to_dict()) or max(fidelity.LENGTHS)
+    longest = longest_sequence(model.config.get_text_config().to_dict()) or sys.maxsize
     made = Policy(model)
     request = ForwardRequest(values=False)
     fidelity.check_log_probs(model, lambda row: made.outputs(row, 1.0, request).logp_R, longest, str(directory))

@@ -80,6 +80,8 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     from transformers.core_model_loading import revert_weight_conversion
 
     tensors: dict[str, torch.Tensor] = {name: p.detach() for name, p in model.named_parameters()}
+    saved = model.state_dict()
+    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}  # DeepSeek's router bias
     reverted: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(tensors))
     return tensors if set(reverted) == set(tensors) else reverted
 

@@ -132,19 +132,22 @@ def read_model_info(directory: Path) -> ModelInfo:
 
 
 def longest_sequence(config: dict[str, Any]) -> int | None:
-    """Longest sequence that a configuration allows, in tokens; None when it names none.
+    """Longest sequence that a configuration allows, in tokens; None when it names none. See `longrope_limit`."""
+    named = [config.get("max_position_embeddings"), longrope_limit(config)]
+    return min((int(tokens) for tokens in named if tokens), default=None)
 
-    Longrope (Phi-3 with 128k) changes the rotary embedding of a whole row when its longest sequence exceeds the length
-    of the original training, and vLLM changes it for all sequences when its window does. Both are alike up to that
-    length, so that it is the longest sequence here.
+
+def longrope_limit(config: dict[str, Any]) -> int | None:
+    """Longest sequence, in tokens, that a longrope model (Phi-3 with 128k) treats as it treats a shorter one.
+
+    Beyond that length transformers changes the rotary embedding of the whole row, and vLLM that of all sequences when
+    its window is longer. Up to it they are alike. None for other models.
     """
-    longest = config.get("max_position_embeddings")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type") or rope.get("type") if isinstance(rope, dict) else None
-    if kind in ("longrope", "su"):
-        original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
-        longest = min(int(original), int(longest)) if original and longest else longest
-    return int(longest) if longest else None
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
+        return None
+    original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    return int(original) if original else None
 
 
 def window_tokens(cfg: RunConfig, model: ModelInfo, longest_prompt: int | None) -> int:
