@@ -146,7 +146,7 @@ def longrope_limit(config: dict[str, Any]) -> int | None:
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
         return None
-    original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
     return int(original) if original else None
 
 

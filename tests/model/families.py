@@ -77,7 +77,9 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family("gemma3_text", {"sliding_window": 9, "layer_types": _WINDOWED}),
     "phi": Family("phi", {"head_dim": None, "num_key_value_heads": 2, "resid_pdrop": 0.2, "embd_pdrop": 0.2}),
     "phi3": Family("phi3", {"head_dim": None, "sliding_window": 100, "resid_pdrop": 0.2}),
-    "phi3-longrope": Family("phi3", {"head_dim": None, "rope_parameters": _LONGROPE}),
+    "phi3-longrope": Family(
+        "phi3", {"head_dim": None, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 64}
+    ),
     "phimoe": Family("phimoe", {"head_dim": None, "num_local_experts": 4, "sliding_window": 128}),
     "starcoder2": Family("starcoder2", {"head_dim": None, "sliding_window": 9, "residual_dropout": 0.2}),
     "granite": Family(
