@@ -153,17 +153,19 @@ def attend_cached(q: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask_BL: Tensor) ->
 def check_family(config: Any, model_dir: Path) -> None:
     """Raises DataError for a model family or a rotary embedding that is not computed here."""
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    sliding = getattr(config, "use_sliding_window", config.model_type == "mistral") and config.sliding_window
+    window = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+    activation = getattr(config, "hidden_act", None)
     odd = [
         what
         for what, is_odd in (
-            (f"model_type {config.model_type!r}", config.model_type not in KINDS),
             (f"rope type {rope!r}", rope not in ROPE_TYPES),
-            ("a sliding window", bool(sliding)),
-            (f"activation {config.hidden_act!r}", config.hidden_act != "silu"),
+            ("a sliding window", bool(window) and window < config.max_position_embeddings),
+            (f"activation {activation!r}", activation != "silu"),
         )
         if is_odd
     ]
+    if config.model_type not in KINDS:
+        odd = [f"model_type {config.model_type!r}"]
     if odd:
         raise DataError(f'{model_dir}: the torch engine does not compute {", ".join(odd)}; set sampler.engine = "vllm"')
 
