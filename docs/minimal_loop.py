@@ -139,9 +139,8 @@ def train(
     share_N[adv.keep_B.repeat_interleave(length_B)] = maths.shares(length_B[kept_B], options.aggregation)
     loss_sum = entropy_sum = 0.0
     for members in pack.plan_micro_batches(sequences.total_B[kept_B], TOKENS_PER_MICROBATCH):
-        packed = pack.pack_sequences(
-            sequences, [int(kept_B[i]) for i in members]
-        )  # end to end in one row, without padding
+        numbers = [int(kept_B[i]) for i in members]
+        packed = pack.pack_sequences(sequences, numbers)  # end to end in one row, without padding
         out = policy.outputs(packed, temperature=1.0)
         at_R = torch.from_numpy(packed.flat_R)  # where in the batch each token of the micro-batch stands
         tokens = Tokens(

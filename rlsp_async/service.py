@@ -46,13 +46,13 @@ HUB_S = 120.0
 """How long a process waits for a hub."""
 SUPERVISOR = "RLSP_SUPERVISOR_PID"
 """Environment variable that a supervisor sets to its own process id: the service is killed when the supervisor dies."""
-
 LOG_ACKS = "RLSP_LOG_ACKS"
 """Environment variable of a test harness: each acknowledged result is logged, for comparison with the journal."""
 HUB_ADDRESS = "RLSP_HUB_ADDRESS"
 """Environment variable with the address that workers use instead of the hub's own: a tunnel, or a test proxy."""
 
-T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
 
 log = structlog.get_logger("service")
 
@@ -163,6 +163,20 @@ def limits_of(cfg: config.RunConfig) -> ConnectionLimits:
         max_message_bytes=replay.max_message_mb * MEGABYTE,
         max_tokens=MAX_TOKENS if cfg.model.path else cfg.model.scratch.context,
     )
+
+
+def in_thread(function: Callable[[A], R], name: str = "work") -> Callable[[A], Awaitable[R]]:
+    """Makes an awaitable handler of a blocking function; heartbeats go on while a torch step or a file write runs.
+
+    The calls run one after the other on one thread called NAME_0. A cancelled call that already runs is not
+    interrupted: its result is dropped, and the next call waits for it.
+    """
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def call(argument: A) -> R:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, argument)
+
+    return call
 
 
 # --- where things are ----------------------------------------------------------------------------------------------
@@ -299,21 +313,3 @@ def exit_code_of(error: BaseException | None, directory: Path) -> int:
 def _worst(errors: tuple[BaseException, ...]) -> BaseException:
     """The most telling of errors that came together: a bug before a divergence before an error of the user."""
     return min(errors, key=lambda error: (isinstance(error, UserError), isinstance(error, DivergedError)))
-
-
-A = TypeVar("A")
-R = TypeVar("R")
-
-
-def in_thread(function: Callable[[A], R], name: str = "work") -> Callable[[A], Awaitable[R]]:
-    """Makes an awaitable handler of a blocking function; heartbeats go on while a torch step or a file write runs.
-
-    The calls run one after the other on one thread called NAME_0. A cancelled call that already runs is not
-    interrupted: its result is dropped, and the next call waits for it.
-    """
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-
-    async def call(argument: A) -> R:
-        return await asyncio.get_running_loop().run_in_executor(pool, function, argument)
-
-    return call

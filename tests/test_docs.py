@@ -20,6 +20,10 @@ PEOPLE = [page for page in PAGES if page.parent.name != "proto"]
 TOP = ("rlsp_async", "services", "proto", "launch", "tests", "docs", "benchmarks", ".ci")
 
 
+MAX_LINE = 149
+"""Characters of a line, also in tables, lists of links and code."""
+
+
 def ids(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
@@ -234,6 +238,14 @@ def test_results_are_measured():
     """Before anything lands, every number in the tables is one that was measured."""
     for page in PEOPLE:
         assert "RESULTS_PENDING" not in page.read_text(), ids(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_lines_are_short_enough_to_read(page):
+    long = [
+        f"{number}: {len(line)}" for number, line in enumerate(page.read_text().splitlines(), 1) if len(line) > MAX_LINE
+    ]
+    assert not long, f"{ids(page)}, line: characters, at most {MAX_LINE}: {', '.join(long)}"
 
 
 def test_pages_use_our_words():

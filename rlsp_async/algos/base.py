@@ -165,6 +165,8 @@ class Rollouts:
 
     def __post_init__(self) -> None:
         columns = {name: getattr(self, name) for name in _ROLLOUT_COLUMNS}
+        if self.terms is not None:
+            columns |= {"outcome_B": self.terms.outcome_B, "explore_B": self.terms.explore_B}
         maths.check_shapes(**columns, **_heads("values", "N", self.values_N))
         if int(self.length_B.sum()) != len(self.behaviour_N):
             shape = list(self.behaviour_N.shape)

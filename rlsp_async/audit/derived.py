@@ -17,7 +17,7 @@ from rlsp_async.messages import RolloutGroup
 from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Replayed, RolloutKey, Success
 from rlsp_async.replay.sql import body_digest
 
-_head = msgspec.msgpack.Decoder(GroupRecord).decode
+_record = msgspec.msgpack.Decoder(GroupRecord).decode
 _success = msgspec.msgpack.Decoder(Success).decode
 _judged = msgspec.msgpack.Decoder(Judged).decode
 _group = msgspec.msgpack.Decoder(RolloutGroup).decode
@@ -27,14 +27,13 @@ _group = msgspec.msgpack.Decoder(RolloutGroup).decode
 
 
 def check_spawned(history: History) -> Finding:
-    """Checks all records, and the tokens of children that are still stored. Rows that cannot be decoded are G1's
-    finding."""
+    """Checks all records, and the stored tokens of children. Rows that cannot be decoded are a finding of G1."""
     found = Violations("spawn", "children have one judged parent each")
-    heads = {head.group_id: head for head in _heads(history)}
-    children = [head for head in heads.values() if head.parent]
+    records = {record.group_id: record for record in _records(history)}
+    children = [record for record in records.values() if record.parent]
     taken: dict[str, int] = {}
     for child in children:
-        wrong = _wrong(child, heads)
+        wrong = _wrong_parent(child, records)
         if wrong:
             found.add(wrong, group=child.group_id)
         if taken.setdefault(child.parent, child.group_id) != child.group_id:
@@ -44,20 +43,20 @@ def check_spawned(history: History) -> Finding:
     return found.finding(f"{len(children):,} children", applies=bool(children))
 
 
-def _heads(history: History) -> list[GroupRecord]:
-    heads = []
+def _records(history: History) -> list[GroupRecord]:
+    records = []
     for (blob,) in history.rows("SELECT head FROM groups"):
         try:
-            heads.append(_head(blob))
+            records.append(_record(blob))
         except msgspec.DecodeError:
             continue  # G1 reports it
-    return heads
+    return records
 
 
-def _wrong(child: GroupRecord, heads: dict[int, GroupRecord]) -> str:
+def _wrong_parent(child: GroupRecord, records: dict[int, GroupRecord]) -> str:
     """What is wrong with a child's parent; empty when it is correct."""
     group, _, place = child.parent.partition("/")
-    parent = heads.get(int(group)) if group.isdecimal() and place.isdecimal() else None
+    parent = records.get(int(group)) if group.isdecimal() and place.isdecimal() else None
     if parent is None or parent.group_id >= child.group_id:
         return f"its parent {child.parent!r} was not issued before it"
     if parent.parent or parent.purpose != "train" or parent.provenance != "rollout" or parent.stage != child.stage:
@@ -131,18 +130,18 @@ class SuccessChecks:
 
     def _source(self, success: Success, judged: Judged | None) -> None:
         """Compares a success with the group that it comes from."""
-        head = self._head(success.group_id)
-        if head is None or not head.uses:
+        record = self._record_of(success.group_id)
+        if record is None or not record.uses:
             self._add("its group was never trained", success.key)
             return
-        if (head.stage, head.index, head.purpose) != (success.stage, success.index, "train"):
+        if (record.stage, record.index, record.purpose) != (success.stage, success.index, "train"):
             self._add(
-                f"it is of prompt {success.index} of stage {success.stage}, its group of prompt {head.index} of "
-                f"stage {head.stage}",
+                f"it is of prompt {success.index} of stage {success.stage}, its group of prompt {record.index} of "
+                f"stage {record.stage}",
                 success.key,
             )
-        if head.num_correct < 1 or not 0 <= success.rollout < head.num_rollouts:
-            self._add(f"its group has {head.num_rollouts} rollouts, {head.num_correct} correct", success.key)
+        if record.num_correct < 1 or not 0 <= success.rollout < record.num_rollouts:
+            self._add(f"its group has {record.num_rollouts} rollouts, {record.num_correct} correct", success.key)
         stored = self._history.rows("SELECT body FROM bodies WHERE group_id = ?", success.group_id)
         if judged and stored and judged.rollout != _rollout(stored[0][0], success.rollout):
             self._add("its tokens are not those of its group", success.key)
@@ -166,13 +165,17 @@ class SuccessChecks:
                 self._add(f"in group {one.group_id}: {wrong}", one.source, step=manifest.step)
 
     def _wrong(self, manifest: Manifest, one: Replayed) -> str:
-        success, head, cfg = self._known.get(one.source), self._head(one.group_id), self._options.get(manifest.stage)
-        if success is None or head is None or cfg is None:
+        success, record, cfg = (
+            self._known.get(one.source),
+            self._record_of(one.group_id),
+            self._options.get(manifest.stage),
+        )
+        if success is None or record is None or cfg is None:
             return "the journal lacks the success or the group"
-        if (success.stage, success.index) != (manifest.stage, head.index):
-            return f"it is of prompt {success.index}, the group of prompt {head.index}"
-        if head.num_correct or not 0 <= one.rollout < head.num_rollouts:
-            return f"{head.num_correct} rollouts of the group are correct, and it has index {one.rollout}"
+        if (success.stage, success.index) != (manifest.stage, record.index):
+            return f"it is of prompt {success.index}, the group of prompt {record.index}"
+        if record.num_correct or not 0 <= one.rollout < record.num_rollouts:
+            return f"{record.num_correct} rollouts of the group are correct, and it has index {one.rollout}"
         if success.since >= manifest.step:
             return f"it comes from the batch of step {success.since}"
         if one.uses != self._uses[one.source] or (cfg.max_uses and one.uses > cfg.max_uses):
@@ -204,10 +207,10 @@ class SuccessChecks:
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
-    def _head(self, group_id: int) -> GroupRecord | None:
+    def _record_of(self, group_id: int) -> GroupRecord | None:
         rows = self._history.rows("SELECT head FROM groups WHERE group_id = ?", group_id)
         try:
-            return _head(rows[0][0]) if rows else None
+            return _record(rows[0][0]) if rows else None
         except msgspec.DecodeError:
             return None
 

@@ -60,25 +60,25 @@ class GroupChecks:
         for missing in range(self._next_id, min(row.group_id, self._next_id + 100)):
             self._g1.add("no such group: its row is gone", group=missing)
         self._next_id = row.group_id + 1
-        head, body, verdicts, damage = decoded(row)
-        if damage or head is None:
+        record, body, verdicts, damage = decoded(row)
+        if damage or record is None:
             self._g1.add(f"it cannot be decoded: {damage}", group=row.group_id)
             return
         if bool(row.dead) != (row.state in DEAD):
             self._g1.add(f"it is {row.state}, and marked as {'gone' if row.dead else 'alive'}", group=row.group_id)
         columns = (row.state, row.num_tokens, row.uses, row.step, row.oldest, row.num_rollouts, row.num_verdicts)
         if columns != (
-            head.state,
-            head.num_tokens,
-            head.uses,
-            head.step,
-            head.oldest,
-            head.num_rollouts,
-            head.num_verdicts,
+            record.state,
+            record.num_tokens,
+            record.uses,
+            record.step,
+            record.oldest,
+            record.num_rollouts,
+            record.num_verdicts,
         ):
             self._g1.add("its columns and its record differ", group=row.group_id)
         self._stored(row, body, verdicts)
-        self._heads(row)
+        self._columns(row)
         if body is not None:
             self._body(row, body)
         if verdicts is not None:
@@ -100,7 +100,7 @@ class GroupChecks:
         if self._digests.setdefault(digest, row.group_id) != row.group_id:
             self._g2.add(f"its body is that of group {self._digests[digest]}", group=row.group_id)
 
-    def _heads(self, row: GroupRow) -> None:
+    def _columns(self, row: GroupRow) -> None:
         """Checks of the row alone, which also hold after the tokens were pruned."""
         is_imported = not row.is_rollouts and self._cfg.stages[row.stage].source == "imported"
         whole = self._cfg.sampling.rollouts if row.is_rollouts or is_imported else 1

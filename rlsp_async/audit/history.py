@@ -20,7 +20,7 @@ from rlsp_async.messages import RolloutGroup, StepReport, Verdict
 from rlsp_async.replay.records import GroupRecord, Manifest
 from rlsp_async.replay.sql import SCHEMA_VERSION
 
-_head = msgspec.msgpack.Decoder(GroupRecord).decode
+_record = msgspec.msgpack.Decoder(GroupRecord).decode
 _body = msgspec.msgpack.Decoder(RolloutGroup).decode
 _verdicts = msgspec.msgpack.Decoder(list[Verdict]).decode
 _report = msgspec.msgpack.Decoder(StepReport).decode
@@ -173,7 +173,7 @@ def decoded(row: GroupRow) -> tuple[GroupRecord | None, RolloutGroup | None, lis
     """Record, body and verdicts of a row, and an error text when one cannot be decoded (empty: all can)."""
     try:
         return (
-            _head(row.head),
+            _record(row.head),
             _body(row.body) if row.body is not None else None,
             _verdicts(row.verdicts) if row.verdicts is not None else None,
             "",

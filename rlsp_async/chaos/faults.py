@@ -1,6 +1,6 @@
 """Which faults are injected, and when: a seeded schedule with Poisson arrivals. Pure.
 
-    schedule(seed=0, minutes=5.0, kinds=("kill", "drop"), per_minute=12.0) -> [Fault, ...] in order of time
+    schedule(seed=0, minutes=5.0, kinds=("kill", "drop"), per_minute=12.0) -> [ScheduledFault, ...] in order of time
 
 Kinds: kill (SIGKILL of one process), stop (SIGSTOP, later SIGCONT), restart-all (everything at once, the supervisor
 included), enospc (the disk is filled, later freed); and time windows in which the proxy affects messages: drop,
@@ -33,8 +33,8 @@ TARGETS = {"replay-0": 2.0, "learner-0": 2.0, "sampler-0": 3.0, "verifier-0": 3.
 """Relative rates of the processes that are killed or stopped. The supervisor is never stopped, only killed."""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault of the schedule. Example: Fault(at_s=12.5, kind="stop", target="sampler-0", seconds=4.2)."""
+class ScheduledFault(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault of the schedule. Example: ScheduledFault(at_s=12.5, kind="stop", target="sampler-0", seconds=4)."""
 
     at_s: float
     """Seconds after the first trained step."""
@@ -48,7 +48,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 class InjectedFault(msgspec.Struct, kw_only=True):
     """A fault of the schedule that was carried out, or could not be."""
 
-    fault: Fault
+    fault: ScheduledFault
     wall_s: float
     """Seconds since 1970."""
     outcome: str = "done"
@@ -70,7 +70,9 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     return kinds
 
 
-def schedule(seed: int, minutes: float, kinds: tuple[str, ...], per_minute: float, timeout_s: float) -> list[Fault]:
+def schedule(
+    seed: int, minutes: float, kinds: tuple[str, ...], per_minute: float, timeout_s: float
+) -> list[ScheduledFault]:
     """Draws independent Poisson streams of faults, one stream for each kind.
 
     Args:
@@ -83,7 +85,7 @@ def schedule(seed: int, minutes: float, kinds: tuple[str, ...], per_minute: floa
     Returns: the faults in the order of their times.
     """
     weight = sum(WEIGHTS[kind] for kind in kinds)
-    faults: list[Fault] = []
+    faults: list[ScheduledFault] = []
     for kind in kinds:
         random = Random(f"{seed}/{kind}")
         rate_s = per_minute / 60.0 * WEIGHTS[kind] / weight
@@ -94,17 +96,17 @@ def schedule(seed: int, minutes: float, kinds: tuple[str, ...], per_minute: floa
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
-def _fault(random: Random, kind: str, at_s: float, timeout_s: float) -> Fault:
+def _fault(random: Random, kind: str, at_s: float, timeout_s: float) -> ScheduledFault:
     match kind:
         case "kill":
-            return Fault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)))
+            return ScheduledFault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)))
         case "stop":
             seconds = random.uniform(0.3, 2.5) * timeout_s
-            return Fault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)[:-1]), seconds=seconds)
+            return ScheduledFault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)[:-1]), seconds=seconds)
         case "restart-all":
-            return Fault(at_s=at_s, kind=kind)
+            return ScheduledFault(at_s=at_s, kind=kind)
         case _:
-            return Fault(at_s=at_s, kind=kind, seconds=random.uniform(2.0, 8.0))
+            return ScheduledFault(at_s=at_s, kind=kind, seconds=random.uniform(2.0, 8.0))
 
 
 def _target(random: Random, names: tuple[str, ...]) -> str:

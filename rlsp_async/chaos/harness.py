@@ -23,7 +23,7 @@ import msgspec
 from rlsp_async.audit.history import History
 from rlsp_async.chaos import machine
 from rlsp_async.chaos.fault_injection import FaultInjector
-from rlsp_async.chaos.faults import WIRE_KINDS, Fault, InjectedFault
+from rlsp_async.chaos.faults import WIRE_KINDS, InjectedFault, ScheduledFault
 from rlsp_async.chaos.proxy import Proxy
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
@@ -64,7 +64,7 @@ class Harness:
         self,
         cfg: RunConfig,
         command: list[str],
-        faults: list[Fault],
+        faults: list[ScheduledFault],
         seed: int,
         settle_s: float,
         output: Path,
@@ -190,7 +190,7 @@ class Harness:
             f"the run was not finished {self._settle_s:.0f} s after the last fault; it stands at step {self._step()}"
         )
 
-    async def _carry_out(self, fault: Fault) -> str:
+    async def _carry_out(self, fault: ScheduledFault) -> str:
         if fault.kind in WIRE_KINDS:
             self._injector.begin(fault.kind, time.monotonic(), fault.seconds)
             return "done"
@@ -221,7 +221,7 @@ class Harness:
         self._expected, self._expected_until_s = (-signal.SIGKILL,), time.monotonic() + LATE_S
         return "done" if machine.send_signal(self._run.pid, signal.SIGKILL) else "skipped: it was not running"
 
-    def _stop(self, fault: Fault) -> str:
+    def _stop(self, fault: ScheduledFault) -> str:
         pid = self._services().get(fault.target)
         if pid is None or not machine.send_signal(pid, signal.SIGSTOP):
             return "skipped: it was not running"

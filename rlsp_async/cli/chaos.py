@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from rlsp_async.chaos.faults import KINDS, Fault, parse_kinds, schedule
+from rlsp_async.chaos.faults import KINDS, ScheduledFault, parse_kinds, schedule
 from rlsp_async.cli.arguments import Commands, add_config_command
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError
@@ -77,13 +77,13 @@ def chaos_command(arguments: argparse.Namespace) -> int:
     return 0 if result.passed else 1
 
 
-def _line(fault: Fault) -> str:
+def _line(fault: ScheduledFault) -> str:
     lasts = f"for {fault.seconds:.1f} s" if fault.seconds else ""
     return f"{fault.at_s:8.1f} s  {fault.kind:<12} {fault.target:<12} {lasts}".rstrip()
 
 
 def _run_on_small_disk(
-    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], home: Path
+    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[ScheduledFault], home: Path
 ) -> ChaosResult:
     """Runs on a disk of its own that can be filled, and copies the run to its directory afterwards."""
     from rlsp_async.chaos.harness import keep_run
@@ -100,7 +100,7 @@ def _run_on_small_disk(
 
 
 def _run(
-    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[Fault], place: Path
+    cfg: RunConfig, arguments: argparse.Namespace, overrides: list[str], faults: list[ScheduledFault], place: Path
 ) -> ChaosResult:
     """Runs in `place` and judges the run."""
     import asyncio  # 20 ms that `rlsp --help` does not need

@@ -128,7 +128,7 @@ def _value(text: str) -> Any:
 
 
 def _explain(message: str, kind: type[Any], table: dict[str, Any], prefix: str = "") -> str:
-    """msgspec's sentence, with the path spelt as in TOML (below `prefix`) and the nearest name for an unknown key."""
+    """The sentence of msgspec, with the path as in TOML (below `prefix`) and the nearest name for an unknown key."""
     what, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".").replace("[...]", "." + _guilty(table))
     whole = ".".join(filter(None, (prefix, path)))

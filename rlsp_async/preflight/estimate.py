@@ -105,8 +105,10 @@ def weight_bytes(cfg: RunConfig, shape: ModelInfo) -> int:
 
 
 def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
-    """Bytes of one checkpoint: weights and two moments at 4 bytes each, of the policy and of a critic's trunk, and an
-    averaged reference."""
+    """Bytes of one checkpoint.
+
+    Weights and two moments at 4 bytes each, of the policy and of a critic's trunk, and an averaged reference.
+    """
     return shape.num_parameters * (12 * (1 + extra.trained) + 4 * extra.averaged)
 
 

@@ -54,8 +54,10 @@ def check_modules(cfg: RunConfig) -> None:
 
 
 def extra_models(cfg: RunConfig) -> ExtraModels:
-    """The models that the learner keeps besides the policy, at most at any time. Raises ConfigError, as
-    `check_modules`."""
+    """The models that the learner keeps besides the policy, at most at any time.
+
+    Raises ConfigError, as `check_modules`.
+    """
     trained = frozen = averaged = False
     for name, stage in cfg.stages.items():
         algorithm, options = _load_algorithm(name, stage)

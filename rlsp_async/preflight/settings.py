@@ -254,8 +254,7 @@ def staleness_warnings(name: str, stage: StageConfig) -> list[str]:
 
 
 def reward_condition(reward: RewardConfig, longest_tokens: int, released: bool) -> Dominance | None:
-    """The dominance condition for answers of longest_tokens / 16 to longest_tokens; None when only correctness is
-    rewarded."""
+    """The dominance condition for answers of longest_tokens / 16 to longest_tokens; None for correctness alone."""
     return dominance(reward, shortest(longest_tokens), longest_tokens, released)
 
 

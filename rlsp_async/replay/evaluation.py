@@ -110,7 +110,7 @@ class PromptScore(msgspec.Struct, frozen=True, kw_only=True):
     """Search steps of the rollouts whose verdict counts them."""
 
 
-class MeanInterval(msgspec.Struct, frozen=True, kw_only=True):
+class MeanOverPrompts(msgspec.Struct, frozen=True, kw_only=True):
     """A mean over prompts and its 95 % interval; low == high == mean for a single prompt."""
 
     mean: float
@@ -135,21 +135,21 @@ def pass_at_k(num: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(num - correct, k) / math.comb(num, k)
 
 
-def mean_interval(means: Sequence[float]) -> MeanInterval:
+def mean_over_prompts(means: Sequence[float]) -> MeanOverPrompts:
     """Mean and interval over prompts. Raises ValueError when there is no prompt."""
     if not means:
         raise ValueError("there is no prompt to average over")
     num, mean = len(means), math.fsum(means) / len(means)
     if num == 1:
-        return MeanInterval(mean=mean, low=mean, high=mean)
+        return MeanOverPrompts(mean=mean, low=mean, high=mean)
     variance = math.fsum((value - mean) ** 2 for value in means) / (num - 1)
     half = Z95 * math.sqrt(variance / num)
-    return MeanInterval(mean=mean, low=mean - half, high=mean + half)
+    return MeanOverPrompts(mean=mean, low=mean - half, high=mean + half)
 
 
-def clip_share(share: MeanInterval) -> MeanInterval:
+def clip_share(share: MeanOverPrompts) -> MeanOverPrompts:
     """The interval of a share, cut to 0..1, which the normal approximation does not respect by itself."""
-    return MeanInterval(mean=share.mean, low=max(0.0, share.low), high=min(1.0, share.high))
+    return MeanOverPrompts(mean=share.mean, low=max(0.0, share.low), high=min(1.0, share.high))
 
 
 def reported_ks(num_rollouts: int) -> list[int]:
@@ -175,6 +175,6 @@ def summarize(scores: Sequence[PromptScore]) -> dict[str, Any]:
         columns["search_steps"] = [sum(s.steps) / len(s.steps) for s in stepped]
     for name, values in columns.items():
         is_share = name == "truncated" or name.startswith("pass_at_")
-        interval = mean_interval(values)
+        interval = mean_over_prompts(values)
         row[name] = msgspec.to_builtins(clip_share(interval) if is_share else interval)
     return row

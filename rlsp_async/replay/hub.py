@@ -171,6 +171,8 @@ class Hub:
         state, ending = self.state, self.state.ending
         if state.phase is None and not ending.has_begun:
             turn.drain("the run is complete")
+        if not ending.has_begun:
+            return
         is_drained = not state.table.num_working or turn.now - ending.since_s > DRAIN_S
         has_ended = ending.kind == "failed" or (ending.kind == "draining" and is_drained)
         if has_ended and ending.close():

@@ -30,7 +30,7 @@ Which of the groups that may be trained make the next batch is decided by the st
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -71,8 +71,10 @@ def sink(state: State, reason: Reason) -> str:
 
 
 class Ledger:
-    """The state of every group. Each transition returns its record, which must be committed before anyone hears of
-    it."""
+    """The state of every group.
+
+    Each transition returns its record, which must be committed before anyone hears of the transition.
+    """
 
     def __init__(self) -> None:
         self.records: dict[int, GroupRecord] = {}
@@ -380,26 +382,14 @@ class Ledger:
                 self.dropped[record.reason] += 1
 
 
-class Counters(Mapping[str, int]):
+class Counters(dict[str, int]):
     """Counters that go on after a restart of the hub; a counter that was never set is 0.
 
     Each change returns the record of it, like a transition of the ledger.
     """
 
-    def __init__(self, values: Mapping[str, int]) -> None:
-        self._values = dict(values)
-
-    def __getitem__(self, name: str) -> int:
-        return self._values.get(name, 0)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+    def __missing__(self, name: str) -> int:
+        return 0
 
     def increase(self, name: str, num: int = 1) -> Cursor:
         """Adds `num` to a counter."""
@@ -407,7 +397,7 @@ class Counters(Mapping[str, int]):
 
     def set(self, name: str, value: int) -> Cursor:
         """Sets a counter."""
-        self._values[name] = value
+        self[name] = value
         return Cursor(name=name, value=value)
 
 
@@ -420,8 +410,9 @@ def count_tokens(group: RolloutGroup) -> int:
 
 
 def check_whole(group: RolloutGroup) -> None:
-    """Checks that a group has all its rollouts, each with columns of one length. A group is trained whole or not at
-    all.
+    """Checks that a group has all its rollouts, each with columns of one length.
+
+    A group is trained whole or not at all.
 
     Raises:
         DataError: something is missing; the message says what.

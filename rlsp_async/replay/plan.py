@@ -92,18 +92,10 @@ class Training:
         """For each step, how often a restarted learner has trained it again."""
         self.checkpoints: list[int] = sorted({report.checkpoint for report in content.reports})[-keep_checkpoints:]
         """Newest checkpoints of the learner, as many as are kept."""
-        self.published: StepReport | None = content.published
-        """Newest report with weights."""
-
-    @property
-    def weights(self) -> WeightsRef | None:
+        self.weights: WeightsRef | None = content.published.weights if content.published else None
         """The newest published weights; None while samplers serve the initial model, version 0."""
-        return self.published.weights if self.published else None
-
-    @property
-    def version(self) -> int:
+        self.version = self.weights.version if self.weights else 0
         """Newest published version."""
-        return self.weights.version if self.weights else 0
 
     # --- sending batches -----------------------------------------------------------------------------------------
 
@@ -185,7 +177,8 @@ class Training:
 
     def publish(self, report: StepReport) -> None:
         """The weights of a report are the newest ones."""
-        self.published = report
+        assert report.weights is not None, report
+        self.weights, self.version = report.weights, report.weights.version
 
     def forget(self) -> int:
         """Forgets the steps that no kept checkpoint needs: up to the oldest kept one, once all kept ones are known.

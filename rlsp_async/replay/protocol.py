@@ -49,7 +49,7 @@ from rlsp_async.replay import sample, train, verify
 from rlsp_async.replay.health import status
 from rlsp_async.replay.metrics import lease_span, span
 from rlsp_async.replay.state import HubState, LossKind
-from rlsp_async.replay.turn import Early, Fault, Late, Lost, Outcome, Settlement, Turn
+from rlsp_async.replay.turn import Blamed, Early, Late, Lost, Outcome, Settlement, Turn
 from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker
 
 YOUNG_HEARTBEATS = 3.0
@@ -326,7 +326,7 @@ def _check_answered(turn: Turn, lease: Lease) -> Iterator[Settlement]:
     if not post.is_open(work.key, state.ledger):
         return
     if work.key not in post.queue and (work.kind, work.key) not in state.table.holders:
-        yield work, Fault("faults", f"{work.worker} answered without the result")
+        yield work, Blamed("faults", f"{work.worker} answered without the result")
 
 
 def failed(turn: Turn, worker: Worker, message: Failed) -> Iterator[Settlement]:
@@ -339,7 +339,7 @@ def failed(turn: Turn, worker: Worker, message: Failed) -> Iterator[Settlement]:
     if lease.kind == "train":
         train.step_failed(turn, worker, lease, message)
     elif message.kind == "data":
-        yield lease.assignment, Fault("faults", f"{lease.worker}: {message.error}")
+        yield lease.assignment, Blamed("faults", f"{lease.worker}: {message.error}")
     else:
         loss: LossKind = "returned" if message.kind == "returned" else "failed"
         yield lease.assignment, Lost(loss, message.error)

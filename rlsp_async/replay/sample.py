@@ -19,7 +19,7 @@ from rlsp_async.replay import evaluation
 from rlsp_async.replay.ledger import check_whole, count_tokens, is_stale, num_to_admit, versions_of
 from rlsp_async.replay.records import GroupRecord, Learnt
 from rlsp_async.replay.state import HubState
-from rlsp_async.replay.turn import Accepted, Fault, Late, Outcome, Turn
+from rlsp_async.replay.turn import Accepted, Blamed, Late, Outcome, Turn
 from rlsp_async.replay.verify import has_signal
 from rlsp_async.replay.workers import Worker
 
@@ -118,12 +118,12 @@ def accept(turn: Turn, group: RolloutGroup) -> Outcome:
         num_tokens = count_tokens(group)
         turn.count("generated", num_tokens)
         turn.record(state.ledger.waste(group.group_id, num_tokens))
-        return Fault("lost", "its rollouts were aborted")
+        return Blamed("lost", "its rollouts were aborted")
     try:
         _check_answer(state, record, group)
         put = state.ledger.sampled(state.policies.on_sampled(record, group), turn.now)
     except DataError as e:
-        return Fault("faults", str(e))
+        return Blamed("faults", str(e))
     turn.record(put)
     turn.count("generated", put.record.num_tokens)
     state.retries.forget(group.group_id)

@@ -82,17 +82,6 @@ class Post:
         if self.is_open(group_id, ledger):
             self.queue.appendleft(group_id)
 
-    def take(self, ledger: Ledger, may_have: Callable[[int], bool], is_held: Callable[[int], bool]) -> int | None:
-        """Removes and returns the first open group that is not held and that a worker may have; None: there is none."""
-        for _ in range(len(self.queue)):
-            group_id = self.queue.popleft()
-            if not self.is_open(group_id, ledger) or is_held(group_id):
-                continue
-            if may_have(group_id):
-                return group_id
-            self.queue.append(group_id)
-        return None
-
 
 class Queues:
     """The two posts, and the groups that are reserved for the workers who held them before a restart of the hub."""
@@ -112,13 +101,19 @@ class Queues:
         return self.sample if kind == "sample" else self.verify
 
     def take(self, post: Post, worker: Worker) -> int | None:
-        """The next group for this worker. A group on which the worker failed goes to another one, if there is any."""
-        is_alone = self._table.num(worker.role) < 2
+        """Removes and returns the next group for this worker: open, not held and not reserved; None when there is none.
 
-        def may_have(group_id: int) -> bool:
-            return (is_alone or self._retries.avoid.get(group_id) != worker.name) and group_id not in self.reserved
-
-        return post.take(self._ledger, may_have, self.is_held)
+        A group on which the worker failed is left to another worker, if there is any.
+        """
+        queue, avoid = post.queue, self._retries.avoid if self._table.num(worker.role) > 1 else {}
+        for _ in range(len(queue)):
+            group_id = queue.popleft()
+            if not post.is_open(group_id, self._ledger) or self.is_held(group_id):
+                continue
+            if avoid.get(group_id) != worker.name and group_id not in self.reserved:
+                return group_id
+            queue.append(group_id)
+        return None
 
     def is_held(self, group_id: int) -> bool:
         """Whether a worker holds the group, for either kind of work."""

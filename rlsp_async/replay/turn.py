@@ -10,7 +10,7 @@ A handler of a result or of a lost lease returns what happened:
     Late        nobody waits for this result any more
     Early       the report of a step came before that of the step before it; it must come again
     Lost        the lease ended without a result
-    Fault       the result cannot be used, or the work cannot be done; it is charged to a retry budget
+    Blamed      the result cannot be used, or the work cannot be done; it is charged to a retry budget
 
 A handler yields (work, outcome) pairs, and `settle` alone decides what follows from each, before the handler goes on.
 The retry budgets of a group are `replay.retries` failures of workers ("lost") and as many failures of its own
@@ -197,14 +197,14 @@ class Lost(NamedTuple):
     """Incarnation of the worker that died, so that a worker which is silent twice counts as one death."""
 
 
-class Fault(NamedTuple):
+class Blamed(NamedTuple):
     """The result cannot be used, or the work cannot be done."""
 
     budget: Literal["lost", "deaths", "faults"]
     why: str
 
 
-Outcome = Accepted | Late | Early | Lost | Fault
+Outcome = Accepted | Late | Early | Lost | Blamed
 Settlement = tuple[Assignment, Outcome]
 """A piece of work and what happened to it."""
 
@@ -219,7 +219,7 @@ def settle(turn: Turn, settlements: Iterable[Settlement]) -> None:
                 turn.event("dropped_late", worker=work.worker, key=work.key, detail=detail)
             case Lost():
                 _settle_loss(turn, work, outcome)
-            case Fault():
+            case Blamed():
                 _charge(turn, work, outcome)
 
 
@@ -233,14 +233,14 @@ def _settle_loss(turn: Turn, work: Assignment, loss: Lost) -> None:
         return
     retries.avoid_worker(work.key, work.worker)
     if loss.kind != "died":
-        _charge(turn, work, Fault("lost", f"{work.worker}: {loss.why}"))
+        _charge(turn, work, Blamed("lost", f"{work.worker}: {loss.why}"))
     elif retries.is_first_death(work.key, work.worker, loss.incarnation):
-        _charge(turn, work, Fault("deaths", f"{work.worker}: {loss.why}"))
+        _charge(turn, work, Blamed("deaths", f"{work.worker}: {loss.why}"))
     else:
         turn.requeue(work)
 
 
-def _charge(turn: Turn, work: Assignment, fault: Fault) -> None:
+def _charge(turn: Turn, work: Assignment, fault: Blamed) -> None:
     """Charges one budget of a group, then queues the group again, or drops it when a budget is used up."""
     state = turn.state
     assert work.kind != "train", work

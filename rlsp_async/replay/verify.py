@@ -23,7 +23,7 @@ from rlsp_async.messages import RolloutGroup, Verdict, VerdictSet, VerifyItem, V
 from rlsp_async.replay.ledger import is_stale
 from rlsp_async.replay.records import GroupRecord, Learnt
 from rlsp_async.replay.state import HubState
-from rlsp_async.replay.turn import Accepted, Fault, Late, Outcome, Turn
+from rlsp_async.replay.turn import Accepted, Blamed, Late, Outcome, Turn
 from rlsp_async.replay.workers import Worker
 
 NO_SIGNAL_BATCHES = 10
@@ -69,7 +69,7 @@ def accept(turn: Turn, verdicts: VerdictSet) -> Outcome:
     group = state.ledger.bodies[group_id]
     wrong = _no_verdict(verdicts.verdicts, len(group.rollouts))
     if wrong:
-        return Fault("faults", wrong)
+        return Blamed("faults", wrong)
     stage = state.cfg.stages[state.ledger.records[group_id].stage]
     signal = has_signal(group, verdicts.verdicts, stage.reward)
     put = state.ledger.verified(group_id, verdicts.verdicts, turn.now, signal)

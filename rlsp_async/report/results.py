@@ -8,7 +8,7 @@ last look at the hub: the token account). Times are seconds since the run began.
 Rows, as this module hands them on:
 
     step        {"step", "stage", "stage_step", "t", "reward", "part_correct", "lag_mean", ...}     numbers only
-    evaluation  EvaluationRow(stage, when, version, figures={"pass_at_1": MeanInterval(...), "pass_at_8": ...})
+    evaluation  EvaluationRow(stage, when, version, figures={"pass_at_1": FigureEstimate(...), "pass_at_8": ...})
     rollout     {"when": step | before | after, "prompt", "text", "status", "num_tokens", "version_min", "version_max"}
 """
 
@@ -40,7 +40,7 @@ MAX_SPANS = 200
 """Up to this number, spans of one kind are drawn one by one, also where they touch."""
 
 
-class MeanInterval(msgspec.Struct, frozen=True, kw_only=True):
+class FigureEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """A mean over prompts and its 95 % interval."""
 
     mean: float
@@ -58,7 +58,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int
     rollouts: int
     """Rollouts of each prompt."""
-    figures: dict[str, MeanInterval]
+    figures: dict[str, FigureEstimate]
     t: float = 0.0
     """When it was made, in seconds of the run."""
 
@@ -68,7 +68,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
         ks = [int(m[1]) for name in self.figures if (m := re.fullmatch(r"pass_at_(\d+)", name))]
         return max(ks, default=0)
 
-    def figure(self, name: str) -> MeanInterval | None:
+    def figure(self, name: str) -> FigureEstimate | None:
         """A figure by its name; None when the evaluation does not have it."""
         return self.figures.get(name)
 
@@ -322,7 +322,7 @@ def evaluation_row(row: Row) -> EvaluationRow:
             prompts=num_prompts,
             rollouts=int(row["num_rollouts"]) // max(1, num_prompts),
             figures={
-                name: MeanInterval(mean=value["mean"], low=value["low"], high=value["high"])
+                name: FigureEstimate(mean=value["mean"], low=value["low"], high=value["high"])
                 for name, value in row.items()
                 if isinstance(value, dict)
             },
@@ -340,8 +340,7 @@ def headline_figures(evaluations: list[EvaluationRow]) -> list[str]:
 
 
 def rollout_row(row: Row) -> Row:
-    """One row of rollouts.jsonl, of a trained batch ("step") or of an evaluation, whose key is "before STAGE" or
-    "after STAGE"."""
+    """One row of rollouts.jsonl: of a trained batch, or of an evaluation ("before STAGE", "after STAGE")."""
     return {
         **row,
         "when": str(row.get("evaluation", "")).partition(" ")[0] or "step",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from rlsp_async.report.results import MeanInterval, Report, headline_figures
+from rlsp_async.report.results import FigureEstimate, Report, headline_figures
 
 
 def bytes_text(num_bytes: float) -> str:
@@ -50,7 +50,7 @@ def percent_text(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def interval_text(interval: MeanInterval) -> str:
+def interval_text(interval: FigureEstimate) -> str:
     """An interval in percent: "28.1-36.0"."""
     return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"
 
@@ -60,7 +60,7 @@ def figure_name(name: str) -> str:
     return name.replace("pass_at_", "pass@").replace("_", " ")
 
 
-def figure_text(name: str, interval: MeanInterval | None) -> str:
+def figure_text(name: str, interval: FigureEstimate | None) -> str:
     """A figure of an evaluation: shares in percent with their interval, counts with one digit."""
     if interval is None:
         return "-"

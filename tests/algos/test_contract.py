@@ -153,6 +153,8 @@ def test_a_column_of_the_wrong_length_is_refused_with_its_name(name):
     for column in [f.name for f in fields(given) if f.name != "logp"]:
         with pytest.raises(ValueError, match=rf"^{column}_RK? has shape \[1"):
             module.token_loss(module.Config(), replace(given, **{column: getattr(given, column)[:1]}))
+    with pytest.raises(ValueError, match=r"^explore_B has shape \[1\], and reward_B has \[3\]"):
+        replace(batch, terms=replace(batch.terms, explore_B=batch.terms.explore_B[:1]))
     short = module.advantages(module.Config(), batch)
     with pytest.raises(ValueError, match=r"^adv_N has shape \[1\], and mask_N has \[6\]"):
         replace(short, adv_N=short.adv_N[:1]).check(batch)

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import orjson
 
-from rlsp_async.chaos.faults import Fault, InjectedFault
+from rlsp_async.chaos.faults import InjectedFault, ScheduledFault
 from rlsp_async.chaos.verdict import find_lost, measure_recovery, quantile, summarise
 from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.replay.sql import SCHEMA_VERSION
@@ -36,7 +36,9 @@ def log(run: Path, name: str, *rows: tuple[str, int]) -> None:
 
 
 def injected(kind: str, target: str, at_s: float, outcome: str = "done") -> InjectedFault:
-    return InjectedFault(fault=Fault(at_s=at_s, kind=kind, target=target), wall_s=1000.0 + at_s, outcome=outcome)
+    return InjectedFault(
+        fault=ScheduledFault(at_s=at_s, kind=kind, target=target), wall_s=1000.0 + at_s, outcome=outcome
+    )
 
 
 def test_recovery_is_read_from_the_history(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""A whole line without sockets: a small task, honest answers to jobs, and a bench that plays workers against a Hub."""
+"""A whole run without sockets: a small task, honest answers to jobs, and a bench that plays the workers of a Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line with success replay, honest workers on a bad wire, three prompts: some of its groups fail, none dies."""
+"""A run with success replay: honest workers on a bad wire, three prompts; some groups fail, no worker dies."""
 
 from __future__ import annotations
 

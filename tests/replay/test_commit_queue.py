@@ -1,4 +1,4 @@
-"""What the hub has decided waits in order, and not without bound; it decides on while the disk is slow."""
+"""Decisions wait in order and within a bound while a commit is under way, and the hub goes on deciding."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The proof that the chaos tests can fail: without manifests the same schedules of kills lose what was charged.
 
-The double forgets which groups were chosen for a step when its learner comes back from a checkpoint, and chooses anew,
-as a line without a journal does. Everything else, workers, wire and schedule, is the same.
+The test double forgets which groups were chosen for a step when its learner comes back from a checkpoint, and chooses
+other groups, as a hub without a journal would. Everything else, workers, wire and schedule, is the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from rlsp_async.config import EvaluationConfig, ReplayConfig, RunConfig, StageConfig
-from rlsp_async.messages import Hello, StepReport
+from rlsp_async.messages import Hello
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.records import JournalContent
 from tests.replay.chaos import Chaos
@@ -37,7 +37,7 @@ class ForgetfulHub(Hub):
         if isinstance(message, Hello) and message.role == "learner" and state.training.weights is not None:
             # Nor is it asked to publish its newest weights again: they pass for its own.
             mine = msgspec.structs.replace(state.training.weights, incarnation=message.incarnation)
-            state.training.published = msgspec.structs.replace(state.training.published, weights=mine)
+            state.training.weights = mine
         return super().on(peer, message, now)
 
     def _forget(self, step: int) -> None:
@@ -49,7 +49,8 @@ class ForgetfulHub(Hub):
             state.training.reported.pop(later, None)
         state.training.to_train.clear()
         state.training.step = state.training.last_manifest = step
-        state.training.published = StepReport(step=step, weights=weights(step)) if step else None
+        state.training.weights = weights(step) if step else None
+        state.training.version = step
         for worker in state.table.with_role("sampler"):
             worker.version = step
 
@@ -81,7 +82,9 @@ class Control(Chaos):
 
     def carry_out(self, effects: Any) -> None:
         for worker in self.workers:
-            worker.version = min(worker.version, self.hub.state.step)  # a learner that went back says its weights anew
+            worker.version = min(
+                worker.version, self.hub.state.step
+            )  # a learner that went back publishes its weights again
         super().carry_out(effects)
 
     def check_batch(self, batch: Any) -> None:

@@ -1,4 +1,4 @@
-"""A disk that runs full pauses the run, says so, and stops it in the end; nothing new begins meanwhile."""
+"""A disk that runs full pauses the run, says so, and finally stops it; nothing new begins meanwhile."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlsp_async.replay.evaluation import PromptScore, mean_interval, pass_at_k, reported_ks, summarize
+from rlsp_async.replay.evaluation import PromptScore, mean_over_prompts, pass_at_k, reported_ks, summarize
 
 
 def test_pass_at_k_by_hand():
@@ -18,7 +18,7 @@ def test_pass_at_k_by_hand():
 
 def test_interval_is_over_prompts():
     # means 1, 0, .5, .5: mean .5, sample variance (.25 + .25) / 3, half width 1.96 * sqrt(.16667 / 4)
-    result = mean_interval([1.0, 0.0, 0.5, 0.5])
+    result = mean_over_prompts([1.0, 0.0, 0.5, 0.5])
     assert result.mean == 0.5
     assert result.high - result.mean == pytest.approx(1.959964 * 0.2041241, rel=1e-6)
     assert result.mean - result.low == pytest.approx(result.high - result.mean)

@@ -1,4 +1,4 @@
-"""Nothing that the hub knows grows with the groups that went through it."""
+"""No table of the hub grows with the groups that have passed through it."""
 
 from __future__ import annotations
 

@@ -475,7 +475,7 @@ def test_observer_sees_the_run_once_a_second():
     assert bench.inbox[b"o"][-1].counts["alive"] == 0
 
 
-def test_stop_drains_and_may_be_taken_up_again():
+def test_stop_drains_and_the_run_can_be_resumed():
     bench = crewed()
     bench.take(bench.hub.stop("Ctrl-C", 0.0), b"")
     assert isinstance(bench.inbox[b"s"][-1], Drain)

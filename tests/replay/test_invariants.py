@@ -1,4 +1,4 @@
-"""The laws of the ledger under random interleavings, with kills of every process, the hub included."""
+"""The ledger's invariants under random interleavings, with kills of every process, the hub included."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stages(draw: st.DrawFn) -> StageConfig:
     phases=(Phase.explicit, Phase.generate),
 )  # a failure names its seed; to shrink it takes minutes
 @given(first=stages(), second=stages(), evaluated=st.booleans(), seed=st.integers(0, 2**32))
-def test_laws_hold_whatever_happens(first: StageConfig, second: StageConfig, evaluated: bool, seed: int):
+def test_invariants_hold_whatever_happens(first: StageConfig, second: StageConfig, evaluated: bool, seed: int):
     evaluation = EvaluationConfig(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"])
     cfg = config(
         stages={"a": first, "b": second},

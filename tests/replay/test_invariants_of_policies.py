@@ -1,4 +1,4 @@
-"""The laws of the ledger under the chaos driver with every policy, and a hub that chooses the same after each kill.
+"""The ledger's invariants under the model checker with every policy, and a hub that chooses the same after each kill.
 
 The comparison of what a hub would choose before and after it was killed is in `Chaos.kill_hub`.
 """
@@ -69,7 +69,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_laws_hold_with_every_policy(policy: str, seed: int):
+def test_invariants_hold_with_every_policy(policy: str, seed: int):
     random = Random(f"{policy}/{seed}")
     fields = {"max_lag": 3, **POLICIES[policy]}
     stage = StageConfig(steps=5, groups_per_step=random.randint(1, 3), target_lag=random.randint(0, 2), **fields)
@@ -88,10 +88,10 @@ def test_laws_hold_with_every_policy(policy: str, seed: int):
         assert chaos.hub.state.ending.kind == "finished", chaos.hub.state.ending.message
         assert chaos.violations() == []
         chaos.journal.close()
-        laws = [
+        checked = [
             f
             for f in audit(Path(directory) / "journal.sqlite").findings
             if f.guarantee in ("G3", "G4", "G5", "G14", "slots", "success")
         ]
-        assert len(laws) == 6
-        assert not [finding for finding in laws if finding.outcome == "violated"]
+        assert len(checked) == 6
+        assert not [finding for finding in checked if finding.outcome == "violated"]

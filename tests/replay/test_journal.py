@@ -1,4 +1,4 @@
-"""The journal: what is committed is there after anything; what is there is given back as it was."""
+"""The journal: what was committed is there after any crash, and is given back as it was."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_restarted_hub_finishes_the_run_with_the_same_manifests(tmp_path):
     sent = [m.job.batch for m in reborn.inbox[b"l"] if isinstance(m, Work)]
     assert [[g.group.group_id for g in batch.groups] for batch in sent] == [manifests[1].groups, manifests[2].groups]
     reborn.tick(0.0)
-    reborn.tick(2.5)  # groups that a worker might still hold are leased anew
+    reborn.tick(2.5)  # groups that a worker might still hold are leased again
     reborn.run(b"s", b"v", b"l")
     assert reborn.hub.state.ending.kind == "finished"
     assert {r.step for r in reborn.records if isinstance(r, Manifest)} == {3}

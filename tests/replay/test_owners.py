@@ -1,8 +1,8 @@
 """Nobody but its owner changes the hub's state, read from the source with `ast`.
 
-The owners are the classes of OWNERS, each in the module that defines it. An attribute of an owner is assigned, deleted or
-changed by a method that changes a container (`append`, `pop`, ...) in that module only; everybody else calls the owner's
-own methods. Local names for an attribute count too. Effects are appended to by `Turn` alone.
+The owners are the classes of OWNERS. An attribute of an owner is assigned, deleted, or changed by a method of a container
+(`append`, `pop`, ...) only in the module that defines the owner; everybody else calls the owner's own methods. Local names
+for an attribute count too. Only `Turn` appends to effects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One message lost, late, repeated or out of order, or one process frozen: each repaired, and nobody wrongly charged."""
+"""A message that is lost, late, repeated or out of order, or a frozen process: repaired, and charged to nobody wrongly."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_named_lease_that_is_over_is_acknowledged_or_revoked():
     assert [m.lease for m in sent if isinstance(m, Revoke)] == [12345]
 
 
-def test_leases_of_a_hub_that_was_restarted_are_taken_up_under_their_numbers():
+def test_leases_of_a_restarted_hub_are_taken_over_under_their_numbers():
     before = crewed()
     sampler_work = works(before, b"s")[0]
     group_records = list(before.hub.state.ledger.records.values())
@@ -111,7 +111,7 @@ def test_leases_of_a_hub_that_was_restarted_are_taken_up_under_their_numbers():
     assert reborn.hub.state.ledger.records[group_id].state == "sampled"
 
 
-def test_restored_groups_are_leased_anew_when_nobody_brings_them():
+def test_restored_groups_are_leased_again_when_nobody_claims_them():
     group_records = list(crewed().hub.state.ledger.records.values())
     reborn = Bench(new_hub(config(), LoadedJournal(incarnation=2, groups=group_records, last_group_id=9)))
     reborn.tick(0.0)
@@ -150,7 +150,7 @@ def test_a_hello_that_comes_twice_late_or_after_the_goodbye_changes_nothing():
     assert "sampler-0" not in bench.hub.state.table.workers
 
 
-def test_a_hello_said_again_because_no_welcome_came_is_welcomed_and_keeps_its_leases():
+def test_a_hello_sent_again_because_no_welcome_came_is_welcomed_and_keeps_its_leases():
     bench = crewed()
     held = sorted(bench.hub.state.table.workers["sampler-0"].leases)
     sent = bench.say(b"s", hello("sampler", seq=2))
@@ -198,7 +198,7 @@ def test_a_frozen_worker_that_wakes_is_asked_for_a_hello_and_gets_its_lease_back
 # --- results -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_for_another_group_than_the_leased_one_is_not_taken():
+def test_a_result_for_another_group_than_the_leased_one_is_not_accepted():
     bench = crewed()
     first = sampled(bench)
     bench.say(b"s", answer(works(bench, b"s")[1]))
@@ -257,7 +257,7 @@ def test_late_verdicts_and_rollouts_are_counted_and_recorded_not_trained():
     bench = crewed()
     work = works(bench, b"s")[0]
     bench.say(b"s", answer(work))
-    assert bench.say(b"s", answer(work)) == [Ack(lease=work.lease)]  # said twice: nothing happened
+    assert bench.say(b"s", answer(work)) == [Ack(lease=work.lease)]  # sent twice: nothing happened
     assert not events(bench, "dropped_late")
     bench.say(b"s", Done(lease=555, groups=[rollouts_of(work.job)]))
     bench.say(b"v", Done(lease=556, verdicts=[verdicts_of(works(bench, b"v")[0].job)]))
@@ -284,7 +284,7 @@ def test_a_report_that_overtook_the_one_before_is_not_acknowledged_until_it_can_
     assert bench.hub.state.step == 2
 
 
-def test_a_report_said_twice_is_no_repeated_step_but_one_trained_again_is():
+def test_a_report_sent_twice_is_no_repeated_step_but_one_trained_again_is():
     bench = crewed()
     work = to_training(bench)[0]
     report = msgspec.structs.replace(report_of(work.job), incarnation=1)
@@ -339,7 +339,7 @@ def test_a_sampler_that_missed_a_version_is_told_again_but_not_at_every_ping():
     assert bench.hub.state.table.workers["sampler-0"].version == 1  # its Loaded was lost
 
 
-def test_a_lost_drain_is_said_again_with_each_ping():
+def test_a_lost_drain_is_sent_again_with_each_ping():
     bench = crewed()
     bench.take(bench.hub.stop("enough", 0.0), b"")
     assert bench.say(b"s", Ping(seq=2)) == [Drain(reason="enough")]
@@ -457,7 +457,7 @@ def test_a_step_that_the_learner_has_left_behind_is_not_sent_again_and_again():
     assert [work.job.batch.step for work in works(bench, b"l2")][:3] == [1, 2, 3]
 
 
-def test_a_step_that_was_forgotten_meanwhile_is_passed_over():
+def test_a_step_that_was_forgotten_meanwhile_is_skipped():
     bench = crewed(stages={"rlsp": StageConfig(steps=9, groups_per_step=2, target_lag=2)})
     bench.until(lambda: len(works(bench, b"l")) == 2, b"s", b"v")
     first, second = works(bench, b"l")

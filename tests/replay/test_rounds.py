@@ -1,4 +1,4 @@
-"""Rounds: each stage adds new groups to those that it carries over, and the laws hold through kills of every process."""
+"""Rounds: each stage adds new groups to those that it carries over; invariants hold through kills of every process."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def chaos_config(random: Random) -> RunConfig:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_laws_hold_whatever_is_carried(seed: int):
+def test_invariants_hold_whatever_is_carried(seed: int):
     random = Random(seed)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
         chaos = Chaos(chaos_config(random), Path(directory) / "journal.sqlite", random)
@@ -134,6 +134,6 @@ def test_laws_hold_whatever_is_carried(seed: int):
         assert chaos.violations() == []
         chaos.journal.close()
         findings = audit(Path(directory) / "journal.sqlite").findings
-        laws = [f for f in findings if f.guarantee in ("G3", "G4", "G5", "G14", "slots")]
-        assert len(laws) == 5
-        assert not [finding for finding in laws if finding.outcome == "violated"]
+        checked = [f for f in findings if f.guarantee in ("G3", "G4", "G5", "G14", "slots")]
+        assert len(checked) == 5
+        assert not [finding for finding in checked if finding.outcome == "violated"]

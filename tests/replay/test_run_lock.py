@@ -1,4 +1,4 @@
-"""One hub a run directory, by a lock that the kernel takes back; and the room that is left."""
+"""One hub for each run directory, by a lock that ends with its process; and the measurement of the room on the disk."""
 
 from __future__ import annotations
 

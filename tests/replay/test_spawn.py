@@ -1,4 +1,4 @@
-"""Finished rollouts become prompts of their own: who is chosen, what is written down, what keeps out of the way."""
+"""Finished rollouts become prompts of their own: who is chosen, what is recorded, and what does not learn from them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_who_is_no_candidate():
     assert spawn.candidates(ledger, "rlsp", 4) == []
 
 
-def test_what_the_task_does_not_put_is_passed_over():
+def test_candidates_that_the_task_cannot_use_are_skipped():
     ledger = ledger_of([["unparsable", "unparsable"], ["unparsable", "wrong"]])
     child = spawner().choose(ledger, "rlsp", 0, {"spawned/wrong": 1})
     assert child is not None
@@ -99,7 +99,7 @@ def test_options_that_cannot_work_are_refused(stage: dict, words: str):
         spawn.load_spawner(StageConfig(**stage), VerifyingTask(), 0)
 
 
-def test_a_task_that_says_no_word_about_it_is_refused():
+def test_a_task_without_verification_is_refused():
     with pytest.raises(ConfigError, match="task 'small' does not say how"):
         spawn.load_spawner(StageConfig(spawn={"share": 0.1}), SmallTask(), 0)
     assert spawn.load_spawner(StageConfig(), SmallTask(), 0) is None
@@ -189,7 +189,7 @@ def test_prompt_selections_do_not_learn_from_children():
     assert len(learnt) == 2  # issued, judged
 
 
-def test_children_are_no_successes_of_the_problem_and_are_not_mended():
+def test_children_are_no_successes_of_the_problem_and_get_none():
     bench = line(success_replay={"capacity": 2})
     bench.say(L, hello("learner", step=0))
     bench.until(lambda: bench.hub.state.training.last_manifest == 3, S, V, L)

@@ -1,4 +1,4 @@
-"""Which successes are remembered and drawn; by hand."""
+"""Which successes are remembered and drawn, by hand."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_what_went_is_known_until_the_batch_in_which_it_stands_is_reported():
     assert memory.end("b") == []
 
 
-def test_a_mended_group_differs_in_one_rollout_and_its_verdict_alone():
+def test_a_group_with_a_success_differs_in_one_rollout_and_its_verdict():
     group = RolloutGroup(
         group_id=8,
         prompt=Prompt(prompt_id="p", task="t", text="", answer=""),

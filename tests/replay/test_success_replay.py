@@ -1,4 +1,4 @@
-"""Success replay in a whole line: what the learner gets, what is counted, what survives, what is refused and found."""
+"""Success replay in a whole run: what the learner gets, what is counted, what survives a kill, what is refused and found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules of the temperature through the hub: what is issued, what is learnt, what a kill leaves."""
+"""Temperature schedules through the hub: what is issued, what is learnt, what survives a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens in the journal: pruned when nobody can need them, kept when somebody may, refused when they have changed."""
+"""Tokens in the journal: deleted when nobody can need them, kept while somebody may, refused when they have changed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_only_what_the_oldest_kept_checkpoint_has_behind_it_is_pruned(tmp_path):
     journal.close()
 
 
-def test_a_group_that_may_be_used_again_is_kept_and_goes_when_it_is_buried_later(tmp_path):
+def test_a_group_that_may_be_used_again_is_kept_until_it_is_finished(tmp_path):
     journal = Journal(tmp_path / "j.sqlite", many())
     journal.commit([ready(1), ready(2)])
     trained(journal, 1, [1], bury=False)
@@ -174,7 +174,7 @@ def test_tokens_that_have_changed_are_named_and_never_served(tmp_path, statement
     journal.close()
 
 
-def test_a_head_that_cannot_be_read_is_one_sentence(tmp_path):
+def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path):
     path = tmp_path / "j.sqlite"
     journal = Journal(path, many())
     journal.commit([ready(1)])

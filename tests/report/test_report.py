@@ -1,6 +1,5 @@
 """The report of a made-up run: figures by hand, the table, the page, and files that are torn or missing."""
 
-import importlib.util
 import io
 import json
 from html.parser import HTMLParser
@@ -16,12 +15,7 @@ from rlsp_async.report.svg import thin_points, ticks
 from rlsp_async.report.text import shorten
 from rlsp_async.report.write import load_report, write_report
 from rlsp_async.runner.run import show_result
-
-_spec = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
-assert _spec
-assert _spec.loader
-fake_run = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_run)
+from tests.report import fake_run
 
 
 @pytest.fixture(scope="module")

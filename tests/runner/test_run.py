@@ -12,25 +12,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rlsp_async.config import RunConfig, convert, to_toml
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.runner import run as runner
+from tests.runner.given import settings
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "launch" / "configs" / "ops_cpu_smoke.toml"
-
-
-def settings(runs: Path, **sections: Any) -> RunConfig:
-    table = {"name": "x", "runs_dir": str(runs), "stages": {"rl": {"groups_per_step": 4}}, **sections}
-    return convert(table, RunConfig, "x")
-
-
-def made(runs: Path, **sections: Any) -> RunConfig:
-    """A run directory with its settings in it."""
-    cfg = settings(runs, **sections)
-    cfg.directory.mkdir(parents=True)
-    (cfg.directory / "config.toml").write_text(to_toml(cfg))
-    return cfg
 
 
 def rlsp(runs: Path, *overrides: str, config: Path = SMOKE) -> subprocess.CompletedProcess[str]:
@@ -94,47 +81,6 @@ def test_a_missing_model(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model\.path: /no/model: no such model directory"):
         runner.check_machine(settings(tmp_path, model={"path": "/no/model"}))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_directory_with_something_else_in_it(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    assert not runner.is_run(tmp_path / "x")
-    (tmp_path / "x" / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match=r"is no run \(it has no config.toml\); choose another name"):
-        runner.is_run(tmp_path / "x")
-
-
-def test_a_run_with_other_settings_names_them(tmp_path: Path) -> None:
-    cfg = made(tmp_path, seed=3)
-    runner.require_same(cfg, cfg.directory)
-    changed = settings(tmp_path, seed=4, sampler={"count": 2})
-    with pytest.raises(ConfigError, match=r"seed was 3 and is 4 now; choose another"):
-        runner.require_same(changed, cfg.directory)
-
-
-def test_how_the_work_is_done_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cfg = made(tmp_path, seed=3)
-    again = settings(tmp_path, seed=3, sampler={"count": 2})
-    changed = runner.require_same(again, cfg.directory)
-    assert changed == ["sampler.count was 1 and is 2 now"]
-    runner.take_over(again, changed)
-    assert "sampler.count was 1 and is 2 now" in capsys.readouterr().out
-    assert runner.load_interrupted(cfg.directory, []).sampler.count == 2
-
-
-def test_a_moved_run_is_resumed_where_it_lies(tmp_path: Path) -> None:
-    cfg = made(tmp_path / "a")
-    (tmp_path / "a").rename(tmp_path / "b")
-    for place in (tmp_path / "b" / cfg.name, tmp_path / "b" / cfg.name / "config.toml"):
-        assert runner.load_interrupted(place, []).directory == tmp_path / "b" / cfg.name
-    with pytest.raises(DataError, match="is no run: there is no config.toml in it"):
-        runner.load_interrupted(tmp_path, [])
-
-
-def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
-    cfg = made(tmp_path / "a")
-    (tmp_path / "a").rename(tmp_path / "b")
-    runner.require_same(settings(tmp_path / "b"), tmp_path / "b" / cfg.name)
 
 
 def test_only_one_supervisor_at_a_time(tmp_path: Path) -> None:
