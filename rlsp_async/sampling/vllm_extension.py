@@ -35,6 +35,8 @@ from vllm.platforms import current_platform
 from rlsp_async.processes import kill_with_parent
 
 BACKEND = "rlsp-file"
+_PLAIN = "rlsp_plain_experts"
+"""Attribute of a layer in which its `PlainExperts` are kept."""
 
 
 def keep_linears_plain() -> None:
@@ -64,7 +66,7 @@ def remember_plain_experts() -> None:
 
     def remember_and_pack(self: Any, layer: torch.nn.Module) -> None:
         held = {name: p for name, p in layer.named_parameters(recurse=False) if name.startswith(("w13_", "w2_"))}
-        layer.rlsp_plain = PlainExperts(
+        vars(layer)[_PLAIN] = PlainExperts(
             {name: p.shape for name, p in held.items()},
             {name: dict(vars(p)) for name, p in held.items()},
             lambda: pack(self, layer),
@@ -95,7 +97,7 @@ def pack_experts(model: torch.nn.Module) -> None:
 
 
 def _layers_with_experts(model: torch.nn.Module) -> list[tuple[torch.nn.Module, PlainExperts]]:
-    return [(layer, layer.rlsp_plain) for layer in model.modules() if hasattr(layer, "rlsp_plain")]
+    return [(layer, vars(layer)[_PLAIN]) for layer in model.modules() if _PLAIN in vars(layer)]
 
 
 @dataclass
