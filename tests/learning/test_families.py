@@ -3,6 +3,8 @@
 The sampler's side of the same table is in tests/sampling/test_families.py.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,11 @@ def test_the_gradient_of_a_windowed_and_capped_model_is_that_of_its_own_forward_
             if parameter.grad is not None:
                 wanted = grads[1][key].grad
                 torch.testing.assert_close(parameter.grad, wanted, atol=2e-3 * float(wanted.abs().max() + 1), rtol=1e-2)
+
+
+def test_the_page_of_models_names_every_family_that_trains():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    assert [name for name in TRAINED if f"`{name}`" not in page] == []
 
 
 def test_longrope_trains_up_to_its_original_length_and_no_further(tmp_path):
