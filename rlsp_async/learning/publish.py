@@ -83,7 +83,8 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     saved = model.state_dict()
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}  # DeepSeek's router bias
     reverted: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(tensors))
-    return tensors if set(reverted) == set(tensors) else reverted
+    same = set(reverted) == set(tensors)
+    return {name: reverted[name] for name in tensors} if same else reverted
 
 
 def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> None:

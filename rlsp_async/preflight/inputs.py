@@ -204,7 +204,8 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str
         model: the model's directory.
         longest_prompt: tokens of the longest prompt.
 
-    Returns: the engine that samples, and its window in tokens (None: this machine does not have the engine).
+    Returns: the engine that samples, and its window in tokens (None: no sampler starts here, or this machine does not
+    have the engine).
     Raises: DataError, ConfigError, or MachineError.
     """
     import torch
@@ -213,7 +214,7 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str
     from rlsp_async.learning.publish import try_export
     from rlsp_async.sampling.engines import check_engine
 
-    engine = check_engine(cfg, model, longest_prompt)
+    engine = check_engine(cfg, model, longest_prompt) if cfg.sampler.count else (cfg.sampler.engine, None)
     device = "cuda" if torch.cuda.is_available() and cfg.learner.device != "cpu" else "cpu"
     threads = torch.get_num_threads()
     torch.set_num_threads(cfg.learner.threads)
