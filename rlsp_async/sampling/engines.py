@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, DataError, MachineError
-from rlsp_async.model import count_parameters, read_model_info
+from rlsp_async.model import count_parameters, read_config, read_model_info
 from rlsp_async.sampling.engine import Engine
 
 VLLM_FROM_PARAMETERS = 5_000_000
@@ -55,6 +55,11 @@ def check_engine(cfg: RunConfig, model_dir: Path, longest_prompt: int) -> tuple[
     if name == "vllm":
         from rlsp_async.sampling.vllm_settings import window
 
+        if not has_cuda() and read_config(model_dir).get("kv_lora_rank"):
+            raise DataError(
+                f"{model_dir}: vLLM does not compute multi-head latent attention (kv_lora_rank in config.json) "
+                "on a CPU, and the torch engine does not either: sample on a GPU"
+            )
         return name, window(cfg, info, not has_cuda(), longest_prompt)
     return name, info.context
 

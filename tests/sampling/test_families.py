@@ -58,6 +58,13 @@ async def test_the_torch_engine_computes_a_family_or_refuses_it_before_it_starts
     await engine.close()
 
 
+@pytest.mark.skipif(not has_vllm() or torch.cuda.is_available(), reason="vllm on a CPU")
+def test_latent_attention_is_refused_where_vllm_dies_of_it(tmp_path: Path) -> None:
+    model = make_model("deepseek_v3", tmp_path)
+    with pytest.raises(DataError, match="does not compute multi-head latent attention"):
+        check_engine(run("vllm"), model, 20)
+
+
 async def test_a_head_that_is_not_the_embedding_is_used_whatever_the_config_says(
     tmp_path: Path, reference: Callable[..., torch.Tensor]
 ) -> None:
