@@ -170,7 +170,7 @@ def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = pri
     Returns: what was found; None when there is no tokenizer to measure with.
     Raises: ConfigError or DataError.
     """
-    from rlsp_async.model import planned_tokenizer
+    from rlsp_async.model import check_planned_vocabulary, planned_tokenizer
     from rlsp_async.preflight.rows import measure_rows
     from rlsp_async.tasks.base import load_task
     from rlsp_async.tasks.fitted import fit_task
@@ -180,6 +180,7 @@ def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = pri
     tokenizer = load_tokenizer(model) if model else planned_tokenizer(cfg, task)
     if tokenizer is None:
         return None
+    check_planned_vocabulary(cfg, tokenizer)
     measured = measure_rows(cfg, task, tokenizer, say)
     left = fit_task(task, measured.changes).size("test")
     if (cfg.evaluation.before or cfg.evaluation.after) and left is not None and left < cfg.evaluation.prompts:
@@ -187,16 +188,47 @@ def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = pri
             f"evaluation.prompts = {cfg.evaluation.prompts}, but of the held-out prompts of task {cfg.task.name!r} "
             f"only {left} fit the model's window; set it to {left} or less"
         )
+    expected = measured.expected
     for name, stage in cfg.stages.items():
         try:
-            _check_spawned_prompts(cfg, stage, task, tokenizer)
+            expected = max(expected, _check_spawned_prompts(cfg, stage, task, tokenizer))
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
-    return measured
+    return measured._replace(expected=expected)
 
 
-def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The longest prompt that the stage may spawn must leave room for an answer. Raises ConfigError."""
+def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str, int | None]:
+    """Loads the model once, as the learner does, and tries its export; checks that the engine computes it.
+
+    Args:
+        cfg: the settings.
+        model: the model's directory.
+        longest_prompt: tokens of the longest prompt.
+
+    Returns: the engine that samples, and its window in tokens (None: no sampler starts here, or this machine does not
+    have the engine).
+    Raises: DataError, ConfigError, or MachineError.
+    """
+    import torch
+
+    from rlsp_async.learning.policy import load_model
+    from rlsp_async.learning.publish import try_export
+    from rlsp_async.sampling.engines import check_engine
+
+    engine = check_engine(cfg, model, longest_prompt) if cfg.sampler.count else (cfg.sampler.engine, None)
+    device = "cuda" if torch.cuda.is_available() and cfg.learner.device != "cpu" else "cpu"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cfg.learner.threads)
+    try:
+        try_export(load_model(model, cfg.model.dtype, device, cfg.learner.gradient_checkpointing), model)
+    finally:
+        torch.set_num_threads(threads)
+    return engine
+
+
+def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest prompt that the stage may spawn, in tokens (0: none), must leave room for an answer. Raises
+    ConfigError."""
     from rlsp_async.messages import Verdict
     from rlsp_async.model import context_tokens
     from rlsp_async.replay.spawn import load_spawner
@@ -204,7 +236,7 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
 
     spawner = load_spawner(stage, task, cfg.seed)
     if spawner is None:
-        return
+        return 0
     parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
     child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
     added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
@@ -214,3 +246,4 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
             f"spawn.max_tokens = {spawner.cfg.max_tokens}: with {added} tokens of the question and "
             f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window; set it to {most} or less"
         )
+    return int(spawner.cfg.max_tokens) + added

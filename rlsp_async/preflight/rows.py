@@ -42,6 +42,8 @@ class Measured(NamedTuple):
     """The longest prompt of those that stay."""
     longest_sequence: int
     """The longest prompt and its response: of rollouts at most, of demonstrations exactly."""
+    expected: int
+    """Bound for all prompts that may be sampled: twice the longest where a split is endless."""
     sentences: list[str]
     """What was measured, dropped and cut, for people."""
     changes: RowChanges
@@ -93,7 +95,9 @@ class _Measuring:
                 self._measure_prompts(split)
         demonstrations = self._measure_demonstrations() if "demonstrations" in sources else None
         changes = RowChanges(dropped=self._dropped, cut=self._cut, demonstrations=demonstrations)
-        return Measured(self._longest, self._longest_sequence, self._sentences, changes)
+        endless = any(self._task.size(split) is None for split in _SPLITS)
+        expected = 2 * self._longest if endless else self._longest
+        return Measured(self._longest, self._longest_sequence, expected, self._sentences, changes)
 
     def _measure_prompts(self, split: Split) -> None:
         size = self._task.size(split)

@@ -18,12 +18,13 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, UserError
 from rlsp_async.files import directory_being_made
+from rlsp_async.model import TINY_QWEN2, write_longest_prompt
 from rlsp_async.preflight import inputs
 from rlsp_async.tasks import fitted
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
-    """Checks modules, data and model, then writes RUN: config.toml, data.json, rows.json, model/, logs/.
+    """Checks modules, data and model, then writes RUN: config.toml, data.json, rows.json, prompts.json, model/, logs/.
 
     Raises UserError, and leaves nothing behind.
     """
@@ -36,10 +37,14 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
         with directory_being_made(directory) as made:
             prepare_model(cfg, made / "model")
             measured = inputs.measure(cfg, made / "model", _say)
-            if measured and measured.changes.changes_anything:
+            assert measured is not None, "RUN/model has a tokenizer"
+            if measured.changes.changes_anything:
                 (made / fitted.FILE).write_bytes(msgspec.json.encode(measured.changes))
                 for sentence in measured.sentences:
                     _say(sentence)
+            write_longest_prompt(made, measured.expected)
+            if cfg.model.path not in ("", TINY_QWEN2):
+                inputs.check_loading(cfg, made / "model", measured.expected)
             (made / "logs").mkdir()
             (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
             if overlap := inputs.find_overlap(cfg):
