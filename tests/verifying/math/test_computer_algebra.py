@@ -22,13 +22,11 @@ UNDEFINED = [
 
 
 @pytest.mark.parametrize("text", UNDEFINED)
-def test_what_has_no_value_equals_no_number_whatever_was_evaluated_before(text: str) -> None:
-    """sympy keeps what it has found out about e**(e**...) and then takes oo**oo for equal to 7."""
-    verifier = load_verifier("math")
-    for before in ("e^{e^{e^{e^e}}}", "\\infty", "\\sqrt{2}+\\sqrt{3}", "1/0"):
-        verifier.judge("", f"\\boxed{{{before}}}", "7")
-        assert verifier.judge("", f"\\boxed{{{text}}}", "7").status in ("wrong", "unparsable")
-        assert computer_algebra.compare_latex("7", text) is not True
+def test_the_library_is_not_asked_about_what_has_no_value(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sympy tries random points and keeps what it found: now and then it takes oo**oo - 7 for zero."""
+    monkeypatch.setattr(computer_algebra, "verify", lambda *_, **__: True)
+    assert computer_algebra.compare_latex("7", text) is not True
+    assert load_verifier("math").judge("", f"\\boxed{{{text}}}", "7").status in ("wrong", "unparsable")
 
 
 def test_infinity_itself_and_the_ends_of_intervals_keep_their_meaning() -> None:
