@@ -169,10 +169,15 @@ def build_report(directory: Path, *, finished: bool = False) -> Report:
 
 
 def no_signal(cfg: RunConfig, name: str, rows: list[Row]) -> str:
-    """A sentence for a stage on rollouts in which no step had a gradient, so that no weight moved; else empty."""
-    steps = [row for row in rows if row["stage"] == name]
-    if cfg.stages[name].source != "rollouts" or not steps or any(row.get("grad_norm", 0.0) for row in steps):
+    """A sentence for a stage in which no step had a gradient, so that no weight moved; else empty."""
+    steps, source = [row for row in rows if row["stage"] == name], cfg.stages[name].source
+    if not steps or any(row.get("grad_norm", 0.0) for row in steps):
         return ""
+    if source != "rollouts":
+        return (
+            f"stage {name}: none of its {len(steps)} steps had a gradient, so no weight moved; does its algorithm, "
+            f"{cfg.stages[name].algorithm.name!r}, learn from {source}?"
+        )
     rewards = sorted({round(float(row["reward"]), 6) for row in steps if "reward" in row})
     flat = f"the mean reward was {rewards[0]:g} in all of them" if len(rewards) == 1 else "no group's rewards differed"
     return (

@@ -205,3 +205,6 @@ def test_a_stage_without_a_gradient_is_named():
     assert "the mean reward was 0 in all of them" in no_signal(cfg, "rl", flat)
     assert no_signal(cfg, "rl", [*flat, {"stage": "rl", "reward": 0.1, "grad_norm": 0.3}]) == ""
     assert no_signal(cfg, "sft", flat) == no_signal(cfg, "rl", []) == ""
+    sft = [{"stage": "sft", "grad_norm": 0.0}]
+    assert no_signal(cfg, "sft", sft).endswith("does its algorithm, 'grpo', learn from demonstrations?")
+    assert no_signal(cfg, "sft", [{"stage": "sft", "grad_norm": 2.0}]) == ""
