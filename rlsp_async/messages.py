@@ -299,7 +299,7 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
 
 
 class Done(Noun, frozen=True, kw_only=True, tag="done"):
-    """Result of a lease. Sent again until the Ack arrives. Exactly one of the three lists has one entry."""
+    """Result of a lease. Sent again until its Ack, or a Revoke that refuses it. Exactly one list has one entry."""
 
     lease: int
     groups: list[RolloutGroup] = []
@@ -387,6 +387,8 @@ class Revoke(Noun, frozen=True, kw_only=True, tag="revoke"):
 
     lease: int
     reason: str
+    refused: bool = False
+    """The result of this lease was looked at and is not taken: the worker forgets it and does not send it again."""
 
 
 class NewWeights(Noun, frozen=True, kw_only=True, tag="weights"):

@@ -17,9 +17,11 @@ the whole state of its worker, and the hub repairs the difference:
     another version      the Loaded or the NewWeights was lost: the version is believed, or offered again
     not draining         the Drain was lost: it is sent again
 
-A result is bound to its lease: a verifier cannot judge a group that it was not given, and no worker can answer in
-another role. Every Done is acknowledged once what it holds is stored (or was stored before), except a report that came
-before that of the step before it.
+A result is bound to its lease, and a lease to one start of one worker: a verifier cannot judge a group that it was not
+given, and no worker can answer for another one. A Done is acknowledged once what it holds is stored (or was stored
+before, or its group has ended without it). A Done without its result, with a result that cannot be used, or for a lease
+that its sender was never given is refused: it is counted, and a Revoke tells the worker to forget it. A report that came
+before that of the step before it gets no answer and comes again.
 
 A handler yields what happened to each piece of work, and goes on after `turn.settle` has settled it.
 """
@@ -49,9 +51,11 @@ from rlsp_async.replay import sample, train, verify
 from rlsp_async.replay.health import status
 from rlsp_async.replay.metrics import lease_span, span
 from rlsp_async.replay.state import HubState, LossKind
-from rlsp_async.replay.turn import Blamed, Early, Late, Lost, Outcome, Settlement, Turn
+from rlsp_async.replay.turn import Accepted, Blamed, Early, Late, Lost, Outcome, Settlement, Turn
 from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker
 
+ACKNOWLEDGED: dict[Kind, str] = {"sample": "acked.sample", "verify": "acked.verify"}
+"""Names of the counters of results that were stored and acknowledged, which the audit compares with the groups."""
 YOUNG_HEARTBEATS = 3.0
 """A lease that is younger may still be on its way."""
 MISSES = 2
@@ -184,8 +188,7 @@ def _adopt(turn: Turn, worker: Worker, hello: Hello) -> None:
         return
     state, table, kind = turn.state, turn.state.table, KIND_OF[worker.role]
     for number, key in sorted(hello.holding.items()):
-        is_known = number in table.leases or number in table.acked or (kind, key) in table.holders
-        if not is_known and worker.free > 0 and _is_open(state, kind, key):
+        if worker.free > 0 and table.may_adopt(worker, number, key) and _is_open(state, kind, key):
             table.lease(worker, key, turn.now, number)
             state.queues.claim(key)
 
@@ -258,8 +261,8 @@ def _compare_leases(turn: Turn, worker: Worker, named: set[int]) -> Iterator[Set
             table.release(lease.lease)
             yield lease.assignment, Lost("returned", "never got it")
     for number in sorted(named - worker.leases.keys()):
-        is_stored = number in table.acked
-        turn.send(worker.peer, Ack(lease=number) if is_stored else Revoke(lease=number, reason="it is over"))
+        past = table.past(worker, number)
+        turn.send(worker.peer, Revoke(lease=number, reason="it is over") if past is None else _answer(past))
 
 
 def _compare_version(turn: Turn, worker: Worker, ping: Ping) -> None:
@@ -277,37 +280,101 @@ def _compare_version(turn: Turn, worker: Worker, ping: Ping) -> None:
 
 
 def done(turn: Turn, worker: Worker, message: Done) -> Iterator[Settlement]:
-    """The result of a lease came: for the first time, again, or late."""
+    """The result of a lease came: for the first time, again, or late. It is acknowledged when it is stored."""
     table = turn.state.table
-    if message.lease in table.acked:
-        if message.groups or message.verdicts or message.steps:
-            turn.state.count_duplicate()
+    lease, past = worker.leases.get(message.lease), table.past(worker, message.lease)
+    if past is not None and past.answer:
+        _answer_again(turn, worker, message, past)
+        return
+    kind, key = KIND_OF[worker.role], _key_of(worker, message)
+    wrong = _why_not(turn, worker, message, lease or past, key)
+    if wrong and lease is None:
+        turn.refuse(worker, message.lease, wrong)
+        return
+    outcome: Outcome | None = None
+    if lease is not None and kind != "train":
+        table.release(lease.lease)
+    if not wrong and key is not None:
+        outcome = _take(turn, message, is_leased=lease is not None)
+        if isinstance(outcome, Early):
+            return
+    if lease is not None:
+        table.release(lease.lease)
+        turn.write(lease_span(lease, turn.now))
+    if outcome is not None and key is not None and kind != "train":
+        yield Assignment(worker.name, kind, key), outcome
+    if lease is not None:
+        yield from _check_answered(turn, lease)
+    ended = lease or past
+    if not wrong and key is not None and _is_stored(turn.state, kind, key):
+        if kind != "train" and isinstance(outcome, Accepted):
+            turn.count(ACKNOWLEDGED[kind])
+        if ended is not None:
+            ended.answered("acknowledged")
         turn.send(worker.peer, Ack(lease=message.lease))
         return
+    if ended is not None:
+        ended.answered("refused")
+    why = outcome.why if isinstance(outcome, Blamed) else wrong or "its lease was taken back"
+    turn.refuse(worker, message.lease, why)
+
+
+def _take(turn: Turn, message: Done, is_leased: bool) -> Outcome:
+    """Takes in the one result of a Done."""
+    if message.steps:
+        return train.accept(turn, message.steps[0])
+    if message.groups:
+        return sample.accept(turn, message.groups[0])
+    # Verdicts do not say what they are about: only those of a lease are taken.
+    return verify.accept(turn, message.verdicts[0]) if is_leased else Late()
+
+
+def _answer_again(turn: Turn, worker: Worker, message: Done, lease: Lease) -> None:
+    """A result came again after it was answered: its answer was lost."""
+    if message.groups or message.verdicts or message.steps:
+        turn.state.count_duplicate()
+    turn.send(worker.peer, _answer(lease))
+
+
+def _answer(lease: Lease) -> Ack | Revoke:
+    """The answer to the result of a lease that has ended."""
+    if lease.answer == "acknowledged":
+        return Ack(lease=lease.lease)
+    return Revoke(lease=lease.lease, reason="it is over", refused=lease.answer == "refused")
+
+
+def _key_of(worker: Worker, message: Done) -> int | None:
+    """The group id or step of the result that a worker of this role brings; None when it brings none."""
+    if worker.role == "sampler":
+        return message.groups[0].group_id if message.groups else None
+    if worker.role == "verifier":
+        return message.verdicts[0].group_id if message.verdicts else None
+    return message.steps[0].step if message.steps else None
+
+
+def _why_not(turn: Turn, worker: Worker, message: Done, lease: Lease | None, key: int | None) -> str:
+    """Why a Done cannot be looked at; empty when it can. `lease`: what the worker holds, or held, by that number."""
+    state = turn.state
+    if lease is None and not state.table.may_answer(worker, message.lease):
+        return f"{worker.name} was never given lease {message.lease}"
+    if key is None:
+        return f"{worker.name} answered without the result"
+    if lease is not None and lease.key != key:
+        return f"{worker.name} answered for {key}, its lease was for {lease.key}"
     if worker.role == "learner":
-        for report in message.steps:
-            if isinstance(train.accept(turn, report), Early):
-                return
-    lease = _release(turn, worker, message.lease)
-    for group in message.groups:
-        if _fits(worker, "sample", lease, group.group_id):
-            yield Assignment(worker.name, "sample", group.group_id), sample.accept(turn, group)
-    for verdicts in message.verdicts:
-        if _fits(worker, "verify", lease, verdicts.group_id):
-            # Verdicts do not say what they are about: only those of a lease are taken.
-            outcome: Outcome = verify.accept(turn, verdicts) if lease is not None else Late()
-            yield Assignment(worker.name, "verify", verdicts.group_id), outcome
-    if lease is not None:
-        turn.write(lease_span(lease, turn.now))
-        yield from _check_answered(turn, lease)
-    table.acknowledge(message.lease)
-    turn.send(worker.peer, Ack(lease=message.lease))
+        is_known = key <= state.step or key in state.training.manifests
+        return "" if is_known and key > 0 else f"step {key} was never sent to {worker.name}"
+    return "" if 0 < key <= state.last_group_id else f"group {key} was never issued"
 
 
-def _fits(worker: Worker, kind: Kind, lease: Lease | None, group_id: int) -> bool:
-    """Whether a worker of this role, with this lease, may bring a result for a group. Rollouts of a lease that was
-    taken back may still be the first."""
-    return worker.role != "observer" and KIND_OF[worker.role] == kind and (lease is None or lease.key == group_id)
+def _is_stored(state: HubState, kind: Kind, key: int) -> bool:
+    """Whether a result of this kind is stored for a group or a step, or the group has ended without it."""
+    if kind == "train":
+        return key <= state.step
+    record = state.ledger.records.get(key)
+    if record is None:
+        return True
+    return record.state != "issued" and (kind == "sample" or record.state != "sampled")
 
 
 def _release(turn: Turn, worker: Worker, number: int) -> Lease | None:
@@ -361,10 +428,12 @@ def loaded(turn: Turn, worker: Worker, message: Loaded) -> None:
     """A sampler serves new weights."""
     if message.version < worker.version:
         return  # a newer Loaded came before it
+    is_new = message.version != worker.version
     worker.loaded(message.version)
     start_s = turn.now - message.seconds
     turn.write(span(start_s, turn.now, worker.name, "load", f"version {message.version}"))
-    turn.moved(f"{worker.name} loaded version {message.version}")
+    if is_new:  # the same Loaded again and again is no progress
+        turn.moved(f"{worker.name} loaded version {message.version}")
 
 
 def rejected(turn: Turn, worker: Worker, message: Rejected) -> None:

@@ -248,6 +248,7 @@ EventKind = Literal[
     "gone",
     "lease_lost",
     "fenced",
+    "refused",
     "quarantined",
     "dropped_late",
     "paused",

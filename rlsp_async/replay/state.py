@@ -430,6 +430,8 @@ class HubState:
         """Results of the finished evaluations by key."""
         self.num_duplicates = 0
         """Results that came again or too late."""
+        self.refusals: Counter[str] = Counter()
+        """What was refused, by kind."""
         self.phase: Phase | None = self.plan.at(self.training.step, self.evaluations)
         """What the run does now; None when it is complete."""
         self.phase_since_s = now
@@ -477,6 +479,11 @@ class HubState:
     def count_duplicate(self) -> None:
         """A result came again, or too late."""
         self.num_duplicates += 1
+
+    def count_refusal(self, kind: str, num: int = 1) -> None:
+        """Something of a message was refused: observers and the metrics rows see it as `refused.KIND`."""
+        self.refusals[kind] += num
+        self.pace.show({f"refused.{kind}": float(self.refusals[kind])})
 
 
 def _load_for_samplers(cfg: RunConfig, load: Callable[[StageConfig], T]) -> dict[str, T]:

@@ -33,6 +33,8 @@ from rlsp_async.replay.workers import Assignment, Worker
 
 FIRST_OUTCOMES = 50
 """Number of outcomes from which on the share of failed groups is judged."""
+REFUSALS_RECORDED = 20
+"""Refused results of one start of a worker that are recorded; further ones are only counted."""
 POISON_DEATHS = 3
 """A group held by this many distinct workers when they died is quarantined, as in dask's `KilledWorker`."""
 
@@ -128,6 +130,13 @@ class Turn:
         worker = table.workers.get(held.worker)
         if worker is not None:
             self.send(worker.peer, Revoke(lease=held.lease, reason=reason))
+
+    def refuse(self, worker: Worker, lease: int, why: str) -> None:
+        """Refuses the result of a lease: it is counted, and the worker is told to forget it."""
+        self.state.count_refusal("results")
+        if worker.refused() <= REFUSALS_RECORDED:
+            self.event("refused", worker.name, lease, why)
+        self.send(worker.peer, Revoke(lease=lease, reason=why, refused=True))
 
     def _judge_outcomes(self) -> None:
         state = self.state

@@ -23,7 +23,7 @@ Kind = Literal["sample", "verify", "train"]
 KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
 PINGS_KEPT = 5
 REMEMBERED = 8192
-"""Number of acknowledged leases, of departed workers and of fenced connections that are remembered."""
+"""Number of ended leases, of departed workers and of fenced connections that are remembered."""
 SLACK = 64
 """Outdated entries that `LeastLoaded` keeps, besides three for each worker."""
 
@@ -47,8 +47,12 @@ class Lease:
     key: int
     """Group id, or step when kind is "train"."""
     since_s: float
+    incarnation: int = 0
+    """Of the worker."""
     missed: int = 0
     """Consecutive pings that should have named the lease and did not."""
+    answer: Literal["", "acknowledged", "refused"] = ""
+    """What became of its result; empty while none has come."""
 
     @property
     def assignment(self) -> Assignment:
@@ -59,6 +63,10 @@ class Lease:
         """A ping named the lease, or should have and did not; returns how many in a row did not."""
         self.missed = self.missed + 1 if is_missed else 0
         return self.missed
+
+    def answered(self, answer: Literal["acknowledged", "refused"]) -> None:
+        """Its result has come, and was stored or refused."""
+        self.answer = answer
 
 
 @dataclass
@@ -88,6 +96,8 @@ class Worker:
     """Sampler: the version it serves; -1 while it serves none."""
     state: str = "waiting_work"
     """As its last Ping said."""
+    num_refused: int = 0
+    """Results of this start that were refused."""
 
     @property
     def load(self) -> float:
@@ -154,6 +164,11 @@ class Worker:
         self.rejections += 1
         return self.rejections
 
+    def refused(self) -> int:
+        """A result of it was refused; returns how many were."""
+        self.num_refused += 1
+        return self.num_refused
+
     def offered(self, now: float, is_new: bool = False) -> None:
         """It was told of the newest version; `is_new`: for the first time, so earlier refusals do not count."""
         self.offered_s = now
@@ -174,11 +189,12 @@ class WorkerTable:
         """The lease of each piece of work that is leased."""
         self.newest: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """(incarnation, number of the newest Hello) of each name, including names that have left."""
-        self.acked: OrderedDict[int, None] = OrderedDict()
-        """Leases whose result has come."""
+        self.ended: OrderedDict[int, Lease] = OrderedDict()
+        """The newest leases that have ended, each with the worker who held it."""
         self.fenced: OrderedDict[bytes, str] = OrderedDict()
         """Connections of older incarnations, and what they are told."""
         self._num_joined = 0
+        self._incarnation = incarnation
         self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of this hub
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
@@ -199,10 +215,27 @@ class WorkerTable:
         _trim(self.newest, worker.name)
         return worker
 
-    def acknowledge(self, number: int) -> None:
-        """The result of a lease has come."""
-        self.acked[number] = None
-        _trim(self.acked, number)
+    def past(self, worker: Worker, number: int) -> Lease | None:
+        """A lease that this start of a worker held and that has ended, as far as it is remembered."""
+        lease = self.ended.get(number)
+        return lease if lease is not None and _held_by(lease, worker) else None
+
+    def may_answer(self, worker: Worker, number: int) -> bool:
+        """Whether a lease can be one that this worker was given: its own, or one of an earlier hub.
+
+        A lease of this hub that has ended so long ago that it is forgotten counts as one of an earlier hub.
+        """
+        lease = self.leases.get(number) or self.ended.get(number)
+        return 0 < number < self._next if lease is None else _held_by(lease, worker)
+
+    def may_adopt(self, worker: Worker, number: int, key: int) -> bool:
+        """Whether a worker may keep a lease that it says it holds: it was its own, or it is of an earlier hub."""
+        lease = self.ended.get(number)
+        if number in self.leases or (KIND_OF[worker.role], key) in self.holders:
+            return False
+        if lease is None:
+            return 0 < number and number >> 32 < self._incarnation
+        return _held_by(lease, worker) and lease.key == key and not lease.answer
 
     def fence(self, peer: bytes, why: str) -> None:
         """Everything that comes over this connection from now on is refused."""
@@ -225,8 +258,11 @@ class WorkerTable:
         kind = KIND_OF[worker.role]
         assert worker.free > 0, worker
         assert (kind, key) not in self.holders, (kind, key)
-        lease = Lease(number or self._next, worker.name, kind, key, now)
-        self._next += not number
+        lease = Lease(number or self._next, worker.name, kind, key, now, worker.incarnation)
+        if number:
+            self.ended.pop(number, None)
+        else:
+            self._next += 1
         self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
         self.index.place(worker)
         return lease
@@ -235,6 +271,9 @@ class WorkerTable:
         """Ends a lease, whatever the reason; None when there is no such lease any more."""
         lease = self.leases.pop(number, None)
         if lease is not None:
+            self.ended[number] = lease
+            if len(self.ended) > REMEMBERED:
+                self.ended.popitem(last=False)
             del self.holders[lease.kind, lease.key]
             worker = self.workers.get(lease.worker)
             if worker is not None:
@@ -351,6 +390,11 @@ class LeastLoaded:
 def _heap_of(role: Role, version: int) -> tuple[Role, int]:
     """Only samplers are told apart by version."""
     return role, version if role == "sampler" else 0
+
+
+def _held_by(lease: Lease, worker: Worker) -> bool:
+    """Whether it was this start of this worker that held a lease."""
+    return (lease.worker, lease.incarnation, lease.kind) == (worker.name, worker.incarnation, KIND_OF[worker.role])
 
 
 def _trim(table: OrderedDict[K, V], key: K) -> None:

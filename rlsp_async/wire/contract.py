@@ -206,7 +206,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         ),
     ),
     "ack": Ack(lease=7),
-    "revoke": Revoke(lease=7, reason="deadline"),
+    "revoke_2": Revoke(lease=7, reason="it came without its result", refused=True),
     "weights": NewWeights(weights=WEIGHTS),
     "drain": Drain(reason="the run is finished"),
     "refuse": Refuse(reason="this hub serves run ops_cpu, not run other"),

@@ -4,7 +4,7 @@
                          |                   |
                          +---> void                     Revoke, or a Welcome that does not name the lease
 
-BusyMeter and LeaseBook are pure state. `Jobs` runs the tasks and knows no connection: what it says goes through
+A Revoke that refuses the result also ends an unacknowledged lease. BusyMeter and LeaseBook are pure state. `Jobs` runs the tasks and knows no connection: what it says goes through
 `JobCallbacks` and is lost when there is no connection. A lost Failed shows in the next Hello, which does not name the
 lease. A Done stays in the book until its Ack and is sent again when a Welcome names its lease, because the hub tells a
 result that it needs from a result that comes late.
@@ -204,9 +204,10 @@ class Jobs:
             self._callbacks.acknowledged(lease, self.book.keys[lease])
         self.void(lease)
 
-    def revoke(self, lease: int) -> None:
-        """Cancels the task of a lease. A result that is ready stays until its Ack. Idempotent."""
-        if lease not in self.book.unacked:
+    def revoke(self, lease: int, refused: bool = False) -> None:
+        """Cancels the task of a lease. A result that is ready stays until its Ack, unless the hub has refused it.
+        Idempotent."""
+        if refused or lease not in self.book.unacked:
             self.void(lease)
 
     def void(self, lease: int) -> None:

@@ -257,8 +257,10 @@ class WorkerLink:
                 self._jobs.take(message)
             case Ack(lease=lease):
                 self._jobs.acknowledged(lease)
-            case Revoke(lease=lease):
-                self._jobs.revoke(lease)
+            case Revoke(lease=lease, reason=reason, refused=refused):
+                if refused:
+                    log.warning("the hub refuses a result", lease=lease, reason=reason)
+                self._jobs.revoke(lease, refused)
             case Welcome():
                 self._welcome(message)
             case Pong(known=False) if self._left:
