@@ -317,6 +317,8 @@ class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
     lease: int
     kind: Literal["infrastructure", "data", "returned"]
     error: str
+    groups: list[int] = []
+    """Of a learner: the groups of the batch that it cannot train on, whatever it tries."""
 
 
 class Loaded(Noun, frozen=True, kw_only=True, tag="loaded"):

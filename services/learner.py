@@ -46,8 +46,11 @@ async def main(cfg: RunConfig, service: Service) -> None:
 
 def _build(cfg: RunConfig, incarnation: int) -> Learner:
     from rlsp_async.learning.learner import Learner  # torch takes seconds to import
+    from rlsp_async.tokens import TokenizerCodec
 
-    return Learner(cfg, model_dir=cfg.directory / "model", run_dir=cfg.directory, incarnation=incarnation)
+    model_dir = cfg.directory / "model"
+    codec = TokenizerCodec(model_dir, eos_ids=())
+    return Learner(cfg, model_dir=model_dir, run_dir=cfg.directory, incarnation=incarnation, encode=codec.encode)
 
 
 def _call(act: Callable[[], Any]) -> Any:

@@ -55,7 +55,7 @@ class GroupChecks:
         said = self._acknowledged(history)
         return [
             self._g1.finding(
-                f"{self._num:,} groups, no id is missing; {self._num_bodies:,} bodies match their digest; {said}"
+                f"{self._num:,} groups, no id is missing; {self._num_bodies:,} bodies match their digest{said}"
             ),
             self._g2.finding(f"{self._num_bodies:,} kept bodies, all different"),
             self._g3.finding(f"{self._num_trained:,} groups were trained, each with all its rollouts"),
@@ -78,7 +78,9 @@ class GroupChecks:
         num_logged, missing = find_lost(history)
         for sentence in missing:
             self._g1.add(sentence)
-        return f"{sum(counted.values()):,} acknowledgements counted, {num_logged:,} found in logs"
+        if not counted and not num_logged:
+            return ""
+        return f"; {sum(counted.values()):,} acknowledgements counted, {num_logged:,} found in logs"
 
     def _group(self, row: GroupRow) -> None:
         self._num += 1

@@ -19,9 +19,9 @@ the whole state of its worker, and the hub repairs the difference:
 
 A result is bound to its lease, and a lease to one start of one worker: a verifier cannot judge a group that it was not
 given, and no worker can answer for another one. A Done is acknowledged once what it holds is stored (or was stored
-before, or its group has ended without it). A Done without its result, with a result that cannot be used, or for a lease
-that its sender was never given is refused: it is counted, and a Revoke tells the worker to forget it. A report that came
-before that of the step before it gets no answer and comes again.
+before, or its group has ended without it). A Done without its result, with a result that cannot be used, or for a
+lease that its sender was never given is refused: it is counted, and a Revoke tells the worker to forget it. A report
+that came before that of the step before it gets no answer and comes again.
 
 A handler yields what happened to each piece of work, and goes on after `turn.settle` has settled it.
 """

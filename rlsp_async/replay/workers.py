@@ -234,7 +234,7 @@ class WorkerTable:
         if number in self.leases or (KIND_OF[worker.role], key) in self.holders:
             return False
         if lease is None:
-            return 0 < number and number >> 32 < self._incarnation
+            return number > 0 and number >> 32 < self._incarnation
         return _held_by(lease, worker) and lease.key == key and not lease.answer
 
     def fence(self, peer: bytes, why: str) -> None:
