@@ -24,11 +24,36 @@ PARTS_KEPT = 64
 PART_CHARACTERS = 64
 PART_MOST = 1e9
 """Largest absolute value of a reward part."""
+NAME_CHARACTERS = 128
+NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+"""What the name of a worker may be made of."""
 KNOWN_PARTS = frozenset(
     {"correct", "format", "length", "score", "judge", "judge_failed", "search_steps", "backtracks", "checks"}
     | {"alternatives", "abstained"}
 )
 """Names that the package itself reads: they never count as surplus."""
+
+
+def is_worker_name(name: str) -> bool:
+    """Whether a worker may have this name: it stands in logs, terminals, reports and file names."""
+    return 0 < len(name) <= NAME_CHARACTERS and set(name) <= NAME_SIGNS and not name.startswith(".")
+
+
+def printable(text: str, longest: int = 2000) -> str:
+    """One line of a text that a peer or a model wrote, without anything that a terminal would obey.
+
+    Control characters (ESC, C1, newlines), marks that change the direction of writing and unassigned characters become
+    spaces. What is longer is cut.
+    """
+    text = text[:longest]
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def printable_lines(text: str) -> str:
+    """A text of several lines without anything that a terminal would obey, whose lines stay."""
+    return "\n".join(printable(line, longest=len(line)) for line in text.split("\n"))
 
 
 def check_columns(group: RolloutGroup) -> None:

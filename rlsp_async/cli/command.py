@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rlsp_async.cli import audit, chaos, check, evaluate, grade, keys, offline, report, run, service, tasks
+from rlsp_async.contents import printable_lines
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 
 COMMANDS = (run, check, service, evaluate, keys, grade, report, audit, chaos, tasks, offline)
@@ -65,7 +66,7 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         code: int = arguments.function(arguments)
         return code
     except (UserError, DivergedError) as e:
-        print(f"rlsp: {e}", file=sys.stderr)
+        print(f"rlsp: {printable_lines(str(e))}", file=sys.stderr)
         return e.exit_code
     except KeyboardInterrupt:
         print("rlsp: stopped by Ctrl-C", file=sys.stderr)

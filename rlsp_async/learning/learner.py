@@ -50,6 +50,7 @@ class Learner:
         transport: WeightTransport | None = None,
         incarnation: int = 0,
         encode: Callable[[Prompt], list[int]] | None = None,
+        claims: bool = True,
     ) -> None:
         """Claims the run's files, loads the model and the newest checkpoint.
 
@@ -61,6 +62,8 @@ class Learner:
             incarnation: start number of this process.
             encode: encodes a prompt; None: the prompt ids of rollouts are not compared with those of their prompts.
 
+            claims: claim the files at once; False: `claim` is called before the first step.
+
         Raises:
             FencedError: a newer start has claimed the run.
             ConfigError: the checkpoint was made with other settings.
@@ -71,9 +74,9 @@ class Learner:
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
         self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
-        self._fence.claim()
-        self._fence.sweep([run_dir / "checkpoints", run_dir / "stages", run_dir])
-        self.incarnation, self.device = self._fence.incarnation, _device(cfg.learner.device)
+        self.incarnation, self.device = incarnation, _device(cfg.learner.device)
+        if claims:
+            self.claim()
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._transport = transport or FileTransport(choose_directory(cfg, num_bytes))
@@ -85,6 +88,12 @@ class Learner:
         self._training, self._whole = threading.Lock(), True
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
         self._restore()
+
+    def claim(self, alone: bool = False) -> None:
+        """Claims the run's files for this start and removes what older ones left half written (`WriteFence.claim`)."""
+        self._fence.claim(alone)
+        self._fence.sweep([self.run_dir / "checkpoints", self.run_dir / "stages", self.run_dir])
+        self.incarnation = self._fence.incarnation
 
     @property
     def step(self) -> int:

@@ -6,8 +6,9 @@
     Loaded, Rejected   a sampler serves new weights, or refuses them              loaded, rejected
     Bye                it leaves                                                  gone
 
-A worker is one name; each start of it has a higher incarnation and fences off the older ones. A reconnect of the same
-start keeps the leases that both sides still know.
+A worker is one name of its role; each start of it has a higher number (incarnation) and fences off the older ones. A
+start by hand, which no supervisor numbers, is refused while another one is at work. A reconnect of the same start keeps
+the leases that both sides still know.
 
 Any message may be lost, come twice, late or out of order, so nothing rests on one message. Every Ping and Hello says
 the whole state of its worker, and the hub repairs the difference:
@@ -29,7 +30,9 @@ A handler yields what happened to each piece of work, and goes on after `turn.se
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
+from rlsp_async.contents import is_worker_name, printable
 from rlsp_async.messages import (
     PROTOCOL,
     Ack,
@@ -45,6 +48,7 @@ from rlsp_async.messages import (
     Refuse,
     Rejected,
     Revoke,
+    Role,
     Welcome,
 )
 from rlsp_async.replay import sample, train, verify
@@ -52,10 +56,11 @@ from rlsp_async.replay.health import status
 from rlsp_async.replay.metrics import lease_span, span
 from rlsp_async.replay.state import HubState, LossKind
 from rlsp_async.replay.turn import Accepted, Blamed, Early, Late, Lost, Outcome, Settlement, Turn
-from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker
+from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker, newest_key
 
 ACKNOWLEDGED: dict[Kind, str] = {"sample": "acked.sample", "verify": "acked.verify"}
 """Names of the counters of results that were stored and acknowledged, which the audit compares with the groups."""
+ROLES: tuple[Role, ...] = get_args(Role)
 YOUNG_HEARTBEATS = 3.0
 """A lease that is younger may still be on its way."""
 MISSES = 2
@@ -99,20 +104,26 @@ def receive(turn: Turn, peer: bytes, message: FromWorker) -> Iterator[Settlement
 def arrive(turn: Turn, peer: bytes, hello: Hello) -> Iterator[Settlement]:
     """A worker came, or came back; it is refused, or welcomed with what it must know."""
     table = turn.state.table
-    outdated = _outdated(turn.state, hello)
-    if outdated:
-        _fence(turn, peer, hello.worker, hello.incarnation, outdated)
-        return
     refusal = _refusal(turn.state, hello)
     if refusal:
         turn.send(peer, Refuse(reason=refusal))
         return
-    if hello.seq > 0 and (hello.incarnation, hello.seq) <= table.newest.get(hello.worker, (-1, 0)):
+    outdated = _outdated(turn.state, hello)
+    if outdated:
+        _fence(turn, peer, hello.worker, hello.incarnation, outdated)
+        return
+    taken = _taken(turn.state, hello)
+    if taken:
+        replay = turn.state.cfg.replay
+        retry_s = replay.timeout_s + YOUNG_HEARTBEATS * replay.heartbeat_s
+        turn.send(peer, Refuse(reason=taken, fenced=True, retry_s=retry_s))
+        return
+    if hello.seq > 0 and (hello.incarnation, hello.seq) <= table.newest.get(newest_key(hello), (-1, 0)):
         return  # it comes late, or twice; its worker may have left since
-    old = table.workers.get(hello.worker)
-    if old is not None and old.incarnation < hello.incarnation:
-        _fence(turn, old.peer, old.name, old.incarnation, f"a newer {old.name} has taken over")
-        yield from gone(turn, old, "was replaced by a newer start")
+    old = table.named(hello)
+    for replaced in _replaced_by(turn.state, hello):
+        _fence(turn, replaced.peer, replaced.name, replaced.incarnation, f"a newer {hello.worker} has taken over")
+        yield from gone(turn, replaced, "was replaced by a newer start")
         old = None
     is_same_connection = old is not None and old.peer == peer
     worker = table.join(hello, peer, turn.now)
@@ -127,41 +138,60 @@ def arrive(turn: Turn, peer: bytes, hello: Hello) -> Iterator[Settlement]:
 
 
 def _outdated(state: HubState, hello: Hello) -> str:
-    newest, _ = state.table.newest.get(hello.worker, (hello.incarnation, 0))
-    if newest > hello.incarnation:
+    newest, _ = state.table.newest.get(newest_key(hello), (hello.incarnation, 0))
+    if newest > hello.incarnation and not hello.yields:
         return f"a newer {hello.worker} is at work"
     if hello.role == "learner" and hello.incarnation < state.counters[train.LEARNER]:
         return "a newer start of the learner has trained since"
     return ""
 
 
+def _taken(state: HubState, hello: Hello) -> str:
+    """Why a start must wait for another one to leave; empty when it need not. A start by hand always waits; one that
+    its supervisor numbers waits only for a learner of another name that is numbered, too."""
+    old = state.table.named(hello)
+    if hello.yields and old is not None and not old.is_start_of(hello):
+        return f"{old.name} is at work already: give this {hello.role} another name (--worker NAME)"
+    learner = state.table.learner()
+    is_other = hello.role == "learner" and learner is not None and learner.name != hello.worker
+    if is_other and learner is not None and (hello.yields or not learner.yields):
+        return f"{learner.name} is the learner of this run"
+    return ""
+
+
+def _replaced_by(state: HubState, hello: Hello) -> list[Worker]:
+    """The older start of a worker that comes, and the learner by hand when the run's own comes."""
+    learner = state.table.learner() if hello.role == "learner" else None
+    known = {worker.id: worker for worker in (state.table.named(hello), learner) if worker is not None}
+    return [worker for worker in known.values() if not worker.is_start_of(hello)]
+
+
 def _refusal(state: HubState, hello: Hello) -> str:
+    if not is_worker_name(hello.worker):
+        return "the name of a worker has 1 to 128 letters, digits, '-', '_' and '.', like sampler-9"
+    for role in ROLES:
+        if role != hello.role and hello.worker.startswith(f"{role}-"):
+            return f"the name {hello.worker!r} is that of a {role}: a {hello.role} is called like {hello.role}-9"
     if hello.run != state.cfg.name:
-        return f"this hub serves run {state.cfg.name!r}, not {hello.run!r}"
+        return f"this hub serves run {state.cfg.name!r}, not {printable(hello.run, 128)!r}"
     if hello.proto != PROTOCOL:
         return f"this hub speaks protocol {PROTOCOL}, {hello.worker} speaks {hello.proto}: install the same version"
     if hello.role != "observer" and hello.credit < 1:
         return f"{hello.worker} offers a credit of {hello.credit}; it must be at least 1"
-    old = state.table.workers.get(hello.worker)
-    if old is not None and old.role != hello.role:
-        return f"the name {hello.worker!r} is taken by a {old.role}"
-    learner = state.table.learner()
-    if hello.role == "learner" and learner is not None and learner.name != hello.worker:
-        return f"{learner.name} is the learner of this run"
     return ""
 
 
 def _fence(turn: Turn, peer: bytes, worker: str, incarnation: int, why: str) -> None:
     """The connection of an older start of a worker is refused, and nothing that it says is kept."""
     turn.state.table.fence(peer, why)
-    turn.send(peer, Refuse(reason=why))
+    turn.send(peer, Refuse(reason=why, fenced=True))
     turn.event("fenced", worker, incarnation, why)
 
 
 def _heard_fenced(turn: Turn, peer: bytes, message: FromWorker) -> None:
     """Whatever comes over the connection of an older start is answered by Refuse."""
     why = turn.state.table.fenced[peer]
-    turn.send(peer, Refuse(reason=why))
+    turn.send(peer, Refuse(reason=why, fenced=True))
     if not isinstance(message, Ping):
         turn.event("fenced", peer.decode(errors="replace"), 0, f"{type(message).__name__}: {why}")
 
@@ -417,7 +447,9 @@ def take_back(turn: Turn, lease: Lease) -> Iterator[Settlement]:
     table = turn.state.table
     if table.release(lease.lease) is None:
         return
-    turn.send(table.workers[lease.worker].peer, Revoke(lease=lease.lease, reason="the lease was taken back"))
+    holder = table.holder(lease)
+    if holder is not None:
+        turn.send(holder.peer, Revoke(lease=lease.lease, reason="the lease was taken back"))
     yield lease.assignment, Lost("failed", "its lease ran out")
 
 

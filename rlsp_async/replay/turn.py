@@ -127,7 +127,7 @@ class Turn:
         if held is None:
             return
         table.release(held.lease)
-        worker = table.workers.get(held.worker)
+        worker = table.holder(held)
         if worker is not None:
             self.send(worker.peer, Revoke(lease=held.lease, reason=reason))
 

@@ -21,11 +21,32 @@ V = TypeVar("V")
 Kind = Literal["sample", "verify", "train"]
 
 KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
+ROLE_OF: dict[Kind, Role] = {kind: role for role, kind in KIND_OF.items()}
 PINGS_KEPT = 5
 REMEMBERED = 8192
 """Number of ended leases, of departed workers and of fenced connections that are remembered."""
+ORIGIN_CHARACTERS = 64
 SLACK = 64
 """Outdated entries that `LeastLoaded` keeps, besides three for each worker."""
+
+
+def identity(role: Role, name: str) -> str:
+    """The key of a worker among those of all roles: its name when that begins with its role, like sampler-0.
+
+    Nobody else has such a name (`protocol.py` refuses it), so no role ever meets a name of another one.
+    """
+    return name if name.startswith(f"{role}-") else f"{role} {name}"
+
+
+def newest_key(hello: Hello) -> str:
+    """The key of a start's number among the newest ones; each process by hand has numbers of its own."""
+    key = identity(hello.role, hello.worker)
+    return " ".join((key, "by hand", *origin_of(hello))) if hello.yields else key
+
+
+def origin_of(hello: Hello) -> tuple[str, str]:
+    """Host and process id of a Hello."""
+    return hello.info.get("host", "")[:ORIGIN_CHARACTERS], hello.info.get("pid", "")[:ORIGIN_CHARACTERS]
 
 
 class Assignment(NamedTuple):
@@ -96,8 +117,22 @@ class Worker:
     """Sampler: the version it serves; -1 while it serves none."""
     state: str = "waiting_work"
     """As its last Ping said."""
+    yields: bool = False
+    """Nobody numbers its starts: it was started by hand, and a numbered start replaces it."""
+    origin: tuple[str, str] = ("", "")
+    """Host and process id, as it said."""
     num_refused: int = 0
     """Results of this start that were refused."""
+
+    @property
+    def id(self) -> str:
+        """Its name in the table of workers."""
+        return identity(self.role, self.name)
+
+    def is_start_of(self, hello: Hello) -> bool:
+        """Whether a Hello is of this very start of the worker."""
+        is_same = (self.incarnation, self.yields) == (hello.incarnation, hello.yields)
+        return is_same and (not self.yields or self.origin == origin_of(hello))
 
     @property
     def load(self) -> float:
@@ -181,6 +216,7 @@ class WorkerTable:
 
     def __init__(self, incarnation: int) -> None:
         self.workers: dict[str, Worker] = {}
+        """By `identity`: each role has names of its own."""
         self.index = LeastLoaded()
         self._by_role: dict[Role, dict[str, Worker]] = defaultdict(dict)
         self.peers: dict[bytes, Worker] = {}
@@ -188,7 +224,7 @@ class WorkerTable:
         self.holders: dict[tuple[Kind, int], Lease] = {}
         """The lease of each piece of work that is leased."""
         self.newest: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """(incarnation, number of the newest Hello) of each name, including names that have left."""
+        """(incarnation, number of the newest Hello) of each `identity`, including those that have left."""
         self.ended: OrderedDict[int, Lease] = OrderedDict()
         """The newest leases that have ended, each with the worker who held it."""
         self.fenced: OrderedDict[bytes, str] = OrderedDict()
@@ -199,21 +235,31 @@ class WorkerTable:
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
         """Adds a new worker, or takes a known one over to a new connection (its leases stay)."""
-        worker = self.workers.get(hello.worker)
+        worker = self.named(hello)
         if worker is None:
             worker = Worker(
                 hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.index, self._num_joined
             )
+            worker.yields, worker.origin = hello.yields, origin_of(hello)
             self._num_joined += 1
-            self.workers[hello.worker] = self._by_role[worker.role][worker.name] = worker
+            self.workers[worker.id] = self._by_role[worker.role][worker.name] = worker
         self.peers.pop(worker.peer, None)
         self.peers[peer] = worker
         worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
         worker.hello_seq = hello.seq
         self.index.place(worker)
-        self.newest[worker.name] = worker.incarnation, worker.hello_seq
-        _trim(self.newest, worker.name)
+        newest = newest_key(hello)
+        self.newest[newest] = worker.incarnation, worker.hello_seq
+        _trim(self.newest, newest)
         return worker
+
+    def named(self, hello: Hello) -> Worker | None:
+        """The worker of the name and role of a Hello, when there is one."""
+        return self.workers.get(identity(hello.role, hello.worker))
+
+    def holder(self, lease: Lease) -> Worker | None:
+        """The worker who holds a lease, as long as it is there."""
+        return self.workers.get(identity(ROLE_OF[lease.kind], lease.worker))
 
     def past(self, worker: Worker, number: int) -> Lease | None:
         """A lease that this start of a worker held and that has ended, as far as it is remembered."""
@@ -244,7 +290,7 @@ class WorkerTable:
 
     def leave(self, worker: Worker) -> list[Lease]:
         """Removes a worker; returns its leases, which have ended."""
-        self.workers.pop(worker.name, None)
+        self.workers.pop(worker.id, None)
         self._by_role[worker.role].pop(worker.name, None)
         self.index.leave_out(worker)
         self.peers.pop(worker.peer, None)
@@ -275,7 +321,7 @@ class WorkerTable:
             if len(self.ended) > REMEMBERED:
                 self.ended.popitem(last=False)
             del self.holders[lease.kind, lease.key]
-            worker = self.workers.get(lease.worker)
+            worker = self.holder(lease)
             if worker is not None:
                 worker.leases.pop(number, None)
                 self.index.place(worker)
@@ -346,22 +392,22 @@ class LeastLoaded:
     def place(self, worker: Worker) -> None:
         """Files a worker by its present credit, leases and version; removes it when it has no credit left."""
         if worker.free <= 0:
-            self._entries.pop(worker.name, None)
+            self._entries.pop(worker.id, None)
             return
         key = _heap_of(worker.role, worker.version)
-        old = self._entries.get(worker.name)
+        old = self._entries.get(worker.id)
         if old is not None and old[:2] == (key, worker.load):
             return
         self._ticket += 1
         self._num_entries += 1
-        self._entries[worker.name] = key, worker.load, self._ticket
+        self._entries[worker.id] = key, worker.load, self._ticket
         heapq.heappush(self._heaps.setdefault(key, []), (worker.load, worker.joined, self._ticket, worker))
         if self._num_entries > 4 * len(self._entries) + SLACK:
             self._rebuild()
 
     def leave_out(self, worker: Worker) -> None:
         """Removes a worker, for good or until the next `place`. Idempotent."""
-        self._entries.pop(worker.name, None)
+        self._entries.pop(worker.id, None)
 
     def first(self, role: Role, version: int) -> Worker | None:
         """The least loaded worker of a role; of the samplers, among those that serve `version`."""
@@ -376,7 +422,7 @@ class LeastLoaded:
         return None
 
     def _is_valid(self, entry: tuple[float, int, int, Worker]) -> bool:
-        newest = self._entries.get(entry[3].name)
+        newest = self._entries.get(entry[3].id)
         return newest is not None and newest[2] == entry[2]
 
     def _rebuild(self) -> None:

@@ -145,7 +145,7 @@ STATUS = Status(
 )
 
 EXAMPLES: dict[str, FromWorker | FromHub] = {
-    "hello": Hello(
+    "hello_2": Hello(
         run="ops_cpu",
         role="learner",
         worker="learner-0",
@@ -157,6 +157,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         seq=3,
         incarnation=1763695276000000000,
         info={"host": "a", "pid": "12"},
+        yields=True,
     ),
     "ping": Ping(
         state="working",
@@ -208,7 +209,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
     "revoke_2": Revoke(lease=7, reason="it came without its result", refused=True),
     "weights": NewWeights(weights=WEIGHTS),
     "drain": Drain(reason="the run is finished"),
-    "refuse": Refuse(reason="this hub serves run ops_cpu, not run other"),
+    "refuse_2": Refuse(reason="sampler-0 is at work already", fenced=True, retry_s=12.0),
     "status": STATUS,
 }
 
