@@ -1,6 +1,6 @@
 """How the runs of this folder were made: by the command line of commit 5550626 and by signals, nothing else.
 
-    git clone /work/main /tmp/old && git -C /tmp/old checkout 5550626
+    git clone URL /tmp/old && git -C /tmp/old checkout 5550626
     cd /tmp/compat && PYTHONPATH=/tmp/old PYTHON tests/compat/make.py OUT
 
 Writes OUT/runs/NAME and OUT/NAME.tar.xz. Times and the moments of the kills differ each time: do not make them again,
