@@ -24,6 +24,9 @@ PARTS_KEPT = 64
 PART_CHARACTERS = 64
 PART_MOST = 1e9
 """Largest absolute value of a reward part."""
+least, greatest = np.minimum.reduce, np.maximum.reduce
+"""The bare reductions: the hub calls them for every group, and an array's own methods cost twice as much."""
+
 NAME_CHARACTERS = 128
 NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 """What the name of a worker may be made of."""
@@ -56,8 +59,13 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line, longest=len(line)) for line in text.split("\n"))
 
 
-def check_columns(group: RolloutGroup) -> None:
+def check_columns(group: RolloutGroup, max_tokens: int = 0, may_be_empty: bool = True) -> None:
     """Checks that the columns of a group are whole numbers of values and fit together.
+
+    Args:
+        group: the rollouts.
+        max_tokens: most tokens of one response; 0: any number.
+        may_be_empty: whether a response may have no token.
 
     Raises:
         DataError: one does not; the message names it.
@@ -66,8 +74,13 @@ def check_columns(group: RolloutGroup) -> None:
         raise DataError(f"group {group.group_id}: prompt_ids of {len(group.prompt_ids)} bytes are no token ids")
     for rollout in group.rollouts:
         num = len(rollout.token_ids)
+        where = f"group {group.group_id}, rollout {rollout.index}"
         if num % 4 or len(rollout.logprobs) != num or len(rollout.versions) != num:
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: its columns differ in length")
+            raise DataError(f"{where}: its columns differ in length")
+        if not num and not may_be_empty:
+            raise DataError(f"{where}: it has no token")
+        if max_tokens and num > 4 * max_tokens:
+            raise DataError(f"{where}: {num // 4} tokens, at most {max_tokens} were asked for")
         if rollout.step_offsets:
             _check_offsets(group.group_id, rollout.index, rollout.step_offsets, num // 4)
 
@@ -86,7 +99,7 @@ def check_rollouts(group: RolloutGroup, vocabulary: int, newest: int, max_tokens
     """Checks everything that a learner will read of sampled rollouts.
 
     Args:
-        group: rollouts whose columns fit together (`check_columns`).
+        group: the rollouts, as many as were asked for.
         vocabulary: number of token ids of the run's model; 0: unknown, any id that is not negative.
         newest: newest version that can have sampled a token.
         max_tokens: most tokens of one response; 0: any number.
@@ -97,27 +110,33 @@ def check_rollouts(group: RolloutGroup, vocabulary: int, newest: int, max_tokens
     Raises:
         DataError: something cannot be true; the message names it.
     """
-    where = f"group {group.group_id}"
-    for rollout in group.rollouts:
-        num = len(rollout.token_ids) // 4
-        if not num:
-            raise DataError(f"{where}, rollout {rollout.index}: it has no token")
-        if max_tokens and num > max_tokens:
-            raise DataError(f"{where}, rollout {rollout.index}: {num} tokens, at most {max_tokens} were asked for")
     rollouts = group.rollouts
-    ids = ints(b"".join([group.prompt_ids, *(rollout.token_ids for rollout in rollouts)]))
-    if ids.min() < 0 or (vocabulary and ids.max() >= vocabulary):
+    most = 4 * max_tokens or 2**62
+    for index, rollout in enumerate(rollouts):
+        if rollout.index != index:
+            raise DataError(f"group {group.group_id}: its rollouts are not numbered 0..{len(rollouts) - 1}")
+        if rollout.replayed_from:
+            raise DataError(f"group {group.group_id}, rollout {index}: a sampler cannot replay a rollout")
+        num = len(rollout.token_ids)
+        is_plain = num == len(rollout.logprobs) == len(rollout.versions) and not rollout.step_offsets
+        if not is_plain or not num or num % 4 or num > most:
+            check_columns(group, max_tokens, may_be_empty=False)
+    if not group.prompt_ids or len(group.prompt_ids) % 4:
+        check_columns(group)
+    ids = ints(b"".join([group.prompt_ids, *[rollout.token_ids for rollout in rollouts]]))
+    if least(ids) < 0 or (vocabulary and greatest(ids) >= vocabulary):
+        odd = _odd_id(ids, vocabulary)
         raise DataError(
-            f"{where}: token id {_odd_id(ids, vocabulary)} is not in the model's vocabulary of {vocabulary}"
+            f"group {group.group_id}: token id {odd} is not in the model's vocabulary of {vocabulary or 'any size'}"
         )
     logprobs = floats(b"".join([rollout.logprobs for rollout in rollouts]))
-    if not (logprobs.min() >= LOGPROB_LEAST and logprobs.max() <= LOGPROB_MOST):  # also false for NaN
+    if not (least(logprobs) >= LOGPROB_LEAST and greatest(logprobs) <= LOGPROB_MOST):  # also false for NaN
         raise DataError(_odd_logprob(group))
     versions = ints(b"".join([rollout.versions for rollout in rollouts]))
-    oldest, last = int(versions.min()), int(versions.max())
+    oldest, last = int(least(versions)), int(greatest(versions))
     if oldest < 0 or last > newest:
         odd = oldest if oldest < 0 else last
-        raise DataError(f"{where}: tokens of version {odd}, the newest step is {newest}")
+        raise DataError(f"group {group.group_id}: tokens of version {odd}, the newest step is {newest}")
     return oldest, last
 
 

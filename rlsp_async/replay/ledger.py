@@ -376,13 +376,15 @@ class Ledger:
         return new
 
     def _count(self, record: GroupRecord, sign: int) -> None:
-        if record.state != "issued":
-            self.account[sink(record.state, record.reason)] += sign * record.num_tokens
-        if record.state not in DEAD and record.purpose == "train":
-            self.by_state[record.state] += sign
-            if record.state in ("issued", "sampled") and not record.parent:
+        state = record.state
+        if state != "issued":
+            entry = _SINK_OF_STATE.get(state) or sink(state, record.reason)
+            self.account[entry] += sign * record.num_tokens
+        if state not in DEAD and record.purpose == "train":
+            self.by_state[state] += sign
+            if (state == "issued" or state == "sampled") and not record.parent:
                 self._count_pending(record.index, sign)
-            if record.state == "ready":
+            if state == "ready":
                 if sign > 0:
                     self.ready[record.group_id] = record
                 else:

@@ -58,8 +58,6 @@ from rlsp_async.replay.state import HubState, LossKind
 from rlsp_async.replay.turn import Accepted, Blamed, Early, Late, Lost, Outcome, Settlement, Turn
 from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker, newest_key
 
-ACKNOWLEDGED: dict[Kind, str] = {"sample": "acked.sample", "verify": "acked.verify"}
-"""Names of the counters of results that were stored and acknowledged, which the audit compares with the groups."""
 ROLES: tuple[Role, ...] = get_args(Role)
 YOUNG_HEARTBEATS = 3.0
 """A lease that is younger may still be on its way."""
@@ -317,32 +315,34 @@ def done(turn: Turn, worker: Worker, message: Done) -> Iterator[Settlement]:
         _answer_again(turn, worker, message, past)
         return
     kind, key = KIND_OF[worker.role], _key_of(worker, message)
-    wrong = _why_not(turn, worker, message, lease or past, key)
+    is_own = lease is not None and lease.key == key and kind != "train"
+    wrong = "" if is_own else _why_not(turn, worker, message, lease or past, key)
     if wrong and lease is None:
         turn.refuse(worker, message.lease, wrong)
         return
-    outcome: Outcome | None = None
     if lease is not None and kind != "train":
         table.release(lease.lease)
-    if not wrong and key is not None:
+    outcome: Outcome | None = None
+    if not wrong:
         outcome = _take(turn, message, is_leased=lease is not None)
         if isinstance(outcome, Early):
             return
     if lease is not None:
-        table.release(lease.lease)
+        if kind == "train":
+            table.release(lease.lease)
         turn.write(lease_span(lease, turn.now))
     if outcome is not None and key is not None and kind != "train":
         yield Assignment(worker.name, kind, key), outcome
-    if lease is not None:
-        yield from _check_answered(turn, lease)
     ended = lease or past
     if not wrong and key is not None and _is_stored(turn.state, kind, key):
         if kind != "train" and isinstance(outcome, Accepted):
-            turn.count(ACKNOWLEDGED[kind])
+            turn.acknowledged(kind)
         if ended is not None:
             ended.answered("acknowledged")
         turn.send(worker.peer, Ack(lease=message.lease))
         return
+    if lease is not None:
+        yield from _check_answered(turn, lease)
     if ended is not None:
         ended.answered("refused")
     why = outcome.why if isinstance(outcome, Blamed) else wrong or "its lease was taken back"

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.contents import KNOWN_PARTS, PART_CHARACTERS, PARTS_KEPT
-from rlsp_async.messages import Prompt, Role
+from rlsp_async.messages import Prompt, Role, SampleJob
 from rlsp_async.prompts.base import load_selector
 from rlsp_async.replay.ledger import Counters, Ledger
 from rlsp_async.replay.plan import Phase, Plan, Training
@@ -42,6 +42,7 @@ OUTCOMES_KEPT = 100
 RETURNS_TOLERATED = 30
 """Number of times that a lease of one group may be lost on the way or given back before that counts as a failure."""
 PROMPTS_KEPT = 4096
+JOBS_KEPT = 4096
 RESERVED_HEARTBEATS = 2.0
 """Heartbeats in which a worker finds out that its hub was restarted, and says what it holds."""
 MIB = 1 << 20
@@ -408,6 +409,8 @@ class HubState:
         self.cfg, self.task = cfg, task
         self.vocabulary = vocabulary
         """Number of token ids of the run's model; 0: unknown."""
+        self.jobs: dict[int, SampleJob] = {}
+        """The newest jobs of issued groups, against which their rollouts are checked."""
         self.part_names: set[str] = set(KNOWN_PARTS)
         """Names of reward parts that verdicts keep."""
         self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
@@ -495,6 +498,16 @@ class HubState:
     def count_duplicate(self) -> None:
         """A result came again, or too late."""
         self.num_duplicates += 1
+
+    def issued_job(self, job: SampleJob) -> None:
+        """A job was made; the oldest one is forgotten when there are too many."""
+        self.jobs[job.group_id] = job
+        if len(self.jobs) > JOBS_KEPT:
+            del self.jobs[next(iter(self.jobs))]
+
+    def forget_job(self, group_id: int) -> None:
+        """The rollouts of a group are stored."""
+        self.jobs.pop(group_id, None)
 
     def knows_part(self, name: str) -> bool:
         """Whether verdicts keep the part of this name; a new name is taken in while there are few."""

@@ -64,9 +64,13 @@ class Turn:
     def __init__(self, state: HubState, now: float) -> None:
         self.state, self.now = state, now
         self._effects = Effects()
+        self._acknowledged: dict[str, int] = {}
 
     def commit(self) -> Effects:
         """Everything that followed from the event; the turn is over."""
+        for kind, num in self._acknowledged.items():
+            self.count(f"acked.{kind}", num)
+        self._acknowledged.clear()
         effects, self._effects = self._effects, Effects()
         return effects
 
@@ -97,6 +101,10 @@ class Turn:
     def count(self, counter: str, num: int = 1) -> None:
         """Adds to a counter that goes on after a restart."""
         self.record(self.state.counters.increase(counter, num))
+
+    def acknowledged(self, kind: Literal["sample", "verify"]) -> None:
+        """A result was stored, and its worker is told so; the audit compares the number with the groups."""
+        self._acknowledged[kind] = self._acknowledged.get(kind, 0) + 1
 
     def moved(self, what: str) -> None:
         """Something moved: the watchdog starts to count again."""

@@ -21,7 +21,6 @@ V = TypeVar("V")
 Kind = Literal["sample", "verify", "train"]
 
 KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
-ROLE_OF: dict[Kind, Role] = {kind: role for role, kind in KIND_OF.items()}
 PINGS_KEPT = 5
 REMEMBERED = 8192
 """Number of ended leases, of departed workers and of fenced connections that are remembered."""
@@ -70,6 +69,8 @@ class Lease:
     since_s: float
     incarnation: int = 0
     """Of the worker."""
+    owner: str = ""
+    """`identity` of the worker."""
     missed: int = 0
     """Consecutive pings that should have named the lease and did not."""
     answer: Literal["", "acknowledged", "refused"] = ""
@@ -123,11 +124,11 @@ class Worker:
     """Host and process id, as it said."""
     num_refused: int = 0
     """Results of this start that were refused."""
+    id: str = field(init=False)
+    """Its key in the table of workers (`identity`)."""
 
-    @property
-    def id(self) -> str:
-        """Its name in the table of workers."""
-        return identity(self.role, self.name)
+    def __post_init__(self) -> None:
+        self.id = identity(self.role, self.name)
 
     def is_start_of(self, hello: Hello) -> bool:
         """Whether a Hello is of this very start of the worker."""
@@ -259,7 +260,7 @@ class WorkerTable:
 
     def holder(self, lease: Lease) -> Worker | None:
         """The worker who holds a lease, as long as it is there."""
-        return self.workers.get(identity(ROLE_OF[lease.kind], lease.worker))
+        return self.workers.get(lease.owner)
 
     def past(self, worker: Worker, number: int) -> Lease | None:
         """A lease that this start of a worker held and that has ended, as far as it is remembered."""
@@ -304,7 +305,7 @@ class WorkerTable:
         kind = KIND_OF[worker.role]
         assert worker.free > 0, worker
         assert (kind, key) not in self.holders, (kind, key)
-        lease = Lease(number or self._next, worker.name, kind, key, now, worker.incarnation)
+        lease = Lease(number or self._next, worker.name, kind, key, now, worker.incarnation, worker.id)
         if number:
             self.ended.pop(number, None)
         else:
@@ -321,7 +322,7 @@ class WorkerTable:
             if len(self.ended) > REMEMBERED:
                 self.ended.popitem(last=False)
             del self.holders[lease.kind, lease.key]
-            worker = self.holder(lease)
+            worker = self.workers.get(lease.owner)
             if worker is not None:
                 worker.leases.pop(number, None)
                 self.index.place(worker)
@@ -391,17 +392,21 @@ class LeastLoaded:
 
     def place(self, worker: Worker) -> None:
         """Files a worker by its present credit, leases and version; removes it when it has no credit left."""
-        if worker.free <= 0:
+        num_held = len(worker.leases)  # `free` and `load`, asked for at every change of a lease
+        if num_held >= worker.credit or worker.state == "draining":
             self._entries.pop(worker.id, None)
             return
-        key = _heap_of(worker.role, worker.version)
+        key, load = _heap_of(worker.role, worker.version), num_held / worker.credit
         old = self._entries.get(worker.id)
-        if old is not None and old[:2] == (key, worker.load):
+        if old is not None and old[1] == load and old[0] == key:
             return
         self._ticket += 1
         self._num_entries += 1
-        self._entries[worker.id] = key, worker.load, self._ticket
-        heapq.heappush(self._heaps.setdefault(key, []), (worker.load, worker.joined, self._ticket, worker))
+        self._entries[worker.id] = key, load, self._ticket
+        heap = self._heaps.get(key)
+        if heap is None:
+            heap = self._heaps[key] = []
+        heapq.heappush(heap, (load, worker.joined, self._ticket, worker))
         if self._num_entries > 4 * len(self._entries) + SLACK:
             self._rebuild()
 
@@ -440,7 +445,7 @@ def _heap_of(role: Role, version: int) -> tuple[Role, int]:
 
 def _held_by(lease: Lease, worker: Worker) -> bool:
     """Whether it was this start of this worker that held a lease."""
-    return (lease.worker, lease.incarnation, lease.kind) == (worker.name, worker.incarnation, KIND_OF[worker.role])
+    return lease.owner == worker.id and lease.incarnation == worker.incarnation
 
 
 def _trim(table: OrderedDict[K, V], key: K) -> None:
