@@ -14,13 +14,14 @@ was stopped in the gap finds nothing to rename.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import shutil
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from rlsp_async.errors import DataError, FencedError, MachineError, unwritable
 from rlsp_async.files import replace_file
@@ -39,10 +40,10 @@ class WriteFence:
     def __init__(self, directory: Path, incarnation: int) -> None:
         """Takes the directory that holds the claim, and the start number of this process."""
         self.directory, self.incarnation = directory, incarnation
-        self._lock: TextIO | None = None
+        self._lock: int | None = None
 
     def claim(self, alone: bool = False) -> None:
-        """Claims the files for this start, durably, and holds a lock (LEARNER.lock) for the life of the process.
+        """Claims the files for this start, durably, and holds a lock (OWNER.alive) for the life of the process.
 
         Args:
             alone: refuse when another process holds that lock. Otherwise the newer start takes over: the older one may
@@ -70,7 +71,8 @@ class WriteFence:
     def _hold(self) -> bool:
         """Takes the lock that ends with this process; False when another process has it."""
         if self._lock is None:
-            self._lock = open(self.directory / "LEARNER.lock", "a")  # noqa: SIM115  closed by the end of the process
+            self._lock = os.open(self.directory / "OWNER.alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            weakref.finalize(self, os.close, self._lock)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
