@@ -153,14 +153,14 @@ async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Eva
     prompts = [task.prompt("test", i) for i in range(num_prompts if size is None else min(size, num_prompts))]
     if not prompts:
         raise ConfigError(f"task {cfg.task.name!r} has no held-out prompts, or none were asked for")
-    check_window(cfg, task, load_tokenizer(model), len(prompts))
+    longest = check_window(cfg, task, load_tokenizer(model), len(prompts))
     sampling = Sampling(
         temperature=cfg.sampling.temperature,
         max_new_tokens=cfg.sampling.max_new_tokens,
         rollouts=cfg.sampling.rollouts,
         seed=cfg.seed,
     )
-    async with VerifierPool(cfg) as pool, Sampler(cfg, model, "eval") as sampler:
+    async with VerifierPool(cfg) as pool, Sampler(cfg, model, "eval", longest_prompt=longest) as sampler:
         groups = await judge_prompts(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
         engine = sampler.info["engine"]
     return _result(cfg, groups, engine, time.monotonic() - start)

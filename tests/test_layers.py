@@ -82,7 +82,7 @@ ROWS = {
     "rlsp_async.wire": Row(4, ("auth", "jobs", "keyring", "link", "loading", "router", "session", "sockets"), TORCH),
     "rlsp_async.sampling": Row(4, ("engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")),
     "rlsp_async.verifying": Row(
-        4, ("code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
+        4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
     ),
     "rlsp_async.replay": Row(4, ("journal", "server"), frozenset({"torch", "vllm"})),
     "rlsp_async.learning": Row(4, ("checkpoint", "fence", "learner", "publish")),

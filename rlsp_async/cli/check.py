@@ -1,7 +1,8 @@
 """`rlsp check CONFIG`: the resolved settings, what follows from them, and whether they can work at all.
 
-Starts nothing, needs no GPU, loads no model: of a model directory only config.json is read, and a directory that is not
-on this machine is a warning here (`rlsp run` refuses it).
+Starts nothing and needs no GPU. A model directory is loaded once, as the learner does, and its log-probs are compared
+with those of the model's own forward pass; with `--quick` only config.json and the headers of its weights are read. A
+directory that is not on this machine is a warning here (`rlsp run` refuses it).
 """
 
 from __future__ import annotations
@@ -39,16 +40,21 @@ class Fact(msgspec.Struct, frozen=True):
 def add_parser(commands: Commands) -> None:
     """The arguments of `rlsp check`."""
     text = "resolved settings and what follows from them; needs no GPU and starts nothing"
-    add_config_command(commands, "check", text).set_defaults(function=check_command)
+    parser = add_config_command(commands, "check", text)
+    parser.add_argument("--quick", action="store_true", help="do not load the model")
+    parser.set_defaults(function=check_command)
 
 
 def check_command(arguments: argparse.Namespace) -> int:
     """Prints everything; exit code 0, warnings included. Raises UserError for what cannot work."""
-    return check(arguments.config, arguments.overrides)
+    return check(arguments.config, arguments.overrides, quick=arguments.quick)
 
 
-def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
-    """Prints everything; returns 0. Raises UserError for settings that cannot work and data that cannot be read."""
+def check(path: str, overrides: list[str], out: TextIO | None = None, *, quick: bool = False) -> int:
+    """Prints everything; returns 0. `quick`: the model is not loaded.
+
+    Raises UserError for settings that cannot work, and for data or a model that cannot be read.
+    """
     from rlsp_async.verifying.base import check_verifier
 
     out = out or sys.stdout
@@ -67,7 +73,7 @@ def check(path: str, overrides: list[str], out: TextIO | None = None) -> int:
     for name, stage in cfg.stages.items():
         _print_facts(f"stage {name}", stage_facts(cfg, stage), out)
         warnings += stage_warnings(cfg, name, stage)
-    _print_facts("the data", _data_facts(cfg, shape), out)
+    _print_facts("the data", _data_facts(cfg, shape, quick), out)
     warnings += run_warnings(cfg)
     print(file=out)
     for text in warnings:
@@ -163,8 +169,8 @@ def _versions(num: int) -> str:
     return f"{num} version" if num == 1 else f"{num} versions"
 
 
-def _data_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
-    """Reads prompts and demonstrations, and the algorithms' options. Raises DataError, ConfigError."""
+def _data_facts(cfg: RunConfig, shape: ModelInfo | None, quick: bool) -> list[Fact]:
+    """Reads prompts and demonstrations, the algorithms' options and the model. Raises DataError, ConfigError."""
     from rlsp_async.tasks.overlap import summary
 
     size = inputs.check_data(cfg)
@@ -173,8 +179,14 @@ def _data_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
     if overlap := inputs.find_overlap(cfg):
         facts.append(Fact("training rows", *summary(overlap)))
     if cfg.model.path and shape and Path(cfg.model.path).expanduser().is_dir():
-        longest = inputs.check_window(cfg, Path(cfg.model.path).expanduser())
-        facts.append(Fact("longest prompt", f"{longest} tokens", "of the first 256 of each split"))
+        model = Path(cfg.model.path).expanduser()
+        lengths = inputs.measure_prompts(cfg, model)
+        facts.append(Fact("longest prompt", f"{lengths.longest} tokens", "of the first 256 of each split"))
+        if not quick:
+            engine, window = inputs.check_loading(cfg, model, lengths.expected)
+            facts.append(Fact("model", "loads", "packed log-probs are those of its forward pass; it can be exported"))
+            if window:
+                facts.append(Fact("window", f"{window} tokens", f"of prompt and response, {engine} engine"))
     return facts
 
 

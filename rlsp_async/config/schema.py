@@ -79,7 +79,7 @@ class SamplingConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Rollouts for each prompt: the group size G."""
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, f"temperature {self.temperature} must be above 0 (use 1e-3 for near-greedy)")
+        _require(self.temperature > 0, f"temperature {self.temperature} must be above 0 (0.01 is near-greedy)")
         _require(self.max_new_tokens >= 1, "max_new_tokens must be at least 1")
         _require(self.rollouts >= 1, "rollouts must be at least 1")
 

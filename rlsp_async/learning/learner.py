@@ -30,6 +30,7 @@ from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.messages import Batch, Prompt, StepReport, TrainJob, WeightsRef
+from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
 from rlsp_async.weights.transport import WeightTransport
 
@@ -78,6 +79,7 @@ class Learner:
         if claims:
             self.claim()
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
+        publish.try_export(self.policy.model, model_dir)
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._transport = transport or FileTransport(choose_directory(cfg, num_bytes))
         self._step, self._checkpoint = 0, 0
@@ -242,10 +244,12 @@ class Learner:
     def _publish(self) -> WeightsRef:
         """Publishes the present weights with their probe, and deletes old versions."""
         model_config = self.policy.model.config
-        ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, model_config.max_position_embeddings)
+        longest = longest_sequence(model_config.to_dict()) or publish.PROBE_TOKENS
+        ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
         probe = publish.make_probe(self.policy, ids)
         self._fence.check()
-        ref = self._transport.publish(self.policy.policy_parameters(), self._step, probe, self.incarnation)
+        tensors = publish.checkpoint_tensors(self.policy.model)
+        ref = self._transport.publish(tensors.items(), self._step, probe, self.incarnation)
         self._transport.prune(self.cfg.learner.keep_weights, self.incarnation)
         return ref
 

@@ -9,19 +9,23 @@ Shapes: T packed tokens, R response tokens among them, E hidden size, V vocabula
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from rlsp_async.errors import DataError
-from rlsp_async.learning import attention
+from rlsp_async.learning import attention, fidelity
+from rlsp_async.learning.head import Head, logits_head
 from rlsp_async.learning.pack import PackedBatch
+from rlsp_async.model.info import longest_sequence, longrope_limit
 
 Critic = Literal["none", "head", "head_detached", "separate"]
 CHUNK_LOGITS = 1 << 26
@@ -73,6 +77,8 @@ class Policy(nn.Module):
         self.value_head: nn.Linear | None = None
         self.critic: Any = None
         self.num_values = num_values
+        self._longest = longrope_limit(model.config.get_text_config().to_dict())
+        self._head = (logits_head(model),)  # in a tuple: its parameters are the model's, and belong there
         self.add_critic(critic, num_values)
 
     def add_critic(self, critic: Critic, num_values: int = 1) -> None:
@@ -117,8 +123,12 @@ class Policy(nn.Module):
 
         Returns:
             columns [R] on the model's device; log-probs and values carry gradient.
+
+        Raises:
+            DataError: a sequence is so long that it would change the rotary embedding of the others.
         """
         device = self.device
+        self._require_room(batch)
         ids_T, positions_T, source_R, target_R = (
             torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R)
         )
@@ -137,12 +147,19 @@ class Policy(nn.Module):
         mean, energy = mean_R if request.mean else None, energy_R if request.energy else None
         return ForwardOutputs(logp_R, entropy_R, values_R, mean, energy)
 
+    def _require_room(self, batch: PackedBatch) -> None:
+        if self._longest is not None and (longest := int(np.diff(batch.cu_seqlens).max())) > self._longest:
+            raise DataError(
+                f"a sequence of {longest} tokens: with longrope, sequences of more than {self._longest} change the "
+                "rotary embedding of the others in a packed row; leave it out or make it shorter"
+            )
+
     def _log_probs(
         self, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, request: ForwardRequest
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The columns of `_chunk` for any number of response tokens."""
-        head = self.model.get_output_embeddings()
-        size = max(1, CHUNK_LOGITS // head.weight.shape[0])
+        (head,) = self._head
+        size = max(1, CHUNK_LOGITS // self.model.get_output_embeddings().weight.shape[0])
         if len(target_R) <= size:
             return _chunk(head, hidden_RE, target_R, temperature, request)
         # The logits of a chunk are recomputed in the backward pass, so that only one chunk of them exists at a time.
@@ -184,7 +201,7 @@ def run_trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention
 
 
 def _chunk(
-    head: nn.Module, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, request: ForwardRequest
+    head: Head, hidden_RE: Tensor, target_R: Tensor, temperature: float | Tensor, request: ForwardRequest
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-prob of the token, entropy, mean log-prob over the vocabulary and energy; the last two 0 unless requested."""
     logits_RV = head(hidden_RE).float()
@@ -208,7 +225,7 @@ def _chunk(
 def load_model(
     directory: Path, dtype: str = "float32", device: str | torch.device = "cpu", gradient_checkpointing: bool = False
 ) -> Any:
-    """Loads a causal language model from a Hugging Face directory, with packed attention.
+    """Loads a causal language model from a Hugging Face directory, with packed attention, and checks it once.
 
     Args:
         directory: config and weights.
@@ -217,38 +234,106 @@ def load_model(
         gradient_checkpointing: whether activations are recomputed in the backward pass.
 
     Returns:
-        the model, in training mode.
+        the model, in evaluation mode: without dropout and router noise, which samplers do not have either.
 
     Raises:
-        DataError: the directory cannot be loaded, or the model needs something that packed rows do not have (sliding
-            windows, capped logits, dropout).
+        DataError: the directory cannot be loaded, tensors are missing, surplus, of another shape or not finite, or
+            packed rows do not have the log-probs of the model's own forward pass.
     """
+    model = _load(directory, getattr(torch, dtype)).eval()
+    fidelity.check_layers(model.config.get_text_config(), str(directory))
+    _require_finite(model, directory)
+    model.to(device)
+    longest = longest_sequence(model.config.get_text_config().to_dict()) or sys.maxsize
+    made = Policy(model)
+    request = ForwardRequest(values=False)
+    fidelity.check_log_probs(model, lambda row: made.outputs(row, 1.0, request).logp_R, longest, str(directory))
+    if gradient_checkpointing:
+        _recompute_activations(model, directory)
+    return model
+
+
+def _load(directory: Path, dtype: torch.dtype) -> Any:
+    """The model of a directory. Raises DataError unless every tensor is in its place."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     attention.register()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=getattr(torch, dtype), local_files_only=True, attn_implementation=attention.NAME
+        model, found = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            local_files_only=True,
+            attn_implementation=attention.NAME,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, KeyError) as e:
-        raise DataError(f"{directory}: no causal language model that transformers loads: {e}") from e
-    _check(model.config, directory)
-    model.to(device)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.train()
+    except Exception as e:  # translated: transformers raises many kinds for damaged files and unknown families
+        text = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise DataError(f"{directory}: no causal language model that transformers loads: {text}") from e
+    shapes = [
+        f"{name} ({tuple(there)} in the files, {tuple(here)} by config.json)"
+        for name, there, here in sorted(found["mismatched_keys"])
+    ]
+    for what, names in (
+        ("lack tensors of the model", sorted(found["missing_keys"])),
+        ("have tensors of another shape", shapes),
+        ("have tensors that the model does not have", sorted(filter(_is_weight, found["unexpected_keys"]))),
+        ("cannot be converted", sorted(map(str, found.get("error_msgs") or ()))),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise DataError(f"{directory}: its safetensors {what}: {', '.join(names[:3])}{more}")
     return model
 
 
-def _check(config: Any, directory: Path) -> None:
-    """Raises DataError for a model that packed rows cannot train."""
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if layers != {"full_attention"}:
-        raise DataError(f"{directory}: layers of type {', '.join(sorted(layers))}; only full attention can be packed")
-    for name in ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale"):
-        if getattr(config, name, None):
-            raise DataError(f"{directory}: {name} is set; the learner would compute other log-probs than the sampler")
-    if getattr(config, "attention_dropout", 0.0):
-        raise DataError(f"{directory}: attention_dropout must be 0")
+def _is_weight(name: str) -> bool:
+    """Whether a surplus tensor is more than a buffer that older versions of transformers saved."""
+    return not name.endswith(("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "position_ids"))
+
+
+def _require_finite(model: Any, directory: Path) -> None:
+    """Raises DataError when a weight is NaN or infinite."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.detach().isfinite().all()):
+            raise DataError(f"{directory}: tensor {name} has values that are NaN or infinite")
+
+
+def _recompute_activations(model: Any, directory: Path) -> None:
+    """Turns gradient checkpointing on. Layers recompute in training mode only: they are put into it, and leave it while
+    they compute, so that their dropout stays off."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as e:
+        raise DataError(f"{directory}: learner.gradient_checkpointing: {e}") from e
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    if not layers:
+        raise DataError(
+            f"{directory}: learner.gradient_checkpointing: {model.config.model_type!r} does not support it; set it to "
+            "false"
+        )
+    for layer in layers:
+        layer.training = True
+        layer._gradient_checkpointing_func = _Recomputed(layer)
+
+
+class _Recomputed:
+    """Runs a layer in evaluation mode and recomputes it in the backward pass."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = (layer,)
+
+    def __call__(self, run: Any, *args: Any) -> Any:
+        """The layer's output."""
+        return checkpoint(self._evaluated, run, *args, use_reentrant=False)
+
+    def _evaluated(self, run: Any, *args: Any) -> Any:
+        (layer,) = self._layer
+        layer.training = False
+        try:
+            return run(*args)
+        finally:
+            layer.training = True

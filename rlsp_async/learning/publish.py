@@ -6,6 +6,7 @@ The weights themselves travel by a transport (`rlsp_async.weights`).
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import numpy as np
 import torch
 
 from rlsp_async.columns import Ids, pack_floats, pack_ints
-from rlsp_async.errors import MachineError
+from rlsp_async.errors import DataError, MachineError
 from rlsp_async.learning import pack
 from rlsp_async.learning.checkpoint import replace_directory
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import ForwardRequest, Policy
 from rlsp_async.messages import Probe
 
-_PROBE_TOKENS = 48
+GENERATION = "generation_config.json"
+PROBE_TOKENS = 48
 _WEIGHTS = (".safetensors", ".bin", ".index.json", ".gguf", ".pt", ".pth")
 
 
@@ -35,7 +37,7 @@ def probe_ids(seed: int, num_vocabulary: int, context_tokens: int) -> Ids:
     Returns:
         2 to 48 token ids.
     """
-    length = max(2, min(_PROBE_TOKENS, context_tokens))
+    length = max(2, min(PROBE_TOKENS, context_tokens))
     return np.random.default_rng((seed, length)).integers(0, num_vocabulary, length).astype(np.int32)
 
 
@@ -63,12 +65,34 @@ def make_probe(policy: Policy, ids: Ids) -> Probe:
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logp_R.float().cpu().numpy()))
 
 
+def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The model's weights under the names, and in the shapes, of its checkpoint; tied weights once.
+
+    They differ from those of the parameters where transformers packs several tensors into one, as the experts of
+    mixtures. Engines load a published version as they load a checkpoint.
+
+    Args:
+        model: a model of transformers.
+
+    Returns:
+        tensors by name.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    tensors: dict[str, torch.Tensor] = {name: p.detach() for name, p in model.named_parameters()}
+    saved = model.state_dict()
+    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}  # DeepSeek's router bias
+    reverted: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(tensors))
+    same = set(reverted) == set(tensors)
+    return {name: reverted[name] for name in tensors} if same else reverted
+
+
 def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> None:
     """Writes the model as a plain Hugging Face directory, whole, which `from_pretrained` and vLLM load.
 
     Args:
         model: gives config and safetensors.
-        model_dir: gives everything else: tokenizer, chat template, licence.
+        model_dir: gives everything else, byte for byte: tokenizer, chat template, generation_config, licence.
         target: the directory.
         fence: the right to write.
 
@@ -76,15 +100,56 @@ def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> N
         MachineError: the disk refuses.
         FencedError: a newer start of the learner has claimed the run.
     """
-
-    def write(directory: Path) -> None:
-        model.save_pretrained(directory)
-        for path in model_dir.iterdir():
-            if path.is_file() and not path.name.endswith(_WEIGHTS) and not (directory / path.name).exists():
-                shutil.copyfile(path, directory / path.name)
-
     try:
-        replace_directory(target, write, fence)
+        replace_directory(target, lambda directory: _write(model, model_dir, directory), fence)
     except OSError as e:
         fence.check()  # a newer start removes what this one prepares
         raise MachineError(f"{target}: the model cannot be written: {e}; free some space") from e
+
+
+def try_export(model: Any, model_dir: Path) -> None:
+    """Exports everything but the weights to a place that is deleted again, so that no run trains what it cannot export.
+
+    Args:
+        model: the model before its first step.
+        model_dir: the directory that it was loaded from.
+
+    Raises:
+        DataError: the model's configuration or its weights cannot be brought into the form of a checkpoint.
+        MachineError: the disk refuses.
+    """
+    from transformers import AutoConfig
+
+    try:
+        checkpoint_tensors(model)
+        with tempfile.TemporaryDirectory() as directory:
+            _write(model, model_dir, Path(directory), weights={})
+            AutoConfig.from_pretrained(directory, local_files_only=True)
+    except OSError as e:
+        raise MachineError(f"{tempfile.gettempdir()}: the export of the model cannot be tried: {e}") from e
+    except Exception as e:  # translated: whatever a model's code raises, the trained model could not be exported
+        text = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise DataError(f"{model_dir}: the trained model could not be exported: {text}") from e
+
+
+def _write(model: Any, model_dir: Path, directory: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Writes a model directory; `weights` None: the model's own.
+
+    The generation_config is the run's only where the model came without one. transformers refuses to save some that it
+    loads (sampling settings without do_sample), so that it is given a plain one, whose file is then replaced.
+    """
+    from transformers import GenerationConfig
+
+    given = model_dir / GENERATION
+    own = model.generation_config
+    try:
+        if given.exists():
+            model.generation_config = GenerationConfig()
+        model.save_pretrained(directory, state_dict=weights)
+    finally:
+        model.generation_config = own
+    if given.exists():
+        shutil.copyfile(given, directory / GENERATION)
+    for path in model_dir.iterdir():
+        if path.is_file() and not path.name.endswith(_WEIGHTS) and not (directory / path.name).exists():
+            shutil.copyfile(path, directory / path.name)

@@ -21,6 +21,7 @@ from rlsp_async.config import RunConfig, ScratchModelConfig
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.files import directory_being_made
 from rlsp_async.model.info import TINY, TINY_QWEN2, planned_model, read_config
+from rlsp_async.model.weights import check_weights, weight_files
 from rlsp_async.tasks.base import Split, Task, load_task
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+_NEVER_TEXT = frozenset({"<image_soft_token>"})
+"""Tokens that released tokenizers have beyond the text model's vocabulary (Gemma 3 1B): no text contains them."""
 
 
 def prepare_model(cfg: RunConfig, directory: str | Path) -> None:
@@ -85,18 +89,32 @@ def check_model(source: Path) -> dict[str, Any]:
         raise DataError(f"model.path: {source}: {named} is no causal language model")
     if "auto_map" in settings:
         raise DataError(f"model.path: {source}: needs its own Python code (auto_map), which is never run here")
-    if not list(source.glob("*.safetensors")):
-        raise DataError(f"model.path: {source}: has no *.safetensors; save the weights with safe_serialization=True")
+    try:
+        check_weights(source, settings)
+    except DataError as e:
+        raise DataError(f"model.path: {e}") from None
     return settings
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, num_vocabulary: int, where: str) -> None:
+    """Raises DataError when the tokenizer has ids that the model's embedding does not have."""
+    beyond = {i: t for t, i in tokenizer.get_vocab().items() if i >= num_vocabulary and t not in _NEVER_TEXT}
+    if beyond:
+        raise DataError(
+            f"{where}: its tokenizer has ids up to {max(beyond)} ({beyond[min(beyond)]!r} is {min(beyond)}), and the "
+            f"model's vocabulary has {num_vocabulary}: resize the model's embedding, or take the tokens out"
+        )
 
 
 def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, num_prompts: int = 256) -> int:
     """The longest of the first `num_prompts` prompts of both splits, in tokens.
 
-    Raises DataError, naming the prompt, when it and `sampling.max_new_tokens` do not fit into the model's window, or
-    not into one micro-batch of the learner.
+    Raises DataError when the tokenizer has more ids than the model; or, naming the prompt, when it and
+    `sampling.max_new_tokens` do not fit into the model's window, or not into one micro-batch of the learner.
     """
     window, room, packed = context_tokens(cfg), cfg.sampling.max_new_tokens, cfg.learner.tokens_per_microbatch
+    if cfg.model.path and cfg.model.path != TINY_QWEN2 and (shape := planned_model(cfg)):
+        check_vocabulary(tokenizer, shape.vocabulary, f"model.path: {cfg.model.path}")
     longest = 0
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
@@ -206,11 +224,13 @@ def _write_random(config: PretrainedConfig, seed: int, dtype: str, directory: Pa
 
 
 def _copy_model(source: Path, directory: Path) -> None:
-    """Copies the small files of a model directory and links its weights."""
+    """Copies the small files of a model directory and links its weights, which are the only safetensors files there."""
+    for path in weight_files(source):
+        (directory / path.name).symlink_to(path)
     for item in sorted(source.iterdir()):
-        if item.suffix == ".safetensors":
-            (directory / item.name).symlink_to(item)
-        elif item.is_file() and item.suffix in (".json", ".jinja", ".model", ".txt"):
+        if item.name.startswith("adapter_"):
+            continue
+        if item.is_file() and item.suffix in (".json", ".jinja", ".model", ".txt"):
             shutil.copyfile(item, directory / item.name)
 
 

@@ -7,8 +7,6 @@ planned_model(cfg).num_parameters         of the model that a run will start fro
 from __future__ import annotations
 
 import json
-import math
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from rlsp_async.errors import DataError
 
 TINY_QWEN2 = "tiny-qwen2"
 """The value of `model.path` for a small random Qwen2 model with a byte-level tokenizer."""
+PROMPTS = "prompts.json"
+"""The file in RUN that holds the longest prompt in tokens: samplers take their window from it."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ def read_model_info(directory: Path) -> ModelInfo:
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or hidden // heads),
             intermediate=int(config.get("intermediate_size") or 0),
-            context=int(config["max_position_embeddings"]),
+            context=longest_sequence(config) or int(config["max_position_embeddings"]),
             tied=bool(config.get("tie_word_embeddings", False)),
             eos_ids=tuple(sorted(eos)),
         )
@@ -131,16 +131,58 @@ def read_model_info(directory: Path) -> ModelInfo:
         raise DataError(f"{directory / 'config.json'}: no usable model configuration: {e!r}") from None
 
 
+def longest_sequence(config: dict[str, Any]) -> int | None:
+    """Longest sequence that a configuration allows, in tokens; None when it names none. See `longrope_limit`."""
+    named = [config.get("max_position_embeddings"), longrope_limit(config)]
+    return min((int(tokens) for tokens in named if tokens), default=None)
+
+
+def longrope_limit(config: dict[str, Any]) -> int | None:
+    """Longest sequence, in tokens, that a longrope model (Phi-3 with 128k) treats as it treats a shorter one.
+
+    Beyond that length transformers changes the rotary embedding of the whole row, and vLLM that of all sequences when
+    its window is longer. Up to it they are alike. None for other models.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
+        return None
+    original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
+    return int(original) if original else None
+
+
+def window_tokens(cfg: RunConfig, model: ModelInfo, longest_prompt: int | None) -> int:
+    """Tokens of prompt and response together that a run samples at most.
+
+    Args:
+        cfg: the run.
+        model: its model.
+        longest_prompt: tokens of the longest prompt; None when it is not known, and the model's window is the bound.
+    """
+    if longest_prompt is None:
+        return model.context
+    return min(model.context, longest_prompt + cfg.sampling.max_new_tokens)
+
+
+def write_longest_prompt(directory: Path, num_tokens: int) -> None:
+    """Writes the longest prompt of a run, in tokens, into its directory; not durable."""
+    (directory / PROMPTS).write_text(json.dumps({"longest_prompt_tokens": num_tokens}) + "\n", encoding="utf-8")
+
+
+def read_longest_prompt(directory: Path) -> int | None:
+    """Reads what `write_longest_prompt` wrote; None when nothing was written. Raises DataError for another file."""
+    if not (directory / PROMPTS).exists():
+        return None
+    num_tokens = _read_json(directory / PROMPTS).get("longest_prompt_tokens")
+    if type(num_tokens) is not int or num_tokens < 1:
+        raise DataError(f"{directory / PROMPTS}: longest_prompt_tokens must be a number of tokens")
+    return num_tokens
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """The settings in a model directory's config.json. Raises DataError when the file is missing or damaged."""
     if not (directory / "config.json").exists():
         raise DataError(f"{directory}: has no config.json; give a Hugging Face model directory")
     return _read_json(directory / "config.json")
-
-
-def count_parameters(directory: Path) -> int:
-    """Values in the safetensors files of a model directory, by the headers of the files. Raises DataError."""
-    return sum(_num_values(path) for path in sorted(directory.glob("*.safetensors")))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -158,13 +200,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _eos_ids(config: dict[str, Any]) -> set[int]:
     eos = config.get("eos_token_id")
     return set() if eos is None else set(eos) if isinstance(eos, list) else {eos}
-
-
-def _num_values(path: Path) -> int:
-    """Values in a safetensors file, by its header: 8 bytes of length, then JSON."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-    except (OSError, ValueError, struct.error) as e:
-        raise DataError(f"{path}: no valid safetensors file: {e}") from None
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

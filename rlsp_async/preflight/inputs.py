@@ -6,7 +6,7 @@ Everything raises a UserError with one sentence that names the setting. Nothing 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rlsp_async.config import RunConfig, load_success_replay
 from rlsp_async.errors import ConfigError
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rlsp_async.config import StageConfig
     from rlsp_async.tasks.base import Task, Verification
     from rlsp_async.tasks.overlap import Overlap
+
+MEASURED_PROMPTS = 256
+"""Prompts of each split whose tokens are counted before a run."""
 
 
 # --- modules -------------------------------------------------------------------------------------------------------
@@ -152,6 +155,16 @@ def find_overlap(cfg: RunConfig) -> Overlap | None:
     return task.overlap() if isinstance(task, RowTask) else None
 
 
+class PromptLengths(NamedTuple):
+    """Tokens of a run's prompts."""
+
+    longest: int
+    """Of the prompts that were looked at."""
+    expected: int
+    """Bound for all prompts: twice the longest where not every prompt was looked at, and no less than what a stage may
+    spawn."""
+
+
 def check_window(cfg: RunConfig, model: Path) -> int:
     """Checks that prompts leave room for an answer in the model's window.
 
@@ -162,22 +175,59 @@ def check_window(cfg: RunConfig, model: Path) -> int:
     Returns: the longest of the first prompts, in tokens.
     Raises: ConfigError or DataError.
     """
+    return measure_prompts(cfg, model).longest
+
+
+def measure_prompts(cfg: RunConfig, model: Path) -> PromptLengths:
+    """As `check_window`, and what follows for the prompts that were not looked at."""
     from rlsp_async.model import check_window as longest_prompt
     from rlsp_async.tasks.base import load_task
     from rlsp_async.tokens import load_tokenizer
 
     task, tokenizer = load_task(cfg.task, cfg.seed), load_tokenizer(model)
-    longest = longest_prompt(cfg, task, tokenizer)
+    longest = longest_prompt(cfg, task, tokenizer, MEASURED_PROMPTS)
+    sizes = (task.size("train"), task.size("test"))
+    expected = longest if all(size is not None and size <= MEASURED_PROMPTS for size in sizes) else 2 * longest
     for name, stage in cfg.stages.items():
         try:
-            _check_spawned_prompts(cfg, stage, task, tokenizer)
+            expected = max(expected, _check_spawned_prompts(cfg, stage, task, tokenizer))
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
-    return longest
+    return PromptLengths(longest, expected)
 
 
-def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The longest prompt that the stage may spawn must leave room for an answer. Raises ConfigError."""
+def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str, int | None]:
+    """Loads the model once, as the learner does, and tries its export; checks that the engine computes it.
+
+    Args:
+        cfg: the settings.
+        model: the model's directory.
+        longest_prompt: tokens of the longest prompt.
+
+    Returns: the engine that samples, and its window in tokens (None: no sampler starts here, or this machine does not
+    have the engine).
+    Raises: DataError, ConfigError, or MachineError.
+    """
+    import torch
+
+    from rlsp_async.learning.policy import load_model
+    from rlsp_async.learning.publish import try_export
+    from rlsp_async.sampling.engines import check_engine
+
+    engine = check_engine(cfg, model, longest_prompt) if cfg.sampler.count else (cfg.sampler.engine, None)
+    device = "cuda" if torch.cuda.is_available() and cfg.learner.device != "cpu" else "cpu"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cfg.learner.threads)
+    try:
+        try_export(load_model(model, cfg.model.dtype, device, cfg.learner.gradient_checkpointing), model)
+    finally:
+        torch.set_num_threads(threads)
+    return engine
+
+
+def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest prompt that the stage may spawn, in tokens (0: none), must leave room for an answer. Raises
+    ConfigError."""
     from rlsp_async.messages import Verdict
     from rlsp_async.model import context_tokens
     from rlsp_async.replay.spawn import load_spawner
@@ -185,7 +235,7 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
 
     spawner = load_spawner(stage, task, cfg.seed)
     if spawner is None:
-        return
+        return 0
     parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
     child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
     added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
@@ -196,3 +246,4 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
             f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window or "
             f"learner.tokens_per_microbatch; set it to {most} or less"
         )
+    return int(spawner.cfg.max_tokens) + added

@@ -15,6 +15,8 @@ from rlsp_async.model import ModelInfo
 from rlsp_async.preflight import estimate
 from rlsp_async.report.text import bytes_text
 from rlsp_async.rewards.dominance import SHAPES, Dominance, dominance, resolved_scale, shortest
+from rlsp_async.sampling.vllm_settings import LOWEST_TEMPERATURE
+from rlsp_async.temperatures.base import lowest_temperature
 
 MAX_UNCORRECTED_UPDATES = 8
 """A loss that does not correct for staleness may be this many optimizer updates behind without a warning."""
@@ -56,12 +58,16 @@ def refuse(cfg: RunConfig, shape: ModelInfo | None) -> None:
     ):
         if value < 1:
             raise ConfigError(f"{key} = {value} must be at least 1: nothing would ever be worked on")
+    _refuse_cold(cfg, "sampling.temperature", s.temperature)
     for name, stage in cfg.stages.items():
         _refuse_stage(cfg, name, stage)
 
 
 def _refuse_stage(cfg: RunConfig, name: str, stage: StageConfig) -> None:
     refuse_policies(cfg, name, stage)
+    if stage.source == "rollouts":
+        coldest = lowest_temperature(stage.temperature, cfg.sampling.temperature)
+        _refuse_cold(cfg, f"stages.{name}.temperature: its lowest", coldest)
     if stage.source == "rollouts" and stage.reward.explore not in ("none", "len_inv"):
         refuse_reward(f"stages.{name}.reward", stage.reward, is_released(stage))
     if stage.minibatches > stage.groups_per_step:
@@ -74,6 +80,15 @@ def _refuse_stage(cfg: RunConfig, name: str, stage: StageConfig) -> None:
         raise ConfigError(
             f"stages.{name}: a batch of {stage.groups_per_step} groups can take {bytes_text(largest)}, above "
             f"replay.max_message_mb = {cfg.replay.max_message_mb}; set it to {-(-largest // 1_000_000)}"
+        )
+
+
+def _refuse_cold(cfg: RunConfig, key: str, temperature: float) -> None:
+    """Raises ConfigError for a temperature at which vLLM would sample from another distribution than the learner's."""
+    if temperature < LOWEST_TEMPERATURE and cfg.sampler.engine in ("auto", "vllm"):
+        raise ConfigError(
+            f"{key} = {temperature:g} is below {LOWEST_TEMPERATURE}: vLLM would sample at {LOWEST_TEMPERATURE}, and "
+            f"the learner would compute other log-probs; set it to {LOWEST_TEMPERATURE} or more"
         )
 
 

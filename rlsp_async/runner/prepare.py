@@ -22,11 +22,11 @@ from rlsp_async.preflight import inputs
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
-    """Checks modules, data and model, then writes RUN: config.toml, data.json, model/, logs/.
+    """Checks modules, data and model, then writes RUN: config.toml, data.json, prompts.json, model/, logs/.
 
     Raises UserError, and leaves nothing behind.
     """
-    from rlsp_async.model import prepare_model
+    from rlsp_async.model import TINY_QWEN2, prepare_model, write_longest_prompt
     from rlsp_async.weights.file import remove_published
 
     inputs.check_modules(cfg)
@@ -34,7 +34,10 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     try:
         with directory_being_made(directory) as made:
             prepare_model(cfg, made / "model")
-            inputs.check_window(cfg, made / "model")
+            longest = inputs.measure_prompts(cfg, made / "model").expected
+            write_longest_prompt(made, longest)
+            if cfg.model.path not in ("", TINY_QWEN2):
+                inputs.check_loading(cfg, made / "model", longest)
             (made / "logs").mkdir()
             (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
             if overlap := inputs.find_overlap(cfg):

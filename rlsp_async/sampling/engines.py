@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import ConfigError, MachineError
-from rlsp_async.model import count_parameters, read_model_info
+from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.model import count_parameters, read_config, read_model_info
 from rlsp_async.sampling.engine import Engine
 
 VLLM_FROM_PARAMETERS = 5_000_000
@@ -25,7 +25,56 @@ def choose_engine(cfg: RunConfig, model_dir: Path) -> tuple[str, str]:
                 "or pip install 'rlsp_async[vllm]' (GPU), or set sampler.engine = \"torch\""
             )
         return wanted, "sampler.engine asks for it"
-    return choose_by_size(count_parameters(model_dir), vllm=has_vllm(), cuda=has_cuda())
+    engine, reason = choose_by_size(count_parameters(model_dir), vllm=has_vllm(), cuda=has_cuda())
+    if engine == "torch" and has_vllm() and (odd := _unknown_to_torch(model_dir)):
+        return "vllm", odd
+    return engine, reason
+
+
+def check_engine(cfg: RunConfig, model_dir: Path, longest_prompt: int) -> tuple[str, int | None]:
+    """Which engine would sample, and its window, without starting it.
+
+    Args:
+        cfg: the run.
+        model_dir: the initial model.
+        longest_prompt: tokens of the longest prompt.
+
+    Returns:
+        name and window; the window is None on a machine without the engine's library.
+
+    Raises:
+        ConfigError: the settings do not fit the model.
+        DataError: the engine does not compute this model.
+    """
+    if cfg.sampler.engine == "vllm" and not has_vllm():
+        return "vllm", None
+    name, _ = choose_engine(cfg, model_dir)
+    info = read_model_info(model_dir)
+    if name == "torch" and (odd := _unknown_to_torch(model_dir)):
+        raise DataError(odd)
+    if name == "vllm":
+        from rlsp_async.sampling.vllm_settings import window
+
+        if not has_cuda() and read_config(model_dir).get("kv_lora_rank"):
+            raise DataError(
+                f"{model_dir}: vLLM does not compute multi-head latent attention (kv_lora_rank in config.json) "
+                "on a CPU, and the torch engine does not either: sample on a GPU"
+            )
+        return name, window(cfg, info, not has_cuda(), longest_prompt)
+    return name, info.context
+
+
+def _unknown_to_torch(model_dir: Path) -> str:
+    """Why the torch engine does not compute a model; empty when it does."""
+    from transformers import AutoConfig
+
+    from rlsp_async.sampling.torch_model import check_family
+
+    try:
+        check_family(AutoConfig.from_pretrained(model_dir, local_files_only=True), model_dir)
+    except DataError as e:
+        return str(e)
+    return ""
 
 
 def choose_by_size(num_parameters: int, *, vllm: bool, cuda: bool) -> tuple[str, str]:
@@ -46,12 +95,24 @@ def choose_by_size(num_parameters: int, *, vllm: bool, cuda: bool) -> tuple[str,
     return "torch", f"{size} without a GPU: below {VLLM_FROM_PARAMETERS / 1e6:.0f} M the torch engine is faster"
 
 
-def make_engine(name: str, cfg: RunConfig, model_dir: Path, seed: int) -> Engine:
-    """Makes an engine that has not been started yet; its library is imported here. Raises ConfigError."""
+def make_engine(name: str, cfg: RunConfig, model_dir: Path, seed: int, longest_prompt: int | None = None) -> Engine:
+    """Makes an engine that has not been started yet; its library is imported here.
+
+    Args:
+        name: vllm, torch or scripted.
+        cfg: the run.
+        model_dir: the initial model.
+        seed: seed of its draws.
+        longest_prompt: tokens of the longest prompt; None when it is not known.
+
+    Raises:
+        ConfigError: there is no such engine, or the settings do not fit the model.
+        DataError: the engine does not compute this model.
+    """
     if name == "vllm":
         from rlsp_async.sampling.vllm_engine import VllmEngine
 
-        return VllmEngine(cfg, model_dir, seed)
+        return VllmEngine(cfg, model_dir, seed, longest_prompt)
     if name == "torch":
         from rlsp_async.sampling.torch_engine import TorchEngine
 

@@ -52,12 +52,15 @@ class Sampler:
         *,
         engine: Engine | None = None,
         codec: Codec | None = None,
+        longest_prompt: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`engine` and `codec` replace those of the run's settings, for tests."""
+        """`engine` and `codec` replace those of the run's settings, for tests. `longest_prompt` is that of the run, in
+        tokens; None when it is not known."""
         self.worker = worker
         self._cfg = cfg
         self._model_dir = model_dir
+        self._longest_prompt = longest_prompt
         self._why_engine = "given"
         self._engine = engine or self._chosen_engine()
         self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids)
@@ -271,7 +274,9 @@ class Sampler:
     def _chosen_engine(self) -> Engine:
         name, self._why_engine = choose_engine(self._cfg, self._model_dir)
         log.info("engine chosen", engine=name, reason=self._why_engine)
-        return make_engine(name, self._cfg, self._model_dir, engine_seed(self._cfg.seed, self.worker))
+        return make_engine(
+            name, self._cfg, self._model_dir, engine_seed(self._cfg.seed, self.worker), self._longest_prompt
+        )
 
 
 class _Flight:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlsp_async.errors import DataError, WeightsError
+from rlsp_async.model.weights import weight_files
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -49,16 +50,16 @@ class TorchModel:
         from transformers import AutoConfig
 
         config: Any = AutoConfig.from_pretrained(model_dir, local_files_only=True)
-        _check_family(config, model_dir)
+        check_family(config, model_dir)
         self.num_layers: int = config.num_hidden_layers
         self.num_heads: int = config.num_attention_heads
         self.num_kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.dtype, self.device = dtype, device
         self._eps: float = config.rms_norm_eps
-        self._tied: bool = config.tie_word_embeddings
         self._cos_PD, self._sin_PD = _rope_tables(config, window, dtype, device)
         tensors = read_tensors(model_dir)
+        self._tied = is_tied(config.tie_word_embeddings, tensors)
         self._parts = _parts(tensors, self.num_layers, self._tied)
         self._weights = {part: _fuse(tensors, names).to(device, dtype) for part, names in self._parts.items()}
 
@@ -123,13 +124,17 @@ class TorchModel:
 
 
 def read_tensors(model_dir: Path) -> dict[str, Tensor]:
-    """All tensors of a model directory's safetensors files. Raises DataError when there are none."""
+    """All tensors of a model directory, from the files that transformers reads. Raises DataError."""
     tensors: dict[str, Tensor] = {}
-    for path in sorted(model_dir.glob("*.safetensors")):
+    for path in weight_files(model_dir):
         tensors.update(load_file(path))
-    if not tensors:
-        raise DataError(f"{model_dir}: no *.safetensors file; save the model with save_pretrained")
     return tensors
+
+
+def is_tied(wanted: bool, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the output head is the embedding: not when the files have another one, whatever config.json says."""
+    head, embedding = tensors.get("lm_head.weight"), tensors.get("model.embed_tokens.weight")
+    return wanted and (head is None or embedding is None or torch.equal(head, embedding))
 
 
 def attend_causally(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -145,19 +150,22 @@ def attend_cached(q: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask_BL: Tensor) ->
     return torch.matmul(scores.float().softmax(-1).to(v_BKLD.dtype), v_BKLD).reshape(num_rows, heads, 1, head_dim)
 
 
-def _check_family(config: Any, model_dir: Path) -> None:
+def check_family(config: Any, model_dir: Path) -> None:
+    """Raises DataError for a model family or a rotary embedding that is not computed here."""
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    sliding = getattr(config, "use_sliding_window", config.model_type == "mistral") and config.sliding_window
+    window = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+    activation = getattr(config, "hidden_act", None)
     odd = [
         what
         for what, is_odd in (
-            (f"model_type {config.model_type!r}", config.model_type not in KINDS),
             (f"rope type {rope!r}", rope not in ROPE_TYPES),
-            ("a sliding window", bool(sliding)),
-            (f"activation {config.hidden_act!r}", config.hidden_act != "silu"),
+            ("a sliding window", bool(window) and window < config.max_position_embeddings),
+            (f"activation {activation!r}", activation != "silu"),
         )
         if is_odd
     ]
+    if config.model_type not in KINDS:
+        odd = [f"model_type {config.model_type!r}"]
     if odd:
         raise DataError(f'{model_dir}: the torch engine does not compute {", ".join(odd)}; set sampler.engine = "vllm"')
 

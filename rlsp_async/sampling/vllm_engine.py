@@ -29,7 +29,7 @@ from rlsp_async.errors import DataError, EngineError, MachineError
 from rlsp_async.messages import WeightsRef
 from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.engine import Completion, GenerateSettings
-from rlsp_async.sampling.vllm_settings import engine_arguments, set_environment
+from rlsp_async.sampling.vllm_settings import LOWEST_TEMPERATURE, engine_arguments, set_environment
 
 BACKEND = "rlsp-file"
 EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
@@ -44,13 +44,14 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, cfg: RunConfig, model_dir: Path, seed: int) -> None:
+    def __init__(self, cfg: RunConfig, model_dir: Path, seed: int, longest_prompt: int | None = None) -> None:
         """Raises DataError or ConfigError when model and settings do not fit; starts nothing."""
         import torch
 
         self._cpu = not torch.cuda.is_available()
         self._threads = cfg.sampler.threads
-        self._arguments = engine_arguments(cfg, model_dir, read_model_info(model_dir), seed, self._cpu)
+        info = read_model_info(model_dir)
+        self._arguments = engine_arguments(cfg, model_dir, info, seed, self._cpu, longest_prompt)
         self.window: int = self._arguments["max_model_len"]
         self.core_pid = 0
         """Process id of the child in which the model runs."""
@@ -93,9 +94,13 @@ class VllmEngine:
             raise
 
     async def generate(self, prompt_ids: Sequence[int], settings: GenerateSettings) -> Completion:
-        """Samples one completion. Raises DataError when the prompt fills the window."""
+        """Samples one completion. Raises DataError when the prompt fills the window or the temperature is too low."""
         if len(prompt_ids) >= self.window:
             raise DataError(f"a prompt of {len(prompt_ids)} tokens leaves no room in a window of {self.window}")
+        if settings.temperature < LOWEST_TEMPERATURE:
+            raise DataError(
+                f"temperature {settings.temperature:g} is below {LOWEST_TEMPERATURE}, the lowest at which vLLM samples"
+            )
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

@@ -14,10 +14,12 @@ from typing import Any
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError
-from rlsp_async.model.info import ModelInfo
+from rlsp_async.model.info import ModelInfo, window_tokens
 
-PROMPT_TOKENS = 4096
-"""Tokens of the window for the prompt, beside `sampling.max_new_tokens`, when the model's context is long enough."""
+CPU_BLOCK_TOKENS = 32
+"""Tokens of a block of the KV cache on a CPU."""
+LOWEST_TEMPERATURE = 0.01
+"""Below it vLLM samples at 0.01 without a word (SamplingParams), and reports log-probs of that distribution."""
 
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
 
@@ -32,14 +34,16 @@ def set_environment(cpu: bool, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
-def engine_arguments(cfg: RunConfig, model_dir: Path, info: ModelInfo, seed: int, cpu: bool) -> dict[str, Any]:
+def engine_arguments(
+    cfg: RunConfig, model_dir: Path, info: ModelInfo, seed: int, cpu: bool, longest_prompt: int | None = None
+) -> dict[str, Any]:
     """Keyword arguments of AsyncEngineArgs; `weight_transfer_config` and the extension come on top."""
     common: dict[str, Any] = {
         "model": str(model_dir),
         "skip_tokenizer_init": True,
         "dtype": cfg.model.dtype,
         "seed": seed,
-        "max_model_len": window(cfg, info, cpu),
+        "max_model_len": window(cfg, info, cpu, longest_prompt),
         "max_num_seqs": cfg.sampler.max_sequences,
         "logprobs_mode": "processed_logprobs",  # of the distribution at the temperature: the behaviour log-probs
         "disable_log_stats": True,
@@ -51,22 +55,38 @@ def engine_arguments(cfg: RunConfig, model_dir: Path, info: ModelInfo, seed: int
             "enforce_eager": True,
             "distributed_executor_backend": "uni",
             "kv_cache_memory_bytes": _cache_bytes(cfg),
-            "block_size": 32,
+            "block_size": CPU_BLOCK_TOKENS,
         }
     return common | {"gpu_memory_utilization": cfg.sampler.memory}
 
 
-def window(cfg: RunConfig, info: ModelInfo, cpu: bool) -> int:
-    """Most tokens of prompt and completion together. Raises ConfigError when the KV cache holds less than that."""
-    tokens = min(info.context, cfg.sampling.max_new_tokens + PROMPT_TOKENS)
+def window(cfg: RunConfig, info: ModelInfo, cpu: bool, longest_prompt: int | None = None) -> int:
+    """Most tokens of prompt and completion together.
+
+    On a GPU: the longest prompt and its response, as far as the model's own window goes. On a CPU, where the size of
+    the KV cache is a setting: everything that the cache holds, as far as the model's own window goes.
+
+    Args:
+        cfg: the run.
+        info: its model.
+        cpu: whether vLLM runs on the CPU.
+        longest_prompt: tokens of the longest prompt; None when it is not known.
+
+    Raises:
+        ConfigError: the KV cache holds less than the longest prompt and its response.
+    """
+    tokens = window_tokens(cfg, info, longest_prompt)
+    if not cpu:
+        return tokens
     value_bytes = 4 if cfg.model.dtype == "float32" else 2
-    room = _cache_bytes(cfg) // (info.kv_values_per_token * value_bytes)
-    if cpu and room < tokens:
+    room = _cache_bytes(cfg) // (info.kv_values_per_token * value_bytes) // CPU_BLOCK_TOKENS * CPU_BLOCK_TOKENS
+    needed = tokens if longest_prompt is not None else min(info.context, cfg.sampling.max_new_tokens + 1)
+    if room < needed:
         raise ConfigError(
             f"sampler.memory = {cfg.sampler.memory} GiB holds {room} tokens of KV cache, one sequence "
-            f"may have {tokens}: raise sampler.memory or lower sampling.max_new_tokens"
+            f"may have {needed}: raise sampler.memory or lower sampling.max_new_tokens"
         )
-    return tokens
+    return min(info.context, room)
 
 
 def _cache_bytes(cfg: RunConfig) -> int:

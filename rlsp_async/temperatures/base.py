@@ -75,6 +75,18 @@ def check_grid(grid: Sequence[float]) -> None:
         raise ValueError("grid must hold different temperatures above 0, e.g. [0.6, 0.8, 1.0, 1.2]")
 
 
+def lowest_temperature(section: config.TemperatureConfig, temperature: float) -> float:
+    """The lowest temperature that a stage's options name; `temperature` is the setting sampling.temperature.
+
+    It is looked for in the options of the shipped schedules. Raises ConfigError for an unknown name or option.
+    """
+    module = TEMPERATURE_SCHEDULES.find(section.name)
+    cfg = TEMPERATURE_SCHEDULES.decode_options(section.name, module, section.options)
+    named = [getattr(cfg, name, None) for name in ("temperature", "start", "end", "low")]
+    values = [value for value in (*named, *getattr(cfg, "grid", ())) if isinstance(value, float) and value > 0]
+    return min((temperature, *values))
+
+
 def load_schedule(section: config.TemperatureConfig, seed: int, temperature: float) -> TemperatureSchedule:
     """The schedule that a stage names; `temperature` is the setting sampling.temperature.
 

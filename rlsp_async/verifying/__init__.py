@@ -6,6 +6,8 @@ In the order in which one meets them:
     pool          `VerifierPool`: groups of responses in, verdicts out; owns the processes below
     fork_server   the process that loads the verifier once and forks one checker process after another
     sandbox       what a checker process is forbidden to do, asked of the Linux kernel
+    seccomp       the allow-list of system calls, and the filter that the kernel runs for it
+    attempts      the ways out of the sandbox that are tried at the start
     extract       where in a response the answer stands; shared by the verifiers
 
 The verifiers themselves, each named as in `task.verifier`. Three are folders:

@@ -7,10 +7,15 @@ Started as `python -m rlsp_async.verifying.fork_server`. A fork costs millisecon
 sympy costs a second. Nothing here is asynchronous or threaded. The fork server ends when its control socket closes,
 that is when the service closes it or dies. A checker dies with the fork server (PR_SET_PDEATHSIG) or when its channel
 closes. A frame is a length (4 bytes, little-endian) and a msgpack body.
+
+In the isolated lane, where checkers may run what a model wrote, the fork server goes on in a PID namespace of its own
+once the verifier has been loaded (`sandbox.enter_namespaces`), where the kernel grants one. Checkers and their process
+ids are then those of the namespace, and the process that the pool has started only waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -24,7 +29,7 @@ from rlsp_async.errors import UserError
 from rlsp_async.messages import Verdict, VerifyItem
 from rlsp_async.rewards.search import with_counts
 from rlsp_async.verifying.base import Verifier, load_verifier
-from rlsp_async.verifying.sandbox import confine, die_with_parent, probe_restrictions
+from rlsp_async.verifying.sandbox import confine, die_with_parent, enter_namespaces, probe_restrictions
 
 LENGTH = struct.Struct("<I")
 MAX_TEXT_CHARS = 500
@@ -70,16 +75,17 @@ def main() -> None:
     except UserError as e:
         control.sendall(encode_frame(ReadySignal(pid=os.getpid(), error=str(e))))
         return
-    control.sendall(
-        encode_frame(ReadySignal(pid=os.getpid(), lane=verifier.lane, restrictions=_probe_restrictions(verifier)))
-    )
+    restrictions = _enforce_restrictions(verifier)
+    control.sendall(encode_frame(ReadySignal(pid=os.getpid(), lane=verifier.lane, restrictions=restrictions)))
     _take_orders(control, verifier, verifier.name, limits)
 
 
-def _probe_restrictions(verifier: Verifier) -> dict[str, bool]:
+def _enforce_restrictions(verifier: Verifier) -> dict[str, bool]:
+    """Enters the namespaces of the isolated lane, and returns which restrictions hold for checkers."""
     if verifier.lane == "program":
         return {}
-    return probe_restrictions(network=verifier.lane == "network", files=verifier.reads_files)
+    own_ids = {"own process ids": enter_namespaces()} if verifier.lane == "isolated" else {}
+    return {**probe_restrictions(network=verifier.lane == "network", files=verifier.reads_files), **own_ids}
 
 
 def encode_frame(message: object) -> bytes:
@@ -93,7 +99,7 @@ def _take_orders(control: socket.socket, verifier: Verifier, name: str, limits: 
     children: set[int] = set()
     while order := _next_order(control):
         message, descriptors = order
-        children -= _reap(children)
+        children -= _reap()
         if message.kill in children:
             _kill(message.kill)
         for descriptor in descriptors:
@@ -103,7 +109,7 @@ def _take_orders(control: socket.socket, verifier: Verifier, name: str, limits: 
                 _become_checker(socket.socket(fileno=descriptor), verifier, name, limits)
             os.close(descriptor)
             children.add(pid)
-    for pid in children - _reap(children):
+    for pid in children - _reap():
         _kill(pid)
 
 
@@ -121,9 +127,16 @@ def _next_order(control: socket.socket) -> tuple[ForkOrder, list[int]] | None:
     return (msgspec.msgpack.decode(data, type=ForkOrder), descriptors) if data else None
 
 
-def _reap(children: set[int]) -> set[int]:
-    """The children that have ended. Nothing else reaps, so no other process can have a pid in `children`."""
-    return {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == pid}
+def _reap() -> set[int]:
+    """The children that have ended, and the orphans of checkers, which process 1 of a PID namespace inherits.
+
+    Nothing else reaps, so that no other process can have the id of a child that has not been returned from here.
+    """
+    ended: set[int] = set()
+    with contextlib.suppress(ChildProcessError):
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            ended.add(pid)
+    return ended
 
 
 # --- the checker -----------------------------------------------------------------------------------------------------

@@ -94,7 +94,14 @@ class VerifierPool:
             if not self.fork_server.is_alive:
                 checker.stop()
                 await self.fork_server.start()
-            verdicts = await checker.check(job.items)
+            try:
+                verdicts = await checker.check(job.items)
+            except EngineError:
+                checker.stop()
+                if not await self.fork_server.has_ended():
+                    raise
+                await self.fork_server.start()
+                verdicts = await checker.check(job.items)
         finally:
             self._idle.put_nowait(checker)
         self._count(verdicts)
@@ -318,6 +325,14 @@ class ForkServer:
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
+
+    async def has_ended(self) -> bool:
+        """Whether the process has ended, or ends within STOP_S."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                if self._process is not None:
+                    await self._process.wait()
+        return not self.is_alive
 
     @property
     def pid(self) -> int | None:

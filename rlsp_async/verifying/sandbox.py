@@ -1,68 +1,64 @@
-"""What a checker process is forbidden to do: use the network, start a process, write to any file system.
+"""What a checker process is forbidden to do: reach another process, use the network, start a process, write a file.
 
-    confine(memory_mb=2048)      # for the rest of this process; no privilege is needed
+    enter_namespaces()           # once, before checkers are forked: process ids and a network of their own
+    confine(memory_mb=2048)      # in each checker, for the rest of its life; no privilege is needed
     probe_restrictions()         # {"no network": True, "no writing": True, ...}: each tried out in a confined child
 
-The kernel enforces it in three independent layers, so that a kernel without one of them still enforces the others:
-resource limits, Landlock (Linux 5.13 and later), and a seccomp filter (x86-64) that answers EPERM. The channel to the
-pool is open before and stays usable.
+The kernel enforces it in independent layers, so that a kernel without one of them still enforces the others:
+
+limits        memory, files, processes, CPU time, core dumps (setrlimit)
+seccomp       an allow-list of system calls and their arguments (`seccomp`); x86-64, and aarch64 by the same table
+Landlock      no change of a file system (Linux 5.13), no TCP (6.7), no signal and no abstract socket outside (6.12)
+identity      no capability; a process that opens no file and was started as root gets a user id of its own
+namespaces    process ids, System V IPC and network of its own, where root or user namespaces permit it
+
+The channel to the pool is open before and stays usable.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import platform
 import resource
-import socket
+import select
+import shutil
+import signal
 import struct
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import lru_cache
 
 from rlsp_async.processes import kill_with_parent
+from rlsp_async.verifying.attempts import ATTEMPTS, IGNORED_WITH_FILES, Victim
+from rlsp_async.verifying.seccomp import build_filter
 
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
-_ARCH_X86_64 = 0xC000003E
-_ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 22, 24, 38, 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 5, 6, 7, 21
+_FIRST_OWN_UID = 0x70000000
+"""User ids from here on belong to nobody; a runner started as root takes one of 2**24 by chance."""
+_NOBODY = 65534
 
-# Numbers of system calls on x86-64.
-_SOCKETS = (41, 42, 43, 49, 50, 53, 288)
-"""socket connect accept bind listen socketpair accept4."""
-_PROCESSES = (56, 57, 58, 435, 59, 322)
-"""clone fork vfork clone3 execve execveat."""
-_SIGNALS = (62, 129, 200, 234, 101, 310, 311, 424, 434, 438)
-"""kill and its relatives, ptrace, process_vm_*, pidfd_*."""
-_CHANGES = (76, 77, 82, 83, 84, 85, 86, 87, 88, 90, 91, 92, 93, 94, 132, 133, 235)
-"""truncate rename mkdir unlink chmod ..."""
-_CHANGES_AT = (258, 259, 260, 261, 263, 264, 265, 266, 268, 280, 316, 437, 452)
-"""The same calls with a directory descriptor (renameat, mkdirat, ...); openat2."""
-_ATTRIBUTES = (188, 189, 190, 197, 198, 199)
-"""Extended attributes."""
-_SYSTEM = (155, 161, 165, 166, 169, 170, 171, 175, 176, 246, 313, 320, 428, 429, 430, 431, 432, 442)
-"""Mounts, kernel modules, reboot."""
-_GROUPS = (157, 109, 112)
-"""prctl setpgid setsid: the process cannot leave its parent and its process group."""
-_OTHERS = (29, 68, 240, 160, 302, 250, 272, 298, 304, 308, 319, 321, 323, 425, 426, 427)
-"""Shared memory, limits, namespaces."""
-_DENIED = (
-    *_PROCESSES,
-    *_SIGNALS,
-    *_CHANGES,
-    *_CHANGES_AT,
-    *_ATTRIBUTES,
-    *_SYSTEM,
-    *_GROUPS,
-    *_OTHERS,
-)
-_OPENING = (2, 85, 257)
-"""open creat openat. openat2 is always refused."""
-_OPEN, _OPENAT = (2, 1), (257, 2)
-"""(number, index of the argument that holds the flags)."""
-_LANDLOCK_WRITES = 0b1_1111_1111_0010
-"""WRITE_FILE, REMOVE_*, MAKE_*: the rights of Landlock's first version that change a file system."""
+PROBE_S = 10.0
+"""Bound on the attempts of `probe_restrictions`; they take milliseconds. What was not tried by then does not hold."""
+_NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
+_NAMESPACES = (_NEWPID | _NEWIPC | _NEWNET, _NEWPID | _NEWIPC, _NEWPID)
+"""Tried in this order; the first that the kernel grants is used."""
+
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
+_LANDLOCK_VERSION, _LANDLOCK_NO_LOG = 1, 1
+_LANDLOCK_EXECUTE, _LANDLOCK_READS = 0b1, 0b1100
+"""EXECUTE; READ_FILE and READ_DIR."""
+_LANDLOCK_WRITES = {1: 0b1_1111_1111_0010, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
+"""The rights that change something, by the version that brought them: WRITE_FILE, REMOVE_*, MAKE_*; REFER; TRUNCATE;
+IOCTL_DEV."""
+_LANDLOCK_BIND_TCP, _LANDLOCK_CONNECT_TCP = 1, 2
+_LANDLOCK_SCOPE_ABSTRACT_SOCKET, _LANDLOCK_SCOPE_SIGNAL = 1, 2
 
 
 def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s: int = 0) -> None:
@@ -70,7 +66,7 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
 
     Args:
         memory_mb: limit of the address space, MiB.
-        network: whether sockets may be opened.
+        network: whether connections may be opened.
         files: whether files may be opened for reading.
         cpu_s: CPU seconds after which the process is killed; 0: no limit.
     """
@@ -81,21 +77,178 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     if sys.platform != "linux":
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    die_with_parent()
+    libc = _load_libc()
+    drop_privileges(libc, own_uid=not files)
+    die_with_parent()  # after the change of the user, which would undo it
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_RTPRIO):
+        resource.setrlimit(limit, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    apply_landlock(libc)
-    if platform.machine() == "x86_64":
-        apply_seccomp(libc, (*_DENIED, *(() if network else _SOCKETS), *(() if files else _OPENING)))
+    apply_landlock(libc, network=network, files=files)
+    apply_seccomp(libc, build_filter(platform.machine(), network=network, files=files))
 
 
 def die_with_parent() -> None:
     """Has the kernel kill this process when its parent dies; ends it at once if the parent has died (Linux only)."""
     if not kill_with_parent(os.getppid()):
         os._exit(0)
+
+
+# --- namespaces ------------------------------------------------------------------------------------------------------
+
+
+def enter_namespaces() -> bool:
+    """Goes on in a child that is process 1 of a PID namespace of its own, if the kernel grants one.
+
+    The child also has System V IPC and a network of its own where these are granted. What it forks can name no process
+    outside, and ends with it. The parent does nothing but wait, ends as the child ends, and takes the child along when
+    it is killed. Root needs CAP_SYS_ADMIN; other users need user namespaces, in which files look as before.
+
+    Returns:
+        Whether the namespace was granted; if not, nothing has changed. Call it in a process without threads.
+    """
+    if sys.platform != "linux" or not _unshare_first():
+        return False
+    alive, end = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.closerange(3, end)
+        os.closerange(end + 1, 1 << 16)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os._exit(code if code >= 0 else 1)
+    os.close(end)
+    die_with_parent()
+    if select.select([alive], [], [], 0)[0]:  # the parent died before the kernel was told
+        os._exit(0)
+    os.close(alive)
+    return True
+
+
+@contextlib.contextmanager
+def separate_child() -> Iterator[None]:
+    """The child that is forked in this context gets a PID namespace of its own, if this process has the privilege."""
+    try:
+        mine = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    libc = _load_libc()
+    is_granted = libc.unshare(_NEWPID) == 0
+    try:
+        yield
+    finally:
+        if is_granted:
+            libc.setns(mine, _NEWPID)  # the namespace of children; this process never leaves its own
+        os.close(mine)
+
+
+def _unshare_first() -> bool:
+    """Unshares the largest granted set of namespaces, as this user or else with a user namespace around it."""
+    libc = _load_libc()
+    if any(libc.unshare(wanted) == 0 for wanted in _NAMESPACES):
+        return True
+    return any(_is_granted(wanted) and _unshare_as_user(wanted) for wanted in _NAMESPACES)
+
+
+def _is_granted(namespaces: int) -> bool:
+    """Tries a user namespace in a child, because a process that fails halfway has lost its user id."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if _unshare_as_user(namespaces) else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _unshare_as_user(namespaces: int) -> bool:
+    """Unshares with a user namespace in which this user and group have the ids that they have outside."""
+    uid, gid = os.geteuid(), os.getegid()
+    if _load_libc().unshare(_NEWUSER | namespaces) != 0:
+        return False
+    try:
+        for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(line)
+    except OSError:
+        return False
+    return True
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def drop_privileges(libc: ctypes.CDLL, *, own_uid: bool) -> None:
+    """Gives up every capability for good and, on request, the user id.
+
+    A process of root takes a user and group id that no other process has, if the process that has to kill it may do so
+    (CAP_KILL), or those of "nobody" where such ids do not exist. Other users have no second id to take.
+    """
+    capabilities = _effective_capabilities(libc)
+    capability = 0
+    while libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:  # EINVAL after the last; EPERM without privilege
+        capability += 1
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    needed = 1 << _CAP_KILL | 1 << _CAP_SETGID | 1 << _CAP_SETUID
+    if own_uid and os.geteuid() == 0 and capabilities & needed == needed:
+        for uid in (_FIRST_OWN_UID + int.from_bytes(os.urandom(3)), _NOBODY):
+            with contextlib.suppress(OSError):
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+                break
+    header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
+    libc.capset(header, bytes(24))
+
+
+def _effective_capabilities(libc: ctypes.CDLL) -> int:
+    header, data = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
+    if libc.capget(header, data) != 0:
+        return 0
+    lower, _, _, upper, _, _ = struct.unpack("<6I", data.raw)
+    return int(upper) << 32 | int(lower)
+
+
+def apply_landlock(libc: ctypes.CDLL, *, network: bool, files: bool) -> None:
+    """Installs a Landlock ruleset without a rule: whatever it handles is refused."""
+    version = _landlock_version(libc)
+    if version < 1:
+        return
+    rights = _LANDLOCK_EXECUTE | (0 if files else _LANDLOCK_READS)
+    for since, added in _LANDLOCK_WRITES.items():
+        rights |= added if version >= since else 0
+    tcp = _LANDLOCK_BIND_TCP | (0 if network else _LANDLOCK_CONNECT_TCP)
+    attributes = struct.pack("<QQQ", rights, tcp, _LANDLOCK_SCOPE_ABSTRACT_SOCKET | _LANDLOCK_SCOPE_SIGNAL)
+    size = 8 if version < 4 else 16 if version < 6 else 24
+    ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, size, 0)
+    if ruleset >= 0:
+        libc.syscall(_LANDLOCK_RESTRICT, ruleset, _LANDLOCK_NO_LOG if version >= 7 else 0)
+        os.close(ruleset)
+
+
+def apply_seccomp(libc: ctypes.CDLL, program: bytes | None) -> None:
+    """Installs a filter that `seccomp.build_filter` has made."""
+    if program is not None:
+        header = struct.pack("@HP", len(program) // 8, _address_of(program))
+        libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0)
+
+
+@lru_cache(maxsize=1)
+def _load_libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+@lru_cache(maxsize=1)
+def _landlock_version(libc: ctypes.CDLL) -> int:
+    """The version that the kernel has; 0 or less: none."""
+    return int(libc.syscall(_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION))
+
+
+def _address_of(data: bytes) -> int:
+    address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+# --- probes ----------------------------------------------------------------------------------------------------------
 
 
 def probe_restrictions(*, network: bool = False, files: bool = True) -> dict[str, bool]:
@@ -106,99 +259,106 @@ def probe_restrictions(*, network: bool = False, files: bool = True) -> dict[str
         files: as for `confine`; when True, "no reading" is not tried.
 
     Returns:
-        For each restriction ("no network", "no writing", ...) whether the kernel enforces it.
+        For each restriction ("no network", "no writing", ...) whether the kernel refuses every attempt of `attempts`.
     """
-    attempts = {what: attempt for what, attempt in _ATTEMPTS.items() if not (files and what == "no reading")}
-    reader, writer = os.pipe()
+    held: dict[str, bool] = {}
+    for (what, _), refused in probe_attempts(network=network, files=files).items():
+        held[what] = held.get(what, True) and refused
+    return held
+
+
+def probe_attempts(*, network: bool = False, files: bool = True) -> dict[tuple[str, str], bool]:
+    """Tries every attempt in a confined child, against a process that exists for it.
+
+    Args:
+        network: as for `confine`.
+        files: as for `confine`.
+
+    Returns:
+        For each restriction and route, e.g. ("no signals", "fcntl F_SETOWN"), whether the kernel refuses.
+    """
+    attempts = [attempt for attempt in ATTEMPTS if not (files and attempt.what == IGNORED_WITH_FILES)]
+    build_filter(platform.machine(), network=network, files=files)  # made here, so that the checkers share it
+    folder = _make_folder()
+    path = os.path.join(folder, "file") if folder else ""
+    victim_pid, proc_name, end_victim = _fork_victim()
+    results, answer = os.pipe()
+    status, ask = os.pipe()
     pid = os.fork()
     if pid == 0:
-        code = 1
         try:
-            os.close(reader)
+            os.close(ask)
             confine(1 << 20, network=network, files=files)
-            os.write(writer, bytes(_is_refused(attempt) for attempt in attempts.values()))
-            code = 0
+            os.write(answer, b"c")
+            os.read(status, 1)  # ends when the parent has looked at the capabilities
+            victim = Victim(victim_pid, proc_name, path)
+            for attempt in attempts:  # one byte each, because an attempt may end this process
+                os.write(answer, bytes([attempt.is_refused(victim)]))
         finally:
-            os._exit(code)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        results = pipe.read()
+            os._exit(0)
+    for descriptor in (answer, status):
+        os.close(descriptor)
+    with os.fdopen(results, "rb", 0) as pipe:
+        is_confined = pipe.read(1) == b"c"
+        no_capabilities = is_confined and _has_no_capabilities(pid)
+        os.close(ask)
+        refused = _read_until(pipe, time.monotonic() + PROBE_S)
+    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return dict(zip(attempts, map(bool, results.ljust(len(attempts), b"\0")), strict=True))
+    os.close(end_victim)
+    os.kill(victim_pid, signal.SIGKILL)
+    os.waitpid(victim_pid, 0)
+    shutil.rmtree(folder, ignore_errors=True)
+    found = {(a.what, a.how): i < len(refused) and refused[i] == 1 for i, a in enumerate(attempts)}
+    return {**found, ("no capabilities", "capget"): no_capabilities}
 
 
-# --- layers ----------------------------------------------------------------------------------------------------------
-
-
-def apply_landlock(libc: ctypes.CDLL) -> None:
-    """Refuses every right that changes a file system: a Landlock ruleset without a rule allows none of them."""
-    attributes = ctypes.create_string_buffer(struct.pack("<Q", _LANDLOCK_WRITES), 8)
-    ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, 8, 0)
-    if ruleset >= 0:
-        libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0)
-        os.close(ruleset)
-
-
-def apply_seccomp(libc: ctypes.CDLL, denied: tuple[int, ...]) -> None:
-    """Installs the filter that refuses the calls in `denied`."""
-    program = _seccomp_program(denied)
-    code = ctypes.create_string_buffer(program, len(program))
-    header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
-    libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0)
-
-
-def _seccomp_program(denied: tuple[int, ...]) -> bytes:
-    """The filter: kills other architectures; EPERM for denied calls and for opening to write; allows the rest."""
-    lines = [
-        (_LOAD, 0, 0, 4),
-        (_EQUAL, 1, 0, _ARCH_X86_64),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, 0),
-        (_AT_LEAST, 0, 1, 0x40000000),
-        (_RETURN, 0, 0, _EPERM),
-    ]
-    for number in denied:
-        lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
-    for number, argument in (_OPEN, _OPENAT):
-        lines += [
-            (_EQUAL, 0, 4, number),
-            (_LOAD, 0, 0, 16 + 8 * argument),
-            (_ANY_BIT, 0, 1, _WRITE_FLAGS),
-            (_RETURN, 0, 0, _EPERM),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
-    lines.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(struct.pack("<HBBI", *line) for line in lines)
-
-
-# --- probes ----------------------------------------------------------------------------------------------------------
-
-
-def _is_refused(attempt: Callable[[], object]) -> bool:
+def _make_folder() -> str:
+    """A folder with a file for attempts to write; an empty string where none can be made."""
     try:
-        attempt()
+        folder = tempfile.mkdtemp(prefix="rlsp-sandbox-")
+        with open(os.path.join(folder, "file"), "w") as file:
+            file.write("x")
     except OSError:
-        return True
-    return False
+        return ""
+    return folder
 
 
-def _try_write() -> None:
-    path = f"/tmp/rlsp-confine-{os.getpid()}"
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-    os.unlink(path)
+def _read_until(pipe: io.FileIO, deadline: float) -> bytes:
+    """Reads to the end, or as much as has come at the deadline (seconds of the monotonic clock)."""
+    data = b""
+    while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        part = pipe.read(4096)
+        if not part:
+            break
+        data += part
+    return data
 
 
-def _try_fork() -> None:
+def _fork_victim() -> tuple[int, str, int]:
+    """A process that waits: its id, its name in /proc, and the descriptor whose end lets it end."""
+    told, tell = os.pipe()
+    waits, end = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
+        try:
+            os.close(end)
+            os.close(told)
+            die_with_parent()
+            name = ""
+            with contextlib.suppress(OSError):
+                name = os.readlink("/proc/self")
+            os.write(tell, name.encode() + b"\n")
+            os.read(waits, 1)
+        finally:
+            os._exit(0)
+    os.close(tell)
+    os.close(waits)
+    with os.fdopen(told) as pipe:
+        return pid, pipe.readline().strip(), end
 
 
-_ATTEMPTS: dict[str, Callable[[], object]] = {
-    "no network": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(),
-    "no writing": _try_write,
-    "no reading": lambda: os.close(os.open("/", os.O_RDONLY)),
-    "no processes": _try_fork,
-    "no signals": lambda: os.kill(os.getppid(), 0),
-}
+def _has_no_capabilities(pid: int) -> bool:
+    """Whether a child has no capability, neither effective nor permitted nor inheritable."""
+    header, data = struct.pack("<Ii", _CAPABILITY_VERSION_3, pid), ctypes.create_string_buffer(24)
+    return _load_libc().capget(header, data) == 0 and not any(data.raw)

@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlsp_async.errors import ConfigError, MachineError
@@ -16,7 +18,8 @@ from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.verifying import fork_server
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.pool import VerifierPool
-from tests.verifying import hostile
+from tests.verifying import escapes, hostile
+from tests.verifying.code import attacks
 from tests.verifying.pools import make_pool, verify_cases
 
 HOSTILE = "tests.verifying.hostile"
@@ -178,6 +181,56 @@ asyncio.run(main())
     await service.wait()
     assert len(pids) == 3
     await gone(pids)
+
+
+async def test_in_the_isolated_lane_nothing_is_left_after_kill_9_of_either_process() -> None:
+    for victim in ("the process that waits", "the process that forks"):
+        async with make("tests.verifying.hostile_isolated", processes=2, deadline_s=5.0) as pool:
+            hung = [asyncio.create_task(ask(pool, "hang")) for _ in range(2)]
+            outer = psutil.Process(pool.fork_server.pid)
+            while len(family := outer.children(recursive=True)) < 2 + pool.restrictions["own process ids"]:
+                await asyncio.sleep(0.02)
+            (family[0] if pool.restrictions["own process ids"] and "forks" in victim else outer).kill()
+            await gone([outer.pid, *(process.pid for process in family)])
+            for task in hung:  # one that had not started yet is given to the next fork server
+                assert statuses(await task)[0] in ("error", "timeout")
+
+
+async def test_the_next_answer_is_judged_when_the_process_that_forks_was_killed_a_moment_ago() -> None:
+    async with make("tests.verifying.hostile_isolated", deadline_s=10.0) as pool:
+        assert statuses(await ask(pool, "yes")) == ["correct"]
+        outer = psutil.Process(pool.fork_server.pid)
+        (outer.children() or [outer])[0].kill()
+        assert statuses(await ask(pool, "yes", "no")) == ["correct", "wrong"]
+
+
+async def test_the_isolated_lane_leaves_no_dead_processes_and_shows_no_others() -> None:
+    async with make("tests.verifying.obedient", deadline_s=10.0) as pool:
+        look = "import os\ndef f(x): return str(os.getpid() < 1000 and os.getppid() == 1)"
+        is_apart = [verdict.status == "correct" for verdict in await ask_for(pool, "True", *[look] * 10)]
+        assert is_apart == [pool.restrictions["own process ids"]] * 10
+        await asyncio.sleep(0.1)
+        states = [process.status() for process in psutil.Process(pool.fork_server.pid).children(recursive=True)]
+        assert states.count("zombie") <= 2
+
+
+async def ask_for(pool: VerifierPool, answer: str, *responses: str) -> list[Verdict]:
+    return await verify_cases(pool, *(("p", response, answer) for response in responses))
+
+
+async def test_a_verifier_that_runs_what_a_model_wrote_reaches_no_other_process() -> None:
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
+    try:
+        before = escapes.state_of(victim.pid)
+        async with make("tests.verifying.obedient", deadline_s=10.0) as pool:
+            codes = [code.replace("VICTIM", str(victim.pid)) for code in attacks.ON_VICTIM.values()]
+            verdicts = await ask_for(pool, "yes", *codes)
+        assert not [verdict for verdict in verdicts if verdict.status == "correct"]
+        assert victim.poll() is None
+        assert escapes.state_of(victim.pid) == before
+    finally:
+        victim.kill()
+        victim.wait()
 
 
 def test_a_check_that_nobody_kills_ends_by_its_cpu_time() -> None:

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from rlsp_async.errors import DataError
-from rlsp_async.verifying.sandbox import confine
+from rlsp_async.verifying.sandbox import confine, separate_child
 
 MAX_FRAME_BYTES = 4 << 20
 _LENGTH = struct.Struct("<I")
@@ -108,12 +108,14 @@ _KNOWN_ERRORS = frozenset(
         "OverflowError",
         "RecursionError",
         "RuntimeError",
-        "StopIteration",
         "TypeError",
         "ValueError",
         "ZeroDivisionError",
     }
 )
+"""Errors that are raised in the checker under their own names, because a test may expect them. Exceptions that end a
+loop or a program (StopIteration, GeneratorExit, SystemExit ...) are not among them: raised inside `map`, `filter` or
+`zip`, a StopIteration would end the loop of a test as if it had passed."""
 
 
 class RunnerLost(BaseException):
@@ -121,7 +123,7 @@ class RunnerLost(BaseException):
 
 
 class SolutionError(Exception):
-    """The model's code raised an exception of a class that does not exist in the checker."""
+    """The model's code raised an exception of a class that is not among _KNOWN_ERRORS."""
 
 
 def preload_modules(names: list[str]) -> None:
@@ -146,9 +148,10 @@ class CodeRunner:
     def __init__(self, memory_mb: int, cpu_s: int) -> None:
         self._channel, theirs = socket.socketpair()
         self._cpu_s = cpu_s
-        self._pid = os.fork()
-        if self._pid == 0:
-            _become_runner(theirs, memory_mb, cpu_s)
+        with separate_child():
+            self._pid = os.fork()
+            if self._pid == 0:
+                _become_runner(theirs, memory_mb, cpu_s)
         theirs.close()
 
     def start(self, source: str) -> None:

@@ -14,17 +14,23 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from rlsp_async.errors import DataError
 from rlsp_async.verifying.code.extract import extract_preamble, find_last_function, parse_code
-from rlsp_async.verifying.code.runner import run_source
+from rlsp_async.verifying.code.runner import RunnerLost, run_source
 
 Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
 _BUILTINS = frozenset(dir(builtins))
+_TAKE_FUNCTION_FIRST = frozenset(
+    {"map", "filter", "reduce", "partial", "starmap", "takewhile", "dropwhile", "filterfalse", "callable"}
+)
+_TAKE_FUNCTION_SECOND = frozenset({"accumulate", "assertRaises", "raises", "groupby"})
+"""Functions whose first or second argument is a function."""
+_TAKE_FUNCTION_BY_NAME = frozenset({"key", "func", "function", "default_factory", "initial_func"})
 _FAULTS_OF_THE_TEST = (NameError, ImportError, SyntaxError)
 
 
@@ -41,6 +47,9 @@ class UnitTests(msgspec.Struct, frozen=True):
     has_check: bool
     modules: frozenset[str]
     """Names of modules that the tests use without importing them."""
+    handles_errors: bool = True
+    """Whether the tests may expect an error of the function (`try`, `with`, assertRaises). If not, an error that one of
+    its calls has raised fails the tests, even if a loop or a builtin has taken it for its end."""
 
     def run(self, call: Call) -> None:
         """Runs the tests.
@@ -79,6 +88,9 @@ class UnitTests(msgspec.Struct, frozen=True):
             raise DataError(f"the tests cannot be run: {type(e).__name__}: {e}") from None
         if not calls:
             raise DataError("the tests call no function of the answer")
+        for error in calls:
+            if isinstance(error, RunnerLost) or (error is not None and not self.handles_errors):
+                raise error
 
 
 def read_tests(answer: str, prompt: str) -> UnitTests:
@@ -99,17 +111,18 @@ def read_tests(answer: str, prompt: str) -> UnitTests:
         raise DataError("the tests hold no assert")
     has_check = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
     free = _free_names(tree)
-    name = name or (find_last_function(prompt) if has_check else next(iter(free or _called_names(tree)), ""))
+    name = name or (find_last_function(prompt) if has_check else _guess_name(tree, free, prompt))
     if not name:
         raise DataError('the tests name no function: name it in "entry_point"')
     helpers = extract_preamble(prompt, name)
-    modules = {
-        node.value.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in sys.modules
-    }
     return UnitTests(
-        source, name, frozenset(free) - {name}, helpers, has_check, frozenset(modules - set(_bound_names(tree)))
+        source=source,
+        name=name,
+        others=frozenset(free) - {name},
+        helpers=helpers,
+        has_check=has_check,
+        modules=frozenset(_module_names(tree) - set(_bound_names(tree))),
+        handles_errors=_handles_errors(tree) or _handles_errors(parse_code(helpers)),
     )
 
 
@@ -127,6 +140,22 @@ def _read_answer(answer: str) -> tuple[str, str]:
     return test, name
 
 
+def _guess_name(tree: ast.Module, free: dict[str, None], prompt: str) -> str:
+    """The function that asserts are about.
+
+    In this order: the first free name that is called; the first free name that is used in another way, such as an
+    argument of a function that the prompt does not define; the function that the prompt begins, if the tests use it;
+    the first name that is called, which is then the name of a builtin.
+    """
+    if free:
+        return next(iter(free))
+    bound = _BUILTINS | set(_bound_names(tree)) | _module_names(tree)
+    used = [name.id for name in _in_order(node for node in ast.walk(tree) if isinstance(node, ast.Name))]
+    begun = find_last_function(prompt)
+    called = _called_names(tree)
+    return next((name for name in used if name not in bound), begun if begun in used else next(iter(called), ""))
+
+
 def _free_names(tree: ast.Module) -> dict[str, None]:
     """Names that the tests call but do not bind, in order of appearance."""
     bound = _BUILTINS | set(_bound_names(tree))
@@ -134,9 +163,42 @@ def _free_names(tree: ast.Module) -> dict[str, None]:
 
 
 def _called_names(tree: ast.Module) -> list[str]:
-    called = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
-    names = sorted((f for f in called if isinstance(f, ast.Name)), key=lambda f: (f.lineno, f.col_offset))
-    return [name.id for name in names]
+    """Names that are called, or that a call passes where a function is expected: `map(f, a)`, `sorted(a, key=f)`."""
+    names: list[ast.Name] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            functions = [node.func, *(word.value for word in node.keywords if word.arg in _TAKE_FUNCTION_BY_NAME)]
+            caller = getattr(node.func, "id", "") or getattr(node.func, "attr", "")
+            functions += node.args[:1] if caller in _TAKE_FUNCTION_FIRST else []
+            functions += node.args[1:2] if caller in _TAKE_FUNCTION_SECOND else []
+            names += [function for function in functions if isinstance(function, ast.Name)]
+    return [name.id for name in _in_order(names)]
+
+
+def _in_order(names: Iterable[ast.Name]) -> list[ast.Name]:
+    return sorted(names, key=lambda name: (name.lineno, name.col_offset))
+
+
+def _module_names(tree: ast.Module) -> set[str]:
+    """Names of loaded modules whose attributes the tests use."""
+    return {
+        node.value.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in sys.modules
+    }
+
+
+def _handles_errors(tree: ast.Module | None) -> bool:
+    """Whether the code has a statement or a call that may expect an error."""
+    if tree is None:
+        return True
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try | ast.TryStar | ast.With | ast.AsyncWith):
+            return True
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        if "raises" in name.lower() or "suppress" in name:
+            return True
+    return False
 
 
 def _bound_names(tree: ast.Module) -> Iterator[str]:

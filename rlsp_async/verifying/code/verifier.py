@@ -21,7 +21,7 @@ from rlsp_async.verifying.code.extract import find_code
 from rlsp_async.verifying.code.runner import CodeRunner, RunnerLost, preload_modules
 from rlsp_async.verifying.code.unit_tests import UnitTests, read_tests
 
-VERSION = "1"
+VERSION = "2"
 LANE = "isolated"
 READS_FILES = False
 

@@ -14,6 +14,7 @@ import re
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
+from sympy import Add, Basic, Mul, Pow, S, preorder_traversal
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # else it warns that its time-outs are off
 
@@ -69,12 +70,33 @@ def compare_latex(gold: str, extracted: str) -> bool | None:
     answers = _parse_latex(extracted)
     if not answers:
         return None
+    if any(map(_is_undefined, (*golds, *answers))):
+        return any(gold == answer for gold in golds for answer in answers if isinstance(answer, Basic))
     return bool(verify(golds, answers, strict=True, timeout_seconds=None))
 
 
 def _parse_latex(text: str) -> list[object]:
     boxed = f"\\boxed{{{text}}}"
     return list(parse(boxed, extraction_config=_READERS, fallback_mode="no_fallback", parsing_timeout=None))
+
+
+def _is_undefined(expression: object) -> bool:
+    """Whether an expression calculates with infinity or divides by zero, so that it has no value.
+
+    sympy's answer to "are these equal" then depends on what the process has evaluated before. Infinity alone, with a
+    sign, or as the end of an interval has a meaning.
+    """
+    return isinstance(expression, Basic) and any(map(_has_no_value, preorder_traversal(expression)))
+
+
+def _has_no_value(node: Basic) -> bool:
+    if node in (S.NaN, S.ComplexInfinity):
+        return True
+    if isinstance(node, Pow) and node.base.is_zero and node.exp.is_positive is not True:
+        return True
+    if isinstance(node, Mul) and set(node.args) == {S.NegativeOne, S.Infinity}:
+        return False
+    return isinstance(node, Add | Mul | Pow) and bool({S.Infinity, S.NegativeInfinity} & set(node.args))
 
 
 def _nesting_depth(text: str) -> int:

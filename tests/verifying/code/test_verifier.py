@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.code.unit_tests import read_tests
 from rlsp_async.verifying.pool import VerifierPool
+from tests.verifying import escapes
 from tests.verifying.code import attacks
 from tests.verifying.pools import make_pool, verify_cases
 
@@ -81,6 +84,48 @@ async def test_no_attack_is_correct_and_none_harms_the_next(tmp_path: Path) -> N
     assert found == dict.fromkeys(attacks.ATTACKS, "wrong"), verdicts
     assert {verdict.status for verdict in verdicts[1::2]} == {"correct"}
     assert secret.read_text() == attacks.GOLD
+
+
+async def test_no_answer_reaches_another_process() -> None:
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
+    try:
+        before = escapes.state_of(victim.pid)
+        items = [("", code.replace("VICTIM", str(victim.pid)), attacks.TEST) for code in attacks.ON_VICTIM.values()]
+        async with make(cpu_s=1) as pool:
+            verdicts = await verify_cases(pool, *items)
+            assert pool.restrictions["no signals"] and pool.restrictions["no scheduling"]
+        assert dict(zip(attacks.ON_VICTIM, (v.status for v in verdicts), strict=True)) == dict.fromkeys(
+            attacks.ON_VICTIM, "wrong"
+        )
+        assert victim.poll() is None
+        assert escapes.state_of(victim.pid) == before
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+async def test_no_exception_of_an_answer_ends_a_test_as_if_it_had_passed() -> None:
+    cases = {
+        (stop, loop): ("def f(x):\n    ...\n" if loop == "check" else "", code, test)
+        for loop, test in attacks.LOOPS.items()
+        for stop, code in {**attacks.STOPS, "right": attacks.POSITIVE}.items()
+    }
+    async with make(cpu_s=1) as pool:
+        verdicts = await verify_cases(pool, *cases.values())
+    found = dict(zip(cases, (verdict.status for verdict in verdicts), strict=True))
+    assert found == {(stop, loop): "correct" if stop == "right" else "wrong" for stop, loop in cases}
+
+
+async def test_errors_that_a_test_expects_still_pass() -> None:
+    tests = [
+        ("ValueError", "try:\n    f(1)\n    assert False\nexcept ValueError:\n    pass"),
+        ("KeyError", "from contextlib import suppress\nwith suppress(KeyError):\n    f(1)\n    assert False"),
+        ("IndexError", "import unittest\nunittest.TestCase().assertRaises(IndexError, f, 1)\nassert True"),
+        ("StopIteration", "try:\n    f(1)\nexcept Exception as e:\n    assert 'StopIteration' in str(e)"),
+    ]
+    async with make() as pool:
+        items = [("", f"def f(x):\n    raise {error}", test) for error, test in tests]
+        assert [verdict.status for verdict in await verify_cases(pool, *items)] == ["correct"] * len(items)
 
 
 async def test_shipped_solutions_are_correct_and_those_of_others_are_not() -> None:

@@ -1,0 +1,71 @@
+"""The window of vLLM follows from the prompts and the model; no temperature that vLLM would change."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlsp_async.config import RunConfig, SamplerConfig, SamplingConfig, StageConfig, TemperatureConfig
+from rlsp_async.errors import ConfigError
+from rlsp_async.model.info import ModelInfo
+from rlsp_async.preflight.settings import refuse
+from rlsp_async.sampling.vllm_settings import window
+
+MODEL = ModelInfo(
+    vocabulary=64, hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=96, context=8192, tied=True
+)
+
+
+def run(memory: float = 1.0, temperature: float = 1.0, engine: str = "auto") -> RunConfig:
+    return RunConfig(
+        name="r",
+        stages={"s": StageConfig()},
+        sampler=SamplerConfig(engine=engine, memory=memory),  # type: ignore[arg-type]
+        sampling=SamplingConfig(max_new_tokens=100, temperature=temperature),
+    )
+
+
+@pytest.mark.parametrize("cpu", [False, True])
+def test_prompts_of_any_length_that_the_model_takes_are_taken(cpu: bool) -> None:
+    assert window(run(), MODEL, cpu, 5000) >= 5100
+    assert window(run(), MODEL, cpu, 8150) == 8192
+    assert window(run(), MODEL, cpu, None) == 8192
+
+
+def test_on_a_gpu_the_window_is_no_longer_than_it_must_be() -> None:
+    assert window(run(), MODEL, False, 700) == 800
+
+
+def test_on_a_cpu_the_cache_must_hold_the_longest_prompt_and_its_response() -> None:
+    room = 1.0  # MiB, at 512 bytes a token
+    assert window(run(memory=room / 1024), MODEL, True, 1900) == 2048
+    with pytest.raises(ConfigError, match="holds 2048 tokens of KV cache, one sequence may have 2100"):
+        window(run(memory=room / 1024), MODEL, True, 2000)
+
+
+@pytest.mark.parametrize("engine", ["auto", "vllm"])
+def test_a_temperature_that_vllm_would_raise_is_refused(engine: str) -> None:
+    with pytest.raises(ConfigError, match=r"sampling\.temperature = 0\.005 is below 0\.01: vLLM would sample at 0\.01"):
+        refuse(run(temperature=5e-3, engine=engine), MODEL)
+    for name, options in (
+        ("linear", {"start": 1.0, "end": 1e-3}),
+        ("constant", {"temperature": 1e-3}),
+        ("random", {"grid": [0.001, 1.0]}),
+        ("bstar", {"grid": [0.5, 0.001]}),
+        ("entropy", {"low": 0.001}),
+    ):
+        schedule = TemperatureConfig(name=name, options=options)
+        with pytest.raises(ConfigError, match=r"stages\.s\.temperature: its lowest = 0\.001 is below 0\.01"):
+            refuse(_staged(engine, schedule), MODEL)
+    refuse(run(temperature=0.01, engine=engine), MODEL)
+
+
+def test_the_torch_engine_samples_at_any_temperature() -> None:
+    refuse(run(temperature=1e-3, engine="torch"), MODEL)
+
+
+def _staged(engine: str, schedule: TemperatureConfig) -> RunConfig:
+    return RunConfig(
+        name="r",
+        stages={"s": StageConfig(temperature=schedule)},
+        sampler=SamplerConfig(engine=engine),  # type: ignore[arg-type]
+    )
