@@ -161,7 +161,8 @@ def run(config: RunConfig | str | Path | Mapping[str, Any], overrides: Sequence[
     config = resolve(config)
     end = train(config)
     if end.code:
-        _raise(end.code, f"{end.reason}; what was done is kept in {config.directory}")
+        kept = f"; what was done is kept in {config.directory}" if config.directory.is_dir() else ""
+        _raise(end.code, f"{end.reason}{kept}")
     return Run(config.directory)
 
 

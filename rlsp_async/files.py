@@ -81,6 +81,15 @@ def directory_being_made(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def readable(path: Path) -> None:
+    """Gives a file, or the files in a directory, the mode that `open` gives new files: safetensors makes them 0600."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.iterdir() if path.is_dir() else (path,):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~mask)
+
+
 def sync(path: Path) -> None:
     """Flushes a file's bytes, or a directory's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

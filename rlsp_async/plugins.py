@@ -101,7 +101,12 @@ class PluginFamily:
     def _no_such_module(self, name: str) -> str:
         if "." in name:
             return f"no module {name!r}; is its directory on PYTHONPATH?"
-        return f"unknown name {name!r}; {nearest_name(name, self.names(), 'or a dotted module of your own')}"
+        names = self.names()
+        for module in names:
+            if name in getattr(importlib.import_module(self._full_name(module)), "PRESETS", ()):
+                key = self.setting.removesuffix("name")
+                return f"{name!r} is a preset of {module}: set {self.setting} to {module!r} and {key}preset to {name!r}"
+        return f"unknown name {name!r}; {nearest_name(name, names, 'or a dotted module of your own')}"
 
     def _load_file(self, name: str) -> Any:
         path = Path(name).expanduser().resolve()

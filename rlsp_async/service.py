@@ -46,6 +46,8 @@ KILL_S = 40.0
 """Seconds after the first signal at which the process is cancelled."""
 HUB_S = 120.0
 """How long a process waits for a hub."""
+SILENT_S = 4.0
+"""Seconds without an answer of the hub after which a worker says so."""
 SUPERVISOR = "RLSP_SUPERVISOR_PID"
 """Environment variable that a supervisor sets to its own process id: the service is killed when the supervisor dies."""
 LOG_ACKS = "RLSP_LOG_ACKS"
@@ -134,7 +136,26 @@ class Service:
         keys = read_worker_keys(cfg.replay.keys, self.role, self.worker)
         link = WorkerLink(settings, lambda: hub_address(cfg), hooks, keys)
         self.on_drain(link.drain)
-        log.info("left", reason=await link.run())
+        silence = asyncio.create_task(
+            warn_of_silence(lambda: link.is_welcome, lambda: hub_address(cfg)), name="silence"
+        )
+        try:
+            log.info("left", reason=await link.run())
+        finally:
+            silence.cancel()
+
+
+async def warn_of_silence(
+    is_welcome: Callable[[], bool], address: Callable[[], str | None], after_s: float = SILENT_S
+) -> None:
+    """Says after some seconds that no hub has answered yet, where it was looked for, and how long it is waited for."""
+    await asyncio.sleep(after_s)
+    if not is_welcome():
+        where = address() or "an address that RUN/hub.json will name"
+        log.warning(
+            f"no hub answers yet at {where}; is it running, and is this worker's key on its list? "
+            f"This process waits for up to {HUB_S:.0f} s"
+        )
 
 
 def _log_acknowledged(lease: int, key: int) -> None:

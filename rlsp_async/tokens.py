@@ -21,6 +21,7 @@ import numpy as np
 from rlsp_async.columns import Ids
 from rlsp_async.errors import DataError
 from rlsp_async.messages import BY_SPAWN, Prompt
+from rlsp_async.template import MAX_RENDERED, bounded, check_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,8 +77,12 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
         raise DataError(f"{where}: no tokenizer files (tokenizer.json); save the model's tokenizer beside its weights")
     try:
         tokenizer = _kind(where).from_pretrained(str(where), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as e:
+    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as e:
         raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from None
+    except RecursionError:
+        raise DataError(f"{where}: its tokenizer cannot be read: its JSON is nested too deep") from None
+    if isinstance(tokenizer.chat_template, str):
+        check_template(tokenizer.chat_template, str(where))
     if tokenizer.eos_token_id is None:
         raise DataError(f"{where}: its tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -124,16 +129,19 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
     if prompt.chat:
         ids = _chat_ids(tokenizer, prompt)
     else:
-        ids = tokenizer(prompt.text, **_LETTERS if prompt.selector == BY_SPAWN else {})["input_ids"]
+        ids = _plain_ids(tokenizer, prompt.text, _LETTERS if prompt.selector == BY_SPAWN else {})
     if not len(ids):
         raise DataError(f"prompt {prompt.prompt_id}: empty after tokenization")
     return np.asarray(ids, dtype=np.int32)
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
-    """Encodes a response: [T] ids without beginning-of-sequence, with one end-of-sequence token at the end."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return np.asarray([*ids, end_token(tokenizer)], dtype=np.int32)
+    """Encodes a response: [T] ids as they stand in a conversation, with one end-of-sequence token at the end.
+
+    There is no beginning-of-sequence. A response that spells its own end gets no second one.
+    """
+    ids, end = _following_ids(tokenizer, text), end_token(tokenizer)
+    return np.asarray(ids if ids[-1:] == [end] else [*ids, end], dtype=np.int32)
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Any) -> str:
@@ -149,6 +157,33 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, options: dict[str, bool]) -> list[int]:
+    """Ids of a text that the model continues: with what the tokenizer puts before it, without what it puts after."""
+    ids: list[int] = tokenizer(text, **options)["input_ids"]
+    bare: list[int] = tokenizer(text, add_special_tokens=False, **options)["input_ids"]
+    for first in range(len(ids) - len(bare) + 1):
+        if bare and ids[first : first + len(bare)] == bare:
+            return ids[: first + len(bare)]
+    return ids
+
+
+def _following_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that follows another one.
+
+    SentencePiece with prepend_scheme "first" (Llama 2, Mistral, Phi-3) puts a blank before the first text of an input,
+    and before no other. There the text is encoded behind the end-of-sequence token, which is taken off again.
+    """
+
+    def behind(some: str) -> list[int]:
+        found: list[int] = tokenizer(f"{tokenizer.eos_token}{some}", add_special_tokens=False)["input_ids"]
+        return found[1:] if found[:1] == [tokenizer.eos_token_id] else []
+
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if behind("x") in ([], tokenizer("x", add_special_tokens=False)["input_ids"]):
+        return ids
+    return behind(text)
+
+
 def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     if not tokenizer.chat_template:
         raise DataError(
@@ -161,9 +196,12 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     from jinja2 import TemplateError
 
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as e:
+        with bounded(f"prompt {prompt.prompt_id}"):
+            text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except (TemplateError, TypeError, OverflowError, MemoryError, RecursionError) as e:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
+    if len(text) > MAX_RENDERED:
+        raise DataError(f"prompt {prompt.prompt_id}: the chat template makes {len(text):,} characters of it")
     pieces = text.split(user.mark)
     if len(pieces) != len(user.spelt) + 1:
         raise DataError(
@@ -173,7 +211,7 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     ids: list[int] = tokenizer(pieces[0], add_special_tokens=False)["input_ids"]
     for spelt, piece in zip(user.spelt, pieces[1:], strict=True):
         ids += tokenizer(spelt, add_special_tokens=False, **_LETTERS)["input_ids"]
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+        ids += _following_ids(tokenizer, piece)
     return ids
 
 

@@ -135,6 +135,7 @@ def settings(tmp_path: Path) -> RunConfig:
     ],
 )
 def test_a_run_that_does_not_finish_is_an_error(monkeypatch, settings, end, error):
+    settings.directory.mkdir(parents=True)
     monkeypatch.setattr(runner, "train", lambda cfg: end)
     with pytest.raises(error) as caught:
         api.run(settings)

@@ -72,3 +72,12 @@ def test_a_directory_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_readable_gives_the_mode_of_open(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch(0o600)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "plain").write_text("")
+    files.readable(tmp_path)
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}

@@ -75,6 +75,7 @@ ROWS = {
     "rlsp_async.tasks": Row(3),
     "rlsp_async.jsonl": Row(3, (), TORCH),
     "rlsp_async.logs": Row(3, (), TORCH),
+    "rlsp_async.template": Row(3, ("*",), TORCH),
     # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
@@ -98,6 +99,7 @@ ROWS = {
     "rlsp_async.offline": Row(8, ("importing",), TORCH | frozenset({"zmq"})),
     "rlsp_async.cli": Row(9, ("*",), TORCH | frozenset({"zmq"})),
     "rlsp_async.api": Row(9, (), TORCH),
+    "rlsp_async.__main__": Row(9, (), TORCH),
     "rlsp_async": Row(9, (), TORCH),  # __init__.py
 }
 SEEN_FROM_PURE = {

@@ -112,7 +112,7 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     [
         ({"loww": 3}, "shape 'round': unknown key 'shape.options.loww'; did you mean 'low'?"),
         ({"zzzz": 3}, "shape 'round': unknown key 'shape.options.zzzz'; known: low, high"),
-        ({"low": "three"}, "shape 'round': shape.options.low: Expected `int`, got `str`"),
+        ({"low": "three"}, "shape 'round': shape.options.low = 'three': Expected `int`, got `str`"),
         ({"low": 10}, "shape 'round': shape.options: low must be at most high"),
     ],
 )

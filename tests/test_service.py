@@ -230,3 +230,19 @@ def test_both_ends_take_their_limits_from_the_settings(write):
     assert service.limits_of(cfg) == service.ConnectionLimits(
         heartbeat_s=0.05, timeout_s=0.4, max_message_bytes=3_000_000, max_tokens=512
     )
+
+
+async def test_a_worker_that_reaches_no_hub_says_so_within_seconds(monkeypatch):
+    from types import SimpleNamespace
+
+    from rlsp_async import service
+
+    said: list[str] = []
+    monkeypatch.setattr(service, "log", SimpleNamespace(warning=said.append))
+    assert service.SILENT_S < 5
+    await service.warn_of_silence(lambda: True, lambda: "tcp://h:1", 0.0)
+    assert said == []
+    await service.warn_of_silence(lambda: False, lambda: "tcp://h:1", 0.0)
+    assert said[0].startswith("no hub answers yet at tcp://h:1; is it running")
+    await service.warn_of_silence(lambda: False, lambda: None, 0.0)
+    assert "an address that RUN/hub.json will name" in said[1]

@@ -162,3 +162,47 @@ def without(source: Path, directory: Path, field: str) -> Path:
     del settings[field]
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     return directory
+
+
+def sentencepiece(directory: Path) -> Path:
+    """A tokenizer as Llama 2 has it: a blank before the first text of an input, and end-of-sequence after each one."""
+    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<s>", "</s>", "\u2581", *"The quckbrown2+=?okx", "\u2581T"]
+    core = Tokenizer(BPE({token: i for i, token in enumerate(dict.fromkeys(letters))}, [("\u2581", "T")]))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    core.decoder = decoders.Metaspace(prepend_scheme="first")
+    core.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "</s>")])
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", core.token_to_id("<s>")), ("</s>", core.token_to_id("</s>"))]
+    )
+    made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    made.save_pretrained(str(directory))
+    return directory
+
+
+def test_a_plain_prompt_does_not_end_with_what_the_tokenizer_appends(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(sentencepiece(tmp_path))
+    assert tokenizer("The")["input_ids"][-1] == tokenizer.eos_token_id
+    ids = encode_prompt(tokenizer, prompt("The")).tolist()
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "\u2581T", "h", "e"]
+    ids = encode_prompt(tokenizer, prompt("The</s>")).tolist()  # the author's own end stays
+    assert tokenizer.convert_ids_to_tokens(ids)[-2:] == ["e", "</s>"]
+
+
+def test_a_demonstration_begins_as_in_the_conversation(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(sentencepiece(tmp_path))
+    assert tokenizer.convert_ids_to_tokens(encode_response(tokenizer, "The ok").tolist()) == [
+        *("T", "h", "e", "\u2581", "o", "k"),
+        "</s>",
+    ]
+
+
+def test_a_demonstration_that_spells_its_end_has_one(tmp_path: Path, qwen: Path) -> None:
+    for tokenizer in (load_tokenizer(sentencepiece(tmp_path)), load_tokenizer(qwen)):
+        end = tokenizer.eos_token
+        ids = encode_response(tokenizer, f"ok{end}").tolist()
+        assert ids.count(tokenizer.eos_token_id) == 1
+        assert ids == encode_response(tokenizer, "ok").tolist()

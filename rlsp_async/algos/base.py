@@ -13,15 +13,15 @@ Shapes: B rollouts of a batch, N their response tokens end to end, R response to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
-import msgspec
 from torch import Tensor
 
 from rlsp_async import config
 from rlsp_async.algos import maths
 from rlsp_async.algos.corrections import CorrectionsConfig
 from rlsp_async.algos.stats import Stats as Stats
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import ConfigError
 from rlsp_async.plugins import PluginFamily, nearest_name
 
@@ -38,25 +38,25 @@ Carried = Literal["nothing", "step", "behaviour"]
 sampled."""
 
 
-class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AlgorithmConfig(config.Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of every algorithm, which the learner itself reads; each algorithm's own config extends this class."""
 
     aggregation: Literal["token_mean", "seq_mean", "seq_sum", "horizon"] = "token_mean"
     """Mean over all tokens of an update, or over rollouts of their token means, sums, or sums / horizon_tokens."""
-    horizon_tokens: int = 0
+    horizon_tokens: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Constant by which "horizon" divides a rollout's sum; must be above 0 for it."""
     critic: Literal["none", "head", "head_detached", "separate"] = "none"
     """Value function: none, a head on the policy's trunk, a head without gradient into the trunk, or a model of its
     own."""
-    critic_lr: float = 0.0
+    critic_lr: Annotated[float, Range(ge=0, le=10)] = 0.0
     """Learning rate of the critic's parameters; 0: the optimizer's lr."""
-    critic_warmup_steps: int = 0
+    critic_warmup_steps: Annotated[int, Range(ge=0, le=10**9)] = 0
     """First steps of the stage in which only the critic learns."""
     reward_form: Literal["eq1", "released"] = "eq1"
     """RLSP's Eq. 1, or what the released reward server computes (rewards/compose.py)."""
     normalize_reward: bool = False
     """Rewards of a batch are brought to mean 0 and standard deviation 1, then clipped."""
-    reference_ema: float = 0.0
+    reference_ema: Annotated[float, Range(ge=0, le=1)] = 0.0
     """Share of the policy that the reference takes over after each step; 0: it stays as the stage began."""
     corrections: CorrectionsConfig = CorrectionsConfig()
     """Rejection, mask and weight by the ratio to the policy that sampled."""
@@ -93,8 +93,6 @@ class AlgorithmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if self.aggregation == "horizon" and self.horizon_tokens < 1:
             raise ValueError('aggregation "horizon" divides by horizon_tokens; set it to sampling.max_new_tokens')
-        if not 0.0 <= self.reference_ema <= 1.0:
-            raise ValueError(f"reference_ema {self.reference_ema} must lie in 0..1")
         stages, carried = self.corrections, self.carries()
         twice = carried == "behaviour" or (carried == "step" and stages.policy == "present")
         if stages.weight != "none" and twice:

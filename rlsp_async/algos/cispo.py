@@ -11,12 +11,13 @@ the range that later work found flat, and is a value to tune. The paper's old po
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
 from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 
 NEEDS = frozenset({"old"})
 PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
@@ -25,9 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 class CispoConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of CISPO."""
 
-    clip_low: float = 1.0
+    clip_low: Annotated[float, Range(ge=0, le=1)] = 1.0
     """Weights are at least 1 - clip_low; 1: no lower bound."""
-    clip_high: float = 4.0
+    clip_high: Annotated[float, Range(ge=0, le=10**6)] = 4.0
     """Weights are at most 1 + clip_high."""
     against: Literal["behaviour", "old"] = "behaviour"
     """The other policy of the ratio: the one that sampled, or the learner's at the beginning of the step."""

@@ -46,13 +46,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import maths, stats
 from rlsp_async.algos.stats import Stats
+from rlsp_async.config.ranges import INFINITY, Range
 from rlsp_async.config.schema import Section
 
 LAG_BINS = (0, 1, 2, 4, 8, 16)
@@ -320,21 +321,21 @@ class CorrectionsConfig(Section, frozen=True, kw_only=True, forbid_unknown_field
     """Numerator of the ratios: the learner's policy at the beginning of the step, or at this update."""
     reject: Literal["none", "opsm", "mis", "geometric", "k2", "k3", "outlier"] = "none"
     """Whole rollouts that are left out."""
-    reject_low: float = 0.0
+    reject_low: Annotated[float, Range(ge=0, le=10**9)] = 0.0
     """Lower bound of "geometric" and "outlier"; 0: that kind's default."""
-    reject_high: float = 0.0
+    reject_high: Annotated[float, Range(ge=0, le=10**9)] = 0.0
     """Upper bound, or largest drift of "opsm", divergence of "k2" and "k3"; 0: that kind's default."""
     mask: Literal["none", "icepop", "dppo_tv", "dppo_kl", "kpop", "lag", "m2po", "m2po_released"] = "none"
     """Single tokens that are left out."""
-    mask_low: float = 0.0
+    mask_low: Annotated[float, Range(ge=0, le=10**9)] = 0.0
     """Lower bound of "icepop"; 0: that kind's default."""
-    mask_high: float = 0.0
+    mask_high: Annotated[float, Range(ge=0, le=10**9)] = 0.0
     """Upper bound, divergence, budget or versions; 0: that kind's default."""
     weight: Literal["none", "token", "rollout"] = "none"
     """Truncated importance weight."""
-    weight_high: float = 0.0
+    weight_high: Annotated[float, Range(ge=0, le=10**9, also=(INFINITY,))] = 0.0
     """Largest weight; inf: no limit; 0: that kind's default."""
-    ess_base: float = 0.0
+    ess_base: Annotated[float, Range(ge=0, le=10**3)] = 0.0
     """VCPO: learning rate times sqrt(min(1, ESS/B / ess_base)) of the rollouts' ratios; 0: off."""
 
     def __post_init__(self) -> None:
@@ -348,8 +349,6 @@ class CorrectionsConfig(Section, frozen=True, kw_only=True, forbid_unknown_field
         for name in ("reject", "mask", "weight"):
             if getattr(self, f"{name}_high") and getattr(self, name) == "none":
                 raise ValueError(f'{name}_high is set and {name} is "none"; name a stage or leave it out')
-        if min(self.reject_low, self.reject_high, self.mask_low, self.mask_high, self.weight_high, self.ess_base) < 0:
-            raise ValueError("bounds are 0 (default) or above")
 
     @property
     def active(self) -> bool:

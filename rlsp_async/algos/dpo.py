@@ -12,7 +12,7 @@ of both, which the learner refuses.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rlsp_async.algos import maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 
 NEEDS = frozenset({"reference"})
 ON_POLICY = None
@@ -31,19 +32,17 @@ class DpoConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_field
 
     aggregation: Literal["seq_sum"] = "seq_sum"
     """Mean over the pairs, the only aggregation of DPO."""
-    beta: float = 0.1
+    beta: Annotated[float, Range(gt=0, le=10**6)] = 0.1
     """Price of the distance from the reference; the smaller, the further a preference carries."""
     against: Literal["stage", "behaviour"] = "stage"
     """The reference: the policy with which the stage began, or the one that sampled."""
-    pairs_per_group: int = 1
+    pairs_per_group: Annotated[int, Range(ge=1, le=10**6)] = 1
     """Largest number of pairs of a group."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.corrections.active:
             raise ValueError("a correction stage would take one side of a pair: dpo takes no corrections")
-        if self.pairs_per_group < 1 or self.beta <= 0:
-            raise ValueError("pairs_per_group must be at least 1 and beta above 0")
 
 
 Config = DpoConfig

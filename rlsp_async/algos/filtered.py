@@ -20,13 +20,14 @@ more than right ones, the score weighs how many right ones are kept against how 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import ConfigError
 
 NEEDS: frozenset[str] = frozenset()
@@ -39,16 +40,16 @@ MOST_THRESHOLDS = 101
 class FilteredConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of filtered fine-tuning."""
 
-    threshold: float = 0.5
+    threshold: Annotated[float, Range(ge=-(10**6), le=10**6)] = 0.5
     """Smallest reward of a rollout that is trained on."""
-    balance_target: int = 0
+    balance_target: Annotated[int, Range(ge=0, le=65_536)] = 0
     """Number of right responses of a prompt that is enough, n* of B-STaR (arXiv:2412.17256: 8 of 64): each batch
     chooses the threshold with the best balance score among its rewards that are not below `threshold`; 0: off."""
     drop_duplicates: bool = True
     """Keep each response of a prompt once in a batch."""
-    per_prompt: int = 0
+    per_prompt: Annotated[int, Range(ge=0, le=65_536)] = 0
     """Largest number of rollouts of a prompt that are kept in a batch, the first ones; 0: all."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(ge=0, le=100)] = 0.0
     """Temperature of the policy that learns the rollouts: 1 is cross-entropy as published, whatever temperature drew
     them (B-STaR, arXiv:2412.17256); 0: of each rollout the one that drew it."""
 
@@ -58,13 +59,10 @@ class FilteredConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature < 0 or (self.temperature and self.corrections.active):
+        if self.temperature and self.corrections.active:
             raise ValueError(
-                "temperature must be at least 0, and 0 beside corrections: their ratios are those of the "
-                "policy that sampled"
+                "temperature must be 0 beside corrections: their ratios are those of the policy that sampled"
             )
-        if self.per_prompt < 0 or self.balance_target < 0:
-            raise ValueError("per_prompt must be at least 0 (0: no cap), balance_target too (0: `threshold` as it is)")
 
 
 Config = FilteredConfig

@@ -16,12 +16,13 @@ length), 2503.20783 (no standard deviation, constant horizon), 2505.24298 (w_t),
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import INFINITY, Range
 
 NEEDS = frozenset({"old", "reference"})
 PRESETS: dict[str, dict[str, Any]] = {
@@ -55,23 +56,23 @@ PRESETS: dict[str, dict[str, Any]] = {
 class GrpoConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of GRPO."""
 
-    clip_low: float = 0.2
+    clip_low: Annotated[float, Range(ge=0, le=1)] = 0.2
     """Trust region below a ratio of 1."""
-    clip_high: float = 0.28
+    clip_high: Annotated[float, Range(ge=0, le=10**6)] = 0.28
     """Trust region above a ratio of 1."""
-    dual_clip: float = 0.0
+    dual_clip: Annotated[float, Range(ge=0, le=10**6)] = 0.0
     """Dual clip: the largest ratio that counts where an advantage is negative, above 1; 0: off."""
     divide_by_std: bool = True
     """Divide a group's advantages by its standard deviation."""
-    weight_cap: float = 2.0
+    weight_cap: Annotated[float, Range(ge=0, le=10**6, also=(INFINITY,))] = 2.0
     """Largest importance weight of old policy over behaviour policy; 0: no weight."""
-    kl_coef: float = 0.0
+    kl_coef: Annotated[float, Range(ge=0, le=10**3)] = 0.0
     """Price of KL (k3, in the loss) to the policy with which the stage began; 0: that policy is not kept."""
     drop_flat_groups: bool = True
     """Leave out groups whose rewards are all the same."""
-    limit_tokens: int = 0
+    limit_tokens: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Response tokens from which a rollout is charged a whole reward; 0: length costs nothing."""
-    buffer_tokens: int = 0
+    buffer_tokens: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Width of the range below limit_tokens over which the charge rises from 0 to 1."""
 
     def carries(self) -> Carried:

@@ -12,12 +12,13 @@ can stand in front.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
 from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 
 NEEDS = frozenset({"old"})
 PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
@@ -28,9 +29,9 @@ class GspoConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fiel
 
     aggregation: Literal["token_mean", "seq_mean", "seq_sum", "horizon"] = "seq_mean"
     """Mean over all tokens of an update, or over rollouts of their token means, sums, or sums / horizon_tokens."""
-    clip_low: float = 3e-4
+    clip_low: Annotated[float, Range(ge=0, le=1)] = 3e-4
     """Trust region below a ratio of 1."""
-    clip_high: float = 4e-4
+    clip_high: Annotated[float, Range(ge=0, le=10**6)] = 4e-4
     """Trust region above a ratio of 1."""
     against: Literal["behaviour", "old"] = "behaviour"
     """The other policy of the ratio: the one that sampled, or the learner's at the beginning of the step."""

@@ -19,13 +19,14 @@ were not read.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 
 NEEDS: frozenset[str] = frozenset()
 PRESETS: dict[str, dict[str, Any]] = {"kimi": {"value": "mean"}}
@@ -36,7 +37,7 @@ class OaplConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fiel
 
     aggregation: Literal["token_mean", "seq_mean", "seq_sum", "horizon"] = "seq_sum"
     """Mean over all tokens of an update, or over rollouts of their token means, sums, or sums / horizon_tokens."""
-    beta: float = 0.1
+    beta: Annotated[float, Range(gt=0, le=10**6)] = 0.1
     """Price of the log-ratio, in reward. The target of a rollout's log-ratio is A / beta: the smaller beta, the
     further."""
     value: Literal["soft_max", "mean"] = "soft_max"
@@ -47,11 +48,6 @@ class OaplConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fiel
     def carries(self) -> Carried:
         """The policy that sampled: the loss holds the log-ratio to it."""
         return "behaviour"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta <= 0:
-            raise ValueError("beta must be above 0; without it this is reinforce")
 
 
 Config = OaplConfig

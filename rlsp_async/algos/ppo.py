@@ -20,13 +20,14 @@ arXiv:2512.06547); or the policy that sampled itself ("behaviour": PPO as first 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import INFINITY, Range
 
 NEEDS = frozenset({"old", "reference", "values"})
 
@@ -59,17 +60,17 @@ class PpoConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_field
 
     critic: Literal["head", "head_detached", "separate"] = "head"
     """Value function: a head on the policy's trunk, a head without gradient into the trunk, or a model of its own."""
-    gamma: float = 1.0
+    gamma: Annotated[float, Range(ge=0, le=1)] = 1.0
     """Discount of a token."""
-    lam: float = 0.95
+    lam: Annotated[float, Range(ge=0, le=1)] = 0.95
     """Decay of GAE."""
-    clip: float = 0.2
+    clip: Annotated[float, Range(gt=0, le=10**6)] = 0.2
     """Trust region of the ratio on either side of 1."""
-    value_clip: float = 0.2
+    value_clip: Annotated[float, Range(ge=0, le=10**6)] = 0.2
     """Trust region of the value; 0: off."""
-    value_coef: float = 1.0
+    value_coef: Annotated[float, Range(ge=0, le=10**6)] = 1.0
     """Weight of the value loss beside the policy's; its factor 0.5 comes on top."""
-    kl_coef: float = 0.05
+    kl_coef: Annotated[float, Range(ge=0, le=10**3)] = 0.05
     """Price of KL to the policy with which the stage began; 0: that policy is not kept."""
     whiten: bool = True
     """Bring the advantages of a batch to mean 0, standard deviation 1."""
@@ -77,7 +78,7 @@ class PpoConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_field
     """Targets of the value."""
     proximal: Literal["recomputed", "interpolated", "behaviour"] = "recomputed"
     """The policy around which the trust region lies."""
-    weight_cap: float = 5.0
+    weight_cap: Annotated[float, Range(ge=0, le=10**6, also=(INFINITY,))] = 5.0
     """Largest importance weight of old policy over behaviour policy; 0: no weight."""
 
     def carries(self) -> Carried:

@@ -13,12 +13,13 @@ nothing else.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
 from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 
 NEEDS = frozenset({"energy"})
 _PRESENT = {"policy": "present", "weight": "token"}
@@ -51,7 +52,7 @@ class ReinforceConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown
     """Divide a group's advantages by its standard deviation."""
     drop_flat_groups: bool = True
     """Leave out groups whose rewards are all the same."""
-    anchor: float = 0.0
+    anchor: Annotated[float, Range(ge=0, le=10**6)] = 0.0
     """Factor of half the squared log-ratio to the policy that sampled, on every token; 0: off."""
 
     def is_held(self) -> bool:

@@ -11,13 +11,14 @@ With `baseline = "group"` the group's mean is subtracted from R first (REINFORCE
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import INFINITY, Range
 
 NEEDS = frozenset({"old", "reference"})
 PRESETS: dict[str, dict[str, Any]] = {
@@ -30,15 +31,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 class ReinforcePpConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of REINFORCE++."""
 
-    clip: float = 0.2
+    clip: Annotated[float, Range(gt=0, le=10**6)] = 0.2
     """Trust region of the ratio on either side of 1."""
-    gamma: float = 1.0
+    gamma: Annotated[float, Range(ge=0, le=1)] = 1.0
     """Discount of a token."""
-    kl_coef: float = 0.01
+    kl_coef: Annotated[float, Range(ge=0, le=10**3)] = 0.01
     """Price of KL to the policy with which the stage began; 0: that policy is not kept."""
     baseline: Literal["none", "group"] = "none"
     """Whether the mean reward of the group is subtracted first."""
-    weight_cap: float = 2.0
+    weight_cap: Annotated[float, Range(ge=0, le=10**6, also=(INFINITY,))] = 2.0
     """Largest importance weight of old policy over behaviour policy; 0: no weight."""
 
     def carries(self) -> Carried:

@@ -32,7 +32,7 @@ protect, and exploration is paid in full.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from msgspec.structs import replace
@@ -40,6 +40,7 @@ from torch import Tensor
 
 from rlsp_async.algos import maths, ppo
 from rlsp_async.algos.base import Advantages, Rollouts, Stats, Terms, Tokens
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import ConfigError
 
 NEEDS = ppo.NEEDS
@@ -56,11 +57,11 @@ class RlspStreamsConfig(ppo.PpoConfig, frozen=True, kw_only=True, forbid_unknown
 
     combine: Literal["sum", "gdpo"] = "sum"
     """The terms as they are, or each normalised in its group first."""
-    gamma_explore: float = -1.0
+    gamma_explore: Annotated[float, Range(ge=0, le=1, also=(-1,))] = -1.0
     """Discount of the exploration stream; -1: gamma."""
-    lam_explore: float = -1.0
+    lam_explore: Annotated[float, Range(ge=0, le=1, also=(-1,))] = -1.0
     """Decay of the exploration stream; -1: lam."""
-    bound: float = 0.0
+    bound: Annotated[float, Range(ge=0, lt=1)] = 0.0
     """Share of a token's correctness advantage that exploration may take back, below 1; 0: no bound."""
 
     def num_values(self) -> int:
@@ -77,8 +78,6 @@ class RlspStreamsConfig(ppo.PpoConfig, frozen=True, kw_only=True, forbid_unknown
         super().__post_init__()
         if self.reward_form != "eq1" or self.normalize_reward:
             raise ValueError("the streams are the two terms of Eq. 1; leave reward_form and normalize_reward alone")
-        if not 0.0 <= self.bound < 1.0:
-            raise ValueError(f"bound {self.bound} must be at least 0 and below 1: from 1 on exploration could outvote")
 
 
 Config = RlspStreamsConfig

@@ -13,13 +13,14 @@ rollouts of another policy a correction's weight can stand in front.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 
 NEEDS = frozenset({"old", "mean"})
 ON_POLICY = 2.0
@@ -34,9 +35,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 class RoverConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of ROVER."""
 
-    rho: float = 1.0
+    rho: Annotated[float, Range(gt=0, le=10**6)] = 1.0
     """Temperature of the values; the larger, the closer the policy stays to the old one."""
-    beta: float = 1.0
+    beta: Annotated[float, Range(ge=0, le=10**6)] = 1.0
     """Weight of the next state's value; 0: reward and trust region alone."""
     divide_by_std: bool = False
     """Divide a group's advantages by its standard deviation."""

@@ -11,13 +11,14 @@ not published: preset "paper" asks for them. There is no correction for stale to
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import maths, rloo
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import Range
 
 NEEDS: frozenset[str] = frozenset({"reference", "entropy"})
 _UNPUBLISHED = ("entropy_coef", "reference_ema")
@@ -35,10 +36,12 @@ class T1Config(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fields
 
     aggregation: Literal["token_mean", "seq_mean", "seq_sum", "horizon"] = "seq_sum"
     """Mean over all tokens of an update, or over rollouts of their token means, sums, or sums / horizon_tokens."""
-    kl_coef: float = 2e-4
+    kl_coef: Annotated[float, Range(ge=0, le=10**3)] = 2e-4
     """Price of KL to the reference, beta of the paper."""
-    entropy_coef: float = 0.0
-    """Weight of the entropy bonus, eta of the paper."""
+    entropy_coef: Annotated[float, Range(ge=0, le=10**3, also=(-1,))] = 0.0
+    """Weight of the entropy bonus, eta of the paper, which gives no value: -1 stands for that, and must be replaced."""
+    reference_ema: Annotated[float, Range(ge=0, le=1, also=(-1,))] = 0.0
+    """Share of the policy that the reference takes over after each step; 0: it stays as the stage began."""
     drop_flat_groups: bool = False
     """Leave out groups whose rewards are all the same."""
 

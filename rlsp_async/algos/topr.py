@@ -13,13 +13,14 @@ another algorithm: a token above ratio 1 inside a rollout that has become improb
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from rlsp_async.algos import baselines, maths
 from rlsp_async.algos.base import Advantages, AlgorithmConfig, Carried, Rollouts, Stats, Tokens
+from rlsp_async.config.ranges import INFINITY, Range
 
 NEEDS: frozenset[str] = frozenset()
 _INFINITE = float("inf")
@@ -37,15 +38,15 @@ class ToprConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fiel
 
     aggregation: Literal["token_mean", "seq_mean", "seq_sum", "horizon"] = "seq_mean"
     """Mean over all tokens of an update, or over rollouts of their token means, sums, or sums / horizon_tokens."""
-    positive: tuple[float, float] = (1.0, 1.0)
+    positive: Annotated[tuple[float, float], Range(ge=0, le=10**6, also=(INFINITY,))] = (1.0, 1.0)
     """Smallest and largest weight of a rollout with a positive advantage."""
-    negative: tuple[float, float] = (0.0, 1.0)
+    negative: Annotated[tuple[float, float], Range(ge=0, le=10**6, also=(INFINITY,))] = (0.0, 1.0)
     """Smallest and largest weight of a rollout with a negative advantage."""
-    baseline: float = 0.0
+    baseline: Annotated[float, Range(ge=-1, le=1)] = 0.0
     """The baseline c, on the scale of -1 to 1."""
-    effective_positive: float = 0.0
+    effective_positive: Annotated[float, Range(ge=0, lt=1)] = 0.0
     """Choose c for each batch so that positives have this effective share; 0: c is `baseline`."""
-    positives_per_group: int = 0
+    positives_per_group: Annotated[int, Range(ge=0, le=65_536)] = 0
     """Largest number of positives of a group that are kept, the first ones, beside all negatives; 0: all. The paper:
     1."""
 
@@ -55,13 +56,9 @@ class ToprConfig(AlgorithmConfig, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.positives_per_group < 0:
-            raise ValueError("positives_per_group must be at least 0 (0: all)")
-        if not 0.0 <= self.effective_positive < 1.0:
-            raise ValueError("effective_positive is a share: 0 (off) up to, not including, 1")
         for low, high in (self.positive, self.negative):
-            if not 0.0 <= low <= high:
-                raise ValueError("positive and negative are (smallest, largest) weights, 0 or more")
+            if low > high:
+                raise ValueError("positive and negative are (smallest, largest) weights")
 
 
 Config = ToprConfig

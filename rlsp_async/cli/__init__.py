@@ -13,6 +13,7 @@
     chaos.py      rlsp chaos
     tasks.py      rlsp tasks, rlsp demos
     offline.py    rlsp import, rlsp export
+    clean.py      rlsp clean
 
 Each command module has `add_parser(commands)`, which names the function that carries the command out.
 """

@@ -178,15 +178,18 @@ def _data_facts(cfg: RunConfig, shape: ModelInfo | None, quick: bool) -> list[Fa
     facts = [Fact("held-out prompts", "endless" if size < 0 else str(size), f"task {cfg.task.name}, readable")]
     if overlap := inputs.find_overlap(cfg):
         facts.append(Fact("training rows", *summary(overlap)))
-    if cfg.model.path and shape and Path(cfg.model.path).expanduser().is_dir():
-        model = Path(cfg.model.path).expanduser()
-        lengths = inputs.measure_prompts(cfg, model)
-        facts.append(Fact("longest prompt", f"{lengths.longest} tokens", "of the first 256 of each split"))
-        if not quick:
-            engine, window = inputs.check_loading(cfg, model, lengths.expected)
-            facts.append(Fact("model", "loads", "packed log-probs are those of its forward pass; it can be exported"))
-            if window:
-                facts.append(Fact("window", f"{window} tokens", f"of prompt and response, {engine} engine"))
+    directory = Path(cfg.model.path).expanduser()
+    brought = bool(cfg.model.path) and directory.is_dir()
+    measured = inputs.measure(cfg, directory if brought else None) if shape else None
+    if measured is not None:
+        facts.append(Fact("longest prompt", f"{measured.longest} tokens", "of every row that is used"))
+        facts.append(Fact("longest sequence", f"{measured.longest_sequence} tokens", "prompt and response"))
+        facts += [Fact("rows", sentence) for sentence in measured.sentences]
+    if measured is not None and brought and not quick:
+        engine, window = inputs.check_loading(cfg, directory, measured.expected)
+        facts.append(Fact("model", "loads", "packed log-probs are those of its forward pass; it can be exported"))
+        if window:
+            facts.append(Fact("window", f"{window} tokens", f"of prompt and response, {engine} engine"))
     return facts
 
 

@@ -12,11 +12,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rlsp_async.cli import audit, chaos, check, evaluate, grade, keys, offline, report, run, service, tasks
+from rlsp_async import __version__
+from rlsp_async.cli import audit, chaos, check, clean, evaluate, grade, keys, offline, report, run, service, tasks
 from rlsp_async.contents import printable_lines
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 
-COMMANDS = (run, check, service, evaluate, keys, grade, report, audit, chaos, tasks, offline)
+COMMANDS = (run, check, service, evaluate, keys, grade, report, audit, chaos, tasks, offline, clean)
 """In the order of `rlsp --help`."""
 
 EXAMPLES = """\
@@ -30,6 +31,7 @@ examples:
   rlsp chaos launch/configs/chaos_cpu.toml            kill, freeze and disturb everything; nothing may be lost
   rlsp eval  runs/ops_cpu/final --task ops -n 8       held-out pass@1 and pass@8 of any model directory
   rlsp demos ops -n 3                                 what the task looks like
+  rlsp clean runs                                     what runs that are over left in memory; --yes removes it
   rlsp tasks jsonl path_train=mine.jsonl --report     your own file: sizes, an example, rows that both splits have
 
 on several machines (RUN is a directory that `rlsp run` prepared, on a shared disk or copied):
@@ -103,6 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Asynchronous off-policy RL post-training of reasoning models (RLSP): "
         "sampling, verifying, remembering and learning as services that never wait for each other.",
     )
+    parser.add_argument("--version", action="version", version=f"rlsp_async {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)

@@ -3,6 +3,7 @@
 In the order in which one meets them:
 
     schema.py     every section and setting, with its meaning, unit and range (msgspec structs, no I/O)
+    ranges.py     the range of a number and the shape of a text, declared in the annotation of a setting
     loader.py     reads one TOML file and `key=value` overrides; refuses unknown keys with the nearest known name
     flatten.py    a config as one flat mapping of dotted keys to values
     reference.py  writes docs/configuration.md from the schema

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from rlsp_async.config.ranges import SettingError, rules_of, short
 from rlsp_async.config.schema import RunConfig, Section, StageConfig, SuccessReplayConfig
 from rlsp_async.errors import ConfigError
 
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 _FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.")
 """Sections and settings that may change when a run is resumed ..."""
+_PYTHON_NUMBER = r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?"
+"""A number as Python and most tools write it: TOML refuses ".001" and "1.e-4"."""
 _FIXED = ("learner.tokens_per_microbatch",)
 """... except for these."""
 
@@ -32,16 +35,32 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
 
     Raises ConfigError with the file, the path of the key and, for an unknown key, the nearest known name.
     """
-    where = Path(path)
+    where = find_config(Path(path))
     try:
         table = tomllib.loads(where.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{where}: no such file; shipped ones lie in launch/configs/") from None
+        raise ConfigError(
+            f"{where}: no such file; shipped ones lie in launch/configs/, and their names suffice: ops_cpu_smoke"
+        ) from None
     except OSError as e:
         raise ConfigError(f"{where}: cannot be read: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{where}: no valid TOML: {e}") from None
+        raise ConfigError(f"{where}: no valid TOML: {e}{_spelling(where, str(e))}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: no valid TOML: its lists or tables are nested too deep") from None
     return convert(tables(overrides or [], table), RunConfig, str(where))
+
+
+def find_config(path: Path) -> Path:
+    """The file itself, or the shipped one of this name: "ops_cpu_smoke", with or without launch/configs/ and .toml."""
+    if path.exists() or str(path.parent) not in (".", "launch/configs"):
+        return path
+    package = Path(__file__).parents[1]
+    name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
+    for directory in (package.parent / "launch" / "configs", package / "_launch" / "configs"):
+        if (directory / name).is_file():
+            return directory / name
+    return path
 
 
 def tables(overrides: list[str], table: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -60,7 +79,9 @@ def convert(table: dict[str, Any], kind: type[T], where: str, path: str = "") ->
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{where}: {_explain(str(e), kind, table, path)}") from None
+        raise ConfigError(f"{where}: {_explain(e, kind, table, path)}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: lists or tables are nested too deep") from None
 
 
 def load_success_replay(name: str, stage: StageConfig) -> SuccessReplayConfig:
@@ -121,17 +142,39 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 
 def _value(text: str) -> Any:
+    """The value of a word, in TOML syntax, or a number or truth value as Python writes it; else the text itself."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
+    except RecursionError:
+        raise ConfigError(f"override {text[:40]!r}...: nested too deep") from None
     except tomllib.TOMLDecodeError:
-        return text
+        spelt: dict[str, object] = {"True": True, "False": False}
+        return float(text) if re.fullmatch(_PYTHON_NUMBER, text) else spelt.get(text, text)
 
 
-def _explain(message: str, kind: type[Any], table: dict[str, Any], prefix: str = "") -> str:
-    """The sentence of msgspec, with the path as in TOML (below `prefix`) and the nearest name for an unknown key."""
-    what, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".").replace("[...]", "." + _guilty(table))
+def _spelling(path: Path, error: str) -> str:
+    """A hint for a number or truth value that Python would read and TOML does not; empty for another error."""
+    line = re.search(r"at line (\d+)", error)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    text = lines[int(line[1]) - 1] if line and int(line[1]) <= len(lines) else ""
+    found = re.search(rf"[=,\[]\s*({_PYTHON_NUMBER}|True|False)\s*(?=[],}}#]|$)", text)
+    if not found:
+        return ""
+    right = found[1].lower() if found[1] in ("True", "False") else repr(float(found[1]))
+    return f"; TOML writes {found[1]} as {right}"
+
+
+def _explain(error: msgspec.ValidationError, kind: type[Any], table: dict[str, Any], prefix: str = "") -> str:
+    """One sentence: the path as in TOML (below `prefix`), the value, and what is allowed or the nearest known key."""
+    what, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").lstrip(".").replace("[...]", "." + _guilty(table)).lstrip(".")
     whole = ".".join(filter(None, (prefix, path)))
+    if isinstance(error.__cause__, SettingError):
+        return ".".join(filter(None, (whole, what)))
+    if what.startswith("Invalid enum"):
+        what = "unknown value"
+    if what.startswith(("Expected", "unknown value")) and path:
+        return f"{whole}{_value_text(table, path)}: {what}{_allowed(kind, path)}"
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if not unknown:
         return f"{whole}: {what}" if whole else what
@@ -141,6 +184,23 @@ def _explain(message: str, kind: type[Any], table: dict[str, Any], prefix: str =
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     full = f"{whole}.{unknown[1]}" if whole else unknown[1]
     return f"unknown key {full!r}; {hint}"
+
+
+def _value_text(table: Any, path: str) -> str:
+    """The value at a dotted path as " = VALUE"; empty when there is no such path, or a table at it."""
+    for name in path.split("."):
+        if not isinstance(table, dict) or name not in table:
+            return ""
+        table = table[name]
+    return "" if isinstance(table, dict) else f" = {short(table)}"
+
+
+def _allowed(kind: type[Any], path: str) -> str:
+    """What the setting at a dotted path may hold; empty for a section, or a setting without a range."""
+    parent, _, name = path.rpartition(".")
+    section = _descend(kind, parent)
+    rule = rules_of(section).get(name) if section and issubclass(section, msgspec.Struct) else None
+    return f"; must be {rule.text()}" if rule and (rule.bound or rule.choices or rule.kinds == {bool}) else ""
 
 
 def _guilty(table: dict[str, Any]) -> str:

@@ -14,7 +14,9 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from rlsp_async.config import ranges
 
 PACKAGE = Path(__file__).parents[1]
 WIDTH = 118
@@ -29,7 +31,8 @@ A run has one TOML file; on the command line `section.key=value` replaces single
 with its path and the nearest known name. `rlsp check CONFIG` prints the resolved settings and what follows from them,
 and starts nothing. The shipped files are in `launch/configs/`, named by task, model and hardware.
 
-Each entry gives the key, its type, its default (or "required"), and its meaning.
+Each entry gives the key, its type and range, its default (or "required"), and its meaning. NaN is no number here, and
+infinity only where the range names it. On the command line `.001`, `1.e-4` and `True` may be written as in Python.
 """
 
 
@@ -150,10 +153,46 @@ def _list(settings: list[Setting]) -> str:
 
 def _entry(setting: Setting) -> str:
     default = setting.default if setting.default == "required" else f"default `{setting.default}`"
-    kind = re.sub(r"Literal\[([^]]*)\]", lambda match: match[1].replace(", ", " | "), setting.kind)
-    head = f"- `{setting.name}` (`{kind}`, {default})"
+    kind, allowed = read_kind(setting.kind)
+    head = f"- `{setting.name}` (`{kind}`{allowed and f', {allowed}'}, {default})"
     text = f"{head}: {setting.text}" if setting.text else head
     return _wrapped(text, "  ")
+
+
+def read_kind(annotation: str) -> tuple[str, str]:
+    """The type of a field as the page shows it, and its range or shape in words; empty when there is none.
+
+    Example: "Annotated[int, Range(ge=1, le=9)]" -> ("int", "at least 1 and at most 9").
+    """
+    allowed = ""
+    kind = re.sub(r"Literal\[([^]]*)\]", lambda match: match[1].replace(", ", " | "), annotation)
+    if found := re.search(r"Annotated\[(.*?), (Range\(.*?\))\](?=$|[\],| ])", kind):
+        allowed = _range(ast.parse(found[2], mode="eval").body).text()
+        kind = kind.replace(found[0], found[1])
+    for name in re.findall(r"\b[A-Z]\w+", kind):
+        for extra in getattr(getattr(ranges, name, None), "__metadata__", ()):
+            kind, allowed = kind.replace(name, "str"), extra.noun
+    return kind, allowed
+
+
+def _range(call: ast.expr) -> ranges.Range:
+    assert isinstance(call, ast.Call)
+    values: dict[str, Any] = {str(word.arg): _number(word.value) for word in call.keywords}
+    return ranges.Range(**values)
+
+
+def _number(node: ast.expr) -> Any:
+    """The number, or the numbers, that a constant expression of the source stands for. Example: 10**9."""
+    match node:
+        case ast.Name(id="INFINITY"):
+            return ranges.INFINITY
+        case ast.Tuple(elts=parts):
+            return tuple(_number(part) for part in parts)
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_number(inner)
+        case ast.BinOp(op=ast.Pow(), left=left, right=right):
+            return _number(left) ** _number(right)
+    return ast.literal_eval(node)
 
 
 def _wrapped(text: str, indent: str = "") -> str:

@@ -7,16 +7,48 @@ task or one algorithm are decoded by its own module's `Config`; they live in `ta
 
 from __future__ import annotations
 
+import functools
 import math
-import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from rlsp_async.config.ranges import (
+    STAGE_NAME,
+    FieldName,
+    PathText,
+    PluginName,
+    Range,
+    RunName,
+    check_key,
+    check_values,
+)
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base of every section: immutable, unknown keys are refused."""
+    """The base of every section: immutable; unknown keys, and values outside of their range or shape, are refused.
+
+    A field declares them in its annotation (`ranges.py`), which is read before the `__post_init__` of a subclass runs.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__post_init__" in cls.__dict__:
+            cls.__post_init__ = _checked(cls.__post_init__)  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+def _checked(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(post_init)
+    def check_first(self: Any) -> None:
+        check_values(self)
+        post_init(self)
+
+    return check_first
 
 
 def _require(ok: bool, text: str) -> None:
@@ -27,27 +59,24 @@ def _require(ok: bool, text: str) -> None:
 class ScratchModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A Llama-shaped model with random weights, for runs that start from nothing."""
 
-    hidden: int = 64
+    hidden: Annotated[int, Range(ge=1, le=65_536)] = 64
     """Width of the residual stream."""
-    layers: int = 3
+    layers: Annotated[int, Range(ge=1, le=1_024)] = 3
     """Number of transformer blocks."""
-    heads: int = 4
+    heads: Annotated[int, Range(ge=1, le=1_024)] = 4
     """Attention heads of a block."""
-    head_dim: int = 32
+    head_dim: Annotated[int, Range(ge=2, le=1_024, multiple_of=2)] = 32
     """Size of one attention head. vLLM on the CPU needs at least 32."""
-    intermediate: int = 192
+    intermediate: Annotated[int, Range(ge=1, le=1_048_576)] = 192
     """Width of the feed-forward layer."""
-    context: int = 512
+    context: Annotated[int, Range(ge=2, le=2**24)] = 512
     """Longest sequence, in tokens."""
-
-    def __post_init__(self) -> None:
-        _require(min(self.hidden, self.layers, self.heads, self.head_dim, self.intermediate) > 0, "sizes are positive")
 
 
 class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which model is trained."""
 
-    path: str = ""
+    path: PathText = ""
     """Local Hugging Face directory (config, safetensors, tokenizer). Empty: the model is built from `scratch`."""
     scratch: ScratchModelConfig = ScratchModelConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -57,11 +86,15 @@ class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where prompts, reference answers and demonstrations come from."""
 
-    name: str = "ops"
+    name: PluginName = "ops"
     """A module of rlsp_async.tasks, or a dotted module of your own."""
     options: dict[str, Any] = {}
     """Options of the task, decoded by that module's `Config`."""
-    verifier: str = ""
+    too_long: Literal["refuse", "drop", "cut"] = "refuse"
+    """Rows whose prompt and max_new_tokens, or whose demonstration, exceed the model's window. All are measured before
+    the run. refuse: the run does not start. drop: they are left out. cut: the beginning of the prompt's text is taken
+    off, as little as is needed; demonstrations that are still too long are left out."""
+    verifier: PluginName = ""
     """A module of rlsp_async.verifying, a dotted module, or a file ending with .py. Empty: the verifier of the task."""
     verifier_options: dict[str, Any] = {}
     """Options of the verifier, decoded by its `Config`. An option whose name ends with _env holds the name of an
@@ -71,73 +104,66 @@ class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class SamplingConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How rollouts are drawn."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(gt=0, le=100)] = 1.0
     """Softmax temperature of sampling."""
-    max_new_tokens: int = 256
+    max_new_tokens: Annotated[int, Range(ge=1, le=2**24)] = 256
     """Longest response, in tokens."""
-    rollouts: int = 8
+    rollouts: Annotated[int, Range(ge=1, le=65_536)] = 8
     """Rollouts for each prompt: the group size G."""
-
-    def __post_init__(self) -> None:
-        _require(self.temperature > 0, f"temperature {self.temperature} must be above 0 (0.01 is near-greedy)")
-        _require(self.max_new_tokens >= 1, "max_new_tokens must be at least 1")
-        _require(self.rollouts >= 1, "rollouts must be at least 1")
 
 
 class ReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The hub: its address, its journal and its time-outs."""
 
-    address: str = "tcp://127.0.0.1:0"
+    address: FieldName = "tcp://127.0.0.1:0"
     """Where the hub listens. Port 0: a free port is taken and written to RUN/hub.json."""
-    keys: str = ""
+    keys: PathText = ""
     """Directory of this process's keys (`rlsp keys new DIR`). Empty: no keys; the hub listens to this machine only."""
     durability: Literal["power", "process"] = "power"
     """power: each commit is synced to the disk (SQLite FULL). process: survives kill -9, not a power cut (NORMAL)."""
     retention: Literal["checkpoints", "all"] = "checkpoints"
     """checkpoints: tokens of groups that no kept checkpoint can need are deleted. all: every token is kept."""
-    disk_reserve_mb: int = 256
+    disk_reserve_mb: Annotated[int, Range(ge=0, le=2**30)] = 256
     """With less free space for the run directory (MiB), no new work begins until there is room. 0: no limit."""
-    commit_groups: int = 128
+    commit_groups: Annotated[int, Range(ge=1, le=65_536)] = 128
     """Largest number of messages that share one commit of the journal."""
-    lease_s: float = 60.0
+    lease_s: Annotated[float, Range(gt=0, le=10**9)] = 60.0
     """Seconds without a sign of the worker after which its lease is given to another worker."""
-    heartbeat_s: float = 1.0
+    heartbeat_s: Annotated[float, Range(ge=0.01, le=10**9)] = 1.0
     """Seconds between two heartbeats of a worker."""
-    timeout_s: float = 10.0
+    timeout_s: Annotated[float, Range(gt=0, le=10**9)] = 10.0
     """Seconds of silence after which a worker counts as gone."""
-    retries: int = 3
+    retries: Annotated[int, Range(ge=0, le=1_000)] = 3
     """Number of leases that a group may lose before it is dropped; the reason is recorded."""
-    failures_per_100: float = 20.0
+    failures_per_100: Annotated[float, Range(ge=0, le=100)] = 20.0
     """The run stops when more than this many of 100 groups fail (after the first 50)."""
-    stall_s: float = 300.0
+    stall_s: Annotated[float, Range(gt=0, le=10**10)] = 300.0
     """Seconds without any progress after which the run is stopped; the message names the stage at fault."""
-    max_message_mb: int = 64
+    max_message_mb: Annotated[int, Range(ge=1, le=4_000)] = 64
     """Largest message between two processes, in MB."""
 
     def __post_init__(self) -> None:
         _require(self.timeout_s > 2 * self.heartbeat_s, "timeout_s must be above twice heartbeat_s")
-        _require(self.commit_groups >= 1, "commit_groups must be at least 1")
-        _require(self.disk_reserve_mb >= 0, "disk_reserve_mb must be at least 0")
 
 
 class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Samplers: the inference engines."""
 
-    count: int = 1
+    count: Annotated[int, Range(ge=0, le=1_024)] = 1
     """Sampler processes that `rlsp run` starts on this machine."""
     engine: Literal["auto", "vllm", "torch", "scripted"] = "auto"
     """auto: vllm where it is installed (on a CPU for larger models only), else torch. scripted: a stub for tests."""
-    groups_in_flight: int = 16
+    groups_in_flight: Annotated[int, Range(ge=1, le=65_536)] = 16
     """Number of prompts that one sampler works on at once (its credit)."""
-    threads: int = 1
+    threads: Annotated[int, Range(ge=1, le=1_024)] = 1
     """CPU threads of one engine."""
-    memory: float = 0.3
+    memory: Annotated[float, Range(gt=0, le=65_536)] = 0.3
     """On a GPU: the share of its memory for vLLM. On a CPU: GiB for the KV cache."""
-    max_sequences: int = 128
+    max_sequences: Annotated[int, Range(ge=1, le=65_536)] = 128
     """Number of rollouts that one engine decodes at once."""
-    tensor_parallel: int = 1
+    tensor_parallel: Annotated[int, Range(ge=1, le=64)] = 1
     """GPUs that one vLLM engine is spread over."""
-    probe_tolerance: float = 0.0
+    probe_tolerance: Annotated[float, Range(ge=0, le=100)] = 0.0
     """Largest allowed difference of the probe's log-probs after weights were loaded. 0: 1e-3 for float32, 0.5 for
     bfloat16."""
 
@@ -145,15 +171,15 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class VerifierConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Verifiers: the services that check answers."""
 
-    count: int = 1
+    count: Annotated[int, Range(ge=0, le=1_024)] = 1
     """Verifier services that `rlsp run` starts on this machine."""
-    processes: int = 1
+    processes: Annotated[int, Range(ge=1, le=1_024)] = 1
     """Checker processes of one service; a checker can be killed."""
-    groups_in_flight: int = 32
+    groups_in_flight: Annotated[int, Range(ge=1, le=65_536)] = 32
     """Number of groups that one service works on at once (its credit)."""
-    deadline_s: float = 5.0
+    deadline_s: Annotated[float, Range(gt=0, le=86_400)] = 5.0
     """Seconds for one answer. A check that takes longer is killed, with the verdict `timeout`."""
-    memory_mb: int = 2048
+    memory_mb: Annotated[int, Range(ge=128, le=2**24)] = 2048
     """Address space of a checker process, in MiB. A check that needs more gets the verdict `error`."""
 
 
@@ -162,24 +188,20 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is a GPU, else cpu."""
-    threads: int = 1
+    threads: Annotated[int, Range(ge=1, le=1_024)] = 1
     """CPU threads of the learner."""
-    tokens_per_microbatch: int = 8192
-    """Packed tokens in one forward and backward pass."""
+    tokens_per_microbatch: Annotated[int, Range(ge=1, le=2**26)] = 8192
+    """Packed tokens in one forward and backward pass; a sequence that is longer gets a pass of its own."""
     gradient_checkpointing: bool = False
     """Computes activations a second time in the backward pass, which needs less memory."""
-    checkpoint_every: int = 16
-    """Steps between two checkpoints; the last step of a stage always makes one."""
-    keep_checkpoints: int = 2
-    """Number of checkpoints that stay on the disk."""
-    weights_dir: str = ""
+    checkpoint_every: Annotated[int, Range(ge=0, le=10**9)] = 16
+    """Steps between two checkpoints; the last step of a stage always makes one. 0: only that one."""
+    keep_checkpoints: Annotated[int, Range(ge=2, le=1_000)] = 2
+    """Number of checkpoints that stay on the disk; the newest may turn out to be damaged."""
+    weights_dir: PathText = ""
     """Directory of published weights. Empty: shared memory (/dev/shm) when there is room, else the run directory."""
-    keep_weights: int = 3
-    """Number of published versions that stay there."""
-
-    def __post_init__(self) -> None:
-        _require(self.keep_checkpoints >= 2, "keep_checkpoints must be at least 2: one may be damaged")
-        _require(self.keep_weights >= 2, "keep_weights must be at least 2: a sampler may still be loading one")
+    keep_weights: Annotated[int, Range(ge=2, le=1_000)] = 3
+    """Number of published versions that stay there; a sampler may still be loading one."""
 
 
 class OptimizerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,47 +209,45 @@ class OptimizerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the matrices, AdamW for the other parameters."""
-    lr: float = 1e-6
+    lr: Annotated[float, Range(ge=0, le=10)] = 1e-6
     """Learning rate of AdamW."""
-    muon_lr: float = 0.02
+    muon_lr: Annotated[float, Range(ge=0, le=10)] = 0.02
     """Learning rate of Muon."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: Annotated[tuple[float, float], Range(ge=0, lt=1)] = (0.9, 0.95)
     """Decay rates of AdamW's two moments."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(ge=0, le=10)] = 0.0
     """Decoupled weight decay."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    warmup_steps: int = 0
+    clip_norm: Annotated[float, Range(ge=0, le=10**9)] = 1.0
+    """Gradients are scaled down to this norm; 0: they are left as they are."""
+    warmup_steps: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Optimizer updates over which the learning rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
     """The learning rate after the warm-up."""
-    floor: float = 0.1
+    floor: Annotated[float, Range(ge=0, le=1)] = 0.1
     """Share of lr at which the cosine schedule ends."""
 
 
 class RewardConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """R = alpha * correct + (1 - alpha) * R_explore (RLSP, Eq. 1), computed by the learner from stored parts."""
 
-    alpha: float = 0.8
+    alpha: Annotated[float, Range(ge=0, le=1)] = 0.8
     """Weight of correctness."""
-    alpha_end: float = -1.0
+    alpha_end: Annotated[float, Range(ge=0, le=1, also=(-1,))] = -1.0
     """Value that alpha reaches linearly at the last step of the stage; -1: alpha stays constant."""
     explore: Literal["none", "len_inv", "len_inv_sqrt", "len_exp", "steps", "judge", "novelty"] = "none"
     """The exploration reward R_explore; docs/rewards.md."""
-    scale: float | Literal["auto"] = 1000.0
+    scale: Annotated[float, Range(ge=0, le=10**9)] | Literal["auto"] = 1000.0
     """C of the length family, in tokens; for "steps" the decay base is `1 - 1/scale`. auto: half the largest C with
     which a correct answer of at least max_new_tokens / 16 earns more than every wrong one; 20/3 for "steps"."""
-    clip: float = 10.0
+    clip: Annotated[float, Range(gt=0, le=10**9)] = 10.0
     """Rewards are clipped to [-clip, clip]."""
     penalties: list[Literal["repetition", "over_long", "garbled"]] = []
     """A rollout with one of these faults earns -1, whatever its answer (T1); docs/rewards.md."""
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.alpha <= 1.0, f"alpha {self.alpha} must lie in 0..1")
-        _require(self.alpha_end == -1.0 or 0.0 <= self.alpha_end <= 1.0, "alpha_end must lie in 0..1, or be -1")
         least = 1.0 if self.explore == "steps" else 0.0
         _require(
-            self.scale == "auto" or least <= float(self.scale) < float("inf"),
+            self.scale == "auto" or least <= float(self.scale),
             f'scale {self.scale} must be at least {least:g} for explore {self.explore!r}, or "auto"',
         )
 
@@ -235,9 +255,9 @@ class RewardConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class AlgorithmChoice(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The algorithm of a stage: its advantages and its loss."""
 
-    name: str = "grpo"
+    name: PluginName = "grpo"
     """A module of rlsp_async.algos, or a dotted module of your own."""
-    preset: str = ""
+    preset: FieldName = ""
     """One of that module's PRESETS; `options` override it."""
     options: dict[str, Any] = {}
     """Options of the algorithm, decoded by that module's `Config`."""
@@ -246,7 +266,7 @@ class AlgorithmChoice(Section, frozen=True, kw_only=True, forbid_unknown_fields=
 class PromptsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The selection of the next prompt."""
 
-    name: str = "uniform"
+    name: PluginName = "uniform"
     """A module of rlsp_async.prompts, or a dotted module of your own."""
     options: dict[str, Any] = {}
     """Options of the prompt selection, decoded by that module's `Config`."""
@@ -255,7 +275,7 @@ class PromptsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class TemperatureConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The temperature of a stage's rollouts; evaluations always use sampling.temperature."""
 
-    name: str = "constant"
+    name: PluginName = "constant"
     """A module of rlsp_async.temperatures, or a dotted module of your own."""
     options: dict[str, Any] = {}
     """Options of the temperature schedule, decoded by that module's `Config`."""
@@ -264,24 +284,18 @@ class TemperatureConfig(Section, frozen=True, kw_only=True, forbid_unknown_field
 class SuccessReplayConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Success replay (ARPO): on when `capacity` is above 0 and the table is not empty."""
 
-    capacity: int = 8
+    capacity: Annotated[int, Range(ge=0, le=10**6)] = 8
     """Number of successes that are remembered for each prompt; the oldest is forgotten first. 0: no success replay."""
-    total: int = 4096
+    total: Annotated[int, Range(ge=1, le=10**8)] = 4096
     """The same limit over all prompts together: each success holds the tokens of one rollout in the hub's memory."""
-    mean_below: float = 0.2
+    mean_below: Annotated[float, Range(gt=0, le=1)] = 0.2
     """A group has failed when no rollout is correct, the mean of its part "correct" is below this ..."""
-    std_below: float = 0.05
+    std_below: Annotated[float, Range(gt=0, le=1)] = 0.05
     """... and the standard deviation of that part is below this."""
-    max_age: int = 0
+    max_age: Annotated[int, Range(ge=0, le=10**9)] = 0
     """How many versions the oldest token of a success may be behind; 0: no bound. `max_lag` does not apply to it."""
-    max_uses: int = 0
+    max_uses: Annotated[int, Range(ge=0, le=10**9)] = 0
     """How many failed rollouts one success may replace; 0: no bound."""
-
-    def __post_init__(self) -> None:
-        if min(self.capacity, self.max_age, self.max_uses) < 0 or self.total < 1:
-            raise ValueError("capacity, max_age and max_uses must be at least 0, total at least 1")
-        if self.mean_below <= 0 or self.std_below <= 0:
-            raise ValueError("mean_below and std_below must be above 0: else no group has ever failed")
 
 
 class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -293,21 +307,21 @@ class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     start: Literal["previous", "base"] = "previous"
     """Weights that the stage begins with. previous: those that the stage before left. base: those with which the first
     stage that samples (or trains on imported rollouts) began, for rounds that start from the same model."""
-    steps: int = 10
+    steps: Annotated[int, Range(ge=1, le=10**9)] = 10
     """Number of steps of this stage. One step trains one batch and makes one version."""
-    groups_per_step: int = 32
+    groups_per_step: Annotated[int, Range(ge=1, le=10**6)] = 32
     """Groups in one batch."""
-    minibatches: int = 1
+    minibatches: Annotated[int, Range(ge=1, le=10**6)] = 1
     """Optimizer updates of one batch, each on its own part of the batch."""
-    epochs: int = 1
+    epochs: Annotated[int, Range(ge=1, le=10**4)] = 1
     """Passes over the batch within a step."""
-    target_lag: int = 1
+    target_lag: Annotated[int, Range(ge=0, le=10**6)] = 1
     """Bounds the groups that are alive to (target_lag + 1) * groups_per_step * oversample slots. 0: synchronous RL."""
-    max_lag: int = 4
+    max_lag: Annotated[int, Range(ge=0, le=10**9)] = 4
     """A group whose oldest token is more versions behind than this is dropped as stale."""
-    max_uses: int = 1
+    max_uses: Annotated[int, Range(ge=1, le=10**6)] = 1
     """Number of batches that a group may be part of."""
-    selection: str = "fifo"
+    selection: PluginName = "fifo"
     """Which ready groups make a batch: a module of rlsp_async.replay.selection, or a dotted module of your own."""
     selection_options: dict[str, Any] = {}
     """Options of the selection, decoded by that module's `Config`."""
@@ -320,26 +334,20 @@ class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     Example: { share = 0.125 }. Empty: nothing is spawned."""
     drop_no_signal: bool = False
     """Drops groups whose rollouts all earn the same before they are trained (DAPO's dynamic sampling)."""
-    oversample: float = 1.0
+    oversample: Annotated[float, Range(ge=1, le=8)] = 1.0
     """Factor on the number of slots, so that replacements for groups that `drop_no_signal` drops are sampled ahead."""
-    publish_every: int = 1
+    publish_every: Annotated[int, Range(ge=0, le=10**9)] = 1
     """Steps between two published versions; 0: only after the last step."""
     algorithm: AlgorithmChoice = AlgorithmChoice()
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: RewardConfig = RewardConfig()
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "steps must be at least 1")
-        _require(self.groups_per_step >= 1, "groups_per_step must be at least 1")
-        _require(self.target_lag >= 0, "target_lag must be at least 0")
         _require(
             self.max_lag >= self.target_lag,
             f"max_lag {self.max_lag} is below target_lag {self.target_lag}: "
             "every admitted group would be stale before it is trained",
         )
-        _require(self.max_uses >= 1, "max_uses must be at least 1")
-        _require(self.minibatches >= 1 and self.epochs >= 1, "minibatches and epochs must be at least 1")
-        _require(1.0 <= self.oversample <= 8.0, "oversample must lie in 1..8")
         _require(
             self.source != "rollouts" or self.publish_every <= max(1, self.max_lag),
             "publish_every above max_lag: every rollout would be stale before a new version comes out",
@@ -354,9 +362,9 @@ class StageConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 class EvaluationConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Evaluation on held-out prompts, which are sampled like rollouts and never trained on."""
 
-    prompts: int = 256
+    prompts: Annotated[int, Range(ge=0, le=10**7)] = 256
     """Number of held-out prompts; 0: no evaluation."""
-    rollouts: int = 8
+    rollouts: Annotated[int, Range(ge=1, le=65_536)] = 8
     """Rollouts for each prompt; pass@1 averages over them, pass@k needs k of them."""
     before: list[str] = []
     """Names of the stages before whose first step an evaluation runs."""
@@ -367,11 +375,11 @@ class EvaluationConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields
 class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a run."""
 
-    name: str
+    name: RunName
     """Name of the run and of its directory."""
-    seed: int = 0
+    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
     """Seed of every random choice of the run."""
-    runs_dir: str = "runs"
+    runs_dir: PathText = "runs"
     """The run's directory is RUNS_DIR/NAME."""
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
@@ -385,10 +393,8 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         _require(bool(self.stages), "a run needs at least one [stages.NAME]")
-        _require(
-            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
-            f"name {self.name!r} is a directory name: letters, digits, dot, underscore, hyphen",
-        )
+        for name in self.stages:
+            check_key(name, STAGE_NAME, "stages")
         for which in (*self.evaluation.before, *self.evaluation.after):
             _require(which in self.stages, f"evaluation names stage {which!r}; there is {', '.join(self.stages)}")
         early = list(self.stages)[: list(self.stages).index(self.base_stage)] if self.base_stage else self.stages

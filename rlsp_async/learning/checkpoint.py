@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlsp_async.errors import DataError, MachineError
-from rlsp_async.files import sha256, sync
+from rlsp_async.files import readable, sha256, sync
 from rlsp_async.learning.fence import WriteFence
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -168,6 +168,7 @@ def _write(directory: Path, checkpoint: Checkpoint) -> None:
     """Writes the files of a checkpoint; DONE last, with the digests of the others."""
     tensors = {n: t.detach().to("cpu").contiguous().clone() for n, t in checkpoint.tensors.items()}
     save_file(tensors, directory / "tensors.safetensors")
+    readable(directory)
     state = {**checkpoint.state, "step": checkpoint.step}
     (directory / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
     digests = {p.name: sha256(p) for p in sorted(directory.iterdir())}

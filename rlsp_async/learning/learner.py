@@ -81,7 +81,7 @@ class Learner:
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
         publish.try_export(self.policy.model, model_dir)
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
-        self._transport = transport or FileTransport(choose_directory(cfg, num_bytes))
+        self._transport = transport or FileTransport(choose_directory(cfg, num_bytes), run_dir)
         self._step, self._checkpoint = 0, 0
         self._stage: stage.StageState | None = None
         self._reports: dict[int, StepReport] = {}
@@ -198,7 +198,8 @@ class Learner:
         """Publishes, exports and saves after a step, each when it is due; returns the report."""
         every = current.section.publish_every
         weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
-        saves = batch.last_of_stage or batch.step % self.cfg.learner.checkpoint_every == 0
+        every = self.cfg.learner.checkpoint_every
+        saves = batch.last_of_stage or (every > 0 and batch.step % every == 0)
         report = StepReport(
             step=batch.step,
             metrics=metrics,

@@ -124,9 +124,9 @@ class Updater:
         return {**norms, "lr": self.cfg.lr * factor * policy_factor}
 
     def _clip(self, names: list[str]) -> float:
-        """Clips the norm of these parameters' gradients together; returns the norm before."""
+        """Clips the norm of these parameters' gradients together (`clip_norm` 0: not); returns the norm before."""
         grads = [m for m in self._masters(names) if m.grad is not None]
-        return float(nn.utils.clip_grad_norm_(grads, self.cfg.clip_norm)) if grads else 0.0
+        return float(nn.utils.clip_grad_norm_(grads, self.cfg.clip_norm or math.inf)) if grads else 0.0
 
     def _collect_gradients(self) -> None:
         """Moves the gradients of parameters below float32 to their masters."""

@@ -110,23 +110,15 @@ def plan_micro_batches(
 
     Args:
         total_B: tokens of each sequence.
-        capacity_tokens: largest size of a micro-batch.
+        capacity_tokens: size of a micro-batch; sequences that are longer, or have to be together and are longer, get
+            one of their own.
         together_B: sequences with the same number share a micro-batch, -1 excepted; None: any may be parted.
 
     Returns:
         numbers of the sequences of each micro-batch.
-
-    Raises:
-        ValueError: one sequence, or those that share a number, are longer than a micro-batch.
     """
     units = _units(len(total_B), together_B)
     lengths = [sum(int(total_B[i]) for i in unit) for unit in units]
-    if lengths and max(lengths) > capacity_tokens:
-        what = "a sequence" if len(units[lengths.index(max(lengths))]) == 1 else "a pair of sequences"
-        raise ValueError(
-            f"{what} of {max(lengths)} tokens does not fit a micro-batch of {capacity_tokens}; "
-            "raise learner.tokens_per_microbatch"
-        )
     bins: list[list[int]] = []
     room: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

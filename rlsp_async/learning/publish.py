@@ -15,6 +15,7 @@ import torch
 
 from rlsp_async.columns import Ids, pack_floats, pack_ints
 from rlsp_async.errors import DataError, MachineError
+from rlsp_async.files import readable
 from rlsp_async.learning import pack
 from rlsp_async.learning.checkpoint import replace_directory
 from rlsp_async.learning.fence import WriteFence
@@ -146,6 +147,7 @@ def _write(model: Any, model_dir: Path, directory: Path, weights: dict[str, torc
         if given.exists():
             model.generation_config = GenerationConfig()
         model.save_pretrained(directory, state_dict=weights)
+        readable(directory)
     finally:
         model.generation_config = own
     if given.exists():

@@ -95,7 +95,7 @@ def train_batch(
 
     Raises:
         DivergedError: the loss or a gradient is not finite.
-        ConfigError: a rollout does not fit a micro-batch, or the algorithm needs a reference that is not there.
+        ConfigError: the algorithm needs a reference that is not there.
         ValueError: the algorithm's advantages do not have the batch's shapes.
     """
     context.policy.center_values(*context.cfg.first_values(reward_B, terms))
@@ -162,7 +162,7 @@ def collect_columns(
         the columns, on the CPU.
 
     Raises:
-        ConfigError: the algorithm needs a reference and there is none, or a rollout does not fit a micro-batch.
+        ConfigError: the algorithm needs a reference and there is none.
     """
     needs = context.algorithm.needs(context.cfg)
     everyone = np.arange(len(sequences.responses))
@@ -255,9 +255,6 @@ def score(
 
     Returns:
         columns [N], on the CPU.
-
-    Raises:
-        ConfigError: a rollout does not fit a micro-batch.
     """
     num, heads = len(sequences.behaviour_N), policy.num_values
     values = torch.zeros(num if heads == 1 else (num, heads)) if request.values else None
@@ -277,10 +274,7 @@ def _micro_batches(
 ) -> list[list[int]]:
     """Numbers of the rollouts of each micro-batch."""
     together = None if pair_B is None else pair_B.numpy()[members]
-    try:
-        bins = pack.plan_micro_batches(sequences.total_B[members], schedule.capacity_tokens, together)
-    except ValueError as e:
-        raise ConfigError(f"{schedule.where}: {e}") from None
+    bins = pack.plan_micro_batches(sequences.total_B[members], schedule.capacity_tokens, together)
     return [[int(members[i]) for i in numbers] for numbers in bins]
 
 
@@ -300,7 +294,6 @@ def accumulate_gradients(
 
     Raises:
         DivergedError: the loss is not finite.
-        ConfigError: a rollout, or the pair of one, does not fit a micro-batch.
     """
     sequences, needs = batch.sequences, context.algorithm.needs(context.cfg)
     request = ForwardRequest(mean="mean" in needs, entropy="entropy" in needs)

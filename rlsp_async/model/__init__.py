@@ -7,7 +7,16 @@ create.py   RUN/model: built with random weights, or taken from a directory of t
 The names below are the ones that other modules use; torch and transformers are imported when a model is made.
 """
 
-from rlsp_async.model.create import check_model, check_window, context_tokens, prepare_model, scratch_llama, tiny_qwen2
+from rlsp_async.model.create import (
+    check_model,
+    check_planned_vocabulary,
+    check_window,
+    context_tokens,
+    planned_tokenizer,
+    prepare_model,
+    scratch_llama,
+    tiny_qwen2,
+)
 from rlsp_async.model.info import (
     TINY_QWEN2,
     ModelInfo,
@@ -23,10 +32,12 @@ __all__ = [
     "TINY_QWEN2",
     "ModelInfo",
     "check_model",
+    "check_planned_vocabulary",
     "check_window",
     "context_tokens",
     "count_parameters",
     "planned_model",
+    "planned_tokenizer",
     "prepare_model",
     "read_config",
     "read_longest_prompt",

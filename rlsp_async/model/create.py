@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rlsp_async import tokens
 from rlsp_async.config import RunConfig, ScratchModelConfig
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.files import directory_being_made
+from rlsp_async.files import directory_being_made, readable
 from rlsp_async.model.info import TINY, TINY_QWEN2, planned_model, read_config
 from rlsp_async.model.weights import check_weights, weight_files
 from rlsp_async.tasks.base import Split, Task, load_task
@@ -68,6 +68,13 @@ def scratch_llama(cfg: RunConfig, directory: Path) -> None:
     tokenizer.save_pretrained(str(directory))
 
 
+def planned_tokenizer(cfg: RunConfig, task: Task) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model that the run itself builds; None when it cannot build one for the task."""
+    if cfg.model.path == TINY_QWEN2:
+        return _byte_tokenizer()
+    return None if cfg.model.path else task.tokenizer()
+
+
 def tiny_qwen2(directory: str | Path, seed: int, dtype: str = "float32") -> None:
     """Writes a random Qwen2 of 0.2 M parameters (untied head) with a byte-level tokenizer and a ChatML template."""
     _write_whole(Path(directory), lambda d: _write_tiny(d, seed, dtype))
@@ -106,15 +113,20 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, num_vocabulary: int, wh
         )
 
 
+def check_planned_vocabulary(cfg: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises DataError when the tokenizer of a user's model has ids that the model's embedding does not have."""
+    if cfg.model.path and cfg.model.path != TINY_QWEN2 and (shape := planned_model(cfg)):
+        check_vocabulary(tokenizer, shape.vocabulary, f"model.path: {cfg.model.path}")
+
+
 def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase, num_prompts: int = 256) -> int:
     """The longest of the first `num_prompts` prompts of both splits, in tokens.
 
     Raises DataError when the tokenizer has more ids than the model; or, naming the prompt, when it and
-    `sampling.max_new_tokens` do not fit into the model's window, or not into one micro-batch of the learner.
+    `sampling.max_new_tokens` do not fit into the model's window.
     """
-    window, room, packed = context_tokens(cfg), cfg.sampling.max_new_tokens, cfg.learner.tokens_per_microbatch
-    if cfg.model.path and cfg.model.path != TINY_QWEN2 and (shape := planned_model(cfg)):
-        check_vocabulary(tokenizer, shape.vocabulary, f"model.path: {cfg.model.path}")
+    window, room = context_tokens(cfg), cfg.sampling.max_new_tokens
+    check_planned_vocabulary(cfg, tokenizer)
     longest = 0
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
@@ -126,11 +138,6 @@ def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase,
                 raise DataError(
                     f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
                     f"exceed the model's window of {window}; shorten the prompt or lower max_new_tokens"
-                )
-            if num_tokens + room > packed:
-                raise DataError(
-                    f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "
-                    f"exceed learner.tokens_per_microbatch = {packed}; raise it or lower max_new_tokens"
                 )
             longest = max(longest, num_tokens)
     return longest
@@ -221,6 +228,7 @@ def _write_random(config: PretrainedConfig, seed: int, dtype: str, directory: Pa
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.to(getattr(torch, dtype)).save_pretrained(str(directory))
+    readable(directory)
 
 
 def _copy_model(source: Path, directory: Path) -> None:

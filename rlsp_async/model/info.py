@@ -21,6 +21,10 @@ PROMPTS = "prompts.json"
 """The file in RUN that holds the longest prompt in tokens: samplers take their window from it."""
 
 
+MAX_JSON_BYTES = 16_000_000
+"""Largest config.json or generation_config.json; released ones have some thousand bytes."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes of a decoder. Example: ModelInfo(kind="llama", hidden=64, layers=3, heads=2, kv_heads=1, ...)."""
 
@@ -187,11 +191,17 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if (num_bytes := path.stat().st_size) > MAX_JSON_BYTES:
+            raise DataError(f"{path}: {num_bytes:,} bytes; a model's configuration has at most {MAX_JSON_BYTES:,}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}; a Hugging Face model directory is needed") from None
+    except DataError:
+        raise
     except ValueError as e:
         raise DataError(f"{path}: no valid JSON: {e}") from None
+    except RecursionError:
+        raise DataError(f"{path}: no valid JSON: its lists or objects are nested too deep") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: a JSON object is needed")
     return content
@@ -199,4 +209,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _eos_ids(config: dict[str, Any]) -> set[int]:
     eos = config.get("eos_token_id")
-    return set() if eos is None else set(eos) if isinstance(eos, list) else {eos}
+    ids = eos if isinstance(eos, list) else [eos]
+    return {one for one in ids if isinstance(one, int) and one >= 0}  # -1 means "none" in some published files

@@ -7,6 +7,7 @@ names the file and the line.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +37,9 @@ class EncodedRow(NamedTuple):
     rollout: ImportedRollout
 
 
-def encode_rows(cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False) -> Iterator[EncodedRow]:
+def encode_rows(
+    cfg: RunConfig, source: Path, group_by: str = "", verify: bool = False, counts: Counter[str] | None = None
+) -> Iterator[EncodedRow]:
     """The rows of a file, encoded with the run's tokenizer and checked.
 
     Args:
@@ -44,10 +47,12 @@ def encode_rows(cfg: RunConfig, source: Path, group_by: str = "", verify: bool =
         source: a file of rows.
         group_by: the field with the group key; empty: rows have no key.
         verify: the responses will be judged here, so each row must have a reference answer.
+        counts: is added to: "too long", rows that task.too_long leaves out because they exceed the model's window.
 
     Raises:
         DataError: a row that cannot be used, with FILE:LINE.
     """
+    counts = Counter() if counts is None else counts
     tokenizer, shape = tokens.load_tokenizer(cfg.directory / "model"), planned_model(cfg)
     for line, fields in read_rows(source):
         where = f"{source}:{line}"
@@ -79,9 +84,12 @@ def encode_rows(cfg: RunConfig, source: Path, group_by: str = "", verify: bool =
         if logprobs and len(logprobs) != len(token_ids):
             raise DataError(f"{where}: {len(logprobs)} logprobs for {len(token_ids)} token_ids")
         if shape and len(prompt_ids) + len(token_ids) > shape.context:
+            if cfg.task.too_long != "refuse":
+                counts["too long"] += 1
+                continue
             raise DataError(
                 f"{where}: {len(prompt_ids)} and {len(token_ids)} tokens do not fit the model's window of "
-                f"{shape.context}; leave the row out"
+                f'{shape.context}; leave the row out, or set task.too_long = "drop"'
             )
         yield EncodedRow(
             where=where,

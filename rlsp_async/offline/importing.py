@@ -26,7 +26,7 @@ import msgspec
 from rlsp_async import files
 from rlsp_async.audit.history import History
 from rlsp_async.config import RunConfig, load
-from rlsp_async.errors import ConfigError, DataError, unwritable
+from rlsp_async.errors import ConfigError, DataError, UserError, unwritable
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.offline.imported_rows import TRUE, EncodedRow, encode_rows, group_rows
 from rlsp_async.replay.sources import FILE, ImportedGroup
@@ -62,12 +62,18 @@ def import_rows(file: Path, config: str, overrides: list[str], *, group_by: str 
         raise ConfigError(f'{config}: no stage has source = "imported": nothing would train on the rows')
     if has_begun(cfg.directory / "journal.sqlite"):
         raise ConfigError(f"{cfg.directory} has begun: what it trains on stays as it is; choose another name=...")
-    if is_run(cfg.directory):
+    old = is_run(cfg.directory)
+    if old:
         require_same(cfg, cfg.directory)
     else:
         prepare(cfg)
     counts: Counter[str] = Counter()
-    num, total = add_rows(cfg, file, group_by, verify, counts)
+    try:
+        num, total = add_rows(cfg, file, group_by, verify, counts)
+    except UserError:
+        if not old:
+            shutil.rmtree(cfg.directory, ignore_errors=True)  # nothing stays prepared for rows that were refused
+        raise
     print(f"rlsp import: {num} rows of {file}; {cfg.directory / FILE} holds {total} groups", file=sys.stderr)
     for text in summarise_counts(counts):
         print(f"rlsp import: {text}", file=sys.stderr)
@@ -76,7 +82,9 @@ def import_rows(file: Path, config: str, overrides: list[str], *, group_by: str 
 
 def summarise_counts(counts: Counter[str]) -> Iterator[str]:
     """What happened to the rows in verification and grouping, as sentences."""
-    if judged := counts.total() - counts["lonely"] - counts["differs"]:
+    if counts["too long"]:
+        yield f"{counts['too long']} rows were left out: they exceed the model's window (task.too_long)"
+    if judged := counts.total() - counts["lonely"] - counts["differs"] - counts["too long"]:
         shown = ", ".join(f"{counts[status]} {status}" for status in (*TRUE, "left out") if counts[status])
         yield f"{judged} responses judged here: {shown}"
     if counts["left out"]:
@@ -151,7 +159,7 @@ def _read_groups(
             f"{cfg.directory / FILE} holds rows without a verdict: a batch is judged or it is not; import "
             "into another run"
         )
-    rows = encode_rows(cfg, source, group_by, verify)
+    rows = encode_rows(cfg, source, group_by, verify, counts)
     groups = group_rows(rows if verify else _require_alike(rows, judged), cfg.sampling.rollouts)
     return judge_groups(cfg, groups, counts) if verify else groups
 

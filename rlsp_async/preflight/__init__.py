@@ -2,5 +2,6 @@
 
 settings.py   settings that cannot work (refused), and settings that work but perhaps not as meant (warnings)
 inputs.py     what the settings name can be loaded and read: modules, keys, data, tokenizer
+rows.py       every row is measured: prompts, held-out prompts, demonstrations; what is dropped or cut
 estimate.py   memory, disk and tokens per step, from the settings and the model's sizes
 """

@@ -5,8 +5,9 @@ Everything raises a UserError with one sentence that names the setting. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from rlsp_async.config import RunConfig, load_success_replay
 from rlsp_async.errors import ConfigError
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
 
     from rlsp_async.algos.base import Algorithm, AlgorithmConfig
     from rlsp_async.config import StageConfig
+    from rlsp_async.preflight.rows import Measured
     from rlsp_async.tasks.base import Task, Verification
     from rlsp_async.tasks.overlap import Overlap
-
-MEASURED_PROMPTS = 256
-"""Prompts of each split whose tokens are counted before a run."""
 
 
 # --- modules -------------------------------------------------------------------------------------------------------
@@ -135,6 +134,11 @@ def check_data(cfg: RunConfig) -> int:
     if any(stage.source == "rollouts" for stage in cfg.stages.values()):
         task.prompt("train", 0)
     if cfg.evaluation.prompts and (cfg.evaluation.before or cfg.evaluation.after):
+        if size == 0:
+            raise ConfigError(
+                f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has no held-out prompts; "
+                "name a file of them (task.options.path_test), or set evaluation.prompts to 0"
+            )
         if size is not None and size < cfg.evaluation.prompts:
             raise ConfigError(
                 f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has {size} "
@@ -155,45 +159,42 @@ def find_overlap(cfg: RunConfig) -> Overlap | None:
     return task.overlap() if isinstance(task, RowTask) else None
 
 
-class PromptLengths(NamedTuple):
-    """Tokens of a run's prompts."""
-
-    longest: int
-    """Of the prompts that were looked at."""
-    expected: int
-    """Bound for all prompts: twice the longest where not every prompt was looked at, and no less than what a stage may
-    spawn."""
-
-
-def check_window(cfg: RunConfig, model: Path) -> int:
-    """Checks that prompts leave room for an answer in the model's window.
+def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = print) -> Measured | None:
+    """Measures every row of the task, as task.too_long demands; checks that spawned prompts fit, too.
 
     Args:
         cfg: the settings.
-        model: the model's directory, for its tokenizer.
+        model: the model's directory, for its tokenizer; None: a model that the run builds.
+        say: shows a line of progress.
 
-    Returns: the longest of the first prompts, in tokens.
+    Returns: what was found; None when there is no tokenizer to measure with.
     Raises: ConfigError or DataError.
     """
-    return measure_prompts(cfg, model).longest
-
-
-def measure_prompts(cfg: RunConfig, model: Path) -> PromptLengths:
-    """As `check_window`, and what follows for the prompts that were not looked at."""
-    from rlsp_async.model import check_window as longest_prompt
+    from rlsp_async.model import check_planned_vocabulary, planned_tokenizer
+    from rlsp_async.preflight.rows import measure_rows
     from rlsp_async.tasks.base import load_task
+    from rlsp_async.tasks.fitted import fit_task
     from rlsp_async.tokens import load_tokenizer
 
-    task, tokenizer = load_task(cfg.task, cfg.seed), load_tokenizer(model)
-    longest = longest_prompt(cfg, task, tokenizer, MEASURED_PROMPTS)
-    sizes = (task.size("train"), task.size("test"))
-    expected = longest if all(size is not None and size <= MEASURED_PROMPTS for size in sizes) else 2 * longest
+    task = load_task(cfg.task, cfg.seed)
+    tokenizer = load_tokenizer(model) if model else planned_tokenizer(cfg, task)
+    if tokenizer is None:
+        return None
+    check_planned_vocabulary(cfg, tokenizer)
+    measured = measure_rows(cfg, task, tokenizer, say)
+    left = fit_task(task, measured.changes).size("test")
+    if (cfg.evaluation.before or cfg.evaluation.after) and left is not None and left < cfg.evaluation.prompts:
+        raise ConfigError(
+            f"evaluation.prompts = {cfg.evaluation.prompts}, but of the held-out prompts of task {cfg.task.name!r} "
+            f"only {left} fit the model's window; set it to {left} or less"
+        )
+    expected = measured.expected
     for name, stage in cfg.stages.items():
         try:
             expected = max(expected, _check_spawned_prompts(cfg, stage, task, tokenizer))
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
-    return PromptLengths(longest, expected)
+    return measured._replace(expected=expected)
 
 
 def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str, int | None]:
@@ -239,11 +240,10 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
     parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
     child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
     added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
-    most = min(context_tokens(cfg), cfg.learner.tokens_per_microbatch) - added - room
+    most = context_tokens(cfg) - added - room
     if spawner.cfg.max_tokens > most:
         raise ConfigError(
             f"spawn.max_tokens = {spawner.cfg.max_tokens}: with {added} tokens of the question and "
-            f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window or "
-            f"learner.tokens_per_microbatch; set it to {most} or less"
+            f"sampling.max_new_tokens = {room} such a prompt exceeds the model's window; set it to {most} or less"
         )
     return int(spawner.cfg.max_tokens) + added

@@ -48,16 +48,6 @@ def refuse(cfg: RunConfig, shape: ModelInfo | None) -> None:
             f"replay.stall_s = {cfg.replay.stall_s:g} must be above replay.lease_s = "
             f"{cfg.replay.lease_s:g}: the run would stop before a lost lease is given to another worker"
         )
-    for key, value in (
-        ("sampler.groups_in_flight", cfg.sampler.groups_in_flight),
-        ("verifier.groups_in_flight", cfg.verifier.groups_in_flight),
-        ("verifier.processes", cfg.verifier.processes),
-        ("sampler.max_sequences", cfg.sampler.max_sequences),
-        ("sampler.threads", cfg.sampler.threads),
-        ("learner.threads", cfg.learner.threads),
-    ):
-        if value < 1:
-            raise ConfigError(f"{key} = {value} must be at least 1: nothing would ever be worked on")
     _refuse_cold(cfg, "sampling.temperature", s.temperature)
     for name, stage in cfg.stages.items():
         _refuse_stage(cfg, name, stage)

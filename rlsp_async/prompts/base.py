@@ -11,12 +11,13 @@ your own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import ConfigError
 from rlsp_async.plugins import PluginFamily
 
@@ -64,12 +65,8 @@ class PromptSelector(Protocol):
 class PoolConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The option that all selections which remember prompts share."""
 
-    pool: int = 0
+    pool: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Only this many training prompts, the first ones, are used; 0: all. A task with endless prompts needs a pool."""
-
-    def __post_init__(self) -> None:
-        if self.pool < 0:
-            raise ValueError(f"pool {self.pool} must be at least 0")
 
 
 def pool_size(cfg: PoolConfig, size: int | None, name: str) -> int:

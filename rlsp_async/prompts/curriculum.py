@@ -11,9 +11,11 @@ is exact. No weight is below `floor`, so that a misjudged prompt is drawn again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 
+from rlsp_async.config.ranges import Range
 from rlsp_async.prompts.base import Draw, PoolConfig, pool_size
 from rlsp_async.prompts.table import PromptTable, Reals
 
@@ -21,25 +23,18 @@ from rlsp_async.prompts.table import PromptTable, Reals
 class CurriculumConfig(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `curriculum`."""
 
-    start: float = 0.8
+    start: Annotated[float, Range(ge=0, le=1)] = 0.8
     """Target success rate at first."""
-    end: float = 0.3
+    end: Annotated[float, Range(ge=0, le=1)] = 0.3
     """Target success rate after `ramp` draws."""
-    ramp: int = 10_000
+    ramp: Annotated[int, Range(ge=1, le=10**9)] = 10_000
     """Draws (groups issued in the run) until `end` is reached."""
-    width: float = 0.2
+    width: Annotated[float, Range(gt=0, le=100)] = 0.2
     """Standard deviation of the preference around the target."""
-    floor: float = 0.05
+    floor: Annotated[float, Range(gt=0, le=1)] = 0.05
     """Smallest weight of a prompt, relative to a prompt at the target."""
-    weight: float = 0.5
+    weight: Annotated[float, Range(gt=0, le=1)] = 0.5
     """Weight of the newest group in the measured success rate."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (0 <= self.start <= 1 and 0 <= self.end <= 1 and 0 < self.floor <= 1 and 0 < self.weight <= 1):
-            raise ValueError("start and end must lie in 0..1, floor and weight above 0 and at most 1")
-        if self.width <= 0 or self.ramp < 1:
-            raise ValueError("width must be above 0, ramp at least 1")
 
 
 Config = CurriculumConfig

@@ -13,9 +13,11 @@ order in the journal. The rewards of batches that are chosen this way stay near 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 
+from rlsp_async.config.ranges import Range
 from rlsp_async.prompts.base import Draw, PoolConfig, pool_size
 from rlsp_async.prompts.table import Indices, PromptTable, Reals
 
@@ -23,23 +25,16 @@ from rlsp_async.prompts.table import Indices, PromptTable, Reals
 class MoppsConfig(PoolConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `mopps`."""
 
-    target: float = 0.5
+    target: Annotated[float, Range(gt=0, lt=1)] = 0.5
     """Target success rate (gamma*)."""
-    decay: float = 0.5
+    decay: Annotated[float, Range(ge=0, le=1)] = 0.5
     """lam: how much of the old belief is kept after new verdicts; 1 never forgets (the paper: 0.5 and 1)."""
-    candidates: int = 16
+    candidates: Annotated[int, Range(ge=1, le=10**6)] = 16
     """Number of prompts that each draw compares (the paper's candidate ratio: 8 and 16)."""
-    prior: tuple[float, float] = (1.0, 1.0)
+    prior: Annotated[tuple[float, float], Range(gt=0, le=10**6)] = (1.0, 1.0)
     """a0 and b0, the belief about a prompt without verdicts."""
-    propensity_draws: int = 32
+    propensity_draws: Annotated[int, Range(ge=1, le=10**6)] = 32
     """Number of further draws from which the logged propensity is estimated."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 < self.target < 1.0 or not 0.0 <= self.decay <= 1.0 or min(self.prior) <= 0:
-            raise ValueError("target must lie between 0 and 1, decay in 0..1, and the prior must be above 0")
-        if self.candidates < 1 or self.propensity_draws < 1:
-            raise ValueError("candidates and propensity_draws must be at least 1")
 
 
 Config = MoppsConfig

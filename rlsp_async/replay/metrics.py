@@ -84,7 +84,7 @@ def step_rows(state: HubState, manifest: Manifest, report: StepReport, now: floa
         **_temperatures(state, manifest.stage, records),
         **state.policies.figures(manifest, state.ledger),
         **{name: num for name, num in state.pace.figures.items() if name.startswith("refused.")},
-        "tokens_per_s": (state.ledger.account["generated"] - state.pace.generated_then) / took_s,
+        "tokens_per_s": state.pace.tokens_per_s(state.ledger.account["generated"], now),
         "groups": state.ledger.counts(),
         "dropped": dict(state.ledger.dropped),
         "account": state.ledger.tokens(),

@@ -38,6 +38,7 @@ from rlsp_async.replay.records import JournalContent
 from rlsp_async.replay.sources import Demonstrations, Imported
 from rlsp_async.replay.turn import Effects
 from rlsp_async.tasks.base import Task, load_task
+from rlsp_async.tasks.fitted import RowChanges, fit_task
 from rlsp_async.wire.address import former_address, write_hub_file
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class ReplayServer:
 
     def __init__(self, cfg: RunConfig, task: Task | None = None, demonstrations: Demonstrations | None = None) -> None:
         self._cfg = cfg
-        self._task = task or load_task(cfg.task, cfg.seed)
+        self._task = task or fit_task(load_task(cfg.task, cfg.seed), RowChanges.read(cfg.directory))
         self._makers: dict[str, GroupMaker] = {
             "demonstrations": demonstrations or Demonstrations(cfg, self._task),
             "imported": Imported(cfg),

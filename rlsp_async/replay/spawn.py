@@ -23,12 +23,13 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from rlsp_async.columns import num_values
 from rlsp_async.config import RunConfig, Section, StageConfig
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import BY_SPAWN, Prompt, Rollout, RolloutGroup, Verdict
 from rlsp_async.plugins import decode_options
@@ -45,18 +46,13 @@ verdict."""
 class SpawnConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `spawn`."""
 
-    share: float = 0.125
-    """Share of the groups that are verifications, 0..0.5; 0: none (the paper: 128 beside 1,024 problems)."""
+    share: Annotated[float, Range(ge=0, le=0.5)] = 0.125
+    """Share of the groups that are verifications: each problem has at most one. 0: none (the paper: 128 beside 1,024
+    problems)."""
     balance: bool = True
     """Parents whose verdicts are correct, wrong and unparsable take turns; false: uniform among all rollouts."""
-    max_tokens: int = 2048
+    max_tokens: Annotated[int, Range(ge=1, le=2**24)] = 2048
     """A rollout that has more tokens with its prompt is not spawned from: a child's prompt is never cut."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.share <= 0.5:
-            raise ValueError(f"share {self.share} must lie in 0..0.5: each problem has at most one child")
-        if self.max_tokens < 1:
-            raise ValueError("max_tokens must be at least 1")
 
 
 Config = SpawnConfig

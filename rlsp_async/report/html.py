@@ -82,7 +82,8 @@ def _header(report: Report, cfg: RunConfig) -> str:
         f"task {cfg.task.name} &middot; model {escape(model)} &middot; engine {cfg.sampler.engine} &middot; seed "
         f"{report.seed} &middot; {seconds_text(report.seconds)} &middot; {report.versions} versions &middot; {state}"
     )
-    return f"<header><h1>{escape(report.run)}</h1><p>{facts}</p>{gain}</header>"
+    warnings = "".join(f"<p><strong>{escape(text)}</strong></p>" for text in report.warnings)
+    return f"<header><h1>{escape(report.run)}</h1><p>{facts}</p>{gain}{warnings}</header>"
 
 
 def _gain(evaluations: list[EvaluationRow]) -> str:

@@ -120,6 +120,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     """SHA-256 over the safetensors files of final/."""
     message: str = ""
+    warnings: list[str] = []
+    """What the reader must know before believing the figures."""
     examples: list[Row] = []
     """A few rollouts of the evaluations before and after."""
 
@@ -161,7 +163,21 @@ def build_report(directory: Path, *, finished: bool = False) -> Report:
         versions=max((int(row["step"]) for row in rows), default=0),
         digest=final_digest(directory / "final"),
         message=status.message if status else "",
+        warnings=[text for name in cfg.stages if (text := no_signal(cfg, name, rows))],
         examples=pick_examples([rollout_row(row) for row in read_jsonl(directory / "rollouts.jsonl")]),
+    )
+
+
+def no_signal(cfg: RunConfig, name: str, rows: list[Row]) -> str:
+    """A sentence for a stage on rollouts in which no step had a gradient, so that no weight moved; else empty."""
+    steps = [row for row in rows if row["stage"] == name]
+    if cfg.stages[name].source != "rollouts" or not steps or any(row.get("grad_norm", 0.0) for row in steps):
+        return ""
+    rewards = sorted({round(float(row["reward"]), 6) for row in steps if "reward" in row})
+    flat = f"the mean reward was {rewards[0]:g} in all of them" if len(rewards) == 1 else "no group's rewards differed"
+    return (
+        f"stage {name}: none of its {len(steps)} steps had a gradient, so no weight moved ({flat}); the task is too "
+        "hard or too easy for the model, or the verifier cannot read its answers: see the rollouts in report.html"
     )
 
 

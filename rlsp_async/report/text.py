@@ -90,6 +90,8 @@ def print_report(report: Report, out: TextIO) -> None:
         print("lag      " + "   ".join(f"{lag}: {n}" for lag, n in report.lags.items()), file=out)
     for line in example_lines(report):
         print(line, file=out)
+    for text in report.warnings:
+        print(f"warning: {text}\n", file=out)
     if report.digest:
         print(f"model    {report.directory}/final   {report.digest[:23]}...", file=out)
     print(f"report   {report.directory}/report.html\n", file=out)

@@ -42,6 +42,10 @@ class HangDetector:
         """A new process of this name began."""
         self._lives[name] = _Life()
 
+    def was_heard(self, name: str) -> bool:
+        """Whether the hub has named the present process of this name (for the hub: whether it said anything)."""
+        return self._lives.get(name, _Life()).heard_s is not None
+
     def ended(self, name: str) -> bool:
         """The process ended. Returns whether it had worked: whether a step was trained while the hub heard it."""
         return self._lives.pop(name, _Life()).worked

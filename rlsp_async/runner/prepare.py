@@ -18,15 +18,17 @@ from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, UserError
 from rlsp_async.files import directory_being_made
+from rlsp_async.model import TINY_QWEN2, write_longest_prompt
 from rlsp_async.preflight import inputs
+from rlsp_async.tasks import fitted
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
-    """Checks modules, data and model, then writes RUN: config.toml, data.json, prompts.json, model/, logs/.
+    """Checks modules, data and model, then writes RUN: config.toml, data.json, rows.json, prompts.json, model/, logs/.
 
     Raises UserError, and leaves nothing behind.
     """
-    from rlsp_async.model import TINY_QWEN2, prepare_model, write_longest_prompt
+    from rlsp_async.model import prepare_model
     from rlsp_async.weights.file import remove_published
 
     inputs.check_modules(cfg)
@@ -34,10 +36,15 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     try:
         with directory_being_made(directory) as made:
             prepare_model(cfg, made / "model")
-            longest = inputs.measure_prompts(cfg, made / "model").expected
-            write_longest_prompt(made, longest)
+            measured = inputs.measure(cfg, made / "model", _say)
+            assert measured is not None, "RUN/model has a tokenizer"
+            if measured.changes.changes_anything:
+                (made / fitted.FILE).write_bytes(msgspec.json.encode(measured.changes))
+                for sentence in measured.sentences:
+                    _say(sentence)
+            write_longest_prompt(made, measured.expected)
             if cfg.model.path not in ("", TINY_QWEN2):
-                inputs.check_loading(cfg, made / "model", longest)
+                inputs.check_loading(cfg, made / "model", measured.expected)
             (made / "logs").mkdir()
             (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
             if overlap := inputs.find_overlap(cfg):
@@ -45,6 +52,10 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
             remove_published(cfg)  # versions of a removed run of this name: newer by number, they would outlive ours
     except OSError as e:
         raise MachineError(f"{directory}: cannot be written: {e.strerror or e}") from None
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", flush=True)
 
 
 def main() -> int:

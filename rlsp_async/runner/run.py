@@ -76,7 +76,8 @@ def _run(cfg: RunConfig) -> int:
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
     print(f"rlsp: {end.reason}", file=sys.stderr)
-    print(f"rlsp: {what_is_kept(cfg.directory, end.reason)}", file=sys.stderr)
+    if cfg.directory.is_dir():
+        print(f"rlsp: {what_is_kept(cfg.directory, end.reason)}", file=sys.stderr)
     return end.code
 
 
@@ -115,8 +116,27 @@ def train(cfg: RunConfig) -> RunEnd:
         if old:
             take_over(cfg, changed)
         end, status = asyncio.run(supervised(cfg))
-        conclude(cfg, end, status)
+        if not old and is_refusal(cfg, end, status):
+            discard(cfg)
+        else:
+            conclude(cfg, end, status)
     return end
+
+
+def is_refusal(cfg: RunConfig, end: RunEnd, status: Status | None) -> bool:
+    """Whether a service refused the settings or the machine (exit code 2) before anything was sampled or trained."""
+    if end.code != UserError.exit_code or status is None or status.step:
+        return end.code == UserError.exit_code and status is None
+    demonstrated = next(iter(cfg.stages.values())).source == "demonstrations"  # they cost nothing: not sampled
+    return not (status.tokens.get("evaluated") if demonstrated else sum(status.tokens.values()))
+
+
+def discard(cfg: RunConfig) -> None:
+    """Removes RUN and its published weights: nothing was done, and the name is free again."""
+    from rlsp_async.weights.file import remove_published
+
+    remove_published(cfg)
+    shutil.rmtree(cfg.directory, ignore_errors=True)
 
 
 def resolve(cfg: RunConfig) -> RunConfig:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -37,6 +38,8 @@ KILL_S = 10.0
 CHECK_EVERY_S = 1.0
 NO_HUB_S = 5.0
 """Shutdown timeout when no hub runs. Workers cannot return leases then; only the learner's checkpoint matters."""
+START_TRIES = 3
+"""A service that ends at its start this many times in a row, each time with the same last line, ends the run."""
 LEFT_S = 5.0
 """A worker that ends with exit code 0 was sent away by the hub, which itself ends within this time."""
 ORDER = (("learner",), ("sampler", "verifier"), ("replay",))
@@ -106,6 +109,8 @@ class Supervisor:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._log_begins: dict[str, int] = {}
         """Where the output of a service's present process begins in its log, in bytes."""
+        self._failed_starts: dict[str, list[str]] = {}
+        """The last lines of the starts in a row after which a service ended before the hub heard it."""
         self._stopping = False
         self.ending = False
         """Whether the hub drains: a worker that ends now is not started again."""
@@ -169,9 +174,11 @@ class Supervisor:
             process = await self._start(service)
             self._detector.started(service.name)
             code = await process.wait()
-            worked = self._detector.ended(service.name)
+            heard, worked = self._detector.was_heard(service.name), self._detector.ended(service.name)
             kill_group(process.pid)  # processes that it started and that outlive it
             if self._stopping or self._is_final(service, code) or await self._was_sent_away(service, code):
+                return
+            if self._fails_to_start(service, code, heard):
                 return
             pause_s = budget.died(time.monotonic() - began, worked)
             if pause_s is None:
@@ -188,12 +195,32 @@ class Supervisor:
             )
             await asyncio.sleep(pause_s)
 
+    def _fails_to_start(self, service: ServiceProcess, code: int, heard: bool) -> bool:
+        """Ends the run when a service ends before the hub hears it, again and again with the same last line."""
+        if heard or code <= 0:
+            self._failed_starts.pop(service.name, None)
+            return False
+        said = last_words(service.log, self._log_begins.get(service.name, 0))
+        before = self._failed_starts.setdefault(service.name, [])
+        before[:] = [*(text for text in before if _alike(text) == _alike(said)), said]
+        if not said or len(before) < START_TRIES:
+            return False
+        self.finish(1, f"{service.name} cannot start: {said}; its output is in {service.log}", service.name)
+        return True
+
+    def _why(self, service: ServiceProcess, said: str) -> str:
+        """What the hub said at its end, and what a service that could not start by then had said."""
+        starting = [
+            f"{name} ended at its start with: {texts[-1]}" for name, texts in self._failed_starts.items() if texts
+        ]
+        return "; ".join([said, *starting]) if service.role == "replay" and said else said
+
     def _is_final(self, service: ServiceProcess, code: int) -> bool:
         if code in FINAL_CODES:
             said = last_words(service.log, self._log_begins.get(service.name, 0))
             if not said and code == MachineError.exit_code:
                 said = full_disk(service.name, service.log)
-            self.finish(code, said or f"{service.name} ended with {exit_text(code)}", service.name)
+            self.finish(code, self._why(service, said) or f"{service.name} ended with {exit_text(code)}", service.name)
             return True
         if code == 0 and service.role == "replay":
             self.finish(0)
@@ -265,6 +292,11 @@ def kill_group(group: int) -> None:
 def exit_text(code: int) -> str:
     """The return code of a process as text: 3 -> "exit code 3"; -9 -> "signal SIGKILL"."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _alike(text: str) -> str:
+    """A line without its numbers: addresses and times differ from start to start."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "0", text)
 
 
 def full_disk(name: str, log: Path) -> str:

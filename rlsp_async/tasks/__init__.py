@@ -3,6 +3,7 @@
 base              what a task is, how one is loaded, and which prompts are held out
 row_task          a task over rows in memory, which all tasks from files return; prompts that ask to verify a response
 readers           files of rows in every format, and the splits of data-set directories
+fitted            a task without the rows that are too long for the run's model, or with their prompts cut
 overlap           training rows that repeat held-out rows
 word_tokenizer    the tokenizer of the generated puzzles
 

@@ -14,9 +14,10 @@ A problem is held out when the md5 of its text says so; training draws never ret
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
 from rlsp_async.tasks.base import Split, is_heldout
@@ -33,22 +34,16 @@ MAX_ROUNDS = 3
 class AdditionConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The size of the sums and the care of the teacher."""
 
-    numbers: int = 3
+    numbers: Annotated[int, Range(ge=2, le=5)] = 3
     """Number of numbers in a sum."""
-    digits: int = 3
+    digits: Annotated[int, Range(ge=3, le=6)] = 3
     """Number of digits of each number."""
-    p_slip: float = 0.12
+    p_slip: Annotated[float, Range(ge=0, le=1)] = 0.12
     """Chance that a column's sum is off by one."""
-    p_check: float = 0.3
+    p_check: Annotated[float, Range(ge=0, le=1)] = 0.3
     """Chance that the teacher checks the columns."""
-    heldout_share: float = 0.1
+    heldout_share: Annotated[float, Range(gt=0, lt=1)] = 0.1
     """Share of all problems that is held out for the test split."""
-
-    def __post_init__(self) -> None:
-        if not (2 <= self.numbers <= 5 and 3 <= self.digits <= 6):
-            raise ValueError("numbers must lie in 2..5 and digits in 3..6")
-        if not (0.0 <= self.p_slip <= 1.0 and 0.0 <= self.p_check <= 1.0 and 0.0 < self.heldout_share < 1.0):
-            raise ValueError("p_slip and p_check must lie in 0..1, heldout_share between 0 and 1")
 
 
 Config = AdditionConfig

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, FreeText, PathText
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split
 from rlsp_async.tasks.dataset import TEMPLATE
@@ -28,19 +29,19 @@ ReadAnswer = Callable[[Row, str], str]
 class CompetitionConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of the tasks `aime` and `amc`: where your copy is and how the problems are put to the model."""
 
-    path_test: str
+    path_test: PathText
     """A file of rows, or a directory with the split `split_test`."""
-    path_train: str = ""
+    path_train: PathText = ""
     """Problems to train on, for example of other years. Empty: the task is for evaluation only."""
-    split_train: str = "train"
+    split_train: FieldName = "train"
     """Which split of a directory; without meaning for a file."""
-    split_test: str = "test"
+    split_test: FieldName = "test"
     """The same for held-out problems."""
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the problem; all other text stays as it is."""
     deduplicate: Deduplicate = "exact"
     """exact: training rows that equal a test row are removed. near: also rows that share 13 words in sequence with one.

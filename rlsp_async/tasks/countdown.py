@@ -10,8 +10,10 @@ puzzles are the same when their targets and their numbers, in any order, are the
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FreeText, PathText, Range
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.readers import Row, read_rows, shipped_file
 from rlsp_async.tasks.row_task import Item, PromptFormat, RowTask
@@ -25,17 +27,17 @@ TEMPLATE = (
 class CountdownConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the rows are and how they are put to the model."""
 
-    path_train: str = ""
+    path_train: PathText = ""
     """JSONL file with `numbers` and `target` in each row. Empty: the shipped one."""
-    path_test: str = ""
+    path_test: PathText = ""
     """The same for held-out rows."""
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{numbers}` and `{target}` are replaced by the row's."""
-    limit: int = 0
+    limit: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Use only this many rows of each file; 0: all."""
 
     def __post_init__(self) -> None:

@@ -17,8 +17,12 @@ The task has four names, which differ only in the prompt ids: `jsonl`, `parquet`
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, FreeText, PathText, PluginName, Range
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split, is_heldout
 from rlsp_async.tasks.readers import Row, list_files, list_splits, read_rows, text_field
@@ -31,33 +35,33 @@ TEMPLATE = "{prompt}\nPut the final answer in \\boxed{}."
 class DatasetConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the rows are and how they are put to the model. The names `jsonl`, `parquet` and `hf` are this task too."""
 
-    path_train: str
+    path_train: PathText
     """A file of rows, or a directory with splits."""
-    path_test: str = ""
+    path_test: PathText = ""
     """Held-out rows. Empty: split_test of the directory path_train, else `heldout_share` of its rows, by hash."""
-    split_train: str = "train"
+    split_train: FieldName = "train"
     """Which split of a directory; without meaning for a file."""
-    split_test: str = "test"
+    split_test: FieldName = "test"
     """The same for held-out rows."""
-    heldout_share: float = 0.1
+    heldout_share: Annotated[float, Range(gt=0, lt=1)] = 0.1
     """Share of the rows that is held out when there is neither path_test nor a test split."""
-    prompt_field: str = "prompt"
+    prompt_field: FieldName = "prompt"
     """Field with the prompt. "prompt.0.content" reaches into lists and objects; so do the other fields."""
-    answer_field: str = "answer"
+    answer_field: FieldName = "answer"
     """Field with the reference answer."""
-    answer_after: str = ""
+    answer_after: FieldName = ""
     """Only what follows the last occurrence of this mark is the answer, e.g. "####"; empty: the whole field."""
-    response_field: str = ""
+    response_field: FieldName = ""
     """Field with a response to imitate; empty: the file has no demonstrations."""
     chat: bool = False
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the row's prompt; all other text stays as it is."""
-    verifier: str = "math"
+    verifier: PluginName = "math"
     """The verifier of the answers, unless `task.verifier` names another one."""
-    limit: int = 0
+    limit: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Use only this many rows of each file; 0: all."""
     deduplicate: Deduplicate = "exact"
     """exact: training rows that equal a test row are removed. near: also rows that share 13 words in sequence with one.
@@ -65,8 +69,6 @@ class DatasetConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         prompt_format(self)
-        if not 0.0 < self.heldout_share < 1.0 or self.limit < 0:
-            raise ValueError("heldout_share must lie between 0 and 1, limit be at least 0")
 
 
 Config = DatasetConfig
@@ -86,21 +88,24 @@ def read_splits(cfg: DatasetConfig) -> dict[Split, list[Item]]:
     """Both splits, checked."""
     path = Path(cfg.path_train).expanduser()
     train = read_items(cfg, path, cfg.split_train)
+    heldout = msgspec.structs.replace(cfg, response_field="")  # nobody imitates held-out rows
     if cfg.path_test:
-        return {"train": train, "test": read_items(cfg, Path(cfg.path_test).expanduser(), cfg.split_test)}
+        return {"train": train, "test": read_items(heldout, Path(cfg.path_test).expanduser(), cfg.split_test)}
     if path.is_dir() and cfg.split_test in list_splits(path):
-        return {"train": train, "test": read_items(cfg, path, cfg.split_test)}
+        return {"train": train, "test": read_items(heldout, path, cfg.split_test)}
     return split_by_hash(train, cfg.heldout_share, cfg.path_train)
 
 
 def split_by_hash(items: list[Item], share: float, where: str) -> dict[Split, list[Item]]:
-    """One list as two splits, by the hash of each prompt. Raises DataError when one of the splits stays empty."""
+    """One list as two splits, by the hash of each prompt; the test split of a small file may stay empty.
+
+    Raises DataError when no row is left to train on.
+    """
     parts: dict[Split, list[Item]] = {"train": [], "test": []}
     for item in items:
         parts["test" if is_heldout(item.prompt, share) else "train"].append(item)
-    for split, rows in parts.items():
-        if not rows:
-            raise DataError(f"{where}: no row is left for the {split} split; add rows or name path_test")
+    if not parts["train"]:
+        raise DataError(f"{where}: no row is left for the train split; add rows or name path_test")
     return parts
 
 

@@ -7,10 +7,12 @@ with the answer in a box.
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FreeText, Range
 from rlsp_async.tasks.base import Split
 from rlsp_async.tasks.dataset import TEMPLATE, DatasetConfig, prompt_format, read_items
 from rlsp_async.tasks.readers import shipped_file
@@ -24,11 +26,11 @@ class Gsm8kConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the problem; all other text stays as it is."""
-    limit: int = 0
+    limit: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Use only this many problems of each split; 0: all."""
 
     def __post_init__(self) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, FreeText, PathText, Range
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split
 from rlsp_async.tasks.competition import ANSWER, SOLUTION, first_field, last_box, present_fields, read_problem
@@ -24,19 +26,19 @@ EXAMPLE = ("What is $1+2+\\cdots+10$?", "55")
 class HendrycksMathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where your copy is and how the problems are put to the model."""
 
-    path_train: str = ""
+    path_train: PathText = ""
     """The directory MATH/train, or a file of rows. Empty: for evaluation only."""
-    path_test: str
+    path_test: PathText
     """The same for held-out problems: MATH/test, or a file of rows."""
-    levels: list[int] = []
+    levels: list[Annotated[int, Range(ge=1, le=5)]] = []
     """Only problems of these levels, 1 to 5; empty: all."""
-    subjects: list[str] = []
+    subjects: list[FieldName] = []
     """Only problems of these subjects, e.g. "algebra", "counting_and_probability"; empty: all."""
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the problem; all other text stays as it is."""
     deduplicate: Deduplicate = "exact"
     """exact: training rows that equal a test row are removed. near: also rows that share 13 words in sequence with one.

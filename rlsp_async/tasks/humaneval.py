@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FreeText, PathText
 from rlsp_async.tasks.readers import Row, read_rows, shipped_file, text_field
 from rlsp_async.tasks.row_task import Item, PromptFormat, RowTask
 
@@ -19,13 +20,13 @@ TEMPLATE = "Complete this function. Answer with the whole function in one ```pyt
 class HumanevalConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the problems are and how they are put to the model."""
 
-    path_test: str = ""
+    path_test: PathText = ""
     """HumanEval.jsonl(.gz) or another file with `prompt`, `test` and `entry_point`. Empty: the shipped one."""
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by signature and docstring; "{prompt}" alone lets a base model continue it."""
 
     def __post_init__(self) -> None:

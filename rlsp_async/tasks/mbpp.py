@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FreeText, PathText
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split
 from rlsp_async.tasks.readers import Row, read_rows, shipped_file, text_field, value_field
@@ -23,13 +24,13 @@ HELDOUT = range(11, 511)
 class MbppConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the problems are and how they are put to the model."""
 
-    path_all: str = ""
+    path_all: PathText = ""
     """mbpp.jsonl or sanitized-mbpp.json as published, with all splits in it. Empty: the shipped one."""
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the problem, `{tests}` by its tests, which alone name the function."""
 
     def __post_init__(self) -> None:

@@ -29,11 +29,12 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.tasks.base import Split, is_heldout
@@ -53,34 +54,28 @@ MARK = "check"
 class OpsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The size of the puzzles and the patience of the teacher."""
 
-    k: int = 4
+    k: Annotated[int, Range(ge=2, le=5)] = 4
     """Number of numbers in a problem."""
-    largest: int = 6
+    largest: Annotated[int, Range(ge=1, le=9)] = 6
     """Numbers are drawn from 1..largest."""
-    limit: int = 40
+    limit: Annotated[int, Range(ge=1, le=99)] = 40
     """Every running value, including the target, lies in 0..limit."""
-    p_stop: float = 0.15
+    p_stop: Annotated[float, Range(ge=0, le=1)] = 0.15
     """Chance that the teacher gives up after a failed attempt."""
-    max_attempts: int = 14
+    max_attempts: Annotated[int, Range(ge=1, le=10**6)] = 14
     """The teacher gives up after this many failed attempts."""
-    heldout_share: float = 0.1
+    heldout_share: Annotated[float, Range(gt=0, lt=1)] = 0.1
     """Share of all problems that is held out for the test split."""
-    verify_share: float = 0.0
+    verify_share: Annotated[float, Range(ge=0, le=1)] = 0.0
     """Share of the demonstrations that verify a proposed row of operators instead of looking for one."""
-    verify_guess: float = 0.5
+    verify_guess: Annotated[float, Range(ge=0, le=1)] = 0.5
     """Chance that the teacher answers a verification at random."""
     verify_test: bool = False
     """The test split asks to verify proposed rows of held-out problems, so that `rlsp eval` measures that skill."""
 
     def __post_init__(self) -> None:
-        if not (2 <= self.k <= 5 and 1 <= self.largest <= 9):
-            raise ValueError("k must lie in 2..5 and largest in 1..9")
         if not self.largest <= self.limit <= 99:
             raise ValueError("limit must lie in largest..99: the tokenizer has the numbers 0..99")
-        if not (0.0 <= self.verify_share <= 1.0 and 0.0 <= self.verify_guess <= 1.0):
-            raise ValueError("verify_share and verify_guess must lie in 0..1")
-        if not (0.0 <= self.p_stop <= 1.0 and self.max_attempts >= 1 and 0.0 < self.heldout_share < 1.0):
-            raise ValueError("p_stop must lie in 0..1, max_attempts be at least 1, heldout_share lie between 0 and 1")
 
 
 Config = OpsConfig

@@ -17,9 +17,10 @@ import contextlib
 import functools
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, FreeText, Range
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.messages import Prompt
 from rlsp_async.plugins import nearest_name
@@ -38,21 +39,21 @@ MAX_REPLACED = 200
 class ReasoningGymConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which task of reasoning-gym, how many items, and how they are put to the model."""
 
-    dataset: str
+    dataset: FieldName
     """Name of the task, e.g. "chain_sum"."""
-    size: int = 2000
+    size: Annotated[int, Range(ge=1, le=10**8)] = 2000
     """Number of training items."""
-    test_size: int = 200
+    test_size: Annotated[int, Range(ge=1, le=10**7)] = 200
     """Number of held-out items; all are generated before the first training prompt."""
-    seed: int = 0
+    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
     """Seed of the generator. The run's own seed decides only the order, so that runs can be compared."""
     params: dict[str, Any] = {}
     """Settings of the task, e.g. { max_terms = 4 }."""
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the question; all other text stays as it is."""
 
     def __post_init__(self) -> None:
@@ -60,8 +61,6 @@ class ReasoningGymConfig(Section, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("template must contain {prompt}")
         if self.system and not self.chat:
             raise ValueError("system needs chat = true: without a chat template there is no place for it")
-        if self.size < 1 or self.test_size < 1:
-            raise ValueError("size and test_size must be at least 1")
 
 
 Config = ReasoningGymConfig

@@ -7,8 +7,10 @@ story is held out as a whole, by the hash of its first sentence without the numb
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FreeText, Range
 from rlsp_async.tasks.base import Split, is_heldout
 from rlsp_async.tasks.dataset import TEMPLATE, DatasetConfig, prompt_format, read_items
 from rlsp_async.tasks.readers import shipped_file
@@ -22,17 +24,15 @@ class SvampConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     chat: bool = True
     """Put the prompt through the tokenizer's chat template, as a user message."""
-    system: str = ""
+    system: FreeText = ""
     """System message; needs chat."""
-    template: str = TEMPLATE
+    template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the problem; all other text stays as it is."""
-    heldout_share: float = 0.3
+    heldout_share: Annotated[float, Range(gt=0, le=1)] = 0.3
     """Share of the stories that is held out for the test split; 1: all, for evaluation only."""
 
     def __post_init__(self) -> None:
         _dataset_config(self)
-        if not 0.0 < self.heldout_share <= 1.0:
-            raise ValueError("heldout_share must lie above 0 and not above 1")
 
 
 Config = SvampConfig

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.temperatures.base import SALT, check_grid
@@ -29,25 +31,21 @@ from rlsp_async.temperatures.base import SALT, check_grid
 class BstarConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `bstar`."""
 
-    grid: tuple[float, ...] = (0.6, 0.8, 1.0, 1.2)
+    grid: tuple[Annotated[float, Range(gt=0, le=100)], ...] = (0.6, 0.8, 1.0, 1.2)
     """The arms (the paper: .5, .55 .. 1.2)."""
-    target: int = 8
+    target: Annotated[int, Range(ge=1, le=65_536)] = 8
     """n*: number of correct responses to a prompt that is enough (the paper: 8 of 64)."""
-    discount: float = 0.99
+    discount: Annotated[float, Range(gt=0, le=1)] = 0.99
     """Factor on every sum and count after one more group."""
-    spread: float = 0.3
+    spread: Annotated[float, Range(ge=0, le=10**6)] = 0.3
     """Standard deviation of one group's score."""
-    prior: float = 0.5
+    prior: Annotated[float, Range(ge=-(10**6), le=10**6)] = 0.5
     """Expected score of an arm without groups."""
-    prior_groups: float = 1.0
+    prior_groups: Annotated[float, Range(gt=0, le=10**9)] = 1.0
     """Number of groups that the prior counts for."""
 
     def __post_init__(self) -> None:
         check_grid(self.grid)
-        if self.target < 1 or not 0 < self.discount <= 1:
-            raise ValueError("target must be at least 1, discount above 0 and at most 1")
-        if self.spread < 0 or self.prior_groups <= 0:
-            raise ValueError("spread must be at least 0, prior_groups above 0")
 
 
 Config = BstarConfig

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.temperatures.base import FixedSchedule
 
 
 class ConstantConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `constant`."""
 
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(ge=0, le=100)] = 0.0
     """The temperature; 0: sampling.temperature, which evaluations use too."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature {self.temperature} must be at least 0")
 
 
 Config = ConstantConfig

@@ -13,9 +13,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from typing import Annotated
 
 from rlsp_async.columns import floats
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
 
@@ -25,22 +27,20 @@ _ROW = struct.Struct("<ddI")
 class EntropyConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `entropy`."""
 
-    target: float = 0.0
+    target: Annotated[float, Range(ge=0, le=100)] = 0.0
     """Entropy in nats per token; 0: the entropy of the first groups."""
-    first: int = 32
+    first: Annotated[int, Range(ge=1, le=10**9)] = 32
     """Number of groups at sampling.temperature on which the target is measured."""
-    rate: float = 0.005
+    rate: Annotated[float, Range(ge=0, le=1)] = 0.005
     """How far the temperature moves after each group."""
-    low: float = 0.5
+    low: Annotated[float, Range(gt=0, le=100)] = 0.5
     """Smallest temperature."""
-    high: float = 1.5
+    high: Annotated[float, Range(gt=0, le=100)] = 1.5
     """Largest temperature."""
 
     def __post_init__(self) -> None:
-        if self.target < 0 or self.first < 1 or not 0 <= self.rate <= 1:
-            raise ValueError("target must be at least 0, first at least 1, rate in 0..1")
-        if not 0 < self.low <= self.high:
-            raise ValueError("low must be above 0 and at most high")
+        if self.low > self.high:
+            raise ValueError("low must be at most high")
 
 
 Config = EntropyConfig

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.temperatures.base import FixedSchedule
 
 
 class LinearConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `linear`."""
 
-    start: float = 1.2
+    start: Annotated[float, Range(gt=0, le=100)] = 1.2
     """Temperature of the first group."""
-    end: float = 0.8
+    end: Annotated[float, Range(gt=0, le=100)] = 0.8
     """Temperature after `ramp` groups."""
-    ramp: int = 1000
+    ramp: Annotated[int, Range(ge=1, le=10**9)] = 1000
     """Number of issued groups until `end` is reached."""
-
-    def __post_init__(self) -> None:
-        if min(self.start, self.end) <= 0 or self.ramp < 1:
-            raise ValueError("start and end must be above 0, ramp at least 1")
 
 
 Config = LinearConfig

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import Range
 from rlsp_async.temperatures.base import SALT, FixedSchedule, check_grid
 
 
 class RandomConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `random`."""
 
-    grid: tuple[float, ...] = (0.6, 0.8, 1.0, 1.2)
+    grid: tuple[Annotated[float, Range(gt=0, le=100)], ...] = (0.6, 0.8, 1.0, 1.2)
     """The temperatures to draw from."""
 
     def __post_init__(self) -> None:

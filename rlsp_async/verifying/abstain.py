@@ -10,9 +10,10 @@ response commits to counts, not doubts on the way there.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, PluginName, Range
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import add_parts, load_inner, make_verdict
 from rlsp_async.verifying.extract import find_answer, normalize_words
@@ -29,7 +30,7 @@ _COMMAND = re.compile(r"\\(?:text|mathrm)\s?\{([^{}]*)\}")
 class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `abstain`: what counts as an abstention, and its score."""
 
-    phrases: tuple[str, ...] = (
+    phrases: tuple[FieldName, ...] = (
         "i don't know",
         "i do not know",
         "don't know",
@@ -45,15 +46,13 @@ class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "unanswerable",
     )
     """The answer abstains when it contains one of these phrases, word for word; case does not matter."""
-    value: float = 0.2
+    value: Annotated[float, Range(ge=0, le=1)] = 0.2
     """Score of an abstention, between 0 for a wrong answer and 1 for a right one."""
-    inner: str = "math"
+    inner: PluginName = "math"
     """Verifier of answers that do not abstain."""
     inner_options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.value <= 1.0:
-            raise ValueError(f"value {self.value} must lie between 0 and 1")
         if not self.phrases or not all(phrase.strip() for phrase in self.phrases):
             raise ValueError("phrases must name at least one, none of them empty")
 

@@ -14,6 +14,7 @@ import re
 from collections import deque
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
@@ -30,7 +31,7 @@ _SPLIT = re.compile(r"\s*(?:,|;|/|&|\band\b|\s)\s*")
 class ChoiceConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `choice`: what can be chosen."""
 
-    labels: tuple[str, ...] = tuple("ABCDEFGHIJ")
+    labels: tuple[FieldName, ...] = tuple("ABCDEFGHIJ")
     """Letters or words; case does not matter for words."""
     texts: bool = True
     """Whether an option in the prompt ("A) red", "(B) blue", "C. green") may be named by its text."""

@@ -23,6 +23,7 @@ from typing import IO, Literal
 import msgspec
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FreeText
 from rlsp_async.errors import ConfigError, EngineError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import as_verdict, make_unparsable, make_verdict
@@ -37,9 +38,9 @@ SHOWN_BYTES = 80
 class ExecutableConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `executable`."""
 
-    command: list[str]
+    command: list[FreeText]
     """The program and its arguments; no shell reads them. A relative path counts from the working directory."""
-    env: dict[str, str] = {}
+    env: dict[str, FreeText] = {}
     """Environment variables of the program, beside the system's PATH and LANG."""
 
     def __post_init__(self) -> None:

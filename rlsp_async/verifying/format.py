@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, FreeText, PluginName
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import add_parts, load_inner, make_unparsable
 
@@ -24,15 +25,15 @@ LANE = "fast"
 class FormatConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `format`: the rules."""
 
-    tags: tuple[str, ...] = ("think", "answer")
+    tags: tuple[FieldName, ...] = ("think", "answer")
     """Each `<tag>...</tag>` must occur once, in this order, and not be empty."""
     prompt_opens: bool = False
     """Whether the prompt ends with the first opening tag, so that the response begins inside it."""
     text_outside: bool = False
     """Whether words may stand outside the tags."""
-    pattern: str = ""
+    pattern: FreeText = ""
     """A regular expression that must match somewhere in the response; empty: no such rule."""
-    inner: str = ""
+    inner: PluginName = ""
     """Verifier of the answer; empty: only the form counts."""
     inner_options: dict[str, Any] = {}
     strict: bool = False

@@ -8,9 +8,10 @@ this part added.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import PluginName, Range
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import add_parts, load_inner, make_unparsable
 
@@ -21,20 +22,20 @@ LANE = "fast"
 class LengthConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `length`: the bounds, and what is counted."""
 
-    least: int = 0
+    least: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Lower bound."""
-    most: int = 0
+    most: Annotated[int, Range(ge=0, le=10**9)] = 0
     """Upper bound; 0: there is none."""
     unit: Literal["words", "characters"] = "words"
     """What is counted; words are separated by blanks."""
     of: Literal["response", "thinking", "answer"] = "response"
     """Which text: the whole response, what stands before the last `</think>`, or what follows it."""
-    inner: str = ""
+    inner: PluginName = ""
     """Verifier of the answer; empty: only the length counts."""
     inner_options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        if self.least < 0 or self.most < 0 or (not self.least and not self.most):
+        if not self.least and not self.most:
             raise ValueError("set least or most above 0")
         if self.most and self.most < self.least:
             raise ValueError(f"most {self.most} is below least {self.least}")

@@ -20,6 +20,7 @@ from fractions import Fraction
 from typing import Any
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.tasks.reasoning_gym import answer_item, import_gym, make_dataset
@@ -46,7 +47,7 @@ _UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeErr
 class ReasoningGymVerifierConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `reasoning_gym`."""
 
-    dataset: str = ""
+    dataset: FieldName = ""
     """Data set to make in advance, for those that take seconds to make (arc_agi); empty: none."""
 
 

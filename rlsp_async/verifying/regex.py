@@ -15,6 +15,7 @@ from collections import deque
 from typing import Literal
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FreeText
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
@@ -27,7 +28,7 @@ LANE = "fast"
 class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `regex`: how the response is searched."""
 
-    pattern: str = ""
+    pattern: FreeText = ""
     """The regular expression, in Python's syntax; empty: the reference answer of each prompt."""
     match: Literal["search", "full"] = "search"
     """Whether the pattern must match anywhere in the text, or the whole text without the blanks around it."""

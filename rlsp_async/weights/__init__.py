@@ -2,6 +2,7 @@
 
 transport.py   the Protocol of a transport (publish, fetch, prune), and which transport a reference names
 file.py        the transport of `file://`: safetensors files in a directory; where a run's directory lies
+leftovers.py   what runs that are over left in shared memory
 probe.py       a fixed sequence whose log-probs show that an engine computes with the published weights
 
 A transport is one module that satisfies `transport.WeightTransport`, and a line for its scheme in `transport_for`.

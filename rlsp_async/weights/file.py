@@ -14,7 +14,6 @@ run's absolute directory, so two runs of one name in different places never meet
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterable
@@ -27,8 +26,9 @@ from safetensors.torch import save_file
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, WeightsError
-from rlsp_async.files import SHARED_MEMORY, rename, sha256
+from rlsp_async.files import SHARED_MEMORY, readable, rename, sha256
 from rlsp_async.messages import Probe, WeightsRef
+from rlsp_async.weights import leftovers
 
 COPIES = 4
 WRITERS_KEPT = 2
@@ -43,9 +43,9 @@ class FileTransport:
     Satisfies `transport.WeightTransport`.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Takes the directory; `publish` makes it when it is missing."""
-        self.directory = directory
+    def __init__(self, directory: Path, run: Path | None = None) -> None:
+        """Takes the directory, and the run whose path `publish` notes in it when it lies in shared memory."""
+        self.directory, self._run = directory, run
 
     def publish(
         self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int, probe: Probe, incarnation: int = 0
@@ -69,8 +69,11 @@ class FileTransport:
         temporary = self.directory / f".v{version:06d}-{incarnation}.tmp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            if self._run is not None and self.directory.parent == SHARED_MEMORY:
+                (self.directory / leftovers.OWNER).write_text(f"{self._run.resolve()}\n", encoding="utf-8")
             # One entry: safetensors writes several in random order, and equal weights would differ in their digest.
             save_file(tensors, temporary, metadata={"format": "pt"})
+            readable(temporary)
             digest, num_bytes = file_digest(temporary), temporary.stat().st_size
             rename(temporary, path, durable=True)
         except (OSError, SafetensorError) as e:
@@ -182,8 +185,7 @@ def choose_directory(cfg: RunConfig, model_bytes: int, shared_memory: Path = SHA
 
 def shared_directory(cfg: RunConfig, shared_memory: Path = SHARED_MEMORY) -> Path:
     """Returns the run's own directory in shared memory, whether it exists or not."""
-    digest = hashlib.sha256(str(cfg.directory.resolve()).encode()).hexdigest()[:8]
-    return shared_memory / f"rlsp-{cfg.name}-{digest}"
+    return shared_memory / leftovers.shared_name(cfg.name, cfg.directory)
 
 
 def remove_published(cfg: RunConfig, shared_memory: Path = SHARED_MEMORY) -> None:

@@ -146,6 +146,11 @@ class WorkerLink:
         self._refused_at: float | None = None
         """When the hub first refused this worker because of another start; None after a Welcome."""
 
+    @property
+    def is_welcome(self) -> bool:
+        """Whether the hub has welcomed this worker in the present session."""
+        return self._welcomed
+
     async def run(self) -> str:
         """Works until drained; returns the reason for leaving.
 

@@ -81,3 +81,10 @@ def test_algorithms_of_users_may_call_the_maths_ops():
     from rlsp_async.algos import maths, ops
 
     assert ops is maths
+
+
+def test_the_name_of_a_preset_says_of_which_algorithm_it_is():
+    with pytest.raises(
+        ConfigError, match=r"'dapo' is a preset of grpo: set algorithm.name to 'grpo' and algorithm.preset"
+    ):
+        base.load_algorithm(config.AlgorithmChoice(name="dapo"))

@@ -345,7 +345,7 @@ def test_what_counts_once_is_taken(name, options):
         ({"reject": "mis", "reject_low": 0.5}, "reject_low means something only to geometric, outlier"),
         ({"mask": "dppo_tv", "mask_low": 0.5}, "mask_low means something only to icepop"),
         ({"weight_high": 2.0}, "name a stage or leave it out"),
-        ({"mask": "icepop", "mask_high": -1.0}, "bounds are 0"),
+        ({"mask": "icepop", "mask_high": -1.0}, "mask_high = -1.0: must be a number at least 0"),
         ({"reject": "opsn"}, "opsn"),
     ],
 )

@@ -75,7 +75,7 @@ def test_the_optimum_is_the_tilted_policy_that_sampled_whoever_learns(start):
 
 
 def test_a_price_of_nothing_and_a_second_correction_are_refused():
-    with pytest.raises(ConfigError, match="beta must be above 0"):
+    with pytest.raises(ConfigError, match="beta = 0.0: must be a number above 0"):
         base.load_algorithm(config.AlgorithmChoice(name="oapl", options={"beta": 0.0}))
     with pytest.raises(ConfigError, match="counts the same ratio twice"):
         base.load_algorithm(config.AlgorithmChoice(name="oapl", options={"corrections": {"weight": "token"}}))

@@ -99,7 +99,11 @@ def test_a_batch_of_one_kind_keeps_the_fixed_baseline(reward):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"effective_positive": 1.0}, "is a share"), ({"negative": (1.0, 0.5)}, "smallest, largest")]
+    ("options", "said"),
+    [
+        ({"effective_positive": 1.0}, "effective_positive = 1.0: must be a number at least 0 and below 1"),
+        ({"negative": (1.0, 0.5)}, "smallest, largest"),
+    ],
 )
 def test_what_cannot_be_meant_is_refused(options, said):
     with pytest.raises(ConfigError, match=said):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rlsp_async
 from rlsp_async.cli import command as cli
 from rlsp_async.errors import ConfigError, DivergedError, MachineError
 
@@ -57,7 +58,9 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_missing_config_is_one_line_and_exit_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "nowhere.toml"]) == 2
-    assert capsys.readouterr().err == "rlsp: nowhere.toml: no such file; shipped ones lie in launch/configs/\n"
+    assert capsys.readouterr().err == (
+        "rlsp: nowhere.toml: no such file; shipped ones lie in launch/configs/, and their names suffice: ops_cpu_smoke\n"
+    )
 
 
 def test_unknown_key_as_a_process() -> None:
@@ -165,3 +168,9 @@ def test_a_full_disk_takes_the_words_and_leaves_the_exit_code():
             timeout=60,
         )
     assert (done.returncode, done.stderr) == (2, b"")
+
+
+def test_version_and_module():
+    for words in (["-m", "rlsp_async", "--version"], ["-m", "rlsp_async.cli", "--version"]):
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, f"rlsp_async {rlsp_async.__version__}\n")

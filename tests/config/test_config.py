@@ -48,12 +48,18 @@ def test_resolved_settings_read_back_the_same(tmp_path: Path) -> None:
         (SMALL + "stepz = 3\n", "unknown key 'stages.rl.stepz'; did you mean 'steps'?"),
         (SMALL + "[sampler]\ncuont = 3\n", "unknown key 'sampler.cuont'; did you mean 'count'?"),
         ("nam = 1\n" + SMALL, "unknown key 'nam'; did you mean 'name'?"),
-        (SMALL + "[sampler]\ncount = 'two'\n", "sampler.count: Expected `int`, got `str`"),
-        (SMALL + "groups_per_step = 0\n", "stages.rl: groups_per_step must be at least 1"),
+        (
+            SMALL + "[sampler]\ncount = 'two'\n",
+            "sampler.count = 'two': Expected `int`, got `str`; must be a whole number at least 0",
+        ),
+        (
+            SMALL + "groups_per_step = 0\n",
+            "stages.rl.groups_per_step = 0: must be a whole number at least 1 and at most 1,000,000",
+        ),
         (SMALL + "target_lag = 5\n", "stages.rl: max_lag 4 is below target_lag 5"),
         (SMALL + "[evaluation]\nbefore = ['sft']\n", "evaluation names stage 'sft'; there is rl"),
         ('name = "x"\n', "stages"),
-        ('name = "a/b"\n[stages.rl]\n', "is a directory name"),
+        ('name = "a/b"\n[stages.rl]\n', "name = 'a/b': must be a directory name"),
         ("name = \n", "no valid TOML"),
     ],
 )
@@ -99,3 +105,13 @@ def test_bad_override(tmp_path: Path, override: str) -> None:
 def test_the_slot_law_is_a_property() -> None:
     cfg = convert({"name": "x", "stages": {"rl": {"groups_per_step": 32, "target_lag": 1}}}, RunConfig, "x")
     assert cfg.stages["rl"].capacity == 64
+
+
+@pytest.mark.parametrize("name", ["ops_cpu_smoke", "ops_cpu_smoke.toml", "launch/configs/ops_cpu_smoke.toml"])
+def test_a_shipped_configuration_is_found_by_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(name).name == "ops_cpu_smoke"
+    with pytest.raises(ConfigError, match="no such file"):
+        load(f"elsewhere/{name}")

@@ -188,3 +188,14 @@ def test_the_average_of_another_model_is_refused():
     for tensors in ({}, {"w": torch.zeros(3)}, {"v": torch.zeros(2)}):
         with pytest.raises(DataError, match="not of this model"):
             made.restore(tensors)
+
+
+def test_clip_norm_0_leaves_gradients_as_they_are(model_dir):
+    for clip_norm, largest in ((0.0, 400.0), (1.0, 1.0), (10_000.0, 400.0)):
+        made = policy.Policy(policy.load_model(model_dir))
+        updater = optim.Updater(config.OptimizerConfig(lr=0.0, clip_norm=clip_norm), made, 0.0, 10)
+        name, parameter = next(iter(made.policy_parameters()))
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.view(-1)[0] = 400.0
+        assert updater._clip([name]) == pytest.approx(400.0)
+        assert float(parameter.grad.abs().max()) == pytest.approx(largest, rel=1e-4)

@@ -8,7 +8,7 @@ import torch
 
 from rlsp_async import config
 from rlsp_async.algos.base import Terms, load_algorithm
-from rlsp_async.errors import ConfigError, DivergedError
+from rlsp_async.errors import DivergedError
 from rlsp_async.learning import optim, rows, update
 from rlsp_async.learning.policy import Policy, load_model
 from tests.learning.small import job
@@ -179,9 +179,11 @@ def test_a_loss_that_is_not_finite_is_divergence(model_dir):
         update.train_batch(learning(model_dir, "ppo"), sequences, reward * float("nan"), plan())
 
 
-def test_a_rollout_longer_than_a_micro_batch_is_a_setting(model_dir):
-    with pytest.raises(ConfigError, match="tokens_per_microbatch"):
-        update.train_batch(learning(model_dir, "sft"), *data(), plan(capacity=8))
+def test_a_rollout_longer_than_a_micro_batch_is_trained_in_one_of_its_own(model_dir):
+    losses = [
+        update.train_batch(learning(model_dir, "sft"), *data(), plan(**size))["loss"] for size in ({}, {"capacity": 8})
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_sft_learns_its_demonstrations(model_dir):

@@ -55,3 +55,11 @@ def test_a_broken_model_directory_is_bad_data(tmp_path: Path, content: str) -> N
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(DataError, match=r"config\.json"):
         read_model_info(tmp_path)
+
+
+def test_an_end_token_of_minus_one_is_none(tmp_path):
+    from rlsp_async.model.info import _eos_ids
+
+    assert _eos_ids({"eos_token_id": -1}) == set()
+    assert _eos_ids({"eos_token_id": [2, -1, None, "x"]}) == {2}
+    assert _eos_ids({}) == set()

@@ -139,14 +139,14 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(model: Path) -> Non
     from rlsp_async.preflight import inputs
 
     tokenizer = load_tokenizer(model)
-    inputs.check_window(run(model), model)
+    inputs.measure(run(model), model)
     tokenizer.add_tokens(["<image_soft_token>"])
     tokenizer.save_pretrained(str(model))
-    inputs.check_window(run(model), model)  # Gemma 3 1B comes with it
+    inputs.measure(run(model), model)  # Gemma 3 1B comes with it
     tokenizer.add_tokens([f"<new{i}>" for i in range(9)])
     tokenizer.save_pretrained(str(model))
     with pytest.raises(DataError, match=r"ids up to 268 \('<new0>' is 260\), and the model's vocabulary has 259"):
-        inputs.check_window(run(model), model)
+        inputs.measure(run(model), model)
 
 
 def test_what_follows_from_the_prompts_is_kept_for_the_samplers(model: Path, tmp_path: Path) -> None:

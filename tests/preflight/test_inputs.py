@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from rlsp_async.config import (
-    LearnerConfig,
     ModelConfig,
     RunConfig,
     SamplingConfig,
@@ -57,16 +56,8 @@ def test_longest_child_fits_the_window(tmp_path: Path):
         model=ModelConfig(scratch=ScratchModelConfig(hidden=32, layers=1, heads=1, context=512)),
     )
     prepare_model(cfg, tmp_path / "model")
-    assert inputs.check_window(cfg, tmp_path / "model") > 0
+    measured = inputs.measure(cfg, tmp_path / "model")
+    assert measured
+    assert measured.longest > 0
     with pytest.raises(ConfigError, match=r"stages\.s: spawn\.max_tokens = 449: .* set it to 448 or less"):
-        inputs.check_window(config(TaskConfig(name="ops"), {"max_tokens": 449}, model=cfg.model), tmp_path / "model")
-    with pytest.raises(ConfigError, match="set it to 236 or less"):
-        inputs.check_window(
-            config(
-                TaskConfig(name="ops"),
-                {"max_tokens": 449},
-                model=cfg.model,
-                learner=LearnerConfig(tokens_per_microbatch=300),
-            ),
-            tmp_path / "model",
-        )
+        inputs.measure(config(TaskConfig(name="ops"), {"max_tokens": 449}, model=cfg.model), tmp_path / "model")

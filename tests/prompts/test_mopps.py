@@ -101,7 +101,7 @@ def test_endless_prompts_need_a_pool_and_wrong_options_are_named():
     assert load_selector(PromptsConfig(name="mopps", options={"pool": 9}), 0, None).draw(0, {}).index < 9
     with pytest.raises(ConfigError, match="did you mean 'target'"):
         load_selector(PromptsConfig(name="mopps", options={"targt": 0.5}), 0, 9)
-    with pytest.raises(ConfigError, match="target must lie"):
+    with pytest.raises(ConfigError, match="target = 1.0: must be a number"):
         load_selector(PromptsConfig(name="mopps", options={"target": 1.0}), 0, 9)
     with pytest.raises(ConfigError, match="did you mean 'mopps'"):
         load_selector(PromptsConfig(name="mops"), 0, 9)

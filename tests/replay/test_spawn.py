@@ -88,7 +88,7 @@ def test_candidates_that_the_task_cannot_use_are_skipped():
 @pytest.mark.parametrize(
     ("stage", "words"),
     [
-        ({"spawn": {"share": 0.6}}, "must lie in 0..0.5"),
+        ({"spawn": {"share": 0.6}}, "at least 0 and at most 0.5"),
         ({"spawn": {"shares": 0.1}}, "did you mean 'share'"),
         ({"spawn": {"share": 0.1}, "source": "demonstrations"}, "trains on demonstrations"),
         ({"spawn": {"max_tokens": 0}}, "at least 1"),

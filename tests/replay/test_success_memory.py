@@ -145,8 +145,8 @@ def test_a_group_with_a_success_differs_in_one_rollout_and_its_verdict():
         ({"source": "demonstrations", "success_replay": {"capacity": 8}}, "trains on demonstrations"),
         ({"drop_no_signal": True, "success_replay": {"total": 9}}, "drop_no_signal drops them before"),
         ({"success_replay": {"capacities": 8}}, "capacity"),
-        ({"success_replay": {"total": 0}}, "total at least 1"),
-        ({"success_replay": {"mean_below": 0.0}}, "no group has ever failed"),
+        ({"success_replay": {"total": 0}}, "total = 0: must be a whole number at least 1"),
+        ({"success_replay": {"mean_below": 0.0}}, "mean_below = 0.0: must be a number above 0"),
     ],
 )
 def test_what_cannot_work_is_refused(stage: dict[str, Any], words: str):

@@ -193,3 +193,15 @@ def test_verification_beside_solving(tmp_path: Path) -> None:
     out = io.StringIO()
     show_report(directory, as_json=False, out=out)
     assert "verifying 54 -> 82 %" in out.getvalue()
+
+
+def test_a_stage_without_a_gradient_is_named():
+    from rlsp_async.config import RunConfig, StageConfig
+    from rlsp_async.report.results import no_signal
+
+    cfg = RunConfig(name="x", stages={"sft": StageConfig(source="demonstrations"), "rl": StageConfig()})
+    flat = [{"stage": "rl", "reward": 0.0, "grad_norm": 0.0}, {"stage": "rl", "reward": 0.0}]
+    assert no_signal(cfg, "rl", flat).startswith("stage rl: none of its 2 steps had a gradient, so no weight moved")
+    assert "the mean reward was 0 in all of them" in no_signal(cfg, "rl", flat)
+    assert no_signal(cfg, "rl", [*flat, {"stage": "rl", "reward": 0.1, "grad_norm": 0.3}]) == ""
+    assert no_signal(cfg, "sft", flat) == no_signal(cfg, "rl", []) == ""

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.messages import Status
 from rlsp_async.runner import run as runner
+from rlsp_async.runner.supervise import RunEnd
 from tests.runner.given import settings
 
 ROOT = Path(__file__).parents[2]
@@ -214,3 +217,34 @@ def wait_for(condition: Any, bound_s: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.1)
+
+
+def test_a_refusal_before_any_work_is_told_from_a_run_that_has_something_to_lose():
+    is_refusal = runner.is_refusal
+
+    def status(step: int, **tokens: int) -> Status:
+        return Status(
+            run="x",
+            stage="s",
+            phase="running",
+            stage_step=0,
+            stage_steps=1,
+            step=step,
+            version=0,
+            seconds=1.0,
+            counts={},
+            tokens=tokens,
+            metrics={},
+            workers=[],
+        )
+
+    rl = RunConfig(name="x", stages={"s": StageConfig()})
+    sft = RunConfig(name="x", stages={"s": StageConfig(source="demonstrations"), "rl": StageConfig()})
+    refused = RunEnd(2, "no CUDA device", "learner-0")
+    assert is_refusal(rl, refused, None)
+    assert is_refusal(rl, refused, status(0, generated=0))
+    assert not is_refusal(rl, refused, status(0, generated=7))
+    assert is_refusal(sft, refused, status(0, generated=7, waiting=7))
+    assert not is_refusal(sft, refused, status(0, generated=7, evaluated=3))
+    assert not is_refusal(rl, refused, status(1, generated=0))
+    assert not is_refusal(rl, RunEnd(3, "diverged", "learner-0"), None)

@@ -86,9 +86,33 @@ async def test_exit_code_3_is_final_too(tmp_path: Path) -> None:
 
 
 async def test_a_spent_budget_ends_the_run(tmp_path: Path) -> None:
-    end, said = await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "verifier", "1/0"))
+    words = "import os, sys; print(''.join(chr(97 + byte % 26) for byte in os.urandom(20))); sys.exit(1)"
+    end, said = await supervised(service(tmp_path, "replay", FOREVER), service(tmp_path, "verifier", words))
     assert (end.code, end.service, len(said)) == (1, "verifier-0", 2)
     assert end.reason.startswith("verifier-0 died 3 times in a row, last with exit code 1; its output is in ")
+
+
+async def test_a_service_that_cannot_start_ends_the_run_with_its_own_sentence(tmp_path: Path) -> None:
+    bad = "print('rlsp learner-0: ValueError: Invalid learning rate: -0.1 at 0x%x' % id(object())); raise SystemExit(1)"
+    end, said = await supervised(
+        service(tmp_path, "replay", FOREVER), service(tmp_path, "learner", bad), tries=8, drain_s=0.1
+    )
+    assert (end.code, end.service, len(said)) == (1, "learner-0", 2)
+    assert end.reason.startswith("learner-0 cannot start: ValueError: Invalid learning rate: -0.1 at 0x")
+    assert end.reason.endswith(f"; its output is in {tmp_path / 'learner-0.out'}")
+
+
+async def test_a_hub_that_gives_up_says_what_the_service_said_for_which_it_waited(tmp_path: Path) -> None:
+    once = f"import pathlib, time; p = pathlib.Path({str(tmp_path / 'died')!r})\n"
+    learner = (
+        once + "if not p.exists(): p.touch(); print('rlsp learner-0: KeyError: 9'); raise SystemExit(1)\ntime.sleep(60)"
+    )
+    hub = (
+        once
+        + "while not p.exists(): time.sleep(0.02)\ntime.sleep(0.5)\nprint('rlsp replay-0: waits for the learner'); raise SystemExit(3)"
+    )
+    end, _ = await supervised(service(tmp_path, "replay", hub), service(tmp_path, "learner", learner), drain_s=0.1)
+    assert end == RunEnd(3, "waits for the learner; learner-0 ended at its start with: KeyError: 9", "replay-0")
 
 
 async def test_stopping_drains_in_order(tmp_path: Path) -> None:

@@ -87,5 +87,5 @@ def test_verdicts(response: str, status: str, steps: float) -> None:
 
 @pytest.mark.parametrize("bad", [{"digits": 2}, {"numbers": 6}, {"p_slip": 1.1}, {"heldout_share": 0.0}])
 def test_impossible_sums_are_refused(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"must lie"):
+    with pytest.raises(ValueError, match=r"must be a"):
         addition.Config(**bad)

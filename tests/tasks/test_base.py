@@ -62,8 +62,8 @@ def test_an_import_error_inside_the_users_module_rises_as_it_is() -> None:
     ("options", "sentence"),
     [
         ({"kk": 3}, "unknown key 'task.options.kk'; did you mean 'k'?"),
-        ({"k": "four"}, "task.options.k: Expected `int`, got `str`"),
-        ({"k": 9}, "task.options: k must lie in 2..5"),
+        ({"k": "four"}, "task.options.k = 'four': Expected `int`, got `str`"),
+        ({"k": 9}, "task.options.k = 9: must be a whole number at least 2 and at most 5"),
     ],
 )
 def test_option_errors_name_the_key(options: dict[str, object], sentence: str) -> None:

@@ -104,8 +104,8 @@ def test_faults_outside_a_file(tmp_path: Path) -> None:
     (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a", "answer": "1"}\n' * 999)[:40])
     with pytest.raises(DataError, match="cannot be read"):
         load(path_train=str(tmp_path / "torn.jsonl.gz"))
-    with pytest.raises(DataError, match="no row is left for the test split"):
-        load(path_train=write(tmp_path / "one.jsonl", ROWS[:1]))
+    with pytest.raises(DataError, match="no row is left for the train split"):
+        load(path_train=write(tmp_path / "one.jsonl", ROWS[:1]), heldout_share=0.999999)
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,12 @@ def test_wrong_options(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(**options)
     assert sentence in str(caught.value)
+
+
+def test_nobody_imitates_held_out_rows_and_a_tiny_file_may_have_none(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.jsonl", [{"prompt": f"{i}", "answer": "1", "response": "r"} for i in range(3)])
+    test = write(tmp_path / "b.jsonl", [{"prompt": "held out", "answer": "1"}])
+    assert load(path_train=train, path_test=test, response_field="response").size("test") == 1
+    tiny = load(path_train=train, heldout_share=1e-9, response_field="response")
+    assert (tiny.size("train"), tiny.size("test")) == (3, 0)
+    assert tiny.demonstration(0)[1] == "r"

@@ -57,5 +57,5 @@ def test_options() -> None:
     score = load_verifier("abstain", {"value": 0.5, "phrases": ["pass"], "inner": "exact"}).judge
     assert score("", "<answer>Pass!</answer>", "red").parts["score"] == 0.5
     assert score("", "<answer>unknown</answer>", "unknown").status == "correct"
-    with pytest.raises(ConfigError, match="value 2.0 must lie between 0 and 1"):
+    with pytest.raises(ConfigError, match="value = 2.0: must be a number at least 0 and at most 1"):
         load_verifier("abstain", {"value": 2.0})

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, cast
 
 from rlsp_async.config import Section, StageConfig
+from rlsp_async.config.ranges import Range
 from rlsp_async.errors import ConfigError
 from rlsp_async.plugins import PluginFamily
 from rlsp_async.replay.records import GroupRecord
@@ -41,21 +42,17 @@ class SelectedGroup(NamedTuple):
 class SelectionConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of every selection. All but min_ready matter only with max_uses above 1."""
 
-    min_ready: int = 0
+    min_ready: Annotated[int, Range(ge=0, le=10**9)] = 0
     """A batch waits until this many groups are ready, or all that the stage still needs; 0: the batch itself is enough.
     With (target_lag + 1) * groups_per_step every group is trained at a lag of exactly target_lag, after the start."""
-    min_new: float = 0.0
+    min_new: Annotated[float, Range(ge=0, le=1)] = 0.0
     """Rate of reuse: at least this share of a batch has never been trained before. The batch waits for them."""
-    keep: int = 0
+    keep: Annotated[int, Range(ge=0, le=10**9)] = 0
     """At most this many groups wait for a further use; 0: as many as there are slots."""
-    carry: int = 0
+    carry: Annotated[int, Range(ge=0, le=10**9)] = 0
     """At most this many groups that the stage before left ready for a further use are taken over; 0: none."""
     remove: Literal["oldest", "stalest", "most_used"] = "stalest"
     """Which group is removed first: longest in the queue, tokens of the oldest version, or trained most often."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.min_new <= 1.0 or min(self.keep, self.carry, self.min_ready) < 0:
-            raise ValueError("min_new must lie in 0..1, keep, carry and min_ready be at least 0")
 
 
 class SelectionModule(Protocol):

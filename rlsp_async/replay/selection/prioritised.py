@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Literal
+from typing import Annotated, Literal
 
+from rlsp_async.config.ranges import Range
 from rlsp_async.replay.ledger import lag
 from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig
@@ -28,21 +29,14 @@ class PrioritisedConfig(SelectionConfig, frozen=True, kw_only=True, forbid_unkno
 
     by: Literal["variance", "advantage"] = "advantage"
     """Definition of signal: the variance of the outcome, or the mean absolute advantage."""
-    exponent: float = 1.0
+    exponent: Annotated[float, Range(ge=0, le=100)] = 1.0
     """0: signal does not matter."""
-    decay: float = 0.8
+    decay: Annotated[float, Range(gt=0, le=1)] = 0.8
     """Weight lost by each version of lag; 1: lag does not matter."""
-    floor: float = 0.05
+    floor: Annotated[float, Range(gt=0, le=1)] = 0.05
     """Weight of a group without signal, relative to one with the most."""
-    explored: float = 0.5
+    explored: Annotated[float, Range(ge=0, le=1)] = 0.5
     """Signal of a group whose outcomes are all the same while an exploration reward can tell its rollouts apart."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 < self.decay <= 1.0 or not 0.0 < self.floor <= 1.0 or self.exponent < 0:
-            raise ValueError("decay and floor must lie above 0 and at most at 1, exponent be at least 0")
-        if not 0.0 <= self.explored <= 1.0:
-            raise ValueError("explored must lie in 0..1")
 
 
 Config = PrioritisedConfig

@@ -10,6 +10,9 @@ Demonstrations count as correct. Exploration rewards have no influence.
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from rlsp_async.config.ranges import Range
 from rlsp_async.replay.records import GroupRecord
 from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, queue_order
 
@@ -17,13 +20,8 @@ from rlsp_async.replay.selection.base import SelectedGroup, SelectionConfig, que
 class StratifiedConfig(SelectionConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `stratified`."""
 
-    correct: float = 0.5
+    correct: Annotated[float, Range(ge=0, le=1)] = 0.5
     """Wanted share of correct rollouts in a batch."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 <= self.correct <= 1.0:
-            raise ValueError("correct must lie in 0..1")
 
 
 Config = StratifiedConfig

@@ -12,8 +12,10 @@ CPU time than `cpu_s` is `wrong`; code that sleeps until the pool's deadline is 
 from __future__ import annotations
 
 import traceback
+from typing import Annotated
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, Range
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
@@ -29,14 +31,10 @@ READS_FILES = False
 class CodeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `code`."""
 
-    cpu_s: int = 3
+    cpu_s: Annotated[int, Range(ge=1, le=86_400)] = 3
     """CPU seconds for all tests of one answer; more is `wrong`. Keep it below verifier.deadline_s."""
-    modules: list[str] = []
+    modules: list[FieldName] = []
     """Modules that code may import beside common ones of the standard library; they are loaded in advance."""
-
-    def __post_init__(self) -> None:
-        if self.cpu_s < 1:
-            raise ValueError("cpu_s must be at least 1")
 
 
 Config = CodeConfig

@@ -16,11 +16,12 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, FreeText, PathText, PluginName, Range, VariableName
 from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import Verifier, add_parts, load_inner, make_verdict
@@ -36,50 +37,43 @@ MAX_WAIT_S = 8.0
 class JudgeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `judge`: the address, the rubric, and the bounds on time and tries."""
 
-    base_url: str
+    base_url: FieldName
     """Address of the endpoint, up to and with /v1."""
-    model: str
-    api_key_env: str = ""
+    model: FieldName
+    api_key_env: VariableName = ""
     """Name of the environment variable that holds the key. Empty: no key is sent."""
-    ca_file: str = ""
+    ca_file: PathText = ""
     """PEM file of the certificates that an https address is checked against. Empty: those of the system."""
-    rubric: str = "exploration"
+    rubric: FreeText = "exploration"
     """exploration, correctness, or a text of your own with {response} and, if you like, {prompt} and {answer}."""
-    score_range: tuple[float, float] = (0.0, 1.0)
+    score_range: Annotated[tuple[float, float], Range(ge=-(10**9), le=10**9)] = (0.0, 1.0)
     """Lowest and highest score of a text of your own; the part "judge" is the score as a share of this range."""
-    inner: str = ""
+    inner: PluginName = ""
     """Verifier of the fast lane that says whether the answer is right. Empty: math for exploration, else none."""
     inner_options: dict[str, Any] = {}
-    correct_from: float = 0.5
+    correct_from: Annotated[float, Range(gt=0, le=1)] = 0.5
     """Without an inner verifier: the answer is correct when the part "judge" is at least this."""
-    max_tokens: int = 512
+    max_tokens: Annotated[int, Range(ge=0, le=2**24)] = 512
     """Tokens of the judge's reply at most; 0: the limit is not sent."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(ge=0, le=100)] = 0.0
     extra: dict[str, Any] = {}
     """Further fields of the request, e.g. response_format or seed."""
-    timeout_s: float = 4.0
+    timeout_s: Annotated[float, Range(gt=0, lt=3_600)] = 4.0
     """Seconds for one judgement, retries and waits included. Keep it below verifier.deadline_s, which kills."""
-    request_s: float = 0.0
+    request_s: Annotated[float, Range(ge=0, lt=3_600)] = 0.0
     """Seconds for one request; a slower one is tried again. 0: whatever is left of timeout_s."""
-    num_retries: int = 3
+    num_retries: Annotated[int, Range(ge=0, le=20)] = 3
     """Further tries after 408, 409, 425, 429, 5xx, a lost connection, a timeout, or a reply without a score."""
-    max_chars: int = 100_000
+    max_chars: Annotated[int, Range(ge=100, le=10**9)] = 100_000
     """A prompt, answer or response with more characters is shown to the judge without its middle."""
-    neutral: float | None = None
+    neutral: Annotated[float, Range(ge=0, le=1)] | None = None
     """Part "judge", 0 to 1, of an answer for which the judge failed. Unset: such an answer gets the status error."""
 
     def __post_init__(self) -> None:
         choose_rubric(self.rubric, *self.score_range)
         for ok, what in (
             (self.model, "model must name the judge's model"),
-            (0 < self.timeout_s < 3600, f"timeout_s {self.timeout_s:g} must lie between 0 and 3600"),
-            (0 <= self.request_s <= self.timeout_s, f"request_s {self.request_s:g} must lie between 0 and timeout_s"),
-            (0 <= self.num_retries <= 20, f"num_retries {self.num_retries} must lie between 0 and 20"),
-            (self.max_tokens >= 0, "max_tokens must be at least 0"),
-            (self.temperature >= 0, "temperature must be at least 0"),
-            (self.max_chars >= 100, "max_chars must be at least 100"),
-            (0 < self.correct_from <= 1, f"correct_from {self.correct_from:g} must lie above 0, at most 1"),
-            (self.neutral is None or 0 <= self.neutral <= 1, "neutral must lie between 0 and 1"),
+            (self.request_s <= self.timeout_s, f"request_s {self.request_s:g} must lie between 0 and timeout_s"),
             (
                 self.neutral is None or self.inner or self.rubric == "exploration",
                 'neutral needs an inner verifier (inner = "math"): a judge that failed cannot say what is right',

@@ -213,9 +213,15 @@ def test_unknown_names_and_options_are_refused():
     for stage, words in (
         (StageConfig(selection="freshes"), "did you mean 'freshest'"),
         (StageConfig(selection="fifo", selection_options={"decay": 1}), "unknown key"),
-        (StageConfig(selection="prioritised", selection_options={"decay": 0.0}), "decay and floor"),
+        (
+            StageConfig(selection="prioritised", selection_options={"decay": 0.0}),
+            "decay = 0.0: must be a number above 0",
+        ),
         (StageConfig(selection="fifo", selection_options={"min_new": 2.0}), "min_new"),
-        (StageConfig(selection="stratified", selection_options={"correct": -1.0}), "correct must lie"),
+        (
+            StageConfig(selection="stratified", selection_options={"correct": -1.0}),
+            "correct = -1.0: must be a number at least 0",
+        ),
     ):
         with pytest.raises(ConfigError, match=words):
             load_selection(stage, 0)
