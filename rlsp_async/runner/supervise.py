@@ -38,6 +38,8 @@ KILL_S = 10.0
 CHECK_EVERY_S = 1.0
 NO_HUB_S = 5.0
 """Shutdown timeout when no hub runs. Workers cannot return leases then; only the learner's checkpoint matters."""
+FENCED_CODE = 75
+"""Exit code of a service that another start of its name has replaced (service.py): it is started again."""
 START_TRIES = 3
 """A service that ends at its start this many times in a row, each time with the same last line, ends the run."""
 LEFT_S = 5.0
@@ -197,7 +199,7 @@ class Supervisor:
 
     def _fails_to_start(self, service: ServiceProcess, code: int, heard: bool) -> bool:
         """Ends the run when a service ends before the hub hears it, again and again with the same last line."""
-        if heard or code <= 0:
+        if heard or code <= 0 or code == FENCED_CODE:
             self._failed_starts.pop(service.name, None)
             return False
         said = last_words(service.log, self._log_begins.get(service.name, 0))

@@ -148,8 +148,8 @@ class WorkerLink:
 
     @property
     def is_welcome(self) -> bool:
-        """Whether the hub has welcomed this worker in the present session."""
-        return self._welcomed
+        """Whether the hub has welcomed this worker in the present session, or has it wait for another start."""
+        return self._welcomed or self._refused_at is not None
 
     async def run(self) -> str:
         """Works until drained; returns the reason for leaving.
