@@ -8,6 +8,7 @@
     |   +-- FencedError  a newer start of this process has taken over; this process writes nothing more
     +-- DivergedError    exit 3: the run cannot succeed (NaN loss, a verifier that always errs); names the stage
     +-- MessageError     a peer sent bytes that are not of the protocol
+    |   +-- ContentError groups of a batch cannot be trained on; it names them
     +-- WeightsError     weights that arrived are not the weights that were published
     +-- EngineError      an inference engine died or cannot do what was requested
     +-- InvariantError   a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
@@ -56,6 +57,14 @@ class DivergedError(RlspError):
 
 class MessageError(RlspError, ValueError):
     """A peer sent bytes that are not of the protocol."""
+
+
+class ContentError(MessageError):
+    """Groups of a batch cannot be trained on; `groups` are their ids."""
+
+    def __init__(self, text: str, groups: list[int]) -> None:
+        super().__init__(text)
+        self.groups = groups
 
 
 class WeightsError(RlspError):

@@ -13,6 +13,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from rlsp_async.contents import printable, printable_lines
 from rlsp_async.errors import unwritable
 
 
@@ -46,9 +47,16 @@ def open_log(path: Path, **context: str) -> IO[bytes]:
 def _print_errors(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
     """Prints an error, with its traceback if it has one, to stderr; passes the event on."""
     if level in ("error", "critical", "exception"):
-        trace = f"\n{event['exception']}" if "exception" in event else ""
-        print(f"rlsp {event.get('worker', '')}: {event['event']}{trace}", file=sys.stderr, flush=True)
+        trace = f"\n{_trace(event['exception'])}" if "exception" in event else ""
+        said = f"rlsp {printable(str(event.get('worker', '')))}: {printable(str(event['event']), longest=20_000)}"
+        print(f"{said}{trace}", file=sys.stderr, flush=True)
     return event
+
+
+def _trace(text: str) -> str:
+    """A traceback for people. None of its lines passes for a sentence of a service ("rlsp ...: ...")."""
+    lines = printable_lines(text).split("\n")
+    return "\n".join(f"  {line}" if line.lstrip().startswith("rlsp") else line for line in lines)
 
 
 def _dumps(event: EventDict, **_: Any) -> bytes:

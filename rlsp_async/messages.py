@@ -257,7 +257,7 @@ class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
     """Most leases that the worker holds at once; the hub never exceeds it."""
     proto: int = PROTOCOL
     incarnation: int = 0
-    """Larger at each start of this worker; messages of an older start are refused."""
+    """Larger at each start of this worker, and not taken from a clock; messages of an older start are refused."""
     step: int = -1
     """Of a learner: newest step in its weights, 0 when none was trained. Of others: -1."""
     leases: list[int] = []
@@ -268,6 +268,8 @@ class Hello(Noun, frozen=True, kw_only=True, tag="hello"):
     """Counts the Hellos of this start; the hub ignores an older Hello that arrives late."""
     info: dict[str, str] = {}
     """For people: engine, device, host, pid."""
+    yields: bool = False
+    """This start has no supervisor that numbers it: it is refused while another start of its name is at work."""
 
 
 class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
@@ -299,7 +301,7 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
 
 
 class Done(Noun, frozen=True, kw_only=True, tag="done"):
-    """Result of a lease. Sent again until the Ack arrives. Exactly one of the three lists has one entry."""
+    """Result of a lease. Sent again until its Ack, or a Revoke that refuses it. Exactly one list has one entry."""
 
     lease: int
     groups: list[RolloutGroup] = []
@@ -317,6 +319,8 @@ class Failed(Noun, frozen=True, kw_only=True, tag="failed"):
     lease: int
     kind: Literal["infrastructure", "data", "returned"]
     error: str
+    groups: list[int] = []
+    """Of a learner: the groups of the batch that it cannot train on, whatever it tries."""
 
 
 class Loaded(Noun, frozen=True, kw_only=True, tag="loaded"):
@@ -387,6 +391,8 @@ class Revoke(Noun, frozen=True, kw_only=True, tag="revoke"):
 
     lease: int
     reason: str
+    refused: bool = False
+    """The result of this lease was looked at and is not taken: the worker forgets it and does not send it again."""
 
 
 class NewWeights(Noun, frozen=True, kw_only=True, tag="weights"):
@@ -405,6 +411,10 @@ class Refuse(Noun, frozen=True, kw_only=True, tag="refuse"):
     """The hub refuses this connection (wrong run, protocol or role); the worker ends with this reason."""
 
     reason: str
+    fenced: bool = False
+    """Another start of this worker, or another learner, is at work: nothing is wrong with this one."""
+    retry_s: float = 0.0
+    """The worker goes on saying Hello for this long before it ends: the other start may be gone."""
 
 
 class WorkerStatus(Noun, frozen=True, kw_only=True):

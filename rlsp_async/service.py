@@ -25,9 +25,11 @@ from typing import Any, NoReturn, TypeVar
 import structlog
 
 from rlsp_async import config
-from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
+from rlsp_async.contents import is_worker_name
+from rlsp_async.errors import ConfigError, DivergedError, FencedError, MachineError, UserError, disk_is_full
 from rlsp_async.logs import open_log
 from rlsp_async.processes import kill_with_parent
+from rlsp_async.starts import START, StartCounter
 from rlsp_async.wire.address import read_hub_file
 from rlsp_async.wire.codec import MAX_TOKENS, MEGABYTE
 from rlsp_async.wire.jobs import Handler
@@ -53,6 +55,9 @@ LOG_ACKS = "RLSP_LOG_ACKS"
 HUB_ADDRESS = "RLSP_HUB_ADDRESS"
 """Environment variable with the address that workers use instead of the hub's own: a tunnel, or a test proxy."""
 
+FENCED_CODE = 75
+"""Exit code, for its supervisor only, of a service that another start of its name has replaced: it is started again."""
+
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -64,7 +69,8 @@ class Service:
 
     def __init__(self, cfg: config.RunConfig, role: str, worker: str) -> None:
         self.cfg, self.role, self.worker = cfg, role, worker
-        self.incarnation = time.time_ns()
+        self.is_supervised = SUPERVISOR in os.environ and START in os.environ
+        self.incarnation = int(os.environ[START]) if self.is_supervised else StartCounter(cfg.directory).next()
         self.stopping = asyncio.Event()
         self.reason = ""
         self._on_drain: list[Callable[[str], None]] = []
@@ -93,6 +99,7 @@ class Service:
         metrics: Callable[[], dict[str, float]] | None = None,
         step: Callable[[], int] | None = None,
         info: dict[str, str] | None = None,
+        on_welcome: Callable[[], None] | None = None,
     ) -> None:
         """Works for the hub until drained. Raises what `WorkerLink.run` raises.
 
@@ -103,6 +110,7 @@ class Service:
             metrics: figures since the last call.
             step: newest step in a learner's weights.
             info: shown to people.
+            on_welcome: called once, when the hub has taken this worker in, before any work.
         """
         cfg = self.cfg
         settings = LinkSettings(
@@ -111,6 +119,7 @@ class Service:
             worker=self.worker,
             credit=credit,
             incarnation=self.incarnation,
+            yields=not self.is_supervised,
             limits=limits_of(cfg),
             give_up_s=HUB_S,
             drain_s=DRAIN_S,
@@ -121,6 +130,7 @@ class Service:
             on_weights=on_weights,
             metrics=metrics or dict,
             step=step or (lambda: -1),
+            on_welcome=on_welcome,
             on_acknowledged=_log_acknowledged if LOG_ACKS in os.environ else None,
         )
         keys = read_worker_keys(cfg.replay.keys, self.role, self.worker)
@@ -270,12 +280,19 @@ def _worker_role(role: str) -> Any:
 def _run(role: str, main: Main, arguments: argparse.Namespace) -> int:
     try:
         cfg = config.load(arguments.config, arguments.overrides)
+        if not is_worker_name(arguments.worker):
+            raise ConfigError("--worker: a name has 1 to 128 letters, digits, '-', '_' and '.', like sampler-9")
         logs = open_log(cfg.directory / "logs" / f"{arguments.worker}.jsonl", role=role, worker=arguments.worker)
     except UserError as e:
         print(f"rlsp {role}: {e}", file=sys.stderr)
         return e.exit_code
     with logs:
-        return _loop_run()(_supervise(Service(cfg, role, arguments.worker), main))
+        try:
+            service = Service(cfg, role, arguments.worker)
+        except UserError as e:
+            log.error(str(e), kind=type(e).__name__)
+            return e.exit_code
+        return _loop_run()(_supervise(service, main))
 
 
 def _loop_run() -> Callable[[Awaitable[int]], int]:
@@ -306,13 +323,21 @@ async def _supervise(service: Service, main: Main) -> int:
     if task.cancelled():
         log.warning("cancelled", reason=service.reason)
         return 0 if service.stopping.is_set() else 1
-    return exit_code_of(task.exception(), service.cfg.directory)
+    code = exit_code_of(task.exception(), service.cfg.directory)
+    is_fenced = service.is_supervised and isinstance(_root_of(task.exception()), FencedError)
+    return FENCED_CODE if is_fenced else code
+
+
+def _root_of(error: BaseException | None) -> BaseException | None:
+    """The error that decides, of errors that came together."""
+    while isinstance(error, BaseExceptionGroup):
+        error = _worst(error.exceptions)
+    return error
 
 
 def exit_code_of(error: BaseException | None, directory: Path) -> int:
     """The exit code for what `main` raised. Logs the error once, with a traceback only for a bug."""
-    while isinstance(error, BaseExceptionGroup):
-        error = _worst(error.exceptions)
+    error = _root_of(error)
     if disk_is_full(error):
         error = MachineError(
             f"{directory}: the disk is full; free some space, then the run goes on: rlsp run --resume {directory}"

@@ -29,7 +29,9 @@ async def main(cfg: RunConfig, service: Service) -> None:
     learner: Learner = building.result()
     from rlsp_async.learning.learner import StepOrder  # loaded by now, in the thread that built the learner
 
-    service.incarnation = learner.incarnation
+    def claim() -> None:
+        # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
+        learner.claim(alone=not service.is_supervised)
 
     async def train(job: TrainJob) -> StepReport:
         report: StepReport = await work(lambda: learner.train(job))
@@ -38,7 +40,12 @@ async def main(cfg: RunConfig, service: Service) -> None:
     try:
         in_order = StepOrder(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
         await service.work(
-            in_order, credit=2, metrics=learner.metrics, step=lambda: learner.step, info={"device": learner.device}
+            in_order,
+            credit=2,
+            metrics=learner.metrics,
+            step=lambda: learner.step,
+            info={"device": learner.device},
+            on_welcome=claim,
         )
     finally:
         learner.on_stop()
@@ -46,8 +53,13 @@ async def main(cfg: RunConfig, service: Service) -> None:
 
 def _build(cfg: RunConfig, incarnation: int) -> Learner:
     from rlsp_async.learning.learner import Learner  # torch takes seconds to import
+    from rlsp_async.tokens import TokenizerCodec
 
-    return Learner(cfg, model_dir=cfg.directory / "model", run_dir=cfg.directory, incarnation=incarnation)
+    model_dir = cfg.directory / "model"
+    codec = TokenizerCodec(model_dir, eos_ids=())
+    return Learner(
+        cfg, model_dir=model_dir, run_dir=cfg.directory, incarnation=incarnation, encode=codec.encode, claims=False
+    )
 
 
 def _call(act: Callable[[], Any]) -> Any:

@@ -64,6 +64,8 @@ ROWS = {
     "rlsp_async.columns": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),
     "rlsp_async.config": Row(2, (), TORCH),
+    "rlsp_async.contents": Row(3, (), TORCH),
+    "rlsp_async.starts": Row(3, ("*",), TORCH),
     "rlsp_async.plugins": Row(2, (), TORCH),
     # 3: pure logic, and what reads and writes single files
     "rlsp_async.algos": Row(3, (), WORDS),
@@ -93,7 +95,7 @@ ROWS = {
     "rlsp_async.evaluate": Row(6, ("*",)),
     "rlsp_async.grading": Row(6, ("*",), TORCH),
     "rlsp_async.chaos": Row(6, ("harness", "proxy", "verdict"), TORCH),
-    "rlsp_async.runner": Row(7, ("run", "supervise", "terminal"), TORCH),
+    "rlsp_async.runner": Row(7, ("resume", "run", "supervise", "terminal"), TORCH),
     "rlsp_async.offline": Row(8, ("importing",), TORCH | frozenset({"zmq"})),
     "rlsp_async.cli": Row(9, ("*",), TORCH | frozenset({"zmq"})),
     "rlsp_async.api": Row(9, (), TORCH),

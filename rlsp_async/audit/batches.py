@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rlsp_async.audit.history import Finding, History, Violations
+from rlsp_async.audit.history import Amendment, Finding, History, Violations
 from rlsp_async.replay.records import Manifest
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
@@ -43,11 +43,16 @@ class BatchChecks:
         self._g4 = Violations("G4", "no group is trained more often than allowed")
         self._g5 = Violations("G5", "no group is trained too old, or too new")
         self._uses: Counter[int] = Counter()
+        self._taken_out: Counter[int] = Counter()
+        """For a step, how many groups were taken out of its batch."""
         self._lags: Counter[int] = Counter()
 
     def run(self) -> list[Finding]:
         """Checks all batches; one finding for each guarantee."""
         step = 0
+        amendments = self._history.amendments()
+        for amendment in amendments:
+            self._amendment(amendment)
         for manifest in self._history.manifests():
             if manifest.step != step + 1:
                 self._g4.add(f"the batches of steps {step + 1}..{manifest.step - 1} are gone", step=manifest.step)
@@ -57,13 +62,15 @@ class BatchChecks:
             self._g4.add(f"its {kind} cannot be decoded", step=number)
         self._charges()
         self._steps(step)
+        num_out = self._taken_out.total()
+        taken_out = f"; {num_out:,} groups were taken out of their batches" if num_out else ""
         most = max(self._uses.values(), default=0)
         allowed = max(stage.max_uses for stage in self._stages.values())
         lags = ", ".join(f"{lag}: {num:,}" for lag, num in sorted(self._lags.items()))
         return [
             self._g4.finding(
                 f"{step:,} batches, {self._uses.total():,} uses of {len(self._uses):,} groups, "
-                f"at most {most} of {allowed} each"
+                f"at most {most} of {allowed} each" + taken_out
             ),
             self._g5.finding(f"groups by lag {{{lags}}}", applies=bool(self._lags)),
         ]
@@ -77,8 +84,9 @@ class BatchChecks:
             self._g4.add("its mark as the last batch of its stage is wrong", step=manifest.step)
         if len(set(manifest.groups)) != len(manifest.groups):
             self._g4.add("a group is in it twice", step=manifest.step)
-        if not len(manifest.groups) == len(manifest.oldest) == len(manifest.uses) == stage.groups_per_step:
-            self._g4.add(f"it has {len(manifest.groups)} groups of {stage.groups_per_step}", step=manifest.step)
+        whole = stage.groups_per_step - self._taken_out[manifest.step]
+        if not len(manifest.groups) == len(manifest.oldest) == len(manifest.uses) == whole:
+            self._g4.add(f"it has {len(manifest.groups)} groups of {whole}", step=manifest.step)
             return
         for group_id, oldest, uses in zip(manifest.groups, manifest.oldest, manifest.uses, strict=True):
             self._uses[group_id] += 1
@@ -89,6 +97,12 @@ class BatchChecks:
                     step=manifest.step,
                 )
             self._lag(manifest.step, group_id, oldest, stage.max_lag)
+
+    def _amendment(self, amendment: Amendment) -> None:
+        """A group that was taken out of a batch was in it, has a reason, and is not in training."""
+        self._taken_out[amendment.step] += len(amendment.groups)
+        if not amendment.why or not set(amendment.groups) <= set(amendment.former.groups):
+            self._g4.add("groups were taken out without a reason, or were not in the batch", step=amendment.step)
 
     def _lag(self, step: int, group_id: int, oldest: int, max_lag: int) -> None:
         known = self._groups.get(group_id)

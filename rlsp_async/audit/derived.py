@@ -97,7 +97,7 @@ class SuccessChecks:
             "SELECT group_id, rollout, digest, success, body FROM successes"
         ):
             self._row((group_id, rollout), digest, blob, body)
-        for manifest in self._history.manifests():
+        for manifest in self._history.manifests(as_chosen=True):
             self._num_rollouts += len(manifest.groups)
             self._manifest(manifest)
         self._charges()

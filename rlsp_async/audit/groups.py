@@ -9,6 +9,7 @@ G12  tokens come from versions that were published
 
 from __future__ import annotations
 
+from rlsp_async.audit.acknowledged import find_lost
 from rlsp_async.audit.history import Finding, GroupRow, History, Violations, decoded
 from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import RolloutGroup, Verdict
@@ -18,6 +19,12 @@ TRUE = ("correct", "wrong", "unparsable")
 DEAD = ("trained", "evaluated", "dropped")
 HAS_BODY = ("sampled", "ready", "training")
 HAS_VERDICTS = ("ready", "training")
+STORED = {
+    "acked.sample": "SELECT count(*) FROM groups WHERE provenance = 'rollout' AND num_rollouts > 0",
+    "acked.verify": """SELECT count(*) FROM groups WHERE provenance = 'rollout' AND
+        (num_verdicts > 0 OR state IN ('ready', 'training', 'trained', 'evaluated'))""",
+}
+"""For each counter of acknowledged results, the number of results of that kind that the journal has."""
 
 
 class GroupChecks:
@@ -45,13 +52,35 @@ class GroupChecks:
         for orphans in ("bodies", "verdicts"):
             for (group_id,) in history.rows(f"SELECT group_id FROM {orphans} EXCEPT SELECT group_id FROM groups"):
                 self._g1.add(f"{orphans} without a group", group=group_id)
+        said = self._acknowledged(history)
         return [
-            self._g1.finding(f"{self._num:,} groups, no id is missing; {self._num_bodies:,} bodies match their digest"),
+            self._g1.finding(
+                f"{self._num:,} groups, no id is missing; {self._num_bodies:,} bodies match their digest{said}"
+            ),
             self._g2.finding(f"{self._num_bodies:,} kept bodies, all different"),
             self._g3.finding(f"{self._num_trained:,} groups were trained, each with all its rollouts"),
             self._g8.finding(f"{self._num_trained:,} groups were trained; {self._num_failed:,} failed, none of them"),
             self._g12.finding(f"{len(self._published):,} versions were published"),
         ]
+
+    def _acknowledged(self, history: History) -> str:
+        """Compares the hub's count of stored and acknowledged results, and the acknowledgements in the workers' logs,
+        with the groups and steps that are there. Returns what was compared.
+
+        The journal counts a result in the transaction that stores it. What a worker was told beyond that count shows
+        only in the worker's own log, which is written when RLSP_LOG_ACKS is set.
+        """
+        counted = dict(history.rows("SELECT name, value FROM cursors WHERE name LIKE 'acked.%'"))
+        for name, query in STORED.items():
+            [(num,)] = history.rows(query)
+            if counted.get(name, 0) > num:
+                self._g1.add(f"{counted[name]:,} results were acknowledged ({name}), and {num:,} are stored")
+        num_logged, missing = find_lost(history)
+        for sentence in missing:
+            self._g1.add(sentence)
+        if not counted and not num_logged:
+            return ""
+        return f"; {sum(counted.values()):,} acknowledgements counted, {num_logged:,} found in logs"
 
     def _group(self, row: GroupRow) -> None:
         self._num += 1

@@ -78,6 +78,16 @@ class StepRow(NamedTuple):
     report: StepReport | None
 
 
+class Amendment(NamedTuple):
+    """A decision to take groups out of a batch that the learner could not train."""
+
+    step: int
+    groups: list[int]
+    why: str
+    former: Manifest
+    """The batch before the decision."""
+
+
 class History:
     """A snapshot of a journal."""
 
@@ -131,9 +141,26 @@ class History:
         except sqlite3.Error as e:
             raise DataError(f"{self.path} cannot be read ({e}): it is damaged; restore it from a copy") from None
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Every batch that was ever chosen, in order."""
+    def amendments(self) -> list[Amendment]:
+        """Every decision to take groups out of a batch, in order; none in a journal that has no such table."""
+        if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'amendments'"):
+            return []
+        found = []
+        for step, groups, why, blob in self.rows("SELECT step, groups, why, former FROM amendments ORDER BY seq"):
+            try:
+                taken = msgspec.json.decode(groups, type=list[int])
+                found.append(Amendment(step, taken, why, _manifest(blob)))
+            except msgspec.DecodeError:
+                self.damaged.append(("amendment", step))
+        return found
+
+    def manifests(self, as_chosen: bool = False) -> Iterator[Manifest]:
+        """Every batch that was ever chosen, in order, as it was trained; `as_chosen`: before groups were taken out."""
+        former = {one.step: one.former for one in reversed(self.amendments())} if as_chosen else {}
         for step, blob in self.rows("SELECT step, manifest FROM manifests ORDER BY step"):
+            if step in former:
+                yield former[step]
+                continue
             try:
                 yield _manifest(blob)
             except msgspec.DecodeError:

@@ -6,13 +6,11 @@ import bisect
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import orjson
 
+from rlsp_async.audit.acknowledged import find_lost as find_lost_of
 from rlsp_async.audit.checks import Audit, audit
 from rlsp_async.audit.history import History
 from rlsp_async.chaos.faults import InjectedFault
@@ -148,42 +146,12 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def find_lost(run: Path) -> tuple[int, list[str]]:
-    """Looks up in the journal everything that a worker was told is stored (Jepsen's total-queue check).
+    """The acknowledgements in the workers' logs, and what the journal lacks of them (`audit.acknowledged.find_lost`).
 
-    Returns: the number of acknowledgements in the workers' logs, and one sentence for each that the journal lacks.
     Raises: DataError when the journal cannot be read.
     """
     with contextlib.closing(History(run)) as history:
-        states = dict(history.rows("SELECT group_id, state FROM groups"))
-        steps = {step for (step,) in history.rows("SELECT step FROM steps")}
-    num, missing = 0, []
-    for log in sorted((run / "logs").glob("*.jsonl")):
-        for row in _acknowledged(log):
-            num += 1
-            role, key = row.get("role"), row.get("key")
-            stored = {
-                "sampler": states.get(key, "issued") != "issued",
-                "verifier": states.get(key, "issued") not in ("issued", "sampled"),
-                "learner": key in steps,
-            }.get(str(role), True)
-            if not stored:
-                missing.append(f"{row.get('worker')} was told that {key} is stored, and it is not")
-    if steps and not num:
-        missing.append("no acknowledgement was found in the logs, although steps were trained")
+        num, missing = find_lost_of(history)
+        if not num and history.rows("SELECT step FROM steps LIMIT 1"):
+            missing.append("no acknowledgement was found in the logs, although steps were trained")
     return num, missing
-
-
-def _acknowledged(log: Path) -> Iterator[dict[str, Any]]:
-    """The acknowledgements in one worker's log.
-
-    A killed process leaves half a line, which the first line of its next start continues. Such a line is skipped.
-    """
-    for line in log.read_bytes().splitlines():
-        if b'"acknowledged"' not in line:
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue
-        if row.get("event") == "acknowledged":
-            yield row

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import msgspec
 
 from rlsp_async.cli.arguments import Commands
+from rlsp_async.contents import printable
 
 _MARKS = {"ok": "ok", "violated": "VIOLATED", "not applicable": "-"}
 
@@ -59,4 +60,4 @@ def show_audit(path: Path, *, as_json: bool, out: TextIO | None = None) -> int:
 
 def _row_text(row: dict[str, Any]) -> str:
     where = " ".join(f"{name} {value}" for name, value in row.items() if name != "what")
-    return f"{where}: {row['what']}"
+    return printable(f"{where}: {row['what']}", longest=4000)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from rlsp_async import __version__
 from rlsp_async.cli import audit, chaos, check, clean, evaluate, grade, keys, offline, report, run, service, tasks
+from rlsp_async.contents import printable_lines
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 
 COMMANDS = (run, check, service, evaluate, keys, grade, report, audit, chaos, tasks, offline, clean)
@@ -67,7 +68,7 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         code: int = arguments.function(arguments)
         return code
     except (UserError, DivergedError) as e:
-        print(f"rlsp: {e}", file=sys.stderr)
+        print(f"rlsp: {printable_lines(str(e))}", file=sys.stderr)
         return e.exit_code
     except KeyboardInterrupt:
         print("rlsp: stopped by Ctrl-C", file=sys.stderr)

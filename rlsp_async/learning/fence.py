@@ -14,15 +14,18 @@ was stopped in the gap finds nothing to rename.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import shutil
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlsp_async.errors import FencedError, MachineError, unwritable
+from rlsp_async.errors import DataError, FencedError, MachineError, unwritable
 from rlsp_async.files import replace_file
+from rlsp_async.starts import LARGEST
 
 _NAME = "OWNER"
 _CLAIM_S = 5.0
@@ -32,21 +35,29 @@ _ASIDE = re.compile(r"\.(.+)\.(old|gone)")
 
 
 class WriteFence:
-    """The right of one start of the learner to write. Example: WriteFence(RUN/checkpoints, time.time_ns())."""
+    """The right of one start of the learner to write. Example: WriteFence(RUN/checkpoints, 7)."""
 
     def __init__(self, directory: Path, incarnation: int) -> None:
         """Takes the directory that holds the claim, and the start number of this process."""
         self.directory, self.incarnation = directory, incarnation
+        self._lock: int | None = None
 
-    def claim(self) -> None:
-        """Claims the files for this start, durably.
+    def claim(self, alone: bool = False) -> None:
+        """Claims the files for this start, durably, and holds a lock (OWNER.alive) for the life of the process.
+
+        Args:
+            alone: refuse when another process holds that lock. Otherwise the newer start takes over: the older one may
+                be frozen and never let go.
 
         Raises:
-            FencedError: a newer start has claimed them.
+            FencedError: a newer start has claimed them, or (`alone`) another learner is at work.
+            DataError: OWNER holds a number that no start has.
             MachineError: the disk refuses, or another claim is in progress and does not end.
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            if not self._hold() and alone:
+                raise FencedError(f"{self.directory.parent}: a learner is at work on this run already; stop it first")
             with _locked(self.directory / "OWNER.lock"):
                 holder = self.holder()
                 if holder > time.time_ns():
@@ -56,6 +67,17 @@ class WriteFence:
                 replace_file(self.directory / _NAME, f"{self.incarnation}\n", durable=True)
         except OSError as e:
             raise unwritable(self.directory, e) from e
+
+    def _hold(self) -> bool:
+        """Takes the lock that ends with this process; False when another process has it."""
+        if self._lock is None:
+            self._lock = os.open(self.directory / "OWNER.alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            weakref.finalize(self, os.close, self._lock)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def check(self) -> None:
         """Raises FencedError when a newer start of the learner has claimed these files."""
@@ -69,7 +91,14 @@ class WriteFence:
             text = (self.directory / _NAME).read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return 0
-        return int(text) if text.isdecimal() else 0
+        if not text.isdecimal():
+            return 0
+        if len(text) > 19 or int(text) > LARGEST:
+            raise DataError(
+                f"{self.directory / _NAME} holds {text[:40]}, a number that no start of a learner has: it is damaged; "
+                "remove the file and start again"
+            )
+        return int(text)
 
     def temporary(self, target: Path) -> Path:
         """Where `target` is prepared before the one rename that gives it its name."""

@@ -24,11 +24,12 @@ import torch
 
 from rlsp_async.config import RunConfig, decides_the_weights
 from rlsp_async.config.flatten import settings
-from rlsp_async.errors import ConfigError, MachineError, MessageError
+from rlsp_async.contents import find_guilty
+from rlsp_async.errors import ConfigError, ContentError, MachineError, MessageError
 from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import Policy, load_model
-from rlsp_async.messages import Batch, StepReport, TrainJob, WeightsRef
+from rlsp_async.messages import Batch, Prompt, StepReport, TrainJob, WeightsRef
 from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
 from rlsp_async.weights.transport import WeightTransport
@@ -49,6 +50,8 @@ class Learner:
         run_dir: Path,
         transport: WeightTransport | None = None,
         incarnation: int = 0,
+        encode: Callable[[Prompt], list[int]] | None = None,
+        claims: bool = True,
     ) -> None:
         """Claims the run's files, loads the model and the newest checkpoint.
 
@@ -58,6 +61,9 @@ class Learner:
             run_dir: the run's directory.
             transport: how weights leave; None: files in the run's weights directory.
             incarnation: start number of this process.
+            encode: encodes a prompt; None: the prompt ids of rollouts are not compared with those of their prompts.
+
+            claims: claim the files at once; False: `claim` is called before the first step.
 
         Raises:
             FencedError: a newer start has claimed the run.
@@ -67,10 +73,11 @@ class Learner:
         """
         torch.set_num_threads(cfg.learner.threads)
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
+        self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
-        self._fence.claim()
-        self._fence.sweep([run_dir / "checkpoints", run_dir / "stages", run_dir])
-        self.incarnation, self.device = self._fence.incarnation, _device(cfg.learner.device)
+        self.incarnation, self.device = incarnation, _device(cfg.learner.device)
+        if claims:
+            self.claim()
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
         publish.try_export(self.policy.model, model_dir)
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
@@ -83,6 +90,12 @@ class Learner:
         self._training, self._whole = threading.Lock(), True
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
         self._restore()
+
+    def claim(self, alone: bool = False) -> None:
+        """Claims the run's files for this start and removes what older ones left half written (`WriteFence.claim`)."""
+        self._fence.claim(alone)
+        self._fence.sweep([self.run_dir / "checkpoints", self.run_dir / "stages", self.run_dir])
+        self.incarnation = self._fence.incarnation
 
     @property
     def step(self) -> int:
@@ -105,6 +118,7 @@ class Learner:
 
         Raises:
             MessageError: the step is neither, or its batch cannot be trained.
+            ContentError: groups of the batch cannot be trained on; nothing was trained.
             DivergedError: the loss or a gradient is not finite.
             ConfigError: the run has no such stage, or a setting does not fit the batch.
             FencedError: a newer start of the learner has claimed the run.
@@ -115,17 +129,26 @@ class Learner:
                 return self._repeat(job.batch.step)
             if job.batch.step != self._step + 1:
                 raise MessageError(f"step {job.batch.step} cannot follow step {self._step} of these weights")
+            self._check_content(job.batch)
             self._whole = False
             report = self._next(job.batch)
             self._whole = True
             return report
+
+    def _check_content(self, batch: Batch) -> None:
+        """Raises ContentError, which names every group of a batch that cannot be trained on."""
+        guilty = find_guilty(batch.groups, self.policy.model.config.vocab_size, self._encode)
+        if guilty:
+            more = f" (and {len(guilty) - 1} more groups)" if len(guilty) > 1 else ""
+            raise ContentError(f"step {batch.step}: {next(iter(guilty.values()))}{more}", sorted(guilty))
 
     def _next(self, batch: Batch) -> StepReport:
         """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
         if self._stage is None or self._stage.name != batch.stage:
             self._stage = stage.begin_stage(self.cfg, batch.stage, self.policy, self.run_dir)
-        metrics = self._train(self._stage, batch)
+        # A batch all of whose groups were taken out of it leaves the weights as they are.
+        metrics = self._train(self._stage, batch) if batch.groups else {"tokens": 0.0}
         self._step = batch.step
         seconds = time.monotonic() - begun_s
         metrics |= {"seconds": seconds, "tokens_per_s": metrics["tokens"] / max(seconds, 1e-9)}

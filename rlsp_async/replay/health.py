@@ -7,6 +7,7 @@ its steps usually take. The warning is `Status.message` and an Event; it is take
 
 from __future__ import annotations
 
+from itertools import islice
 from statistics import median
 
 import msgspec
@@ -22,6 +23,10 @@ SLOW = 10.0
 SLOW_S = 30.0
 """A step that takes less than this is never called slow."""
 WORKERS_NAMED = 4
+WORKERS_SHOWN = 1024
+"""Most workers in a Status."""
+MESSAGE_CHARACTERS = 2000
+"""Longest message in a Status."""
 
 
 # --- watchdog --------------------------------------------------------------------------------------------------------
@@ -142,7 +147,7 @@ def status(state: HubState, now: float) -> Status:
         metrics=dict(state.pace.figures),
         workers=_worker_statuses(state, now),
         seconds_left=seconds_left(state, now),
-        message=state.ending.message,
+        message=state.ending.message[:MESSAGE_CHARACTERS],
     )
 
 
@@ -175,7 +180,8 @@ def _worker_statuses(state: HubState, now: float) -> list[WorkerStatus]:
             return msgspec.structs.replace(plain, state="waiting_credit")
         return plain
 
-    return [shown(worker) for worker in state.table.workers.values() if worker.role != "observer"]
+    working = (worker for worker in state.table.workers.values() if worker.role != "observer")
+    return [shown(worker) for worker in islice(working, WORKERS_SHOWN)]
 
 
 def _phase(state: HubState) -> str:

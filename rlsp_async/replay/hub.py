@@ -68,8 +68,11 @@ for new prompts, so samplers come last."""
 class Hub:
     """All decisions of a run. `now` is in seconds of the run and never runs backwards."""
 
-    def __init__(self, cfg: RunConfig, task: Prompts, content: JournalContent, now: float = 0.0) -> None:
-        self.state = HubState(cfg, task, content, now)
+    def __init__(
+        self, cfg: RunConfig, task: Prompts, content: JournalContent, now: float = 0.0, vocabulary: int = 0
+    ) -> None:
+        """`vocabulary`: number of token ids of the run's model; 0: unknown."""
+        self.state = HubState(cfg, task, content, now, vocabulary)
 
     # --- events --------------------------------------------------------------------------------------------------
 

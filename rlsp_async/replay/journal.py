@@ -21,6 +21,7 @@ than the oldest kept checkpoint. SQLite fills the freed pages again, so the file
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,7 @@ from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, Ver
 from rlsp_async.replay.policies import PolicyStore, policy_stores
 from rlsp_async.replay.records import (
     DEAD,
+    Amended,
     Cursor,
     Evaluated,
     Event,
@@ -49,6 +51,7 @@ from rlsp_async.replay.records import (
     Repeated,
     Stepped,
     Total,
+    without_groups,
 )
 from rlsp_async.replay.sql import (
     EVENTS_KEPT,
@@ -118,7 +121,7 @@ class Journal:
                 elif isinstance(record, Cursor):
                     cursors[record.name] = record.value  # only the newest value of a counter is stored
                 else:
-                    if isinstance(record, Manifest | Stepped):  # their invariants ask the tables
+                    if isinstance(record, Manifest | Amended | Stepped):  # their invariants ask the tables
                         self._put(puts)
                         puts = []
                     self._store(record)
@@ -241,6 +244,14 @@ class Journal:
                     "INSERT INTO manifests VALUES (?, ?, ?, ?, ?)",
                     (record.step, record.stage, record.incarnation, record.at_s, _encode(record)),
                 )
+            case Amended(manifest=manifest):
+                former = check_amended(self._db, record)
+                self._db.execute(
+                    "INSERT INTO amendments (step, groups, why, at_s, former) VALUES (?, ?, ?, ?, ?)",
+                    (manifest.step, json.dumps(record.groups), record.why, record.at_s, former),
+                )
+                query = "UPDATE manifests SET manifest = ? WHERE step = ?"
+                self._db.execute(query, (_encode(manifest), manifest.step))
             case Stepped():
                 check_step(self._db, record)
                 self._step(record)
@@ -453,6 +464,23 @@ def is_whole(stage: StageConfig, provenance: str, num: int, rollouts: int) -> bo
     return 1 <= num <= rollouts if stage.source == "imported" else num == 1
 
 
+def check_amended(db: Database, amended: Amended) -> bytes:
+    """A batch loses groups only while its step is not reported, keeps the order of the others, and what it loses is not
+    in training any more. Returns the stored bytes of the former manifest. Raises InvariantError."""
+    step = amended.manifest.step
+    row = db.execute("SELECT manifest FROM manifests WHERE step = ?", (step,)).fetchone()
+    if row is None or db.execute("SELECT 1 FROM steps WHERE step = ?", (step,)).fetchone() is not None:
+        raise InvariantError(f"the batch of step {step} cannot change: it was never stored, or its step is reported")
+    former = _manifest(row[0])
+    if not amended.groups or amended.manifest != without_groups(former, amended.groups):
+        raise InvariantError(f"the new batch of step {step} is not the former one without groups {amended.groups}")
+    query = "SELECT group_id FROM groups WHERE state = 'training' AND group_id IN"
+    if in_training := list(select(db, query, amended.groups)):
+        raise InvariantError(f"group {in_training[0][0]} is taken out of step {step} and still in training")
+    blob: bytes = row[0]
+    return blob
+
+
 def check_step(db: Database, stepped: Stepped) -> None:
     """A step is reported once, after the one before it, and its batch was stored before. Raises InvariantError."""
     step = stepped.report.step
@@ -504,6 +532,7 @@ def _delete_trained(db: Database, after: int, upto: int) -> None:
     """Deletes the tokens of the dead groups of the batches of steps after+1..upto, unless a later batch holds them
     too."""
     blobs = db.execute("SELECT manifest FROM manifests WHERE step > ? AND step <= ?", (after, upto)).fetchall()
+    blobs += db.execute("SELECT former FROM amendments WHERE step > ? AND step <= ?", (after, upto)).fetchall()
     for manifest in [_manifest(row[0]) for row in blobs]:
         query = f"SELECT group_id FROM groups WHERE dead = 1 AND step <= {upto:d} AND group_id IN"
         _delete_tokens(db, [row[0] for row in select(db, query, manifest.groups)])

@@ -36,6 +36,7 @@ from typing import Any
 import msgspec
 
 from rlsp_async.columns import ints, num_values
+from rlsp_async.contents import check_columns
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
 from rlsp_async.replay.records import DEAD, Cursor, GroupRecord, Put, Reason, State, Total
@@ -163,12 +164,13 @@ class Ledger:
         self._count(record, +1)
         return Put(record=record)
 
-    def sampled(self, group: RolloutGroup, now: float) -> Put:
+    def sampled(self, group: RolloutGroup, now: float, versions: tuple[int, int] | None = None) -> Put:
         """Moves a group from issued to sampled.
 
         Args:
             group: the rollouts of the issued group `group.group_id`.
             now: seconds of the run.
+            versions: oldest and newest version of its tokens, of a group that was checked; None: it is checked here.
 
         Returns:
             The record to commit, with the body.
@@ -176,7 +178,7 @@ class Ledger:
         Raises:
             DataError: the rollouts are not a whole group.
         """
-        return self._take_in(group, "sampled", now)
+        return self._take_in(group, "sampled", now, versions)
 
     def demonstrated(
         self, record: GroupRecord, group: RolloutGroup, verdicts: list[Verdict], now: float, has_signal: bool = False
@@ -209,9 +211,11 @@ class Ledger:
         )
         return Put(record=counted, body=group, verdicts=verdicts)
 
-    def _take_in(self, group: RolloutGroup, state: State, now: float) -> Put:
-        check_whole(group)
-        oldest, newest = versions_of(group)
+    def _take_in(self, group: RolloutGroup, state: State, now: float, versions: tuple[int, int] | None = None) -> Put:
+        if versions is None:
+            check_whole(group)
+            versions = versions_of(group)
+        oldest, newest = versions
         self.bodies[group.group_id] = group
         num_tokens = count_tokens(group)
         self.account["generated"] += num_tokens
@@ -298,6 +302,23 @@ class Ledger:
             return Put(record=self._move(group_id, state="trained"))
         return Put(record=self._move(group_id, state="dropped", reason=reason, why=why, prompt=None))
 
+    def quarantine(self, group_id: int, why: str) -> Put:
+        """Takes a group out of the batch that it was charged for and that was not trained: the use is given back.
+
+        A group that was trained before stays trained: its tokens are in the weights.
+
+        Args:
+            group_id: the group, in state training.
+            why: what is wrong with it, in words.
+
+        Returns:
+            The record to commit.
+        """
+        uses = self.records[group_id].uses - 1
+        if uses:
+            return Put(record=self._move(group_id, state="trained", uses=uses))
+        return Put(record=self._move(group_id, state="dropped", uses=0, reason="quarantined", why=why, prompt=None))
+
     def spawned(self, group_id: int) -> Put:
         """Counts a child: a group was spawned from one of this group's rollouts."""
         return Put(record=self._move(group_id, num_children=self.records[group_id].num_children + 1))
@@ -355,13 +376,15 @@ class Ledger:
         return new
 
     def _count(self, record: GroupRecord, sign: int) -> None:
-        if record.state != "issued":
-            self.account[sink(record.state, record.reason)] += sign * record.num_tokens
-        if record.state not in DEAD and record.purpose == "train":
-            self.by_state[record.state] += sign
-            if record.state in ("issued", "sampled") and not record.parent:
+        state = record.state
+        if state != "issued":
+            entry = _SINK_OF_STATE.get(state) or sink(state, record.reason)
+            self.account[entry] += sign * record.num_tokens
+        if state not in DEAD and record.purpose == "train":
+            self.by_state[state] += sign
+            if (state == "issued" or state == "sampled") and not record.parent:
                 self._count_pending(record.index, sign)
-            if record.state == "ready":
+            if state == "ready":
                 if sign > 0:
                     self.ready[record.group_id] = record
                 else:
@@ -422,9 +445,7 @@ def check_whole(group: RolloutGroup) -> None:
     for rollout in group.rollouts:
         if rollout.replayed_from:
             raise DataError(f"group {group.group_id}, rollout {rollout.index}: a sampler cannot replay a rollout")
-        lengths = {len(rollout.token_ids), len(rollout.logprobs), len(rollout.versions)}
-        if len(lengths) != 1 or len(rollout.token_ids) % 4:
-            raise DataError(f"group {group.group_id}, rollout {rollout.index}: its columns differ in length")
+    check_columns(group)
 
 
 def versions_of(group: RolloutGroup) -> tuple[int, int]:

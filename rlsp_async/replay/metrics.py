@@ -126,7 +126,7 @@ def _batch_figures(state: HubState, records: list[GroupRecord], step: int, now: 
         "response_tokens": _mean(lengths),
         "truncated": _mean(cut),
         "lag_mean": _mean(lags),
-        "lag_max": max(lags),
+        "lag_max": max(lags, default=0),
         **{f"lag_{n}": lags.count(n) for n in sorted(set(lags))},
         "uses_mean": _mean(record.uses for record in records),
         "sample_s": _mean(record.sampled_s - record.issued_s for record in records),

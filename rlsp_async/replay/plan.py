@@ -112,6 +112,10 @@ class Training:
         self.last_manifest = manifest.step
         self.to_train.append(manifest.step)
 
+    def amended(self, manifest: Manifest) -> None:
+        """Groups were taken out of a batch whose step is not reported."""
+        self.manifests[manifest.step] = manifest
+
     def sent(self, step: int) -> None:
         """The first batch of `to_train` was sent."""
         assert self.to_train[0] == step, (step, self.to_train)

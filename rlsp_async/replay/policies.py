@@ -17,13 +17,14 @@ changes something returns the records of the change, and the hub commits them wi
     a batch was chosen          on_batch        replacements in the batch, and records around its manifest
     a batch is sent             on_send         the batch as the learner gets it
     a step was reported         on_reported     forget what only that batch needed
+    groups were quarantined     on_quarantined  records
     a stage has ended           on_stage_end    records
     a metrics row is written    figures         numbers by name
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from rlsp_async.config import RunConfig
@@ -86,6 +87,11 @@ class ReplayPolicy:
 
     def on_reported(self, step: int) -> None:
         """The batches up to `step` are reported."""
+
+    def on_quarantined(self, groups: Collection[int]) -> list[Record]:
+        """Groups were taken out of their batch because they cannot be trained on; returns the records of what
+        changed."""
+        return []
 
     def on_stage_end(self, stage: str) -> list[Record]:
         """A stage has ended; returns the records of what changed."""
@@ -167,6 +173,10 @@ class ReplayPolicies(ReplayPolicy):
         """Tells all policies."""
         for policy in self._policies:
             policy.on_reported(step)
+
+    def on_quarantined(self, groups: Collection[int]) -> list[Record]:
+        """The records of all policies."""
+        return [record for policy in self._policies for record in policy.on_quarantined(groups)]
 
     def on_stage_end(self, stage: str) -> list[Record]:
         """The records of all policies."""

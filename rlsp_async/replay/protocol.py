@@ -6,8 +6,9 @@
     Loaded, Rejected   a sampler serves new weights, or refuses them              loaded, rejected
     Bye                it leaves                                                  gone
 
-A worker is one name; each start of it has a higher incarnation and fences off the older ones. A reconnect of the same
-start keeps the leases that both sides still know.
+A worker is one name of its role; each start of it has a higher number (incarnation) and fences off the older ones. A
+start by hand, which no supervisor numbers, is refused while another one is at work. A reconnect of the same start keeps
+the leases that both sides still know.
 
 Any message may be lost, come twice, late or out of order, so nothing rests on one message. Every Ping and Hello says
 the whole state of its worker, and the hub repairs the difference:
@@ -17,9 +18,11 @@ the whole state of its worker, and the hub repairs the difference:
     another version      the Loaded or the NewWeights was lost: the version is believed, or offered again
     not draining         the Drain was lost: it is sent again
 
-A result is bound to its lease: a verifier cannot judge a group that it was not given, and no worker can answer in
-another role. Every Done is acknowledged once what it holds is stored (or was stored before), except a report that came
-before that of the step before it.
+A result is bound to its lease, and a lease to one start of one worker: a verifier cannot judge a group that it was not
+given, and no worker can answer for another one. A Done is acknowledged once what it holds is stored (or was stored
+before, or its group has ended without it). A Done without its result, with a result that cannot be used, or for a
+lease that its sender was never given is refused: it is counted, and a Revoke tells the worker to forget it. A report
+that came before that of the step before it gets no answer and comes again.
 
 A handler yields what happened to each piece of work, and goes on after `turn.settle` has settled it.
 """
@@ -27,7 +30,9 @@ A handler yields what happened to each piece of work, and goes on after `turn.se
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
+from rlsp_async.contents import is_worker_name, printable
 from rlsp_async.messages import (
     PROTOCOL,
     Ack,
@@ -43,15 +48,17 @@ from rlsp_async.messages import (
     Refuse,
     Rejected,
     Revoke,
+    Role,
     Welcome,
 )
 from rlsp_async.replay import sample, train, verify
 from rlsp_async.replay.health import status
 from rlsp_async.replay.metrics import lease_span, span
 from rlsp_async.replay.state import HubState, LossKind
-from rlsp_async.replay.turn import Blamed, Early, Late, Lost, Outcome, Settlement, Turn
-from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker
+from rlsp_async.replay.turn import Accepted, Blamed, Early, Late, Lost, Outcome, Settlement, Turn
+from rlsp_async.replay.workers import KIND_OF, Assignment, Kind, Lease, Worker, newest_key
 
+ROLES: tuple[Role, ...] = get_args(Role)
 YOUNG_HEARTBEATS = 3.0
 """A lease that is younger may still be on its way."""
 MISSES = 2
@@ -95,20 +102,26 @@ def receive(turn: Turn, peer: bytes, message: FromWorker) -> Iterator[Settlement
 def arrive(turn: Turn, peer: bytes, hello: Hello) -> Iterator[Settlement]:
     """A worker came, or came back; it is refused, or welcomed with what it must know."""
     table = turn.state.table
-    outdated = _outdated(turn.state, hello)
-    if outdated:
-        _fence(turn, peer, hello.worker, hello.incarnation, outdated)
-        return
     refusal = _refusal(turn.state, hello)
     if refusal:
         turn.send(peer, Refuse(reason=refusal))
         return
-    if hello.seq > 0 and (hello.incarnation, hello.seq) <= table.newest.get(hello.worker, (-1, 0)):
+    outdated = _outdated(turn.state, hello)
+    if outdated:
+        _fence(turn, peer, hello.worker, hello.incarnation, outdated)
+        return
+    taken = _taken(turn.state, hello)
+    if taken:
+        replay = turn.state.cfg.replay
+        retry_s = replay.timeout_s + YOUNG_HEARTBEATS * replay.heartbeat_s
+        turn.send(peer, Refuse(reason=taken, fenced=True, retry_s=retry_s))
+        return
+    if hello.seq > 0 and (hello.incarnation, hello.seq) <= table.newest.get(newest_key(hello), (-1, 0)):
         return  # it comes late, or twice; its worker may have left since
-    old = table.workers.get(hello.worker)
-    if old is not None and old.incarnation < hello.incarnation:
-        _fence(turn, old.peer, old.name, old.incarnation, f"a newer {old.name} has taken over")
-        yield from gone(turn, old, "was replaced by a newer start")
+    old = table.named(hello)
+    for replaced in _replaced_by(turn.state, hello):
+        _fence(turn, replaced.peer, replaced.name, replaced.incarnation, f"a newer {hello.worker} has taken over")
+        yield from gone(turn, replaced, "was replaced by a newer start")
         old = None
     is_same_connection = old is not None and old.peer == peer
     worker = table.join(hello, peer, turn.now)
@@ -123,41 +136,60 @@ def arrive(turn: Turn, peer: bytes, hello: Hello) -> Iterator[Settlement]:
 
 
 def _outdated(state: HubState, hello: Hello) -> str:
-    newest, _ = state.table.newest.get(hello.worker, (hello.incarnation, 0))
-    if newest > hello.incarnation:
+    newest, _ = state.table.newest.get(newest_key(hello), (hello.incarnation, 0))
+    if newest > hello.incarnation and not hello.yields:
         return f"a newer {hello.worker} is at work"
     if hello.role == "learner" and hello.incarnation < state.counters[train.LEARNER]:
         return "a newer start of the learner has trained since"
     return ""
 
 
+def _taken(state: HubState, hello: Hello) -> str:
+    """Why a start must wait for another one to leave; empty when it need not. A start by hand always waits; one that
+    its supervisor numbers waits only for a learner of another name that is numbered, too."""
+    old = state.table.named(hello)
+    if hello.yields and old is not None and not old.is_start_of(hello):
+        return f"{old.name} is at work already: give this {hello.role} another name (--worker NAME)"
+    learner = state.table.learner()
+    is_other = hello.role == "learner" and learner is not None and learner.name != hello.worker
+    if is_other and learner is not None and (hello.yields or not learner.yields):
+        return f"{learner.name} is the learner of this run"
+    return ""
+
+
+def _replaced_by(state: HubState, hello: Hello) -> list[Worker]:
+    """The older start of a worker that comes, and the learner by hand when the run's own comes."""
+    learner = state.table.learner() if hello.role == "learner" else None
+    known = {worker.id: worker for worker in (state.table.named(hello), learner) if worker is not None}
+    return [worker for worker in known.values() if not worker.is_start_of(hello)]
+
+
 def _refusal(state: HubState, hello: Hello) -> str:
+    if not is_worker_name(hello.worker):
+        return "the name of a worker has 1 to 128 letters, digits, '-', '_' and '.', like sampler-9"
+    for role in ROLES:
+        if role != hello.role and hello.worker.startswith(f"{role}-"):
+            return f"the name {hello.worker!r} is that of a {role}: a {hello.role} is called like {hello.role}-9"
     if hello.run != state.cfg.name:
-        return f"this hub serves run {state.cfg.name!r}, not {hello.run!r}"
+        return f"this hub serves run {state.cfg.name!r}, not {printable(hello.run, 128)!r}"
     if hello.proto != PROTOCOL:
         return f"this hub speaks protocol {PROTOCOL}, {hello.worker} speaks {hello.proto}: install the same version"
     if hello.role != "observer" and hello.credit < 1:
         return f"{hello.worker} offers a credit of {hello.credit}; it must be at least 1"
-    old = state.table.workers.get(hello.worker)
-    if old is not None and old.role != hello.role:
-        return f"the name {hello.worker!r} is taken by a {old.role}"
-    learner = state.table.learner()
-    if hello.role == "learner" and learner is not None and learner.name != hello.worker:
-        return f"{learner.name} is the learner of this run"
     return ""
 
 
 def _fence(turn: Turn, peer: bytes, worker: str, incarnation: int, why: str) -> None:
     """The connection of an older start of a worker is refused, and nothing that it says is kept."""
     turn.state.table.fence(peer, why)
-    turn.send(peer, Refuse(reason=why))
+    turn.send(peer, Refuse(reason=why, fenced=True))
     turn.event("fenced", worker, incarnation, why)
 
 
 def _heard_fenced(turn: Turn, peer: bytes, message: FromWorker) -> None:
     """Whatever comes over the connection of an older start is answered by Refuse."""
     why = turn.state.table.fenced[peer]
-    turn.send(peer, Refuse(reason=why))
+    turn.send(peer, Refuse(reason=why, fenced=True))
     if not isinstance(message, Ping):
         turn.event("fenced", peer.decode(errors="replace"), 0, f"{type(message).__name__}: {why}")
 
@@ -184,8 +216,7 @@ def _adopt(turn: Turn, worker: Worker, hello: Hello) -> None:
         return
     state, table, kind = turn.state, turn.state.table, KIND_OF[worker.role]
     for number, key in sorted(hello.holding.items()):
-        is_known = number in table.leases or number in table.acked or (kind, key) in table.holders
-        if not is_known and worker.free > 0 and _is_open(state, kind, key):
+        if worker.free > 0 and table.may_adopt(worker, number, key) and _is_open(state, kind, key):
             table.lease(worker, key, turn.now, number)
             state.queues.claim(key)
 
@@ -258,8 +289,8 @@ def _compare_leases(turn: Turn, worker: Worker, named: set[int]) -> Iterator[Set
             table.release(lease.lease)
             yield lease.assignment, Lost("returned", "never got it")
     for number in sorted(named - worker.leases.keys()):
-        is_stored = number in table.acked
-        turn.send(worker.peer, Ack(lease=number) if is_stored else Revoke(lease=number, reason="it is over"))
+        past = table.past(worker, number)
+        turn.send(worker.peer, Revoke(lease=number, reason="it is over") if past is None else _answer(past))
 
 
 def _compare_version(turn: Turn, worker: Worker, ping: Ping) -> None:
@@ -277,37 +308,103 @@ def _compare_version(turn: Turn, worker: Worker, ping: Ping) -> None:
 
 
 def done(turn: Turn, worker: Worker, message: Done) -> Iterator[Settlement]:
-    """The result of a lease came: for the first time, again, or late."""
+    """The result of a lease came: for the first time, again, or late. It is acknowledged when it is stored."""
     table = turn.state.table
-    if message.lease in table.acked:
-        if message.groups or message.verdicts or message.steps:
-            turn.state.count_duplicate()
+    lease, past = worker.leases.get(message.lease), table.past(worker, message.lease)
+    if past is not None and past.answer:
+        _answer_again(turn, worker, message, past)
+        return
+    kind, key = KIND_OF[worker.role], _key_of(worker, message)
+    is_own = lease is not None and lease.key == key and kind != "train"
+    wrong = "" if is_own else _why_not(turn, worker, message, lease or past, key)
+    if wrong and lease is None:
+        turn.refuse(worker, message.lease, wrong)
+        return
+    if lease is not None and kind != "train":
+        table.release(lease.lease)
+    outcome: Outcome | None = None
+    if not wrong:
+        outcome = _take(turn, message, is_leased=lease is not None)
+        if isinstance(outcome, Early):
+            return
+    if lease is not None:
+        if kind == "train":
+            table.release(lease.lease)
+        turn.write(lease_span(lease, turn.now))
+    if outcome is not None and key is not None and kind != "train":
+        yield Assignment(worker.name, kind, key), outcome
+    ended = lease or past
+    if not wrong and key is not None and _is_stored(turn.state, kind, key):
+        if kind != "train" and isinstance(outcome, Accepted):
+            turn.acknowledged(kind)
+        if ended is not None:
+            ended.answered("acknowledged")
         turn.send(worker.peer, Ack(lease=message.lease))
         return
-    if worker.role == "learner":
-        for report in message.steps:
-            if isinstance(train.accept(turn, report), Early):
-                return
-    lease = _release(turn, worker, message.lease)
-    for group in message.groups:
-        if _fits(worker, "sample", lease, group.group_id):
-            yield Assignment(worker.name, "sample", group.group_id), sample.accept(turn, group)
-    for verdicts in message.verdicts:
-        if _fits(worker, "verify", lease, verdicts.group_id):
-            # Verdicts do not say what they are about: only those of a lease are taken.
-            outcome: Outcome = verify.accept(turn, verdicts) if lease is not None else Late()
-            yield Assignment(worker.name, "verify", verdicts.group_id), outcome
     if lease is not None:
-        turn.write(lease_span(lease, turn.now))
         yield from _check_answered(turn, lease)
-    table.acknowledge(message.lease)
-    turn.send(worker.peer, Ack(lease=message.lease))
+    if ended is not None:
+        ended.answered("refused")
+    why = outcome.why if isinstance(outcome, Blamed) else wrong or "its lease was taken back"
+    turn.refuse(worker, message.lease, why)
 
 
-def _fits(worker: Worker, kind: Kind, lease: Lease | None, group_id: int) -> bool:
-    """Whether a worker of this role, with this lease, may bring a result for a group. Rollouts of a lease that was
-    taken back may still be the first."""
-    return worker.role != "observer" and KIND_OF[worker.role] == kind and (lease is None or lease.key == group_id)
+def _take(turn: Turn, message: Done, is_leased: bool) -> Outcome:
+    """Takes in the one result of a Done."""
+    if message.steps:
+        return train.accept(turn, message.steps[0])
+    if message.groups:
+        return sample.accept(turn, message.groups[0])
+    # Verdicts do not say what they are about: only those of a lease are taken.
+    return verify.accept(turn, message.verdicts[0]) if is_leased else Late()
+
+
+def _answer_again(turn: Turn, worker: Worker, message: Done, lease: Lease) -> None:
+    """A result came again after it was answered: its answer was lost."""
+    if message.groups or message.verdicts or message.steps:
+        turn.state.count_duplicate()
+    turn.send(worker.peer, _answer(lease))
+
+
+def _answer(lease: Lease) -> Ack | Revoke:
+    """The answer to the result of a lease that has ended."""
+    if lease.answer == "acknowledged":
+        return Ack(lease=lease.lease)
+    return Revoke(lease=lease.lease, reason="it is over", refused=lease.answer == "refused")
+
+
+def _key_of(worker: Worker, message: Done) -> int | None:
+    """The group id or step of the result that a worker of this role brings; None when it brings none."""
+    if worker.role == "sampler":
+        return message.groups[0].group_id if message.groups else None
+    if worker.role == "verifier":
+        return message.verdicts[0].group_id if message.verdicts else None
+    return message.steps[0].step if message.steps else None
+
+
+def _why_not(turn: Turn, worker: Worker, message: Done, lease: Lease | None, key: int | None) -> str:
+    """Why a Done cannot be looked at; empty when it can. `lease`: what the worker holds, or held, by that number."""
+    state = turn.state
+    if lease is None and not state.table.may_answer(worker, message.lease):
+        return f"{worker.name} was never given lease {message.lease}"
+    if key is None:
+        return f"{worker.name} answered without the result"
+    if lease is not None and lease.key != key:
+        return f"{worker.name} answered for {key}, its lease was for {lease.key}"
+    if worker.role == "learner":
+        is_known = key <= state.step or key in state.training.manifests
+        return "" if is_known and key > 0 else f"step {key} was never sent to {worker.name}"
+    return "" if 0 < key <= state.last_group_id else f"group {key} was never issued"
+
+
+def _is_stored(state: HubState, kind: Kind, key: int) -> bool:
+    """Whether a result of this kind is stored for a group or a step, or the group has ended without it."""
+    if kind == "train":
+        return key <= state.step
+    record = state.ledger.records.get(key)
+    if record is None:
+        return True
+    return record.state != "issued" and (kind == "sample" or record.state != "sampled")
 
 
 def _release(turn: Turn, worker: Worker, number: int) -> Lease | None:
@@ -350,7 +447,9 @@ def take_back(turn: Turn, lease: Lease) -> Iterator[Settlement]:
     table = turn.state.table
     if table.release(lease.lease) is None:
         return
-    turn.send(table.workers[lease.worker].peer, Revoke(lease=lease.lease, reason="the lease was taken back"))
+    holder = table.holder(lease)
+    if holder is not None:
+        turn.send(holder.peer, Revoke(lease=lease.lease, reason="the lease was taken back"))
     yield lease.assignment, Lost("failed", "its lease ran out")
 
 
@@ -361,10 +460,12 @@ def loaded(turn: Turn, worker: Worker, message: Loaded) -> None:
     """A sampler serves new weights."""
     if message.version < worker.version:
         return  # a newer Loaded came before it
+    is_new = message.version != worker.version
     worker.loaded(message.version)
     start_s = turn.now - message.seconds
     turn.write(span(start_s, turn.now, worker.name, "load", f"version {message.version}"))
-    turn.moved(f"{worker.name} loaded version {message.version}")
+    if is_new:  # the same Loaded again and again is no progress
+        turn.moved(f"{worker.name} loaded version {message.version}")
 
 
 def rejected(turn: Turn, worker: Worker, message: Rejected) -> None:

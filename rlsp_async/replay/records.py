@@ -14,6 +14,7 @@ Whether a group is leased to a worker is not part of its state: leases end with 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -166,7 +167,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The groups of one step, in order. Written before the batch is sent; never changed."""
+    """The groups of one step, in order. Written before the batch is sent; changed by an `Amended` only."""
 
     step: int
     stage: str
@@ -185,6 +186,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Incarnation of the hub that chose the batch."""
     at_s: float = 0.0
     """When it was chosen, in seconds of the run."""
+
+
+class Amended(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision about a batch that the learner cannot train: it goes on without some of its groups.
+
+    The batch as it was first chosen stays in the journal beside the new one.
+    """
+
+    manifest: Manifest
+    """The batch without those groups, in the same order."""
+    groups: list[int]
+    """The groups that were taken out."""
+    why: str
+    at_s: float = 0.0
 
 
 class Remember(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +263,7 @@ EventKind = Literal[
     "gone",
     "lease_lost",
     "fenced",
+    "refused",
     "quarantined",
     "dropped_late",
     "paused",
@@ -270,7 +286,24 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-Record = Put | Manifest | Remember | Stepped | Repeated | Published | Evaluated | Cursor | Learnt | Event
+Record = Put | Manifest | Amended | Remember | Stepped | Repeated | Published | Evaluated | Cursor | Learnt | Event
+
+
+def without_groups(manifest: Manifest, groups: Collection[int]) -> Manifest:
+    """A batch without some of its groups; what is known of the others stays."""
+    kept = [place for place, group_id in enumerate(manifest.groups) if group_id not in groups]
+
+    def some(column: list[Any]) -> list[Any]:
+        return [column[place] for place in kept if place < len(column)]
+
+    return msgspec.structs.replace(
+        manifest,
+        groups=some(manifest.groups),
+        oldest=some(manifest.oldest),
+        uses=some(manifest.uses),
+        propensities=some(manifest.propensities),
+        replayed=[one for one in manifest.replayed if one.group_id not in groups],
+    )
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,13 +10,12 @@ import math
 from typing import Literal
 
 import msgspec
-import numpy as np
 
-from rlsp_async.columns import floats
+from rlsp_async.contents import check_rollouts
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, RolloutGroup, SampleJob, Sampling, VerifiedGroup
 from rlsp_async.replay import evaluation
-from rlsp_async.replay.ledger import check_whole, count_tokens, is_stale, num_to_admit, versions_of
+from rlsp_async.replay.ledger import count_tokens, is_stale, num_to_admit
 from rlsp_async.replay.records import GroupRecord, Learnt
 from rlsp_async.replay.state import HubState
 from rlsp_async.replay.turn import Accepted, Blamed, Late, Outcome, Turn
@@ -120,12 +119,13 @@ def accept(turn: Turn, group: RolloutGroup) -> Outcome:
         turn.record(state.ledger.waste(group.group_id, num_tokens))
         return Blamed("lost", "its rollouts were aborted")
     try:
-        _check_answer(state, record, group)
-        put = state.ledger.sampled(state.policies.on_sampled(record, group), turn.now)
+        versions = _check_answer(state, record, group)
+        put = state.ledger.sampled(state.policies.on_sampled(record, group), turn.now, versions)
     except DataError as e:
         return Blamed("faults", str(e))
     turn.record(put)
     turn.count("generated", put.record.num_tokens)
+    state.forget_job(group.group_id)
     state.retries.forget(group.group_id)
     if state.stage is not None and is_stale(put.record, state.step + 1, state.stage.max_lag):
         turn.drop(group.group_id, "stale")
@@ -166,6 +166,15 @@ def admit(turn: Turn, groups: list[tuple[int, VerifiedGroup]]) -> None:
 
 
 def _job(state: HubState, record: GroupRecord) -> SampleJob:
+    """The job of an issued group: the same each time, so it is remembered until its rollouts come."""
+    job = state.jobs.get(record.group_id)
+    if job is None:
+        job = _make_job(state, record)
+        state.issued_job(job)
+    return job
+
+
+def _make_job(state: HubState, record: GroupRecord) -> SampleJob:
     return SampleJob(
         group_id=record.group_id,
         prompt=_prompt(state, record),
@@ -202,8 +211,8 @@ def _sampling(state: HubState, record: GroupRecord) -> Sampling:
     )
 
 
-def _check_answer(state: HubState, record: GroupRecord, group: RolloutGroup) -> None:
-    """Raises DataError unless the rollouts answer what was issued, and can be trained on."""
+def _check_answer(state: HubState, record: GroupRecord, group: RolloutGroup) -> tuple[int, int]:
+    """Oldest and newest version of rollouts that answer what was issued and can be trained on; else DataError."""
     issued = _job(state, record)
     if group.prompt.prompt_id != issued.prompt.prompt_id:
         raise DataError(f"group {group.group_id} came with {group.prompt.prompt_id!r}, the prompt of another group")
@@ -218,10 +227,7 @@ def _check_answer(state: HubState, record: GroupRecord, group: RolloutGroup) -> 
     expected = issued.sampling.rollouts
     if len(group.rollouts) != expected:
         raise DataError(f"group {group.group_id} came with {len(group.rollouts)} rollouts, {expected} were asked for")
-    check_whole(group)
-    if not np.isfinite(floats(b"".join(rollout.logprobs for rollout in group.rollouts))).all():
-        bad = [rollout.index for rollout in group.rollouts if not np.isfinite(floats(rollout.logprobs)).all()]
-        raise DataError(f"group {group.group_id}, rollout {bad[0]}: a log-prob is not finite")
-    newest = versions_of(group)[1]
-    if newest > state.step:  # the lag would be below 0: the journal knows no such weights
-        raise DataError(f"group {group.group_id}: tokens of version {newest}, the newest step is {state.step}")
+    # A version above the newest step would have a lag below 0: the journal knows no such weights. A hub without a model
+    # directory has made-up workers, whose responses may be of any length.
+    max_tokens = issued.sampling.max_new_tokens if state.vocabulary else 0
+    return check_rollouts(group, state.vocabulary, state.step, max_tokens)

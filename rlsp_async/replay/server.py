@@ -30,6 +30,7 @@ import structlog
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError, unwritable
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
+from rlsp_async.model.info import read_config
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.metrics import MetricLog
@@ -142,7 +143,7 @@ class ReplayServer:
     async def _open(self) -> None:
         content = await self._on_disk(self._open_files)
         self._zero = time.monotonic() - max(0.0, time.time() - content.created)  # a run's clock goes on after a restart
-        self._hub = Hub(self._cfg, self._task, content, self._now())
+        self._hub = Hub(self._cfg, self._task, content, self._now(), read_vocabulary(self._cfg.directory / "model"))
         self._is_open = True
         counts = self._hub.state.ledger.counts()
         log.info("journal open", incarnation=content.incarnation, step=self._hub.state.step, **counts)
@@ -375,6 +376,15 @@ class RunLock:
         if not self._file.closed:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()
+
+
+def read_vocabulary(model: Path) -> int:
+    """Number of token ids of the run's model, by its config.json; 0 when that is not there or does not say.
+
+    Raises DataError when the file is damaged.
+    """
+    size = read_config(model).get("vocab_size") if (model / "config.json").is_file() else None
+    return size if isinstance(size, int) else 0
 
 
 def measure(directory: Path) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The tables of a run's journal, and statements for many rows at once.
 
 `Journal` writes these tables and `rlsp audit` reads them; a replay policy may add tables of its own
-(`policies.PolicyStore.schema`). The rows of `groups`, `manifests`, `steps` and `repeats` are kept for ever, and the
-newest EVENTS_KEPT rows of `events`, so that a run can be checked long after its tokens were deleted. `bodies` and
-`verdicts` hold what a learner may still be sent again; `groups.body_digest` is the digest of a body as it came.
+(`policies.PolicyStore.schema`). The rows of `groups`, `manifests`, `amendments`, `steps` and `repeats` are kept for
+ever, and the newest EVENTS_KEPT rows of `events`, so that a run can be checked long after its tokens were deleted.
+`amendments` has each manifest as it was before groups were taken out of it. `bodies` and `verdicts` hold what a learner
+may still be sent again; `groups.body_digest` is the digest of a body as it came.
 
     insert(db, "bodies", [(7, b"..."), (8, b"...")])
     select(db, "SELECT group_id, state FROM groups WHERE group_id IN", [7, 8])
@@ -39,6 +40,9 @@ CREATE TABLE IF NOT EXISTS verdicts (group_id INTEGER PRIMARY KEY, verdicts BLOB
 CREATE TABLE IF NOT EXISTS manifests (
     step INTEGER PRIMARY KEY, stage TEXT NOT NULL, incarnation INTEGER NOT NULL, at_s REAL NOT NULL,
     manifest BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS amendments (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, step INTEGER NOT NULL, groups TEXT NOT NULL, why TEXT NOT NULL,
+    at_s REAL NOT NULL, former BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS steps (
     step INTEGER PRIMARY KEY, stage TEXT NOT NULL, checkpoint INTEGER NOT NULL, published INTEGER NOT NULL,
     incarnation INTEGER NOT NULL, digest TEXT NOT NULL, at_s REAL NOT NULL, report BLOB NOT NULL);

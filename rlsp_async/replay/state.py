@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from rlsp_async.config import RunConfig, StageConfig
-from rlsp_async.messages import Prompt, Role
+from rlsp_async.contents import KNOWN_PARTS, PART_CHARACTERS, PARTS_KEPT
+from rlsp_async.messages import Prompt, Role, SampleJob
 from rlsp_async.prompts.base import load_selector
 from rlsp_async.replay.ledger import Counters, Ledger
 from rlsp_async.replay.plan import Phase, Plan, Training
@@ -41,6 +42,7 @@ OUTCOMES_KEPT = 100
 RETURNS_TOLERATED = 30
 """Number of times that a lease of one group may be lost on the way or given back before that counts as a failure."""
 PROMPTS_KEPT = 4096
+JOBS_KEPT = 4096
 RESERVED_HEARTBEATS = 2.0
 """Heartbeats in which a worker finds out that its hub was restarted, and says what it holds."""
 MIB = 1 << 20
@@ -152,6 +154,8 @@ class Retries:
         """Of the newest groups: True for one that became ready, False for one that was dropped for a failure."""
         self.train_failures = 0
         """Failures of the learner since it last reported a step."""
+        self.content_failures: Counter[int] = Counter()
+        """For a step, how often the learner has named groups of its batch that it cannot train on."""
 
     def forget(self, group_id: int) -> None:
         """Clears the failure history of a group after it has changed its state."""
@@ -181,6 +185,15 @@ class Retries:
     def count(self, is_good: bool) -> None:
         """A group became ready (good), or was dropped for a failure."""
         self.outcomes.append(is_good)
+
+    def content_failed(self, step: int) -> int:
+        """The learner named groups of a batch that it cannot train on; returns how often it has."""
+        self.content_failures[step] += 1
+        return self.content_failures[step]
+
+    def content_settled(self, step: int) -> None:
+        """A batch has changed, or its step was reported."""
+        self.content_failures.pop(step, None)
 
     def learner_failed(self) -> None:
         """The learner failed on a step."""
@@ -401,8 +414,14 @@ class Prompts(Protocol):
 class HubState:
     """Everything that an event may change."""
 
-    def __init__(self, cfg: RunConfig, task: Prompts, content: JournalContent, now: float) -> None:
+    def __init__(self, cfg: RunConfig, task: Prompts, content: JournalContent, now: float, vocabulary: int = 0) -> None:
         self.cfg, self.task = cfg, task
+        self.vocabulary = vocabulary
+        """Number of token ids of the run's model; 0: unknown."""
+        self.jobs: dict[int, SampleJob] = {}
+        """The newest jobs of issued groups, against which their rollouts are checked."""
+        self.part_names: set[str] = set(KNOWN_PARTS)
+        """Names of reward parts that verdicts keep."""
         self.prompt = functools.lru_cache(PROMPTS_KEPT)(task.prompt)
         """A group's prompt is made when it is issued, and again when its answer is checked."""
         self.plan = Plan(cfg)
@@ -439,6 +458,8 @@ class HubState:
         """Results of the finished evaluations by key."""
         self.num_duplicates = 0
         """Results that came again or too late."""
+        self.refusals: Counter[str] = Counter()
+        """What was refused, by kind."""
         self.phase: Phase | None = self.plan.at(self.training.step, self.evaluations)
         """What the run does now; None when it is complete."""
         self.phase_since_s = now
@@ -486,6 +507,31 @@ class HubState:
     def count_duplicate(self) -> None:
         """A result came again, or too late."""
         self.num_duplicates += 1
+
+    def issued_job(self, job: SampleJob) -> None:
+        """A job was made; the oldest one is forgotten when there are too many."""
+        self.jobs[job.group_id] = job
+        if len(self.jobs) > JOBS_KEPT:
+            del self.jobs[next(iter(self.jobs))]
+
+    def forget_job(self, group_id: int) -> None:
+        """The rollouts of a group are stored."""
+        self.jobs.pop(group_id, None)
+
+    def knows_part(self, name: str) -> bool:
+        """Whether verdicts keep the part of this name; a new name is taken in while there are few."""
+        if name in self.part_names:
+            return True
+        is_fit = 0 < len(name) <= PART_CHARACTERS and name.isprintable()
+        if is_fit and len(self.part_names) < PARTS_KEPT:
+            self.part_names.add(name)
+            return True
+        return False
+
+    def count_refusal(self, kind: str, num: int = 1) -> None:
+        """Something of a message was refused: observers and the metrics rows see it as `refused.KIND`."""
+        self.refusals[kind] += num
+        self.pace.show({f"refused.{kind}": float(self.refusals[kind])})
 
 
 def _load_for_samplers(cfg: RunConfig, load: Callable[[StageConfig], T]) -> dict[str, T]:

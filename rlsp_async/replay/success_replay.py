@@ -20,7 +20,7 @@ A part of the journal's format is this policy's: the records `Success`, `Judged`
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -71,6 +71,10 @@ class SuccessReplay(ReplayPolicy):
     def on_reported(self, step: int) -> None:
         """Tokens that only the reported batches need are in the journal."""
         self.memory.forget(step)
+
+    def on_quarantined(self, groups: Collection[int]) -> list[Record]:
+        """What was remembered of the groups is not drawn any more."""
+        return list(self.memory.distrust(groups))
 
     def on_stage_end(self, stage: str) -> list[Record]:
         """What the stage remembered is not drawn any more."""
@@ -213,6 +217,10 @@ class Memory:
     def end(self, stage: str) -> list[Remember]:
         """A stage has ended: its successes are not kept any more."""
         return [self._evict(key) for key in list(self._queue) if self._known[key].success.stage == stage]
+
+    def distrust(self, groups: Collection[int]) -> list[Remember]:
+        """The successes of these groups are not kept any more."""
+        return [self._evict(key) for key in list(self._queue) if key[0] in groups]
 
     def forget(self, step: int) -> None:
         """Deletes the tokens that only the batches up to `step` need: those are reported."""

@@ -2,8 +2,9 @@
 
     selection -> Manifest (committed, one use charged) -> TrainJob -> StepReport -> groups finish -> weights announced
 
-A manifest is never changed: a learner that restarts from checkpoint v0 is sent the batches of v0+1, v0+2 ... again. Its
-credit of 2 allows the batch of step s+1 to be chosen while s trains.
+A manifest is written before its batch is sent: a learner that restarts from checkpoint v0 is sent the batches of v0+1,
+v0+2 ... again. Only groups that the learner cannot train on are taken out of it, by a decision that is recorded, and
+only while its step is not reported. Its credit of 2 allows the batch of step s+1 to be chosen while s trains.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from rlsp_async.messages import Batch, Failed, Hello, Revoke, StepReport, TrainJ
 from rlsp_async.replay.ledger import fresh, is_stale, returns
 from rlsp_async.replay.metrics import status_figures, step_rows
 from rlsp_async.replay.plan import Phase
-from rlsp_async.replay.records import GroupRecord, Manifest, Published, Repeated, Stepped
+from rlsp_async.replay.records import Amended, GroupRecord, Manifest, Published, Repeated, Stepped, without_groups
 from rlsp_async.replay.selection.base import groups_above_keep, groups_to_carry, groups_to_evict
 from rlsp_async.replay.state import HubState
 from rlsp_async.replay.turn import Accepted, Early, Outcome, Turn
@@ -22,6 +23,8 @@ from rlsp_async.replay.workers import Lease, Worker
 
 REPEATS_THAT_MOVE = 3
 """How often the same step, trained again by restarted learners, counts as progress."""
+CONTENT_TRIES = 2
+"""How often the learner must refuse a batch for what is in it before the groups that it names are taken out."""
 LEARNER = "learner"
 """Name of the counter: newest incarnation of the learner."""
 
@@ -160,6 +163,7 @@ def _close_step(turn: Turn, report: StepReport) -> None:
     state.pace.show(status_figures(rows[0].row))
     training.reports(report)
     state.retries.learner_succeeded()
+    state.retries.content_settled(report.step)
     state.policies.on_reported(report.step)
     _finish_groups(turn, manifest)
     forget_to = training.forget()
@@ -306,9 +310,13 @@ def step_failed(turn: Turn, worker: Worker, lease: Lease, failed: Failed) -> Non
     fails."""
     state = turn.state
     state.ending.note(f"{worker.name} has not trained step {lease.key}: {failed.error}")
-    if failed.kind != "returned":
+    guilty = _guilty(state, lease.key, failed)
+    if guilty:
+        if state.retries.content_failed(lease.key) >= CONTENT_TRIES:
+            _quarantine(turn, lease.key, guilty, failed.error)
+    elif failed.kind != "returned":
         state.retries.learner_failed()
-    if failed.kind == "data" or state.retries.train_failures > state.cfg.replay.retries:
+    if (failed.kind == "data" and not guilty) or state.retries.train_failures > state.cfg.replay.retries:
         turn.fail_run(f"{worker.name} cannot train step {lease.key}: {failed.error}")
         return
     for later in [held for held in worker.leases.values() if held.key > lease.key]:
@@ -316,3 +324,32 @@ def step_failed(turn: Turn, worker: Worker, lease: Lease, failed: Failed) -> Non
         turn.send(worker.peer, Revoke(lease=later.lease, reason=f"step {lease.key} comes first"))
         turn.requeue(later.assignment)
     turn.requeue(lease.assignment)
+
+
+def _guilty(state: HubState, step: int, failed: Failed) -> list[int]:
+    """The groups that the learner names as the reason why it cannot train a step, as far as they are in its batch.
+
+    A reported step is in the weights, so nothing is taken out of its batch.
+    """
+    manifest = state.training.manifests.get(step)
+    if manifest is None or step <= state.step or failed.kind != "data":
+        return []
+    named = set(failed.groups)
+    return [group_id for group_id in manifest.groups if group_id in named]
+
+
+def _quarantine(turn: Turn, step: int, groups: list[int], why: str) -> None:
+    """Takes groups out of a batch that is not reported, so that no batch can hold the run up for good.
+
+    The decision is a record of its own (`Amended`); a learner that starts again is sent the new batch.
+    """
+    state = turn.state
+    manifest = without_groups(state.training.manifests[step], groups)
+    turn.record(*(state.ledger.quarantine(group_id, why) for group_id in groups))
+    turn.record(*state.policies.on_quarantined(groups))
+    turn.record(Amended(manifest=manifest, groups=groups, why=why, at_s=turn.now))
+    state.training.amended(manifest)
+    state.retries.content_settled(step)
+    for group_id in groups:
+        turn.event("quarantined", key=group_id, detail=f"taken out of the batch of step {step}: {why}")
+    turn.moved(f"{len(groups)} groups were taken out of the batch of step {step}")

@@ -33,6 +33,8 @@ from rlsp_async.replay.workers import Assignment, Worker
 
 FIRST_OUTCOMES = 50
 """Number of outcomes from which on the share of failed groups is judged."""
+REFUSALS_RECORDED = 20
+"""Refused results of one start of a worker that are recorded; further ones are only counted."""
 POISON_DEATHS = 3
 """A group held by this many distinct workers when they died is quarantined, as in dask's `KilledWorker`."""
 
@@ -62,9 +64,13 @@ class Turn:
     def __init__(self, state: HubState, now: float) -> None:
         self.state, self.now = state, now
         self._effects = Effects()
+        self._acknowledged: dict[str, int] = {}
 
     def commit(self) -> Effects:
         """Everything that followed from the event; the turn is over."""
+        for kind, num in self._acknowledged.items():
+            self.count(f"acked.{kind}", num)
+        self._acknowledged.clear()
         effects, self._effects = self._effects, Effects()
         return effects
 
@@ -96,6 +102,10 @@ class Turn:
         """Adds to a counter that goes on after a restart."""
         self.record(self.state.counters.increase(counter, num))
 
+    def acknowledged(self, kind: Literal["sample", "verify"]) -> None:
+        """A result was stored, and its worker is told so; the audit compares the number with the groups."""
+        self._acknowledged[kind] = self._acknowledged.get(kind, 0) + 1
+
     def moved(self, what: str) -> None:
         """Something moved: the watchdog starts to count again."""
         self.state.pace.moved(what, self.now)
@@ -125,9 +135,16 @@ class Turn:
         if held is None:
             return
         table.release(held.lease)
-        worker = table.workers.get(held.worker)
+        worker = table.holder(held)
         if worker is not None:
             self.send(worker.peer, Revoke(lease=held.lease, reason=reason))
+
+    def refuse(self, worker: Worker, lease: int, why: str) -> None:
+        """Refuses the result of a lease: it is counted, and the worker is told to forget it."""
+        self.state.count_refusal("results")
+        if worker.refused() <= REFUSALS_RECORDED:
+            self.event("refused", worker.name, lease, why)
+        self.send(worker.peer, Revoke(lease=lease, reason=why, refused=True))
 
     def _judge_outcomes(self) -> None:
         state = self.state

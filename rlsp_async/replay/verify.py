@@ -15,10 +15,11 @@ in a row have no signal, because it is learning nothing.
 
 from __future__ import annotations
 
-import math
+import msgspec
 
 from rlsp_async.columns import num_values
 from rlsp_async.config import RewardConfig
+from rlsp_async.contents import PART_CHARACTERS, PART_MOST
 from rlsp_async.messages import RolloutGroup, Verdict, VerdictSet, VerifyItem, VerifyJob
 from rlsp_async.replay.ledger import is_stale
 from rlsp_async.replay.records import GroupRecord, Learnt
@@ -70,15 +71,16 @@ def accept(turn: Turn, verdicts: VerdictSet) -> Outcome:
     wrong = _no_verdict(verdicts.verdicts, len(group.rollouts))
     if wrong:
         return Blamed("faults", wrong)
+    judged = _with_known_parts(turn, verdicts.verdicts)
     stage = state.cfg.stages[state.ledger.records[group_id].stage]
-    signal = has_signal(group, verdicts.verdicts, stage.reward)
-    put = state.ledger.verified(group_id, verdicts.verdicts, turn.now, signal)
+    signal = has_signal(group, judged, stage.reward)
+    put = state.ledger.verified(group_id, judged, turn.now, signal)
     turn.record(put)
     state.retries.forget(group_id)
     state.retries.count(True)
     if put.record.purpose == "train":
         if not put.record.parent:  # a child does not say how often its parent's problem is solved
-            _learn(turn, put.record, group, verdicts.verdicts)
+            _learn(turn, put.record, group, judged)
         if stage.drop_no_signal and not signal:
             _drop_no_signal(turn, put.record)
     turn.moved(f"group {group_id} was verified")
@@ -93,9 +95,30 @@ def _no_verdict(verdicts: list[Verdict], num_rollouts: int) -> str:
         whose = f"verdict of {verdict.verifier}" if verdict.verifier else "verdict"  # a killed verifier left no name
         if not verdict.is_true:
             return f"{whose} on rollout {index}: {verdict.status}: {verdict.detail}"
-        if not all(math.isfinite(part) for part in verdict.parts.values()):
-            return f"{whose} on rollout {index}: a part is not finite: {verdict.parts}"
+        if not all(-PART_MOST <= part <= PART_MOST for part in verdict.parts.values()):  # false for NaN
+            names = ", ".join(
+                name[:PART_CHARACTERS] for name, part in verdict.parts.items() if not abs(part) <= PART_MOST
+            )
+            return f"{whose} on rollout {index}: a part is not finite, or above {PART_MOST:g}: {names}"
     return ""
+
+
+def _with_known_parts(turn: Turn, verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts without the parts whose names are too long or too many for one run; those are counted."""
+    state = turn.state
+    if all(verdict.parts.keys() <= state.part_names for verdict in verdicts):
+        return verdicts
+    kept, num_dropped = [], 0
+    for verdict in verdicts:
+        surplus = [name for name in verdict.parts if not state.knows_part(name)]
+        num_dropped += len(surplus)
+        if surplus:
+            parts = {name: part for name, part in verdict.parts.items() if name not in surplus}
+            verdict = msgspec.structs.replace(verdict, parts=parts)
+        kept.append(verdict)
+    if num_dropped:
+        state.count_refusal("parts", num_dropped)
+    return kept
 
 
 def _learn(turn: Turn, record: GroupRecord, group: RolloutGroup, verdicts: list[Verdict]) -> None:

@@ -23,9 +23,29 @@ Kind = Literal["sample", "verify", "train"]
 KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner": "train"}
 PINGS_KEPT = 5
 REMEMBERED = 8192
-"""Number of acknowledged leases, of departed workers and of fenced connections that are remembered."""
+"""Number of ended leases, of departed workers and of fenced connections that are remembered."""
+ORIGIN_CHARACTERS = 64
 SLACK = 64
 """Outdated entries that `LeastLoaded` keeps, besides three for each worker."""
+
+
+def identity(role: Role, name: str) -> str:
+    """The key of a worker among those of all roles: its name when that begins with its role, like sampler-0.
+
+    Nobody else has such a name (`protocol.py` refuses it), so no role ever meets a name of another one.
+    """
+    return name if name.startswith(f"{role}-") else f"{role} {name}"
+
+
+def newest_key(hello: Hello) -> str:
+    """The key of a start's number among the newest ones; each process by hand has numbers of its own."""
+    key = identity(hello.role, hello.worker)
+    return " ".join((key, "by hand", *origin_of(hello))) if hello.yields else key
+
+
+def origin_of(hello: Hello) -> tuple[str, str]:
+    """Host and process id of a Hello."""
+    return hello.info.get("host", "")[:ORIGIN_CHARACTERS], hello.info.get("pid", "")[:ORIGIN_CHARACTERS]
 
 
 class Assignment(NamedTuple):
@@ -47,8 +67,14 @@ class Lease:
     key: int
     """Group id, or step when kind is "train"."""
     since_s: float
+    incarnation: int = 0
+    """Of the worker."""
+    owner: str = ""
+    """`identity` of the worker."""
     missed: int = 0
     """Consecutive pings that should have named the lease and did not."""
+    answer: Literal["", "acknowledged", "refused"] = ""
+    """What became of its result; empty while none has come."""
 
     @property
     def assignment(self) -> Assignment:
@@ -59,6 +85,10 @@ class Lease:
         """A ping named the lease, or should have and did not; returns how many in a row did not."""
         self.missed = self.missed + 1 if is_missed else 0
         return self.missed
+
+    def answered(self, answer: Literal["acknowledged", "refused"]) -> None:
+        """Its result has come, and was stored or refused."""
+        self.answer = answer
 
 
 @dataclass
@@ -88,6 +118,22 @@ class Worker:
     """Sampler: the version it serves; -1 while it serves none."""
     state: str = "waiting_work"
     """As its last Ping said."""
+    yields: bool = False
+    """Nobody numbers its starts: it was started by hand, and a numbered start replaces it."""
+    origin: tuple[str, str] = ("", "")
+    """Host and process id, as it said."""
+    num_refused: int = 0
+    """Results of this start that were refused."""
+    id: str = field(init=False)
+    """Its key in the table of workers (`identity`)."""
+
+    def __post_init__(self) -> None:
+        self.id = identity(self.role, self.name)
+
+    def is_start_of(self, hello: Hello) -> bool:
+        """Whether a Hello is of this very start of the worker."""
+        is_same = (self.incarnation, self.yields) == (hello.incarnation, hello.yields)
+        return is_same and (not self.yields or self.origin == origin_of(hello))
 
     @property
     def load(self) -> float:
@@ -154,6 +200,11 @@ class Worker:
         self.rejections += 1
         return self.rejections
 
+    def refused(self) -> int:
+        """A result of it was refused; returns how many were."""
+        self.num_refused += 1
+        return self.num_refused
+
     def offered(self, now: float, is_new: bool = False) -> None:
         """It was told of the newest version; `is_new`: for the first time, so earlier refusals do not count."""
         self.offered_s = now
@@ -166,6 +217,7 @@ class WorkerTable:
 
     def __init__(self, incarnation: int) -> None:
         self.workers: dict[str, Worker] = {}
+        """By `identity`: each role has names of its own."""
         self.index = LeastLoaded()
         self._by_role: dict[Role, dict[str, Worker]] = defaultdict(dict)
         self.peers: dict[bytes, Worker] = {}
@@ -173,36 +225,64 @@ class WorkerTable:
         self.holders: dict[tuple[Kind, int], Lease] = {}
         """The lease of each piece of work that is leased."""
         self.newest: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """(incarnation, number of the newest Hello) of each name, including names that have left."""
-        self.acked: OrderedDict[int, None] = OrderedDict()
-        """Leases whose result has come."""
+        """(incarnation, number of the newest Hello) of each `identity`, including those that have left."""
+        self.ended: OrderedDict[int, Lease] = OrderedDict()
+        """The newest leases that have ended, each with the worker who held it."""
         self.fenced: OrderedDict[bytes, str] = OrderedDict()
         """Connections of older incarnations, and what they are told."""
         self._num_joined = 0
+        self._incarnation = incarnation
         self._next = (incarnation << 32) + 1  # a lease of an earlier hub is never mistaken for one of this hub
 
     def join(self, hello: Hello, peer: bytes, now: float) -> Worker:
         """Adds a new worker, or takes a known one over to a new connection (its leases stay)."""
-        worker = self.workers.get(hello.worker)
+        worker = self.named(hello)
         if worker is None:
             worker = Worker(
                 hello.worker, hello.role, peer, hello.incarnation, hello.credit, now, self.index, self._num_joined
             )
+            worker.yields, worker.origin = hello.yields, origin_of(hello)
             self._num_joined += 1
-            self.workers[hello.worker] = self._by_role[worker.role][worker.name] = worker
+            self.workers[worker.id] = self._by_role[worker.role][worker.name] = worker
         self.peers.pop(worker.peer, None)
         self.peers[peer] = worker
         worker.peer, worker.credit, worker.seen_s, worker.state = peer, hello.credit, now, "waiting_work"
         worker.hello_seq = hello.seq
         self.index.place(worker)
-        self.newest[worker.name] = worker.incarnation, worker.hello_seq
-        _trim(self.newest, worker.name)
+        newest = newest_key(hello)
+        self.newest[newest] = worker.incarnation, worker.hello_seq
+        _trim(self.newest, newest)
         return worker
 
-    def acknowledge(self, number: int) -> None:
-        """The result of a lease has come."""
-        self.acked[number] = None
-        _trim(self.acked, number)
+    def named(self, hello: Hello) -> Worker | None:
+        """The worker of the name and role of a Hello, when there is one."""
+        return self.workers.get(identity(hello.role, hello.worker))
+
+    def holder(self, lease: Lease) -> Worker | None:
+        """The worker who holds a lease, as long as it is there."""
+        return self.workers.get(lease.owner)
+
+    def past(self, worker: Worker, number: int) -> Lease | None:
+        """A lease that this start of a worker held and that has ended, as far as it is remembered."""
+        lease = self.ended.get(number)
+        return lease if lease is not None and _held_by(lease, worker) else None
+
+    def may_answer(self, worker: Worker, number: int) -> bool:
+        """Whether a lease can be one that this worker was given: its own, or one of an earlier hub.
+
+        A lease of this hub that has ended so long ago that it is forgotten counts as one of an earlier hub.
+        """
+        lease = self.leases.get(number) or self.ended.get(number)
+        return 0 < number < self._next if lease is None else _held_by(lease, worker)
+
+    def may_adopt(self, worker: Worker, number: int, key: int) -> bool:
+        """Whether a worker may keep a lease that it says it holds: it was its own, or it is of an earlier hub."""
+        lease = self.ended.get(number)
+        if number in self.leases or (KIND_OF[worker.role], key) in self.holders:
+            return False
+        if lease is None:
+            return number > 0 and number >> 32 < self._incarnation
+        return _held_by(lease, worker) and lease.key == key and not lease.answer
 
     def fence(self, peer: bytes, why: str) -> None:
         """Everything that comes over this connection from now on is refused."""
@@ -211,7 +291,7 @@ class WorkerTable:
 
     def leave(self, worker: Worker) -> list[Lease]:
         """Removes a worker; returns its leases, which have ended."""
-        self.workers.pop(worker.name, None)
+        self.workers.pop(worker.id, None)
         self._by_role[worker.role].pop(worker.name, None)
         self.index.leave_out(worker)
         self.peers.pop(worker.peer, None)
@@ -225,8 +305,11 @@ class WorkerTable:
         kind = KIND_OF[worker.role]
         assert worker.free > 0, worker
         assert (kind, key) not in self.holders, (kind, key)
-        lease = Lease(number or self._next, worker.name, kind, key, now)
-        self._next += not number
+        lease = Lease(number or self._next, worker.name, kind, key, now, worker.incarnation, worker.id)
+        if number:
+            self.ended.pop(number, None)
+        else:
+            self._next += 1
         self.leases[lease.lease] = worker.leases[lease.lease] = self.holders[kind, key] = lease
         self.index.place(worker)
         return lease
@@ -235,8 +318,11 @@ class WorkerTable:
         """Ends a lease, whatever the reason; None when there is no such lease any more."""
         lease = self.leases.pop(number, None)
         if lease is not None:
+            self.ended[number] = lease
+            if len(self.ended) > REMEMBERED:
+                self.ended.popitem(last=False)
             del self.holders[lease.kind, lease.key]
-            worker = self.workers.get(lease.worker)
+            worker = self.workers.get(lease.owner)
             if worker is not None:
                 worker.leases.pop(number, None)
                 self.index.place(worker)
@@ -306,23 +392,27 @@ class LeastLoaded:
 
     def place(self, worker: Worker) -> None:
         """Files a worker by its present credit, leases and version; removes it when it has no credit left."""
-        if worker.free <= 0:
-            self._entries.pop(worker.name, None)
+        num_held = len(worker.leases)  # `free` and `load`, asked for at every change of a lease
+        if num_held >= worker.credit or worker.state == "draining":
+            self._entries.pop(worker.id, None)
             return
-        key = _heap_of(worker.role, worker.version)
-        old = self._entries.get(worker.name)
-        if old is not None and old[:2] == (key, worker.load):
+        key, load = _heap_of(worker.role, worker.version), num_held / worker.credit
+        old = self._entries.get(worker.id)
+        if old is not None and old[1] == load and old[0] == key:
             return
         self._ticket += 1
         self._num_entries += 1
-        self._entries[worker.name] = key, worker.load, self._ticket
-        heapq.heappush(self._heaps.setdefault(key, []), (worker.load, worker.joined, self._ticket, worker))
+        self._entries[worker.id] = key, load, self._ticket
+        heap = self._heaps.get(key)
+        if heap is None:
+            heap = self._heaps[key] = []
+        heapq.heappush(heap, (load, worker.joined, self._ticket, worker))
         if self._num_entries > 4 * len(self._entries) + SLACK:
             self._rebuild()
 
     def leave_out(self, worker: Worker) -> None:
         """Removes a worker, for good or until the next `place`. Idempotent."""
-        self._entries.pop(worker.name, None)
+        self._entries.pop(worker.id, None)
 
     def first(self, role: Role, version: int) -> Worker | None:
         """The least loaded worker of a role; of the samplers, among those that serve `version`."""
@@ -337,7 +427,7 @@ class LeastLoaded:
         return None
 
     def _is_valid(self, entry: tuple[float, int, int, Worker]) -> bool:
-        newest = self._entries.get(entry[3].name)
+        newest = self._entries.get(entry[3].id)
         return newest is not None and newest[2] == entry[2]
 
     def _rebuild(self) -> None:
@@ -351,6 +441,11 @@ class LeastLoaded:
 def _heap_of(role: Role, version: int) -> tuple[Role, int]:
     """Only samplers are told apart by version."""
     return role, version if role == "sampler" else 0
+
+
+def _held_by(lease: Lease, worker: Worker) -> bool:
+    """Whether it was this start of this worker that held a lease."""
+    return lease.owner == worker.id and lease.incarnation == worker.incarnation
 
 
 def _trim(table: OrderedDict[K, V], key: K) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
+from rlsp_async.contents import printable
 from rlsp_async.report.results import FigureEstimate, Report, headline_figures
 
 
@@ -81,7 +82,8 @@ def print_report(report: Report, out: TextIO) -> None:
     _table(*stage_table(report), out)
     if report.tokens:
         print(
-            "tokens   " + "   ".join(f"{name.replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()),
+            "tokens   "
+            + "   ".join(f"{printable(name).replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()),
             file=out,
         )
     if report.lags:
@@ -105,7 +107,8 @@ def example_lines(report: Report, width: int = 96) -> list[str]:
         shown.add(kind)
         prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
         lines.append(
-            f"{row.get('when', ''):<7}  {row.get('status', '')}, {row.get('num_tokens', 0)} tokens: "
+            f"{shorten(str(row.get('when', '')), 40):<7}  {shorten(str(row.get('status', '')), 40)}, "
+            f"{row.get('num_tokens', 0)} tokens: "
             f"{shorten(prompt, width // 2)} | {shorten(text, width)}"
         )
     return ["", *lines, ""] if lines else []
@@ -155,7 +158,8 @@ def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
-    """Prints a table; each column is as wide as its widest cell."""
+    """Prints a table; each column is as wide as its widest cell. Names in it come from peers."""
+    head, rows = [printable(cell) for cell in head], [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
     for number, line in enumerate((head, *rows)):
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)

@@ -7,14 +7,18 @@ checkpoint is written.
 
 from __future__ import annotations
 
+import sqlite3
 import tomllib
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.config.flatten import settings
+from rlsp_async.contents import printable
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.files import replace_file
 from rlsp_async.report.write import load_report
@@ -47,6 +51,29 @@ def is_finished(directory: Path) -> bool:
     """Whether a report of the whole run was written."""
     report = load_report(directory)
     return report is not None and report.finished
+
+
+def find_damage(directory: Path) -> str:
+    """Why a run that is there cannot be continued; empty when nothing is known against it."""
+    journal, checkpoints = directory / "journal.sqlite", directory / "checkpoints"
+    has_saved = (checkpoints / "OWNER").is_file()
+    if not journal.is_file():
+        return f"{journal} is gone" if has_saved else ""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(journal))}?mode=ro", uri=True)) as db:
+            [(health,)] = db.execute("PRAGMA quick_check(1)").fetchall()
+            [(saved,)] = db.execute("SELECT max(checkpoint) FROM steps").fetchall()
+            [(steps,)] = db.execute("SELECT max(step) FROM steps").fetchall()
+    except sqlite3.Error as e:
+        return f"{journal} cannot be read ({e})"
+    if health != "ok":
+        return f"{journal} is damaged ({printable(str(health), 200)})"
+    kept = [int(p.name[5:]) for p in checkpoints.glob("step-*") if p.name[5:].isdigit() and (p / "DONE").is_file()]
+    if saved and not kept:
+        return f"{checkpoints} holds no whole checkpoint any more"
+    if kept and max(kept) > (steps or 0) + 1:
+        return f"the checkpoint of step {max(kept)} is newer than the journal, which ends at step {steps or 0}"
+    return ""
 
 
 def require_same(cfg: RunConfig, directory: Path) -> list[str]:

@@ -29,6 +29,7 @@ import msgspec
 
 from rlsp_async import config
 from rlsp_async.config import RunConfig, load
+from rlsp_async.contents import printable
 from rlsp_async.errors import ConfigError, DataError, MachineError, UserError
 from rlsp_async.messages import Status
 from rlsp_async.model import ModelInfo, planned_model
@@ -38,9 +39,15 @@ from rlsp_async.preflight.settings import refuse
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
 from rlsp_async.runner.gpus import assign_gpus, visible_gpus
-from rlsp_async.runner.resume import is_finished, is_run, load_interrupted, require_same, take_over
+from rlsp_async.runner.resume import find_damage, is_finished, is_run, load_interrupted, require_same, take_over
 from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
+from rlsp_async.starts import StartCounter
 
+LOST = (
+    "they belong to different runs, or the journal lost its end",
+    "an older checkpoint than the kept ones was loaded",
+)
+"""What the hub says when no further start can succeed."""
 TAIL_LINES = 25
 """Lines of a service's output that are shown after a bug."""
 
@@ -70,8 +77,22 @@ def _run(cfg: RunConfig) -> int:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
     print(f"rlsp: {end.reason}", file=sys.stderr)
     if cfg.directory.is_dir():
-        print(f"rlsp: what was done is kept; `rlsp run --resume {cfg.directory}` goes on from there", file=sys.stderr)
+        print(f"rlsp: {what_is_kept(cfg.directory, end.reason)}", file=sys.stderr)
     return end.code
+
+
+def what_is_kept(directory: Path, reason: str = "") -> str:
+    """One sentence about how a run goes on that has ended early: by --resume where that can succeed.
+
+    It cannot without a readable journal, when the learner's checkpoint is newer than the journal or older than its
+    batches (`reason` is then the hub's), or when the checkpoints of a run that saved some are gone.
+    """
+    wrong = find_damage(directory) or next(
+        (f"its journal does not fit ({sign})" for sign in LOST if sign in reason), ""
+    )
+    if wrong:
+        return f"{directory} cannot go on as it is: {wrong}; restore it from a copy, or start anew under another name"
+    return f"what was done is kept; `rlsp run --resume {directory}` goes on from there"
 
 
 def train(cfg: RunConfig) -> RunEnd:
@@ -282,7 +303,12 @@ async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
 
     with open_log(cfg.directory / "logs" / "supervisor.jsonl", role="supervisor", worker="supervisor"):
         view = LiveView(cfg)
-        supervisor = Supervisor(services(cfg), view.say, silence_s=2 * cfg.replay.timeout_s)
+        supervisor = Supervisor(
+            services(cfg),
+            view.say,
+            silence_s=2 * cfg.replay.timeout_s,
+            next_start=StartCounter(cfg.directory).next,
+        )
 
         def seen(status: Status) -> None:
             supervisor.seen(status)
@@ -368,4 +394,6 @@ def _tail(log: Path) -> str:
     except FileNotFoundError:
         return ""
     begins = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
-    return "\n".join(f"  {line}" for line in lines[max(begins[-1] - 1 if begins else 0, len(lines) - TAIL_LINES) :])
+    return "\n".join(
+        f"  {printable(line)}" for line in lines[max(begins[-1] - 1 if begins else 0, len(lines) - TAIL_LINES) :]
+    )

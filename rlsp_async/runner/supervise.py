@@ -24,9 +24,11 @@ from pathlib import Path
 
 import msgspec
 
+from rlsp_async.contents import printable
 from rlsp_async.errors import MachineError, unwritable
 from rlsp_async.messages import Status
 from rlsp_async.runner.hang_detector import HangDetector
+from rlsp_async.starts import START
 
 PARENT_VARIABLE = "RLSP_SUPERVISOR_PID"
 FINAL_CODES = (2, 3)
@@ -36,6 +38,8 @@ KILL_S = 10.0
 CHECK_EVERY_S = 1.0
 NO_HUB_S = 5.0
 """Shutdown timeout when no hub runs. Workers cannot return leases then; only the learner's checkpoint matters."""
+FENCED_CODE = 75
+"""Exit code of a service that another start of its name has replaced (service.py): it is started again."""
 START_TRIES = 3
 """A service that ends at its start this many times in a row, each time with the same last line, ends the run."""
 LEFT_S = 5.0
@@ -91,6 +95,7 @@ class Supervisor:
         say: Callable[[str], None],
         budget: Callable[[], RestartBudget] = RestartBudget,
         silence_s: float = 20.0,
+        next_start: Callable[[], int] | None = None,
     ) -> None:
         """Makes a supervisor that has not started anything.
 
@@ -98,9 +103,10 @@ class Supervisor:
             services: the processes of the run.
             say: shows one sentence to the user.
             budget: makes the restart budget of one service.
+            next_start: gives the number of one more start (starts.py); None: services number themselves.
             silence_s: a service that the hub has heard, and then not for this long, is killed and started again.
         """
-        self._services, self._say, self._new_budget = services, say, budget
+        self._services, self._say, self._new_budget, self._next_start = services, say, budget, next_start
         self._detector = HangDetector("replay-0", silence_s)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._log_begins: dict[str, int] = {}
@@ -193,7 +199,7 @@ class Supervisor:
 
     def _fails_to_start(self, service: ServiceProcess, code: int, heard: bool) -> bool:
         """Ends the run when a service ends before the hub hears it, again and again with the same last line."""
-        if heard or code <= 0:
+        if heard or code <= 0 or code == FENCED_CODE:
             self._failed_starts.pop(service.name, None)
             return False
         said = last_words(service.log, self._log_begins.get(service.name, 0))
@@ -236,6 +242,9 @@ class Supervisor:
             log = await asyncio.to_thread(open, service.log, "ab")
         except OSError as e:
             raise unwritable(service.log, e) from None
+        environment = service_environment(service.threads, os.environ, service.gpus)
+        if self._next_start is not None:
+            environment[START] = str(self._next_start())
         with log:
             self._log_begins[service.name] = log.tell()
             process = await asyncio.create_subprocess_exec(
@@ -243,7 +252,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=service_environment(service.threads, os.environ, service.gpus),
+                env=environment,
                 start_new_session=True,
             )
         self._processes[service.name] = process
@@ -310,9 +319,9 @@ def last_words(log: Path, begin: int = 0, prefix: str = "rlsp") -> str:
         text = log.read_bytes()[begin:].decode(errors="replace")
     except FileNotFoundError:
         return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in text.split("\n") if line.strip()]  # no other sign ends a line
     said = [line for line in lines if line.startswith(prefix) and ": " in line]
-    return (said or lines or [""])[-1].partition(": ")[2] if said else (lines or [""])[-1]
+    return printable(said[-1].partition(": ")[2] if said else (lines or [""])[-1].strip())
 
 
 def service_environment(threads: int, base: Mapping[str, str], gpus: str = "") -> dict[str, str]:

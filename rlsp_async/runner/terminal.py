@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -22,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlsp_async.config import RunConfig
+from rlsp_async.contents import printable
 from rlsp_async.messages import Status, WorkerStatus
 from rlsp_async.report.text import count_text, seconds_text
 
@@ -32,6 +34,8 @@ PATIENCE_S = 24 * 3600.0
 STATES = ("issued", "sampled", "verifying", "ready", "training", "trained", "dropped")
 """States of a group, in the order in which a group passes them; other counts follow as they come."""
 SHOWN_PARTS = 6
+NAME = 64
+"""Most characters of a name that is shown."""
 PARTS = ("part_", "parts.")
 """How the name of a metric begins that is the mean of a reward part, e.g. part_correct."""
 SUMMED = ("backtracks", "checks", "alternatives")
@@ -55,6 +59,7 @@ PHASES = {
 
 def panel(status: Status) -> Panel:
     """The drawing of a status."""
+    status = printable_status(status)
     parts: list[RenderableType] = [
         _head(status),
         _bar(status),
@@ -64,7 +69,26 @@ def panel(status: Status) -> Panel:
     ]
     if status.message:
         parts.append(Text(status.message, style="yellow"))
-    return Panel(Group(*parts), title=f"[bold]rlsp[/] {status.run}", title_align="left", border_style="dim")
+    title = Text.assemble(("rlsp", "bold"), f" {status.run}")
+    return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
+
+
+def printable_status(status: Status) -> Status:
+    """A status without anything that a terminal would obey: names, states and messages come from peers."""
+    return msgspec.structs.replace(
+        status,
+        run=printable(status.run),
+        stage=printable(status.stage),
+        phase=printable(status.phase),
+        message=printable(status.message),
+        counts={printable(name, NAME): num for name, num in status.counts.items()},
+        tokens={printable(name, NAME): num for name, num in status.tokens.items()},
+        metrics={printable(name, NAME): num for name, num in status.metrics.items()},
+        workers=[
+            msgspec.structs.replace(w, worker=printable(w.worker, NAME), state=printable(w.state, NAME))
+            for w in status.workers
+        ],
+    )
 
 
 def _head(status: Status) -> Text:
@@ -153,7 +177,7 @@ def _workers(workers: list[WorkerStatus]) -> Table:
         state = f"silent {w.silent_s:.0f} s" if w.silent_s > 5 else w.state.replace("waiting_", "waiting for ")
         colour = "red" if w.silent_s > 5 else COLOURS.get(w.state, "")
         table.add_row(
-            w.worker,
+            Text(w.worker),
             Text(state, style=colour),
             _percent(w.idle_share),
             f"{w.leases}/{w.credit}",
@@ -164,6 +188,7 @@ def _workers(workers: list[WorkerStatus]) -> Table:
 
 def plain_line(status: Status) -> str:
     """A line for a log: "rlsp [  75 s] rlsp running step 3/16 v1003 | pass@1 31.2 % | ... | idle sampler-0 4 %"."""
+    status = printable_status(status)
     head = (
         f"[{status.seconds:5.0f} s] {status.stage or 'starting'} {status.phase} step {status.stage_step}/"
         f"{status.stage_steps} v{status.version}"
@@ -205,7 +230,7 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """Prints one sentence above the drawing."""
-        self._console.print(f"rlsp: {text}", style="yellow", markup=False)
+        self._console.print(f"rlsp: {printable(text)}", style="yellow", markup=False)
 
     async def keep_showing(self) -> None:
         """Draws again at intervals, until it is cancelled."""

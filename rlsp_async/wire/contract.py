@@ -145,7 +145,7 @@ STATUS = Status(
 )
 
 EXAMPLES: dict[str, FromWorker | FromHub] = {
-    "hello": Hello(
+    "hello_2": Hello(
         run="ops_cpu",
         role="learner",
         worker="learner-0",
@@ -157,6 +157,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         seq=3,
         incarnation=1763695276000000000,
         info={"host": "a", "pid": "12"},
+        yields=True,
     ),
     "ping": Ping(
         state="working",
@@ -171,8 +172,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
     "done_groups": Done(lease=7, groups=[GROUP]),
     "done_verdicts": Done(lease=8, verdicts=[VerdictSet(group_id=12, verdicts=[VERDICT])]),
     "done_steps": Done(lease=9, steps=[StepReport(step=42, metrics={"loss": 0.125}, weights=WEIGHTS, checkpoint=32)]),
-    "failed": Failed(lease=7, kind="infrastructure", error="EngineError: the engine died"),
-    "failed_returned": Failed(lease=7, kind="returned", error="verifier-0 leaves"),
+    "failed_2": Failed(lease=9, kind="data", error="ContentError: group 12: it has no token", groups=[12]),
     "loaded": Loaded(version=42, seconds=0.5, probe_error=0.000244140625),
     "rejected": Rejected(version=42, reason="digest differs"),
     "bye": Bye(reason="the run is finished"),
@@ -206,10 +206,10 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         ),
     ),
     "ack": Ack(lease=7),
-    "revoke": Revoke(lease=7, reason="deadline"),
+    "revoke_2": Revoke(lease=7, reason="it came without its result", refused=True),
     "weights": NewWeights(weights=WEIGHTS),
     "drain": Drain(reason="the run is finished"),
-    "refuse": Refuse(reason="this hub serves run ops_cpu, not run other"),
+    "refuse_2": Refuse(reason="sampler-0 is at work already", fenced=True, retry_s=12.0),
     "status": STATUS,
 }
 

@@ -4,6 +4,8 @@
                          |                   |
                          +---> void                     Revoke, or a Welcome that does not name the lease
 
+A Revoke that refuses the result also ends an unacknowledged lease.
+
 BusyMeter and LeaseBook are pure state. `Jobs` runs the tasks and knows no connection: what it says goes through
 `JobCallbacks` and is lost when there is no connection. A lost Failed shows in the next Hello, which does not name the
 lease. A Done stays in the book until its Ack and is sent again when a Welcome names its lease, because the hub tells a
@@ -21,7 +23,7 @@ from typing import Any, Literal
 
 import structlog
 
-from rlsp_async.errors import ConfigError, DataError, EngineError, MessageError
+from rlsp_async.errors import ConfigError, ContentError, DataError, EngineError, MessageError
 from rlsp_async.messages import Done, Failed, Job, RolloutGroup, StepReport, TrainJob, VerdictSet, Work
 from rlsp_async.wire.codec import encode, require_decodable
 from rlsp_async.wire.sockets import ConnectionLimits
@@ -29,8 +31,9 @@ from rlsp_async.wire.sockets import ConnectionLimits
 Taken = Literal["run", "running", "finished", "over", "ended"]
 Result = RolloutGroup | VerdictSet | StepReport
 Handler = Callable[[Any], Awaitable[Result]]
-"""A job of the worker's role to its result. EngineError, DataError and MessageError (a job that cannot be worked now: a
-step whose predecessor was lost on the way) become Failed; any other error ends the worker."""
+"""A job of the worker's role to its result. EngineError, DataError, ContentError (groups that cannot be trained on) and
+MessageError (a job that cannot be worked now: a step whose predecessor was lost on the way) become Failed; any other
+error ends the worker."""
 
 ENDED_KEPT = 1024
 ERROR_CHARACTERS = 2000
@@ -204,9 +207,10 @@ class Jobs:
             self._callbacks.acknowledged(lease, self.book.keys[lease])
         self.void(lease)
 
-    def revoke(self, lease: int) -> None:
-        """Cancels the task of a lease. A result that is ready stays until its Ack. Idempotent."""
-        if lease not in self.book.unacked:
+    def revoke(self, lease: int, refused: bool = False) -> None:
+        """Cancels the task of a lease. A result that is ready stays until its Ack, unless the hub has refused it.
+        Idempotent."""
+        if refused or lease not in self.book.unacked:
             self.void(lease)
 
     def void(self, lease: int) -> None:
@@ -273,6 +277,8 @@ class Jobs:
                 self._failed(lease, "infrastructure", error)
             case DataError():
                 self._failed(lease, "data", error)
+            case ContentError():
+                self._failed(lease, "data", error)
             case MessageError():
                 self._failed(lease, "returned", error)
             case _:
@@ -294,7 +300,8 @@ class Jobs:
         if self.book.fail(lease):
             log.warning("lease failed", lease=lease, kind=kind, error=str(error))
             text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
-            self._callbacks.send(encode(Failed(lease=lease, kind=kind, error=text)))
+            groups = error.groups if isinstance(error, ContentError) else []
+            self._callbacks.send(encode(Failed(lease=lease, kind=kind, error=text, groups=groups)))
 
     def _count(self) -> None:
         self.busy.running(len(self.book.running), self._clock())

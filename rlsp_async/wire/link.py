@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from rlsp_async.errors import MachineError, UserError
+from rlsp_async.contents import printable
+from rlsp_async.errors import FencedError, MachineError, UserError
 from rlsp_async.messages import (
     Ack,
     Bye,
@@ -69,6 +70,8 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Leases it works on at once."""
     incarnation: int = 0
     """Rises with each start of this worker."""
+    yields: bool = False
+    """No supervisor numbers its starts (`Hello.yields`)."""
     limits: ConnectionLimits = ConnectionLimits()
     """heartbeat_s and timeout_s hold until the hub's Welcome replaces them."""
     give_up_s: float = 120.0
@@ -91,6 +94,8 @@ class WorkerHooks:
     """Figures since the last call, for a Ping."""
     step: Callable[[], int] = lambda: -1
     """Newest step in a learner's weights."""
+    on_welcome: Callable[[], None] | None = None
+    """Is called once, at the first Welcome, before any work; a UserError ends the worker."""
     on_status: Callable[[Status], None] | None = None
     """Is given each Status (observer)."""
     on_acknowledged: Callable[[int, int], None] | None = None
@@ -137,12 +142,14 @@ class WorkerLink:
         self._stop, self._heard_bye = asyncio.Event(), asyncio.Event()
         self._reason, self._deadline = "", float("inf")
         self._fatal: BaseException | None = None
-        self._left = False
+        self._left, self._was_welcome = False, False
+        self._refused_at: float | None = None
+        """When the hub first refused this worker because of another start; None after a Welcome."""
 
     @property
     def is_welcome(self) -> bool:
-        """Whether the hub has welcomed this worker in the present session."""
-        return self._welcomed
+        """Whether the hub has welcomed this worker in the present session, or has it wait for another start."""
+        return self._welcomed or self._refused_at is not None
 
     async def run(self) -> str:
         """Works until drained; returns the reason for leaving.
@@ -262,8 +269,10 @@ class WorkerLink:
                 self._jobs.take(message)
             case Ack(lease=lease):
                 self._jobs.acknowledged(lease)
-            case Revoke(lease=lease):
-                self._jobs.revoke(lease)
+            case Revoke(lease=lease, reason=reason, refused=refused):
+                if refused:
+                    log.warning("the hub refuses a result", lease=lease, reason=reason)
+                self._jobs.revoke(lease, refused)
             case Welcome():
                 self._welcome(message)
             case Pong(known=False) if self._left:
@@ -274,8 +283,8 @@ class WorkerLink:
                 self._loader.offer(ref)
             case Drain(reason=reason):
                 self.drain(reason)
-            case Refuse(reason=reason):
-                self._end(UserError(f"the replay hub refuses {self.settings.worker}: {reason}"))
+            case Refuse():
+                self._refused(message)
             case Status() if self._hooks.on_status:
                 self._hooks.on_status(message)
             case Pong() | NewWeights() | Status():
@@ -284,8 +293,15 @@ class WorkerLink:
     def _welcome(self, message: Welcome) -> None:
         if self._welcomed or message.seq not in (0, self._num_hellos):
             return  # a repetition, or the answer to an older Hello: its leases are out of date
-        self._welcomed = True
+        self._welcomed, self._refused_at = True, None
         self._heard()
+        if self._hooks.on_welcome is not None and not self._was_welcome:
+            try:
+                self._hooks.on_welcome()
+            except UserError as e:
+                self._end(e)
+                return
+        self._was_welcome = True
         self._limits = msgspec.structs.replace(
             self._limits, heartbeat_s=message.heartbeat_s, timeout_s=message.timeout_s
         )
@@ -293,6 +309,16 @@ class WorkerLink:
         if message.weights is not None and self._loader:
             self._loader.offer(message.weights, message.incarnation)
         log.info("welcome", hub=message.incarnation, kept=len(message.leases))
+
+    def _refused(self, message: Refuse) -> None:
+        """Ends the worker with the hub's reason, but not before the other start of its name had time to leave."""
+        now = self._now()
+        self._answered_at = now
+        if self._refused_at is None:
+            self._refused_at = now
+        if now - self._refused_at >= message.retry_s:
+            kind = FencedError if message.fenced else UserError
+            self._end(kind(f"the replay hub refuses {self.settings.worker}: {printable(message.reason)}"))
 
     def _heard(self) -> None:
         self._answered_at = self._now()
@@ -324,6 +350,7 @@ class WorkerLink:
                 credit=book.credit,
                 step=self._hooks.step(),
                 incarnation=s.incarnation,
+                yields=s.yields,
                 leases=book.held(),
                 holding=dict(book.keys),
                 seq=self._num_hellos,

@@ -72,6 +72,12 @@ def red(directory: Path) -> set[str]:
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
+def told(directory: Path, **said: Any) -> None:
+    """An acknowledgement in a worker's log."""
+    (directory / "logs").mkdir()
+    (directory / "logs" / "w.jsonl").write_text(json.dumps({**said, "event": "acknowledged", "lease": 1}) + "\n")
+
+
 def sql(*statements: str) -> Callable[[Path], None]:
     def act(directory: Path) -> None:
         db = sqlite3.connect(directory / "journal.sqlite")
@@ -202,6 +208,22 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a setting was changed": (
         sql("UPDATE run SET value = replace(value, '\"max_uses\":2', '\"max_uses\":3') WHERE key = 'config'"),
         {"G13"},
+    ),
+    "more was acknowledged than is stored": (
+        sql("UPDATE cursors SET value = value + 1 WHERE name = 'acked.sample'"),
+        {"G1"},
+    ),
+    "more verdicts were acknowledged than are stored": (
+        sql("UPDATE cursors SET value = value + 1 WHERE name = 'acked.verify'"),
+        {"G1"},
+    ),
+    "a worker was told that a group is stored which is not": (
+        lambda d: told(d, role="sampler", worker="sampler-0", key=4711),
+        {"G1"},
+    ),
+    "a learner was told that a step is stored which is not": (
+        lambda d: told(d, role="learner", worker="learner-0", key=99),
+        {"G1"},
     ),
     "tokens came from nowhere": (sql("UPDATE cursors SET value = value - 1 WHERE name = 'generated'"), {"G14"}),
     "more groups live than there are slots": (sql("UPDATE groups SET dead = 0 WHERE stage = 'b'"), {"G1", "slots"}),

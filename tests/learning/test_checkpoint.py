@@ -266,3 +266,25 @@ def test_a_torn_owner_file_is_written_again(tmp_path):
     fence = WriteFence(tmp_path, 3)
     fence.claim()
     assert fence.holder() == 3
+
+
+@pytest.mark.parametrize("number", ["9999999999999999999", "9" * 40, str(2**63 - 1)])
+def test_an_owner_with_a_number_that_no_start_has_is_one_sentence(tmp_path, number):
+    (tmp_path / "OWNER").write_text(number)
+    with pytest.raises(DataError, match="OWNER holds .* remove the file"):
+        WriteFence(tmp_path, 3).claim()
+
+
+def test_a_learner_by_hand_claims_nothing_while_another_process_is_at_work(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from rlsp_async.learning.fence import WriteFence;"
+        "fence = WriteFence(Path(sys.argv[1]), 5); fence.claim(); print('at work', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as at_work:
+        assert at_work.stdout.readline() == "at work\n"
+        with pytest.raises(FencedError, match="a learner is at work on this run already"):
+            WriteFence(tmp_path, 9).claim(alone=True)
+        assert (tmp_path / "OWNER").read_text() == "5\n"
+        WriteFence(tmp_path, 6).claim()  # the run's own newer start takes over even from one that is frozen
+        at_work.kill()
+    WriteFence(tmp_path, 10).claim(alone=True)

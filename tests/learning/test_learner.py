@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlsp_async.columns import floats, ints
-from rlsp_async.errors import ConfigError, FencedError, MachineError, MessageError
+from rlsp_async.columns import floats, ints, pack_floats, pack_ints
+from rlsp_async.errors import ConfigError, ContentError, FencedError, MachineError, MessageError
 from rlsp_async.learning import publish, update
 from rlsp_async.learning.learner import Learner, deciding_settings
 from rlsp_async.messages import Batch, Sampling, StepReport, TrainJob
@@ -272,3 +272,46 @@ def test_an_older_start_writes_nothing_more(tmp_path, model_dir):
     assert (report.incarnation, report.checkpoint) == (6, 2)
     with pytest.raises(FencedError):
         Learner(cfg, model_dir, cfg.directory, Shelf(), incarnation=5)
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"prompt_ids": b"abc"},
+        {"prompt_ids": pack_ints([2**30])},
+        {"token_ids": pack_ints([2**30] * 3)},
+        {"logprobs": pack_floats([-3e38] * 3)},
+        {"step_offsets": b"a"},
+    ],
+)
+def test_a_batch_with_a_poisoned_group_is_refused_by_name_and_goes_on_without_it(tmp_path, model_dir, poison):
+    made, given = learner(tmp_path, model_dir), job(1, "rl", 1)
+    bad = given.batch.groups[0].group
+    if "prompt_ids" in poison:
+        bad = msgspec.structs.replace(bad, **poison)
+    else:
+        three = {"token_ids": pack_ints([5] * 3), "logprobs": pack_floats([-1.0] * 3), "versions": pack_ints([0] * 3)}
+        bad.rollouts[0] = msgspec.structs.replace(bad.rollouts[0], **{**three, **poison})
+    given.batch.groups[0] = msgspec.structs.replace(given.batch.groups[0], group=bad)
+    for _ in range(2):
+        with pytest.raises(ContentError, match=f"group {bad.group_id}") as refused:
+            made.train(given)
+        assert refused.value.groups == [bad.group_id]
+    assert made.step == 0
+    rest = msgspec.structs.replace(given.batch, groups=given.batch.groups[1:])
+    assert made.train(TrainJob(batch=rest)).step == 1
+    before = weights(made)
+    empty = msgspec.structs.replace(rest, step=2, stage_step=2, groups=[])
+    assert made.train(TrainJob(batch=empty)).metrics["tokens"] == 0
+    assert weights(made) == before
+
+
+def test_prompt_ids_that_are_not_those_of_the_prompt_name_their_group(tmp_path, model_dir):
+    cfg, given = run_config(tmp_path, PPO), job(1, "rl", 1)
+    groups = [verified.group for verified in given.batch.groups]
+    known = {group.prompt.prompt_id: ints(group.prompt_ids).tolist() for group in groups}
+    known[groups[2].prompt.prompt_id] = [3, 3, 3]
+    made = Learner(cfg, model_dir, cfg.directory, Shelf(), encode=lambda prompt: known[prompt.prompt_id])
+    with pytest.raises(ContentError, match="are not those of prompt") as refused:
+        made.train(given)
+    assert refused.value.groups == [groups[2].group_id]

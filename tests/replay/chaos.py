@@ -60,7 +60,7 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
-from rlsp_async.replay.hub import Hub
+from rlsp_async.replay.hub import DRAIN_S, Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.ledger import SINKS, fresh, lag
 from rlsp_async.replay.records import Manifest
@@ -309,7 +309,7 @@ class Chaos:
                 worker.keys[lease] = key_of(message)
             case Ack(lease=lease):
                 worker.void(lease)
-            case Revoke(lease=lease) if lease not in worker.unacked:
+            case Revoke(lease=lease) if message.refused or lease not in worker.unacked:
                 worker.void(lease)
             case Welcome(leases=kept) if not worker.welcomed and message.seq == worker.num_hellos:
                 worker.welcomed = True
@@ -396,7 +396,8 @@ class Chaos:
             state = self.hub.state
             if (state.step, state.phase) != step:
                 since, step = self.now, (state.step, state.phase)
-            assert self.now - state.pace.progress_s < STILL_S, ("nothing moves", state.phase, state.ledger.counts())
+            patience_s = STILL_S + (DRAIN_S if state.ending.has_begun else 0.0)  # these workers say no Bye
+            assert self.now - state.pace.progress_s < patience_s, ("nothing moves", state.phase, state.ledger.counts())
             assert self.now - since < 10 * STILL_S, ("no step comes", state.phase, state.ledger.counts())
 
     # --- invariants ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,20 @@
 """May the run that is there go on with these settings?"""
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.messages import StepReport
+from rlsp_async.replay.journal import Journal
+from rlsp_async.replay.records import Manifest, Stepped
 from rlsp_async.runner import resume
+from rlsp_async.runner.run import what_is_kept
+from tests.replay import line
 from tests.runner.given import made, settings
 
 
@@ -48,3 +57,56 @@ def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
     cfg = made(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
     resume.require_same(settings(tmp_path / "b"), tmp_path / "b" / cfg.name)
+
+
+def journal_of(run: Path) -> Path:
+    run.mkdir()
+    (run / "checkpoints" / "step-00000002").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000002" / "DONE").write_text("{}")
+    (run / "checkpoints" / "OWNER").write_text("1\n")
+    journal = Journal(run / "journal.sqlite", line.config(runs_dir=str(run.parent)))
+    for step in (1, 2):
+        query = "INSERT INTO manifests VALUES (?, 'rlsp', 1, 0.0, ?)"
+        manifest = Manifest(step=step, stage="rlsp", stage_step=step, groups=[])
+        with closing(sqlite3.connect(journal.path)) as db, db:
+            db.execute(query, (step, msgspec.msgpack.encode(manifest)))
+        journal.commit([Stepped(report=StepReport(step=step, checkpoint=step), stage="rlsp")])
+    journal.close()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("none", ""),
+        ("wal", ""),
+        ("journal", "journal.sqlite is gone"),
+        ("half", "journal.sqlite"),
+        ("checkpoints", "holds no whole checkpoint"),
+        ("done", "holds no whole checkpoint"),
+        ("newer", "is newer than the journal"),
+        ("lost", "the journal lost its end"),
+    ],
+)
+def test_resume_is_promised_only_where_it_can_go_on(tmp_path: Path, damage: str, says: str):
+    run, reason = journal_of(tmp_path / "test"), ""
+    path, step = run / "journal.sqlite", run / "checkpoints" / "step-00000002"
+    match damage:
+        case "wal":
+            (run / "journal.sqlite-wal").unlink(missing_ok=True)
+        case "journal":
+            path.unlink()
+        case "half":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        case "checkpoints":
+            shutil.rmtree(run / "checkpoints")
+            (run / "checkpoints").mkdir()
+        case "done":
+            (step / "DONE").unlink()
+        case "newer":
+            step.rename(run / "checkpoints" / "step-00000009")
+        case "lost":
+            reason = "learner-0 starts from step 9, ...: they belong to different runs, or the journal lost its end"
+    said = what_is_kept(run, reason)
+    assert ("--resume" in said) is (not says)
+    assert says in said

@@ -210,3 +210,24 @@ def test_the_environment_of_a_service() -> None:
     assert made["PYTHONPATH"].endswith(":/a")
     assert made["CUDA_VISIBLE_DEVICES"] == "1,2"
     assert "CUDA_VISIBLE_DEVICES" not in service_environment(1, {})
+
+
+async def test_a_worker_that_another_start_replaced_is_started_again_with_the_next_number(tmp_path: Path) -> None:
+    mark = tmp_path / "numbers"
+    path = f"pathlib.Path({str(mark)!r})"
+    fenced = (
+        f"import os, pathlib, sys, time; p = {path}; old = p.read_text() if p.exists() else '';"
+        f"p.write_text(old + os.environ['RLSP_START'] + ' '); old or sys.exit(75); {FOREVER}"
+    )
+    hub = (
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(mark)!r}).exists() or {path}.read_text().count(' ') < 2: time.sleep(0.02)"
+    )
+    numbers = iter(range(1, 100))
+    said: list[str] = []
+    services = [service(tmp_path, "replay", hub), service(tmp_path, "sampler", fenced)]
+    supervisor = Supervisor(services, said.append, budget, next_start=lambda: next(numbers))
+    assert await supervisor.run(5.0) == RunEnd(0)
+    first, second = (int(word) for word in mark.read_text().split())
+    assert second > first
+    assert any("sampler-0 ended with exit code 75; it is started again" in sentence for sentence in said)

@@ -122,7 +122,14 @@ def link_to(
     **more,
 ) -> WorkerLink:
     settings = LinkSettings(
-        run="r", role="sampler", worker="sampler-0", credit=credit, limits=LIMITS, give_up_s=give_up_s, drain_s=drain_s
+        run="r",
+        role="sampler",
+        worker="sampler-0",
+        credit=credit,
+        yields=more.pop("yields", False),
+        limits=LIMITS,
+        give_up_s=give_up_s,
+        drain_s=drain_s,
     )
     clock, keys = more.pop("clock", time.monotonic), more.pop("keys", None)
     hooks = WorkerHooks(handler=handler, **more)

@@ -10,6 +10,7 @@ from rlsp_async.errors import (
     DataError,
     DivergedError,
     EngineError,
+    FencedError,
     MachineError,
     MessageError,
     UserError,
@@ -197,6 +198,64 @@ async def test_a_refused_worker_ends_with_the_hubs_sentence():
         hub.say(Refuse(reason="this is run a, not run b"))
         with pytest.raises(UserError, match="this is run a, not run b"):
             await asyncio.wait_for(running, 5)
+
+
+class RefusingHub(Hub):
+    """Refuses every Hello as long as it is told to."""
+
+    refusal = Refuse(reason="sampler-0 is at work \x1b[2J", fenced=True, retry_s=0.4)
+    refuses = True
+
+    def _hear(self, peer, message):
+        if isinstance(message, Hello) and self.refuses:
+            self.heard.append(message)
+            self.router.send(peer, self.refusal)
+        else:
+            super()._hear(peer, message)
+
+
+async def test_a_start_by_hand_asks_again_while_another_one_is_at_work_then_ends_with_one_line():
+    async with RefusingHub() as hub:
+        with pytest.raises(FencedError, match=r"the replay hub refuses sampler-0: sampler-0 is at work  \[2J"):
+            await asyncio.wait_for(link_to(hub.address, yields=True).run(), 5)
+        assert len(hub.all(Hello)) > 2
+        assert all(hello.yields for hello in hub.all(Hello))
+
+
+async def test_a_start_by_hand_comes_in_when_the_other_one_has_left():
+    async with RefusingHub() as hub:
+        running = asyncio.create_task(link_to(hub.address, yields=True).run())
+        await hub.until(lambda: hub.all(Hello))
+        hub.refuses = False
+        await hub.until(lambda: hub.peers)
+        hub.say(Drain(reason="over"))
+        assert await asyncio.wait_for(running, 5) == "over"
+
+
+async def test_on_welcome_is_called_once_before_any_work_and_its_error_ends_the_worker():
+    said = []
+
+    def refuse():
+        said.append(1)
+        raise FencedError("another learner is at work")
+
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, on_welcome=refuse).run())
+        with pytest.raises(FencedError, match="another learner is at work"):
+            await asyncio.wait_for(running, 5)
+    assert said == [1]
+
+
+async def test_a_refused_result_is_forgotten_and_not_sent_again():
+    async with Hub(mute=True) as hub:
+        running = asyncio.create_task(link_to(hub.address).run())
+        await hub.until(lambda: hub.peers)
+        hub.lease(1)
+        await hub.until(lambda: hub.all(Done))
+        hub.say(Revoke(lease=1, reason="no", refused=True))
+        await hub.until(lambda: hub.all(Ping) and hub.all(Ping)[-1].leases == [])
+        hub.say(Drain(reason="over"))
+        assert await asyncio.wait_for(running, 5) == "over"
 
 
 @pytest.mark.parametrize(

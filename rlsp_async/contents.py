@@ -1,0 +1,221 @@
+"""What a group, a verdict and a reward part may hold, so that whatever is stored can be trained on. Pure.
+
+The hub checks rollouts before it stores them (`check_rollouts`), with the vocabulary of RUN/model. The learner checks a
+batch again before it trains (`find_guilty`): the journal may have been begun by a version that checked less, and only
+the learner can encode a prompt again. A group that the learner names costs the run that group and not the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rlsp_async.columns import Ids, floats, ints
+from rlsp_async.errors import DataError, MessageError
+from rlsp_async.messages import Prompt, RolloutGroup, VerifiedGroup
+
+LOGPROB_LEAST = -100.0
+"""A token with a smaller log-prob is never sampled: its probability is below the smallest float32."""
+LOGPROB_MOST = 0.01
+"""A log-prob is at most 0; an engine's rounding may put it a little above."""
+PARTS_KEPT = 64
+"""Names of reward parts in one run; verdicts lose the parts beyond them."""
+PART_CHARACTERS = 64
+PART_MOST = 1e9
+"""Largest absolute value of a reward part."""
+least, greatest = np.minimum.reduce, np.maximum.reduce
+"""The bare reductions: the hub calls them for every group, and an array's own methods cost twice as much."""
+
+NAME_CHARACTERS = 128
+NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+"""What the name of a worker may be made of."""
+KNOWN_PARTS = frozenset(
+    {"correct", "format", "length", "score", "judge", "judge_failed", "search_steps", "backtracks", "checks"}
+    | {"alternatives", "abstained"}
+)
+"""Names that the package itself reads: they never count as surplus."""
+
+
+def is_worker_name(name: str) -> bool:
+    """Whether a worker may have this name: it stands in logs, terminals, reports and file names."""
+    return 0 < len(name) <= NAME_CHARACTERS and set(name) <= NAME_SIGNS and not name.startswith(".")
+
+
+def printable(text: str, longest: int = 2000) -> str:
+    """One line of a text that a peer or a model wrote, without anything that a terminal would obey.
+
+    Control characters (ESC, C1, newlines), marks that change the direction of writing and unassigned characters become
+    spaces. What is longer is cut.
+    """
+    text = text[:longest]
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def printable_lines(text: str) -> str:
+    """A text of several lines without anything that a terminal would obey, whose lines stay."""
+    return "\n".join(printable(line, longest=len(line)) for line in text.split("\n"))
+
+
+def check_columns(group: RolloutGroup, max_tokens: int = 0, may_be_empty: bool = True) -> None:
+    """Checks that the columns of a group are whole numbers of values and fit together.
+
+    Args:
+        group: the rollouts.
+        max_tokens: most tokens of one response; 0: any number.
+        may_be_empty: whether a response may have no token.
+
+    Raises:
+        DataError: one does not; the message names it.
+    """
+    if not group.prompt_ids or len(group.prompt_ids) % 4:
+        raise DataError(f"group {group.group_id}: prompt_ids of {len(group.prompt_ids)} bytes are no token ids")
+    for rollout in group.rollouts:
+        num = len(rollout.token_ids)
+        where = f"group {group.group_id}, rollout {rollout.index}"
+        if num % 4 or len(rollout.logprobs) != num or len(rollout.versions) != num:
+            raise DataError(f"{where}: its columns differ in length")
+        if not num and not may_be_empty:
+            raise DataError(f"{where}: it has no token")
+        if max_tokens and num > 4 * max_tokens:
+            raise DataError(f"{where}: {num // 4} tokens, at most {max_tokens} were asked for")
+        if rollout.step_offsets:
+            _check_offsets(group.group_id, rollout.index, rollout.step_offsets, num // 4)
+
+
+def _check_offsets(group_id: int, index: int, column: bytes, num_tokens: int) -> None:
+    """Steps begin within the response, one after the other."""
+    where = f"group {group_id}, rollout {index}: step_offsets"
+    if len(column) % 4:
+        raise DataError(f"{where} of {len(column)} bytes are no numbers")
+    offsets = ints(column)
+    if offsets[0] < 0 or offsets[-1] >= num_tokens or (np.diff(offsets) <= 0).any():
+        raise DataError(f"{where} do not rise within the {num_tokens} tokens of the response")
+
+
+def check_rollouts(group: RolloutGroup, vocabulary: int, newest: int, max_tokens: int = 0) -> tuple[int, int]:
+    """Checks everything that a learner will read of sampled rollouts.
+
+    Args:
+        group: the rollouts, as many as were asked for.
+        vocabulary: number of token ids of the run's model; 0: unknown, any id that is not negative.
+        newest: newest version that can have sampled a token.
+        max_tokens: most tokens of one response; 0: any number.
+
+    Returns:
+        Oldest and newest version of its tokens.
+
+    Raises:
+        DataError: something cannot be true; the message names it.
+    """
+    rollouts = group.rollouts
+    most = 4 * max_tokens or 2**62
+    for index, rollout in enumerate(rollouts):
+        if rollout.index != index:
+            raise DataError(f"group {group.group_id}: its rollouts are not numbered 0..{len(rollouts) - 1}")
+        if rollout.replayed_from:
+            raise DataError(f"group {group.group_id}, rollout {index}: a sampler cannot replay a rollout")
+        num = len(rollout.token_ids)
+        is_plain = num == len(rollout.logprobs) == len(rollout.versions) and not rollout.step_offsets
+        if not is_plain or not num or num % 4 or num > most:
+            check_columns(group, max_tokens, may_be_empty=False)
+    if not group.prompt_ids or len(group.prompt_ids) % 4:
+        check_columns(group)
+    ids = ints(b"".join([group.prompt_ids, *[rollout.token_ids for rollout in rollouts]]))
+    if least(ids) < 0 or (vocabulary and greatest(ids) >= vocabulary):
+        odd = _odd_id(ids, vocabulary)
+        raise DataError(
+            f"group {group.group_id}: token id {odd} is not in the model's vocabulary of {vocabulary or 'any size'}"
+        )
+    logprobs = floats(b"".join([rollout.logprobs for rollout in rollouts]))
+    if not (least(logprobs) >= LOGPROB_LEAST and greatest(logprobs) <= LOGPROB_MOST):  # also false for NaN
+        raise DataError(_odd_logprob(group))
+    versions = ints(b"".join([rollout.versions for rollout in rollouts]))
+    oldest, last = int(least(versions)), int(greatest(versions))
+    if oldest < 0 or last > newest:
+        odd = oldest if oldest < 0 else last
+        raise DataError(f"group {group.group_id}: tokens of version {odd}, the newest step is {newest}")
+    return oldest, last
+
+
+def _odd_id(ids: Ids, vocabulary: int) -> int:
+    return int(ids.min()) if ids.min() < 0 else int(ids.max())
+
+
+def _odd_logprob(group: RolloutGroup) -> str:
+    for rollout in group.rollouts:
+        values = floats(rollout.logprobs)
+        where = f"group {group.group_id}, rollout {rollout.index}"
+        if not np.isfinite(values).all():
+            return f"{where}: a log-prob is not finite"
+        if len(values) and not (values.min() >= LOGPROB_LEAST and values.max() <= LOGPROB_MOST):
+            return f"{where}: a log-prob is outside {LOGPROB_LEAST:g}..0"
+    return f"group {group.group_id}: a log-prob is not finite"
+
+
+# --- what the learner checks -----------------------------------------------------------------------------------------
+
+
+def find_guilty(
+    groups: list[VerifiedGroup], vocabulary: int, encode: Callable[[Prompt], list[int]] | None = None
+) -> dict[int, str]:
+    """Finds the groups of a batch that cannot be trained on.
+
+    Args:
+        groups: the groups of the batch.
+        vocabulary: number of token ids of the model.
+        encode: encodes a prompt as the sampler should have; None: prompt ids are not compared.
+
+    Returns:
+        For each such group, why. When no rollout of the batch has a token, that is the reason of all groups.
+    """
+    guilty = {}
+    for verified in groups:
+        wrong = _why_not(verified, vocabulary, encode)
+        if wrong:
+            guilty[verified.group.group_id] = wrong
+    if not any(rollout.token_ids for verified in groups for rollout in verified.group.rollouts):
+        return {v.group.group_id: f"group {v.group.group_id}: it has no token" for v in groups} | guilty
+    return guilty
+
+
+def _why_not(verified: VerifiedGroup, vocabulary: int, encode: Callable[[Prompt], list[int]] | None) -> str:
+    group = verified.group
+    try:
+        check_columns(group)
+        tokens = [rollout for rollout in group.rollouts if rollout.token_ids]
+        ids = ints(b"".join([group.prompt_ids, *(rollout.token_ids for rollout in tokens)]))
+        if ids.min() < 0 or ids.max() >= vocabulary:
+            raise DataError(
+                f"group {group.group_id}: token id {_odd_id(ids, vocabulary)} is not in the model's vocabulary of "
+                f"{vocabulary}"
+            )
+        logprobs = floats(b"".join([rollout.logprobs for rollout in tokens]))
+        if len(logprobs) and not (logprobs.min() >= LOGPROB_LEAST and logprobs.max() <= LOGPROB_MOST):
+            raise DataError(_odd_logprob(group))
+        if encode is not None and group.provenance == "rollout":
+            expected = encode(group.prompt)
+            if ints(group.prompt_ids).tolist() != expected:
+                raise DataError(
+                    f"group {group.group_id}: its prompt_ids ({len(group.prompt_ids) // 4} tokens) are not those of "
+                    f"prompt {group.prompt.prompt_id!r} ({len(expected)} tokens)"
+                )
+    except (DataError, MessageError) as e:
+        return str(e)
+    return _wrong_verdicts(verified)
+
+
+def _wrong_verdicts(verified: VerifiedGroup) -> str:
+    group, verdicts = verified.group, verified.verdicts
+    if group.provenance == "demonstration" and not verdicts:
+        return ""
+    if len(verdicts) != len(group.rollouts):
+        return f"group {group.group_id}: {len(group.rollouts)} rollouts, {len(verdicts)} verdicts"
+    for verdict in verdicts:
+        if not verdict.is_true:
+            return f"group {group.group_id}: a verdict of status {verdict.status!r} is no reward"
+        if not all(abs(part) <= PART_MOST for part in verdict.parts.values()):  # also false for NaN
+            return f"group {group.group_id}: a reward part is not a finite number below {PART_MOST:g}"
+    return ""
