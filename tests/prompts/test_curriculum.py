@@ -75,5 +75,5 @@ def test_a_restart_from_its_rows_draws_the_same():
 def test_options_are_checked():
     with pytest.raises(ConfigError, match="width = 0.0: must be a number above 0"):
         load_selector(PromptsConfig(name="curriculum", options={"width": 0.0}), 0, 5)
-    with pytest.raises(ConfigError, match="pool -1"):
+    with pytest.raises(ConfigError, match="pool = -1: must be a whole number"):
         load_selector(PromptsConfig(name="curriculum", options={"pool": -1}), 0, 5)

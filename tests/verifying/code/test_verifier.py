@@ -167,5 +167,5 @@ async def test_tests_that_are_none_are_an_error(answer: str, detail: str) -> Non
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"task.verifier_options.modules: No module named 'numpyy'"):
         load_verifier("code", {"modules": ["numpyy"]})
-    with pytest.raises(ConfigError, match="cpu_s must be at least 1"):
+    with pytest.raises(ConfigError, match="cpu_s = 0: must be a whole number at least 1"):
         load_verifier("code", {"cpu_s": 0})
