@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from rlsp_async.audit.history import Finding, History, StepRow, Violations
+from rlsp_async.config import sections_to_keep
 from rlsp_async.files import sha256
 from rlsp_async.messages import PROTOCOL
 
@@ -140,7 +141,7 @@ def _settings(history: History) -> Finding:
     """G13. The settings in the journal are unchanged; config.toml agrees with them in all that decides the weights."""
     found = Violations("G13", "the settings are those that the run began with")
     table: dict[str, Any] = msgspec.to_builtins(history.cfg)
-    for name, value in table.items():
+    for name, value in sections_to_keep(history.cfg).items():
         stored = history.run.get(f"config.{name}")
         if name not in FREE and stored != hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest():
             found.add(f"[{name}] in the journal was changed", path=str(history.path))

@@ -12,11 +12,13 @@ The names that other rooms need are offered here: `from rlsp_async.config import
 """
 
 from rlsp_async.config.loader import (
+    LATER_SETTINGS,
     convert,
     decides_the_weights,
     load,
     load_success_replay,
     num_settings,
+    sections_to_keep,
     tables,
     to_toml,
 )
@@ -42,6 +44,7 @@ from rlsp_async.config.schema import (
 )
 
 __all__ = [
+    "LATER_SETTINGS",
     "AlgorithmChoice",
     "EvaluationConfig",
     "LearnerConfig",
@@ -65,6 +68,7 @@ __all__ = [
     "load",
     "load_success_replay",
     "num_settings",
+    "sections_to_keep",
     "tables",
     "to_toml",
 ]

@@ -113,6 +113,21 @@ def decides_the_weights(key: str) -> bool:
     return key in _FIXED or not key.startswith(_FREE)
 
 
+LATER_SETTINGS = {"task.too_long": "refuse"}
+"""Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
+have another value, so that a run that began before goes on."""
+
+
+def sections_to_keep(cfg: RunConfig) -> dict[str, Any]:
+    """The settings as nested tables, as the journal hashes them: without `LATER_SETTINGS` at their defaults."""
+    sections: dict[str, Any] = msgspec.to_builtins(cfg)
+    for key, default in LATER_SETTINGS.items():
+        section, name = key.split(".")
+        if sections[section][name] == default:
+            del sections[section][name]
+    return sections
+
+
 def num_settings(kind: type[Section] = RunConfig) -> int:
     """The number of settings; sections are not counted."""
     total = 0

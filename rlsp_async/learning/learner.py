@@ -22,7 +22,7 @@ import msgspec
 import structlog
 import torch
 
-from rlsp_async.config import RunConfig, decides_the_weights
+from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights
 from rlsp_async.config.flatten import settings
 from rlsp_async.contents import find_guilty
 from rlsp_async.errors import ConfigError, ContentError, MachineError, MessageError
@@ -306,7 +306,11 @@ class Learner:
 
 def deciding_settings(cfg: RunConfig) -> dict[str, object]:
     """The settings that decide the weights, by their dotted keys, in the form that a checkpoint keeps."""
-    flat = {key: value for key, value in settings(cfg).items() if decides_the_weights(key)}
+    flat = {
+        key: value
+        for key, value in settings(cfg).items()
+        if decides_the_weights(key) and (key not in LATER_SETTINGS or value != LATER_SETTINGS[key])
+    }
     plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(flat))
     return plain
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.config import RunConfig, StageConfig, decides_the_weights
+from rlsp_async.config import RunConfig, StageConfig, decides_the_weights, sections_to_keep
 from rlsp_async.errors import ConfigError, InvariantError, MachineError
 from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, VerifiedGroup
 from rlsp_async.replay.policies import PolicyStore, policy_stores
@@ -397,7 +397,7 @@ def _digest(report: StepReport) -> str:
 
 def _hashes(cfg: RunConfig) -> dict[str, str]:
     """One hash for each section of the settings, so that an error can name the section that differs."""
-    sections = msgspec.to_builtins(cfg)
+    sections = sections_to_keep(cfg)
     free = [name for name in sections if name in ("runs_dir", "learner") or not decides_the_weights(f"{name}.")]
     sections["learner"] = {"tokens_per_microbatch": cfg.learner.tokens_per_microbatch}
     return {

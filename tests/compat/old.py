@@ -204,7 +204,7 @@ def options() -> dict[str, str]:
             path, name = "/".join(re.findall(r"`(.*?)`", line)) or line[3:], ""
         elif line.startswith("### "):
             name = line[4:].strip("`")
-        elif row := re.match(r"- `(\w+)` \(`(.*?)`, (?:default `(.*?)`|required)\)(?:: |$)", line):
+        elif row := re.match(r"- `(\w+)` \(`(.*?)`(?:, [^`]*?)?, (?:default `(.*?)`|required)\)(?:: |$)", line):
             found[f"{path} {name} {row[1]}"] = f"`{row[2]}` " + (f"`{row[3]}`" if row[3] is not None else "required")
     return found
 

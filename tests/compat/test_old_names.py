@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.flow, pytest.mark.timeout(150)]
 
 SURFACE = json.loads((old.HERE / "surface.json").read_text())
 NAMES = json.loads((old.HERE / "names.json").read_text())
+RENUMBERED = {"code/1": "code/2"}
+"""Verifiers that judge some answers otherwise since then: an answer whose exception ends a test's loop is wrong."""
 USER = old.HERE / "settings" / "user.toml"
 
 
@@ -94,6 +96,8 @@ def test_prompts_and_demonstrations_are_what_they_were(tmp_path: Path) -> None:
 def test_verdicts_are_what_they_were(tmp_path: Path) -> None:
     """26 answers to 8 verifiers, with parts, what was extracted, and the version in the name."""
     without = [{key: value for key, value in verdict.items() if key != "detail"} for verdict in SURFACE["verdicts"]]
+    for verdict in without:
+        verdict["verifier"] = RENUMBERED.get(verdict["verifier"], verdict["verifier"])
     assert old.verdicts(tmp_path) == without
     for verdict in SURFACE["verdicts"]:
         name, version = verdict["verifier"].split("/")
