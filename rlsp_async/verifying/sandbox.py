@@ -70,6 +70,10 @@ def confine(memory_mb: int, *, network: bool = False, files: bool = True, cpu_s:
         files: whether files may be opened for reading.
         cpu_s: CPU seconds after which the process is killed; 0: no limit.
     """
+    # A tracer or profiler that came with the fork (coverage, a debugger) would make calls that are refused below, and
+    # its errors would count as the answer's.
+    sys.settrace(None)
+    sys.setprofile(None)
     os.environ.clear()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))

@@ -277,3 +277,18 @@ def test_a_child_apart_leaves_its_parent_where_it_is() -> None:
     if pid == 0:
         os._exit(0)
     assert os.waitpid(pid, 0) == (pid, 0)
+
+
+def test_a_tracer_that_came_with_the_fork_is_left_behind() -> None:
+    """Coverage and debuggers trace this process; in the confined one their calls would be refused and blamed on code."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            sys.settrace(lambda *_: None)
+            sys.setprofile(lambda *_: None)
+            sandbox.confine(1 << 20)
+            code = 0 if (sys.gettrace(), sys.getprofile()) == (None, None) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
