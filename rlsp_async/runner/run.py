@@ -42,6 +42,7 @@ from rlsp_async.runner.gpus import assign_gpus, visible_gpus
 from rlsp_async.runner.resume import find_damage, is_finished, is_run, load_interrupted, require_same, take_over
 from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
 from rlsp_async.starts import StartCounter
+from rlsp_async.weights.place import find_place, remove_published
 
 LOST = (
     "they belong to different runs, or the journal lost its end",
@@ -133,8 +134,6 @@ def is_refusal(cfg: RunConfig, end: RunEnd, status: Status | None) -> bool:
 
 def discard(cfg: RunConfig) -> None:
     """Removes RUN and its published weights: nothing was done, and the name is free again."""
-    from rlsp_async.weights.file import remove_published
-
     remove_published(cfg)
     shutil.rmtree(cfg.directory, ignore_errors=True)
 
@@ -142,7 +141,8 @@ def discard(cfg: RunConfig) -> None:
 def resolve(cfg: RunConfig) -> RunConfig:
     """Makes paths absolute, because services may start in any directory.
 
-    These are runs_dir, model.path, replay.keys, the verifier's file, and options that begin with path_.
+    These are runs_dir, model.path, replay.keys, learner.weights_dir, the verifier's file, and options that begin with
+    path_.
     """
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
@@ -154,7 +154,11 @@ def resolve(cfg: RunConfig) -> RunConfig:
     model = msgspec.structs.replace(cfg.model, path=path)
     keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
     replay = msgspec.structs.replace(cfg.replay, keys=keys)
-    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay)
+    weights = _absolute(cfg.learner.weights_dir) if cfg.learner.weights_dir else ""
+    learner = msgspec.structs.replace(cfg.learner, weights_dir=weights)
+    return msgspec.structs.replace(
+        cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay, learner=learner
+    )
 
 
 def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +179,10 @@ def _absolute(path: str) -> str:
 
 
 def check_machine(cfg: RunConfig) -> None:
-    """Raises UserError for settings that cannot work, a missing model, unfit keys, a port in use, a full disk."""
+    """Raises UserError for settings that cannot work, a missing model, unfit keys, a port in use, a full disk.
+
+    Prints where versions are published when that is not where they usually are.
+    """
     shape = planned_model(cfg)
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
         raise DataError(
@@ -187,6 +194,9 @@ def check_machine(cfg: RunConfig) -> None:
     check_port(cfg.replay.address, cfg.replay.keys)
     if shape is not None:
         check_disk(cfg, shape)
+        place = find_place(cfg, estimate.weight_bytes(cfg, shape))
+        if place.why:
+            print(f"rlsp: {place.why}: versions are published to {place.directory}", flush=True)
 
 
 def check_port(address: str, keys: str = "") -> None:
@@ -361,8 +371,6 @@ def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> None:
 
     Raises MachineError when the disk has no room for the report of a finished run.
     """
-    from rlsp_async.weights.file import remove_published
-
     try:
         if status is not None:
             write_status(cfg.directory, status)
