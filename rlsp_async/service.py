@@ -29,6 +29,7 @@ from rlsp_async.contents import is_worker_name
 from rlsp_async.errors import ConfigError, DivergedError, FencedError, MachineError, UserError, disk_is_full
 from rlsp_async.logs import open_log
 from rlsp_async.processes import kill_with_parent
+from rlsp_async.pulse import HeldJobs, Pulse, watched
 from rlsp_async.starts import START, StartCounter
 from rlsp_async.wire.address import read_hub_file
 from rlsp_async.wire.codec import MAX_TOKENS, MEGABYTE
@@ -55,6 +56,8 @@ LOG_ACKS = "RLSP_LOG_ACKS"
 HUB_ADDRESS = "RLSP_HUB_ADDRESS"
 """Environment variable with the address that workers use instead of the hub's own: a tunnel, or a test proxy."""
 
+JOBS_STALLS = 2.0
+"""A sampler or verifier stands still when none of its jobs begins or ends for this many times `replay.stall_s`."""
 FENCED_CODE = 75
 """Exit code, for its supervisor only, of a service that another start of its name has replaced: it is started again."""
 
@@ -73,6 +76,10 @@ class Service:
         self.incarnation = int(os.environ[START]) if self.is_supervised else StartCounter(cfg.directory).next()
         self.stopping = asyncio.Event()
         self.reason = ""
+        self._jobs = HeldJobs()
+        stall_s = cfg.replay.stall_s
+        # A learner's step takes as long as it takes: its thread shows whether it moves.
+        self.pulse = Pulse(stall_s / 2, None if role == "learner" else self._jobs, JOBS_STALLS * stall_s)
         self._on_drain: list[Callable[[str], None]] = []
 
     def on_drain(self, act: Callable[[str], None]) -> None:
@@ -126,7 +133,7 @@ class Service:
             info={"host": socket.gethostname(), "pid": str(os.getpid())} | (info or {}),
         )
         hooks = WorkerHooks(
-            handler=handler,
+            handler=self._jobs.counted(handler) if handler else None,
             on_weights=on_weights,
             metrics=metrics or dict,
             step=step or (lambda: -1),
@@ -205,7 +212,7 @@ def in_thread(function: Callable[[A], R], name: str = "work") -> Callable[[A], A
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def call(argument: A) -> R:
-        return await asyncio.get_running_loop().run_in_executor(pool, function, argument)
+        return await asyncio.get_running_loop().run_in_executor(pool, watched, function, argument)
 
     return call
 
@@ -319,7 +326,9 @@ async def _supervise(service: Service, main: Main) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop, signum.name)
     log.info("started", pid=os.getpid())
+    beating = asyncio.create_task(service.pulse.keep(), name="pulse")
     await asyncio.wait([task])
+    beating.cancel()
     if task.cancelled():
         log.warning("cancelled", reason=service.reason)
         return 0 if service.stopping.is_set() else 1

@@ -66,6 +66,7 @@ ROWS = {
     "rlsp_async.config": Row(2, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
     "rlsp_async.starts": Row(3, ("*",), TORCH),
+    "rlsp_async.pulse": Row(3, ("*",), TORCH),
     "rlsp_async.plugins": Row(2, (), TORCH),
     # 3: pure logic, and what reads and writes single files
     "rlsp_async.algos": Row(3, (), WORDS),

@@ -31,6 +31,7 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError, unwritable
 from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
 from rlsp_async.model.info import read_config
+from rlsp_async.pulse import watched
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.metrics import MetricLog
@@ -293,7 +294,7 @@ class ReplayServer:
         return await self._in(self._disk, function, *arguments)
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(pool, watched, function, *arguments)
 
 
 class CommitQueue:
