@@ -36,6 +36,7 @@ from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import require_keys
 from rlsp_async.preflight.settings import refuse
+from rlsp_async.pulse import Pulse
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
 from rlsp_async.runner.gpus import assign_gpus, visible_gpus
@@ -326,6 +327,7 @@ async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
 
         _on_signals(_SignalHandler(supervisor, view.say))
         tasks = [
+            asyncio.create_task(Pulse(cfg.replay.stall_s).keep(), name="pulse"),
             asyncio.create_task(watch(cfg, seen), name="watch"),
             asyncio.create_task(view.keep_showing(), name="show"),
         ]
