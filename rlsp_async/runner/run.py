@@ -37,6 +37,7 @@ from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import require_keys
 from rlsp_async.preflight.settings import refuse
 from rlsp_async.pulse import Pulse
+from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
 from rlsp_async.runner.gpus import assign_gpus, visible_gpus
@@ -281,7 +282,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def services(cfg: RunConfig) -> list[ServiceProcess]:
-    """Every process of the run: hub, learner, samplers, verifiers."""
+    """Every process of the run: hub, learner; samplers and verifiers when anything is sampled."""
     run_config, logs = cfg.directory / "config.toml", cfg.directory / "logs"
     wanted = [
         ("replay", 1, 1),
@@ -289,6 +290,8 @@ def services(cfg: RunConfig) -> list[ServiceProcess]:
         ("sampler", cfg.sampler.count, cfg.sampler.threads),
         ("verifier", cfg.verifier.count, 1),
     ]
+    if not needs_sampler(cfg):
+        wanted = wanted[:2]
     gpus = assign_gpus(visible_gpus(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
     return [
         ServiceProcess(
