@@ -44,6 +44,7 @@ def test_marks(opening: str, closing: str) -> None:
         ("<think>a</think>b</think>42", "42"),
         ("<think>a<think>b</think>c</think>42", "42"),
         ("<think>41</think>", ""),
+        ("41<think>x</think>b</think> ", ""),
         ("I think <42>", "I think <42>"),
         ("<thinker>42</thinker>", "<thinker>42</thinker>"),
         ("[thing] 42", "[thing] 42"),
