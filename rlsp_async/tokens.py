@@ -21,6 +21,7 @@ import numpy as np
 from rlsp_async.columns import Ids
 from rlsp_async.errors import DataError
 from rlsp_async.messages import BY_SPAWN, Prompt
+from rlsp_async.model_files import require_model_files
 from rlsp_async.template import MAX_RENDERED, bounded, check_template
 
 if TYPE_CHECKING:
@@ -73,14 +74,15 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
     where = Path(directory)
     if not where.is_dir():
         raise DataError(f"{where}: no such model directory")
+    require_model_files(where)
     if not any((where / name).is_file() for name in _FILES):
         raise DataError(f"{where}: no tokenizer files (tokenizer.json); save the model's tokenizer beside its weights")
     try:
         tokenizer = _kind(where).from_pretrained(str(where), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as e:
-        raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from None
     except RecursionError:
         raise DataError(f"{where}: its tokenizer cannot be read: its JSON is nested too deep") from None
+    except Exception as e:  # translated: the libraries raise many kinds for damaged files, bare Exception among them
+        raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from e
     if isinstance(tokenizer.chat_template, str):
         check_template(tokenizer.chat_template, str(where))
     if tokenizer.eos_token_id is None:
