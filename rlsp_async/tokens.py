@@ -83,14 +83,22 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
         raise DataError(f"{where}: its tokenizer cannot be read: its JSON is nested too deep") from None
     except Exception as e:  # translated: the libraries raise many kinds for damaged files, bare Exception among them
         raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from e
-    if isinstance(tokenizer.chat_template, str):
-        check_template(tokenizer.chat_template, str(where))
+    for template in _templates(tokenizer.chat_template, where):
+        check_template(template, str(where))
     if tokenizer.eos_token_id is None:
         raise DataError(f"{where}: its tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     result: PreTrainedTokenizerBase = tokenizer
     return result
+
+
+def _templates(given: Any, where: Path) -> list[str]:
+    """The chat templates of a tokenizer: none, one, or several with names. Raises DataError for what is no text."""
+    made = list(given.values()) if isinstance(given, dict) else [] if given is None else [given]
+    if not all(isinstance(template, str) for template in made):
+        raise DataError(f"{where}: its chat template is no text")
+    return made
 
 
 def _kind(where: Path) -> Any:
@@ -200,7 +208,9 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     try:
         with bounded(f"prompt {prompt.prompt_id}"):
             text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except (TemplateError, TypeError, OverflowError, MemoryError, RecursionError) as e:
+    except DataError:
+        raise
+    except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as e:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
     if len(text) > MAX_RENDERED:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template makes {len(text):,} characters of it")
