@@ -205,7 +205,7 @@ def test_extract_decides_where_the_answer_may_stand() -> None:
         ("50%", "0.50%", False, False),
         ("0", "0%", True, True),
         ("50%, 25%", "0.5, 0.25", True, True),
-        ("50%, 25%", "50, 25", False, False),
+        ("50%, 25%", "50, 25", True, False),
     ],
 )
 def test_percent(gold: str, response: str, either: bool, literal: bool) -> None:
