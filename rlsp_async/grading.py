@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rlsp_async.verifying.pool import VerifierPool
 
 CHUNK_LINES = 16
+BOM = b"\xef\xbb\xbf"
+"""What some programs write at the beginning of a file in UTF-8."""
 MAX_LINE_BYTES = 16 << 20
 MAX_VERIFIERS = 8
 """Different verifiers of one file; each has a pool of processes of its own."""
@@ -218,6 +220,7 @@ def _chunks(file: IO[bytes]) -> Iterator[list[Entry]]:
     while text := file.readline(MAX_LINE_BYTES):
         number += 1
         is_long = len(text) == MAX_LINE_BYTES and not text.endswith(b"\n")
+        text = text.removeprefix(BOM) if number == 1 else text
         while is_long and (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
             continue
         if text.strip():

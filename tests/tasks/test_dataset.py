@@ -77,7 +77,7 @@ def test_demonstrations_come_from_a_field_and_start_again(tmp_path: Path) -> Non
         ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", \n', "bad.jsonl:2: is not valid JSON"),
         ('{"prompt": "a", "answer": "1"}\n[1]\n', "bad.jsonl:2: is not a JSON object but list"),
         ('{"prompt": "a", "anwser": "1"}\n', "bad.jsonl:1: has no field 'answer'; it has 'prompt', 'anwser'"),
-        ('{"prompt": "a", "answer": null}\n', "bad.jsonl:1: field 'answer' is NoneType"),
+        ('{"prompt": "a", "answer": null}\n', "bad.jsonl:1: field 'answer' is null"),
         ('\n{"prompt": "  ", "answer": "1"}\n', "bad.jsonl:2: field 'prompt' is empty"),
         ("", "bad.jsonl: is empty"),
         ("\n\n", "bad.jsonl: is empty"),
