@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from rlsp_async.verifying.math.units import Unit, is_ordinal_ending, read_unit
 
-MAX_CHARS = 300
+MAX_CHARS = 200
 """A longer text is not read as a number."""
 MAX_EXPONENT = 400
 """A larger power of ten is not computed."""

@@ -140,7 +140,9 @@ _COMMANDS = (
     (re.compile(r"\\(?:l|c|v)?dots(?![a-z])"), "..."),
 )
 _PRICE = re.compile(r"(?<!\\)\$(?=\s?[-+]?\s?\.?\d)")
-_MARKS = re.compile(r"\*\*([^*]{1,400})\*\*|(?<![\w*])__([^_]{1,400})__(?!\w)|`([^`]{1,400})`")
+_MARKS = re.compile(
+    r"(?<![\w*)}\]])\*\*([^*]{1,400})\*\*(?![\w*({\[\\])|(?<![\w*])__([^_]{1,400})__(?!\w)|`([^`]{1,400})`"
+)
 _GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _PLAIN_TEXT = re.compile(r"\\text\s?\{\s*([A-Za-z]|and|or|\d[\d.,]*)\s*\}")
 _VALUE_END = re.compile(r"[\d})\]]\s*$")

@@ -24,7 +24,8 @@ _IS = re.compile(
 _SPLIT_TEXT = re.compile(r"\\text\s?\{([^{}]*?)\s*(?<![A-Za-z])(and|or)(?![A-Za-z])\s*([^{}]*)\}")
 _CONDITION = re.compile(
     r"(?:\s|,|;)*[(\[]?\s?(?:\\text\s?\{\s*[,(]?\s*)?"
-    r"(?:(?<![A-Za-z\\])(?:for|where|with|when|such that|provided|assuming|given)(?![A-Za-z])|\\forall(?![a-z])|(?<=\{)\s*if(?![a-z])|(?<=[,\s])if\s)"
+    r"(?:(?<![A-Za-z\\])(?:for|where|with|when|such that|provided|assuming|given)(?![A-Za-z])"
+    r"|\\forall(?![a-z])|(?<=\{)\s*if(?![a-z])|(?<=[,\s])if\s)"
 )
 _SET_CONDITION = re.compile(
     r"(?:[,;]\s*(?:\\text\s?\{[^{}]{0,3}\}\s*)?\(?|\s*\(|\s(?=[a-zA-Z](?:_\w)?\s?\\in))\s*"

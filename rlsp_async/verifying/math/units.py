@@ -3,9 +3,9 @@
     read_unit("\\\\text{ cm}^2").dimension == (("length", 2),)       read_unit(" apples") == Unit()
     read_unit("xy") is None       read_unit(" is not the answer") is None       read_unit(" million").factor == 1000000
 
-What stands in `\\\\text{...}` may be a unit of one letter (`3\\\\text{ m}`). Bare letters are a unit only when the table
-has them with more than one letter and marks them as safe; a bare noun needs a blank in front and at least four letters,
-or is one of a list. A word that changes a number ("not", "squared", "half") makes the whole reading fail.
+What stands in `\\\\text{...}` may be a unit of one letter (`3\\\\text{ m}`). Bare letters are a unit only when the
+table has them with more than one letter and marks them as safe. A bare noun needs a blank in front and at least four
+letters, or is one of a list. A word that changes a number ("not", "squared", "half") makes the whole reading fail.
 """
 
 from __future__ import annotations
@@ -243,6 +243,8 @@ class _UnitReader:
                 self.sign, self.last = (-1 if mark == "/" else self.sign), None
             elif not (self._raise(int(power.replace(" ", ""))) if power is not None else self._word(word)):
                 return None
+        if not self.dimension and self.num_nouns == 0 and self.factor == 1:
+            return None
         return Unit(tuple(sorted((k, v) for k, v in self.dimension.items() if v)), self.scale, self.factor)
 
     def _raise(self, power: int) -> bool:

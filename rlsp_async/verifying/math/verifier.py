@@ -17,14 +17,14 @@ from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
-from rlsp_async.verifying.extract import Place, find_answer, strip_box
+from rlsp_async.verifying.extract import Place, find_spans, strip_box
 from rlsp_async.verifying.math.compare import Comparer
 from rlsp_async.verifying.math.computer_algebra import MAX_CHARS, compare_latex, find_refusal
 from rlsp_async.verifying.math.literals import TooLarge, read_literal
 from rlsp_async.verifying.math.normalize import normalize_spelling
 from rlsp_async.verifying.math.parse import UnreadableExpression
 from rlsp_async.verifying.math.scalars import ScalarRules, compare_values
-from rlsp_async.verifying.math.shapes import AnswerShape, parse_shape
+from rlsp_async.verifying.math.shapes import AnswerShape, drop_common_name, parse_shape
 from rlsp_async.verifying.math.words import compare_words, is_answer_word, is_text
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
@@ -37,6 +37,8 @@ class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     extract: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
     """Places where the answer may stand. The first one that is present counts; name fewer, or in another order."""
+    thinking: tuple[tuple[str, str], ...] = ()
+    """Opening and closing marks of thoughts, beside those that are known. What stands in a thought is no answer."""
     percent: Literal["either", "literal"] = "either"
     """How a per-cent sign on one side only is read. either: 50% equals 50 and 0.5; literal: it equals 0.5."""
     ordered: bool = False
@@ -75,10 +77,10 @@ class MathVerifier:
         gold = strip_box(answer.strip())
         if not gold:
             raise DataError("the reference answer is empty")
-        extracted = find_answer(response, order=self._cfg.extract)
-        if extracted is None:
-            return make_unparsable("no answer found")
-        return self._compare(gold, (strip_box(extracted),))
+        found = find_spans(response, order=self._cfg.extract, thinking=self._cfg.thinking)
+        if not found.texts:
+            return make_unparsable(found.problem or "no answer found")
+        return self._compare(gold, tuple(strip_box(text) for text in found.texts))
 
     def _compare(self, gold: str, texts: tuple[str, ...]) -> Verdict:
         """Compares the reference answer with the answer; several texts are several boxes side by side."""
@@ -112,7 +114,9 @@ class MathVerifier:
             return None
         if len(shapes) == 1:
             return self._comparer.shapes(gold_shape, shapes[0])
-        return self._comparer.shapes(gold_shape, AnswerShape("list", "or", shapes))
+        if all(self._comparer.shapes(gold_shape, shape) for shape in shapes):
+            return True
+        return self._comparer.shapes(gold_shape, AnswerShape("list", "or", drop_common_name(shapes)))
 
     def _parse_gold(self, gold: str, plain: str) -> AnswerShape:
         try:
