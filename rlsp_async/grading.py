@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from rlsp_async import config
+from rlsp_async.answers import join_answers
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 
@@ -40,7 +41,8 @@ PROGRESS_EVERY_S = 2.0
 class AnswerLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the input; fields of other names are ignored."""
 
-    gold: str | int | float
+    gold: str | int | float | list[str | int | float]
+    """The reference answer; a list: any of them is right."""
     response: str
     prompt: str = ""
     verifier: str = ""
@@ -234,13 +236,20 @@ def _chunks(file: IO[bytes]) -> Iterator[list[Entry]]:
 
 def _parsed(text: bytes) -> AnswerLine | str:
     try:
-        return _LINE.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        line = _LINE.decode(text)
+        _gold(line)
+        return line
+    except (ValueError, RecursionError) as e:  # msgspec's errors and those of the decoding are ValueErrors
         return f"not a line with gold and response: {e}"
 
 
 def _item(line: AnswerLine) -> VerifyItem:
-    return VerifyItem(prompt=line.prompt, response=line.response, answer=str(line.gold))
+    return VerifyItem(prompt=line.prompt, response=line.response, answer=_gold(line))
+
+
+def _gold(line: AnswerLine) -> str:
+    """The reference answer as a verifier gets it. Raises ValueError for a list that cannot be one."""
+    return join_answers([str(gold) for gold in line.gold]) if isinstance(line.gold, list) else str(line.gold)
 
 
 def _record(number: int, result: Verdict | str) -> dict[str, Any]:

@@ -94,6 +94,25 @@ def text_field(row: Row, field: str, where: str, empty_ok: bool = False) -> str:
     return text
 
 
+def text_fields(row: Row, field: str, where: str) -> list[str]:
+    """The texts of a field that holds one text, or a list of them. Raises DataError, as `text_field`."""
+    value = value_field(row, field, where)
+    if not isinstance(value, list):
+        return [text_field(row, field, where)]
+    texts = [as_text(one, f"{field}.{number}", where) for number, one in enumerate(value)]
+    if not texts or not all(text.strip() for text in texts):
+        raise DataError(f"{where}: field {field!r} is {'an empty list' if not texts else 'a list with an empty text'}")
+    return texts
+
+
+def has_field(row: Row, field: str) -> bool:
+    """Whether a row has a value other than null there."""
+    try:
+        return value_field(row, field, "") is not None
+    except DataError:
+        return False
+
+
 def as_text(value: Any, field: str, where: str) -> str:
     """A value as text. Raises DataError for NaN, for text that is no Unicode, and for other types.
 

@@ -273,3 +273,11 @@ def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(tmp_path: Path
     assert cli.main(["grade", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]) == 0
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [record["status"] for record in records] == ["correct", "wrong"]
+
+
+def test_a_list_of_golds_is_any_of_them(tmp_path: Path) -> None:
+    golds: list[object] = [["1/2", "one half"], [0.5], [], [str(n) for n in range(65)], "{1, 2}"]
+    lines: list[dict[str, object]] = [{"gold": gold, "response": "\\boxed{0.5}"} for gold in golds]
+    code, records = run(tmp_path, lines)
+    assert code == 2
+    assert [record["status"] for record in records] == ["correct", "correct", "bad_line", "bad_line", "wrong"]
