@@ -48,8 +48,8 @@ class Comparer(NamedTuple):
             Whether they are equal; None when a part could not be read.
 
         Raises:
-            UnreadableExpression: an answer is nested too deeply or has too many parts.
-            TooLarge: a number is too large to compute.
+            UnreadableExpression: an answer is nested too deeply, or is of a kind that is not known.
+            TooLarge: an answer has too many parts, or a value is too large to compute.
         """
         return self.shapes(parse_shape(gold), parse_shape(extracted))
 

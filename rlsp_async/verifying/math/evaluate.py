@@ -19,7 +19,7 @@ from typing import Any
 
 import mpmath
 
-from rlsp_async.verifying.math.parse import Node, UnreadableExpression
+from rlsp_async.verifying.math.parse import Node, TooLarge, UnreadableExpression
 
 MAX_BITS = 20_000
 """Largest size of an exact number; larger numbers become floats."""
@@ -205,7 +205,7 @@ def _check_size(value: Value) -> Value:
     if CONTEXT.isnan(value):
         raise UnreadableExpression("no number")
     if value and not CONTEXT.isinf(value) and abs(CONTEXT.mag(value)) > MAX_MAGNITUDE:
-        raise UnreadableExpression("too large a value")
+        raise TooLarge("too large a value")
     return value
 
 
@@ -248,7 +248,7 @@ def _power(base: Value, exponent: Value) -> Value:
     if CONTEXT.isinf(base) or CONTEXT.isinf(exponent):
         raise UnreadableExpression("a power of infinity")
     if abs(CONTEXT.mag(base)) * abs(exponent) > MAX_MAGNITUDE or abs(exponent) > MAX_ARGUMENT:
-        raise UnreadableExpression("too large a power")
+        raise TooLarge("too large a power")
     return CONTEXT.power(base, exponent)
 
 
@@ -322,7 +322,7 @@ def _call(name: str, argument: Node, point: dict[str, Value] | None) -> Value:
     value = _float(value)
     limit = 100_000 if name in ("exp", "sinh", "cosh", "tanh") else MAX_ARGUMENT
     if abs(value) > limit and name not in _LOGARITHMS:
-        raise UnreadableExpression("too large an argument")
+        raise TooLarge("too large an argument")
     if name in _LOGARITHMS:
         value = _nonzero_float(value)
     if name.startswith("a") and name[1:] in ("sin", "cos", "tan"):
@@ -428,8 +428,12 @@ def _point_value(name: str, position: int, k: int) -> Value:
 
 
 def _values_at(left: Node, right: Node, point: dict[str, Value]) -> tuple[Value, Value] | None:
-    """The values of both expressions at a point; None when one of them is not defined there."""
+    """The values of both expressions at a point; None when one of them is not defined there, or too large."""
     try:
         return evaluate_expression(left, point), evaluate_expression(right, point)
     except ZeroDivisionError:
         return None
+    except TooLarge:
+        if point:
+            return None
+        raise

@@ -18,6 +18,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from rlsp_async.verifying.math.parse import TooLarge
 from rlsp_async.verifying.math.units import Unit, is_ordinal_ending, read_unit
 
 MAX_CHARS = 200
@@ -35,10 +36,6 @@ class Literal(NamedTuple):
     """Number of decimal places as written; 0 for a whole number, a fraction or a repeating decimal."""
     is_cut: bool = False
     """Whether dots say that more decimals follow which are not known (`1.414...`)."""
-
-
-class TooLarge(ValueError):
-    """A power of ten is beyond the bound."""
 
 
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+|\d{1,3}(?:\\?_\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"

@@ -125,6 +125,10 @@ class UnreadableExpression(ValueError):
     """The text is not an expression that this parser knows, or its size or its value is beyond a bound."""
 
 
+class TooLarge(UnreadableExpression):
+    """The text was read, and its value or its number of parts is beyond a bound."""
+
+
 def parse_expression(text: str, scientific: bool = True) -> Node:
     """Parses an expression.
 
@@ -293,7 +297,7 @@ class _ExpressionParser:
     def number(self) -> Node:
         match = _NUMBER.match(self.text, self.at)
         if match is None or match.end() == self.at or len(match[0]) > MAX_DIGITS:
-            raise UnreadableExpression("a number that is too long")
+            raise TooLarge("a number that is too long")
         whole, decimals, repeating, power = match.groups()
         if power and not self.scientific:
             match, power = _NUMBER.match(self.text[: match.end() - len(power)], self.at) or match, None
@@ -305,7 +309,7 @@ class _ExpressionParser:
         if power:
             exponent = int(power[1:])
             if abs(exponent) > MAX_DIGITS:
-                raise UnreadableExpression("a number that is too large")
+                raise TooLarge("a number that is too large")
             value *= Fraction(10) ** exponent
         base = _SUBSCRIPT.match(self.text, self.at)
         if base is not None:

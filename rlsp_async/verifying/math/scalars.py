@@ -13,7 +13,7 @@ from typing import Literal as Choice
 
 from rlsp_async.verifying.math.evaluate import evaluate_expression, find_variables, is_same_value
 from rlsp_async.verifying.math.literals import Literal, read_literal
-from rlsp_async.verifying.math.parse import Node, UnreadableExpression, parse_expression
+from rlsp_async.verifying.math.parse import Node, TooLarge, UnreadableExpression, parse_expression
 from rlsp_async.verifying.math.units import conversion
 from rlsp_async.verifying.math.words import compare_words, is_text, read_count
 
@@ -77,6 +77,8 @@ def compare_texts(gold: str, extracted: str, rules: ScalarRules) -> bool | None:
         if "log" in gold + extracted and is_same_value(_as_base_ten(left), _as_base_ten(right), rules.places):
             return True
         return _compare_other_meaning(gold, extracted)
+    except TooLarge:
+        raise
     except UnreadableExpression:
         return _compare_words(gold, extracted)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rlsp_async.verifying.math.brackets import CLOSING, OPENING, is_one_bracket, match_outside, split_outside
 from rlsp_async.verifying.math.literals import Literal, read_decimal_comma, read_literal
-from rlsp_async.verifying.math.parse import UnreadableExpression
+from rlsp_async.verifying.math.parse import TooLarge, UnreadableExpression
 from rlsp_async.verifying.math.phrases import (
     drop_label,
     read_compound,
@@ -77,8 +77,8 @@ def parse_shape(text: str, depth: int = 0) -> AnswerShape:
         depth: how deep the part lies in the answer.
 
     Raises:
-        UnreadableExpression: the answer is nested too deeply or has too many parts.
-        TooLarge: a number is too large to compute.
+        UnreadableExpression: the answer is nested too deeply, or is of a kind that is not known.
+        TooLarge: the answer has too many parts, or a number is too large to compute.
     """
     if depth > MAX_DEPTH:
         raise UnreadableExpression("nested too deeply")
@@ -130,7 +130,7 @@ def _compound_shape(text: str, depth: int) -> AnswerShape:
 def part_shapes(parts: list[str], depth: int) -> tuple[AnswerShape, ...]:
     """Takes each part of an answer apart; a part with a plus-minus sign becomes two."""
     if len(parts) > MAX_PARTS:
-        raise UnreadableExpression(f"more than {MAX_PARTS} parts")
+        raise TooLarge(f"more than {MAX_PARTS} parts")
     shapes: list[AnswerShape] = []
     for part in parts:
         shape = parse_shape(part, depth + 1)

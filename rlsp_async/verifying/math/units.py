@@ -261,7 +261,7 @@ class _UnitReader:
 
     def _word(self, word: str) -> bool:
         lowered = word.casefold()
-        if lowered in ("per", "a", "an", "each", "every"):
+        if word in ("per", "a", "an", "each", "every"):
             self.sign, self.last = (-1 if lowered in ("per", "a", "an") else self.sign), None
             return self.may_be_noun
         if lowered in _SCALES and not self.dimension and not self.num_nouns:

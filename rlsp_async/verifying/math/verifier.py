@@ -20,9 +20,9 @@ from rlsp_async.verifying.base import make_unparsable, make_verdict
 from rlsp_async.verifying.extract import Place, find_spans, strip_box
 from rlsp_async.verifying.math.compare import Comparer
 from rlsp_async.verifying.math.computer_algebra import MAX_CHARS, compare_latex, find_refusal
-from rlsp_async.verifying.math.literals import TooLarge, read_literal
+from rlsp_async.verifying.math.literals import read_literal
 from rlsp_async.verifying.math.normalize import normalize_spelling
-from rlsp_async.verifying.math.parse import UnreadableExpression
+from rlsp_async.verifying.math.parse import TooLarge, UnreadableExpression
 from rlsp_async.verifying.math.scalars import ScalarRules, compare_values
 from rlsp_async.verifying.math.shapes import AnswerShape, drop_common_name, parse_shape
 from rlsp_async.verifying.math.words import compare_words, is_answer_word, is_text
@@ -110,6 +110,8 @@ class MathVerifier:
             return True
         try:
             gold_shape, shapes = self._parse_gold(gold, plain_gold), tuple(parse_shape(text) for text in plain)
+        except TooLarge:
+            raise
         except UnreadableExpression:
             return None
         if len(shapes) == 1:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlsp_async.verifying.math.literals import TooLarge, read_decimal_comma, read_literal
+from rlsp_async.verifying.math.literals import read_decimal_comma, read_literal
 from rlsp_async.verifying.math.normalize import normalize_spelling
+from rlsp_async.verifying.math.parse import TooLarge
 from rlsp_async.verifying.math.units import conversion, read_unit
 
 
