@@ -25,11 +25,12 @@ from rlsp_async.errors import DataError
 from rlsp_async.learning import attention, fidelity
 from rlsp_async.learning.head import Head, logits_head
 from rlsp_async.learning.pack import PackedBatch
+from rlsp_async.model.create import reason
 from rlsp_async.model.info import longest_sequence, longrope_limit
 
 Critic = Literal["none", "head", "head_detached", "separate"]
-CHUNK_LOGITS = 1 << 26
-"""Number of logits that exist at once: 256 MiB in float32."""
+CHUNK_LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}
+"""Number of logits that exist at once: 256 MiB in float32; 1 GiB on a GPU, where small products waste the card."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The columns of `_chunk` for any number of response tokens."""
         (head,) = self._head
-        size = max(1, CHUNK_LOGITS // self.model.get_output_embeddings().weight.shape[0])
+        weight = self.model.get_output_embeddings().weight
+        size = max(1, CHUNK_LOGITS[weight.device.type] // weight.shape[0])
         if len(target_R) <= size:
             return _chunk(head, hidden_RE, target_R, temperature, request)
         # The logits of a chunk are recomputed in the backward pass, so that only one chunk of them exists at a time.
@@ -265,13 +267,15 @@ def _load(directory: Path, dtype: torch.dtype) -> Any:
             directory,
             dtype=dtype,
             local_files_only=True,
+            trust_remote_code=False,
             attn_implementation=attention.NAME,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
     except Exception as e:  # translated: transformers raises many kinds for damaged files and unknown families
-        text = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise DataError(f"{directory}: no causal language model that transformers loads: {text}") from e
+        if isinstance(e, KeyError) and e.args == (attention.NAME,):  # the family looks in a table of its own
+            raise DataError(f"{directory}: {fidelity.NOT_EXCHANGEABLE}") from e
+        raise DataError(f"{directory}: no causal language model that transformers loads: {reason(e)}") from e
     shapes = [
         f"{name} ({tuple(there)} in the files, {tuple(here)} by config.json)"
         for name, there, here in sorted(found["mismatched_keys"])

@@ -6,8 +6,9 @@ import importlib.util
 from pathlib import Path
 
 from rlsp_async.config import RunConfig
+from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DataError, MachineError
-from rlsp_async.model import count_parameters, read_config, read_model_info
+from rlsp_async.model import count_parameters, read_config, read_model_info, transformers_config
 from rlsp_async.sampling.engine import Engine
 
 VLLM_FROM_PARAMETERS = 5_000_000
@@ -66,12 +67,11 @@ def check_engine(cfg: RunConfig, model_dir: Path, longest_prompt: int) -> tuple[
 
 def _unknown_to_torch(model_dir: Path) -> str:
     """Why the torch engine does not compute a model; empty when it does."""
-    from transformers import AutoConfig
-
     from rlsp_async.sampling.torch_model import check_family
 
+    config = transformers_config(model_dir)
     try:
-        check_family(AutoConfig.from_pretrained(model_dir, local_files_only=True), model_dir)
+        check_family(config, model_dir)
     except DataError as e:
         return str(e)
     return ""
@@ -127,10 +127,3 @@ def make_engine(name: str, cfg: RunConfig, model_dir: Path, seed: int, longest_p
 def has_vllm() -> bool:
     """Whether vLLM can be imported; it is not imported."""
     return importlib.util.find_spec("vllm") is not None
-
-
-def has_cuda() -> bool:
-    """Whether torch sees a CUDA device."""
-    import torch
-
-    return torch.cuda.is_available()
