@@ -62,6 +62,7 @@ ROWS = {
     "rlsp_async.files": Row(1, (), TORCH),
     "rlsp_async.processes": Row(1, (), TORCH),
     "rlsp_async.columns": Row(1, (), TORCH),
+    "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),
     "rlsp_async.config": Row(2, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
