@@ -74,7 +74,7 @@ def still(beat: Beat, now: float) -> str:
 # --- what moves ------------------------------------------------------------------------------------------------------
 
 
-class _Call:
+class _WatchedCall:
     """A call in progress on a work thread."""
 
     def __init__(self, now: float) -> None:
@@ -93,14 +93,14 @@ class _Call:
         return self._moved_s
 
 
-_calls: dict[int, _Call] = {}
+_calls: dict[int, _WatchedCall] = {}
 """The calls in progress on this process's work threads."""
 
 
 @contextmanager
 def watch() -> Iterator[None]:
     """Marks a call on the present thread as work whose standstill the pulse shows."""
-    call = _Call(time.monotonic())
+    call = _WatchedCall(time.monotonic())
     _calls[id(call)] = call
     try:
         yield

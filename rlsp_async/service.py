@@ -146,7 +146,7 @@ class Service:
             asyncio.create_task(self._warn_of_silence(lambda: knock.is_answered, lambda: knock.obstacle)),
         ]
         try:
-            await asyncio.wait([asking, helpers[0]], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([asking, helpers[0]], timeout=HUB_S + KILL_S, return_when=asyncio.FIRST_COMPLETED)
             return asking.result() if asking.done() else ""
         finally:
             for task in (asking, *helpers):

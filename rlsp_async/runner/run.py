@@ -36,9 +36,11 @@ from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import require_keys, require_memory
 from rlsp_async.preflight.settings import refuse
+from rlsp_async.pulse import Pulse
+from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
-from rlsp_async.runner.gpus import assign_gpus, visible_gpus
+from rlsp_async.runner.gpus import GPU_THREADS, assign_gpus, gpu_environment, visible_gpus
 from rlsp_async.runner.resume import find_damage, is_finished, is_run, load_interrupted, require_same, take_over
 from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
 from rlsp_async.starts import StartCounter
@@ -281,23 +283,29 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def services(cfg: RunConfig) -> list[ServiceProcess]:
-    """Every process of the run: hub, learner, samplers, verifiers."""
+    """Every process of the run: hub, learner; samplers and verifiers when anything is sampled."""
     run_config, logs = cfg.directory / "config.toml", cfg.directory / "logs"
+    if not needs_sampler(cfg):
+        cfg = msgspec.structs.replace(
+            cfg,
+            sampler=msgspec.structs.replace(cfg.sampler, count=0),
+            verifier=msgspec.structs.replace(cfg.verifier, count=0),
+        )
     wanted = [
         ("replay", 1, 1),
         ("learner", 1, cfg.learner.threads),
         ("sampler", cfg.sampler.count, cfg.sampler.threads),
         ("verifier", cfg.verifier.count, 1),
     ]
-    gpus = assign_gpus(visible_gpus(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
+    gpus = assign_gpus(visible_gpus(os.environ), cfg)
     return [
         ServiceProcess(
             name=f"{role}-{i}",
             role=role,
             command=service_command(role, run_config, f"{role}-{i}"),
             log=logs / f"{role}-{i}.out",
-            threads=threads,
-            gpus=gpus.get(f"{role}-{i}", ""),
+            threads=max(threads, GPU_THREADS) if f"{role}-{i}" in gpus else threads,
+            environment=gpu_environment(f"{role}-{i}", gpus),
         )
         for role, count, threads in wanted
         for i in range(count)
@@ -327,6 +335,7 @@ async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
 
         _on_signals(_SignalHandler(supervisor, view.say))
         tasks = [
+            asyncio.create_task(Pulse(cfg.replay.stall_s).keep(), name="pulse"),
             asyncio.create_task(watch(cfg, seen), name="watch"),
             asyncio.create_task(view.keep_showing(), name="show"),
         ]

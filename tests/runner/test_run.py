@@ -145,6 +145,17 @@ def test_the_services_of_a_run(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_that_samples_nothing_starts_no_sampler(tmp_path: Path) -> None:
+    stages = {"sft": {"source": "demonstrations", "groups_per_step": 4, "algorithm": {"name": "sft"}}}
+    alone = settings(tmp_path, stages=stages)
+    assert [s.name for s in runner.services(alone)] == ["replay-0", "learner-0"]
+    for changed in ({"evaluation": {"after": ["sft"]}}, {"stages": {**stages, "rl": {"groups_per_step": 4}}}):
+        roles = [s.role for s in runner.services(settings(tmp_path, **{"stages": stages, **changed}))]
+        assert roles == ["replay", "learner", "sampler", "verifier"]
+    unwanted = settings(tmp_path, stages=stages, evaluation={"after": ["sft"], "prompts": 0})
+    assert len(runner.services(unwanted)) == 2
+
+
 def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "2+2", "answer": "4"}\n{"prompt": "oops\n')
