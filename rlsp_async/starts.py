@@ -4,7 +4,8 @@
 
 The number of a start is its incarnation: of two starts of one worker the hub believes the one with the larger number. A
 supervisor numbers the services that it starts and passes the number in RLSP_START; a service that is started by hand
-takes the next number itself. A clock that is set back or ahead changes nothing.
+takes the next number itself. A clock that is set back or ahead changes nothing. A number is
+above the one in checkpoints/OWNER and above that of the newest learner in the journal.
 """
 
 from __future__ import annotations
@@ -39,10 +40,9 @@ class StartCounter:
             self._directory.mkdir(parents=True, exist_ok=True)
             with open(self._directory / f"{_NAME}.lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                stored = _number_in(path)
-                if not stored:  # a new run, one of an older version, or a damaged file
-                    stored = max(_number_in(self._directory / "checkpoints" / "OWNER"), _learner_in(self._directory))
-                self._newest = max(self._newest, stored) + 1
+                owner = _number_in(self._directory / "checkpoints" / "OWNER")
+                # What else knows a number is asked too: the file may be new, damaged, or an older copy.
+                self._newest = max(self._newest, _number_in(path), owner, _learner_in(self._directory)) + 1
                 replace_file(path, f"{self._newest}\n", durable=False)
         except OSError as e:
             raise unwritable(path, e) from None

@@ -60,8 +60,6 @@ class WriteFence:
                 raise FencedError(f"{self.directory.parent}: a learner is at work on this run already; stop it first")
             with _locked(self.directory / "OWNER.lock"):
                 holder = self.holder()
-                if holder > time.time_ns():
-                    self.incarnation = max(self.incarnation, holder + 1)  # the machine's clock was set back
                 if holder > self.incarnation:
                     raise self._fenced(holder)
                 replace_file(self.directory / _NAME, f"{self.incarnation}\n", durable=True)

@@ -32,5 +32,6 @@ What is on disk:
 
     records.py         the records of the journal
     sql.py             its tables
+    integrity.py       whether the file is what was written, at each start
     journal.py         commits, what a restart reads, invariants, tokens
 """

@@ -142,7 +142,7 @@ class ReplayServer:
 
     async def _open(self) -> None:
         content = await self._on_disk(self._open_files)
-        self._zero = time.monotonic() - max(0.0, time.time() - content.created)  # a run's clock goes on after a restart
+        self._zero = content.zero_s  # a run's clock goes on after a restart
         self._hub = Hub(self._cfg, self._task, content, self._now(), read_vocabulary(self._cfg.directory / "model"))
         self._is_open = True
         counts = self._hub.state.ledger.counts()
