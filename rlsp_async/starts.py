@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -32,12 +32,13 @@ class StartCounter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._newest = 0
+        with suppress(OSError):  # `next` says what is wrong
+            directory.mkdir(parents=True, exist_ok=True)  # once: a directory that is moved away later is not made anew
 
     def next(self) -> int:
         """The number of one more start. Raises MachineError when the disk refuses."""
         path = self._directory / _NAME
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
             with open(self._directory / f"{_NAME}.lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 owner = _number_in(self._directory / "checkpoints" / "OWNER")

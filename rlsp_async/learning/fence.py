@@ -55,7 +55,7 @@ class WriteFence:
             MachineError: the disk refuses, or another claim is in progress and does not end.
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(exist_ok=True)  # never RUN itself: it may have been moved away
             if not self._hold() and alone:
                 raise FencedError(f"{self.directory.parent}: a learner is at work on this run already; stop it first")
             with _locked(self.directory / "OWNER.lock"):
