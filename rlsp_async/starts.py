@@ -50,6 +50,14 @@ class StartCounter:
         return self._newest
 
 
+def newest_start(directory: Path) -> int:
+    """The newest number that was given out in a run directory; 0 when that is not known."""
+    try:
+        return _number_in(directory / _NAME)
+    except OSError:
+        return 0
+
+
 def _number_in(path: Path) -> int:
     """The number in a file; 0 when the file is missing or holds none that can be a start."""
     try:

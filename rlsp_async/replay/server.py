@@ -29,7 +29,7 @@ import structlog
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError, unwritable
-from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
+from rlsp_async.messages import Bye, FromHub, FromWorker, Hello, VerifiedGroup
 from rlsp_async.model.info import read_config
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
@@ -37,6 +37,7 @@ from rlsp_async.replay.metrics import MetricLog
 from rlsp_async.replay.records import JournalContent
 from rlsp_async.replay.sources import Demonstrations, Imported
 from rlsp_async.replay.turn import Effects
+from rlsp_async.starts import newest_start
 from rlsp_async.tasks.base import Task, load_task
 from rlsp_async.tasks.fitted import RowChanges, fit_task
 from rlsp_async.wire.address import former_address, write_hub_file
@@ -209,6 +210,8 @@ class ReplayServer:
         """Consumes the router; unblocked by any message; ends by cancelling."""
         while True:
             arrived = await self._router.receive()
+            if any(isinstance(message, Hello) for _, message in arrived):
+                self._hub.numbered(newest_start(self._cfg.directory))
             while arrived:
                 num = await self._queue.room()
                 some, arrived = arrived[:num], arrived[num:]
