@@ -24,6 +24,7 @@ ALLOWED = {
     "rlsp_async.wire.auth": "whether a file has changed at all; not which is newer",
     "rlsp_async.verifying.judge.client": "Retry-After of a server may be a date",
     "rlsp_async.verifying.code.runner": "the zone's file is read while files may be read",
+    "rlsp_async.chaos.shifted.sitecustomize": "it is the wall clock of a process under test",
     "rlsp_async.chaos.harness": "when a fault was injected, for people",
 }
 """Module -> why the wall clock is read."""

@@ -94,7 +94,9 @@ ROWS = {
     "rlsp_async.preflight": Row(6),
     "rlsp_async.evaluate": Row(6, ("*",)),
     "rlsp_async.grading": Row(6, ("*",), TORCH),
-    "rlsp_async.chaos": Row(6, ("corruption", "damage", "harness", "liar", "proxy", "shifted", "verdict"), TORCH),
+    "rlsp_async.chaos": Row(
+        6, ("clocks", "corruption", "damage", "harness", "liar", "proxy", "shifted", "verdict"), TORCH
+    ),
     "rlsp_async.runner": Row(7, ("resume", "run", "supervise", "terminal"), TORCH),
     "rlsp_async.offline": Row(8, ("importing",), TORCH | frozenset({"zmq"})),
     "rlsp_async.cli": Row(9, ("*",), TORCH | frozenset({"zmq"})),

@@ -99,7 +99,7 @@ def check_journal(path: Path, *, may_lose: bool = False, bound_s: float = CHECK_
             f"or start anew under another name; to see what else is wrong: rlsp audit {path.parent}"
         )
     held = num_commits(path)
-    if held is None or held >= wanted:
+    if held >= wanted:
         return
     lost = f"{path} has lost its end: it holds {held:,} of {wanted:,} commits that were made"
     if may_lose:
@@ -134,13 +134,13 @@ def find_damage(path: Path, bound_s: float = CHECK_S) -> str:
     return ""
 
 
-def num_commits(path: Path) -> int | None:
-    """How many commits a journal holds; None when an older version made it, which did not count them."""
+def num_commits(path: Path) -> int:
+    """How many commits a journal holds; 0 when it counts none: an older version made it, or nothing is left in it."""
     if not path.is_file() or not path.stat().st_size:
         return 0
     with closing(_open(path)) as db:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'commits'").fetchall():
-            return None
+            return 0
         [(num,)] = db.execute("SELECT coalesce(max(num), 0) FROM commits").fetchall()
         return int(num)
 

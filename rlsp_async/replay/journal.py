@@ -57,6 +57,7 @@ from rlsp_async.replay.records import (
     Total,
     without_groups,
 )
+from rlsp_async.replay.run_clock import boot_id, run_clock
 from rlsp_async.replay.sql import (
     EVENTS_KEPT,
     EVENTS_SLACK,
@@ -397,32 +398,6 @@ class Journal:
                 f"{self.path}: the journal cannot be used: {e}; nothing that is not in it was "
                 "acknowledged, so make room or mend the disk and start the run again"
             ) from None
-
-
-def boot_id() -> str:
-    """Which start of the machine this is; empty where it does not say (Linux does)."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def run_clock(before: str, age_s: float, boot: str, monotonic_s: float) -> str:
-    """The machine and its monotonic clock at the moment when the run's clock was at 0: "BOOT SECONDS".
-
-    While the machine runs, a run's clock follows that monotonic clock over all restarts of the hub, whatever becomes of
-    the wall clock. After a reboot, or on another machine, it goes on from the age of the run.
-
-    Args:
-        before: what the former hub stored; empty for none.
-        age_s: age of the run by its newest record and the wall clock.
-        boot: which start of the machine this is.
-        monotonic_s: time on its monotonic clock.
-    """
-    known, _, zero = before.partition(" ")
-    if boot and known == boot and float(zero) <= monotonic_s:
-        return before
-    return f"{boot or '-'} {monotonic_s - age_s!r}"
 
 
 def _row(record: GroupRecord, body: bytes | None) -> tuple[Any, ...]:

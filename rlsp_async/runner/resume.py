@@ -51,8 +51,13 @@ def is_run(directory: Path) -> bool:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether a report of the whole run was written."""
-    report = load_report(directory)
+    """Whether a report of the whole run was written. A damaged one counts as none: the journal knows, and the report is
+    written again."""
+    try:
+        report = load_report(directory)
+    except DataError as e:
+        print(f"{e}; the run goes on without it", flush=True)
+        return False
     return report is not None and report.finished
 
 
@@ -66,7 +71,7 @@ def find_damage(directory: Path) -> str:
         return f"{journal} is damaged ({wrong})"
     try:
         held, wanted = integrity.num_commits(journal), integrity.read_tail(journal)
-        if held is not None and held < wanted and _durability(directory) == "power":
+        if held < wanted and _durability(directory) == "power":
             return f"{journal} has lost its end: it holds {held:,} of {wanted:,} commits"
         with closing(sqlite3.connect(f"file:{quote(str(journal))}?mode=ro", uri=True)) as db:
             [(saved,)] = db.execute("SELECT max(checkpoint) FROM steps").fetchall()

@@ -13,8 +13,9 @@ from rlsp_async.config import EvaluationConfig, ReplayConfig
 from rlsp_async.errors import MachineError
 from rlsp_async.replay import integrity
 from rlsp_async.replay.hub import Hub
-from rlsp_async.replay.journal import Journal, run_clock
+from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.records import Learnt, Published, Repeated
+from rlsp_async.replay.run_clock import run_clock
 from rlsp_async.replay.sql import SCHEMA, SEALED, seal
 from tests.replay.line import Bench, SmallTask, config, hello, rows
 
@@ -208,6 +209,14 @@ def test_a_run_whose_commits_may_be_lost_goes_on_and_says_so(path: Path, caplog:
     with capture_logs() as logs:
         Journal(copy, cfg).close()  # what it holds is now what is known
     assert logs == []
+
+
+@pytest.mark.parametrize("size", [1, 300, 600, 8000])
+def test_what_is_left_of_a_first_page_is_no_new_journal(path: Path, size: int):
+    """To SQLite a file of some hundred bytes is an empty database; all commits may have been in the log."""
+    path.write_bytes(path.read_bytes()[:size])
+    said = refusal(path)
+    assert "has lost its end: it holds 0 of" in said or "is damaged: " in said
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 21, None])

@@ -44,6 +44,13 @@ def test_how_the_work_is_done_may_change(tmp_path: Path, capsys: pytest.CaptureF
     assert resume.load_interrupted(cfg.directory, []).sampler.count == 2
 
 
+def test_a_damaged_report_is_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in (b"", b"{", b"\xff\x00", b'{"finished": 3}'):
+        (tmp_path / "report.json").write_bytes(content)
+        assert not resume.is_finished(tmp_path)
+        assert "report.json: cannot be read" in capsys.readouterr().out
+
+
 def test_a_moved_run_is_resumed_where_it_lies(tmp_path: Path) -> None:
     cfg = made(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
