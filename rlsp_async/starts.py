@@ -33,7 +33,7 @@ class StartCounter:
         self._directory = directory
         self._newest = 0
         with suppress(OSError):  # `next` says what is wrong
-            directory.mkdir(parents=True, exist_ok=True)  # once: a directory that is moved away later is not made anew
+            directory.mkdir(parents=True, exist_ok=True)  # once, and not when it was moved away later
 
     def next(self) -> int:
         """The number of one more start. Raises MachineError when the disk refuses."""

@@ -1,8 +1,8 @@
 """A peer with the right to speak, which lies: what a worker that was taken over, or that is broken, may send.
 
     work      joins as a sampler and as a verifier, takes leases, and answers with nothing, with rollouts that cannot be
-              read, with ids that the model does not have, with numbers that are none, with parts of huge names, with
-              the group of another lease
+              read, with ids that the model does not have, with numbers that are not finite, with parts of huge names,
+              with the group of another lease
     leases    answers leases that it was never given, and those to come, with nothing and with made-up results
     names     comes under the names of the workers of the run: as an observer, by hand, as an older start, and as a
               start whose number nobody has given out
@@ -94,7 +94,7 @@ class Liar:
         return socket
 
     async def _say(self, socket: zmq.asyncio.Socket, message: FromWorker | bytes) -> None:
-        """Sends a message, or bytes that are none; one that cannot be sent at once is dropped."""
+        """Sends a message, or any bytes; one that cannot be sent at once is dropped."""
         frame = message if isinstance(message, bytes) else encode(message)
         future = cast("asyncio.Future[object]", socket.send_multipart([frame], flags=zmq.NOBLOCK))
         if future.done() and future.exception() is None:

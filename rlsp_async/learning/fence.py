@@ -42,7 +42,9 @@ class WriteFence:
         self.directory, self.incarnation = directory, incarnation
         self._lock: int | None = None
         with suppress(OSError):  # `claim` says what is wrong
-            directory.mkdir(parents=True, exist_ok=True)  # once: a run that is moved away later is not made anew
+            directory.mkdir(
+                parents=True, exist_ok=True
+            )  # once: a run that is moved away later does not get a second directory
 
     def claim(self, alone: bool = False) -> None:
         """Claims the files for this start, durably, and holds a lock (OWNER.alive) for the life of the process.

@@ -446,7 +446,7 @@ def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> None:
         if status is not None:
             write_status(cfg.directory, status)
         write_report(cfg.directory, finished=end.code == 0)
-    except MachineError as e:
+    except UserError as e:
         if end.code == 0:
             raise
         if end.code != e.exit_code:  # otherwise the run ended for the same reason, which is printed later
