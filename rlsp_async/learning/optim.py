@@ -69,7 +69,7 @@ class Updater:
         critic: Named = list(policy.critic_parameters())
         self._pairs = {name: (p, _master(p)) for name, p in (*trained, *critic)}
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(partial(_move_gradient, master))
+            parameter.register_post_accumulate_grad_hook(partial(_move_gradient, master))  # type: ignore[no-untyped-call]
             for parameter, master in self._pairs.values()
             if master is not parameter
         ]
