@@ -40,6 +40,13 @@ BY_SPAWN = "spawn"
 # --- nouns ---------------------------------------------------------------------------------------------------------
 
 
+class ChatMessage(Noun, frozen=True, kw_only=True):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
 class Prompt(Noun, frozen=True, kw_only=True):
     """One question. Example: Prompt(prompt_id="ops/train/17", task="ops", text="1 1 3 4 -> 7 <think>", answer="7")."""
 
@@ -64,6 +71,8 @@ class Prompt(Noun, frozen=True, kw_only=True):
     """Name of the prompt selection that drew it."""
     propensity: float = 1.0
     """Probability with which the selection drew it, relative to uniform (1.0)."""
+    earlier: list[ChatMessage] = []
+    """Messages of the conversation between the system message and `text`, the oldest first; only with `chat`."""
 
 
 class Sampling(Noun, frozen=True, kw_only=True):

@@ -97,7 +97,7 @@ ROWS = {
     # 5 to 9: what every process shares, what checks and starts them, and the command
     "rlsp_async.audit": Row(5, ("*",), TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
     "rlsp_async.service": Row(5, ("*",), TORCH),
-    "rlsp_async.preflight": Row(6),
+    "rlsp_async.preflight": Row(6, ("references",)),
     "rlsp_async.evaluate": Row(6, ("*",)),
     "rlsp_async.grading": Row(6, ("*",), TORCH),
     "rlsp_async.chaos": Row(6, ("harness", "proxy", "verdict"), TORCH),

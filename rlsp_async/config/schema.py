@@ -99,6 +99,11 @@ class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     verifier_options: dict[str, Any] = {}
     """Options of the verifier, decoded by its `Config`. An option whose name ends with _env holds the name of an
     environment variable that the verifier may read."""
+    template_options: dict[str, Any] = {}
+    """Variables for the model's chat template, for all prompts with chat, e.g. { enable_thinking = false }."""
+    max_unreadable: Annotated[float, Range(ge=0, le=1)] = 0.02
+    """Largest share of reference answers that may not be correct against themselves, as the verifier judges. A run with
+    more does not start; 1: any share."""
 
 
 class SamplingConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

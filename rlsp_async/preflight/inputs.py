@@ -276,7 +276,8 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
         return 0
     parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
     child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
-    added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
+    lengths = [len(encode_prompt(tokenizer, one, cfg.task.template_options)) for one in (child, parent) if one]
+    added = max(0, lengths[0] - lengths[1]) if child else 0
     most = context_tokens(cfg) - added - room
     if spawner.cfg.max_tokens > most:
         raise ConfigError(

@@ -19,7 +19,7 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, UserError
 from rlsp_async.files import directory_being_made
 from rlsp_async.model import TINY_QWEN2, write_longest_prompt
-from rlsp_async.preflight import inputs
+from rlsp_async.preflight import inputs, references
 from rlsp_async.tasks import fitted
 from rlsp_async.weights.place import remove_published
 
@@ -33,6 +33,7 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
 
     inputs.check_modules(cfg)
     inputs.check_data(cfg)
+    references.refuse_unreadable(cfg, references.judge_references(cfg, _say, references.RUN_BUDGET_S))
     try:
         with directory_being_made(directory) as made:
             prepare_model(cfg, made / "model")
