@@ -26,14 +26,14 @@ _SIGN_WORDS = re.compile(r"(?:minus|negative)(?=\s+[$]?[\d.\\])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class AtomRun:
     """Atoms that belong together. `in_remark`: they stand in a bracket with words."""
 
     atoms: tuple[Atom, ...]
     in_remark: bool
 
 
-def find_runs(text: str) -> list[Run]:
+def find_runs(text: str) -> list[AtomRun]:
     """Returns the runs of a text in their order."""
     return _Runs(text).found
 
@@ -42,7 +42,7 @@ class _Runs:
     """Makes the runs of a text, from left to right."""
 
     def __init__(self, text: str) -> None:
-        self.found: list[Run] = []
+        self.found: list[AtomRun] = []
         self._text = text
         self._run: list[Atom] = []
         self._remarks = 0
@@ -149,7 +149,7 @@ class _Runs:
 
     def _close(self) -> None:
         if self._run:
-            self.found.append(Run(tuple(self._run), self._remarks > 0))
+            self.found.append(AtomRun(tuple(self._run), self._remarks > 0))
         self._run = []
 
 

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, replace
 
 from rlsp_async.verifying.atoms import SIGNS
-from rlsp_async.verifying.runs import INFIX, Run, find_runs
+from rlsp_async.verifying.runs import INFIX, AtomRun, find_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ _FIGURE = re.compile(
 )
 
 
-def _read_run(text: str, run: Run) -> Value | None:
+def _read_run(text: str, run: AtomRun) -> Value | None:
     atoms = list(run.atoms)
     if atoms[0].kind == "identifier":
         return None
