@@ -159,8 +159,8 @@ def _require_usable(parent: Path, directory: Path, needed: int) -> None:
         ) from None
     if has < needed:
         raise MachineError(
-            f"{where} has room for {bytes_text(has)}, and the published versions may need {bytes_text(needed)}: free some space, "
-            "choose another directory, or lower learner.keep_weights"
+            f"{where} has room for {bytes_text(has)}, and the published versions may need {bytes_text(needed)}: "
+            "free some space, choose another directory, or lower learner.keep_weights"
         )
 
 
