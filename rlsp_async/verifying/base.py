@@ -22,7 +22,8 @@ reference answer that it cannot read; that is a fault of the data and becomes th
 number, 1 or more means `correct` and anything below means `wrong`.
 
 A reference answer may be a list of acceptable ones (`rlsp_async.answers`). A verifier never sees the list: `judge` asks
-it about one answer after the other, and the first that is `correct` decides.
+it about one answer after the other, and the first that is `correct` decides. A module for which the parts of a list
+belong together, as tests do, says `JOINS_ANSWERS = True` and is given the whole.
 
 The object of `load`, or the module, may also offer
 
@@ -88,6 +89,8 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
 
     reference: Callable[[str, str], str] | None = None
     """`reference_response` of the verifier; None: it has no reference answers that could be judged before a run."""
+    joins_answers: bool = False
+    """Whether a list of answers is one reference answer for this verifier (`JOINS_ANSWERS` of the module)."""
     reads_files: bool = True
     """False (`READS_FILES` of the module): the verifier opens no file once it is loaded, and the sandbox forbids it."""
 
@@ -112,7 +115,7 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
             Exception: whatever else `score` raises.
         """
         acceptable = split_answers(answer)
-        if len(acceptable) == 1:
+        if len(acceptable) == 1 or self.joins_answers:
             return as_verdict(self.score(prompt, response, answer))
         verdicts: list[Verdict] = []
         unreadable: DataError | None = None
@@ -165,6 +168,7 @@ def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
         VERSION=version,
         lane=_read_lane(module, name),
         reads_files=getattr(module, "READS_FILES", True),
+        joins_answers=getattr(module, "JOINS_ANSWERS", False),
         reference=getattr(scorer, "reference_response", None) or getattr(module, "reference_response", None),
         scorer=scorer,
     )

@@ -21,8 +21,11 @@ from collections.abc import Callable, Iterator
 
 from rlsp_async.verifying.code.fences import find_blocks, strip_end
 from rlsp_async.verifying.code.preamble import preamble_names
+from rlsp_async.verifying.thoughts import split_thoughts
 
+MAX_RESPONSE_CHARS = 4_000_000
 MAX_CHARS = 64_000
+"""Of what a response says behind its thoughts."""
 _PROMPT_FENCE = re.compile(r"```\w*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -177,8 +180,10 @@ def code_beginnings(prompt: str) -> list[str]:
 
 def _spoken_text(response: str) -> str | None:
     """What a response says after its thoughts; None when it is too long, or ends within a thought."""
-    text: str = response.rpartition("</think>")[2]
-    if len(text) > MAX_CHARS or "<think>" in text:
+    if len(response) > MAX_RESPONSE_CHARS:
+        return None
+    text, is_unfinished = split_thoughts(response)
+    if len(text) > MAX_CHARS or is_unfinished:
         return None
     before, mark, _ = text.partition("[DONE]")
     return strip_end(before if mark and before.strip() else text)
@@ -257,7 +262,7 @@ def _indented_lines(text: str) -> str:
 
 
 def _indentations(body: str) -> Iterator[str]:
-    """A body as it stands, with the indentation of a function, and with that of its first line, which lost its blanks."""
+    """A body as it stands, with the indentation of a function, and with that of a first line that lost its blanks."""
     yield body
     stripped = body.lstrip("\n")
     yield textwrap.indent(textwrap.dedent(stripped), "    ")

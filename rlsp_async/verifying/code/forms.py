@@ -20,10 +20,11 @@ import json
 import math
 from typing import Any
 
+from rlsp_async.answers import split_answers
 from rlsp_async.errors import DataError
 from rlsp_async.verifying.code.cases import CallCase, CallTests, ProgramCase, ProgramTests
 from rlsp_async.verifying.code.comparing import stated_tolerance
-from rlsp_async.verifying.code.extract import find_last_function
+from rlsp_async.verifying.code.extract import find_last_function, parse_code
 from rlsp_async.verifying.code.python_tests import UnitTests
 from rlsp_async.verifying.code.unit_tests import read_tests
 
@@ -47,6 +48,7 @@ _ACCEPTED = ("accepted_outputs", "acceptable_outputs", "acceptable", "alternativ
 _TOLERANCE = ("tolerance", "float_tolerance", "abs_tol", "rel_tol", "atol", "rtol", "eps", "epsilon")
 _KINDS = ("testtype", "type", "test_type")
 _MAX_DEPTH = 4
+_NO_VALUE = object()
 _UNREADABLE = 'the reference answer is not a JSON object with "test" and "entry_point", or with "inputs" and "outputs"'
 
 
@@ -61,7 +63,8 @@ def read_reference(answer: str, prompt: str, tolerance: float) -> Reference:
     Raises:
         DataError: the answer holds no tests, they name no function, or they cannot be run here.
     """
-    value = _decode(answer)
+    parts = split_answers(answer)  # of a column that holds a list: all of them are tests
+    value = _decode(answer) if len(parts) == 1 else parts
     found = answer if value is None else value
     return _read(found, prompt, {"tolerance": stated_tolerance(prompt) or tolerance, "name": ""}, 0)
 
@@ -71,16 +74,12 @@ def _decode(answer: str) -> Any:
     text = answer.strip()
     if text[:1] not in ("{", "[", '"'):
         return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            value = ast.literal_eval(text)  # what str() makes of a row
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = None
-    if value is None and text.startswith("{"):
+    value = _read_json(text)
+    if value is _NO_VALUE:
+        value = _read_python(text)  # what str() makes of a row
+    if value is _NO_VALUE and text.startswith("{"):
         raise DataError(_UNREADABLE)
-    return value
+    return None if value is _NO_VALUE else value
 
 
 def _read(value: Any, prompt: str, facts: dict[str, Any], depth: int) -> Reference:
@@ -258,23 +257,19 @@ def _call(number: int, given: Any, results: tuple[Any, ...]) -> CallCase:
 
 
 def _read_arguments(number: int, text: str) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments in a text: one JSON or Python value a line, one value in all, or `nums = [1], k = 2`."""
     lines = [line for line in text.strip().split("\n") if line.strip()]
     for parts in (lines, [text]):
-        try:
-            return [json.loads(part) for part in parts], {}
-        except ValueError:
-            continue
-    try:
-        return [ast.literal_eval(line.strip()) for line in lines], {}
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass
-    try:
-        call = ast.parse(f"f({text.strip()})", mode="eval").body
-        if isinstance(call, ast.Call):
-            words = {word.arg or "": ast.literal_eval(word.value) for word in call.keywords}
-            return [*map(ast.literal_eval, call.args), *words.values()], {}
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass
+        for read in (_read_json, _read_python):
+            values = [read(part) for part in parts]
+            if _NO_VALUE not in values:
+                return values, {}
+    call = parse_code(f"f({text.strip()})")
+    match call.body if call else []:
+        case [ast.Expr(ast.Call(args=args, keywords=words))]:
+            values = [_read_python(ast.unparse(node)) for node in (*args, *(word.value for word in words))]
+            if _NO_VALUE not in values:
+                return values, {}
     raise DataError(f"the input of case {number} is neither JSON, one value a line, nor Python: {text[:60]!r}")
 
 
@@ -282,9 +277,21 @@ def _read_value(value: Any) -> Any:
     """The result in its text; text that is no JSON stands for itself."""
     if not isinstance(value, str):
         return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(value.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    return value
+    found = _read_json(value)
+    found = _read_python(value) if found is _NO_VALUE else found
+    return value if found is _NO_VALUE else found
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NO_VALUE
+
+
+def _read_python(text: str) -> Any:
+    """The value that a Python literal stands for."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return _NO_VALUE

@@ -142,7 +142,7 @@ def mark_fixture(function: Any = None, **options: Any) -> Any:
 
 
 def fixture_name(function: Any) -> str:
-    """The name of a fixture; empty for a function that is none."""
+    """The name of a fixture; empty for other functions."""
     return str(getattr(function, _FIXTURE, "")) if isinstance(function, types.FunctionType) else ""
 
 

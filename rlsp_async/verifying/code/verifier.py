@@ -28,6 +28,7 @@ from rlsp_async.verifying.code.runner import CodeRunner
 VERSION = "3"
 LANE = "isolated"
 READS_FILES = False
+JOINS_ANSWERS = True
 _MAX_DETAIL_CHARS = 300
 
 
@@ -78,6 +79,10 @@ class CodeVerifier:
         is_correct = not result.failure and result.num_passed == result.num_tests
         verdict = make_verdict(is_correct, code, passed=result.num_passed / result.num_tests)
         return msgspec.structs.replace(verdict, detail=result.failure[:_MAX_DETAIL_CHARS])
+
+    def reference_response(self, answer: str, demonstration: str) -> str:
+        """The solution that the task provides, or "": tests do not say which code passes them."""
+        return demonstration
 
     def check_answer(self, prompt: str, answer: str) -> None:
         """Checks, before anything is run, that tests can be read and hold nothing that cannot be carried.
