@@ -10,6 +10,7 @@ import msgspec
 
 from rlsp_async.config import RunConfig, StageConfig, SuccessReplayConfig, convert
 from rlsp_async.model import ModelInfo
+from rlsp_async.replay.plan import needs_sampler
 
 GIB = float(1 << 30)
 COLUMN_BYTES = 12
@@ -148,12 +149,12 @@ def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
 
 def num_processes(cfg: RunConfig) -> dict[str, int]:
     """Number of processes by role. One vLLM engine consists of two processes."""
-    needs_sampler = cfg.evaluation.prompts > 0 or any(s.source == "rollouts" for s in cfg.stages.values())
+    samples = needs_sampler(cfg)
     engine = 1 if cfg.sampler.engine in ("torch", "scripted") else 2
     return {
         "supervisor": 1,
         "replay": 1,
         "learner": 1,
-        "sampler": cfg.sampler.count * engine if needs_sampler else 0,
-        "verifier": cfg.verifier.count * (1 + cfg.verifier.processes) if needs_sampler else 0,
+        "sampler": cfg.sampler.count * engine if samples else 0,
+        "verifier": cfg.verifier.count * (1 + cfg.verifier.processes) if samples else 0,
     }
