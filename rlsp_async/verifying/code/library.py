@@ -86,6 +86,7 @@ _ADVANCE = [
     "typing",
     "unicodedata",
     "unittest",
+    "unittest.async_case",
     "uuid",
     "warnings",
     "weakref",
@@ -194,6 +195,8 @@ def load_library(names: list[str]) -> None:
     for name in (*_shared_objects(), *_IF_INSTALLED):
         with contextlib.suppress(ImportError), warnings.catch_warnings(action="ignore"):
             importlib.import_module(name)
+    if STORED not in sys.meta_path:
+        sys.meta_path.append(STORED)
     for name, path in _sources():
         if name not in STORED and name not in sys.modules:
             STORED.add(name, path)

@@ -72,6 +72,8 @@ class ProgramStreams:
             io.TextIOWrapper(self._files[n], encoding="utf-8", errors="surrogateescape", write_through=True)
             for n in (1, 2)
         )
+        for stream, mode in ((stdin, "r"), (stdout, "w"), (stderr, "w")):
+            stream.mode = mode  # type: ignore[misc]
         for module, name, value in (
             (sys, "stdin", stdin),
             (sys, "stdout", stdout),
@@ -80,6 +82,7 @@ class ProgramStreams:
             (sys, "__stdout__", stdout),
             (os, "read", self._read(os.read)),
             (os, "write", self._write(os.write)),
+            (os, "fstat", self._status(os.fstat)),
             (os, "fdopen", self._open(os.fdopen)),
             (self._builtins, "open", self._open(self._builtins.open)),
             (io, "open", self._open(io.open)),
@@ -102,6 +105,15 @@ class ProgramStreams:
             return self._files[descriptor].write(data) if descriptor in self._files else write(descriptor, data)
 
         return write_to
+
+    def _status(self, status: Any) -> Any:
+        def status_of(descriptor: int) -> Any:
+            if descriptor != 0 and descriptor not in self._files:
+                return status(descriptor)
+            size = len(self._input.getvalue()) if descriptor == 0 else 0
+            return os.stat_result((0o100600, 0, 0, 1, 0, 0, size, 0, 0, 0))
+
+        return status_of
 
     def _open(self, open_file: Any) -> Any:
         def open_stream(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:

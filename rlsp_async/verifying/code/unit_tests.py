@@ -124,9 +124,14 @@ def _guess_name(tree: ast.Module, free: dict[str, None], prompt: str) -> str:
 def _import_from_answer(tree: ast.Module) -> dict[str, None]:
     """The names that the tests import from the module of the answer, in order."""
     names: dict[str, None] = {}
+    modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and is_answer_module(node):
             names |= dict.fromkeys(alias.name for alias in node.names if alias.name != "*")
+        if isinstance(node, ast.Import) and is_answer_module(node):
+            modules |= {alias.asname or alias.name for alias in node.names}
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    names |= dict.fromkeys(node.attr for node in uses if isinstance(node.value, ast.Name) and node.value.id in modules)
     return names
 
 
