@@ -29,9 +29,11 @@ The object of `load`, or the module, may also offer
 
     reference_response(answer, demonstration)    a response that gives the reference answer, "" where none is known
 
-With it every reference answer is judged before a run (preflight/references.py): a right response must be `correct`. A
-verifier without it has no reference answers that could be judged, and is exempt. `demonstration` is the response that
-the task provides for the prompt, else "".
+    check_answer(prompt, answer)                 raises DataError for a reference answer that cannot be used
+
+With the first every reference answer is judged before a run (preflight/references.py): a right response must be
+`correct`. A verifier without it has no reference answers that could be judged, and is exempt. `demonstration` is the
+response that the task provides for the prompt, else "".
 """
 
 from __future__ import annotations
@@ -114,8 +116,8 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
             DataError: the prompt or every acceptable answer cannot be read.
             Exception: whatever else `score` raises.
         """
-        acceptable = split_answers(answer)
-        if len(acceptable) == 1 or self.joins_answers:
+        acceptable = self.acceptable_answers(answer)
+        if len(acceptable) == 1:
             return as_verdict(self.score(prompt, response, answer))
         verdicts: list[Verdict] = []
         unreadable: DataError | None = None
@@ -139,6 +141,29 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
             demonstration: the response that the task provides for it; "": none.
         """
         return self.reference(answer, demonstration) if self.reference else ""
+
+    def acceptable_answers(self, answer: str) -> list[str]:
+        """The answers in a reference answer of which any one is right; one, if this verifier takes a list as a whole.
+
+        Args:
+            answer: the reference answer of a prompt.
+        """
+        return [answer] if self.joins_answers else split_answers(answer)
+
+    def can_read(self, prompt: str, answer: str) -> bool:
+        """Whether the verifier can use a reference answer, as far as it knows without a response (`check_answer`).
+
+        Args:
+            prompt: the text of the prompt.
+            answer: its reference answer.
+        """
+        check = getattr(self.scorer, "check_answer", None)
+        try:
+            if check is not None:
+                check(prompt, answer)
+        except DataError:
+            return False
+        return True
 
     def prepare(self, memory_mb: int) -> None:
         """Lets the verifier prepare a checker process that has not been confined and has read nothing yet.

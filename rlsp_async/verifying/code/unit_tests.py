@@ -147,9 +147,10 @@ def is_answer_module(node: ast.Import | ast.ImportFrom) -> bool:
 def _refuse_uncarried(tree: ast.Module) -> None:
     """Raises DataError when the tests need what there is not in the checker and the runner."""
     guarded = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
-    defined = bound_names(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom) and not is_answer_module(node) and id(node) not in guarded:
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    defined = bound_names(tree) - {alias.asname or alias.name for node in imports for alias in node.names}
+    for node in imports:
+        if not is_answer_module(node) and id(node) not in guarded:
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             for module in modules:
                 if not is_importable(module):
@@ -157,15 +158,22 @@ def _refuse_uncarried(tree: ast.Module) -> None:
                         f"line {node.lineno} of the tests imports {module!r}, which is not there; if it is installed, "
                         "name it in task.verifier_options.modules"
                     )
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            why = _REACH_OUTSIDE.get(name)
-            if (
-                why
-                and (isinstance(node.func, ast.Name) or name != "open" or _is_of(node.func, "io"))
-                and name not in defined
-            ):
-                raise DataError(f"line {node.lineno} of the tests calls {name}: tests that {why} cannot be run here")
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = _reaching_name(call.func)
+        if name in _REACH_OUTSIDE and name not in defined:
+            why = _REACH_OUTSIDE[name]
+            raise DataError(f"line {call.lineno} of the tests calls {name}: tests that {why} cannot be run here")
+
+
+def _reaching_name(function: ast.expr) -> str:
+    """The function of _REACH_OUTSIDE that may be called: `open`, `io.open`, `mock.patch`, `patch.object`."""
+    if isinstance(function, ast.Name):
+        return function.id
+    if not isinstance(function, ast.Attribute):
+        return ""
+    if _is_of(function, "patch") or _is_of(function, "monkeypatch"):
+        return "patch"
+    return function.attr if function.attr in ("urlopen", "patch") or _is_of(function, "io") else ""
 
 
 def _is_of(node: ast.expr, module: str) -> bool:

@@ -22,14 +22,16 @@ from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
 from rlsp_async.verifying.code.forms import read_reference
 from rlsp_async.verifying.code.library import load_library
-from rlsp_async.verifying.code.preamble import preamble_names
 from rlsp_async.verifying.code.runner import CodeRunner
+from rlsp_async.verifying.code.values import pack_value, unpack_value
 
 VERSION = "3"
 LANE = "isolated"
 READS_FILES = False
 JOINS_ANSWERS = True
 _MAX_DETAIL_CHARS = 300
+_SAMPLE_READINGS = 10
+"""After eight or so, CPython has specialised the bytecode of what is read."""
 
 
 class CodeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,5 +105,13 @@ def load(cfg: CodeConfig) -> CodeVerifier:
         load_library(cfg.modules)
     except ImportError as e:
         raise ConfigError(f"task.verifier_options.modules: {e}") from None
-    preamble_names()  # made once, here, and not in each process
+    _read_sample()
     return CodeVerifier(cfg)
+
+
+def _read_sample() -> None:
+    """Reads tests and code once, so that what Python prepares at the first use is there in every forked process."""
+    for _ in range(_SAMPLE_READINGS):
+        tests = read_reference("assert f(1) == [2]\nassert f(2) == (3,)", "", 0.0)
+        tests.find_code("```python\ndef f(x):\n    return x\n```", "")
+        unpack_value(pack_value([1, {"a": (2.0, "b")}]))
