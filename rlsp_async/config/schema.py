@@ -370,6 +370,23 @@ class EvaluationConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields
     """Names of the stages before whose first step an evaluation runs."""
     after: list[str] = []
     """Names of the stages after whose last step an evaluation runs."""
+    every: Annotated[int, Range(ge=0, le=10**9)] = 0
+    """Steps of a stage between two evaluations during it. At such a step the weights are published and no batch is
+    chosen until the evaluation is complete. 0: only before and after stages."""
+
+    def steps_of(self, name: str, stage: StageConfig) -> range:
+        """The steps of a stage after which an evaluation during it stands, counted from 1 within the stage.
+
+        The last step is among them only when no evaluation follows the stage anyway.
+        """
+        if not self.prompts or not self.every:
+            return range(0)
+        return range(self.every, stage.steps + (name not in self.after), self.every)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the run evaluates at all."""
+        return self.prompts > 0 and bool(self.before or self.after or self.every)
 
 
 class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -409,6 +426,12 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def base_stage(self) -> str:
         """The stage whose first weights are the base of stages with `start = "base"`; empty when there is none."""
         return next((name for name, stage in self.stages.items() if stage.source != "demonstrations"), "")
+
+    def publishes_after(self, name: str, stage_step: int) -> bool:
+        """Whether the weights are published after a step of a stage, counted from 1 within the stage."""
+        stage = self.stages[name]
+        is_due = stage.publish_every > 0 and stage_step % stage.publish_every == 0
+        return is_due or stage_step == stage.steps or stage_step in self.evaluation.steps_of(name, stage)
 
     @property
     def directory(self) -> Path:

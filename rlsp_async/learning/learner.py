@@ -196,8 +196,8 @@ class Learner:
 
     def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> StepReport:
         """Publishes, exports and saves after a step, each when it is due; returns the report."""
-        every = current.section.publish_every
-        weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
+        publishes = batch.last_of_stage or self.cfg.publishes_after(batch.stage, batch.stage_step)
+        weights = self._publish() if publishes else None
         every = self.cfg.learner.checkpoint_every
         saves = batch.last_of_stage or (every > 0 and batch.step % every == 0)
         report = StepReport(

@@ -148,7 +148,7 @@ def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
 
 def num_processes(cfg: RunConfig) -> dict[str, int]:
     """Number of processes by role. One vLLM engine consists of two processes."""
-    needs_sampler = cfg.evaluation.prompts > 0 or any(s.source == "rollouts" for s in cfg.stages.values())
+    needs_sampler = cfg.evaluation.is_on or any(s.source == "rollouts" for s in cfg.stages.values())
     engine = 1 if cfg.sampler.engine in ("torch", "scripted") else 2
     return {
         "supervisor": 1,

@@ -53,7 +53,7 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
 
     stage: str
     when: str
-    """before | after"""
+    """before | during | after"""
     version: int
     prompts: int
     rollouts: int
@@ -61,6 +61,13 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, FigureEstimate]
     t: float = 0.0
     """When it was made, in seconds of the run."""
+    stage_step: int = 0
+    """Step of the stage whose version was evaluated; 0 before it."""
+
+    @property
+    def label(self) -> str:
+        """The evaluation in a word or two: "before rlsp", "rlsp step 8"."""
+        return f"{self.stage} step {self.stage_step}" if self.when == "during" else f"{self.when} {self.stage}"
 
     @property
     def k(self) -> int:
@@ -216,7 +223,7 @@ def read_steps(directory: Path) -> list[Row]:
 def read_evaluations(directory: Path) -> list[EvaluationRow]:
     """Evaluations in the order in which they were made. One that was repeated after a crash counts once."""
     evaluations = [evaluation_row(row) for row in read_jsonl(directory / "evaluations.jsonl")]
-    return list({(e.when, e.stage): e for e in evaluations}.values())
+    return list({e.label: e for e in evaluations}.values())
 
 
 def stage_windows(
@@ -348,6 +355,7 @@ def evaluation_row(row: Row) -> EvaluationRow:
                 if isinstance(value, dict)
             },
             t=float(row["seconds"]),
+            stage_step=int(row.get("stage_step", 0)),
         )
     except (KeyError, TypeError, ValueError) as e:
         raise DataError(f"evaluations.jsonl: a row that cannot be read: {e!r}") from None
