@@ -395,7 +395,11 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: RunName
     """Name of the run and of its directory."""
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
-    """Seed of every random choice of the run."""
+    """Seed of every random choice of the run: prompts, model, batches, and the random numbers of each rollout. Two runs
+    with one seed make the same bits on one machine with target_lag = 0 and max_lag = 0 in every stage that samples,
+    the torch engine, and selections and schedules that do not learn from verdicts; each group is then decoded by
+    itself, which is slower. Otherwise timing decides which version samples what; and with vLLM the logits depend on
+    what else is decoded."""
     runs_dir: PathText = "runs"
     """The run's directory is RUNS_DIR/NAME."""
     model: ModelConfig = ModelConfig()
@@ -426,6 +430,12 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def base_stage(self) -> str:
         """The stage whose first weights are the base of stages with `start = "base"`; empty when there is none."""
         return next((name for name, stage in self.stages.items() if stage.source != "demonstrations"), "")
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether every rollout is of the version that is trained: max_lag = 0 in each stage that samples."""
+        lags = [stage.max_lag for stage in self.stages.values() if stage.source == "rollouts"]
+        return bool(lags) and not any(lags)
 
     def publishes_after(self, name: str, stage_step: int) -> bool:
         """Whether the weights are published after a step of a stage, counted from 1 within the stage."""

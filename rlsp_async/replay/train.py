@@ -85,6 +85,8 @@ def _choose(turn: Turn) -> Manifest | None:
         _drop_stale(turn)
         _make_room(turn, stage, phase)
         return None
+    if stage.max_lag == 0:  # the same batch in the same order, whichever group was verified first
+        batch.sort(key=lambda selected: selected.record.group_id)
     batch_chosen(turn)
     chosen = [record for record, _ in batch]
     assert not any(is_stale(record, step, stage.max_lag) for record in chosen), (step, chosen)

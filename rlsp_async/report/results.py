@@ -48,7 +48,7 @@ class FigureEstimate(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
-class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One evaluation. Figures: pass_at_1, pass_at_2 .. pass_at_k, response_tokens, search_steps, truncated."""
 
     stage: str

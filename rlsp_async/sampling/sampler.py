@@ -14,6 +14,7 @@ Promises:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,7 +229,7 @@ class Sampler:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._rollout(index, prompt_ids, settings))
+                    group.create_task(self._rollout(index, prompt_ids, _of_rollout(settings, index)))
                     for index in range(job.sampling.rollouts)
                 ]
         except* (EngineError, DataError) as failures:
@@ -269,6 +270,8 @@ class Sampler:
             max_new_tokens=min(job.sampling.max_new_tokens, room),
             temperature=job.sampling.temperature,
             stop_ids=self._codec.stop_ids,
+            seed=(job.sampling.seed, job.group_id),
+            together=job.sampling.rollouts if self._cfg.is_synchronous else 0,
         )
 
     def _chosen_engine(self) -> Engine:
@@ -277,6 +280,11 @@ class Sampler:
         return make_engine(
             name, self._cfg, self._model_dir, engine_seed(self._cfg.seed, self.worker), self._longest_prompt
         )
+
+
+def _of_rollout(settings: GenerateSettings, index: int) -> GenerateSettings:
+    """The settings of one rollout of a group: with random numbers of its own."""
+    return dataclasses.replace(settings, seed=(*settings.seed, index))
 
 
 class _Flight:

@@ -112,6 +112,7 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
             stop_token_ids=list(settings.stop_ids),
             ignore_eos=True,  # only the stop ids end a completion
+            seed=_seed_of(settings) if settings.together else None,  # a generator for each request is slow
         )
         output = (await self._request(prompt_ids, params)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
@@ -233,6 +234,11 @@ class VllmEngine:
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         # Not returned: an import error that a library keeps would keep these frames, and the engine in them, alive.
         self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+def _seed_of(settings: GenerateSettings) -> int:
+    """The seed of one request. It fixes the random numbers; the logits still depend on what decodes beside it."""
+    return int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _deaths() -> tuple[type[Exception], ...]:

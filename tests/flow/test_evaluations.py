@@ -1,7 +1,9 @@
-"""Evaluations during a stage, by real processes that are killed in the middle of one."""
+"""Evaluations during a stage, and one seed: a run that is killed in the middle of an evaluation, and has other batches in
+its engine, ends with the bits of one that is not."""
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,44 +15,63 @@ from tests.flow import stub
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
 PROMPTS = 24
-HELD = "SELECT group_id, state, head FROM groups WHERE purpose = 'evaluate' ORDER BY group_id"
+HELD = "SELECT group_id, state FROM groups WHERE purpose = 'evaluate' ORDER BY group_id"
+SETTINGS = (
+    "sampler.engine=torch",
+    "stages.rl.steps=8",
+    "stages.rl.groups_per_step=4",
+    "stages.rl.target_lag=0",
+    "stages.rl.max_lag=0",
+    "stages.rl.optimizer.lr=0.01",
+    f"evaluation.prompts={PROMPTS}",
+    "evaluation.rollouts=2",
+    "evaluation.every=3",
+    'evaluation.after=["rl"]',
+)
+FIGURES = ("key", "step", "version", "oldest_version", "num_prompts", "pass_at_1", "pass_at_2", "response_tokens")
 
 
-def test_an_evaluation_that_is_killed_in_the_middle_is_made_once(tmp_path: Path, model: Path) -> None:
-    stub.write_modules(tmp_path, verifier_s=0.02)
-    settings = (
-        f"evaluation.prompts={PROMPTS}",
-        "evaluation.rollouts=2",
-        "evaluation.every=3",
-        'evaluation.after=["rl"]',
-    )
-    run = stub.stub_run(tmp_path, model, "stages.rl.steps=8", *settings)
-    with stub.running(run) as process:
-        stub.wait_for(lambda: len(ready(run)) >= PROMPTS + 5, "the middle of the second evaluation")
-        process.kill()
-        for pid in find_services(run / "config.toml").values():
-            send_signal(pid, signal.SIGKILL)
-    assert stub.rows(run, "SELECT key FROM evaluations") == [("during rl 3",)]
-    assert stub.last_step(run) == 6, "a batch was trained while a step was evaluated"
-    before = ready(run)
-    done = stub.resumed(run)
+def test_a_run_killed_in_an_evaluation_has_the_evaluations_and_bits_of_another_one(tmp_path: Path, model: Path) -> None:
+    straight = stub.stub_run(tmp_path / "straight", model, *SETTINGS)
+    done = stub.resumed(straight)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = read_jsonl(run / "evaluations.jsonl")
-    assert [(row["key"], row["version"], row["oldest_version"]) for row in rows] == [
-        ("during rl 3", 3, 3),
-        ("during rl 6", 6, 6),
-        ("after rl", 8, 8),
+    stub.write_modules(tmp_path / "killed", verifier_s=0.02)
+    killed = stub.stub_run(tmp_path / "killed", model, *SETTINGS, "sampler.groups_in_flight=3")
+    with stub.running(killed) as process:
+        stub.wait_for(lambda: len(ready(killed)) >= PROMPTS + 5, "the middle of the second evaluation")
+        process.kill()
+        for pid in find_services(killed / "config.toml").values():
+            send_signal(pid, signal.SIGKILL)
+    assert stub.rows(killed, "SELECT key FROM evaluations") == [("during rl 3",)]
+    assert stub.last_step(killed) == 6, "a batch was trained while a step was evaluated"
+    done = stub.resumed(killed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(stub.rows(killed, HELD)) == 3 * PROMPTS, "a prompt was evaluated twice"
+    assert stub.rows(killed, "SELECT count(*) FROM groups WHERE purpose = 'evaluate' AND state = 'trained'") == [(0,)]
+    stub.audited(killed)
+    found = evaluations(killed)
+    assert [(row["key"], row["step"], row["version"], row["oldest_version"], row["num_prompts"]) for row in found] == [
+        ("during rl 3", 3, 3, 3, PROMPTS),
+        ("during rl 6", 6, 6, 6, PROMPTS),
+        ("after rl", 8, 8, 8, PROMPTS),
     ]
-    assert [row["num_prompts"] for row in rows] == [PROMPTS] * 3
-    assert len(stub.rows(run, HELD)) == 3 * PROMPTS, "a prompt was evaluated twice"
-    assert set(before) <= {group_id for group_id, _, _ in stub.rows(run, HELD)}
-    trained = stub.rows(run, "SELECT count(*) FROM groups WHERE purpose = 'evaluate' AND state = 'trained'")
-    assert trained == [(0,)]
-    assert [e.label for e in build_report(run).evaluations] == ["rl step 3", "rl step 6", "after rl"]
-    assert sorted(stub.curve(run)) == list(range(1, 9))
-    stub.audited(run)
+    assert [e.label for e in build_report(killed).evaluations] == ["rl step 3", "rl step 6", "after rl"]
+    assert found == evaluations(straight)
+    assert rewards(killed) == rewards(straight)
+    assert len(set(rewards(killed))) > 1, "the rewards say nothing"
+    digests = "SELECT step, digest FROM steps ORDER BY step"
+    assert stub.rows(killed, digests) == stub.rows(straight, digests)
+    assert build_report(killed).digest == build_report(straight).digest != ""
 
 
 def ready(run: Path) -> list[int]:
     """Held-out groups that have their verdicts."""
-    return [group_id for group_id, state, _ in stub.rows(run, HELD) if state in ("ready", "evaluated")]
+    return [group_id for group_id, state in stub.rows(run, HELD) if state in ("ready", "evaluated")]
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in FIGURES} for row in read_jsonl(run / "evaluations.jsonl")]
+
+
+def rewards(run: Path) -> list[tuple[int, float, float]]:
+    return [(step, row["reward"], row["loss"]) for step, row in sorted(stub.curve(run).items())]
