@@ -7,6 +7,7 @@ planned_model(cfg).num_parameters         of the model that a run will start fro
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,11 @@ def read_longest_prompt(directory: Path) -> int | None:
 def read_config(directory: Path) -> dict[str, Any]:
     """The settings in a model directory's config.json. Raises DataError when the file is missing or damaged."""
     if not (directory / "config.json").exists():
+        if re.fullmatch(r"step-\d{8}", directory.resolve().name):
+            run, step = directory.resolve().parents[1], int(directory.resolve().name[5:])
+            raise DataError(
+                f"{directory}: is a checkpoint of a run, not a model; `rlsp export-model {run} --step {step}` makes one"
+            )
         raise DataError(f"{directory}: has no config.json; give a Hugging Face model directory")
     return _read_json(directory / "config.json")
 
