@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from rlsp_async import config
+from rlsp_async import blocking, config
 from rlsp_async.errors import ConfigError, DivergedError
 from rlsp_async.messages import (
     Prompt,
@@ -119,7 +119,7 @@ def evaluate(
         model=config.convert({"path": str(model), "dtype": dtype}, config.ModelConfig, "rlsp eval"),
     )
     with _logs_to_stderr():
-        return asyncio.run(_evaluate(cfg, model, prompts))
+        return blocking.run(_evaluate(cfg, model, prompts))
 
 
 async def judge_prompts(

@@ -1,0 +1,73 @@
+"""Blocking calls whose own event loop must not meet that of their caller, as in a notebook.
+
+    blocking.run(coroutine)                    asyncio.run, also where a loop runs already
+    blocking.call(function, interrupt)         a function that runs a loop of its own
+
+Where a loop runs in the calling thread, the work is done in a new thread, and the caller waits for it. Ctrl-C, or the
+interrupt button of a notebook, raises KeyboardInterrupt in the caller; it is handed on to the work, which ends in its
+own way, and the caller gets the error with which it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LOOK_S = 1.0
+"""Seconds between two looks at whether the thread has ended."""
+
+
+def is_in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end; KeyboardInterrupt cancels it."""
+    if not is_in_loop():
+        return asyncio.run(work)
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set_result((asyncio.get_running_loop(), task))
+        return await work
+
+    def cancel() -> None:
+        loop, task = started.result(LOOK_S)
+        loop.call_soon_threadsafe(task.cancel)
+
+    try:
+        return call(lambda: asyncio.run(main()), cancel)
+    except (asyncio.CancelledError, CancelledError):
+        raise KeyboardInterrupt from None
+
+
+def call(function: Callable[[], T], interrupt: Callable[[], None]) -> T:
+    """Calls a function here, or in a new thread where a loop runs here.
+
+    Args:
+        function: what is to be done; it may run an event loop of its own.
+        interrupt: called for each KeyboardInterrupt of the waiting caller; asks the function to end.
+
+    Returns: what the function returns. Raises: what it raises.
+    """
+    if not is_in_loop():
+        return function()
+    with ThreadPoolExecutor(1, thread_name_prefix="rlsp") as pool:
+        future = pool.submit(function)
+        while not future.done():
+            try:
+                wait([future], LOOK_S)
+            except KeyboardInterrupt:
+                interrupt()
+        return future.result(LOOK_S)
