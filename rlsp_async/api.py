@@ -137,9 +137,11 @@ def run(config: RunConfig | str | Path | Mapping[str, Any], overrides: Sequence[
 
     An interrupted run of the same name and settings goes on; a finished one is left as it is. Progress is printed. The
     services are processes of their own: a script needs no `if __name__ == "__main__"`. Modules of yours that settings
-    name ("mine.reward") must lie in the working directory or on PYTHONPATH. In a notebook, where an event loop runs,
-    the work is done in a thread of its own. Ctrl-C, or the interrupt button, stops the run; a second one stops it at once.
-    Called from a thread that is not the main one, the run gets no signals: it ends when it is complete.
+    name ("mine.reward") must lie in the working directory or on PYTHONPATH.
+
+    In a notebook, where an event loop runs, the work is done in a thread of its own. Ctrl-C, or the interrupt button,
+    stops the run; a second one stops it at once. Called from a thread that is not the main one, the run gets no
+    signals: it ends when it is complete.
 
     Args:
         config: settings from `load_config`, or what `load_config` takes.

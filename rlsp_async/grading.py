@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from rlsp_async import blocking, config
+from rlsp_async.answers import join_answers
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from rlsp_async.verifying.pool import VerifierPool
 
 CHUNK_LINES = 16
+BOM = b"\xef\xbb\xbf"
+"""What some programs write at the beginning of a file in UTF-8."""
 MAX_LINE_BYTES = 16 << 20
 MAX_VERIFIERS = 8
 """Different verifiers of one file; each has a pool of processes of its own."""
@@ -38,7 +41,8 @@ PROGRESS_EVERY_S = 2.0
 class AnswerLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the input; fields of other names are ignored."""
 
-    gold: str | int | float
+    gold: str | int | float | list[str | int | float]
+    """The reference answer; a list: any of them is right."""
     response: str
     prompt: str = ""
     verifier: str = ""
@@ -218,6 +222,7 @@ def _chunks(file: IO[bytes]) -> Iterator[list[Entry]]:
     while text := file.readline(MAX_LINE_BYTES):
         number += 1
         is_long = len(text) == MAX_LINE_BYTES and not text.endswith(b"\n")
+        text = text.removeprefix(BOM) if number == 1 else text
         while is_long and (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
             continue
         if text.strip():
@@ -231,13 +236,20 @@ def _chunks(file: IO[bytes]) -> Iterator[list[Entry]]:
 
 def _parsed(text: bytes) -> AnswerLine | str:
     try:
-        return _LINE.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        line = _LINE.decode(text)
+        _gold(line)
+        return line
+    except (ValueError, RecursionError) as e:  # msgspec's errors and those of the decoding are ValueErrors
         return f"not a line with gold and response: {e}"
 
 
 def _item(line: AnswerLine) -> VerifyItem:
-    return VerifyItem(prompt=line.prompt, response=line.response, answer=str(line.gold))
+    return VerifyItem(prompt=line.prompt, response=line.response, answer=_gold(line))
+
+
+def _gold(line: AnswerLine) -> str:
+    """The reference answer as a verifier gets it. Raises ValueError for a list that cannot be one."""
+    return join_answers([str(gold) for gold in line.gold]) if isinstance(line.gold, list) else str(line.gold)
 
 
 def _record(number: int, result: Verdict | str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Bounds on a model's chat template, which is a program from a directory that somebody else made.
 
     check_template(text)     once, when a tokenizer is loaded: its size, and a try-out in a process with limits
-    with bounded(what): ...  each rendering: ends after RENDER_S, in the main thread, where signals arrive
+    with bounded(what): ...  each rendering: ends after RENDER_S, in the main thread, where signals arrive; and in
+                             every thread when the process would grow by more than MEMORY_MB
 
 The try-out renders two short conversations with jinja2 alone. A template that loops, computes or fills memory for ever
 is found there, whatever it does; one that refuses such conversations is not, since prompts are rendered later.
@@ -74,6 +75,39 @@ def check_template(template: str, where: str) -> None:
 
 @contextlib.contextmanager
 def bounded(what: str) -> Iterator[None]:
+    """Ends the block with a DataError after RENDER_S, or when the process would grow by more than MEMORY_MB.
+
+    Time has no bound outside of the main thread.
+    """
+    try:
+        with _bounded_memory(), _bounded_time(what):
+            yield
+    except MemoryError:
+        raise DataError(f"{what}: the chat template needs more than {MEMORY_MB} MiB") from None
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Lowers the limit of the address space: a template may ask for more than the machine has, and would have it ended.
+
+    The limit holds for all threads of the process, which need far less than MEMORY_MB in the meantime.
+    """
+    with open("/proc/self/statm", encoding="ascii") as file:
+        present = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = present + (MEMORY_MB << 20)
+    if before[0] != resource.RLIM_INFINITY and before[0] <= wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextlib.contextmanager
+def _bounded_time(what: str) -> Iterator[None]:
     """Ends the block with a DataError after RENDER_S; without a bound outside of the main thread."""
     if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield

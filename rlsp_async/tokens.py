@@ -21,6 +21,7 @@ import numpy as np
 from rlsp_async.columns import Ids
 from rlsp_async.errors import DataError
 from rlsp_async.messages import BY_SPAWN, Prompt
+from rlsp_async.model_files import require_model_files
 from rlsp_async.template import MAX_RENDERED, bounded, check_template
 
 if TYPE_CHECKING:
@@ -73,22 +74,31 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
     where = Path(directory)
     if not where.is_dir():
         raise DataError(f"{where}: no such model directory")
+    require_model_files(where)
     if not any((where / name).is_file() for name in _FILES):
         raise DataError(f"{where}: no tokenizer files (tokenizer.json); save the model's tokenizer beside its weights")
     try:
         tokenizer = _kind(where).from_pretrained(str(where), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as e:
-        raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from None
     except RecursionError:
         raise DataError(f"{where}: its tokenizer cannot be read: its JSON is nested too deep") from None
-    if isinstance(tokenizer.chat_template, str):
-        check_template(tokenizer.chat_template, str(where))
+    except Exception as e:  # translated: the libraries raise many kinds for damaged files, bare Exception among them
+        raise DataError(f"{where}: its tokenizer cannot be read: {_first_line(e)}") from e
+    for template in _templates(tokenizer.chat_template, where):
+        check_template(template, str(where))
     if tokenizer.eos_token_id is None:
         raise DataError(f"{where}: its tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     result: PreTrainedTokenizerBase = tokenizer
     return result
+
+
+def _templates(given: Any, where: Path) -> list[str]:
+    """The chat templates of a tokenizer: none, one, or several with names. Raises DataError for what is no text."""
+    made = list(given.values()) if isinstance(given, dict) else [] if given is None else [given]
+    if not all(isinstance(template, str) for template in made):
+        raise DataError(f"{where}: its chat template is no text")
+    return made
 
 
 def _kind(where: Path) -> Any:
@@ -198,7 +208,9 @@ def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     try:
         with bounded(f"prompt {prompt.prompt_id}"):
             text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except (TemplateError, TypeError, OverflowError, MemoryError, RecursionError) as e:
+    except DataError:
+        raise
+    except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as e:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
     if len(text) > MAX_RENDERED:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template makes {len(text):,} characters of it")

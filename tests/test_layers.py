@@ -63,6 +63,7 @@ ROWS = {
     "rlsp_async.processes": Row(1, (), TORCH),
     "rlsp_async.blocking": Row(1, ("*",), TORCH),
     "rlsp_async.columns": Row(1, (), TORCH),
+    "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),
     "rlsp_async.config": Row(2, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
@@ -76,6 +77,7 @@ ROWS = {
     "rlsp_async.tasks": Row(3),
     "rlsp_async.jsonl": Row(3, (), TORCH),
     "rlsp_async.logs": Row(3, (), TORCH),
+    "rlsp_async.model_files": Row(3, (), TORCH),
     "rlsp_async.template": Row(3, ("*",), TORCH),
     # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,44 @@ def test_a_rendering_ends_by_the_clock(tmp_path: Path, monkeypatch: pytest.Monke
     tokenizer.chat_template = "{% if messages[0]['content'] == 'long' %}" + LOOP + "{% endif %}x"
     with pytest.raises(DataError, match=r"prompt p/train/3: the chat template does not end within 1 s"):
         encode_prompt(tokenizer, prompt)
+    monkeypatch.setattr(template, "RENDER_S", 10)
     tokenizer.chat_template = "{{ 'ab' * 15000000 }}"
     with pytest.raises(DataError, match="makes 30,000,000 characters of it"):
         encode_prompt(tokenizer, prompt)
+
+
+def test_a_rendering_that_would_fill_the_memory_is_ended(tmp_path: Path) -> None:
+    prepare_model(
+        RunConfig(name="x", model=ModelConfig(path="tiny-qwen2"), stages={"s": StageConfig()}), tmp_path / "m"
+    )
+    tokenizer = load_tokenizer(tmp_path / "m")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    prompt = Prompt(prompt_id="p/train/3", task="p", text="long", answer="1", chat=True)
+    for text in ("{{ messages[0]['content'] * 10**10 }}", "{{ 'a' * 10**10 }}", "{{ ['a' * 10**8] * 100 | join }}"):
+        tokenizer.chat_template = text
+        with pytest.raises(DataError, match="prompt p/train/3: the chat template"):
+            encode_prompt(tokenizer, prompt)
+        assert resource.getrlimit(resource.RLIMIT_AS) == before
+    tokenizer.chat_template = "{{ messages[0]['content'] * 10**10 }}"
+    with pytest.raises(DataError, match="the chat template needs more than 1024 MiB"):
+        encode_prompt(tokenizer, prompt)
+    tokenizer.chat_template = "{{ messages[0]['content'] * 2 }}"
+    assert len(encode_prompt(tokenizer, prompt)) == 8
+
+
+def test_each_of_several_templates_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_model(
+        RunConfig(name="x", model=ModelConfig(path="tiny-qwen2"), stages={"s": StageConfig()}), tmp_path / "m"
+    )
+    (tmp_path / "m" / "chat_template.jinja").unlink(missing_ok=True)
+    path = tmp_path / "m" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    monkeypatch.setattr(template, "RENDER_S", 1)
+    named = [{"name": "default", "template": "x"}, {"name": "tool_use", "template": LOOP}]
+    for given, sentence in ((named, "does not end within 1 s"), (5, "its chat template is no text")):
+        path.write_text(json.dumps(settings | {"chat_template": given}))
+        with pytest.raises(DataError, match=sentence):
+            load_tokenizer(tmp_path / "m")
 
 
 def test_nested_and_huge_configurations_are_one_sentence(tmp_path: Path) -> None:
@@ -62,6 +98,7 @@ def test_nested_and_huge_configurations_are_one_sentence(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps({"a": "b" * 17_000_000}))
     with pytest.raises(DataError, match="at most 16,000,000"):
         read_config(tmp_path)
+    (tmp_path / "config.json").unlink()
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "tokenizer_config.json").write_text("[" * 200_000)
     with pytest.raises(DataError, match="nested too deep"):

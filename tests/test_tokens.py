@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -206,3 +207,25 @@ def test_a_demonstration_that_spells_its_end_has_one(tmp_path: Path, qwen: Path)
         ids = encode_response(tokenizer, f"ok{end}").tolist()
         assert ids.count(tokenizer.eos_token_id) == 1
         assert ids == encode_response(tokenizer, "ok").tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: made["model"]["vocab"].update(a=-1),
+        lambda made: made["model"]["vocab"].update(zzz=2**40),
+        lambda made: made.update(
+            pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$("}, "behavior": "Isolated", "invert": False}
+        ),
+        lambda made: made.clear(),
+    ],
+)
+def test_a_tokenizer_that_its_library_does_not_read_is_one_line(qwen: Path, tmp_path: Path, change: Any) -> None:
+    for item in qwen.iterdir():
+        (tmp_path / item.name).write_bytes(item.read_bytes())
+    made = json.loads((tmp_path / "tokenizer.json").read_text())
+    change(made)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made))
+    with pytest.raises(DataError, match="its tokenizer cannot be read: ") as caught:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)

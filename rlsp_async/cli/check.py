@@ -62,8 +62,10 @@ def check(path: str, overrides: list[str], out: TextIO | None = None, *, quick: 
     shape = planned_model(cfg)
     _print_settings(cfg, out)
     refuse(cfg, shape)
+    if shape is not None:
+        inputs.require_memory(cfg, shape)
     check_verifier(cfg)
-    warnings = inputs.key_warnings(cfg)
+    warnings = inputs.key_warnings(cfg) + inputs.model_warnings(cfg)
     if shape is None:
         warnings.append(
             f"model.path: {cfg.model.path}: not on this machine; nothing that depends on its size "

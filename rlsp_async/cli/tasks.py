@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from rlsp_async.answers import show_answers
 from rlsp_async.cli.arguments import Commands
 from rlsp_async.config import TaskConfig, load, tables
 from rlsp_async.config.flatten import toml_text
@@ -111,7 +112,7 @@ def _print_line(name: str, out: TextIO) -> None:
         prompt, answer = module.EXAMPLE
     else:
         first = _first_prompt(load_task(TaskConfig(name=name), 0))
-        prompt, answer = first.text, first.answer
+        prompt, answer = first.text, show_answers(first.answer)
     print(f"{'':<14} prompt  {_short(prompt)}", file=out)
     print(f"{'':<14} answer  {_short(answer)}", file=out)
 
@@ -157,7 +158,7 @@ def _show_one(section: TaskConfig, seed: int, out: TextIO) -> int:
     print("size      " + ", ".join(f"{split} {'endless' if n is None else n}" for split, n in sizes.items()), file=out)
     prompt = _first_prompt(task)
     print(f"\n--- {prompt.prompt_id}{', ' + prompt.source if prompt.source else ''}", file=out)
-    print(f"prompt:    {_safe(prompt.text)}\nreference: {_safe(prompt.answer)}", file=out)
+    print(f"prompt:    {_safe(prompt.text)}\nreference: {_safe(show_answers(prompt.answer))}", file=out)
     return 0
 
 
@@ -207,7 +208,7 @@ def _print_demonstration(task: base.Task, index: int, out: TextIO) -> None:
     print(f"prompt:    {_safe(prompt.text)}", file=out)
     if response:
         print(f"response:  {_safe(response)}", file=out)
-    print(f"reference: {_safe(prompt.answer)}\n", file=out)
+    print(f"reference: {_safe(show_answers(prompt.answer))}\n", file=out)
 
 
 def _safe(text: str) -> str:

@@ -42,6 +42,10 @@ HALF_MEAN_ERROR, HALF_MOST_ERROR = 0.02, 0.06
 """Accepted mean difference in half precision, and the difference that at most a tenth of the tokens may exceed; for
 each unit of 1 + the largest log-prob. Numbers have 8 bits, and errors add up over the layers."""
 
+NOT_EXCHANGEABLE = (
+    "transformers loads this family, and its attention cannot be exchanged for one that keeps packed sequences apart"
+)
+"""What is said of families that do not use the attention interface of transformers (GPT-J, Falcon, MPT)."""
 _LAYERS = ("full_attention", "sliding_attention")
 
 
@@ -77,6 +81,9 @@ def check_log_probs(model: Any, packed: PackedLogProbs, longest: int, where: str
     Raises:
         DataError: they differ, or the model cannot be run on a packed row.
     """
+    with _own_attention(model):
+        if model.config._attn_implementation == attention.NAME:
+            raise DataError(f"{where}: {NOT_EXCHANGEABLE}")
     sequences = _draw(int(model.get_input_embeddings().weight.shape[0]), longest)
     own = _compare(model, packed, sequences, where, "")
     if not _holders(model, longest):

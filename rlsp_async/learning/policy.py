@@ -25,6 +25,7 @@ from rlsp_async.errors import DataError
 from rlsp_async.learning import attention, fidelity
 from rlsp_async.learning.head import Head, logits_head
 from rlsp_async.learning.pack import PackedBatch
+from rlsp_async.model.create import reason
 from rlsp_async.model.info import longest_sequence, longrope_limit
 
 Critic = Literal["none", "head", "head_detached", "separate"]
@@ -265,13 +266,15 @@ def _load(directory: Path, dtype: torch.dtype) -> Any:
             directory,
             dtype=dtype,
             local_files_only=True,
+            trust_remote_code=False,
             attn_implementation=attention.NAME,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
     except Exception as e:  # translated: transformers raises many kinds for damaged files and unknown families
-        text = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise DataError(f"{directory}: no causal language model that transformers loads: {text}") from e
+        if isinstance(e, KeyError) and e.args == (attention.NAME,):  # the family looks in a table of its own
+            raise DataError(f"{directory}: {fidelity.NOT_EXCHANGEABLE}") from e
+        raise DataError(f"{directory}: no causal language model that transformers loads: {reason(e)}") from e
     shapes = [
         f"{name} ({tuple(there)} in the files, {tuple(here)} by config.json)"
         for name, there, here in sorted(found["mismatched_keys"])

@@ -11,6 +11,7 @@ executed. A directory is made whole or not at all (written beside, then renamed)
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,9 @@ from rlsp_async import tokens
 from rlsp_async.config import RunConfig, ScratchModelConfig
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.files import directory_being_made, readable
-from rlsp_async.model.info import TINY, TINY_QWEN2, planned_model, read_config
-from rlsp_async.model.weights import check_weights, weight_files
+from rlsp_async.model.info import TINY, TINY_QWEN2, planned_model, read_config, read_json, read_model_info
+from rlsp_async.model.weights import check_weights, count_parameters, weight_files
+from rlsp_async.model_files import require_model_files
 from rlsp_async.tasks.base import Split, Task, load_task
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ _CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+_SURPLUS = 8
+"""Families that use layers several times have fewer parameters than `num_parameters` says, at most by this factor."""
 _NEVER_TEXT = frozenset({"<image_soft_token>"})
 """Tokens that released tokenizers have beyond the text model's vocabulary (Gemma 3 1B): no text contains them."""
 
@@ -88,19 +92,74 @@ def check_model(source: Path) -> dict[str, Any]:
         settings = read_config(source)
     except DataError as e:
         raise DataError(f"model.path: {e}") from None
-    if "model_type" not in settings:
+    if not isinstance(settings.get("model_type"), str):
         raise DataError(f"model.path: {source / 'config.json'}: names no model_type")
-    kinds = settings.get("architectures") or []
-    if not any(str(kind).endswith("ForCausalLM") for kind in kinds):
-        named = ", ".join(map(str, kinds)) or "an unnamed architecture"
-        raise DataError(f"model.path: {source}: {named} is no causal language model")
-    if "auto_map" in settings:
-        raise DataError(f"model.path: {source}: needs its own Python code (auto_map), which is never run here")
+    _check_architecture(source, settings)
     try:
+        require_model_files(source)
         check_weights(source, settings)
+        _check_size(source)
     except DataError as e:
         raise DataError(f"model.path: {e}") from None
     return settings
+
+
+def transformers_config(directory: Path) -> PretrainedConfig:
+    """The configuration of a model directory as transformers reads it. Raises DataError when it does not."""
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as e:  # translated: transformers raises many kinds for settings that it does not expect
+        raise DataError(f"{directory / 'config.json'}: transformers does not read it: {reason(e)}") from e
+    return config
+
+
+def reason(error: Exception) -> str:
+    """The line of an error of transformers that says what is wrong: the first, or the one that names a nested error."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    nested = [line.strip() for line in lines if line.lstrip().startswith(("ValueError: ", "TypeError: "))]
+    return (nested or lines)[0][:500]
+
+
+def own_code(source: Path) -> list[str]:
+    """A sentence for each file of a user's model directory that names Python code of its own.
+
+    `check_model` refuses the directory unless transformers has classes of its own for it.
+    """
+    return [
+        f"{path}: names Python code of its own (auto_map), which is never run: transformers has this family itself"
+        for path in (source / "config.json", source / "tokenizer_config.json")
+        if path.is_file() and "auto_map" in read_json(path)
+    ]
+
+
+def _check_architecture(source: Path, settings: dict[str, Any]) -> None:
+    """Raises DataError unless transformers has a causal language model for config.json."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kinds = settings.get("architectures") or []
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(settings["model_type"], ())
+    ours = {known} if isinstance(known, str) else set(known)
+    if "auto_map" in settings and not ours & set(map(str, kinds)):
+        raise DataError(
+            f"model.path: {source}: needs its own Python code (auto_map), which is never run here, and transformers "
+            f"has no causal language model of model_type {settings['model_type']!r} and this architecture"
+        )
+    if not any(str(kind).endswith("ForCausalLM") or kind in ours for kind in kinds):
+        named = ", ".join(map(str, kinds)) or "an unnamed architecture"
+        raise DataError(f"model.path: {source}: {named} is no causal language model")
+
+
+def _check_size(source: Path) -> None:
+    """Raises DataError when config.json describes a model that is many times larger than its files."""
+    described, held = read_model_info(source).num_parameters, count_parameters(source)
+    if described > _SURPLUS * held + 10**6:
+        raise DataError(
+            f"{source}: config.json describes a model of about {described:,} parameters, and its safetensors hold "
+            f"{held:,}: they do not belong together"
+        )
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, num_vocabulary: int, where: str) -> None:
@@ -232,7 +291,10 @@ def _write_random(config: PretrainedConfig, seed: int, dtype: str, directory: Pa
 
 
 def _copy_model(source: Path, directory: Path) -> None:
-    """Copies the small files of a model directory and links its weights, which are the only safetensors files there."""
+    """Copies the small files of a model directory and links its weights, which are the only safetensors files there.
+
+    Copies do not name Python code of the model (auto_map).
+    """
     for path in weight_files(source):
         (directory / path.name).symlink_to(path)
     for item in sorted(source.iterdir()):
@@ -240,6 +302,10 @@ def _copy_model(source: Path, directory: Path) -> None:
             continue
         if item.is_file() and item.suffix in (".json", ".jinja", ".model", ".txt"):
             shutil.copyfile(item, directory / item.name)
+    for path in (directory / "config.json", directory / "tokenizer_config.json"):
+        if path.is_file() and "auto_map" in (settings := read_json(path)):
+            del settings["auto_map"]  # the code is not copied: what the run exports must not name it
+            path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_whole(directory: Path, write: Callable[[Path], None]) -> None:

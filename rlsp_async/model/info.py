@@ -14,16 +14,23 @@ from typing import Any
 import msgspec
 
 from rlsp_async.config import RunConfig
+from rlsp_async.config.ranges import short
 from rlsp_async.errors import DataError
+from rlsp_async.model_files import require_regular
 
 TINY_QWEN2 = "tiny-qwen2"
 """The value of `model.path` for a small random Qwen2 model with a byte-level tokenizer."""
 PROMPTS = "prompts.json"
 """The file in RUN that holds the longest prompt in tokens: samplers take their window from it."""
 
-
-MAX_JSON_BYTES = 16_000_000
-"""Largest config.json or generation_config.json; released ones have some thousand bytes."""
+_HIDDEN = ("hidden_size", "n_embd", "d_model")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+_INTERMEDIATE = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+"""What families call their sizes; the first is the name of most, the others are those of GPT-2, OPT, MPT and Falcon."""
+_LARGEST = {"layers": 4_096, "heads": 65_536, "context": 2**24}
+"""Bounds of the sizes with which a loop is run; memory bounds the others."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +45,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_heads: int
     head_dim: int
     intermediate: int
-    """Width of the feed-forward layer; 0 when config.json gives it another name."""
+    """Width of the feed-forward layer; four times `hidden` when config.json names none, as GPT-2 has it."""
     context: int
     """Longest sequence, in tokens."""
     tied: bool
@@ -102,44 +109,66 @@ def planned_model(cfg: RunConfig, *, scratch_vocabulary: int = 128) -> ModelInfo
     if cfg.model.path == TINY_QWEN2:
         return TINY
     directory = Path(cfg.model.path).expanduser()
-    if not (directory / "config.json").exists():
-        return None
-    model = read_model_info(directory)
-    if not model.intermediate:
-        raise DataError(f"{directory / 'config.json'}: no 'intermediate_size'; a Llama- or Qwen-shaped model is needed")
-    return model
+    return read_model_info(directory) if directory.is_dir() else None
 
 
 def read_model_info(directory: Path) -> ModelInfo:
     """Reads config.json and generation_config.json of a model directory. Raises DataError."""
     config = read_config(directory)
     generation = directory / "generation_config.json"
-    eos = _eos_ids(config) | (_eos_ids(_read_json(generation)) if generation.exists() else set())
+    eos = _eos_ids(config) | (_eos_ids(read_json(generation)) if generation.exists() else set())
     try:
-        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        return ModelInfo(
-            kind=str(config.get("model_type", "")),
-            vocabulary=int(config["vocab_size"]),
-            hidden=hidden,
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            intermediate=int(config.get("intermediate_size") or 0),
-            context=longest_sequence(config) or int(config["max_position_embeddings"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-            eos_ids=tuple(sorted(eos)),
-        )
-    except KeyError as e:
-        raise DataError(f"{directory / 'config.json'}: no {e.args[0]!r}; a causal language model is needed") from None
-    except (TypeError, ValueError, ZeroDivisionError) as e:
-        raise DataError(f"{directory / 'config.json'}: no usable model configuration: {e!r}") from None
+        return _model_info(config, eos)
+    except (TypeError, ValueError) as e:
+        raise DataError(f"{directory / 'config.json'}: {e}; a causal language model is needed") from None
+
+
+def _model_info(config: dict[str, Any], eos: set[int]) -> ModelInfo:
+    """Raises ValueError for a size that is missing or cannot be one."""
+    kind = config.get("model_type", "")
+    heads, hidden = _size(config, _HEADS, "heads"), _size(config, _HIDDEN)
+    head_dim = _size(config, ("head_dim",), default=max(1, hidden // heads))
+    vocabulary = _size(config, ("vocab_size",))
+    context = longest_sequence(config)
+    if context is None or context < 1:
+        raise ValueError(f"it names no longest sequence ({_CONTEXT[0]}), and this {kind!r} cannot be trained without")
+    if context > (most := _LARGEST["context"]):
+        raise ValueError(f"its longest sequence of {short(context)} tokens is above {most:,}")
+    return ModelInfo(
+        kind=str(kind),
+        vocabulary=vocabulary,
+        hidden=hidden,
+        layers=_size(config, _LAYERS, "layers"),
+        heads=heads,
+        kv_heads=_size(config, ("num_key_value_heads",), default=heads),
+        head_dim=head_dim,
+        intermediate=_size(config, _INTERMEDIATE, default=4 * hidden),
+        context=context,
+        tied=bool(config.get("tie_word_embeddings", False)),
+        eos_ids=tuple(sorted(token for token in eos if token < vocabulary)),  # no other can be sampled
+    )
+
+
+def _size(config: dict[str, Any], names: tuple[str, ...], what: str = "", default: int | None = None) -> int:
+    """The first of several settings that config.json has. Raises ValueError unless it is a whole number above 0."""
+    name = next((name for name in names if config.get(name) is not None), "")
+    value = config[name] if name else default
+    if value is None:
+        raise ValueError(f"no {names[0]!r} for model_type {config.get('model_type')!r}")
+    if isinstance(value, list) and value:  # one number for each layer: the largest is an upper bound
+        value = max((one for one in value if isinstance(one, int)), default=value)
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} = {short(value)} is no whole number above 0")
+    if value > (most := _LARGEST.get(what, 2**40)):
+        raise ValueError(f"{name} = {short(value)} is above {most:,}")
+    return value
 
 
 def longest_sequence(config: dict[str, Any]) -> int | None:
     """Longest sequence that a configuration allows, in tokens; None when it names none. See `longrope_limit`."""
-    named = [config.get("max_position_embeddings"), longrope_limit(config)]
-    return min((int(tokens) for tokens in named if tokens), default=None)
+    context = next((config[name] for name in _CONTEXT if config.get(name)), None)
+    named = [context, longrope_limit(config)]
+    return min((tokens for tokens in named if type(tokens) is int), default=None)
 
 
 def longrope_limit(config: dict[str, Any]) -> int | None:
@@ -152,7 +181,7 @@ def longrope_limit(config: dict[str, Any]) -> int | None:
     if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
         return None
     original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
-    return int(original) if original else None
+    return original if type(original) is int else None
 
 
 def window_tokens(cfg: RunConfig, model: ModelInfo, longest_prompt: int | None) -> int:
@@ -177,7 +206,7 @@ def read_longest_prompt(directory: Path) -> int | None:
     """Reads what `write_longest_prompt` wrote; None when nothing was written. Raises DataError for another file."""
     if not (directory / PROMPTS).exists():
         return None
-    num_tokens = _read_json(directory / PROMPTS).get("longest_prompt_tokens")
+    num_tokens = read_json(directory / PROMPTS).get("longest_prompt_tokens")
     if type(num_tokens) is not int or num_tokens < 1:
         raise DataError(f"{directory / PROMPTS}: longest_prompt_tokens must be a number of tokens")
     return num_tokens
@@ -185,20 +214,26 @@ def read_longest_prompt(directory: Path) -> int | None:
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The settings in a model directory's config.json. Raises DataError when the file is missing or damaged."""
-    if not (directory / "config.json").exists():
-        if re.fullmatch(r"step-\d{8}", directory.resolve().name):
-            run, step = directory.resolve().parents[1], int(directory.resolve().name[5:])
-            raise DataError(
-                f"{directory}: is a checkpoint of a run, not a model; `rlsp export-model {run} --step {step}` makes one"
-            )
-        raise DataError(f"{directory}: has no config.json; give a Hugging Face model directory")
-    return _read_json(directory / "config.json")
+    path = directory / "config.json"
+    if not path.exists() and not path.is_symlink():
+        raise DataError(f"{directory}: {_what_it_is(directory)}")
+    return read_json(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _what_it_is(directory: Path) -> str:
+    """What a directory without config.json is, and what to do."""
+    if re.fullmatch(r"step-\d{8}", directory.resolve().name):
+        run, step = directory.resolve().parents[1], int(directory.resolve().name[5:])
+        return f"is a checkpoint of a run, not a model; `rlsp export-model {run} --step {step}` makes one"
+    is_adapter = (directory / "adapter_config.json").is_file()
+    adapter = ": it holds an adapter (LoRA), which has to be merged into its base model first" if is_adapter else ""
+    return f"has no config.json{adapter}; give a Hugging Face model directory"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model directory. Raises DataError."""
     try:
-        if (num_bytes := path.stat().st_size) > MAX_JSON_BYTES:
-            raise DataError(f"{path}: {num_bytes:,} bytes; a model's configuration has at most {MAX_JSON_BYTES:,}")
+        require_regular(path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror}; a Hugging Face model directory is needed") from None
@@ -216,4 +251,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _eos_ids(config: dict[str, Any]) -> set[int]:
     eos = config.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [eos]
-    return {one for one in ids if isinstance(one, int) and one >= 0}  # -1 means "none" in some published files
+    return {one for one in ids if type(one) is int and one >= 0}  # -1 means "none" in some published files

@@ -5,19 +5,22 @@ Everything raises a UserError with one sentence that names the setting. Nothing 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from rlsp_async.config import RunConfig, load_success_replay
-from rlsp_async.errors import ConfigError
-from rlsp_async.preflight.estimate import ExtraModels
+from rlsp_async.errors import ConfigError, MachineError
+from rlsp_async.preflight.estimate import ExtraModels, weight_bytes
+from rlsp_async.report.text import bytes_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlsp_async.algos.base import Algorithm, AlgorithmConfig
     from rlsp_async.config import StageConfig
+    from rlsp_async.model import ModelInfo
     from rlsp_async.preflight.rows import Measured
     from rlsp_async.tasks.base import Task, Verification
     from rlsp_async.tasks.overlap import Overlap
@@ -116,6 +119,37 @@ def require_keys(cfg: RunConfig) -> None:
     for role, count in here.items():
         for index in range(count):
             read_worker_keys(where, role, f"{role}-{index}")
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+def require_memory(cfg: RunConfig, shape: ModelInfo) -> None:
+    """Raises MachineError when the weights alone are larger than the memory of this machine."""
+    needed, there = weight_bytes(cfg, shape), _memory_bytes()
+    if needed > there:
+        raise MachineError(
+            f"model.path: {cfg.model.path or 'model.scratch'}: the weights of about {shape.num_parameters:,} "
+            f"parameters in {cfg.model.dtype} take {bytes_text(needed)}, and this machine has {bytes_text(there)} of "
+            "memory: take a smaller model or a larger machine"
+        )
+
+
+def model_warnings(cfg: RunConfig) -> list[str]:
+    """A sentence for each file of the user's model directory that names Python code, which is not run."""
+    from rlsp_async.model import TINY_QWEN2, own_code
+
+    directory = Path(cfg.model.path).expanduser()
+    is_brought = cfg.model.path not in ("", TINY_QWEN2) and directory.is_dir()
+    return [f"model.path: {sentence}" for sentence in own_code(directory)] if is_brought else []
+
+
+def _memory_bytes() -> int:
+    """Bytes of memory that this machine has, or that its control group may use where that is less."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else ""
+    return min(physical, int(text)) if text.isdigit() else physical
 
 
 # --- data ----------------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     try:
         with directory_being_made(directory) as made:
             prepare_model(cfg, made / "model")
+            for sentence in inputs.model_warnings(cfg):
+                _say(sentence)
             measured = inputs.measure(cfg, made / "model", _say)
             assert measured is not None, "RUN/model has a tokenizer"
             if measured.changes.changes_anything:

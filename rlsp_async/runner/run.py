@@ -35,7 +35,7 @@ from rlsp_async.errors import ConfigError, DataError, MachineError, UserError
 from rlsp_async.messages import Status
 from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
-from rlsp_async.preflight.inputs import require_keys
+from rlsp_async.preflight.inputs import require_keys, require_memory
 from rlsp_async.preflight.settings import refuse
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
@@ -188,6 +188,7 @@ def check_machine(cfg: RunConfig) -> None:
     require_keys(cfg)
     check_port(cfg.replay.address, cfg.replay.keys)
     if shape is not None:
+        require_memory(cfg, shape)
         check_disk(cfg, shape)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, DataError, MachineError
-from rlsp_async.model import count_parameters, read_config, read_model_info
+from rlsp_async.model import count_parameters, read_config, read_model_info, transformers_config
 from rlsp_async.sampling.engine import Engine
 
 VLLM_FROM_PARAMETERS = 5_000_000
@@ -66,12 +66,11 @@ def check_engine(cfg: RunConfig, model_dir: Path, longest_prompt: int) -> tuple[
 
 def _unknown_to_torch(model_dir: Path) -> str:
     """Why the torch engine does not compute a model; empty when it does."""
-    from transformers import AutoConfig
-
     from rlsp_async.sampling.torch_model import check_family
 
+    config = transformers_config(model_dir)
     try:
-        check_family(AutoConfig.from_pretrained(model_dir, local_files_only=True), model_dir)
+        check_family(config, model_dir)
     except DataError as e:
         return str(e)
     return ""

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlsp_async.errors import DataError, WeightsError
+from rlsp_async.model.create import transformers_config
 from rlsp_async.model.weights import weight_files
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
@@ -47,9 +48,7 @@ class TorchModel:
 
     def __init__(self, model_dir: Path, dtype: torch.dtype, device: str, window: int) -> None:
         """Reads the directory. Raises DataError for a model family or a rotary embedding that is not supported here."""
-        from transformers import AutoConfig
-
-        config: Any = AutoConfig.from_pretrained(model_dir, local_files_only=True)
+        config: Any = transformers_config(model_dir)
         check_family(config, model_dir)
         self.num_layers: int = config.num_hidden_layers
         self.num_heads: int = config.num_attention_heads

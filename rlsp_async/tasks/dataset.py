@@ -19,13 +19,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
-
+from rlsp_async.answers import join_answers
 from rlsp_async.config import Section
 from rlsp_async.config.ranges import FieldName, FreeText, PathText, PluginName, Range
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split, is_heldout
-from rlsp_async.tasks.readers import Row, list_files, list_splits, read_rows, text_field
+from rlsp_async.tasks.readers import Row, has_field, list_files, list_splits, read_rows, text_field, text_fields
 from rlsp_async.tasks.row_task import Deduplicate, Item, PromptFormat, RowTask
 
 EXAMPLE = ("What is 2 + 2?", "4")
@@ -48,7 +47,8 @@ class DatasetConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prompt_field: FieldName = "prompt"
     """Field with the prompt. "prompt.0.content" reaches into lists and objects; so do the other fields."""
     answer_field: FieldName = "answer"
-    """Field with the reference answer."""
+    """Field with the reference answer. A list in it holds acceptable answers: a response with any of them is correct.
+    With response_field rows may lack it; they can be imitated, and not be judged."""
     answer_after: FieldName = ""
     """Only what follows the last occurrence of this mark is the answer, e.g. "####"; empty: the whole field."""
     response_field: FieldName = ""
@@ -88,11 +88,11 @@ def read_splits(cfg: DatasetConfig) -> dict[Split, list[Item]]:
     """Both splits, checked."""
     path = Path(cfg.path_train).expanduser()
     train = read_items(cfg, path, cfg.split_train)
-    heldout = msgspec.structs.replace(cfg, response_field="")  # nobody imitates held-out rows
     if cfg.path_test:
-        return {"train": train, "test": read_items(heldout, Path(cfg.path_test).expanduser(), cfg.split_test)}
+        heldout = Path(cfg.path_test).expanduser()
+        return {"train": train, "test": read_items(cfg, heldout, cfg.split_test, imitated=False)}
     if path.is_dir() and cfg.split_test in list_splits(path):
-        return {"train": train, "test": read_items(heldout, path, cfg.split_test)}
+        return {"train": train, "test": read_items(cfg, path, cfg.split_test, imitated=False)}
     return split_by_hash(train, cfg.heldout_share, cfg.path_train)
 
 
@@ -109,23 +109,40 @@ def split_by_hash(items: list[Item], share: float, where: str) -> dict[Split, li
     return parts
 
 
-def read_items(cfg: DatasetConfig, path: Path, split: str = "train") -> list[Item]:
-    """The rows of a file, or of a split of a directory, checked."""
+def read_items(cfg: DatasetConfig, path: Path, split: str = "train", *, imitated: bool = True) -> list[Item]:
+    """The rows of a file, or of a split of a directory, checked. `imitated`: with the responses of response_field."""
     items: list[Item] = []
     for file in list_files(path, split):
         for line, row in read_rows(file):
-            items.append(_item(cfg, row, f"{file}:{line}", f"{file.name}:{line}"))
+            items.append(_item(cfg, row, f"{file}:{line}", f"{file.name}:{line}", imitated))
             if len(items) == cfg.limit:
                 return items
     return items
 
 
-def _item(cfg: DatasetConfig, row: Row, where: str, source: str) -> Item:
-    answer = text_field(row, cfg.answer_field, where)
+def _item(cfg: DatasetConfig, row: Row, where: str, source: str, imitated: bool) -> Item:
+    may_lack_answer = bool(cfg.response_field) and not has_field(row, cfg.answer_field)
+    return Item(
+        prompt=text_field(row, cfg.prompt_field, where),
+        answer="" if may_lack_answer else _answer(cfg, row, where),
+        response=text_field(row, cfg.response_field, where) if cfg.response_field and imitated else "",
+        source=source,
+    )
+
+
+def _answer(cfg: DatasetConfig, row: Row, where: str) -> str:
+    """The reference answer of a row, or its acceptable answers as one text."""
+    answers = text_fields(row, cfg.answer_field, where)
     if cfg.answer_after:
-        _, mark, answer = answer.rpartition(cfg.answer_after)
-        if not mark or not answer.strip():
-            raise DataError(f"{where}: nothing follows {cfg.answer_after!r} in field {cfg.answer_field!r}")
-        answer = answer.strip()
-    response = text_field(row, cfg.response_field, where) if cfg.response_field else ""
-    return Item(prompt=text_field(row, cfg.prompt_field, where), answer=answer, response=response, source=source)
+        answers = [_after(cfg, answer, where) for answer in answers]
+    try:
+        return join_answers(answers)
+    except ValueError as e:
+        raise DataError(f"{where}: field {cfg.answer_field!r}: {e}") from None
+
+
+def _after(cfg: DatasetConfig, answer: str, where: str) -> str:
+    _, mark, after = answer.rpartition(cfg.answer_after)
+    if not mark or not after.strip():
+        raise DataError(f"{where}: nothing follows {cfg.answer_after!r} in field {cfg.answer_field!r}")
+    return after.strip()

@@ -20,17 +20,30 @@ and the object of `load` may offer
 takes all memory on malicious text. It never raises because of a bad response. It raises DataError for a prompt or a
 reference answer that it cannot read; that is a fault of the data and becomes the status "error". When `score` returns a
 number, 1 or more means `correct` and anything below means `wrong`.
+
+A reference answer may be a list of acceptable ones (`rlsp_async.answers`). A verifier never sees the list: `judge` asks
+it about one answer after the other, and the first that is `correct` decides.
+
+The object of `load`, or the module, may also offer
+
+    reference_response(answer, demonstration)    a response that gives the reference answer, "" where none is known
+
+With it every reference answer is judged before a run (preflight/references.py): a right response must be `correct`. A
+verifier without it has no reference answers that could be judged, and is exempt. `demonstration` is the response that
+the task provides for the prompt, else "".
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
 
+from rlsp_async.answers import split_answers
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import ConfigError
+from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.plugins import PluginFamily
 from rlsp_async.tasks.base import load_task
@@ -73,6 +86,8 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane
     scorer: Scorer
 
+    reference: Callable[[str, str], str] | None = None
+    """`reference_response` of the verifier; None: it has no reference answers that could be judged before a run."""
     reads_files: bool = True
     """False (`READS_FILES` of the module): the verifier opens no file once it is loaded, and the sandbox forbids it."""
 
@@ -86,12 +101,41 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
     def judge(self, prompt: str, response: str, answer: str) -> Verdict:
         """Returns the score as a verdict.
 
+        Where several answers are acceptable, the verdict is that of the first which is correct; else one that says
+        nothing about the answer (timeout, error); else the best. An acceptable answer that cannot be read is left out
+        as long as another one can be read.
+
         Raises:
             TypeError: `score` returned neither a verdict nor a number.
             ValueError: `score` returned a number that is not finite.
-            Exception: whatever `score` raises.
+            DataError: the prompt or every acceptable answer cannot be read.
+            Exception: whatever else `score` raises.
         """
-        return as_verdict(self.score(prompt, response, answer))
+        acceptable = split_answers(answer)
+        if len(acceptable) == 1:
+            return as_verdict(self.score(prompt, response, answer))
+        verdicts: list[Verdict] = []
+        unreadable: DataError | None = None
+        for one in acceptable:
+            try:
+                verdicts.append(as_verdict(self.score(prompt, response, one)))
+            except DataError as e:
+                unreadable = unreadable or e
+                continue
+            if verdicts[-1].status == "correct":
+                return verdicts[-1]
+        if not verdicts and unreadable:
+            raise unreadable
+        return max(verdicts, key=lambda v: (not v.is_true, v.status == "wrong", v.parts.get("score", 0.0)))
+
+    def reference_response(self, answer: str, demonstration: str) -> str:
+        """A response that gives the reference answer (the first acceptable one); "": none is known, or exempt.
+
+        Args:
+            answer: the reference answer of a prompt.
+            demonstration: the response that the task provides for it; "": none.
+        """
+        return self.reference(split_answers(answer)[0], demonstration) if self.reference else ""
 
     def prepare(self, memory_mb: int) -> None:
         """Lets the verifier prepare a checker process that has not been confined and has read nothing yet.
@@ -115,12 +159,14 @@ def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
     """
     module = VERIFIERS.find(name)
     version, short = str(module.VERSION), Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
+    scorer = _load_scorer(module, name, options or {})
     return Verifier(
         name=f"{short}/{version}",
         VERSION=version,
         lane=_read_lane(module, name),
         reads_files=getattr(module, "READS_FILES", True),
-        scorer=_load_scorer(module, name, options or {}),
+        reference=getattr(scorer, "reference_response", None) or getattr(module, "reference_response", None),
+        scorer=scorer,
     )
 
 

@@ -1,11 +1,14 @@
 """Where in a response the answer stands. Text work in linear time; no parser has seen the response before this.
 
-Only what follows the last `</think>` is searched, or the whole response when there is none. The first of these places
-that is present counts, and of several the last one: `<answer>...</answer>`, `\\boxed{...}`, `#### ...`, "the answer is
-...", and, when numbers are wanted, a response that is one short expression, and the last number or formula. `order`
-names the places to search and their order:
+    find_spans("so \\boxed{2} or \\boxed{3}")     FoundAnswer(place="boxed", texts=("2", "3"))
+    find_spans("\\boxed{7")                       FoundAnswer(place="boxed", problem="an unclosed box")
+    find_answer("#### 1, no: \\boxed{2}")         "2"
+    find_answer("#### 1\\n\\boxed{2}", order=("hashes",))    "1"
 
-    find_answer("#### 1, no: \\boxed{2}") == "2"      find_answer("#### 1\n\\boxed{2}", order=("hashes",)) == "1"
+Only what follows the last thought is searched (`thoughts`). The first of these places that is present counts, and of
+several the last one: `<answer>...</answer>`, `\\boxed{...}` (`boxes`), `#### ...`, "the answer is ...", and, when
+numbers are wanted, a response that is one short expression, and the last number or formula. `order` names the places to
+search and their order. A place that is present but cannot be read is a problem, and no later place is tried.
 """
 
 from __future__ import annotations
@@ -13,25 +16,26 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+from rlsp_async.verifying.boxes import MAX_CHARS, last_boxes, remove_empty_boxes, strip_box
+from rlsp_async.verifying.thoughts import split_thoughts
+
+__all__ = ["ORDER", "FoundAnswer", "Place", "find_answer", "find_spans", "normalize_words", "strip_box"]
 
 Place = Literal["answer_tag", "boxed", "hashes", "sentence", "expression", "last"]
 ORDER: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
 """The places: `<answer>`, a box, `####`, "the answer is", one expression, the last number or formula."""
-MAX_CHARS = 4_000
-"""A longer answer is not accepted."""
 TAIL_CHARS = 50_000
 """Only the end of a response is searched."""
 
-MAX_BOXES = 20
 MIN_PHRASE_WORDS = 3
-_BOXES = ("\\boxed", "\\fbox")
 _ANSWER_IS = re.compile(r"answer\s{0,3}(?:is|:|=)\s{0,3}:?", re.IGNORECASE)
 _STOP = re.compile(r"(?<!\\)[.!?;](?:\s|$)")
 _DOLLARS = re.compile(r"\$\$?((?:[^$\\]|\\.){1,500})\$\$?(?=[\s.,;*]|$)|\\\[([^$]{1,500}?)\\\]|\\\(([^$]{1,500}?)\\\)")
 _LABEL_END = re.compile(r"^(?:[:\s]|[*_]{1,2}(?=[\s:])){1,10}")
 _WORD = re.compile(r"[A-Za-z]{2,}")
-_BETWEEN = re.compile(r"[\s$,;]*(?:and|or)?[\s$,;]*")
 _COMMAND = re.compile(r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{[^{}]{0,200}\}|\\[a-zA-Z]+")
 _PROSE = re.compile(r"(?<![A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and|or|pi|inf)[A-Za-z]{2,}")
 _FORMULA = re.compile(
@@ -40,31 +44,70 @@ _FORMULA = re.compile(
 _NUMBER = re.compile(r"(?<![\w.])[-+]?[$]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?%?")
 
 
-def find_answer(response: str, numbers: bool = True, order: Sequence[Place] = ORDER) -> str | None:
+@dataclass(frozen=True, slots=True)
+class FoundAnswer:
+    """The answer of a response as its author wrote it."""
+
+    place: Place | None = None
+    """Where it stands; None: in none of the places."""
+    texts: tuple[str, ...] = ()
+    """The answer. Several: different boxes side by side, in order; a list, or several ways to write one value."""
+    problem: str = ""
+    """Why the place, or the response, holds no answer that can be read, in a few words; there are no texts then."""
+
+    @property
+    def text(self) -> str:
+        """The answer as one text: several with commas between them."""
+        return ", ".join(self.texts)
+
+
+def find_spans(
+    response: str, numbers: bool = True, order: Sequence[Place] = ORDER, thinking: Sequence[Sequence[str]] = ()
+) -> FoundAnswer:
     """Finds the answer in a response.
 
     Args:
         response: the whole response.
         numbers: whether the places "expression" and "last" are searched, and a number is taken out of a long sentence.
         order: the places to search, in this order.
+        thinking: opening and closing marks of thoughts, beside those that are known.
 
     Returns:
-        The answer as written, without blanks around it, or None when there is none or it is longer than MAX_CHARS.
+        The answer, without blanks around it. Without `place` and `problem` there is none.
     """
-    text = response[-TAIL_CHARS:].rpartition("</think>")[2]
-    finders = _FINDERS if numbers else _WORD_FINDERS
+    spoken = split_thoughts(response, thinking)
+    if spoken.is_unfinished:
+        return FoundAnswer(problem="an unfinished thought")
+    text = remove_empty_boxes(spoken.text[-TAIL_CHARS:])
     for place in order:
-        extracted = finders[place](text) if place in finders else None
-        if extracted is not None:
-            extracted = extracted.strip()
-            return extracted if 0 < len(extracted) <= MAX_CHARS else None
-    return None
+        if place == "boxed":
+            boxes = last_boxes(text)
+            found = FoundAnswer(place, boxes.texts, boxes.problem) if boxes.texts or boxes.problem else None
+        else:
+            found = _find_one(text, place, numbers)
+        if found is not None:
+            return found
+    return FoundAnswer()
 
 
-def strip_box(text: str) -> str:
-    """Returns what stands in the box of a text that begins with a box; any other text is returned unchanged."""
-    inside = _in_box(text) if text.startswith(_BOXES) else None
-    return inside.strip() if inside is not None else text
+def find_answer(
+    response: str, numbers: bool = True, order: Sequence[Place] = ORDER, thinking: Sequence[Sequence[str]] = ()
+) -> str | None:
+    """Returns the text that `find_spans` finds, or None when there is none or it cannot be read."""
+    return find_spans(response, numbers, order, thinking).text or None
+
+
+def _find_one(text: str, place: Place, numbers: bool) -> FoundAnswer | None:
+    finders = _FINDERS if numbers else _WORD_FINDERS
+    extracted = finders[place](text) if place in finders else None
+    if extracted is None:
+        return None
+    extracted = extracted.strip()
+    if not extracted:
+        return FoundAnswer(place, problem="an empty answer")
+    if len(extracted) > MAX_CHARS:
+        return FoundAnswer(place, problem=f"limit: an answer of more than {MAX_CHARS} characters")
+    return FoundAnswer(place, (extracted,))
 
 
 def normalize_words(text: str) -> str:
@@ -76,44 +119,6 @@ def _in_answer_tag(text: str) -> str | None:
     head, closed, _ = text.rpartition("</answer>")
     opened = head.rpartition("<answer>") if closed else ("", "", "")
     return strip_box(opened[2].strip()) if opened[1] else None
-
-
-def _in_box(text: str) -> str | None:
-    """What stands in the last box; boxes with only a comma or "and" between them make one list."""
-    inside, start = _last_box(text)
-    parts: list[str] = [] if inside is None else [inside]
-    while inside is not None and len(parts) < MAX_BOXES:
-        at = start
-        inside, start = _last_box(text[max(0, at - MAX_CHARS) : at])
-        start += max(0, at - MAX_CHARS)
-        end = start + len("\\boxed{") + len(inside or "") + 1
-        if inside is None or not 0 < at - end < 12 or not _BETWEEN.fullmatch(text[end:at]):
-            break
-        parts.insert(0, inside)
-    return ", ".join(parts) if parts else None
-
-
-def _last_box(text: str) -> tuple[str | None, int]:
-    """What stands in the last box, and where the box begins. `\\boxed 7` gives 7; None when its brace never closes."""
-    start, length = max((text.rfind(box), len(box)) for box in _BOXES)
-    if start < 0:
-        return None, 0
-    inside = text[start + length :].lstrip(" ")
-    if inside.startswith("{"):
-        return _in_braces(inside, 0), start
-    return (inside.split(maxsplit=1) or [""])[0].strip("$.,"), start
-
-
-def _in_braces(text: str, opening: int) -> str | None:
-    """What stands between the brace at `opening` and the brace that closes it; None when none does."""
-    depth, at, end = 0, opening, min(len(text), opening + MAX_CHARS + 2)
-    while at < end:
-        char = text[at]
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            return text[opening + 1 : at]
-        at += 2 if char == "\\" else 1
-    return None
 
 
 def _after_hashes(text: str) -> str | None:
@@ -165,7 +170,6 @@ def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 _WORD_FINDERS: dict[Place, Callable[[str], str | None]] = {
     "answer_tag": _in_answer_tag,
-    "boxed": _in_box,
     "hashes": _after_hashes,
     "sentence": _after_answer_is,
 }

@@ -264,3 +264,20 @@ def test_check_reads_the_verifier_of_a_run(
     told = capsys.readouterr()
     assert text in (told.err if code else told.out)
     assert told.err.count("\n") == (1 if code else 0)
+
+
+def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(
+        b"\xef\xbb\xbf" + b"".join(json.dumps(line).encode() + b"\r\n" for line in CANARY)
+    )
+    assert cli.main(["grade", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]) == 0
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["status"] for record in records] == ["correct", "wrong"]
+
+
+def test_a_list_of_golds_is_any_of_them(tmp_path: Path) -> None:
+    golds: list[object] = [["1/2", "one half"], [0.5], [], [str(n) for n in range(65)], "{1, 2}"]
+    lines: list[dict[str, object]] = [{"gold": gold, "response": "\\boxed{0.5}"} for gold in golds]
+    code, records = run(tmp_path, lines)
+    assert code == 2
+    assert [record["status"] for record in records] == ["correct", "correct", "bad_line", "bad_line", "wrong"]

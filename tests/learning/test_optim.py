@@ -108,6 +108,32 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_happened(model_dir, dtyp
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+def test_micro_batches_add_up_in_float32(model_dir):
+    made = policy.Policy(policy.load_model(model_dir, "bfloat16"))
+    updater = optim.Updater(config.OptimizerConfig(), made, 0.0, 10)
+    for _ in range(300):  # in bfloat16, 1 + 2**-9 is 1
+        fill(made, 1.0 if updater.master(next(made.policy_parameters())[0]).grad is None else 2.0**-9)
+        updater.collect_gradients()
+    for name, parameter in made.policy_parameters():
+        assert parameter.grad is None
+        torch.testing.assert_close(updater.master(name).grad, torch.full(parameter.shape, 1 + 299 * 2.0**-9))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_fused_kernels_find_their_number_of_updates_beside_the_weights(model_dir, name):
+    cfg = config.OptimizerConfig(name=name, lr=1e-3)
+    made = policy.Policy(policy.load_model(model_dir))
+    going = optim.Updater(cfg, made, 0.0, 10)
+    fill(made, 0.1)
+    going.step("here")
+    elsewhere = optim.Updater(cfg, policy.Policy(policy.load_model(model_dir)).to("meta"), 0.0, 10)
+    elsewhere.restore(going.state(), 1)
+    for optimizer, _, names in elsewhere._optimizers.values():
+        for n in names:
+            for field, value in optimizer.state[elsewhere.master(n)].items():
+                assert value.device.type == "meta", (n, field)
+
+
 # --- Muon ---------------------------------------------------------------------------------------------------------
 
 

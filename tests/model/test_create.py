@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.model import check_window, prepare_model
+from rlsp_async.model import check_model, check_window, own_code, prepare_model, transformers_config
 from rlsp_async.tasks.base import load_task
 from rlsp_async.tokens import load_tokenizer
 
@@ -90,7 +90,9 @@ def damaged(qwen: Path, directory: Path, **changes: object) -> Path:
     [
         ({"architectures": ["BertModel"]}, "BertModel is no causal language model"),
         ({"architectures": None}, "an unnamed architecture is no causal language model"),
-        ({"auto_map": {"AutoModel": "x.Y"}}, "needs its own Python code"),
+        ({"auto_map": {"AutoModel": "x.Y"}, "model_type": "hyper9"}, "needs its own Python code"),
+        ({"auto_map": {"AutoModel": "x.Y"}, "architectures": ["HyperForCausalLM"]}, "needs its own Python code"),
+        ({"model_type": ["qwen2"]}, "names no model_type"),
         ({"model_type": None}, "names no model_type"),
     ],
 )
@@ -99,6 +101,58 @@ def test_models_that_are_refused(qwen: Path, tmp_path: Path, changes: dict[str, 
     with pytest.raises(DataError, match=sentence):
         prepare_model(run(str(source)), tmp_path / "run" / "model")
     assert not (tmp_path / "run").exists()
+
+
+def test_own_code_is_ignored_where_transformers_has_the_family(qwen: Path, tmp_path: Path) -> None:
+    code = {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"}
+    source = damaged(qwen, tmp_path / "source", auto_map=code)
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(json.dumps(settings | {"auto_map": {"AutoTokenizer": ["t.X", None]}}))
+    for name in ("configuration_x", "modeling_x", "t"):
+        (source / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X: pass\n")
+    assert [sentence.partition(": ")[0] for sentence in own_code(source)] == [
+        str(source / "config.json"),
+        str(source / "tokenizer_config.json"),
+    ]
+    prepare_model(run(str(source)), tmp_path / "run" / "model")
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "auto_map" not in (tmp_path / "run" / "model" / name).read_text()
+    assert own_code(tmp_path / "run" / "model") == []
+    load_tokenizer(source)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_config_json_describes_larger_than_its_files_is_refused(qwen: Path, tmp_path: Path) -> None:
+    for number, changes in enumerate(({"vocab_size": 10**9}, {"hidden_size": 65_536}, {"num_hidden_layers": 4_000})):
+        source = damaged(qwen, tmp_path / str(number), **changes)
+        with pytest.raises(DataError, match="config.json describes a model of about .* do not belong together"):
+            prepare_model(run(str(source)), tmp_path / "run" / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps"),
+        ({"rope_scaling": "linear"}, "rope_parameters"),
+        ({"layer_types": ["full_attention"]}, r"num_hidden_layers` \(3\) must be equal"),
+        ({"model_type": "hyperion9"}, "hyperion9"),
+        ({"head_dim": 33}, "even rotary dimension"),
+    ],
+)
+def test_what_transformers_does_not_read_is_one_line(
+    qwen: Path, tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(DataError, match=f"transformers does not read it: .*{sentence}") as caught:
+        transformers_config(damaged(qwen, tmp_path / "source", **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_gpt2_is_a_causal_language_model(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=20, n_embd=32, n_layer=1, n_head=1, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    assert check_model(tmp_path)["architectures"] == ["GPT2LMHeadModel"]
 
 
 def test_missing_parts(qwen: Path, tmp_path: Path) -> None:

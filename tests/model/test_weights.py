@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from rlsp_async import config
 from rlsp_async.errors import DataError
-from rlsp_async.model import count_parameters, prepare_model, tiny_qwen2, weight_files
+from rlsp_async.model import count_parameters, prepare_model, read_config, tiny_qwen2, weight_files
 from rlsp_async.model.weights import INDEX, check_weights
 from rlsp_async.sampling.torch_model import read_tensors
 from rlsp_async.tokens import load_tokenizer
@@ -128,6 +129,69 @@ def test_weights_that_cannot_be_used_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("model.path: ")
     assert not (tmp_path / "run").exists()
+
+
+def rewritten(model: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes the header of model.safetensors and keeps the bytes behind it."""
+    path = model / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8:end])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[end:])
+
+
+NORM, OTHER = "model.layers.0.input_layernorm.weight", "model.layers.1.input_layernorm.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda h: h[OTHER].update(data_offsets=h[NORM]["data_offsets"]), "does not lie in the bytes"),
+        (lambda h: h[NORM].update(data_offsets=h[NORM]["data_offsets"][::-1]), "does not lie in the bytes"),
+        (lambda h: h[NORM].update(data_offsets=[-256, 0]), "no valid shape or offsets"),
+        (lambda h: h[NORM].update(data_offsets=[0, 256, 512]), "no valid shape or offsets"),
+        (lambda h: h[NORM].update(shape=[-64]), "no valid shape or offsets"),
+        (lambda h: h[NORM].update(shape=[-8, -8]), "no valid shape or offsets"),
+        (lambda h: h[NORM].update(shape=[2**62]), "does not lie in the bytes"),
+        (lambda h: h[NORM].update(shape=[64.0]), "no valid shape or offsets"),
+        (lambda h: h[NORM].update(dtype="F13"), "no number format that the form knows"),
+        (lambda h: h[NORM].update(dtype=["F32"]), "no number format that the form knows"),
+        (lambda h: h.update(more="text"), "no number format that the form knows"),
+        (lambda h: h.update(__metadata__=[1]), "is no table of tensors"),
+        (lambda h: h.pop(NORM), "does not lie in the bytes"),
+        (lambda h: h[NORM].update(dtype="I32"), rf"are quantised \({NORM} holds I32\)"),
+    ],
+)
+def test_a_header_is_what_the_bytes_are(model: Path, change: Callable[[dict[str, Any]], None], sentence: str) -> None:
+    check_weights(model, {})
+    rewritten(model, change)
+    with pytest.raises(DataError, match=sentence):
+        check_weights(model, {})
+
+
+def test_a_header_that_is_nested_without_end_is_one_sentence(model: Path) -> None:
+    text = b"[" * 300_000
+    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(DataError, match="nested too deep"):
+        check_weights(model, {})
+    (model / INDEX).write_text("[" * 300_000)
+    with pytest.raises(DataError, match="no index of safetensors files"):
+        check_weights(model, {})
+
+
+def test_adapters_and_other_forms_of_weights_are_named(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-q4.gguf")
+    with pytest.raises(DataError, match=r"no \*\.safetensors \(its weights are in model-q4\.gguf"):
+        weight_files(model)
+    save_file({"a": torch.zeros(1)}, model / "adapter_model.safetensors")
+    with pytest.raises(DataError, match=r"an adapter \(LoRA\), not a model"):
+        weight_files(model)
+    (model / "adapter_config.json").write_text("{}")
+    (model / "config.json").unlink()
+    with pytest.raises(DataError, match=r"no config\.json: it holds an adapter"):
+        read_config(model)
 
 
 def test_half_precision_is_not_quantised(model: Path) -> None:

@@ -77,7 +77,7 @@ def test_demonstrations_come_from_a_field_and_start_again(tmp_path: Path) -> Non
         ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", \n', "bad.jsonl:2: is not valid JSON"),
         ('{"prompt": "a", "answer": "1"}\n[1]\n', "bad.jsonl:2: is not a JSON object but list"),
         ('{"prompt": "a", "anwser": "1"}\n', "bad.jsonl:1: has no field 'answer'; it has 'prompt', 'anwser'"),
-        ('{"prompt": "a", "answer": null}\n', "bad.jsonl:1: field 'answer' is NoneType"),
+        ('{"prompt": "a", "answer": null}\n', "bad.jsonl:1: field 'answer' is null"),
         ('\n{"prompt": "  ", "answer": "1"}\n', "bad.jsonl:2: field 'prompt' is empty"),
         ("", "bad.jsonl: is empty"),
         ("\n\n", "bad.jsonl: is empty"),
@@ -130,3 +130,54 @@ def test_nobody_imitates_held_out_rows_and_a_tiny_file_may_have_none(tmp_path: P
     tiny = load(path_train=train, heldout_share=1e-9, response_field="response")
     assert (tiny.size("train"), tiny.size("test")) == (3, 0)
     assert tiny.demonstration(0)[1] == "r"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (["1/2", "0.5", "1/2"], "1/2\x1e0.5"),
+        ([7], "7"),
+        ("[1, 2]", "[1, 2]"),
+        ("{1, 2}", "{1, 2}"),
+    ],
+)
+def test_a_list_holds_acceptable_answers_and_a_text_is_one(tmp_path: Path, answer: object, found: str) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "p", "gold": {"target": answer}}])
+    assert (
+        load(path_train=path, path_test=path, answer_field="gold.target", deduplicate="off").prompt("train", 0).answer
+        == found
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ([], "a.jsonl:1: field 'answer' is an empty list"),
+        (["1", " "], "a.jsonl:1: field 'answer' is a list with an empty text"),
+        (["1", None], "a.jsonl:1: field 'answer.1' is null"),
+        (["1", ["2"]], "a.jsonl:1: field 'answer.1' is list"),
+        (list(range(65)), "a.jsonl:1: field 'answer': 65 acceptable answers; 1 to 64 can be judged"),
+        (["a\x1eb"], "a.jsonl:1: field 'answer': an answer contains the control character U+001E"),
+        ({"target": ["1"]}, "a.jsonl:1: field 'answer' is an object, not text or a number; name one of its fields: "),
+    ],
+)
+def test_lists_of_answers_that_cannot_be_meant(tmp_path: Path, answer: object, sentence: str) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "p", "answer": answer}])
+    with pytest.raises(DataError) as caught:
+        load(path_train=path, path_test=path)
+    assert sentence in str(caught.value)
+
+
+def test_rows_to_imitate_need_no_answer(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": "p", "completion": "c"},
+        {"prompt": "q", "completion": "d", "answer": 1},
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    other = write(tmp_path / "b.jsonl", [{"prompt": "r"}])
+    task = load(path_train=path, path_test=other, response_field="completion")
+    assert [task.demonstration(i)[1] for i in range(2)] == ["c", "d"]
+    assert [task.prompt("train", i).answer for i in range(2)] == ["", "1"]
+    assert task.prompt("test", 0).answer == ""
+    with pytest.raises(DataError, match=r"a\.jsonl:1: has no field 'answer'; it has 'prompt', 'completion'"):
+        load(path_train=path, path_test=other)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,10 +52,10 @@ def test_csv_counts_lines_and_reads_quotes(tmp_path: Path) -> None:
     [
         ("bad.csv", b"a,b\n1\n", "bad.csv:2: has not as many cells as the first line names"),
         ("bad.csv", b"a,b\n1,2,3\n", "bad.csv:2: has not as many cells"),
-        ("bad.csv", b"a,b\n\xff,2\n", "bad.csv: is not UTF-8"),
+        ("bad.csv", b"a,b\n\xff,2\n", "bad.csv:2: is not UTF-8 (byte 0)"),
         ("bad.csv", b"a,b\n", "bad.csv: is empty"),
         ("bad.json", b"[1]", "bad.json:1: is not a JSON object but int"),
-        ("bad.json", b"[{}", "bad.json: is not valid JSON"),
+        ("bad.json", b"[{}", "bad.json:1: is not valid JSON"),
         ("bad.json", b"[]", "bad.json: is empty"),
         ("bad.json.gz", b"nothing", "bad.json.gz: cannot be read"),
     ],
@@ -216,3 +218,105 @@ def test_a_missing_library_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(MachineError) as caught:
         list(read_rows(tmp_path / "a.parquet"))
     assert str(caught.value).endswith("reading .parquet needs pyarrow; pip install 'rlsp_async[parquet]'")
+
+
+# --- files as people bring them ----------------------------------------------------------------------------------------
+
+LINES = b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("lines.json", LINES),
+        ("lines.json.gz", gzip.compress(LINES)),
+        ("list.jsonl", json.dumps(ROWS).encode()),
+        ("list.jsonl", b"\xef\xbb\xbf\r\n" + json.dumps(ROWS, indent=1).replace("\n", "\r\n").encode()),
+        ("bom.jsonl", b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\r\n")),
+        ("a.jsonl.bz2", bz2.compress(LINES)),
+        ("a.ndjson.xz", lzma.compress(LINES)),
+    ],
+)
+def test_the_content_and_not_the_suffix_says_whether_lines_or_a_list(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert list(read_rows(tmp_path / name)) == [(1, ROWS[0]), (2, ROWS[1])]
+
+
+def test_blank_lines_count_as_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\n \r\n" + LINES.replace(b"\n", b"\n\n"))
+    assert [number for number, _ in read_rows(tmp_path / "a.json")] == [3, 5]
+
+
+def test_zst_is_read_with_pyarrow(pyarrow: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.zst").write_bytes(pyarrow.compress(LINES, codec="zstd", asbytes=True))
+    assert list(read_rows(tmp_path / "a.jsonl.zst")) == [(1, ROWS[0]), (2, ROWS[1])]
+
+
+def test_a_long_cell_tabs_and_packed_tables(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    (tmp_path / "a.csv").write_text(f"prompt,answer\n{long},1\n")
+    assert list(read_rows(tmp_path / "a.csv")) == [(2, {"prompt": long, "answer": "1"})]
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"prompt\tanswer\r\na, b\t1\r\n"))
+    assert list(read_rows(tmp_path / "a.tsv.gz")) == [(2, {"prompt": "a, b", "answer": "1"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        (
+            "a.jsonl",
+            LINES + b'{"prompt": "caf\xe9", "answer": 3}\n',
+            "a.jsonl:3: is not UTF-8 (byte 15): save it as UTF-8",
+        ),
+        ("a.json", b'[\n{"prompt": "\xe9"}]', "a.json:2: is not UTF-8 (byte 12)"),
+        ("a.csv", b"p,a\n" + b"x,1\n" * 5000 + b"\xe9,1\n", "a.csv:5002: is not UTF-8 (byte 0)"),
+        ("a.jsonl", LINES.decode().encode("utf-16"), "a.jsonl:1: is not UTF-8 but UTF-16"),
+        (
+            "a.jsonl",
+            b'{"answer": 1, "prompt": "a", "answer": 2}',
+            "a.jsonl:1: is not valid JSON: the key 'answer' stands",
+        ),
+        ("a.csv", b"p,a,a\n1,2,3\n", "a.csv:1: two columns are named 'a'; rename one of them"),
+        ("a.json", b'{"prompt": "a",\n "answer": 1\n', "a.json:3: is not valid JSON"),
+        ("a.jsonl", LINES + b'{"prompt": "a"', "a.jsonl:3: is not valid JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_line(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(read_rows(tmp_path / name))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ('"a\\ud835"', r"x: field 'f' has half of a surrogate pair (\ud835) at character 1"),
+        ("NaN", "x: field 'f' is nan, not a number; give it a value or leave the row out"),
+        ("-Infinity", "x: field 'f' is -inf, not a number"),
+        ("1e999", "x: field 'f' is inf, not a number"),
+        ("null", "x: field 'f' is null, not text or a number"),
+        ("true", "x: field 'f' is bool, not text or a number"),
+        ('{"target": [1]}', "x: field 'f' is an object, not text or a number; name one of its fields: 'f.target'"),
+    ],
+)
+def test_values_that_are_no_text(value: str, sentence: str) -> None:
+    with pytest.raises(DataError) as caught:
+        text_field({"f": json.loads(value)}, "f", "x")
+    assert str(caught.value).startswith(sentence)
+    assert text_field({"f": json.loads(value), "g": "\U0001d54f"}, "g", "x") == "\U0001d54f"
+
+
+def test_a_selection_that_was_saved_with_its_indices(pyarrow: Any, tmp_path: Path) -> None:
+    stream(pyarrow, tmp_path / "data-00000-of-00001.arrow", TABLE[:1200])
+    stream(pyarrow, tmp_path / "indices.arrow", [{"indices": index} for index in (1100, 3, 3, 700)])
+    state: dict[str, object] = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+    (tmp_path / "state.json").write_text(json.dumps({**state, "_indices_files": [{"filename": "indices.arrow"}]}))
+    rows = [row for file in list_files(tmp_path, "train") for row in read_rows(file)]
+    assert [(number, row["answer"]) for number, row in rows] == [(1, 2200), (2, 6), (3, 6), (4, 1400)]
+    stream(pyarrow, tmp_path / "indices.arrow", [{"indices": 1200}])
+    with pytest.raises(DataError, match=r"indices\.arrow: its indices do not fit the 1200 rows beside it"):
+        list(read_rows(tmp_path / "data-00000-of-00001.arrow"))
+    (tmp_path / "state.json").write_text(json.dumps({**state, "_indices_files": None}))
+    assert len(list(read_rows(tmp_path / "data-00000-of-00001.arrow"))) == 1200

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from rlsp_async import config
-from rlsp_async.errors import ConfigError
+from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import Verdict
-from rlsp_async.verifying.base import VERIFIERS, check_verifier, load_verifier, verifier_name
+from rlsp_async.verifying.base import VERIFIERS, Verifier, check_verifier, load_verifier, verifier_name
 
 HERE = "tests.verifying"
 GOLD = {
@@ -118,3 +118,51 @@ def test_the_run_may_name_another_verifier_than_the_task() -> None:
     stages = {"s": config.StageConfig()}
     assert verifier_name(config.RunConfig(name="r", stages=stages)) == "ops"
     assert verifier_name(config.RunConfig(name="r", stages=stages, task=config.TaskConfig(verifier="exact"))) == "exact"
+
+
+# --- several acceptable answers ----------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A scorer whose verdict depends on the reference answer alone; it keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def score(self, prompt: str, response: str, answer: str) -> Verdict | float:
+        self.asked.append(answer)
+        if answer == "unreadable":
+            raise DataError("unreadable")
+        if answer.startswith("."):
+            return float(answer)
+        return Verdict(status=answer)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("golds", "status", "num_asked"),
+    [
+        ("wrong|correct|wrong", "correct", 2),
+        ("unreadable|correct", "correct", 2),
+        ("unparsable|wrong", "wrong", 2),
+        ("wrong|timeout|wrong", "timeout", 3),
+        ("timeout|correct", "correct", 2),
+        ("unreadable|wrong", "wrong", 2),
+    ],
+)
+def test_any_acceptable_answer_is_right(golds: str, status: str, num_asked: int) -> None:
+    scorer = Scripted()
+    verifier = Verifier(name="x/1", VERSION="1", lane="fast", scorer=scorer)
+    assert verifier.judge("", "", golds.replace("|", "\x1e")).status == status
+    assert len(scorer.asked) == num_asked
+
+
+def test_the_best_score_counts_and_a_prompt_without_a_readable_answer_is_a_fault_of_the_data() -> None:
+    verifier = Verifier(name="x/1", VERSION="1", lane="fast", scorer=Scripted())
+    assert verifier.judge("", "", ".25\x1e.75\x1e.5").parts["score"] == 0.75
+    with pytest.raises(DataError, match="unreadable"):
+        verifier.judge("", "", "unreadable\x1eunreadable")
+
+
+@pytest.mark.parametrize(("text", "status"), [("4", "correct"), ("four", "correct"), ("[4, four]", "wrong")])
+def test_lists_for_a_shipped_verifier(text: str, status: str) -> None:
+    assert load_verifier("exact").judge("", f"<answer>{text}</answer>", "4\x1efour").status == status
