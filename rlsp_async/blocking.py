@@ -11,6 +11,7 @@ own way, and the caller gets the error with which it ended.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
@@ -18,7 +19,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LOOK_S = 1.0
-"""Seconds between two looks at whether the thread has ended."""
+"""Seconds between two looks at whether the work has ended."""
+START_S = 30.0
+"""Longest time until the thread runs, after which an interrupt cannot be handed on."""
 
 
 def is_in_loop() -> bool:
@@ -43,7 +46,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return await work
 
     def cancel() -> None:
-        loop, task = started.result(LOOK_S)
+        loop, task = started.result(START_S)
         loop.call_soon_threadsafe(task.cancel)
 
     try:
@@ -63,11 +66,22 @@ def call(function: Callable[[], T], interrupt: Callable[[], None]) -> T:
     """
     if not is_in_loop():
         return function()
+    go = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="rlsp") as pool:
-        future = pool.submit(function)
-        while not future.done():
+        future = pool.submit(_when_told, go, function)
+        while True:
             try:
-                wait([future], LOOK_S)
+                go.set()
+                while not future.done():
+                    wait([future], LOOK_S)
+                break
             except KeyboardInterrupt:
                 interrupt()
-        return future.result(LOOK_S)
+    return future.result(LOOK_S)
+
+
+def _when_told(go: threading.Event, function: Callable[[], T]) -> T:
+    """Calls a function once its caller can hand interrupts on."""
+    if not go.wait(START_S):
+        raise KeyboardInterrupt
+    return function()
