@@ -62,6 +62,7 @@ ROWS = {
     "rlsp_async.files": Row(1, (), TORCH),
     "rlsp_async.processes": Row(1, (), TORCH),
     "rlsp_async.blocking": Row(1, ("*",), TORCH),
+    "rlsp_async.cuda": Row(1),
     "rlsp_async.columns": Row(1, (), TORCH),
     "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),

@@ -91,9 +91,26 @@ def require_same(cfg: RunConfig, directory: Path) -> list[str]:
         more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
         raise ConfigError(
             f"{directory} holds a run with other settings: {'; '.join(fixed[:4])}{more}; "
-            "choose another name=..., or remove the directory"
+            f"choose another name=..., or remove the directory{_other_ways(set(keys), directory)}"
         )
     return list(changed.values())
+
+
+def _other_ways(keys: set[str], directory: Path) -> str:
+    """What else leads to where a change of settings would lead that is refused; empty when nothing is known."""
+    ways = ""
+    if any(key.startswith("stages.") and key.endswith(".steps") for key in keys) and (directory / "final").is_dir():
+        ways += (
+            "; to train a finished run further, begin a new run with its result: "
+            f"name=..., model.path={directory / 'final'} and the steps to add"
+        )
+    if "learner.tokens_per_microbatch" in keys:
+        ways += (
+            "; learner.tokens_per_microbatch decides the order of sums, and with it the last digits: a sequence that "
+            "is longer gets a pass of its own, and learner.gradient_checkpointing=true, which needs less memory, may "
+            "be changed"
+        )
+    return ways
 
 
 def take_over(cfg: RunConfig, changed: list[str]) -> None:

@@ -34,6 +34,27 @@ def test_a_run_with_other_settings_names_them(tmp_path: Path) -> None:
         resume.require_same(changed, cfg.directory)
 
 
+def test_a_refused_change_names_the_way_to_what_is_wanted(tmp_path: Path) -> None:
+    cfg = made(tmp_path)
+    name = next(iter(cfg.stages))
+    stages = {name: msgspec.structs.replace(cfg.stages[name], steps=40)}
+    with pytest.raises(ConfigError) as caught:
+        resume.require_same(msgspec.structs.replace(cfg, stages=stages), cfg.directory)
+    assert "begin a new run" not in str(caught.value)  # it has no result yet
+    (cfg.directory / "final").mkdir()
+    with pytest.raises(
+        ConfigError, match=rf"begin a new run with its result: name=\.\.\., model\.path={cfg.directory}/final"
+    ):
+        resume.require_same(msgspec.structs.replace(cfg, stages=stages), cfg.directory)
+    learner = msgspec.structs.replace(cfg.learner, tokens_per_microbatch=64)
+    with pytest.raises(
+        ConfigError, match=r"learner\.gradient_checkpointing=true, which needs less memory, may be changed"
+    ):
+        resume.require_same(msgspec.structs.replace(cfg, learner=learner), cfg.directory)
+    learner = msgspec.structs.replace(cfg.learner, gradient_checkpointing=True)
+    resume.require_same(msgspec.structs.replace(cfg, learner=learner), cfg.directory)
+
+
 def test_how_the_work_is_done_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = made(tmp_path, seed=3)
     again = settings(tmp_path, seed=3, sampler={"count": 2})
