@@ -26,7 +26,7 @@ import structlog
 
 from rlsp_async.columns import ints, pack_floats, pack_ints
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError
+from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError, first_error
 from rlsp_async.messages import Rollout, RolloutGroup, SampleJob, WeightsRef
 from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
@@ -233,7 +233,7 @@ class Sampler:
                     for index in range(job.sampling.rollouts)
                 ]
         except* (EngineError, DataError) as failures:
-            raise _first(failures) from failures
+            raise first_error(failures) from failures
         return [task.result() for task in tasks]
 
     async def _rollout(self, index: int, prompt_ids: list[int], settings: GenerateSettings) -> Rollout:
@@ -302,11 +302,3 @@ def engine_seed(seed: int, worker: str) -> int:
     """A seed in 0..2^31-1 that differs between workers and runs; with equal seeds they would sample equal rollouts."""
     words = np.random.SeedSequence([seed, *worker.encode()]).generate_state(1)
     return int(words[0]) >> 1
-
-
-def _first(failures: ExceptionGroup[Exception]) -> Exception:
-    """One of the errors of a group of tasks, which all failed for the same reason."""
-    first: Exception = failures.exceptions[0]
-    while isinstance(first, ExceptionGroup):
-        first = first.exceptions[0]
-    return first
