@@ -29,6 +29,11 @@ VERSION = "4"
 LANE = "fast"
 
 
+def reference_response(answer: str, demonstration: str) -> str:
+    """A response that gives a reference answer, for the check before a run."""
+    return f"\\boxed{{{answer}}}"
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
