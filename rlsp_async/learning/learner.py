@@ -184,6 +184,7 @@ class Learner:
             data, section.reward, cfg, batch.stage_step, section.steps, self.cfg.sampling.max_new_tokens
         )
         data = rows.at_temperature(data, cfg.scored_at())
+        data = rows.without_truncated(data) if cfg.mask_truncated else data
         schedule = update.UpdateSchedule(
             epochs=section.epochs,
             minibatches=section.minibatches,

@@ -14,6 +14,7 @@ CELLS = """
 import asyncio, os, signal, sys, threading, time
 import rlsp_async as rl
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a kernel, whatever the shell that runs this ignores
 config = rl.load_config(sys.argv[1])
 metrics = config.directory / "metrics.jsonl"
 
