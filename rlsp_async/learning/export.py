@@ -60,7 +60,7 @@ def export_model(run: Path, step: int | None = None, stage: str = "", out: Path 
 
 
 def _read_config(run: Path) -> RunConfig:
-    """The settings of a run. Raises DataError when the directory is none."""
+    """The settings of a run. Raises DataError when the directory is no run."""
     if not (run / "config.toml").is_file():
         raise DataError(f"{run} is no run: it has no config.toml; name the directory that `rlsp run` made")
     return config.load(run / "config.toml")

@@ -1,6 +1,6 @@
 """The plan of a run, [evaluate before] -> train -> [evaluate after] for each stage, and how far its training is. Pure.
 
-With `evaluation.every` the training of a stage is cut at every so many of its steps, and an evaluation stands at each
+With `evaluation.every` = n the training of a stage is cut after every n of its steps, and an evaluation stands at each
 cut: nothing is chosen for training until the evaluation of the version of that step is complete.
 
 Steps are counted through all stages: with stages of 1000 and 24 steps the second stage trains steps 1001..1024. The

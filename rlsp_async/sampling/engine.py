@@ -31,7 +31,7 @@ class GenerateSettings:
     seed: tuple[int, ...] = ()
     """What this completion's random numbers are made of; empty: the engine draws from a seed of its own."""
     together: int = 0
-    """Above 0: so many completions, whose seeds differ in the last number alone, are to be computed apart from all
+    """Above 0: this number of completions, whose seeds differ in the last number alone, are computed apart from all
     others, where the engine can, so that not a bit of them depends on what else it does."""
 
 

@@ -382,6 +382,11 @@ def test_without_an_evaluation_after_the_stage_its_last_step_is_evaluated_as_wel
 
 def test_no_batch_is_chosen_while_a_step_is_evaluated():
     bench = evaluated_during(6, 2, ["rlsp"])
+    training = bench.hub.state.training
+    bench.until(lambda: training.step == 1, b"s", b"v", b"l")
+    bench.until(lambda: training.last_manifest == 2, b"s", b"v")
+    bench.until(lambda: len(bench.hub.state.ledger.ready) == 2, b"s", b"v")  # while step 2 trains
+    assert max(r.step for r in bench.records if isinstance(r, Manifest)) == 2
     bench.until(lambda: bench.hub.state.step == 2, b"s", b"v", b"l")
     assert bench.hub.state.phase == Phase("evaluate", "rlsp", "during rlsp 2")
     bench.until(lambda: len(bench.hub.state.ledger.ready) >= 2, b"v", b"s")
