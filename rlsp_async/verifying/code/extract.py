@@ -182,7 +182,7 @@ def _spoken_text(response: str) -> str | None:
     """What a response says after its thoughts; None when it is too long, or ends within a thought."""
     if len(response) > MAX_RESPONSE_CHARS:
         return None
-    text, is_unfinished = split_thoughts(response)
+    text, is_unfinished = split_thoughts(response.replace("\ufeff", ""))
     if len(text) > MAX_CHARS or is_unfinished:
         return None
     before, mark, _ = text.partition("[DONE]")

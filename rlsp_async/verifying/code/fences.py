@@ -34,6 +34,8 @@ _OTHER_LANGUAGE = re.compile(
     re.IGNORECASE,
 )
 _END_OF_TEXT = re.compile(r"\s*(?:<\|[^|<>\n]{1,30}\|>|</s>|<end_of_turn>|<eos>)\s*$")
+_ODD_BLANKS = re.compile(r"^[ ]*[\u00a0\u3000][ \u00a0\u3000]*", re.MULTILINE)
+"""Blanks at the begin of a line that Python does not take for blanks."""
 _PROMPTED = re.compile(r"^(?:>>>|\.\.\.|In \[\d+\]:)[ ]?")
 
 
@@ -113,5 +115,6 @@ def _clean(block: str) -> str:
     if any(line.startswith(">>>") for line in lines):
         shown = [_PROMPTED.sub("", line) for line in lines if _PROMPTED.match(line)]
         return "".join(shown)
+    block = _ODD_BLANKS.sub(lambda blanks: " " * len(blanks[0]), block.replace("\ufeff", ""))
     dedented = textwrap.dedent(block.expandtabs(4) if "\t" in block and " " in block else block)
     return strip_end(dedented) + "\n" if _END_OF_TEXT.search(dedented) else dedented

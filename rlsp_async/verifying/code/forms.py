@@ -42,6 +42,7 @@ _COLUMNS = (
     "private_tests",
     "generated_tests",
     "examples",
+    "ground_truth",
 )
 _INPUT, _OUTPUT = ("inputs", "input"), ("outputs", "output", "expected_output", "expected")
 _ACCEPTED = ("accepted_outputs", "acceptable_outputs", "acceptable", "alternatives", "outputs")
@@ -116,7 +117,7 @@ def _read_table(table: dict[str, Any], prompt: str, facts: dict[str, Any], depth
         setup = [line for name in _SETUP for line in _as_lines(table.get(name))]
         more = _as_lines(table.get("challenge_test_list"))
         return read_tests("\n".join([*setup, *_as_lines(python), *more]), prompt, facts["name"])
-    columns = [table[name] for name in _COLUMNS if table.get(name)]
+    columns = [table[name] for name in dict.fromkeys((*_COLUMNS, *_PYTHON)) if table.get(name)]
     if not columns:
         raise DataError(_UNREADABLE)
     return _joined([_read(column, prompt, facts, depth + 1) for column in columns])

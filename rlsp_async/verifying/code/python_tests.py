@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import inspect
 import io
+import random
 import sys
 import traceback
 import types
@@ -123,7 +124,7 @@ class PythonTests:
         Raises:
             DataError: the tests cannot be run, or call no function of the answer.
         """
-        with _tools_of_tests():
+        with _tools_of_tests(self._session):
             self._run_own(self._facts.helpers, "helpers.py")
             self._share_classes(list(self._namespace))
             self._session.expect_classes(self._classes_of_tests())
@@ -393,19 +394,27 @@ class PrintedText:
 
 
 @contextlib.contextmanager
-def _tools_of_tests() -> Iterator[None]:
-    """What tests find while they run: the module pytest, an event loop, and an output that goes nowhere."""
+def _tools_of_tests(session: AnswerSession) -> Iterator[None]:
+    """What tests find while they run: pytest, an event loop, an output that goes nowhere, one seed for all."""
     before = sys.modules.get("pytest")
     module = make_pytest()
     sys.modules["pytest"] = module
     loop = asyncio.SelectorEventLoop
     kept = {name: vars(loop).get(name) for name in ("_make_self_pipe", "_close_self_pipe")}
     allow_event_loops()
+    seed = random.seed
+
+    def seed_both(value: Any = None, version: int = 2) -> None:
+        seed(value, version)
+        session.ask("seed", value, version)
+
+    random.seed = seed_both  # type: ignore[assignment]
     try:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             module.capture = PrintedText(printed)  # type: ignore[attr-defined]
             yield
     finally:
+        random.seed = seed
         for name, value in kept.items():
             if value is None:
                 delattr(loop, name)

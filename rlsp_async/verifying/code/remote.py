@@ -14,7 +14,9 @@ refused, because an answer that has been told 5 could answer what is expected.
 from __future__ import annotations
 
 import io
+import re
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -48,6 +50,18 @@ _ENDINGS = (StopIteration, StopAsyncIteration)
 """Not among them, nor are BaseExceptions: they would end a loop of a test, or the test, as if it had passed."""
 _OPEN_NAMES = frozenset({"__name__", "__qualname__", "__dict__", "__annotations__", "__mro__", "__next__"})
 """Names with two underscores that a test may ask for; others are protocols, which stand-ins do not have."""
+_CLASSES_OF_PYTHON: dict[str, type[Any]] = {
+    "Match": re.Match,
+    "Pattern": re.Pattern,
+    "function": types.FunctionType,
+    "generator": types.GeneratorType,
+    "method": types.MethodType,
+    "map": map,
+    "zip": zip,
+    "filter": filter,
+    "enumerate": enumerate,
+    "reversed": reversed,
+}
 _IS_NOT_THERE: dict[str, type[Exception]] = {"get": AttributeError, "len": TypeError}
 """Errors that say that an object lacks something, which Python asks for by itself; they are no outcome of a test."""
 _OPERATORS = [
@@ -100,6 +114,7 @@ class AnswerSession:
         self._expected_classes: list[str] = []
         self._functions: list[Callable[..., Any]] = []
         self._objects: dict[int, RemoteObject] = {}
+        self._stand_ins: dict[tuple[str, bool], type[RemoteObject]] = {}
         self._bytes_received = 0
         self.outcomes: list[BaseException | None] = []
         """For each operation on the answer: the error that it has raised, or None."""
@@ -190,10 +205,11 @@ class AnswerSession:
         try:
             message = ["do", operation, packer.pack(list(operands)), packer.pack(keywords)]
         except (ValueError, TypeError, AttributeError, RecursionError) as e:
-            raise self._uncarried(str(e)) from None
+            raise self.refuse(str(e)) from None
         return self._exchange(message, packer)
 
-    def _uncarried(self, why: str) -> UncarriedError:
+    def refuse(self, why: str) -> UncarriedError:
+        """Ends the session because the tests want what cannot be carried; returns the error to raise."""
         self.end = UncarriedError(f"the tests pass what cannot be sent to the answer: {why}")
         return self.end
 
@@ -215,7 +231,7 @@ class AnswerSession:
         except ValueError as e:
             if self._bytes_received > _FORGEABLE_BYTES:
                 raise RunnerLost(f"its results are too large to be passed on: {e}") from None
-            raise self._uncarried(str(e)) from None
+            raise self.refuse(str(e)) from None
 
     def _read(self, reply: list[Any], packer: Packer) -> Any:
         """The value of a reply; raises the error that it reports."""
@@ -264,15 +280,20 @@ class AnswerSession:
 
     def _make_error(self, names: list[Any], args: Any, text: str) -> Exception:
         """The error of the answer, as an instance of the first class among its own and their bases that tests know."""
+        arguments: tuple[Any, ...]
+        attributes: dict[str, Any]
         last = str(names[0]).rpartition(".")[2]
-        arguments = unpack_value(args) if args is not None else (text,)
-        arguments = arguments if isinstance(arguments, tuple) else (text,)
+        arguments, attributes = (text,), {}
+        match unpack_value(args):
+            case (tuple(found), dict(values)):
+                arguments, attributes = found, {str(name): value for name, value in values.items()}
         for position, name in enumerate(map(str, names)):
             module, _, short = name.rpartition(".")
             kind = self._errors.get(short) if module == "solution" else _find_error(module, short)
             if kind is not None and (kind is not Exception or position == 0):
                 error: Exception = kind.__new__(kind, *arguments)
                 error.args = arguments
+                vars(error).update(attributes)
                 return error
         return SolutionError(f"{last}: {text}")
 
@@ -295,12 +316,20 @@ class AnswerSession:
         match tag, rest:
             case "H", [int(number), str(kind), bool(is_iterator)]:
                 if number not in self._objects:
-                    stand_in = RemoteIterator if is_iterator else RemoteObject
+                    stand_in = self._stand_in(kind, is_iterator=is_iterator)
                     self._objects[number] = stand_in(self, number, kind, kind in self._named)
                 return self._objects[number]
             case "L", [int(number)] if 0 <= number < len(self._functions):
                 return self._functions[number]
         raise ValueError(f"data with the tag {tag!r}")
+
+    def _stand_in(self, kind: str, *, is_iterator: bool) -> type[RemoteObject]:
+        """A class of the name that the object's class has in the answer: tests may ask for `type(x).__name__`."""
+        key = (kind[:100], is_iterator)
+        if key not in self._stand_ins:
+            base = RemoteIterator if is_iterator else RemoteObject
+            self._stand_ins[key] = type(key[0], (base,), {"__slots__": ()})
+        return self._stand_ins[key]
 
 
 class _ReadAhead:
@@ -423,6 +452,14 @@ class RemoteObject:
 
     def __format__(self, form: str) -> str:
         return str(self._rlsp_session.ask("format", self, form))
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What isinstance sees: a class of Python where the object is of one, e.g. a generator."""
+        return _CLASSES_OF_PYTHON.get(self._rlsp_kind, type(self))
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise self._rlsp_session.refuse("a class that is derived from one of the answer")
 
     def __instancecheck__(self, instance: Any) -> bool:
         return isinstance(instance, RemoteObject) and bool(self._rlsp_session.ask("isinstance", instance, self))

@@ -9,11 +9,12 @@ CPU time. Whatever it sends is taken for the result of a call, that is for data 
 runner dies, only the answer that it ran is lost.
 
 Messages are msgpack lists. The checker sends ["start", source, names of classes], ["program", source, input] and
-["do", operation, operands, keywords]; the runner answers ["value", data, changes of the operands, printed text] or
-["error", names of the class and its bases, arguments, text, changes, printed text]. Before it answers, it may send
-["callback", number, arguments, keywords], which asks for a function of the test; the answer is ["returned", data] or
-["raised", name, text]. The data are those of `values`; a handle of an object of the runner is ["H", number, name of the
-class, whether it is an iterator]; one of a function of the test is ["L", number], and of an iterator ["LI", number].
+["do", operation, operands, keywords]. The runner answers ["value", data, changes of the operands, printed text] or
+["error", names of the class and its bases, arguments and attributes, text, changes, printed text]. Before it answers,
+it may send ["callback", number, arguments, keywords], which asks for a function of the test; the answer is
+["returned", data] or ["raised", name, text]. The data are those of `values`. A handle of an object of the runner is
+["H", number, name of the class, whether it is an iterator]; one of a function of the test is ["L", number], and of an
+iterator ["LI", number].
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import inspect
 import io
 import operator
 import os
+import random
 import socket
 import struct
 import sys
@@ -56,6 +58,8 @@ _LENGTH = struct.Struct("<I")
 RECURSION_LIMIT = 50_000
 """For programs and cases, as in LiveCodeBench; a unit test calls with Python's own limit."""
 _MAX_PRINTED_CHARS = 100_000
+_MAX_ARGUMENTS_BYTES = 10_000
+"""Of the arguments and attributes of an error."""
 
 
 class RunnerLost(BaseException):
@@ -431,6 +435,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
         "repr": repr,
     },
     **{"hash": hash, "format": format, "int": int, "float": float, "contains": _contains, "dir": dir},
+    "seed": random.seed,
     "enter": lambda value: type(value).__enter__(value),
     "exit": lambda value, *error: type(value).__exit__(value, *error),
 }
@@ -438,11 +443,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 def _pack_arguments(error: BaseException) -> Any:
-    try:
-        packed = Packer(NOTHING_HELD).pack(error.args)
-        return packed if len(msgspec.msgpack.encode(packed)) < 10_000 else None
-    except Exception:  # noqa: BLE001  arguments that are no data are left out
-        return None
+    """The arguments and attributes of an error, as far as they are data; None: they are not."""
+    for attributes in (vars(error), {}):
+        try:
+            packed = Packer(NOTHING_HELD).pack((error.args, attributes))
+            if len(msgspec.msgpack.encode(packed)) < _MAX_ARGUMENTS_BYTES:
+                return packed
+        except Exception:  # noqa: BLE001  what is no data is left out
+            continue
+    return None
 
 
 def _error_text(error: BaseException) -> str:

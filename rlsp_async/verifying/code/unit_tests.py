@@ -42,6 +42,9 @@ _REACH_OUTSIDE = {
     "patch": "replace parts of the process of the answer",
     "input": "read standard input",
     "breakpoint": "stop in a debugger",
+    "getsource": "look into the code of the answer",
+    "signature": "look into the code of the answer",
+    "getfullargspec": "look into the code of the answer",
 }
 """Functions that tests cannot use, and what the tests then do."""
 
@@ -173,11 +176,11 @@ def _reaching_name(function: ast.expr) -> str:
         return ""
     if _is_of(function, "patch") or _is_of(function, "monkeypatch"):
         return "patch"
-    return function.attr if function.attr in ("urlopen", "patch") or _is_of(function, "io") else ""
+    return function.attr if function.attr in ("urlopen", "patch") or _is_of(function, "io", "inspect") else ""
 
 
-def _is_of(node: ast.expr, module: str) -> bool:
-    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == module
+def _is_of(node: ast.expr, *modules: str) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
 
 
 def _free_names(tree: ast.Module) -> dict[str, None]:

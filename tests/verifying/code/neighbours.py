@@ -722,6 +722,209 @@ CASES = {
     ),
 }
 
+LISTS = (
+    NODE
+    + "def make(a):\n    h = None\n    for x in reversed(a):\n        h = ListNode(x, h)\n    return h\ndef same(a, b):\n    while a and b:\n        if a.val != b.val:\n            return False\n        a, b = a.next, b.next\n    return a is None and b is None\n"
+)
+REVERSE = "class Solution:\n    def reverse(self, head: Optional[ListNode]) -> Optional[ListNode]:\n        prev = None\n        while head:\n            head.next, prev, head = prev, head, head.next\n        return prev\n"
+OTHERS = [
+    (
+        "leetcode helper",
+        LISTS,
+        fenced(REVERSE),
+        json.dumps(
+            {
+                "entry_point": "Solution().reverse",
+                "test": LISTS
+                + "def check(candidate):\n    assert same(candidate(head=make([1,2,3])), make([3,2,1]))\n    assert same(candidate(head=make([])), make([]))\n",
+            }
+        ),
+        "correct",
+    ),
+    (
+        "leetcode helper in prompt",
+        LISTS + "class Solution:\n    def reverse(self, head):\n        pass\n",
+        fenced(REVERSE),
+        json.dumps(
+            {
+                "entry_point": "Solution().reverse",
+                "test": "def check(candidate):\n    assert same(candidate(head=make([1,2,3])), make([3,2,1]))\n",
+            }
+        ),
+        "correct",
+    ),
+    (
+        "generator type",
+        "",
+        fenced("def f(n):\n    yield n"),
+        "import types\nassert isinstance(f(1), types.GeneratorType)\nassert list(f(1)) == [1]",
+        "correct",
+    ),
+    (
+        "is a map",
+        "",
+        fenced("def f(n):\n    return map(str, n)"),
+        "assert isinstance(f([1]), map)\nassert list(f([1])) == ['1']",
+        "correct",
+    ),
+    (
+        "name of class",
+        "",
+        fenced("class Dog:\n    pass\ndef f():\n    return Dog()"),
+        "assert type(f()).__name__ == 'Dog'\nassert f().__class__.__name__ == 'Dog'\nassert isinstance(f(), Dog)",
+        "correct",
+    ),
+    (
+        "derived",
+        "",
+        fenced("class A:\n    def g(self):\n        return self.h() + 1"),
+        "class B(A):\n    def h(self):\n        return 1\nassert B().g() == 2",
+        "error",
+    ),
+    (
+        "signature",
+        "",
+        fenced("def f(a, b):\n    return a"),
+        "import inspect\nassert len(inspect.signature(f).parameters) == 2",
+        "error",
+    ),
+    (
+        "seed",
+        "",
+        fenced("import random\ndef f(n):\n    return [random.randint(0, 9) for _ in range(n)]"),
+        "import random\nrandom.seed(3)\nx = [random.randint(0, 9) for _ in range(5)]\nrandom.seed(3)\nassert f(5) == x",
+        "correct",
+    ),
+    (
+        "name",
+        "",
+        fenced("def f(x):\n    return x"),
+        "assert f.__name__ == 'f' and callable(f)\nassert f(1) == 1",
+        "correct",
+    ),
+    (
+        "raises with match",
+        "",
+        fenced("def f(x):\n    raise ValueError('bad x: 3')"),
+        "import pytest\nfrom solution import f\ndef test_f():\n    with pytest.raises(ValueError, match='bad') as e:\n        f(3)\n    assert '3' in str(e.value)",
+        "correct",
+    ),
+    (
+        "assertRaises context",
+        "",
+        fenced("def f(x):\n    raise ValueError('bad')"),
+        "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        with self.assertRaises(ValueError) as cm:\n            f(1)\n        self.assertEqual(str(cm.exception), 'bad')",
+        "correct",
+    ),
+    ("nbsp", "", "```python\ndef f(x):\n\u00a0\u00a0\u00a0\u00a0return x\n```", "assert f(1) == 1", "correct"),
+    ("crlf", "", "```python\r\ndef f(x):\r\n    return x\r\n```\r\n", "assert f(1) == 1", "correct"),
+    ("bom", "", "\ufeffdef f(x):\n    return x", "assert f(1) == 1", "correct"),
+    (
+        "unit_tests as text list",
+        "",
+        fenced("def f(x):\n    return x"),
+        json.dumps({"unit_tests": json.dumps(["assert f(1) == 1"])}),
+        "correct",
+    ),
+    (
+        "ground_truth",
+        "",
+        fenced("print(input())"),
+        json.dumps({"ground_truth": json.dumps({"inputs": ["1"], "outputs": ["1"]})}),
+        "correct",
+    ),
+    (
+        "set compare",
+        "",
+        fenced("def f(a):\n    return list(a)"),
+        "assert set(f((1,2))) == set((2,1))\nassert sorted(f([2,1])) == [1,2]",
+        "correct",
+    ),
+    ("nan", "", fenced("def f():\n    return [float('nan')]"), "import math\nassert math.isnan(f()[0])", "correct"),
+    (
+        "gcd as the tested name",
+        "",
+        fenced("def gcd(a, b):\n    while b:\n        a, b = b, a % b\n    return a"),
+        "assert gcd(12, 8) == 4",
+        "correct",
+    ),
+    ("gcd wrong", "", fenced("def gcd(a, b):\n    return 1"), "assert gcd(12, 8) == 4", "wrong"),
+    (
+        "uses Counter without import",
+        "",
+        fenced("def f(a):\n    return a"),
+        "assert Counter(f('aab')) == Counter('aba')",
+        "correct",
+    ),
+    (
+        "class Counter of its own",
+        "",
+        fenced(
+            "class Counter:\n    def __init__(self):\n        self.n = 0\n    def inc(self):\n        self.n += 1\n        return self.n"
+        ),
+        "c = Counter()\nassert c.inc() == 1\nassert c.inc() == 2",
+        "correct",
+    ),
+    (
+        "bank",
+        "",
+        fenced(
+            "class InsufficientFunds(Exception):\n    def __init__(self, need):\n        super().__init__(f'need {need}')\n        self.need = need\nclass Account:\n    def __init__(self, b=0):\n        self.balance = b\n    def withdraw(self, n):\n        if n > self.balance:\n            raise InsufficientFunds(n - self.balance)\n        self.balance -= n"
+        ),
+        "import pytest\nfrom solution import Account, InsufficientFunds\ndef test_a():\n    a = Account(5)\n    a.withdraw(2)\n    assert a.balance == 3\n    with pytest.raises(InsufficientFunds):\n        a.withdraw(10)",
+        "correct",
+    ),
+    (
+        "error attribute",
+        "",
+        fenced(
+            "class E(Exception):\n    def __init__(self, code):\n        self.code = code\ndef f():\n    raise E(7)"
+        ),
+        "try:\n    f()\n    assert False\nexcept E as e:\n    assert e.code == 7",
+        "correct",
+    ),
+    ("print inside", "", fenced("def f(x):\n    print('debug', x)\n    return x"), "assert f(1) == 1", "correct"),
+    (
+        "global counter",
+        "",
+        fenced("n = 0\ndef f():\n    global n\n    n += 1\n    return n"),
+        "assert f() == 1\nassert f() == 2",
+        "correct",
+    ),
+    (
+        "two answers in one",
+        "",
+        fenced("def enc(s):\n    return s[::-1]\ndef dec(s):\n    return s[::-1]"),
+        "for s in ('ab', 'xyz'):\n    assert dec(enc(s)) == s\nassert enc('ab') == 'ba'",
+        "correct",
+    ),
+    (
+        "lru cache",
+        "",
+        fenced(
+            "from functools import lru_cache\n@lru_cache(None)\ndef fib(n):\n    return n if n < 2 else fib(n-1) + fib(n-2)"
+        ),
+        "assert fib(50) == 12586269025\nassert fib.cache_info().hits > 0",
+        "correct",
+    ),
+    (
+        "sum of generator in all",
+        "",
+        fenced("def f(a):\n    return (x * 2 for x in a)"),
+        "assert all(a == b for a, b in zip(f([1, 2]), [2, 4]))",
+        "correct",
+    ),
+    (
+        "json lines trailing",
+        "",
+        fenced("class Solution:\n    def g(self, s, k):\n        return s * k"),
+        json.dumps(
+            [{"input": '"ab"\n2\n', "output": '"abab"', "testtype": "functional", "metadata": {"func_name": "g"}}]
+        ),
+        "correct",
+    ),
+]
+
 
 def all_cases() -> list[tuple[str, str, str, str, str]]:
     """Every neighbour: what it is, prompt, response, reference answer, status."""
@@ -754,4 +957,4 @@ def all_cases() -> list[tuple[str, str, str, str, str]]:
         (f"cannot: {what}", "", fenced("def f(x):\n    return 1"), tests, "error") for what, tests in CANNOT.items()
     ]
     cases += [(f"case: {what}", "", fenced(code), tests, status) for what, (tests, code, status) in CASES.items()]
-    return cases
+    return [*cases, *((f"other: {case[0]}", *case[1:]) for case in OTHERS)]
