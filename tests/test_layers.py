@@ -61,6 +61,7 @@ ROWS = {
     "rlsp_async.errors": Row(0, (), TORCH),
     "rlsp_async.files": Row(1, (), TORCH),
     "rlsp_async.processes": Row(1, (), TORCH),
+    "rlsp_async.cuda": Row(1),
     "rlsp_async.columns": Row(1, (), TORCH),
     "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),

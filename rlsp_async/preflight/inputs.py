@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from rlsp_async.config import RunConfig, load_success_replay
+from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.preflight.estimate import ExtraModels, weight_bytes
 from rlsp_async.report.text import bytes_text
@@ -250,7 +251,7 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str
     from rlsp_async.sampling.engines import check_engine
 
     engine = check_engine(cfg, model, longest_prompt) if cfg.sampler.count else (cfg.sampler.engine, None)
-    device = "cuda" if torch.cuda.is_available() and cfg.learner.device != "cpu" else "cpu"
+    device = "cuda" if has_cuda() and cfg.learner.device != "cpu" else "cpu"
     threads = torch.get_num_threads()
     torch.set_num_threads(cfg.learner.threads)
     try:

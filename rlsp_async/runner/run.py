@@ -38,7 +38,7 @@ from rlsp_async.preflight.inputs import require_keys, require_memory
 from rlsp_async.preflight.settings import refuse
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
-from rlsp_async.runner.gpus import assign_gpus, visible_gpus
+from rlsp_async.runner.gpus import GPU_THREADS, assign_gpus, gpu_environment, visible_gpus
 from rlsp_async.runner.resume import find_damage, is_finished, is_run, load_interrupted, require_same, take_over
 from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
 from rlsp_async.starts import StartCounter
@@ -279,15 +279,15 @@ def services(cfg: RunConfig) -> list[ServiceProcess]:
         ("sampler", cfg.sampler.count, cfg.sampler.threads),
         ("verifier", cfg.verifier.count, 1),
     ]
-    gpus = assign_gpus(visible_gpus(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
+    gpus = assign_gpus(visible_gpus(os.environ), cfg)
     return [
         ServiceProcess(
             name=f"{role}-{i}",
             role=role,
             command=service_command(role, run_config, f"{role}-{i}"),
             log=logs / f"{role}-{i}.out",
-            threads=threads,
-            gpus=gpus.get(f"{role}-{i}", ""),
+            threads=max(threads, GPU_THREADS) if f"{role}-{i}" in gpus else threads,
+            environment=gpu_environment(f"{role}-{i}", gpus),
         )
         for role, count, threads in wanted
         for i in range(count)

@@ -56,8 +56,8 @@ class ServiceProcess(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     log: Path
     threads: int = 1
-    gpus: str = ""
-    """CUDA_VISIBLE_DEVICES; empty: as the supervisor has it."""
+    environment: Mapping[str, str] = {}
+    """What its environment has on top of the supervisor's."""
 
 
 class RestartBudget:
@@ -242,7 +242,7 @@ class Supervisor:
             log = await asyncio.to_thread(open, service.log, "ab")
         except OSError as e:
             raise unwritable(service.log, e) from None
-        environment = service_environment(service.threads, os.environ, service.gpus)
+        environment = service_environment(service.threads, os.environ, service.environment)
         if self._next_start is not None:
             environment[START] = str(self._next_start())
         with log:
@@ -324,13 +324,13 @@ def last_words(log: Path, begin: int = 0, prefix: str = "rlsp") -> str:
     return printable(said[-1].partition(": ")[2] if said else (lines or [""])[-1].strip())
 
 
-def service_environment(threads: int, base: Mapping[str, str], gpus: str = "") -> dict[str, str]:
+def service_environment(threads: int, base: Mapping[str, str], more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a service.
 
     Args:
         threads: CPU threads of its numerical libraries.
         base: the supervisor's environment.
-        gpus: CUDA_VISIBLE_DEVICES; empty: as in `base`.
+        more: what comes on top, such as its GPUs.
     """
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, base.get("PYTHONPATH", "").split(os.pathsep))]
@@ -343,7 +343,7 @@ def service_environment(threads: int, base: Mapping[str, str], gpus: str = "") -
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         PARENT_VARIABLE: str(os.getpid()),
-        **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
+        **(more or {}),
     }
 
 

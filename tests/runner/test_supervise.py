@@ -204,7 +204,7 @@ def test_exit_texts() -> None:
 
 
 def test_the_environment_of_a_service() -> None:
-    made = service_environment(3, {"PYTHONPATH": "/a", "HOME": "/h"}, "1,2")
+    made = service_environment(3, {"PYTHONPATH": "/a", "HOME": "/h"}, {"CUDA_VISIBLE_DEVICES": "1,2"})
     assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"], made["HOME"]) == ("3", "3", "/h")
     assert made["RLSP_SUPERVISOR_PID"] == str(os.getpid())
     assert made["PYTHONPATH"].endswith(":/a")
