@@ -269,6 +269,7 @@ def read_cases(path: Path) -> Iterator[Case]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row: dict[str, Any] = json.loads(line)
         verifier, options = row.get("verifier", "math"), row.get("options") or {}
+        options = config.tables(options) if isinstance(options, list) else options  # as for `rlsp grade --option`
         kind = f"cases, {verifier}: {row['kind']}"
         options = json.dumps(options) if options else ""
         yield Case(kind, row["gold"], row["response"], row["expected"] == "correct", 1, verifier, options)

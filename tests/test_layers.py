@@ -68,6 +68,7 @@ ROWS = {
     "rlsp_async.config": Row(2, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
     "rlsp_async.starts": Row(3, ("*",), TORCH),
+    "rlsp_async.pulse": Row(3, ("*",), TORCH),
     "rlsp_async.plugins": Row(2, (), TORCH),
     # 3: pure logic, and what reads and writes single files
     "rlsp_async.algos": Row(3, (), WORDS),
@@ -83,7 +84,9 @@ ROWS = {
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
     "rlsp_async.weights": Row(4),
-    "rlsp_async.wire": Row(4, ("auth", "jobs", "keyring", "link", "loading", "router", "session", "sockets"), TORCH),
+    "rlsp_async.wire": Row(
+        4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
+    ),
     "rlsp_async.sampling": Row(4, ("engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})

@@ -204,7 +204,7 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     keep_checkpoints: Annotated[int, Range(ge=2, le=1_000)] = 2
     """Number of checkpoints that stay on the disk; the newest may turn out to be damaged."""
     weights_dir: PathText = ""
-    """Directory of published weights. Empty: shared memory (/dev/shm) when there is room, else the run directory."""
+    """Directory below which each run publishes weights into its own. Empty: shared memory, else the run directory."""
     keep_weights: Annotated[int, Range(ge=2, le=1_000)] = 3
     """Number of published versions that stay there; a sampler may still be loading one."""
 

@@ -14,6 +14,7 @@ from rlsp_async.config import RunConfig, load_success_replay
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.preflight.estimate import ExtraModels, weight_bytes
+from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text
 
 if TYPE_CHECKING:
@@ -250,7 +251,8 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str
     from rlsp_async.learning.publish import try_export
     from rlsp_async.sampling.engines import check_engine
 
-    engine = check_engine(cfg, model, longest_prompt) if cfg.sampler.count else (cfg.sampler.engine, None)
+    samples_here = cfg.sampler.count > 0 and needs_sampler(cfg)
+    engine = check_engine(cfg, model, longest_prompt) if samples_here else (cfg.sampler.engine, None)
     device = "cuda" if has_cuda() and cfg.learner.device != "cpu" else "cpu"
     threads = torch.get_num_threads()
     torch.set_num_threads(cfg.learner.threads)

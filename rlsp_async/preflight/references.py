@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from rlsp_async.answers import show_answers, split_answers
 from rlsp_async.config import RunConfig
-from rlsp_async.contents import printable
+from rlsp_async.contents import check_prompt, printable
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import Split, Task, load_task
@@ -146,6 +146,7 @@ def _known_rows(task: Task, split: Split, verifier: Verifier) -> Iterator[tuple[
     given = _demonstrations(task, size) if split == "train" else {}
     for index in range(SAMPLE if size is None else size):
         prompt = task.prompt(split, index)
+        check_prompt(prompt)
         demonstration = given.get(prompt.prompt_id, "")
         if verifier.reference_response(split_answers(prompt.answer)[0], demonstration):
             yield prompt, demonstration

@@ -21,6 +21,7 @@ from rlsp_async.files import directory_being_made
 from rlsp_async.model import TINY_QWEN2, write_longest_prompt
 from rlsp_async.preflight import inputs, references
 from rlsp_async.tasks import fitted
+from rlsp_async.weights.place import remove_published
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
@@ -29,7 +30,6 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     Raises UserError, and leaves nothing behind.
     """
     from rlsp_async.model import prepare_model
-    from rlsp_async.weights.file import remove_published
 
     inputs.check_modules(cfg)
     inputs.check_data(cfg)

@@ -60,7 +60,7 @@ def test_cases_of_other_verifiers_run_in_killable_processes(tmp_path: Path) -> N
     rows = [
         {"kind": "k", "verifier": "choice", "gold": "B", "response": "(B)", "expected": "correct"},
         {"kind": "k", "verifier": "choice", "gold": "yes", "response": "no", "expected": "not-correct"}
-        | {"options": {"labels": ["yes", "no"]}},
+        | {"options": ['labels=["yes", "no"]']},
     ]
     (tmp_path / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     judged = asyncio.run(verifiers.judge_in_pools(list(verifiers.read_cases(tmp_path / "cases.jsonl"))))
