@@ -209,7 +209,7 @@ async def _judge(
             now = time.monotonic()
             if budget_s is not None and now - start > budget_s:
                 break
-            if now - told >= PROGRESS_S:
+            if now - told >= PROGRESS_S and len(verdicts) < len(items):
                 told = now
                 say(f"judging reference answers: {len(verdicts):,} of {len(items):,}")
     return verdicts
@@ -221,6 +221,9 @@ def _summarise(name: str, total: int, own: list[_Case], swapped: list[_Case], ve
     for case, verdict in zip(own, verdicts, strict=False):
         judged.add(case.row)
         if verdict.status != "correct" and case.row not in bad:
+            if not case.item.answer.strip():
+                bad[case.row] = f"{case.where}: has no reference answer"
+                continue
             why = verdict.detail or (f"read as {verdict.extracted!r}" if verdict.extracted else "")
             bad[case.row] = f"{case.where}: {_shown(case.item.answer)} is {verdict.status}" + (
                 f" ({printable(why, _SHOWN)})" if why else ""
