@@ -68,3 +68,9 @@ def test_cases_of_other_verifiers_run_in_killable_processes(tmp_path: Path) -> N
         ("cases, choice: k", {"ours": True}),
         ("cases, choice: k", {"ours": False}),
     ]
+
+
+def test_an_answer_is_never_another_answer_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "svamp.jsonl").write_text('{"answer": "7"}\n{"answer": "7"}\n')
+    cases = list(verifiers.rewritten(tmp_path, 0))
+    assert {(case.is_right, case.weight) for case in cases} == {(True, 2)}
