@@ -27,7 +27,7 @@ MIN_SENTENCE_WORDS = 3
 
 _ENGLISH = (
     r"(?:answers?|ans|solution\sset)\b(?:\s(?:to|of|for|in)\s[^.\n:=]{1,80}?)?[*_]{0,3}\s{0,3}"
-    r"(?:(?:(?:is|are|was|would\sbe|will\sbe|should\sbe|must\sbe|has\sto\sbe|can\sbe|equals?|becomes|comes\sout\sto(?:\sbe)?"
+    r"(?:(?:\b(?:is|are|was|would\sbe|will\sbe|should\sbe|must\sbe|has\sto\sbe|can\sbe|equals?|becomes|comes\sout\sto(?:\sbe)?"
     r"|turns\sout\sto\sbe)\b(?!\s(?:not|n't)\b(?!\s\S+\sbut))|:|=|\uff1a|\))[*_:\s]{0,6}){1,3}"
 )
 _CJK = (
