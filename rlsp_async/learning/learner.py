@@ -150,6 +150,8 @@ class Learner:
         """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
         if self._stage is None or self._stage.name != batch.stage:
+            if self._stage is not None:
+                self._stage.updater.close()
             self._stage = stage.begin_stage(self.cfg, batch.stage, self.policy, self.run_dir)
         # A batch all of whose groups were taken out of it leaves the weights as they are.
         metrics = self._train(self._stage, batch) if batch.groups else {"tokens": 0.0}

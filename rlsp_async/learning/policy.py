@@ -29,8 +29,8 @@ from rlsp_async.model.create import reason
 from rlsp_async.model.info import longest_sequence, longrope_limit
 
 Critic = Literal["none", "head", "head_detached", "separate"]
-CHUNK_LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}
-"""Number of logits that exist at once: 256 MiB in float32; 1 GiB on a GPU, where small products waste the card."""
+CHUNK_LOGITS = {"cpu": 1 << 26, "cuda": 1 << 27}
+"""Number of logits that exist at once: 256 MiB in float32; 512 MiB on a GPU, where small products waste the card."""
 
 
 @dataclass(frozen=True)

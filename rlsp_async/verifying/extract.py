@@ -33,9 +33,9 @@ TAIL_CHARS = 50_000
 """Only the end of a response is searched."""
 
 LAST_CHARS = 4_000
-"""The last value is looked for in so many characters at the end."""
+"""The last value is looked for in the last characters, in at most this number of them."""
 NEAR_CHARS = 300
-"""It is looked for in so many first."""
+"""It is looked for in this number of them first."""
 _TAG = re.compile(r"<(/?)(?:final_)?answer>", re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)#{4}(?!#)[ \t]*([^\n]*)")
 
