@@ -3,7 +3,7 @@
     score("... A) red  B) blue", "It is blue, so the answer is (B).", "B").status == "correct"
 
 The answer is looked for in a tag, a box, behind ####, and in "the answer is ..."; a place that names no option, such as
-a formula in a box, is passed over. If there is none, the last sentence that commits itself counts: "(B)", "option B",
+a formula in a box, is left out. If there is none, the last sentence that commits itself counts: "(B)", "option B",
 "I choose B", "B fits" (`labels`). Several labels are a set: "A and C". An answer in a box that a later sentence
 contradicts is two answers, and wrong.
 """

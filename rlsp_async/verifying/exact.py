@@ -21,7 +21,7 @@ from rlsp_async.verifying.words import UnicodeForm, normalize_words
 VERSION = "2"
 LANE = "fast"
 EXTRA_CHARS = 20
-"""The last line is the answer when it is at most so many characters longer than the reference answer."""
+"""The last line is the answer when it is at most this much longer than the reference answer, in characters."""
 
 _COMMAND = re.compile(r"\\(?:text\w*|mathrm|mbox|operatorname)\s?\{([^{}]*)\}")
 _REASON = re.compile(
