@@ -57,6 +57,7 @@ class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     inner: PluginName = "math"
     """Verifier of answers that do not abstain."""
     inner_options: dict[str, Any] = {}
+    """Options of the inner verifier, decoded by its `Config`."""
     thinking: tuple[tuple[str, str], ...] = ()
     """Opening and closing marks of thoughts, beside those that are known; `inner_options` has its own."""
 

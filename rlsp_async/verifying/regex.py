@@ -34,6 +34,7 @@ class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     match: Literal["search", "full"] = "search"
     """Whether the pattern must match anywhere in the text, or the whole text without the blanks around it."""
     ignore_case: bool = False
+    """Whether small and capital letters count as the same, in the pattern and in the comparison."""
     thinking: tuple[tuple[str, str], ...] = ()
     """Opening and closing marks of thoughts, beside those that are known."""
 
