@@ -17,7 +17,7 @@ from rlsp_async.config.ranges import FieldName, PluginName, Range
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import add_parts, load_inner, make_verdict
 from rlsp_async.verifying.extract import find_spans
-from rlsp_async.verifying.thoughts import split_thoughts
+from rlsp_async.verifying.thoughts import check_marks, split_thoughts
 from rlsp_async.verifying.words import normalize_words
 
 VERSION = "2"
@@ -58,10 +58,11 @@ class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Verifier of answers that do not abstain."""
     inner_options: dict[str, Any] = {}
     """Options of the inner verifier, decoded by its `Config`."""
-    thinking: tuple[tuple[str, str], ...] = ()
+    thinking: tuple[tuple[FieldName, FieldName], ...] = ()
     """Opening and closing marks of thoughts, beside those that are known; `inner_options` has its own."""
 
     def __post_init__(self) -> None:
+        check_marks(self.thinking)
         if not self.phrases or not all(phrase.strip() for phrase in self.phrases):
             raise ValueError("phrases must name at least one, none of them empty")
 

@@ -21,7 +21,7 @@ from rlsp_async.verifying.boxes import last_boxes
 from rlsp_async.verifying.extract import TAIL_CHARS, find_spans
 from rlsp_async.verifying.labels import LabelReader, plain_label_text
 from rlsp_async.verifying.sentences import find_clause
-from rlsp_async.verifying.thoughts import split_thoughts
+from rlsp_async.verifying.thoughts import check_marks, split_thoughts
 from rlsp_async.verifying.words import normalize_words
 
 VERSION = "2"
@@ -57,10 +57,11 @@ class ChoiceConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Letters, figures or words; case does not matter for words. Empty: as the reference answer is, see `FAMILIES`."""
     texts: bool = True
     """Whether an option in the prompt ("A) red", "(B) blue", "C. green") may be named by its text."""
-    thinking: tuple[tuple[str, str], ...] = ()
+    thinking: tuple[tuple[FieldName, FieldName], ...] = ()
     """Opening and closing marks of thoughts, beside those that are known."""
 
     def __post_init__(self) -> None:
+        check_marks(self.thinking)
         if self.labels and (len(self.labels) < 2 or not all(label.strip() for label in self.labels)):
             raise ValueError("labels must be two or more, none of them empty")
 

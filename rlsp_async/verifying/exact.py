@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
 from rlsp_async.verifying.extract import find_spans
 from rlsp_async.verifying.sentences import strip_math_mode
-from rlsp_async.verifying.thoughts import split_thoughts
+from rlsp_async.verifying.thoughts import check_marks, split_thoughts
 from rlsp_async.verifying.words import UnicodeForm, normalize_words
 
 VERSION = "2"
@@ -36,8 +37,11 @@ class ExactConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Whether upper and lower case are the same."""
     unicode: UnicodeForm = "NFKC"
     """NFKC: full-width letters and ligatures are as plain ones, raised figures are not; NFC: composed letters only."""
-    thinking: tuple[tuple[str, str], ...] = ()
+    thinking: tuple[tuple[FieldName, FieldName], ...] = ()
     """Opening and closing marks of thoughts, beside those that are known."""
+
+    def __post_init__(self) -> None:
+        check_marks(self.thinking)
 
 
 Config = ExactConfig

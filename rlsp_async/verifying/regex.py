@@ -15,11 +15,11 @@ from collections import deque
 from typing import Literal
 
 from rlsp_async.config import Section
-from rlsp_async.config.ranges import FreeText
+from rlsp_async.config.ranges import FieldName, FreeText
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
-from rlsp_async.verifying.thoughts import split_thoughts
+from rlsp_async.verifying.thoughts import check_marks, split_thoughts
 from rlsp_async.verifying.words import normalize_words
 
 VERSION = "1"
@@ -35,10 +35,11 @@ class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Whether the pattern must match anywhere in the text, or the whole text without the blanks around it."""
     ignore_case: bool = False
     """Whether small and capital letters count as the same, in the pattern and in the comparison."""
-    thinking: tuple[tuple[str, str], ...] = ()
+    thinking: tuple[tuple[FieldName, FieldName], ...] = ()
     """Opening and closing marks of thoughts, beside those that are known."""
 
     def __post_init__(self) -> None:
+        check_marks(self.thinking)
         try:
             re.compile(self.pattern)
         except re.error as e:
