@@ -326,7 +326,7 @@ def test_the_limit_of_open_files_is_raised_or_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(runner.resource, "getrlimit", lambda _: limits[0])
     monkeypatch.setattr(runner.resource, "setrlimit", lambda _, pair: raised.append(pair))
     needed = runner.files_needed(cfg)
-    assert 64 <= needed <= 256
+    assert 48 < needed <= 64  # a limit of 64 is enough for the services of one machine
     runner.check_files(cfg)
     assert raised == []
     limits[0] = (40, 4096)
