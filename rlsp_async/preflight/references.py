@@ -141,13 +141,17 @@ def _used_splits(cfg: RunConfig) -> list[Split]:
 
 
 def _known_rows(task: Task, split: Split, verifier: Verifier) -> Iterator[tuple[Prompt, str]]:
-    """The prompts of a split and their demonstrations, where a response with the reference answer is known."""
+    """The prompts of a split and their demonstrations, where a response with the reference answer is known.
+
+    Those whose reference answer the verifier cannot use are among them; they are judged to be told why.
+    """
     size = task.size(split)
     given = _demonstrations(task, size) if split == "train" else {}
     for index in range(SAMPLE if size is None else size):
         prompt = task.prompt(split, index)
         demonstration = given.get(prompt.prompt_id, "")
-        if verifier.reference_response(split_answers(prompt.answer)[0], demonstration):
+        known = verifier.reference_response(verifier.acceptable_answers(prompt.answer)[0], demonstration)
+        if known or not verifier.can_read(prompt.text, prompt.answer):
             yield prompt, demonstration
 
 
@@ -167,7 +171,7 @@ def _demonstrations(task: Task, size: int | None) -> dict[str, str]:
 
 def _own_cases(number: int, prompt: Prompt, given: str, verifier: Verifier) -> Iterator[_Case]:
     """Each acceptable answer against itself."""
-    for answer in split_answers(prompt.answer):
+    for answer in verifier.acceptable_answers(prompt.answer):
         response = verifier.reference_response(answer, given)
         yield _Case(number, _name(prompt), VerifyItem(prompt=prompt.text, response=response, answer=answer))
 
