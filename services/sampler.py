@@ -7,9 +7,10 @@ from rlsp_async.service import Service, serve
 async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.model import read_longest_prompt
     from rlsp_async.sampling.sampler import Sampler  # after the arguments are read: engines take seconds to import
+    from rlsp_async.weights.probe import read_initial_probe
 
-    longest = read_longest_prompt(cfg.directory)
-    async with Sampler(cfg, cfg.directory / "model", service.worker, longest_prompt=longest) as sampler:
+    longest, probe = read_longest_prompt(cfg.directory), read_initial_probe(cfg.directory)
+    async with Sampler(cfg, cfg.directory / "model", service.worker, longest_prompt=longest, probe=probe) as sampler:
         await service.work(
             sampler.sample,
             credit=cfg.sampler.groups_in_flight,
