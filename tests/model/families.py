@@ -136,6 +136,17 @@ FAMILIES: dict[str, Family] = {
     ),
     "olmoe": Family("olmoe", {"head_dim": None, "num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}),
     "gpt_oss": Family("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 9}),
+    "opt": Family(
+        "opt",
+        {
+            **{"head_dim": None, "num_key_value_heads": None, "intermediate_size": None},
+            **{"ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.2},
+        },
+    ),
+    "olmo": Family("olmo", {"head_dim": None, "clip_qkv": 0.5}),
+    "helium": Family("helium", {}),
+    "arcee": Family("arcee", {}),
+    "ernie4_5": Family("ernie4_5", {}),
     "gpt2": Family("gpt2", {**_GPT2, "resid_pdrop": 0.2}),
     "gpt_bigcode": Family("gpt_bigcode", {**_GPT2, "attn_pdrop": 0.2}),
     "deepseek_v2": Family("deepseek_v2", _LATENT, not_in_vllm=_LATENT_IN_VLLM),
