@@ -75,7 +75,7 @@ def directory_being_made(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes it private
+        temporary.chmod(0o777 & ~umask())  # mkdtemp makes it private
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -83,11 +83,24 @@ def directory_being_made(path: Path) -> Iterator[Path]:
 
 def readable(path: Path) -> None:
     """Gives a file, or the files in a directory, the mode that `open` gives new files: safetensors makes them 0600."""
-    mask = os.umask(0)
-    os.umask(mask)
+    mask = umask()
     for file in path.iterdir() if path.is_dir() else (path,):
         if file.is_file() and not file.is_symlink():
             file.chmod(0o666 & ~mask)
+
+
+def umask() -> int:
+    """The process's umask. On Linux it is read, not set and set back, because other threads may be making files."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync(path: Path) -> None:

@@ -16,6 +16,8 @@ from typing import Annotated, Literal
 import msgspec
 
 PROTOCOL = 1
+ASKING = "asking"
+"""Ping.state before any Hello."""
 
 IntColumn = Annotated[bytes, msgspec.Meta(extra_json_schema={"x-column": "<i4"})]
 FloatColumn = Annotated[bytes, msgspec.Meta(extra_json_schema={"x-column": "<f4"})]
@@ -36,6 +38,13 @@ BY_SPAWN = "spawn"
 
 
 # --- nouns ---------------------------------------------------------------------------------------------------------
+
+
+class ChatMessage(Noun, frozen=True, kw_only=True):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
 
 
 class Prompt(Noun, frozen=True, kw_only=True):
@@ -62,6 +71,8 @@ class Prompt(Noun, frozen=True, kw_only=True):
     """Name of the prompt selection that drew it."""
     propensity: float = 1.0
     """Probability with which the selection drew it, relative to uniform (1.0)."""
+    earlier: list[ChatMessage] = []
+    """Messages of the conversation between the system message and `text`, the oldest first; only with `chat`."""
 
 
 class Sampling(Noun, frozen=True, kw_only=True):
@@ -276,9 +287,11 @@ class Ping(Noun, frozen=True, kw_only=True, tag="ping"):
     """Heartbeat of the application, sent by the event loop that does the work."""
 
     state: str = "working"
-    """working | waiting_credit | waiting_work | loading | draining.
+    """working | waiting_credit | waiting_work | loading | draining | asking.
 
-    The hub's Status also says waiting_credit for a sampler that has nothing to do because every slot is taken.
+    "asking" comes before any Hello, from a worker that asks whether the run goes on; the answer is Pong(known=False),
+    or Drain when it is over. The hub's Status also says waiting_credit for a sampler that has nothing to do because
+    every slot is taken.
     """
     seq: int = 0
     """Counts the Pings of this start."""

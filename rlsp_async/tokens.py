@@ -10,16 +10,17 @@ end-of-sequence token as padding token: nothing here pads, and code that pads ma
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from rlsp_async.columns import Ids
-from rlsp_async.errors import DataError
+from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.messages import BY_SPAWN, Prompt
 from rlsp_async.model_files import require_model_files
 from rlsp_async.template import MAX_RENDERED, bounded, check_template
@@ -31,6 +32,8 @@ _GENERAL = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Class names, in transformers 5 and 4, of a tokenizer that its tokenizer.json describes in full."""
 _LETTERS = {"split_special_tokens": True}
 """Option of a tokenizer call: text that spells a special token is encoded letter by letter."""
+_THINKING = re.compile(r"think|thought|reason", re.I)
+"""Names of special tokens that mark thinking; they stay in a response even where the template writes them."""
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -45,25 +48,29 @@ class Codec(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A response as text, special tokens left out."""
+        """A response as text, without the marks of the conversation (`silent_ids`)."""
         ...
 
 
 class TokenizerCodec:
     """The codec of a model directory's tokenizer."""
 
-    def __init__(self, model_dir: Path, eos_ids: Sequence[int]) -> None:
+    def __init__(
+        self, model_dir: Path, eos_ids: Sequence[int], template_options: Mapping[str, Any] | None = None
+    ) -> None:
         """Loads the tokenizer; `eos_ids` are the end tokens that the model's config names. Raises DataError."""
         self._tokenizer = load_tokenizer(model_dir)
+        self._options = template_options or {}
         self.stop_ids = tuple(sorted({*eos_ids, end_token(self._tokenizer)}))
+        self._silent = silent_ids(self._tokenizer) | set(self.stop_ids)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """[P] ids of a prompt."""
-        return [int(token) for token in encode_prompt(self._tokenizer, prompt)]
+        return [int(token) for token in encode_prompt(self._tokenizer, prompt, self._options)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """A response as text."""
-        return decode_response(self._tokenizer, ids)
+        return decode_response(self._tokenizer, ids, self._silent)
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
@@ -119,16 +126,20 @@ def _kind(where: Path) -> Any:
     return AutoTokenizer
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, template_options: Mapping[str, Any] | None = None
+) -> Ids:
     """Encodes what the model sees: the chat template around `text` when `prompt.chat`, else `text` itself.
 
-    A user message is plain text. Where it spells a special token ("<|im_end|>"), the model gets the tokens of the
+    A message is plain text. Where it spells a special token ("<|im_end|>"), the model gets the tokens of the
     letters, so that neither a data set nor a quoted response can end the user's turn and begin another one. Text
-    without a chat template may contain special tokens of its author, unless it quotes a response.
+    without a chat template may contain special tokens of its author, unless it quotes a response. Where it begins with
+    what the tokenizer puts before a text (a beginning-of-sequence), that is not put before it again.
 
     Args:
         tokenizer: the run's tokenizer.
         prompt: the prompt.
+        template_options: variables for the chat template, e.g. {"enable_thinking": False}.
 
     Returns:
         [P] ids.
@@ -137,7 +148,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
         DataError: the chat template is missing or broken, or the prompt has no tokens.
     """
     if prompt.chat:
-        ids = _chat_ids(tokenizer, prompt)
+        ids = _chat_ids(tokenizer, prompt, template_options or {})
     else:
         ids = _plain_ids(tokenizer, prompt.text, _LETTERS if prompt.selector == BY_SPAWN else {})
     if not len(ids):
@@ -154,10 +165,64 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
     return np.asarray(ids if ids[-1:] == [end] else [*ids, end], dtype=np.int32)
 
 
-def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Any) -> str:
-    """Decodes response ids (a list or an array) to text, special tokens left out."""
-    text = tokenizer.decode(np.asarray(ids, dtype=np.int64).tolist(), skip_special_tokens=True)
-    return str(text)
+def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Any, silent: Collection[int] | None = None) -> str:
+    """Decodes response ids (a list or an array) to the text that is judged, without `silent` ids (`silent_ids`)."""
+    silent = silent_ids(tokenizer) if silent is None else silent
+    kept = [token for token in np.asarray(ids, dtype=np.int64).tolist() if token not in silent]
+    return str(tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def silent_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The special tokens that are no part of a response's text: those of the tokenizer's roles and of the conversation.
+
+    The roles are beginning, end, padding, unknown and so on; the marks of the conversation are the special tokens that
+    the chat template writes around messages. Every other special token stays in the text as it is spelt, marks of
+    thinking among them ("[THINK]"), whoever writes them: a verifier may need them.
+    """
+    roles = {int(tokenizer.convert_tokens_to_ids(name)) for name in _roles(tokenizer)}
+    around = _rendered_around(tokenizer)
+    special = {token: one.content for token, one in tokenizer.added_tokens_decoder.items() if one.special}
+    return frozenset(roles) | {
+        token for token, name in special.items() if name in around and not _THINKING.search(name)
+    }
+
+
+def _roles(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    names = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    return {str(getattr(tokenizer, name)) for name in names if getattr(tokenizer, name, None) is not None}
+
+
+def _rendered_around(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template makes of short conversations; of those that it refuses, nothing."""
+    if not tokenizer.chat_template:
+        return ""
+    from jinja2 import TemplateError
+
+    user, assistant = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    rendered = []
+    for messages in ([user], [{"role": "system", "content": "c"}, user], [user, assistant, user]):
+        try:
+            with bounded("a short conversation"):
+                text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except (DataError, TemplateError, TypeError, ValueError, OverflowError, MemoryError, RecursionError):
+            continue  # such a template refuses such a conversation; prompts are rendered, and refused, elsewhere
+        rendered.append(str(text)[:MAX_RENDERED])
+    return "".join(rendered)
+
+
+def check_template_options(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError for an option that the run itself gives, or of which the chat template knows nothing."""
+    if not options:
+        return
+    templates = tokenizer.chat_template
+    text = " ".join(templates.values()) if isinstance(templates, dict) else str(templates or "")
+    reserved = {"messages", "bos_token", "eos_token", *inspect.signature(tokenizer.apply_chat_template).parameters}
+    for name in options:
+        where = f"task.template_options.{name}"
+        if name in reserved:
+            raise ConfigError(f"{where}: is given by the run itself; take it out")
+        if not re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text):
+            raise ConfigError(f"{where}: the model's chat template has no variable of this name; take it out")
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -173,7 +238,8 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, options: dict[str,
     bare: list[int] = tokenizer(text, add_special_tokens=False, **options)["input_ids"]
     for first in range(len(ids) - len(bare) + 1):
         if bare and ids[first : first + len(bare)] == bare:
-            return ids[: first + len(bare)]
+            begun = first and bare[:first] == ids[:first]  # the author wrote the beginning himself
+            return bare if begun else ids[: first + len(bare)]
     return ids
 
 
@@ -194,55 +260,59 @@ def _following_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return behind(text)
 
 
-def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+def _chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, options: Mapping[str, Any]) -> list[int]:
     if not tokenizer.chat_template:
         raise DataError(
             f"prompt {prompt.prompt_id}: chat = true, but the tokenizer has no chat template; "
             "set task.options.chat = false or use an instruction-tuned model"
         )
-    user = _mark_special(tokenizer, prompt)
-    messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    messages.append({"role": "user", "content": user.text})
+    marked = _mark_special(tokenizer, prompt)
     from jinja2 import TemplateError
 
     try:
         with bounded(f"prompt {prompt.prompt_id}"):
-            text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            text = str(
+                tokenizer.apply_chat_template(marked.messages, tokenize=False, add_generation_prompt=True, **options)
+            )
     except DataError:
         raise
     except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as e:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template refuses it: {_first_line(e)}") from None
     if len(text) > MAX_RENDERED:
         raise DataError(f"prompt {prompt.prompt_id}: the chat template makes {len(text):,} characters of it")
-    pieces = text.split(user.mark)
-    if len(pieces) != len(user.spelt) + 1:
+    pieces = text.split(marked.mark)
+    if len(pieces) != len(marked.spelt) + 1:
         raise DataError(
-            f"prompt {prompt.prompt_id}: it spells special tokens ({user.spelt[0]}), and the chat template "
+            f"prompt {prompt.prompt_id}: it spells special tokens ({marked.spelt[0]}), and the chat template "
             "does not give each of them back once; take them out of the text"
         )
     ids: list[int] = tokenizer(pieces[0], add_special_tokens=False)["input_ids"]
-    for spelt, piece in zip(user.spelt, pieces[1:], strict=True):
+    for spelt, piece in zip(marked.spelt, pieces[1:], strict=True):
         ids += tokenizer(spelt, add_special_tokens=False, **_LETTERS)["input_ids"]
         ids += _following_ids(tokenizer, piece)
     return ids
 
 
-class _Message(NamedTuple):
-    """A user message in which each special token that it spells is replaced by a mark."""
+class _Marked(NamedTuple):
+    """A conversation in which each special token that a message spells is replaced by a mark."""
 
-    text: str
-    """The message with the marks."""
+    messages: list[dict[str, str]]
+    """The messages with the marks."""
     mark: str
-    """A character of Unicode's private use area that the prompt does not contain."""
+    """A character of Unicode's private use area that no message contains."""
     spelt: list[str]
     """The special tokens that were replaced, in order."""
 
 
-def _mark_special(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> _Message:
+def _mark_special(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> _Marked:
+    said = [("system", prompt.system)] if prompt.system else []
+    said += [*((one.role, one.text) for one in prompt.earlier), ("user", prompt.text)]
     names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     special = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)")
-    mark = next(char for char in map(chr, range(0xE000, 0xF900)) if char not in prompt.text + prompt.system)
-    return _Message(special.sub(mark, prompt.text), mark, special.findall(prompt.text))
+    whole = "".join(text for _, text in said)
+    mark = next(char for char in map(chr, range(0xE000, 0xF900)) if char not in whole)
+    messages = [{"role": role, "content": special.sub(mark, text)} for role, text in said]
+    return _Marked(messages, mark, [name for _, text in said for name in special.findall(text)])
 
 
 def _first_line(error: Exception) -> str:

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import StepReport, TrainJob
-from rlsp_async.service import Service, in_thread, serve
+from rlsp_async.service import Service, in_thread, keep_settings, serve
 
 if TYPE_CHECKING:
     from rlsp_async.learning.learner import Learner
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
+    if not await service.has_work():
+        return
+    if not service.is_supervised:
+        keep_settings(cfg)
     # One thread builds and trains: torch's number of threads is a setting of the thread, and other numbers of threads
     # add up in another order.
     work = in_thread(_call, name="learner")

@@ -3,7 +3,8 @@
 import gc
 
 from rlsp_async.config import RunConfig
-from rlsp_async.service import Service, limits_of, serve
+from rlsp_async.messages import Status
+from rlsp_async.service import Service, keep_results, keep_settings, limits_of, serve
 
 GARBAGE_AT = 10_000
 """Objects made before the collector looks for cycles. The hub makes thousands a second and none in a cycle; Python's
@@ -16,9 +17,17 @@ async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.wire.router import Router
 
     gc.set_threshold(GARBAGE_AT)
-    server = ReplayServer(cfg)
+
+    def finished(status: Status) -> None:
+        if not service.is_supervised:  # a supervisor writes the report itself
+            keep_results(cfg, status)
+            print(f"rlsp {service.worker}: {status.message}; the report is in {cfg.directory}/report.html", flush=True)
+
+    server = ReplayServer(cfg, on_finished=finished, stays=service.stays)
     service.on_drain(server.stop)
     keys = read_hub_keys(cfg.replay.keys)
+    if not service.is_supervised:
+        keep_settings(cfg)
     await server.run(lambda: Router(limits_of(cfg), keys))
 
 

@@ -5,6 +5,8 @@ from rlsp_async.service import Service, serve
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
+    if not await service.has_work():
+        return
     from rlsp_async.model import read_longest_prompt
     from rlsp_async.sampling.sampler import Sampler  # after the arguments are read: engines take seconds to import
     from rlsp_async.weights.probe import read_initial_probe

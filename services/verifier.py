@@ -5,6 +5,8 @@ from rlsp_async.service import Service, serve
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
+    if not await service.has_work():
+        return
     from rlsp_async.verifying.pool import VerifierPool  # after the arguments are read
 
     async with VerifierPool(cfg) as pool:

@@ -81,3 +81,21 @@ def test_readable_gives_the_mode_of_open(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     files.readable(tmp_path)
     assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
+@pytest.mark.parametrize(("mask", "file_mode", "directory_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_what_safetensors_or_mkdtemp_made_private_has_the_mode_of_the_umask(
+    tmp_path: Path, mask: int, file_mode: int, directory_mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        assert files.umask() == mask
+        with files.directory_being_made(tmp_path / "run") as made:
+            (made / "model.safetensors").touch(mode=0o600)
+            (made / "other").touch()
+            files.readable(made)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").iterdir()}
+    assert modes == {"model.safetensors": file_mode, "other": file_mode}
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == directory_mode

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from rlsp_async import pulse, service
 from rlsp_async.config import load
 
 FOLDER = Path(__file__).parents[1] / "launch/kubernetes"
@@ -29,7 +30,7 @@ def fleet() -> dict[str, dict[str, Any]]:
     return {
         document["metadata"]["labels"]["app.kubernetes.io/component"]: document
         for document in documents("fleet")
-        if document["kind"] in ("Deployment", "StatefulSet")
+        if document["kind"] in ("Job", "StatefulSet")
     }
 
 
@@ -60,7 +61,7 @@ def test_valid_and_nothing_misspelt(path):
 
 def test_a_misspelt_field_would_be_found():
     broken = copy.deepcopy(fleet()["sampler"])
-    broken["spec"]["replica"] = broken["spec"].pop("replicas")
+    broken["spec"]["parallel"] = broken["spec"].pop("parallelism")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, kubernetes_validate.latest_version(), strict=True)
 
@@ -122,16 +123,57 @@ def test_the_readme_makes_the_secrets_that_the_pods_mount():
 
 def test_one_workload_a_service_and_state_only_where_it_belongs():
     kinds = {role: workload["kind"] for role, workload in fleet().items()}
-    assert kinds == {
-        "replay": "StatefulSet",
-        "learner": "StatefulSet",
-        "sampler": "Deployment",
-        "verifier": "Deployment",
+    assert kinds == {"replay": "StatefulSet", "learner": "Job", "sampler": "Job", "verifier": "Job"}
+    (claim,) = fleet()["replay"]["spec"]["volumeClaimTemplates"]
+    assert (fleet()["replay"]["spec"]["replicas"], claim["spec"]["accessModes"]) == (1, ["ReadWriteOnce"])
+    assert fleet()["learner"]["spec"]["parallelism"] == 1
+    modes = {
+        document["metadata"]["name"]: document["spec"]["accessModes"]
+        for document in documents("fleet")
+        if document["kind"] == "PersistentVolumeClaim"
     }
-    for role in ("replay", "learner"):
+    assert modes["rlsp-learner"] == ["ReadWriteOnce"]
+    claims = {volume["persistentVolumeClaim"]["claimName"] for volume in volumes_of("learner") if claims_one(volume)}
+    assert "rlsp-learner" in claims
+
+
+def volumes_of(role: str) -> list[dict[str, Any]]:
+    return list(fleet()[role]["spec"]["template"]["spec"]["volumes"])
+
+
+def claims_one(volume: dict[str, Any]) -> bool:
+    return "persistentVolumeClaim" in volume
+
+
+# --- after the end -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_started_again_after_the_end():
+    """A worker ends with 0 when the run is complete, which ends its Job; the hub, which is always started again, stays."""
+    for role in WORKERS:
         spec = fleet()[role]["spec"]
-        assert spec["replicas"] == 1
-        assert [claim["spec"]["accessModes"] for claim in spec["volumeClaimTemplates"]] == [["ReadWriteOnce"]]
+        assert "completions" not in spec, "one pod that is done ends the Job: the run is complete for all of them"
+        assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    assert fleet()["replay"]["spec"]["template"]["spec"].get("restartPolicy", "Always") == "Always"
+    assert "--stay" in fleet()["replay"]["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_a_worker_that_is_sent_away_from_its_node_is_not_done():
+    for role in WORKERS:
+        spec = fleet()[role]["spec"]
+        environment = {entry["name"]: entry.get("value") for entry in container_of(role)["env"]}
+        assert environment[service.STOPPED_CODE] == "143"
+        rules = [
+            (rule["action"], rule["onExitCodes"]["containerName"], rule["onExitCodes"]["values"])
+            for rule in spec["podFailurePolicy"]["rules"]
+            if "onExitCodes" in rule
+        ]
+        assert rules == [("FailJob", role, [3]), ("Ignore", role, [143])]
+
+
+def container_of(role: str) -> dict[str, Any]:
+    (container,) = fleet()[role]["spec"]["template"]["spec"]["containers"]
+    return dict(container)
 
 
 def test_the_container_command_is_the_services_name():
@@ -145,7 +187,8 @@ def test_the_container_command_is_the_services_name():
 def test_selectors_find_their_pods():
     for role, workload in fleet().items():
         labels = workload["spec"]["template"]["metadata"]["labels"]
-        assert workload["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        if workload["kind"] != "Job":  # a Job makes its selector itself
+            assert workload["spec"]["selector"]["matchLabels"].items() <= labels.items()
         assert labels.get("rlsp/worker") == ("true" if role in WORKERS else None)
 
 
@@ -199,6 +242,19 @@ def test_services_are_probed():
     assert "startupProbe" in fleet()["replay"]["spec"]["template"]["spec"]["containers"][0]
 
 
+def test_liveness_asks_the_loop_and_not_the_connection():
+    """The probe judges the file that the service itself writes, on a volume that belongs to the pod."""
+    single = [pod["containers"][0] for name, pod in pods() if name == "rlsp-run"]
+    for container in (*(container_of(role) for role in fleet()), *single):
+        probe = container["livenessProbe"]
+        assert probe["exec"]["command"] == ["python", "-m", "rlsp_async.pulse"]
+        environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert environment[pulse.PULSE] == "/tmp/pulse"
+        assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+        assert probe["timeoutSeconds"] >= 10, "Python starts slowly on a busy node"
+        assert probe["terminationGracePeriodSeconds"] <= 30, "what stands still does not drain"
+
+
 def test_probe_of_workers_looks_for_the_hubs_port():
     """/proc/net/tcp writes ports in hexadecimal, and 01 for an established connection."""
     for role in WORKERS:
@@ -234,4 +290,4 @@ def test_budgets_leave_single_pods_alone():
         for document in documents("fleet")
         if document["kind"] == "PodDisruptionBudget"
     ]
-    assert sorted(budgets) == ["sampler", "verifier"]
+    assert budgets == ["sampler"]

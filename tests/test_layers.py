@@ -61,12 +61,14 @@ ROWS = {
     "rlsp_async.errors": Row(0, (), TORCH),
     "rlsp_async.files": Row(1, (), TORCH),
     "rlsp_async.processes": Row(1, (), TORCH),
+    "rlsp_async.cuda": Row(1),
     "rlsp_async.columns": Row(1, (), TORCH),
     "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),
     "rlsp_async.config": Row(2, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
     "rlsp_async.starts": Row(3, ("*",), TORCH),
+    "rlsp_async.pulse": Row(3, ("*",), TORCH),
     "rlsp_async.plugins": Row(2, (), TORCH),
     # 3: pure logic, and what reads and writes single files
     "rlsp_async.algos": Row(3, (), WORDS),
@@ -82,7 +84,9 @@ ROWS = {
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
     "rlsp_async.weights": Row(4),
-    "rlsp_async.wire": Row(4, ("auth", "jobs", "keyring", "link", "loading", "router", "session", "sockets"), TORCH),
+    "rlsp_async.wire": Row(
+        4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
+    ),
     "rlsp_async.sampling": Row(4, ("engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
@@ -93,7 +97,7 @@ ROWS = {
     # 5 to 9: what every process shares, what checks and starts them, and the command
     "rlsp_async.audit": Row(5, ("*",), TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),
     "rlsp_async.service": Row(5, ("*",), TORCH),
-    "rlsp_async.preflight": Row(6),
+    "rlsp_async.preflight": Row(6, ("references",)),
     "rlsp_async.evaluate": Row(6, ("*",)),
     "rlsp_async.grading": Row(6, ("*",), TORCH),
     "rlsp_async.chaos": Row(6, ("harness", "proxy", "verdict"), TORCH),

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from rlsp_async.errors import DataError
-from rlsp_async.messages import BY_SPAWN, Prompt
+from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.messages import BY_SPAWN, ChatMessage, Prompt
 from rlsp_async.model import tiny_qwen2
 from rlsp_async.tasks.word_tokenizer import word_tokenizer
-from rlsp_async.tokens import decode_response, encode_prompt, encode_response, load_tokenizer
+from rlsp_async.tokens import (
+    TokenizerCodec,
+    check_template_options,
+    decode_response,
+    encode_prompt,
+    encode_response,
+    load_tokenizer,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -207,6 +214,78 @@ def test_a_demonstration_that_spells_its_end_has_one(tmp_path: Path, qwen: Path)
         ids = encode_response(tokenizer, f"ok{end}").tolist()
         assert ids.count(tokenizer.eos_token_id) == 1
         assert ids == encode_response(tokenizer, "ok").tolist()
+
+
+# --- conversations, template options, judged text ----------------------------------------------------------------------
+
+EARLIER = [ChatMessage(role="user", text="1 + 1?"), ChatMessage(role="assistant", text="2<|im_end|>")]
+
+
+def test_a_conversation_is_rendered_as_transformers_does_and_no_message_ends_its_turn(qwen: Path) -> None:
+    tokenizer = load_tokenizer(qwen)
+    ids = encode_prompt(tokenizer, prompt("And?", chat=True, system="s<|im_start|>", earlier=EARLIER)).tolist()
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>system\ns<|im_start|><|im_end|>\n<|im_start|>user\n1 + 1?<|im_end|>\n"
+        "<|im_start|>assistant\n2<|im_end|><|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    starts, end = tokenizer.convert_tokens_to_ids("<|im_start|>"), tokenizer.eos_token_id
+    assert (ids.count(starts), ids.count(end)) == (5, 4)  # those of the template
+
+
+THINKS = "{{ messages[-1].content }}{% if enable_thinking is defined and not enable_thinking %}[quiet]{% endif %}"
+
+
+def test_options_reach_the_chat_template(qwen: Path) -> None:
+    tokenizer = load_tokenizer(qwen)
+    tokenizer.chat_template = THINKS
+    asked = prompt("a", chat=True)
+    assert tokenizer.decode(encode_prompt(tokenizer, asked)) == "a"
+    assert tokenizer.decode(encode_prompt(tokenizer, asked, {"enable_thinking": False})) == "a[quiet]"
+    tokenizer.save_pretrained(str(qwen.parent / "thinks"))
+    codec = TokenizerCodec(qwen.parent / "thinks", [], {"enable_thinking": False})
+    assert codec.decode(codec.encode(asked)) == "a[quiet]"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "enable_thinkin",
+            "task.template_options.enable_thinkin: the model's chat template has no variable of this name",
+        ),
+        ("messages", "task.template_options.messages: is given by the run itself"),
+        ("tokenize", "task.template_options.tokenize: is given by the run itself"),
+    ],
+)
+def test_options_that_the_template_does_not_know(qwen: Path, name: str, sentence: str) -> None:
+    tokenizer = load_tokenizer(qwen)
+    tokenizer.chat_template = THINKS
+    check_template_options(tokenizer, {"enable_thinking": True})
+    with pytest.raises(ConfigError) as caught:
+        check_template_options(tokenizer, {name: 1})
+    assert str(caught.value).startswith(sentence)
+
+
+def test_special_tokens_that_a_verifier_may_need_stay_in_the_judged_text(qwen: Path) -> None:
+    tokenizer = load_tokenizer(qwen)
+    marks = ["[THINK]", "[/THINK]", "<answer>", "</answer>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>[THINK]{% endif %}"
+    )
+    ids = tokenizer("[THINK]a[/THINK]<answer>4</answer><|im_end|><|im_start|>b<|endoftext|>")["input_ids"]
+    assert decode_response(tokenizer, ids) == "[THINK]a[/THINK]<answer>4</answer>b"
+    assert decode_response(tokenizer, ids, silent=[]).endswith("<|im_end|><|im_start|>b<|endoftext|>")
+    tokenizer.chat_template = "{{ raise_exception('no') }}"
+    assert "<|im_start|>b" in decode_response(tokenizer, ids)
+
+
+def test_a_prompt_that_begins_as_the_tokenizer_begins_has_one_beginning(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(sentencepiece(tmp_path))
+    ids = encode_prompt(tokenizer, prompt("<s>The")).tolist()
+    assert tokenizer.convert_ids_to_tokens(ids)[0] == "<s>"
+    assert ids.count(tokenizer.bos_token_id) == 1
 
 
 @pytest.mark.parametrize(

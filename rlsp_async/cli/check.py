@@ -18,7 +18,7 @@ from rlsp_async.cli.arguments import Commands, add_config_command
 from rlsp_async.config import RunConfig, StageConfig, load
 from rlsp_async.config.flatten import settings, toml_text
 from rlsp_async.model import ModelInfo, planned_model
-from rlsp_async.preflight import estimate, inputs
+from rlsp_async.preflight import estimate, inputs, references
 from rlsp_async.preflight.settings import (
     describe_condition,
     is_released,
@@ -41,7 +41,7 @@ def add_parser(commands: Commands) -> None:
     """The arguments of `rlsp check`."""
     text = "resolved settings and what follows from them; needs no GPU and starts nothing"
     parser = add_config_command(commands, "check", text)
-    parser.add_argument("--quick", action="store_true", help="do not load the model")
+    parser.add_argument("--quick", action="store_true", help="load no model and judge no reference answer")
     parser.set_defaults(function=check_command)
 
 
@@ -180,6 +180,7 @@ def _data_facts(cfg: RunConfig, shape: ModelInfo | None, quick: bool) -> list[Fa
     facts = [Fact("held-out prompts", "endless" if size < 0 else str(size), f"task {cfg.task.name}, readable")]
     if overlap := inputs.find_overlap(cfg):
         facts.append(Fact("training rows", *summary(overlap)))
+    facts += [] if quick else _reference_facts(cfg)
     directory = Path(cfg.model.path).expanduser()
     brought = bool(cfg.model.path) and directory.is_dir()
     measured = inputs.measure(cfg, directory if brought else None) if shape else None
@@ -193,6 +194,14 @@ def _data_facts(cfg: RunConfig, shape: ModelInfo | None, quick: bool) -> list[Fa
         if window:
             facts.append(Fact("window", f"{window} tokens", f"of prompt and response, {engine} engine"))
     return facts
+
+
+def _reference_facts(cfg: RunConfig) -> list[Fact]:
+    """Judges every reference answer. Raises DataError when too many of them are not correct against themselves."""
+    found = references.judge_references(cfg, lambda text: print(f"rlsp check: {text}", file=sys.stderr))
+    references.refuse_unreadable(cfg, found)
+    lines = found.sentences() if found else ["not judged: the verifier has none that can be judged"]
+    return [Fact("reference answers", line) for line in lines]
 
 
 # --- printing ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,13 @@ def add_parser(commands: Commands) -> None:
     for role, text in ROLES.items():
         parser = add_config_command(commands, role, f"one service: {text}")
         parser.add_argument("--worker", metavar="NAME", help=f"its name, unique in the run (default: {role}-0)")
-        parser.set_defaults(function=serve_command)
+        if role == "replay":
+            parser.add_argument(
+                "--stay",
+                action="store_true",
+                help="go on after a run that is complete, and tell the workers that come that it is over",
+            )
+        parser.set_defaults(function=serve_command, stay=False)
 
 
 def serve_command(arguments: argparse.Namespace) -> NoReturn:
@@ -31,6 +37,7 @@ def serve_command(arguments: argparse.Namespace) -> NoReturn:
 
     role: str = arguments.command
     worker = ["--worker", arguments.worker] if arguments.worker else []
-    sys.argv = [f"rlsp {role}", arguments.config, *arguments.overrides, *worker]
+    stay = ["--stay"] if arguments.stay else []
+    sys.argv = [f"rlsp {role}", arguments.config, *arguments.overrides, *worker, *stay]
     runpy.run_path(str(service_path(role)), run_name="__main__")
     raise SystemExit(0)

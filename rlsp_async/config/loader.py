@@ -22,7 +22,7 @@ from rlsp_async.errors import ConfigError
 
 T = TypeVar("T")
 
-_FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.")
+_FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.", "task.max_unreadable")
 """Sections and settings that may change when a run is resumed ..."""
 _PYTHON_NUMBER = r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?"
 """A number as Python and most tools write it: TOML refuses ".001" and "1.e-4"."""
@@ -113,7 +113,7 @@ def decides_the_weights(key: str) -> bool:
     return key in _FIXED or not key.startswith(_FREE)
 
 
-LATER_SETTINGS = {"task.too_long": "refuse"}
+LATER_SETTINGS = {"task.too_long": "refuse", "task.max_unreadable": 0.02, "task.template_options": {}}
 """Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
 have another value, so that a run that began before goes on."""
 

@@ -99,6 +99,11 @@ class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     verifier_options: dict[str, Any] = {}
     """Options of the verifier, decoded by its `Config`. An option whose name ends with _env holds the name of an
     environment variable that the verifier may read."""
+    template_options: dict[str, Any] = {}
+    """Variables for the model's chat template, for all prompts with chat, e.g. { enable_thinking = false }."""
+    max_unreadable: Annotated[float, Range(ge=0, le=1)] = 0.02
+    """Largest share of reference answers that may not be correct against themselves, as the verifier judges. A run with
+    more does not start; 1: any share."""
 
 
 class SamplingConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -199,7 +204,7 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     keep_checkpoints: Annotated[int, Range(ge=2, le=1_000)] = 2
     """Number of checkpoints that stay on the disk; the newest may turn out to be damaged."""
     weights_dir: PathText = ""
-    """Directory of published weights. Empty: shared memory (/dev/shm) when there is room, else the run directory."""
+    """Directory below which each run publishes weights into its own. Empty: shared memory, else the run directory."""
     keep_weights: Annotated[int, Range(ge=2, le=1_000)] = 3
     """Number of published versions that stay there; a sampler may still be loading one."""
 

@@ -15,7 +15,8 @@ P padded places, B sequences of a block, L its longest.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,8 @@ _BLOCK_COST_TOKENS = 1024
 """Cost of a further block (its kernel calls), in padded tokens."""
 
 
-@dataclass(frozen=True)
-class Spans:
-    """How a packed row falls into blocks of neighbouring sequences; made once for all layers."""
+class Blocks(NamedTuple):
+    """A packed row as blocks of neighbouring sequences with padding."""
 
     shapes: list[tuple[int, int]]
     """(B, L) of each block; P is the sum of B * L."""
@@ -42,26 +42,37 @@ class Spans:
     """Indices of the places that are padding."""
     back_T: Tensor
     """Index of each token's place."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where the sequences of a packed row begin and end; made once for all layers."""
+
     cu_seqlens: Tensor
-    """[Q + 1] cumulative lengths."""
+    """[Q + 1] int32, cumulative lengths."""
     longest: int
     """Tokens of the longest sequence."""
 
     @classmethod
     def of(cls, cu_seqlens: Ids, device: str | torch.device = "cpu") -> Spans:
         """Makes spans from cumulative lengths [Q + 1]; the longest sequence first gives the fewest padded places."""
-        lengths = [int(n) for n in np.diff(cu_seqlens)]
+        return cls(torch.from_numpy(cu_seqlens.astype(np.int32)).to(device), int(np.diff(cu_seqlens).max()))
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """How the row falls into blocks; made when the first layer asks, which fused kernels never do."""
+        cu_seqlens = self.cu_seqlens.cpu().numpy()
+        lengths = np.diff(cu_seqlens).astype(np.int64)
         shapes, takes = [], []
         first = 0
-        for last in cut_blocks(lengths):
-            longest = max(lengths[first:last])
+        for last in cut_blocks(lengths.tolist()):
+            longest = int(lengths[first:last].max())
             shapes.append((last - first, longest))
-            takes.append(_places(cu_seqlens[first:last], np.array(lengths[first:last]), longest))
+            takes.append(_places(cu_seqlens[first:last], lengths[first:last], longest))
             first = last
         take_P = np.concatenate(takes)
         arrays = (np.maximum(take_P, 0), np.flatnonzero(take_P < 0), np.flatnonzero(take_P >= 0))
-        take, empty, back = (torch.from_numpy(a.astype(np.int64)).to(device) for a in arrays)
-        return cls(shapes, take, empty, back, torch.from_numpy(cu_seqlens.astype(np.int32)).to(device), max(lengths))
+        return Blocks(shapes, *(torch.from_numpy(a.astype(np.int64)).to(self.cu_seqlens.device) for a in arrays))
 
 
 def cut_blocks(lengths: list[int]) -> list[int]:
@@ -78,15 +89,14 @@ def cut_blocks(lengths: list[int]) -> list[int]:
         the end of each block, as a number of sequences.
     """
     num = len(lengths)
-    best = [0] + [1 << 60] * num
-    previous = [0] * (num + 1)
+    length_Q = np.array(lengths, dtype=np.int64)
+    best, previous = np.zeros(num + 1, dtype=np.int64), [0] * (num + 1)
     for last in range(1, num + 1):
-        longest = 0
-        for first in range(last - 1, -1, -1):
-            longest = max(longest, lengths[first])
-            cost = best[first] + (last - first) * longest + _BLOCK_COST_TOKENS
-            if cost < best[last]:
-                best[last], previous[last] = cost, first
+        # From the block of one sequence to the block of all; of equal costs the first, the shortest block, is taken.
+        longest = np.maximum.accumulate(length_Q[:last][::-1])
+        cost = best[:last][::-1] + np.arange(1, last + 1) * longest + _BLOCK_COST_TOKENS
+        size = int(cost.argmin())
+        best[last], previous[last] = cost[size], last - 1 - size
     ends = [num]
     while previous[ends[-1]] > 0:
         ends.append(previous[ends[-1]])
@@ -232,15 +242,16 @@ def _capped(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, variant: Variant) ->
 def _blocks(x_THD: Tensor, packing: Spans) -> list[Tensor]:
     """Each block as [B, H, L, D]."""
     flat_PHD: Tensor = _Pad.apply(x_THD, packing)  # type: ignore[no-untyped-call]
-    parts = torch.split(flat_PHD, [batch * longest for batch, longest in packing.shapes])
+    parts = torch.split(flat_PHD, [batch * longest for batch, longest in packing.blocks.shapes])
     return [
-        part.view(*shape, *x_THD.shape[1:]).transpose(1, 2) for part, shape in zip(parts, packing.shapes, strict=True)
+        part.view(*shape, *x_THD.shape[1:]).transpose(1, 2)
+        for part, shape in zip(parts, packing.blocks.shapes, strict=True)
     ]
 
 
 def _pad(x_T: Tensor, packing: Spans) -> Tensor:
     """[T, ...] -> [P, ...] with zeros at padding."""
-    return x_T.index_select(0, packing.take_P).index_fill_(0, packing.empty, 0.0)
+    return x_T.index_select(0, packing.blocks.take_P).index_fill_(0, packing.blocks.empty, 0.0)
 
 
 class _Pad(torch.autograd.Function):
@@ -253,7 +264,7 @@ class _Pad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0].index_select(0, ctx.packing.back_T), None
+        return grads[0].index_select(0, ctx.packing.blocks.back_T), None
 
 
 class _Unpad(torch.autograd.Function):
@@ -262,7 +273,7 @@ class _Unpad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_P: Tensor, packing: Spans) -> Tensor:
         ctx.packing = packing
-        return x_P.index_select(0, packing.back_T)
+        return x_P.index_select(0, packing.blocks.back_T)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

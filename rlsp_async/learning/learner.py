@@ -13,6 +13,7 @@ and then arrives after the job that follows it.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ import torch
 from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights
 from rlsp_async.config.flatten import settings
 from rlsp_async.contents import find_guilty
+from rlsp_async.cuda import has_cuda, is_shared_card, learner_share
 from rlsp_async.errors import ConfigError, ContentError, MachineError, MessageError
 from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
 from rlsp_async.learning.fence import WriteFence
@@ -76,6 +78,8 @@ class Learner:
         self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
         self.incarnation, self.device = incarnation, _device(cfg.learner.device)
+        if self.device == "cuda" and is_shared_card(os.environ):
+            torch.cuda.set_per_process_memory_fraction(learner_share(cfg.sampler.count * cfg.sampler.memory))
         if claims:
             self.claim()
         self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
@@ -146,6 +150,8 @@ class Learner:
         """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
         if self._stage is None or self._stage.name != batch.stage:
+            if self._stage is not None:
+                self._stage.updater.close()
             self._stage = stage.begin_stage(self.cfg, batch.stage, self.policy, self.run_dir)
         # A batch all of whose groups were taken out of it leaves the weights as they are.
         metrics = self._train(self._stage, batch) if batch.groups else {"tokens": 0.0}
@@ -348,8 +354,8 @@ def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 def _device(setting: str) -> str:
     """The device that `learner.device` means on this machine."""
     if setting == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if setting == "cuda" and not torch.cuda.is_available():
+        return "cuda" if has_cuda() else "cpu"
+    if setting == "cuda" and not has_cuda():
         raise MachineError("learner.device is cuda and this machine has no CUDA device; set it to cpu")
     return setting
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,13 +56,23 @@ def lr_factor(cfg: config.OptimizerConfig, update: int, num_updates: int) -> flo
 
 
 class Updater:
-    """The optimizers of one stage, made for its first step. `num_done` counts the updates of the stage."""
+    """The optimizers of one stage, made for its first step. `num_done` counts the updates of the stage.
+
+    A parameter below float32 loses its gradient to its master as soon as a backward pass has made it: gradients of
+    micro-batches that add up in bfloat16 lose up to three of eight bits, and they would take memory. At most one
+    `Updater` of a policy may be open.
+    """
 
     def __init__(self, cfg: config.OptimizerConfig, policy: Policy, critic_lr: float, num_updates: int) -> None:
         self.cfg, self.num_updates, self.num_done = cfg, num_updates, 0
         trained: Named = [(n, p) for n, p in policy.policy_parameters() if p.requires_grad]
         critic: Named = list(policy.critic_parameters())
         self._pairs = {name: (p, _master(p)) for name, p in (*trained, *critic)}
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(_move_gradient, master))  # type: ignore[no-untyped-call]
+            for parameter, master in self._pairs.values()
+            if master is not parameter
+        ]
         heads = {id(m.weight) for m in (policy.model.get_input_embeddings(), policy.model.get_output_embeddings())}
         matrices = [n for n, p in trained if p.ndim == 2 and id(p) not in heads] if cfg.name == "muon" else []
         rest = [n for n, _ in trained if n not in set(matrices)]
@@ -105,7 +116,7 @@ class Updater:
         Raises:
             DivergedError: a gradient is not finite; the weights are unchanged then.
         """
-        self.collect_gradients()
+        self._collect_gradients()
         norms = {"grad_norm": self._clip(self._policy)}
         if self._critic:
             norms["critic_grad_norm"] = self._clip(self._critic)
@@ -128,20 +139,16 @@ class Updater:
         grads = [m for m in self._masters(names) if m.grad is not None]
         return float(nn.utils.clip_grad_norm_(grads, self.cfg.clip_norm or math.inf)) if grads else 0.0
 
-    def collect_gradients(self) -> None:
-        """Adds the gradients of parameters below float32 to those of their masters, and clears them.
+    def close(self) -> None:
+        """Lets go of the parameters: their gradients stay where they are from now on."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
-        It is called after the backward pass of each micro-batch: gradients that add up in bfloat16 lose up to three of
-        eight bits over a dozen micro-batches. Gradients of float32 parameters stay where they are.
-        """
+    def _collect_gradients(self) -> None:
+        """Moves gradients that no backward pass made to the masters."""
         for parameter, master in self._pairs.values():
-            if master is parameter or parameter.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad += parameter.grad
-            parameter.grad = None
+            if master is not parameter and parameter.grad is not None:
+                _move_gradient(master, parameter)
 
     def _write_back(self) -> None:
         """Copies masters into parameters below float32, and clears all gradients."""
@@ -173,6 +180,16 @@ class Updater:
                     master = self._pairs[name][1]
                     at = master.device if field != "step" or _steps_on_device(optimizer) else "cpu"
                     optimizer.state[master][field] = value.clone().to(at)
+
+
+def _move_gradient(master: Tensor, parameter: Tensor) -> None:
+    """Adds the gradient of a parameter to its float32 master's, and clears it."""
+    assert parameter.grad is not None
+    if master.grad is None:
+        master.grad = parameter.grad.float()
+    else:
+        master.grad += parameter.grad
+    parameter.grad = None
 
 
 def _steps_on_device(optimizer: torch.optim.Optimizer) -> bool:

@@ -306,7 +306,6 @@ def accumulate_gradients(
         tokens, correction_stats = _tokens(packed, out, share_R, batch)
         loss, more = context.algorithm.token_loss(context.cfg, tokens)
         loss.backward()  # type: ignore[no-untyped-call]
-        context.updater.collect_gradients()
         loss_sum += float(loss.detach())
         stats = merge_stats(stats, {**more, **correction_stats, **_policy_stats(tokens, out)})
         num_tokens += packed.num_tokens

@@ -192,7 +192,7 @@ def check_window(cfg: RunConfig, task: Task, tokenizer: PreTrainedTokenizerBase,
         size = task.size(split)
         for index in range(num_prompts if size is None else min(size, num_prompts)):
             prompt = task.prompt(split, index)
-            num_tokens = len(tokens.encode_prompt(tokenizer, prompt))
+            num_tokens = len(tokens.encode_prompt(tokenizer, prompt, cfg.task.template_options))
             if num_tokens + room > window:
                 raise DataError(
                     f"prompt {prompt.prompt_id}: {num_tokens} tokens and sampling.max_new_tokens = {room} "

@@ -26,7 +26,7 @@ import msgspec
 from rlsp_async import files
 from rlsp_async.audit.history import History
 from rlsp_async.config import RunConfig, load
-from rlsp_async.errors import ConfigError, DataError, UserError, unwritable
+from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
 from rlsp_async.offline.imported_rows import TRUE, EncodedRow, encode_rows, group_rows
 from rlsp_async.replay.sources import FILE, ImportedGroup
@@ -70,9 +70,9 @@ def import_rows(file: Path, config: str, overrides: list[str], *, group_by: str 
     counts: Counter[str] = Counter()
     try:
         num, total = add_rows(cfg, file, group_by, verify, counts)
-    except UserError:
+    except BaseException:  # raised again: also after Ctrl-C nothing stays prepared for rows that are not there
         if not old:
-            shutil.rmtree(cfg.directory, ignore_errors=True)  # nothing stays prepared for rows that were refused
+            shutil.rmtree(cfg.directory, ignore_errors=True)
         raise
     print(f"rlsp import: {num} rows of {file}; {cfg.directory / FILE} holds {total} groups", file=sys.stderr)
     for text in summarise_counts(counts):

@@ -3,5 +3,6 @@
 settings.py   settings that cannot work (refused), and settings that work but perhaps not as meant (warnings)
 inputs.py     what the settings name can be loaded and read: modules, keys, data, tokenizer
 rows.py       every row is measured: prompts, held-out prompts, demonstrations; what is dropped or cut
+references.py every reference answer is judged by the run's own verifier
 estimate.py   memory, disk and tokens per step, from the settings and the model's sizes
 """

@@ -10,12 +10,15 @@ import msgspec
 
 from rlsp_async.config import RunConfig, StageConfig, SuccessReplayConfig, convert
 from rlsp_async.model import ModelInfo
+from rlsp_async.replay.plan import needs_sampler
 
 GIB = float(1 << 30)
 COLUMN_BYTES = 12
 """Bytes of one token on the wire and in the journal: id, log-prob and version, 4 bytes each."""
 TEXT_BYTES = 5
 """Upper bound of the bytes of one token as text."""
+CHUNK_LOGITS = {"cpu": 1 << 26, "cuda": 1 << 27}
+"""Logits that the learner holds at once, by device (`learning.policy.CHUNK_LOGITS`)."""
 TORCH_GIB = 0.5
 VLLM_GIB = 1.3
 """Resident memory of an idle process with torch and transformers, and of the two processes of vLLM."""
@@ -107,9 +110,11 @@ def weight_bytes(cfg: RunConfig, shape: ModelInfo) -> int:
 def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
     """Bytes of one checkpoint.
 
-    Weights and two moments at 4 bytes each, of the policy and of a critic's trunk, and an averaged reference.
+    Float32 weights and two moments, of the policy and of a critic's trunk, below float32 the weights in their own type,
+    too, and an averaged reference.
     """
-    return shape.num_parameters * (12 * (1 + extra.trained) + 4 * extra.averaged)
+    each = 12 if cfg.model.dtype == "float32" else 14
+    return shape.num_parameters * (each * (1 + extra.trained) + 4 * extra.averaged)
 
 
 def disk_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
@@ -128,14 +133,21 @@ def disk_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_M
 def learner_gib(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> float:
     """Estimate of the learner's memory in GiB.
 
-    Counts weights, gradients and two moments at 4 bytes (of a critic's trunk too), a reference's weights, and the
-    activations of one microbatch (logits twice).
+    Counts, of the policy and of a critic's trunk: weights, gradients and two moments, below float32 also float32
+    masters, which have the gradients then; a reference's weights. And of one micro-batch: the hidden states of every
+    layer (with gradient checkpointing only the inputs of the layers, and one layer in full), and three times the logits
+    of a chunk.
     """
+    value_bytes = 4 if cfg.model.dtype == "float32" else 2
+    trained = 16 if value_bytes == 4 else 18
+    state = shape.num_parameters * (trained * (1 + extra.trained) + value_bytes * extra.frozen)
     tokens = cfg.learner.tokens_per_microbatch
-    block = 2 * shape.hidden if cfg.learner.gradient_checkpointing else 14 * shape.hidden + 4 * shape.intermediate
-    activations = tokens * 4 * (shape.layers * block + 2 * shape.vocabulary)
-    state = shape.num_parameters * (16 * (1 + extra.trained) + 4 * extra.frozen)
-    return TORCH_GIB + (state + activations) / GIB
+    layer = tokens * value_bytes * (14 * shape.hidden + 4 * shape.intermediate)
+    kept = tokens * value_bytes * shape.hidden if cfg.learner.gradient_checkpointing else layer
+    activations = shape.layers * kept * (1 + extra.trained) + layer
+    chunk = CHUNK_LOGITS["cuda" if cfg.learner.device == "cuda" else "cpu"]
+    logits = 3 * 4 * min(chunk, tokens * shape.vocabulary)
+    return TORCH_GIB + (state + activations + logits) / GIB
 
 
 def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
@@ -148,12 +160,12 @@ def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
 
 def num_processes(cfg: RunConfig) -> dict[str, int]:
     """Number of processes by role. One vLLM engine consists of two processes."""
-    needs_sampler = cfg.evaluation.prompts > 0 or any(s.source == "rollouts" for s in cfg.stages.values())
+    samples = needs_sampler(cfg)
     engine = 1 if cfg.sampler.engine in ("torch", "scripted") else 2
     return {
         "supervisor": 1,
         "replay": 1,
         "learner": 1,
-        "sampler": cfg.sampler.count * engine if needs_sampler else 0,
-        "verifier": cfg.verifier.count * (1 + cfg.verifier.processes) if needs_sampler else 0,
+        "sampler": cfg.sampler.count * engine if samples else 0,
+        "verifier": cfg.verifier.count * (1 + cfg.verifier.processes) if samples else 0,
     }

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rlsp_async.config import RunConfig, load_success_replay
+from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Probe
 from rlsp_async.preflight.estimate import ExtraModels, weight_bytes
+from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text
 
 if TYPE_CHECKING:
@@ -260,8 +262,9 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> Loaded:
     from rlsp_async.model import read_model_info
     from rlsp_async.sampling.engines import check_engine
 
-    engine = check_engine(cfg, model, longest_prompt) if cfg.sampler.count else (cfg.sampler.engine, None)
-    device = "cuda" if torch.cuda.is_available() and cfg.learner.device != "cpu" else "cpu"
+    samples_here = cfg.sampler.count > 0 and needs_sampler(cfg)
+    engine = check_engine(cfg, model, longest_prompt) if samples_here else (cfg.sampler.engine, None)
+    device = "cuda" if has_cuda() and cfg.learner.device != "cpu" else "cpu"
     threads = torch.get_num_threads()
     torch.set_num_threads(cfg.learner.threads)
     try:
@@ -287,7 +290,8 @@ def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, token
         return 0
     parent, room = task.prompt("train", 0), cfg.sampling.max_new_tokens
     child = cast("Verification", task).verification(parent, "", Verdict(status="unparsable"))
-    added = max(0, len(encode_prompt(tokenizer, child)) - len(encode_prompt(tokenizer, parent))) if child else 0
+    lengths = [len(encode_prompt(tokenizer, one, cfg.task.template_options)) for one in (child, parent) if one]
+    added = max(0, lengths[0] - lengths[1]) if child else 0
     most = context_tokens(cfg) - added - room
     if spawner.cfg.max_tokens > most:
         raise ConfigError(

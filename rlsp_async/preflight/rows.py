@@ -21,7 +21,7 @@ from rlsp_async.messages import Prompt
 from rlsp_async.model import context_tokens
 from rlsp_async.tasks.base import Split, Task
 from rlsp_async.tasks.fitted import RowChanges
-from rlsp_async.tokens import encode_prompt, encode_response
+from rlsp_async.tokens import check_template_options, encode_prompt, encode_response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,8 +71,10 @@ def measure_rows(
         say: shows a line of progress for each few thousand rows.
 
     Raises:
+        ConfigError: the chat template does not know an option.
         DataError: a row does not fit and `task.too_long` is "refuse", or no row would be left.
     """
+    check_template_options(tokenizer, cfg.task.template_options)
     return _Measuring(cfg, task, tokenizer, say).run()
 
 
@@ -183,7 +185,7 @@ class _Measuring:
         return msgspec.structs.replace(prompt, text=prompt.text[num:]) if num else prompt
 
     def _num_tokens(self, prompt: Prompt) -> int:
-        return len(encode_prompt(self._tokenizer, prompt))
+        return len(encode_prompt(self._tokenizer, prompt, self._cfg.task.template_options))
 
     def _note(self, prompt: int, sequence: int) -> None:
         self._longest, self._longest_sequence = max(self._longest, prompt), max(self._longest_sequence, sequence)

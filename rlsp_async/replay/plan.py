@@ -197,3 +197,9 @@ class Training:
             del self.reported[step]
             self.repeats.pop(step, None)
         return forget_to
+
+
+def needs_sampler(cfg: RunConfig) -> bool:
+    """Whether anything of a run is sampled: a stage that trains on rollouts, or an evaluation."""
+    phases = Plan(cfg).phases
+    return any(phase.kind == "evaluate" or cfg.stages[phase.stage].source == "rollouts" for phase in phases)

@@ -29,8 +29,10 @@ import structlog
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError, unwritable
-from rlsp_async.messages import Bye, FromHub, FromWorker, VerifiedGroup
+from rlsp_async.messages import Bye, FromHub, FromWorker, Status, VerifiedGroup
 from rlsp_async.model.info import read_config
+from rlsp_async.pulse import watched
+from rlsp_async.replay.health import status
 from rlsp_async.replay.hub import Hub
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.metrics import MetricLog
@@ -68,6 +70,8 @@ class RouterLike(Protocol):
 
     def refusals(self) -> dict[str, float]: ...
 
+    def run_over(self, reason: str) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -80,8 +84,27 @@ class GroupMaker(Protocol):
 class ReplayServer:
     """One run's hub. `stop` may be called from the loop at any time; `run` returns when the run is over or stopped."""
 
-    def __init__(self, cfg: RunConfig, task: Task | None = None, demonstrations: Demonstrations | None = None) -> None:
-        self._cfg = cfg
+    def __init__(
+        self,
+        cfg: RunConfig,
+        task: Task | None = None,
+        demonstrations: Demonstrations | None = None,
+        *,
+        on_finished: Callable[[Status], None] | None = None,
+        stays: bool = False,
+    ) -> None:
+        """Takes the settings of the run, and for tests its task and demonstrations.
+
+        Args:
+            cfg: the run.
+            task: None: that of the settings.
+            demonstrations: None: those of the task.
+            on_finished: is called once when the run is complete, on the thread that writes files.
+            stays: go on after a run that is complete, and tell everyone who comes, until `stop` is called.
+        """
+        self._cfg, self._on_finished, self._stays = cfg, on_finished, stays
+        self._is_told = False
+        """Whether `on_finished` was called."""
         self._task = task or fit_task(load_task(cfg.task, cfg.seed), RowChanges.read(cfg.directory))
         self._makers: dict[str, GroupMaker] = {
             "demonstrations": demonstrations or Demonstrations(cfg, self._task),
@@ -272,7 +295,22 @@ class ReplayServer:
                 groups = await self._on_disk(self._journal.batch, step)
                 self._decide(self._hub.restored(step, groups, self._now()))
             if self._hub.is_over and self._queue.is_empty:
-                self._over.set()
+                await self._conclude()
+
+    async def _conclude(self) -> None:
+        """The run is over and everything is sent. A hub that stays goes on after a run that is complete, until it is
+        stopped."""
+        ending = self._hub.state.ending
+        is_complete = ending.kind == "finished"
+        if is_complete and not self._is_told:
+            self._is_told = True
+            if self._on_finished is not None:
+                await self._on_disk(self._on_finished, status(self._hub.state, self._now()))
+            if self._stays:
+                self._router.run_over(ending.message)
+                log.info("the run is complete; this hub stays until it is stopped")
+        if self._stop_reason or not (self._stays and is_complete):
+            self._over.set()
 
     def _log_phase(self) -> None:
         """One log line when the phase, the ending or the message has changed."""
@@ -293,7 +331,7 @@ class ReplayServer:
         return await self._in(self._disk, function, *arguments)
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(pool, watched, function, *arguments)
 
 
 class CommitQueue:

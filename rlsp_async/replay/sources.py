@@ -73,7 +73,7 @@ class Demonstrations:
     def _encoded(self, prompt: Prompt, text: str) -> tuple[Ids, Ids]:
         if self._tokenizer is None:
             self._tokenizer = tokens.load_tokenizer(self._cfg.directory / "model")
-        prompt_ids = tokens.encode_prompt(self._tokenizer, prompt)
+        prompt_ids = tokens.encode_prompt(self._tokenizer, prompt, self._cfg.task.template_options)
         response_ids = tokens.encode_response(self._tokenizer, text)
         if not len(response_ids):
             raise DataError(f"demonstration of prompt {prompt.prompt_id}: empty after tokenization")

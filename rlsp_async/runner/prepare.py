@@ -19,8 +19,9 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, UserError
 from rlsp_async.files import directory_being_made
 from rlsp_async.model import TINY_QWEN2, write_longest_prompt
-from rlsp_async.preflight import inputs
+from rlsp_async.preflight import inputs, references
 from rlsp_async.tasks import fitted
+from rlsp_async.weights.place import remove_published
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
@@ -30,11 +31,11 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
     Raises UserError, and leaves nothing behind.
     """
     from rlsp_async.model import prepare_model
-    from rlsp_async.weights.file import remove_published
     from rlsp_async.weights.probe import write_initial_probe
 
     inputs.check_modules(cfg)
     inputs.check_data(cfg)
+    references.refuse_unreadable(cfg, references.judge_references(cfg, _say, references.RUN_BUDGET_S))
     try:
         with directory_being_made(directory) as made:
             prepare_model(cfg, made / "model")

@@ -36,12 +36,15 @@ from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import require_keys, require_memory
 from rlsp_async.preflight.settings import refuse
+from rlsp_async.pulse import Pulse
+from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
-from rlsp_async.runner.gpus import assign_gpus, visible_gpus
+from rlsp_async.runner.gpus import GPU_THREADS, assign_gpus, gpu_environment, visible_gpus
 from rlsp_async.runner.resume import find_damage, is_finished, is_run, load_interrupted, require_same, take_over
 from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
 from rlsp_async.starts import StartCounter
+from rlsp_async.weights.place import find_place, remove_published
 
 LOST = (
     "they belong to different runs, or the journal lost its end",
@@ -133,8 +136,6 @@ def is_refusal(cfg: RunConfig, end: RunEnd, status: Status | None) -> bool:
 
 def discard(cfg: RunConfig) -> None:
     """Removes RUN and its published weights: nothing was done, and the name is free again."""
-    from rlsp_async.weights.file import remove_published
-
     remove_published(cfg)
     shutil.rmtree(cfg.directory, ignore_errors=True)
 
@@ -142,7 +143,8 @@ def discard(cfg: RunConfig) -> None:
 def resolve(cfg: RunConfig) -> RunConfig:
     """Makes paths absolute, because services may start in any directory.
 
-    These are runs_dir, model.path, replay.keys, the verifier's file, and options that begin with path_.
+    These are runs_dir, model.path, replay.keys, learner.weights_dir, the verifier's file, and options that begin with
+    path_.
     """
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
@@ -154,7 +156,11 @@ def resolve(cfg: RunConfig) -> RunConfig:
     model = msgspec.structs.replace(cfg.model, path=path)
     keys = _absolute(cfg.replay.keys) if cfg.replay.keys else ""
     replay = msgspec.structs.replace(cfg.replay, keys=keys)
-    return msgspec.structs.replace(cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay)
+    weights = _absolute(cfg.learner.weights_dir) if cfg.learner.weights_dir else ""
+    learner = msgspec.structs.replace(cfg.learner, weights_dir=weights)
+    return msgspec.structs.replace(
+        cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay, learner=learner
+    )
 
 
 def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +181,10 @@ def _absolute(path: str) -> str:
 
 
 def check_machine(cfg: RunConfig) -> None:
-    """Raises UserError for settings that cannot work, a missing model, unfit keys, a port in use, a full disk."""
+    """Raises UserError for settings that cannot work, a missing model, unfit keys, a port in use, a full disk.
+
+    Prints where versions are published when that is not where they usually are.
+    """
     shape = planned_model(cfg)
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
         raise DataError(
@@ -188,6 +197,9 @@ def check_machine(cfg: RunConfig) -> None:
     if shape is not None:
         require_memory(cfg, shape)
         check_disk(cfg, shape)
+        place = find_place(cfg, estimate.weight_bytes(cfg, shape))
+        if place.why:
+            print(f"rlsp: {place.why}: versions are published to {place.directory}", flush=True)
 
 
 def check_port(address: str, keys: str = "") -> None:
@@ -271,23 +283,29 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def services(cfg: RunConfig) -> list[ServiceProcess]:
-    """Every process of the run: hub, learner, samplers, verifiers."""
+    """Every process of the run: hub, learner; samplers and verifiers when anything is sampled."""
     run_config, logs = cfg.directory / "config.toml", cfg.directory / "logs"
+    if not needs_sampler(cfg):
+        cfg = msgspec.structs.replace(
+            cfg,
+            sampler=msgspec.structs.replace(cfg.sampler, count=0),
+            verifier=msgspec.structs.replace(cfg.verifier, count=0),
+        )
     wanted = [
         ("replay", 1, 1),
         ("learner", 1, cfg.learner.threads),
         ("sampler", cfg.sampler.count, cfg.sampler.threads),
         ("verifier", cfg.verifier.count, 1),
     ]
-    gpus = assign_gpus(visible_gpus(os.environ), cfg.sampler.count, cfg.sampler.tensor_parallel)
+    gpus = assign_gpus(visible_gpus(os.environ), cfg)
     return [
         ServiceProcess(
             name=f"{role}-{i}",
             role=role,
             command=service_command(role, run_config, f"{role}-{i}"),
             log=logs / f"{role}-{i}.out",
-            threads=threads,
-            gpus=gpus.get(f"{role}-{i}", ""),
+            threads=max(threads, GPU_THREADS) if f"{role}-{i}" in gpus else threads,
+            environment=gpu_environment(f"{role}-{i}", gpus),
         )
         for role, count, threads in wanted
         for i in range(count)
@@ -317,6 +335,7 @@ async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
 
         _on_signals(_SignalHandler(supervisor, view.say))
         tasks = [
+            asyncio.create_task(Pulse(cfg.replay.stall_s).keep(), name="pulse"),
             asyncio.create_task(watch(cfg, seen), name="watch"),
             asyncio.create_task(view.keep_showing(), name="show"),
         ]
@@ -362,8 +381,6 @@ def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> None:
 
     Raises MachineError when the disk has no room for the report of a finished run.
     """
-    from rlsp_async.weights.file import remove_published
-
     try:
         if status is not None:
             write_status(cfg.directory, status)

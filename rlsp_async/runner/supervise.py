@@ -27,6 +27,7 @@ import msgspec
 from rlsp_async.contents import printable
 from rlsp_async.errors import MachineError, unwritable
 from rlsp_async.messages import Status
+from rlsp_async.pulse import PULSE, read, still
 from rlsp_async.runner.hang_detector import HangDetector
 from rlsp_async.starts import START
 
@@ -36,6 +37,8 @@ FINAL_CODES = (2, 3)
 KILL_S = 10.0
 """Longest time until a killed process has ended."""
 CHECK_EVERY_S = 1.0
+STILL_CHECKS = 10
+"""A service stands still when this many checks in a row find it so: after a freeze of the machine it moves soon."""
 NO_HUB_S = 5.0
 """Shutdown timeout when no hub runs. Workers cannot return leases then; only the learner's checkpoint matters."""
 FENCED_CODE = 75
@@ -56,8 +59,8 @@ class ServiceProcess(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     log: Path
     threads: int = 1
-    gpus: str = ""
-    """CUDA_VISIBLE_DEVICES; empty: as the supervisor has it."""
+    environment: Mapping[str, str] = {}
+    """What its environment has on top of the supervisor's."""
 
 
 class RestartBudget:
@@ -113,6 +116,8 @@ class Supervisor:
         """Where the output of a service's present process begins in its log, in bytes."""
         self._failed_starts: dict[str, list[str]] = {}
         """The last lines of the starts in a row after which a service ended before the hub heard it."""
+        self._still: dict[str, int] = {}
+        """How many checks in a row have found that a service stands still, by its pulse."""
         self._stopping = False
         self.ending = False
         """Whether the hub drains: a worker that ends now is not started again."""
@@ -151,11 +156,27 @@ class Supervisor:
             if self._stopping or self.ending or self.end.done():
                 continue
             for name, silent_s in self._detector.hanging(time.monotonic()):
-                process = self._processes.get(name)
-                if process is not None and process.returncode is None:
-                    self._say(f"{name} has given no sign for {silent_s:.0f} s: it is killed and started again")
-                    self._detector.started(name)
-                    kill_group(process.pid)
+                self._replace(name, f"{name} has given no sign for {silent_s:.0f} s")
+            for service in self._services:
+                if why := self._stands_still(service):
+                    self._replace(service.name, f"{service.name} stands still ({why})")
+
+    def _stands_still(self, service: ServiceProcess) -> str:
+        """What of a service has stood still over several checks, by the pulse of its present process."""
+        process, beat = self._processes.get(service.name), read(pulse_of(service))
+        is_its = process is not None and beat is not None and beat.pid == process.pid
+        why = still(beat, time.monotonic()) if is_its and beat else ""
+        self._still[service.name] = self._still.get(service.name, 0) + 1 if why else 0
+        return why if self._still[service.name] >= STILL_CHECKS else ""
+
+    def _replace(self, name: str, why: str) -> None:
+        """Kills a service; `_keep` starts it again."""
+        process = self._processes.get(name)
+        if process is not None and process.returncode is None:
+            self._say(f"{why}: it is killed and started again")
+            self._detector.started(name)
+            self._still[name] = 0
+            kill_group(process.pid)
 
     def kill(self) -> None:
         """Kills everything at once, process groups included. Idempotent."""
@@ -242,7 +263,8 @@ class Supervisor:
             log = await asyncio.to_thread(open, service.log, "ab")
         except OSError as e:
             raise unwritable(service.log, e) from None
-        environment = service_environment(service.threads, os.environ, service.gpus)
+        environment = service_environment(service.threads, os.environ, service.environment)
+        environment[PULSE] = str(pulse_of(service))
         if self._next_start is not None:
             environment[START] = str(self._next_start())
         with log:
@@ -285,6 +307,11 @@ class Supervisor:
             wait.cancel()
 
 
+def pulse_of(service: ServiceProcess) -> Path:
+    """The file in which a service shows that it moves."""
+    return service.log.with_suffix(".pulse")
+
+
 def kill_group(group: int) -> None:
     """Sends SIGKILL to a whole process group; does nothing when the group is empty."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -324,13 +351,13 @@ def last_words(log: Path, begin: int = 0, prefix: str = "rlsp") -> str:
     return printable(said[-1].partition(": ")[2] if said else (lines or [""])[-1].strip())
 
 
-def service_environment(threads: int, base: Mapping[str, str], gpus: str = "") -> dict[str, str]:
+def service_environment(threads: int, base: Mapping[str, str], more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a service.
 
     Args:
         threads: CPU threads of its numerical libraries.
         base: the supervisor's environment.
-        gpus: CUDA_VISIBLE_DEVICES; empty: as in `base`.
+        more: what comes on top, such as its GPUs.
     """
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, base.get("PYTHONPATH", "").split(os.pathsep))]
@@ -343,7 +370,7 @@ def service_environment(threads: int, base: Mapping[str, str], gpus: str = "") -
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         PARENT_VARIABLE: str(os.getpid()),
-        **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
+        **(more or {}),
     }
 
 

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from rlsp_async.config import RunConfig
+from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.model import count_parameters, read_config, read_model_info, transformers_config
 from rlsp_async.sampling.engine import Engine
@@ -123,10 +124,3 @@ def make_engine(name: str, cfg: RunConfig, model_dir: Path, seed: int, longest_p
 def has_vllm() -> bool:
     """Whether vLLM can be imported; it is not imported."""
     return importlib.util.find_spec("vllm") is not None
-
-
-def has_cuda() -> bool:
-    """Whether torch sees a CUDA device."""
-    import torch
-
-    return torch.cuda.is_available()

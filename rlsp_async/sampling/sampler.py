@@ -65,7 +65,7 @@ class Sampler:
         self._initial_probe = probe
         self._why_engine = "given"
         self._engine = engine or self._chosen_engine()
-        self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids)
+        self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids, cfg.task.template_options)
         self._tolerance = probe_tolerance(cfg.sampler.probe_tolerance, cfg.model.dtype)
         self._meter = Meter(clock)
         self._changing = asyncio.Lock()

@@ -21,6 +21,7 @@ import torch
 
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
+from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DataError, EngineError, RlspError
 from rlsp_async.messages import WeightsRef
 from rlsp_async.model.info import ModelInfo, read_model_info
@@ -56,7 +57,7 @@ class TorchEngine:
         self.window = info.context
         self._model_dir, self._seed = model_dir, seed
         self._threads = cfg.sampler.threads
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = "cuda" if has_cuda() else "cpu"
         self._dtype = torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16
         self._max_rows = _num_rows(cfg, info, self._device)
         self._mailbox: queue.SimpleQueue[DecodeRow | _Call | _CloseRequest] = queue.SimpleQueue()

@@ -25,11 +25,12 @@ import structlog
 
 from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig
+from rlsp_async.cuda import has_cuda, is_shared_card
 from rlsp_async.errors import DataError, EngineError, MachineError
 from rlsp_async.messages import WeightsRef
 from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.engine import Completion, GenerateSettings
-from rlsp_async.sampling.vllm_settings import LOWEST_TEMPERATURE, engine_arguments, set_environment
+from rlsp_async.sampling.vllm_settings import LOWEST_TEMPERATURE, engine_arguments, gpu_arguments, set_environment
 
 BACKEND = "rlsp-file"
 EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
@@ -46,12 +47,9 @@ class VllmEngine:
 
     def __init__(self, cfg: RunConfig, model_dir: Path, seed: int, longest_prompt: int | None = None) -> None:
         """Raises DataError or ConfigError when model and settings do not fit; starts nothing."""
-        import torch
-
-        self._cpu = not torch.cuda.is_available()
-        self._threads = cfg.sampler.threads
-        info = read_model_info(model_dir)
-        self._arguments = engine_arguments(cfg, model_dir, info, seed, self._cpu, longest_prompt)
+        self._cpu = not has_cuda()
+        self._cfg, self._info = cfg, read_model_info(model_dir)
+        self._arguments = engine_arguments(cfg, model_dir, self._info, seed, self._cpu, longest_prompt)
         self.window: int = self._arguments["max_model_len"]
         self.core_pid = 0
         """Process id of the child in which the model runs."""
@@ -109,6 +107,7 @@ class VllmEngine:
             temperature=settings.temperature,
             logprobs=0,
             detokenize=False,
+            flat_logprobs=True,  # lists of numbers, not a dictionary and an object a token in the loop of heartbeats
             output_kind=RequestOutputKind.FINAL_ONLY,
             stop_token_ids=list(settings.stop_ids),
             ignore_eos=True,  # only the stop ids end a completion
@@ -116,10 +115,9 @@ class VllmEngine:
         output = (await self._request(prompt_ids, params)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a completion with {output.finish_reason!r}")
-        logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids, strict=True)]
         return Completion(
             token_ids=np.asarray(output.token_ids, dtype=np.int32),
-            logprobs=np.asarray(logprobs, dtype=np.float32),
+            logprobs=logprobs_of(output.logprobs, output.token_ids),
             versions=versions_of(output.weight_versions, len(output.token_ids)),
             finish=output.finish_reason,
         )
@@ -149,11 +147,8 @@ class VllmEngine:
         """Log-probs [N-1] at temperature 1, from the raw logits, of ids [N]. N must be below the window."""
         from vllm import SamplingParams
 
-        params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
-        entries = (await self._request(ids, params)).prompt_logprobs
-        return np.asarray(
-            [entry[token].logprob for entry, token in zip(entries[1:], ids[1:], strict=True)], dtype=np.float32
-        )
+        params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
+        return logprobs_of((await self._request(ids, params)).prompt_logprobs, ids[1:])
 
     async def close(self) -> None:
         """Aborts running completions, ends the child, then the thread."""
@@ -202,7 +197,7 @@ class VllmEngine:
 
     def _make(self) -> None:
         """Blocking, in the engine's thread. Raises MachineError when vLLM cannot start here."""
-        set_environment(self._cpu, self._threads)
+        set_environment(self._cpu, self._cfg.sampler.threads)
         try:
             with warnings.catch_warnings():  # deprecations inside vLLM, which a user cannot avoid
                 warnings.simplefilter("ignore")
@@ -222,9 +217,9 @@ class VllmEngine:
             import torch._dynamo  # reads TORCH_COMPILE_DISABLE once, perhaps before it was set
 
             torch._dynamo.config.disable = True
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(self._cfg.sampler.threads)
         arguments = AsyncEngineArgs(
-            **self._arguments,
+            **(self._arguments | ({} if self._cpu else self._card_arguments())),
             worker_extension_cls=EXTENSION,
             weight_transfer_config=WeightTransferConfig(backend=BACKEND),
         )
@@ -233,6 +228,13 @@ class VllmEngine:
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         # Not returned: an import error that a library keeps would keep these frames, and the engine in them, alive.
         self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+    def _card_arguments(self) -> dict[str, Any]:
+        """What depends on the card, which vLLM's platform describes without a CUDA context in this process."""
+        from vllm.platforms import current_platform
+
+        card_bytes = current_platform.get_device_total_memory()
+        return gpu_arguments(self._cfg, self._info, card_bytes, shared=is_shared_card(os.environ))
 
 
 def _deaths() -> tuple[type[Exception], ...]:
@@ -257,6 +259,18 @@ async def _stop_output_handler(llm: Any) -> None:
     if llm.output_handler is not None:
         llm.output_handler.cancel()
         await asyncio.wait([llm.output_handler], timeout=CLOSE_S)
+
+
+def logprobs_of(flat: Any, tokens: Sequence[int]) -> Floats:
+    """The log-probs [T] of tokens [T] from vLLM's FlatLogprobs with one entry a token.
+
+    The first token of a prompt has none. Raises EngineError when the entries are not those of the tokens.
+    """
+    if list(flat.token_ids) != list(tokens):
+        raise EngineError(
+            f"vLLM gave log-probs of {len(flat.token_ids)} tokens, and not those of the {len(tokens)} asked for"
+        )
+    return np.asarray(flat.logprobs, dtype=np.float32)
 
 
 def versions_of(spans: Any, num_tokens: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -2,7 +2,9 @@
 
 CPU: two processes (front and engine) with one OpenMP thread each, eager mode, nothing compiled. The engine is forked
 from the front, which has imported everything already, and starts in 3 to 7 seconds instead of 20.
-GPU: vLLM's own defaults (CUDA graphs, asynchronous scheduling), one process for each GPU under tensor parallelism.
+GPU: vLLM's own defaults (CUDA graphs, asynchronous scheduling), one process for each GPU under tensor parallelism. The
+engine is spawned, not forked: a process that has asked torch for its CUDA devices cannot use CUDA after a fork. The KV
+cache has a computed size, because vLLM's own measurement counts what a learner on the same card allocates meanwhile.
 """
 
 from __future__ import annotations
@@ -21,23 +23,38 @@ CPU_BLOCK_TOKENS = 32
 LOWEST_TEMPERATURE = 0.01
 """Below it vLLM samples at 0.01 without a word (SamplingParams), and reports log-probs of that distribution."""
 
-_QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
+PREFILL_TOKENS = 16384
+PREFILL_TOKENS_SHARED = 8192
+"""Tokens of one engine step on a card of its own, and on a card that a learner shares. vLLM's default, 2,048, cuts the
+prompts of a few groups into many steps."""
+ENGINE_GIB = 3.0
+"""Estimate of what vLLM holds on a card beside weights, KV cache and logits: context and graphs 1, activations 2."""
+
+_QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
 
 
 def set_environment(cpu: bool, threads: int) -> None:
     """Sets what vLLM reads from the environment. Call before the first import of vllm."""
     os.environ.update(_QUIET)
+    # On a GPU vLLM only warns about layers whose weights it did not find when it loads a version.
+    os.environ["VLLM_LOGGING_LEVEL"] = "ERROR" if cpu else "WARNING"
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # "Triton not available", on every CPU
     if cpu:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # allows the "uni" executor: no third, spinning process
         os.environ["TORCH_COMPILE_DISABLE"] = "1"  # else the first log-probs compile C++ for seconds
         os.environ["OMP_NUM_THREADS"] = str(threads)
+    else:
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"  # never used with processed log-probs; would want a compiler
 
 
 def engine_arguments(
     cfg: RunConfig, model_dir: Path, info: ModelInfo, seed: int, cpu: bool, longest_prompt: int | None = None
 ) -> dict[str, Any]:
-    """Keyword arguments of AsyncEngineArgs; `weight_transfer_config` and the extension come on top."""
+    """Keyword arguments of AsyncEngineArgs; `weight_transfer_config` and the extension come on top.
+
+    On a GPU `gpu_arguments` comes on top, too.
+    """
     common: dict[str, Any] = {
         "model": str(model_dir),
         "skip_tokenizer_init": True,
@@ -57,7 +74,49 @@ def engine_arguments(
             "kv_cache_memory_bytes": _cache_bytes(cfg),
             "block_size": CPU_BLOCK_TOKENS,
         }
-    return common | {"gpu_memory_utilization": cfg.sampler.memory}
+    return common
+
+
+def gpu_arguments(cfg: RunConfig, info: ModelInfo, card_bytes: int, shared: bool) -> dict[str, Any]:
+    """Keyword arguments of AsyncEngineArgs that depend on the card.
+
+    Args:
+        cfg: the run.
+        info: its model.
+        card_bytes: memory of one card.
+        shared: whether a learner uses the same card.
+
+    Raises:
+        ConfigError: `sampler.memory` leaves no KV cache for one sequence.
+    """
+    return {
+        "gpu_memory_utilization": cfg.sampler.memory,  # vLLM starts only where as much is free
+        "kv_cache_memory_bytes": card_cache_bytes(cfg, info, card_bytes),
+        "max_num_batched_tokens": PREFILL_TOKENS_SHARED if shared else PREFILL_TOKENS,
+    }
+
+
+def card_cache_bytes(cfg: RunConfig, info: ModelInfo, card_bytes: int) -> int:
+    """Bytes of the KV cache on one card: the sampler's share less weights, engine and logits.
+
+    Logits and log-probs of a step are three float32 copies of [max_sequences, vocabulary].
+
+    Raises:
+        ConfigError: nothing is left for one sequence of `sampling.max_new_tokens`.
+    """
+    ranks, value_bytes = cfg.sampler.tensor_parallel, 4 if cfg.model.dtype == "float32" else 2
+    weights = info.num_parameters * value_bytes // ranks
+    logits = 3 * 4 * cfg.sampler.max_sequences * info.vocabulary
+    room = int(cfg.sampler.memory * card_bytes) - weights - logits - int(ENGINE_GIB * 2**30)
+    needed = cfg.sampling.max_new_tokens * info.kv_values_per_token * value_bytes // min(ranks, info.kv_heads)
+    if room < needed:
+        raise ConfigError(
+            f"sampler.memory = {cfg.sampler.memory:g} of a card of {card_bytes / 2**30:.0f} GiB leaves "
+            f"{room / 2**30:.1f} GiB for the KV cache after weights ({weights / 2**30:.1f}), logits "
+            f"({logits / 2**30:.1f}) and engine ({ENGINE_GIB:g}), one sequence needs {needed / 2**30:.2f}: raise "
+            f"sampler.memory or sampler.tensor_parallel, or lower sampler.max_sequences"
+        )
+    return room
 
 
 def why_refused(config: dict[str, Any], info: ModelInfo, cpu: bool) -> str:

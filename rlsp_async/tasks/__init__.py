@@ -2,6 +2,7 @@
 
 base              what a task is, how one is loaded, and which prompts are held out
 row_task          a task over rows in memory, which all tasks from files return; prompts that ask to verify a response
+conversation      prompts that are lists of chat messages
 readers           files of rows in every format, and the splits of data-set directories
 fitted            a task without the rows that are too long for the run's model, or with their prompts cut
 overlap           training rows that repeat held-out rows

@@ -24,7 +24,17 @@ from rlsp_async.config import Section
 from rlsp_async.config.ranges import FieldName, FreeText, PathText, PluginName, Range
 from rlsp_async.errors import DataError
 from rlsp_async.tasks.base import Split, is_heldout
-from rlsp_async.tasks.readers import Row, has_field, list_files, list_splits, read_rows, text_field, text_fields
+from rlsp_async.tasks.conversation import Conversation, is_conversation, read_conversation, read_response
+from rlsp_async.tasks.readers import (
+    Row,
+    has_field,
+    list_files,
+    list_splits,
+    read_rows,
+    text_field,
+    text_fields,
+    value_field,
+)
 from rlsp_async.tasks.row_task import Deduplicate, Item, PromptFormat, RowTask
 
 EXAMPLE = ("What is 2 + 2?", "4")
@@ -45,18 +55,20 @@ class DatasetConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heldout_share: Annotated[float, Range(gt=0, lt=1)] = 0.1
     """Share of the rows that is held out when there is neither path_test nor a test split."""
     prompt_field: FieldName = "prompt"
-    """Field with the prompt. "prompt.0.content" reaches into lists and objects; so do the other fields."""
+    """Field with the prompt: text, or a list of chat messages (needs chat), whose last one the template applies to.
+    "prompt.0.content" reaches into lists and objects; so do the other fields."""
     answer_field: FieldName = "answer"
     """Field with the reference answer. A list in it holds acceptable answers: a response with any of them is correct.
     With response_field rows may lack it; they can be imitated, and not be judged."""
     answer_after: FieldName = ""
     """Only what follows the last occurrence of this mark is the answer, e.g. "####"; empty: the whole field."""
     response_field: FieldName = ""
-    """Field with a response to imitate; empty: the file has no demonstrations."""
+    """Field with a response to imitate; empty: the file has no demonstrations. The same as prompt_field: the last
+    message of the conversation, by the assistant, is the response."""
     chat: bool = False
     """Put the prompt through the tokenizer's chat template, as a user message."""
     system: FreeText = ""
-    """System message; needs chat."""
+    """System message; needs chat. A row that brings a system message of its own keeps that."""
     template: FreeText = TEMPLATE
     """`{prompt}` is replaced by the row's prompt; all other text stays as it is."""
     verifier: PluginName = "math"
@@ -122,12 +134,39 @@ def read_items(cfg: DatasetConfig, path: Path, split: str = "train", *, imitated
 
 def _item(cfg: DatasetConfig, row: Row, where: str, source: str, imitated: bool) -> Item:
     may_lack_answer = bool(cfg.response_field) and not has_field(row, cfg.answer_field)
+    asked = _asked(cfg, row, where)
+    response = asked.response
+    if cfg.response_field not in ("", cfg.prompt_field) and imitated:
+        response = _response(cfg, row, where)
     return Item(
-        prompt=text_field(row, cfg.prompt_field, where),
+        prompt=asked.text,
         answer="" if may_lack_answer else _answer(cfg, row, where),
-        response=text_field(row, cfg.response_field, where) if cfg.response_field and imitated else "",
+        response=response if imitated else "",
         source=source,
+        content="\n".join([asked.system, *(one.text for one in asked.earlier), asked.text]) if asked.earlier else "",
+        system=asked.system,
+        earlier=asked.earlier,
     )
+
+
+def _asked(cfg: DatasetConfig, row: Row, where: str) -> Conversation:
+    """The prompt of a row as a conversation; plain text is one message of the user."""
+    field = cfg.prompt_field
+    if not is_conversation(value_field(row, field, where)):
+        if cfg.response_field == field:
+            raise DataError(f"{where}: field {field!r} is prompt and response at once, and no list of chat messages")
+        return Conversation(system="", earlier=[], text=text_field(row, field, where))
+    if not cfg.chat:
+        raise DataError(f"{where}: field {field!r} is a list of chat messages: set task.options.chat = true")
+    answered = cfg.response_field == field
+    return read_conversation(value_field(row, field, where), f"{where}: field {field!r}", answered=answered)
+
+
+def _response(cfg: DatasetConfig, row: Row, where: str) -> str:
+    value = value_field(row, cfg.response_field, where)
+    if is_conversation(value):
+        return read_response(value, f"{where}: field {cfg.response_field!r}")
+    return text_field(row, cfg.response_field, where)
 
 
 def _answer(cfg: DatasetConfig, row: Row, where: str) -> str:

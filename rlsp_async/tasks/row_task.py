@@ -19,7 +19,7 @@ import msgspec
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt, Verdict
+from rlsp_async.messages import ChatMessage, Prompt, Verdict
 from rlsp_async.tasks.base import Split, no_demonstration
 from rlsp_async.tasks.overlap import (
     EXAMPLES,
@@ -74,6 +74,10 @@ class Item(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the row is, e.g. "train.jsonl:17"."""
     content: str = ""
     """The text by which rows are compared, where that is not the prompt."""
+    system: str = ""
+    """System message of the row; it takes the place of the task's."""
+    earlier: list[ChatMessage] = []
+    """Messages of the conversation before `prompt`."""
 
 
 class PromptFormat(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,8 +128,9 @@ class RowTask:
             index=index,
             text=form.template.replace("{prompt}", item.prompt),
             chat=form.chat,
-            system=form.system,
+            system=item.system or form.system,
             source=item.source,
+            earlier=item.earlier,
         )
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:

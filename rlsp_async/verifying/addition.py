@@ -15,6 +15,11 @@ LANE = "fast"
 MAX_DIGITS = 12
 
 
+def reference_response(answer: str, demonstration: str) -> str:
+    """A response that gives a reference answer, for the check before a run."""
+    return f"</think> {' '.join(answer)}"
+
+
 def score(prompt: str, response: str, answer: str) -> Verdict:
     """Returns the verdict."""
     thinking, closed, tail = response.rpartition("</think>")

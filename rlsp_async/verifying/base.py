@@ -129,13 +129,13 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
         return max(verdicts, key=lambda v: (not v.is_true, v.status == "wrong", v.parts.get("score", 0.0)))
 
     def reference_response(self, answer: str, demonstration: str) -> str:
-        """A response that gives the reference answer (the first acceptable one); "": none is known, or exempt.
+        """A response that gives a reference answer; "": none is known, or the verifier is exempt.
 
         Args:
-            answer: the reference answer of a prompt.
+            answer: the reference answer of a prompt, or one of its acceptable answers.
             demonstration: the response that the task provides for it; "": none.
         """
-        return self.reference(split_answers(answer)[0], demonstration) if self.reference else ""
+        return self.reference(answer, demonstration) if self.reference else ""
 
     def prepare(self, memory_mb: int) -> None:
         """Lets the verifier prepare a checker process that has not been confined and has read nothing yet.

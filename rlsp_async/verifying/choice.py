@@ -114,6 +114,11 @@ class ChoiceVerifier:
         return frozenset({self._labels[next(group for group in match.groups() if group).casefold()]})
 
 
+def reference_response(answer: str, demonstration: str) -> str:
+    """A response that gives a reference answer, for the check before a run."""
+    return f"<answer>{answer}</answer>"
+
+
 def load(cfg: ChoiceConfig) -> ChoiceVerifier:
     """Makes the verifier."""
     return ChoiceVerifier(cfg)

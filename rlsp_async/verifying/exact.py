@@ -14,6 +14,11 @@ VERSION = "1"
 LANE = "fast"
 
 
+def reference_response(answer: str, demonstration: str) -> str:
+    """A response that gives a reference answer, for the check before a run."""
+    return f"<answer>{answer}</answer>"
+
+
 def score(prompt: str, response: str, answer: str) -> Verdict:
     """Returns the verdict.
 

@@ -1,7 +1,8 @@
 """How the weights of a version travel from the learner to the samplers, and how a sampler knows that they arrived.
 
 transport.py   the Protocol of a transport (publish, fetch, prune), and which transport a reference names
-file.py        the transport of `file://`: safetensors files in a directory; where a run's directory lies
+file.py        the transport of `file://`: safetensors files in a directory
+place.py       where a run's directory lies: chosen, judged, marked as the run's own, removed
 leftovers.py   what runs that are over left in shared memory
 probe.py       a fixed sequence whose log-probs show that an engine computes with the published weights
 

@@ -7,15 +7,12 @@ open goes on reading the old bytes after the file was replaced or deleted.
 Example: DIRECTORY/v001001-7.safetensors is version 1001, written by the learner's start number 7. The start number is
 part of the name, so that a learner that was suspended and goes on late cannot replace the files of a newer start.
 
-The directory of a run is `learner.weights_dir` when that is set; else /dev/shm/rlsp-NAME-HASH when shared memory has
-room for four copies of the model (the kept versions and the one being written); else RUN/weights. HASH is made of the
-run's absolute directory, so two runs of one name in different places never meet.
+Which directory that is, and whose, is decided by `place.py`.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -24,13 +21,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, WeightsError
-from rlsp_async.files import SHARED_MEMORY, readable, rename, sha256
+from rlsp_async.files import readable, rename, sha256
 from rlsp_async.messages import Probe, WeightsRef
-from rlsp_async.weights import leftovers
+from rlsp_async.weights.place import choose_directory, make_directory, remove_published, shared_directory
 
-COPIES = 4
+__all__ = [
+    "FileTransport",
+    "choose_directory",
+    "file_digest",
+    "list_versions",
+    "remove_published",
+    "shared_directory",
+]
+
 WRITERS_KEPT = 2
 
 _NAME = re.compile(r"v(\d+)-(\d+)\.safetensors")
@@ -44,7 +48,7 @@ class FileTransport:
     """
 
     def __init__(self, directory: Path, run: Path | None = None) -> None:
-        """Takes the directory, and the run whose path `publish` notes in it when it lies in shared memory."""
+        """Takes the directory, and the run that `publish` notes in it as its owner."""
         self.directory, self._run = directory, run
 
     def publish(
@@ -68,9 +72,7 @@ class FileTransport:
         path = self.directory / f"v{version:06d}-{incarnation}.safetensors"
         temporary = self.directory / f".v{version:06d}-{incarnation}.tmp"
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            if self._run is not None and self.directory.parent == SHARED_MEMORY:
-                (self.directory / leftovers.OWNER).write_text(f"{self._run.resolve()}\n", encoding="utf-8")
+            make_directory(self.directory, self._run)
             # One entry: safetensors writes several in random order, and equal weights would differ in their digest.
             save_file(tensors, temporary, metadata={"format": "pt"})
             readable(temporary)
@@ -162,44 +164,6 @@ def file_digest(path: Path) -> str:
     return "sha256:" + sha256(path)
 
 
-def choose_directory(cfg: RunConfig, model_bytes: int, shared_memory: Path = SHARED_MEMORY) -> Path:
-    """Chooses the directory into which the learner publishes; see the module docstring.
-
-    The choice depends on the settings and on the free room in shared memory, and on nothing else.
-
-    Args:
-        cfg: the run.
-        model_bytes: size of one version.
-        shared_memory: where shared memory is mounted.
-
-    Returns:
-        An absolute path; the directory need not exist.
-    """
-    if cfg.learner.weights_dir:
-        return Path(cfg.learner.weights_dir).resolve()
-    in_memory = shared_directory(cfg, shared_memory)
-    if in_memory.is_dir() or _free_bytes(shared_memory) >= max(COPIES, cfg.learner.keep_weights + 1) * model_bytes:
-        return in_memory
-    return cfg.directory.resolve() / "weights"
-
-
-def shared_directory(cfg: RunConfig, shared_memory: Path = SHARED_MEMORY) -> Path:
-    """Returns the run's own directory in shared memory, whether it exists or not."""
-    return shared_memory / leftovers.shared_name(cfg.name, cfg.directory)
-
-
-def remove_published(cfg: RunConfig, shared_memory: Path = SHARED_MEMORY) -> None:
-    """Deletes a run's published weights. In a directory that the user chose, only files of this package go."""
-    for directory in (shared_directory(cfg, shared_memory), cfg.directory.resolve() / "weights"):
-        if directory.is_dir():
-            shutil.rmtree(directory)
-    if cfg.learner.weights_dir:
-        directory = Path(cfg.learner.weights_dir)
-        FileTransport(directory).prune(0)
-        if directory.is_dir() and not list_versions(directory) and not any(directory.iterdir()):
-            directory.rmdir()
-
-
 def _version_files(directory: Path) -> list[tuple[int, int, Path]]:
     """(version, start number of the learner, path) of every complete file."""
     return [
@@ -209,7 +173,3 @@ def _version_files(directory: Path) -> list[tuple[int, int, Path]]:
 
 def _entries(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() else []
-
-
-def _free_bytes(directory: Path) -> int:
-    return shutil.disk_usage(directory).free if directory.is_dir() else 0

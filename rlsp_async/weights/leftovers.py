@@ -4,7 +4,8 @@
 
 A directory of published versions holds a file RUN with the path of its run. It is in use while a supervisor or a hub
 holds a lock in the run's directory, and counts as in use when it was written in the last minutes: a learner may have
-its hub on another machine. Every other one can go: a run that is resumed publishes again.
+its hub on another machine. A directory that cannot be read belongs to another user, and is left alone. Every other
+one can go: a run that is resumed publishes again.
 """
 
 from __future__ import annotations
@@ -52,14 +53,32 @@ def find_leftovers(runs_dir: Path, now: float, shared_memory: Path = SHARED_MEMO
     """
     known = {shared_name(run.name, run): run for run in runs_dir.glob("*") if (run / "config.toml").is_file()}
     found = sorted(shared_memory.glob("rlsp-*")) if shared_memory.is_dir() else []
-    return [_describe(path, known, now) for path in found if path.is_dir() and _DIRECTORY.fullmatch(path.name)]
+    return [
+        _describe(path, known, now)
+        for path in found
+        if path.is_dir() and not path.is_symlink() and _DIRECTORY.fullmatch(path.name)
+    ]
+
+
+def owner_of(path: Path) -> Path | None:
+    """The run that a directory of published versions notes as its owner; None when there is no such note."""
+    try:
+        text = (path / OWNER).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Path(text) if text else None
 
 
 def _describe(path: Path, known: dict[str, Path], now: float) -> Leftover:
-    files = [(entry, entry.stat()) for entry in path.iterdir() if entry.is_file()]
+    try:
+        files = [(entry, entry.stat()) for entry in path.iterdir() if entry.is_file()]
+    except FileNotFoundError:
+        return Leftover(path, 0, None, "it was removed meanwhile", in_use=True)
+    except PermissionError:
+        return Leftover(path, 0, None, f"of another user, uid {path.stat().st_uid}", in_use=True)
     num_bytes = sum(stat.st_size for _, stat in files)
     recent = any(now - stat.st_mtime < RECENT_S for _, stat in files)
-    run = _owner(path) or known.get(path.name)
+    run = owner_of(path) or known.get(path.name)
     if run is not None and not run.is_dir():
         return Leftover(path, num_bytes, run, "the run's directory is gone", in_use=False)
     if run is not None and any(_is_locked(run / name) for name in LOCKS):
@@ -68,14 +87,6 @@ def _describe(path: Path, known: dict[str, Path], now: float) -> Leftover:
         return Leftover(path, num_bytes, run, f"written in the last {RECENT_S / 60:.0f} minutes", in_use=True)
     state = "the run is not at work; it publishes again when it is resumed" if run else "of an unknown run, not written"
     return Leftover(path, num_bytes, run, state, in_use=False)
-
-
-def _owner(path: Path) -> Path | None:
-    try:
-        text = (path / OWNER).read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
-    return Path(text) if text else None
 
 
 def _is_locked(path: Path) -> bool:

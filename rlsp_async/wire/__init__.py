@@ -12,6 +12,7 @@ session.py    one connection of a worker: socket, outbox, reader, writer
 jobs.py       a worker's leases, from Work to Ack
 loading.py    new weights at a worker
 link.py       a worker's life: hello, heartbeats, reconnect, drain
+knock.py      before that: is a hub there, and does its run go on?
 
 zmq is imported here and nowhere else in the package (chaos/proxy.py apart, which damages the wire on purpose).
 """

@@ -27,6 +27,7 @@ from rlsp_async.messages import (
     Ack,
     Batch,
     Bye,
+    ChatMessage,
     Done,
     Drain,
     Failed,
@@ -73,6 +74,7 @@ PROMPT = Prompt(
     source="ops",
     selector="uniform",
     propensity=0.5,
+    earlier=[ChatMessage(role="user", text="2 + 2?"), ChatMessage(role="assistant", text="4")],
 )
 SAMPLING = Sampling(temperature=0.75, max_new_tokens=96, rollouts=1, seed=11)
 ROLLOUT = Rollout(
@@ -169,7 +171,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         made_by=3,
         seq=4,
     ),
-    "done_groups": Done(lease=7, groups=[GROUP]),
+    "done_groups_2": Done(lease=7, groups=[GROUP]),
     "done_verdicts": Done(lease=8, verdicts=[VerdictSet(group_id=12, verdicts=[VERDICT])]),
     "done_steps": Done(lease=9, steps=[StepReport(step=42, metrics={"loss": 0.125}, weights=WEIGHTS, checkpoint=32)]),
     "failed_2": Failed(lease=9, kind="data", error="ContentError: group 12: it has no token", groups=[12]),
@@ -180,7 +182,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         run="ops_cpu", incarnation=2, heartbeat_s=1.0, timeout_s=10.0, weights=WEIGHTS, leases=[7], seq=3
     ),
     "pong": Pong(known=False),
-    "work_sample": Work(
+    "work_sample_2": Work(
         lease=7,
         deadline_s=60.0,
         job=SampleJob(group_id=12, prompt=PROMPT, sampling=SAMPLING, purpose="evaluate", stage="rlsp"),
@@ -192,7 +194,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
             group_id=12, task="ops", items=[VerifyItem(prompt="1 1 3 4 -> 7 <think>", response="3 + 4", answer="7")]
         ),
     ),
-    "work_train": Work(
+    "work_train_2": Work(
         lease=9,
         deadline_s=60.0,
         job=TrainJob(

@@ -10,6 +10,7 @@
     observer     x    x    x
 
 Without keys the role is that of the Hello; with keys the Hello's role must be that of the key. All tables are bounded.
+A worker may ask before its Hello whether the run goes on (`Ping.state` "asking"); the hub itself does not see that.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import TypeVar
 import msgspec
 
 from rlsp_async.messages import (
+    ASKING,
     Bye,
     Done,
+    Drain,
     Failed,
     FromHub,
     FromWorker,
@@ -104,6 +107,8 @@ class Gate:
     def __init__(self, find: Callable[[str], AllowedKey | None] | None = None, max_peers: int = MAX_PEERS) -> None:
         self.counts = RefusalCounts()
         self.peers: OrderedDict[bytes, Peer] = OrderedDict()
+        self.over = ""
+        """Why the run is over, for those who ask; empty while it goes on."""
         self._find, self._max_peers = find, max_peers
         self._key_of: OrderedDict[bytes, str] = OrderedDict()
         self._paces: OrderedDict[bytes, _Pace] = OrderedDict()
@@ -129,6 +134,8 @@ class Gate:
         if isinstance(message, Hello):
             return self._greet(peer, key, message)
         known = self.peers.get(peer)
+        if known is None and isinstance(message, Ping) and message.state == ASKING:
+            return False, Drain(reason=self.over) if self.over else Pong(known=False)
         answer = Pong(known=known is not None and not isinstance(message, Bye))
         reply = answer if isinstance(message, Ping | Bye) else None
         if known is None:

@@ -132,6 +132,8 @@ class WorkerLink:
         self._jobs = Jobs(settings.credit, hooks.handler, self._limits, callbacks, clock)
         self._loader = WeightLoader(hooks.on_weights, self._post) if hooks.on_weights else None
         self._session: Session | None = None
+        self._obstacle = ""
+        """What stood between this worker and the hub in the newest session."""
         self._welcomed = False
         self._hello_at = 0.0
         self._heard_at = 0.0
@@ -150,6 +152,11 @@ class WorkerLink:
     def is_welcome(self) -> bool:
         """Whether the hub has welcomed this worker in the present session, or has it wait for another start."""
         return self._welcomed or self._refused_at is not None
+
+    @property
+    def obstacle(self) -> str:
+        """What stands between this worker and the hub, in words; empty before the first session."""
+        return self._session.obstacle if self._session is not None else self._obstacle
 
     async def run(self) -> str:
         """Works until drained; returns the reason for leaving.
@@ -190,7 +197,7 @@ class WorkerLink:
             if self._left or now >= self._deadline or (self._stop.is_set() and not self._jobs.book.held()):
                 return
             if left_s <= 0:
-                self._fatal = MachineError(_no_hub(address, now - self._answered_at))
+                self._fatal = MachineError(no_hub(address, now - self._answered_at, self._obstacle))
                 return
             attempt = 0 if self._answered_at > before else attempt + 1
             wait_s = backoff_s(attempt, self._limits.heartbeat_s, random.random())
@@ -213,12 +220,18 @@ class WorkerLink:
         self._session = session
         self._heard_at = self._now()
         self._hello()
-        parts = [session.read(self._handle), session.write(), self._send_pings(session), self._leave()]
+        parts = [
+            session.read(self._handle),
+            session.write(),
+            session.watch(),
+            self._send_pings(session),
+            self._leave(),
+        ]
         tasks = [asyncio.ensure_future(part) for part in [*parts, session.lost.wait()]]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._session, self._welcomed = None, False
+            self._session, self._welcomed, self._obstacle = None, False, session.obstacle
             # Cancelling a recv may lose a frame: the socket is closed with all it holds; a Hello repeats what counts.
             for task in tasks:
                 task.cancel()
@@ -401,10 +414,11 @@ async def _idle() -> None:
     """Stands for the loader of a worker that loads no weights."""
 
 
-def _no_hub(address: str | None, seconds: float) -> str:
+def no_hub(address: str | None, seconds: float, obstacle: str) -> str:
+    """The sentence of a worker that no hub has answered."""
     if address is None:
         return f"no hub.json for {seconds:.0f} s: start `rlsp replay CONFIG`, or set replay.address to where it listens"
     return (
-        f"no replay hub has answered at {address} for {seconds:.0f} s: is `rlsp replay` with this run's name there, "
-        "and do its keys let this worker in (replay.keys; see `rlsp keys list`)?"
+        f"no replay hub has answered at {address} for {seconds:.0f} s ({obstacle}): is `rlsp replay` with this run's "
+        "name there, and do its keys let this worker in (replay.keys; see `rlsp keys list`)?"
     )

@@ -49,6 +49,7 @@ class Router:
         self._keys = keys
         self._drain = drain
         self._gate = Gate()
+        self._over = ""
         self.address = ""
         """Where it listens, once it is bound."""
         self.authenticator: Authenticator | None = None
@@ -64,6 +65,7 @@ class Router:
             if self._keys is not None:
                 allowed = AllowList(self._keys.allowed)
                 self._gate = Gate(allowed.find)
+                self._gate.over = self._over
                 self.authenticator = Authenticator(self._context, allowed, self.counts)
                 self.authenticator.open()  # first: a client that connects before it would be refused
             self._socket = make_router(self._context, self._limits, self._keys.keys if self._keys else None)
@@ -82,6 +84,10 @@ class Router:
     def counts(self) -> RefusalCounts:
         """What was dropped or refused so far."""
         return self._gate.counts
+
+    def run_over(self, reason: str) -> None:
+        """From now on a worker that asks, before its Hello, whether the run goes on is told that it does not."""
+        self._over = self._gate.over = reason
 
     def refusals(self) -> dict[str, float]:
         """The counts above 0, as metrics of the run: {"refused.malformed": 3.0}."""

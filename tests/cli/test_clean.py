@@ -70,3 +70,24 @@ def test_a_directory_without_a_note_is_known_by_its_run(tmp_path: Path, memory: 
 def test_the_command_needs_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", str(tmp_path)]) == 0
     assert "/dev/shm" in capsys.readouterr().out
+
+
+def test_a_directory_that_cannot_be_read_or_is_a_link_is_left_alone(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = left(memory, tmp_path / "runs" / "theirs")
+    (memory / "rlsp-link-12345678").symlink_to(tmp_path)
+    real = Path.iterdir
+
+    def refuses(path: Path) -> object:  # root reads whatever the mode says
+        if path == theirs:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuses)
+    out = io.StringIO()
+    assert clean(tmp_path / "runs", remove=True, now=NOW, shared_memory=memory, out=out) == 0
+    assert out.getvalue().splitlines() == [
+        f"in use          0 B  {theirs}  (run unknown: of another user, uid {os.getuid()})",
+        f"{memory}: nothing is left over (1 in use)",
+    ]

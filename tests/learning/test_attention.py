@@ -50,8 +50,24 @@ def test_cuts_put_similar_lengths_together():
     assert attention.cut_blocks([7]) == [1]
 
 
+def test_cuts_are_the_cheapest_and_of_equal_ones_those_with_the_shortest_last_block():
+    generator = np.random.default_rng(0)
+    for num, most in ((1, 5), (7, 3), (40, 900), (60, 9000), (90, 60)):
+        lengths = [int(n) for n in generator.integers(1, most, num)]
+        best, previous = [0] + [1 << 60] * num, [0] * (num + 1)
+        for last in range(1, num + 1):
+            for first in range(last - 1, -1, -1):
+                cost = best[first] + (last - first) * max(lengths[first:last]) + attention._BLOCK_COST_TOKENS
+                if cost < best[last]:
+                    best[last], previous[last] = cost, first
+        ends = [num]
+        while previous[ends[-1]] > 0:
+            ends.append(previous[ends[-1]])
+        assert attention.cut_blocks(lengths) == ends[::-1]
+
+
 def test_spans_by_hand():
-    spans = attention.Spans.of(np.array([0, 3, 4], dtype=np.int32))
+    spans = attention.Spans.of(np.array([0, 3, 4], dtype=np.int32)).blocks
     assert spans.shapes == [(2, 3)]
     assert spans.take_P.tolist() == [0, 1, 2, 3, 0, 0]
     assert spans.empty.tolist() == [4, 5]

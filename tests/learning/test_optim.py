@@ -111,12 +111,14 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_happened(model_dir, dtyp
 def test_micro_batches_add_up_in_float32(model_dir):
     made = policy.Policy(policy.load_model(model_dir, "bfloat16"))
     updater = optim.Updater(config.OptimizerConfig(), made, 0.0, 10)
-    for _ in range(300):  # in bfloat16, 1 + 2**-9 is 1
-        fill(made, 1.0 if updater.master(next(made.policy_parameters())[0]).grad is None else 2.0**-9)
-        updater.collect_gradients()
+    for factor in (1.0, *[2.0**-9] * 64):  # in bfloat16, 1 + 2**-9 is 1
+        sum((p * factor).sum() for _, p in made.policy_parameters()).backward()
     for name, parameter in made.policy_parameters():
         assert parameter.grad is None
-        torch.testing.assert_close(updater.master(name).grad, torch.full(parameter.shape, 1 + 299 * 2.0**-9))
+        torch.testing.assert_close(updater.master(name).grad, torch.full(parameter.shape, 1.125))
+    updater.close()
+    sum(p.sum() for _, p in made.policy_parameters()).backward()
+    assert all(p.grad is not None for _, p in made.policy_parameters())
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

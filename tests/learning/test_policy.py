@@ -47,7 +47,7 @@ def test_chunks_over_the_vocabulary_change_nothing(model_dir, monkeypatch):
     model, row = policy.load_model(model_dir), batch()
     grads = []
     for size in (1 << 26, 2 * VOCABULARY):
-        monkeypatch.setattr(policy, "CHUNK_LOGITS", size)
+        monkeypatch.setitem(policy.CHUNK_LOGITS, "cpu", size)
         model.zero_grad()
         out = policy.Policy(model).outputs(row, 0.8)
         out.logp_R.sum().backward()
@@ -60,7 +60,7 @@ def test_each_token_is_scored_at_the_temperature_that_drew_it(model_dir, monkeyp
     temperature_R = np.array([0.5, 1.0, 1.4], np.float32)[row.sequence_R]
     mixed = replace(row, temperature_R=temperature_R)
     for size in (1 << 26, 2 * VOCABULARY):
-        monkeypatch.setattr(policy, "CHUNK_LOGITS", size)
+        monkeypatch.setitem(policy.CHUNK_LOGITS, "cpu", size)
         together = made.outputs(mixed, 1.0)
         for number, temperature in enumerate((0.5, 1.0, 1.4)):
             at, alone = torch.from_numpy(row.sequence_R == number), made.outputs(row, temperature)
@@ -72,7 +72,7 @@ def test_the_entropys_gradient_is_there_when_it_is_asked_for(model_dir, monkeypa
     made, row, grads = policy.Policy(policy.load_model(model_dir)), batch(), []
     assert not made.outputs(row, 0.8).entropy_R.requires_grad
     for size in (1 << 26, 2 * VOCABULARY):
-        monkeypatch.setattr(policy, "CHUNK_LOGITS", size)
+        monkeypatch.setitem(policy.CHUNK_LOGITS, "cpu", size)
         made.zero_grad()
         made.outputs(row, 0.8, policy.ForwardRequest(entropy=True)).entropy_R.sum().backward()
         grads.append(made.model.get_input_embeddings().weight.grad.clone())

@@ -13,14 +13,16 @@ import pytest
 from rlsp_async import tokens
 from rlsp_async.audit.checks import audit
 from rlsp_async.columns import floats, ints
-from rlsp_async.config import RunConfig, StageConfig, TaskConfig, VerifierConfig, to_toml
-from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.config import RunConfig, StageConfig, TaskConfig, VerifierConfig, load, to_toml
+from rlsp_async.errors import ConfigError, DataError, EngineError
 from rlsp_async.messages import Prompt, Verdict
+from rlsp_async.offline import importing
 from rlsp_async.offline.imported_rows import read_verdict
 from rlsp_async.offline.importing import add_rows, has_begun, import_rows, summarise_counts, with_verdicts
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.server import ReplayServer
 from rlsp_async.replay.sources import FILE, Imported, ImportedGroup, ImportedRollout
+from rlsp_async.runner.run import resolve
 from rlsp_async.tasks.base import load_task
 from tests.replay.line import SmallTask, config
 from tests.replay.test_server import FakeRouter
@@ -133,6 +135,29 @@ def test_a_run_that_does_not_want_rows_or_has_begun_is_refused(cfg: RunConfig, t
     assert not has_begun(cfg.directory / "journal.sqlite")
     Journal(cfg.directory / "journal.sqlite", cfg).close()
     assert not has_begun(cfg.directory / "journal.sqlite")
+
+
+@pytest.mark.parametrize("error", [DataError("row 3"), EngineError("no process"), KeyboardInterrupt()])
+def test_after_a_failed_import_no_run_is_prepared(
+    cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+):
+    toml = tmp_path / "run.toml"
+    toml.write_text(to_toml(msgspec.structs.replace(cfg, name="new")), encoding="utf-8")
+    run = tmp_path / "new"
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(importing, "add_rows", fails)
+    monkeypatch.setattr("rlsp_async.runner.run.prepare", lambda cfg: run.mkdir())
+    with pytest.raises(type(error)):
+        import_rows(file_of(tmp_path, JUDGED), str(toml), [])
+    assert not run.exists()
+    run.mkdir()
+    (run / "config.toml").write_text(to_toml(resolve(load(toml, []))), encoding="utf-8")
+    with pytest.raises(type(error)):
+        import_rows(file_of(tmp_path, JUDGED), str(toml), [])
+    assert run.is_dir(), "a run that was there stays"
 
 
 def test_a_hub_without_its_rows_says_what_to_do(cfg: RunConfig):

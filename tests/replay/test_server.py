@@ -58,6 +58,9 @@ class FakeRouter:
             arrived.append(self.queue.get_nowait())
         return arrived
 
+    def run_over(self, reason: str) -> None:
+        self.over = reason
+
     def refusals(self) -> dict[str, float]:
         return {"refused.malformed": 1.0}
 

@@ -1,20 +1,73 @@
-"""Which process gets which GPU."""
+"""Which process gets which GPU, and what its environment says of it."""
 
 from pathlib import Path
+from typing import Any
 
-from rlsp_async.runner.gpus import assign_gpus, visible_gpus
+import pytest
+
+from rlsp_async.config import LearnerConfig, RunConfig, SamplerConfig, StageConfig
+from rlsp_async.errors import ConfigError
+from rlsp_async.runner.gpus import assign_gpus, gpu_environment, idle_gpus, visible_gpus
 
 
-def test_gpus_are_shared_out() -> None:
-    assert assign_gpus([], 1, 1) == assign_gpus(["0"], 2, 1) == {}
-    assert assign_gpus(["0", "1"], 1, 1) == {"learner-0": "0", "sampler-0": "1"}
-    assert assign_gpus(["0", "1", "2"], 3, 1) == {
-        "learner-0": "0",
-        "sampler-0": "1",
-        "sampler-1": "2",
-        "sampler-2": "1",
+def run(device: str = "auto", **sampler: Any) -> RunConfig:
+    settings = {"engine": "vllm", "memory": 0.35} | sampler
+    return RunConfig(
+        name="r",
+        stages={"s": StageConfig()},
+        learner=LearnerConfig(device=device),  # type: ignore[arg-type]
+        sampler=SamplerConfig(**settings),
+    )
+
+
+def test_the_learner_gets_the_first_gpu_and_each_sampler_its_own() -> None:
+    assert assign_gpus([], run()) == {}
+    assert assign_gpus(["0", "1"], run()) == {"learner-0": ["0"], "sampler-0": ["1"]}
+    assert assign_gpus(["0", "1", "2"], run(count=2)) == {"learner-0": ["0"], "sampler-0": ["1"], "sampler-1": ["2"]}
+    assert assign_gpus(["4", "5", "6"], run(tensor_parallel=2)) == {"learner-0": ["4"], "sampler-0": ["5", "6"]}
+    assert assign_gpus(["0", "1"], run("cpu", count=2)) == {"sampler-0": ["0"], "sampler-1": ["1"]}
+    assert assign_gpus(["0", "1"], run(engine="scripted", count=9)) == {"learner-0": ["0"]}
+    assert assign_gpus(["0"], run(count=2)) == {"learner-0": ["0"], "sampler-0": ["0"], "sampler-1": ["0"]}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "sampler", "advice"),
+    [
+        (
+            "0 1 2",
+            {"count": 3},
+            "needs 3 GPUs beside the learner's, and this machine has 2 .1, 2.: set sampler.count = 2",
+        ),
+        ("0 1 2", {"tensor_parallel": 4}, "set sampler.count = 0 and sampler.tensor_parallel = 2"),
+        ("0", {"tensor_parallel": 2}, "sampler.tensor_parallel = 2, and this machine has one GPU: set it to 1"),
+        ("0", {"count": 3}, "3 samplers with sampler.memory = 0.35 leave nothing of the only GPU"),
+    ],
+)
+def test_more_than_there_is_is_refused(gpus: str, sampler: dict[str, int], advice: str) -> None:
+    with pytest.raises(ConfigError, match=advice):
+        assign_gpus(gpus.split(), run(**sampler))
+
+
+def test_idle_gpus() -> None:
+    assert idle_gpus(["0", "1", "2"], {"learner-0": ["0"], "sampler-0": ["2"]}) == ["1"]
+    assert idle_gpus(["0", "1"], {}) == []
+
+
+def test_the_environment_of_a_process() -> None:
+    assigned = assign_gpus(["0", "1", "2"], run(tensor_parallel=2))
+    nvml = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    assert gpu_environment("verifier-0", assigned) == gpu_environment("sampler-0", {}) == nvml
+    assert gpu_environment("sampler-0", assigned) == {
+        **nvml,
+        "CUDA_VISIBLE_DEVICES": "1,2",
+        "RLSP_SHARED_CARD": "0",
     }
-    assert assign_gpus(["4", "5", "6"], 1, 2) == {"learner-0": "4", "sampler-0": "5,6"}
+    assert gpu_environment("learner-0", assign_gpus(["7"], run())) == {
+        **nvml,
+        "CUDA_VISIBLE_DEVICES": "7",
+        "RLSP_SHARED_CARD": "1",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
 
 
 def test_visible_gpus(tmp_path: Path) -> None:
@@ -23,3 +76,5 @@ def test_visible_gpus(tmp_path: Path) -> None:
     assert visible_gpus({}, tmp_path) == ["0", "2", "10"]
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3,1"}, tmp_path) == ["3", "1"]
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, tmp_path) == []
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2, GPU-5ebe, -1, 3"}, tmp_path) == ["2", "GPU-5ebe"]

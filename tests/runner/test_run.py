@@ -17,6 +17,7 @@ from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.messages import Status
 from rlsp_async.runner import run as runner
 from rlsp_async.runner.supervise import RunEnd
+from rlsp_async.weights import place
 from tests.runner.given import settings
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,21 @@ def test_a_runs_dir_that_cannot_be(tmp_path: Path) -> None:
         runner.check_machine(settings(tmp_path / "file" / "runs"))
 
 
+def test_where_versions_go_is_said_and_judged_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"learner\.weights_dir = .*/file/w' cannot be written .*: Not a directory"):
+        runner.check_machine(settings(tmp_path / "runs", learner={"weights_dir": str(tmp_path / "file/w")}))
+    assert not list((tmp_path / "runs").iterdir())
+    runner.check_machine(settings(tmp_path / "runs"))
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(place, "_why_not", lambda directory, needed: "/dev/shm cannot be written")
+    runner.check_machine(settings(tmp_path / "runs"))
+    said = f"rlsp: /dev/shm cannot be written: versions are published to {tmp_path}/runs/x/weights\n"
+    assert capsys.readouterr().out == said
+
+
 def test_a_missing_model(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model\.path: /no/model: no such model directory"):
         runner.check_machine(settings(tmp_path, model={"path": "/no/model"}))
@@ -101,7 +117,15 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     options = {"path_train": "rows.jsonl", "path_test": "", "limit": 3}
-    cfg = runner.resolve(settings(Path("runs"), model={"path": "mine"}, task={"name": "jsonl", "options": options}))
+    cfg = runner.resolve(
+        settings(
+            Path("runs"),
+            model={"path": "mine"},
+            task={"name": "jsonl", "options": options},
+            learner={"weights_dir": "w"},
+        )
+    )
+    assert cfg.learner.weights_dir == str(tmp_path / "w")
     assert cfg.task.options == {"path_train": str(tmp_path / "rows.jsonl"), "path_test": "", "limit": 3}
     assert (cfg.runs_dir, cfg.model.path) == (str(tmp_path / "runs"), str(tmp_path / "mine"))
     assert runner.resolve(settings(Path("runs"), model={"path": "tiny-qwen2"})).model.path == "tiny-qwen2"
@@ -119,6 +143,17 @@ def test_the_services_of_a_run(tmp_path: Path) -> None:
         "--worker",
         "replay-0",
     ]
+
+
+def test_a_run_that_samples_nothing_starts_no_sampler(tmp_path: Path) -> None:
+    stages = {"sft": {"source": "demonstrations", "groups_per_step": 4, "algorithm": {"name": "sft"}}}
+    alone = settings(tmp_path, stages=stages)
+    assert [s.name for s in runner.services(alone)] == ["replay-0", "learner-0"]
+    for changed in ({"evaluation": {"after": ["sft"]}}, {"stages": {**stages, "rl": {"groups_per_step": 4}}}):
+        roles = [s.role for s in runner.services(settings(tmp_path, **{"stages": stages, **changed}))]
+        assert roles == ["replay", "learner", "sampler", "verifier"]
+    unwanted = settings(tmp_path, stages=stages, evaluation={"after": ["sft"], "prompts": 0})
+    assert len(runner.services(unwanted)) == 2
 
 
 def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlsp_async.runner import supervise
 from rlsp_async.runner.supervise import (
     RestartBudget,
     RunEnd,
@@ -57,6 +58,23 @@ async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     end, said = await supervised(service(tmp_path, "replay", hub), service(tmp_path, "sampler", once))
     assert end == RunEnd(0)
     assert said == ["sampler-0 ended with signal SIGKILL; it is started again in 0.01 s (1 of 2)"]
+
+
+async def test_a_service_that_stands_still_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "CHECK_EVERY_S", 0.01)
+    mark = f"import pathlib, time; p = pathlib.Path({str(tmp_path / 'mark')!r})\n"
+    first = (
+        "import json, os\nif p.exists(): p.with_name('second').touch()\np.touch()\n"
+        "part = ['thread learner_0', time.monotonic() - 99.0, 90.0]\n"
+        "line = json.dumps({'pid': os.getpid(), 'parts': [part]})\n"
+        "pathlib.Path(os.environ['RLSP_PULSE']).write_text(line)\ntime.sleep(600)"
+    )
+    hub = mark + "while not p.with_name('second').exists(): time.sleep(0.02)"
+    end, said = await supervised(service(tmp_path, "replay", hub), service(tmp_path, "learner", mark + first), tries=9)
+    assert end == RunEnd(0)
+    assert said[0].startswith("learner-0 stands still (process ")
+    assert said[0].endswith(": thread learner_0 has not moved for 99 s (bound 90 s)): it is killed and started again")
+    assert said[1].startswith("learner-0 ended with signal SIGKILL; it is started again")
 
 
 async def test_exit_code_2_is_final_and_its_sentence_is_passed_on(tmp_path: Path) -> None:
@@ -204,7 +222,7 @@ def test_exit_texts() -> None:
 
 
 def test_the_environment_of_a_service() -> None:
-    made = service_environment(3, {"PYTHONPATH": "/a", "HOME": "/h"}, "1,2")
+    made = service_environment(3, {"PYTHONPATH": "/a", "HOME": "/h"}, {"CUDA_VISIBLE_DEVICES": "1,2"})
     assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"], made["HOME"]) == ("3", "3", "/h")
     assert made["RLSP_SUPERVISOR_PID"] == str(os.getpid())
     assert made["PYTHONPATH"].endswith(":/a")

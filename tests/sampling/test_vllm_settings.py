@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import os
 
-from rlsp_async.config import RunConfig, SamplerConfig, SamplingConfig, StageConfig, TemperatureConfig
+import pytest
+from msgspec.structs import replace
+
+from rlsp_async.config import ModelConfig, RunConfig, SamplerConfig, SamplingConfig, StageConfig, TemperatureConfig
 from rlsp_async.errors import ConfigError
 from rlsp_async.model.info import ModelInfo
 from rlsp_async.preflight.settings import refuse
-from rlsp_async.sampling.vllm_settings import window
+from rlsp_async.sampling.vllm_settings import gpu_arguments, set_environment, window
 
 MODEL = ModelInfo(
     vocabulary=64, hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=96, context=8192, tied=True
@@ -40,6 +43,38 @@ def test_on_a_cpu_the_cache_must_hold_the_longest_prompt_and_its_response() -> N
     assert window(run(memory=room / 1024), MODEL, True, 1900) == 2048
     with pytest.raises(ConfigError, match="holds 2048 tokens of KV cache, one sequence may have 2100"):
         window(run(memory=room / 1024), MODEL, True, 2000)
+
+
+def test_the_engine_of_a_gpu_is_spawned_and_says_what_it_did_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VLLM_WORKER_MULTIPROC_METHOD", "VLLM_LOGGING_LEVEL", "VLLM_USE_FLASHINFER_SAMPLER"):
+        monkeypatch.setenv(name, "")
+    set_environment(cpu=False, threads=1)
+    assert os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"  # a fork cannot use CUDA
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "WARNING"
+
+
+def test_the_cache_of_a_gpu_has_a_computed_size() -> None:
+    qwen = ModelInfo(
+        vocabulary=151936,
+        hidden=1536,
+        layers=28,
+        heads=12,
+        kv_heads=2,
+        head_dim=128,
+        intermediate=8960,
+        context=32768,
+        tied=True,
+    )  # Qwen2.5-1.5B
+    cfg = replace(run(memory=0.35), sampler=SamplerConfig(engine="vllm", memory=0.35, max_sequences=384))
+    cfg = replace(cfg, model=ModelConfig(dtype="bfloat16"))
+    card = 80 * 2**30
+    arguments = gpu_arguments(cfg, qwen, card, shared=True)
+    # 28 GiB less 2.9 of weights, 0.65 of logits and 3 of the engine
+    assert arguments["kv_cache_memory_bytes"] / 2**30 == pytest.approx(21.5, abs=0.3)
+    assert arguments["max_num_batched_tokens"] == 8192 and arguments["gpu_memory_utilization"] == 0.35
+    assert gpu_arguments(cfg, qwen, card, shared=False)["max_num_batched_tokens"] == 16384
+    with pytest.raises(ConfigError, match="sampler.memory = 0.35 of a card of 16 GiB leaves -0.* GiB for the KV cache"):
+        gpu_arguments(cfg, qwen, 16 * 2**30, shared=True)
 
 
 @pytest.mark.parametrize("engine", ["auto", "vllm"])

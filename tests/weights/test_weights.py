@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlsp_async.config import LearnerConfig, RunConfig, StageConfig
 from rlsp_async.errors import MachineError, WeightsError
 from rlsp_async.messages import WeightsRef
 from rlsp_async.weights import file
@@ -140,41 +139,6 @@ def test_of_a_version_made_many_times_two_stay(tmp_path: Path) -> None:
         publish([("a", torch.ones(3))], tmp_path, 1, incarnation)
     prune(tmp_path, 3, incarnation=7)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v000001-6.safetensors", "v000001-7.safetensors"]
-
-
-def make_run(tmp_path: Path, name: str = "demo", weights_dir: str = "") -> RunConfig:
-    return RunConfig(
-        name=name,
-        runs_dir=str(tmp_path / "runs"),
-        stages={"only": StageConfig()},
-        learner=LearnerConfig(weights_dir=weights_dir),
-    )
-
-
-def test_weights_lie_in_memory_when_there_is_room_else_in_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cfg, memory = make_run(tmp_path), tmp_path / "shm"
-    memory.mkdir()
-    monkeypatch.setattr(file, "_free_bytes", lambda directory: 400)
-    assert file.choose_directory(cfg, 100, memory).parent == memory
-    assert file.choose_directory(cfg, 101, memory) == tmp_path / "runs/demo/weights"
-    assert file.choose_directory(make_run(tmp_path, weights_dir=str(tmp_path / "w")), 1, memory) == tmp_path / "w"
-    elsewhere = make_run(tmp_path / "other")
-    assert file.shared_directory(cfg, memory) != file.shared_directory(elsewhere, memory)
-
-
-def test_clean_removes_our_files_and_leaves_the_users(tmp_path: Path) -> None:
-    memory, own = tmp_path / "shm", tmp_path / "w"
-    cfg = make_run(tmp_path, weights_dir=str(own))
-    for directory in (file.shared_directory(cfg, memory), cfg.directory / "weights", own):
-        publish_two(directory, 1)
-    (own / "note.txt").write_text("the user's")
-    file.remove_published(cfg, memory)
-    file.remove_published(cfg, memory)
-    assert [path.name for path in own.iterdir()] == ["note.txt"]
-    assert not file.shared_directory(cfg, memory).exists()
-    assert not (cfg.directory / "weights").exists()
 
 
 def test_probe_errors() -> None:

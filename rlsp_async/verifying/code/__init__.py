@@ -17,3 +17,8 @@ from rlsp_async.verifying.code.verifier import (
 )
 
 __all__ = ["LANE", "READS_FILES", "VERSION", "CodeConfig", "CodeVerifier", "Config", "load"]
+
+
+def reference_response(answer: str, demonstration: str) -> str:
+    """The response of the task, for the check before a run: the reference answer holds tests and no code."""
+    return demonstration

@@ -29,6 +29,8 @@ _RISKY = (
     (re.compile(r"(?:\^|\*\*)[^\s\w]*\w+[^\s\w^]*(?:\^|\*\*)"), "a tower of exponents"),
     (re.compile(r"[\d)}]\s*!"), "a factorial"),
     (re.compile(r"(?:\|\s*){5}"), "a row of bars"),
+    (re.compile(r"(?:[-+]\s*){5}"), "a row of signs"),
+    (re.compile(r"(?:\^[^^]{1,40}){20}"), "more than 20 powers"),
     (re.compile(r"\\(?:sum|prod|int|lim|iint|oint|binom|dbinom|tbinom|Gamma|gamma|zeta)(?![a-z])"), "an operator"),
 )
 _READERS = (

@@ -19,7 +19,7 @@ from typing import Any
 
 import mpmath
 
-from rlsp_async.verifying.math.parse import Node, UnreadableExpression
+from rlsp_async.verifying.math.parse import Node, TooLarge, UnreadableExpression
 
 MAX_BITS = 20_000
 """Largest size of an exact number; larger numbers become floats."""
@@ -27,6 +27,13 @@ MAX_MAGNITUDE = 1_000_000
 """Largest exponent of a float, in bits."""
 MAX_ARGUMENT = 10**9
 MAX_FACTORIAL = 2_050
+MAX_GAMMA = 200
+"""Largest argument of a factorial that is not a whole number."""
+MAX_TERMS = 1_000
+"""Most terms of a sum or product."""
+MAX_QUAD_DEGREE = 7
+NUM_WHOLE = 6
+"""At how many whole numbers expressions with sums are compared."""
 MIN_PLACES = 6
 """Number of decimal places from which a decimal number may stand for an irrational one."""
 
@@ -34,32 +41,49 @@ CONTEXT = mpmath.MPContext()
 CONTEXT.dps = 50
 """The arithmetic of floats: 50 decimal digits."""
 _NEAR = CONTEXT.mpf(10) ** -25
-_POSITIVE = ("0.3718281828459045", "1.6180339887498948", "2.7102030405060708", "0.8414709848078965")
+_POSITIVE = ("0.3718281828459045", "1.6180339887498948", "2.7102030405060708", "0.8414709848078965", "6.1239580317")
 _SIGNED = ("-1.3247179572447460", "0.5671432904097838", "-0.7390851332151606")
 Value = Any  # Fraction, mpf or mpc; mpmath has no type annotations
 
 
-def is_same_value(left: Node, right: Node) -> bool:
+def is_same_value(left: Node, right: Node, places: int = MIN_PLACES) -> bool:
     """Whether two expressions have the same value wherever both are defined.
+
+    Args:
+        left: an expression.
+        right: another one.
+        places: from how many decimal places a decimal may stand for a value that no decimal expresses; 0: never.
 
     Raises:
         UnreadableExpression: a value is too large, unknown, or undefined at all points that are tried.
     """
     names = sorted(find_variables(left) | find_variables(right))
     if not names:
-        return _same_constant(left, right)
-    num_compared = 0
-    for k in range(len(_POSITIVE) + len(_SIGNED)):
-        point = {name: _point_value(name, i, k) for i, name in enumerate(names)}
+        return _same_constant(left, right, places)
+    num_compared, whole = 0, _has_series(left) or _has_series(right)
+    for k in range(NUM_WHOLE if whole else len(_POSITIVE) + len(_SIGNED)):
+        point = {name: Fraction(k + 2 + 3 * i) if whole else _point_value(name, i, k) for i, name in enumerate(names)}
         pair = _values_at(left, right, point)
-        if pair is None or (k >= len(_POSITIVE) and not (_is_real(pair[0]) and _is_real(pair[1]))):
+        if pair is None or (k >= len(_POSITIVE) and not whole and not (_is_real(pair[0]) and _is_real(pair[1]))):
             continue  # not defined there; left of zero, the branches of complex functions may differ
         if not is_close(*pair):
+            if _is_on_branch(left, point) or _is_on_branch(right, point):
+                continue  # the real and the principal root of a negative number are both meant by people
             return False
         num_compared += 1
     if num_compared < 2:
         raise UnreadableExpression("no point to compare at")
     return True
+
+
+def sign_of_ratio(left: Node, right: Node) -> int:
+    """The sign of left / right, for expressions that `is_proportional` says have a constant ratio."""
+    names = sorted(find_variables(left) | find_variables(right))
+    pair = _values_at(left, right, {name: _point_value(name, i, 0) for i, name in enumerate(names)})
+    if pair is None or not pair[0] or not pair[1]:
+        raise UnreadableExpression("no point to compare at")
+    ratio = CONTEXT.re(_float(pair[0]) / _float(pair[1]))
+    return 1 if ratio > 0 else -1
 
 
 def is_proportional(left: Node, right: Node) -> bool:
@@ -78,6 +102,8 @@ def find_variables(node: Node) -> frozenset[str]:
     """Returns the names of the variables in an expression."""
     if node[0] == "variable":
         return frozenset((node[1],))
+    if node[0] in _BINDING:
+        return (find_variables(node[4]) - {node[1]}) | find_variables(node[2]) | find_variables(node[3])
     return frozenset().union(*(find_variables(part) for part in node[1:] if isinstance(part, tuple)))
 
 
@@ -104,6 +130,8 @@ def evaluate_expression(node: Node, point: dict[str, Value] | None = None) -> Va
         return _constant(node[1])
     if kind == "call":
         return _call(node[1], node[2], point)
+    if kind in _BINDING:
+        return _check_size(_BINDING[kind](node, point or {}))
     rule = _RULES.get(kind)
     if rule is None:
         raise UnreadableExpression(f"no value for {kind!r}")
@@ -123,9 +151,9 @@ def is_close(left: Value, right: Value) -> bool:
 # --- constants -------------------------------------------------------------------------------------------------------
 
 
-def _same_constant(left: Node, right: Node) -> bool:
+def _same_constant(left: Node, right: Node, places: int) -> bool:
     if left[0] == right[0] == "neg":
-        return _same_constant(left[1], right[1])
+        return _same_constant(left[1], right[1], places)
     if "based" in (left[0], right[0]):
         return _same_digits(left, right)
     try:
@@ -134,14 +162,14 @@ def _same_constant(left: Node, right: Node) -> bool:
         raise UnreadableExpression("a division by zero") from None
     if is_close(a, b):
         return True
-    return _is_rounded_value(left, a, b) or _is_rounded_value(right, b, a)
+    return _is_rounded_value(left, a, b, places) or _is_rounded_value(right, b, a, places)
 
 
-def _is_rounded_value(node: Node, value: Value, other: Value) -> bool:
+def _is_rounded_value(node: Node, value: Value, other: Value, places: int) -> bool:
     """Whether `node` is a decimal number that is the rounded or cut value of `other`, which no decimal can express."""
     while node[0] in ("neg", "group"):
         node = node[1]
-    if node[0] != "number" or node[2] < MIN_PLACES or not _is_real(other):
+    if node[0] != "number" or not 0 < places <= node[2] or not _is_real(other):
         return False
     if isinstance(other, Fraction) and _terminates(other.denominator):
         return False
@@ -177,7 +205,7 @@ def _check_size(value: Value) -> Value:
     if CONTEXT.isnan(value):
         raise UnreadableExpression("no number")
     if value and not CONTEXT.isinf(value) and abs(CONTEXT.mag(value)) > MAX_MAGNITUDE:
-        raise UnreadableExpression("too large a value")
+        raise TooLarge("too large a value")
     return value
 
 
@@ -220,7 +248,7 @@ def _power(base: Value, exponent: Value) -> Value:
     if CONTEXT.isinf(base) or CONTEXT.isinf(exponent):
         raise UnreadableExpression("a power of infinity")
     if abs(CONTEXT.mag(base)) * abs(exponent) > MAX_MAGNITUDE or abs(exponent) > MAX_ARGUMENT:
-        raise UnreadableExpression("too large a power")
+        raise TooLarge("too large a power")
     return CONTEXT.power(base, exponent)
 
 
@@ -237,13 +265,30 @@ def _root(degree: Value, value: Value) -> Value:
     return CONTEXT.root(_float(value), n)
 
 
-def _factorial(value: Value) -> Fraction:
+def _factorial(value: Value) -> Value:
+    if not isinstance(value, Fraction) and _is_real(value) and CONTEXT.re(value) <= MAX_GAMMA:
+        if CONTEXT.re(value) < 0:
+            raise ZeroDivisionError
+        return CONTEXT.gamma(value + 1)
     if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
         raise UnreadableExpression("a factorial of this")
     return Fraction(math.factorial(int(value)))
 
 
-def _binomial(n: Value, k: Value) -> Fraction:
+def _double_factorial(value: Value) -> Fraction:
+    if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
+        raise UnreadableExpression("a double factorial of this")
+    return Fraction(math.prod(range(int(value), 0, -2)))
+
+
+def _binomial(n: Value, k: Value) -> Value:
+    if not (isinstance(n, Fraction) and isinstance(k, Fraction)):
+        a, b = _float(n), _float(k)
+        if not all(_is_real(v) and abs(v) <= MAX_GAMMA for v in (a, b)):
+            raise UnreadableExpression("a binomial of this")
+        if CONTEXT.re(a) < 0 or CONTEXT.re(b) < 0:
+            raise ZeroDivisionError
+        return CONTEXT.binomial(a, b)
     if not all(isinstance(v, Fraction) and v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in (n, k)):
         raise UnreadableExpression("a binomial of this")
     return Fraction(math.comb(int(n), int(k)))
@@ -277,7 +322,7 @@ def _call(name: str, argument: Node, point: dict[str, Value] | None) -> Value:
     value = _float(value)
     limit = 100_000 if name in ("exp", "sinh", "cosh", "tanh") else MAX_ARGUMENT
     if abs(value) > limit and name not in _LOGARITHMS:
-        raise UnreadableExpression("too large an argument")
+        raise TooLarge("too large an argument")
     if name in _LOGARITHMS:
         value = _nonzero_float(value)
     if name.startswith("a") and name[1:] in ("sin", "cos", "tan"):
@@ -296,6 +341,43 @@ def _rounded(name: str, value: Value) -> Value:
     return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
 
 
+# --- sums, products, integrals ---------------------------------------------------------------------------------------
+
+
+def _series(node: Node, point: dict[str, Value]) -> Value:
+    kind, name, first, last, body = node
+    low, high = evaluate_expression(first, point), evaluate_expression(last, point)
+    if not all(isinstance(end, Fraction) and end.denominator == 1 for end in (low, high)):
+        raise UnreadableExpression(f"a {kind} whose bounds are not whole numbers")
+    if high - low > MAX_TERMS:
+        raise UnreadableExpression(f"a {kind} of more than {MAX_TERMS} terms")
+    rule = _RULES["+" if kind == "sum" else "*"]
+    total: Value = Fraction(int(kind == "prod"))
+    for k in range(int(low), int(high) + 1):
+        total = _check_size(rule(total, evaluate_expression(body, {**point, name: Fraction(k)})))
+    return total
+
+
+def _integral(node: Node, point: dict[str, Value]) -> Value:
+    _, name, first, last, body = node
+    if _has_series(body):
+        raise UnreadableExpression("an integral of a sum or integral")
+    low, high = _float(evaluate_expression(first, point)), _float(evaluate_expression(last, point))
+    value, error = CONTEXT.quad(
+        lambda x: _float(evaluate_expression(body, {**point, name: x})),
+        [low, high],
+        error=True,
+        maxdegree=MAX_QUAD_DEGREE,
+    )
+    if error > _NEAR:
+        raise UnreadableExpression("an integral that does not converge fast")
+    return value
+
+
+def _has_series(node: Node) -> bool:
+    return node[0] in _BINDING or any(_has_series(part) for part in node[1:] if isinstance(part, tuple))
+
+
 _LOGARITHMS = frozenset({"ln", "log", "log10"})
 _RULES: dict[str, Callable[..., Value]] = {
     "+": _exact_or_float(lambda a, b: a + b),
@@ -307,11 +389,34 @@ _RULES: dict[str, Callable[..., Value]] = {
     "group": lambda a: a,
     "root": _root,
     "!": _factorial,
+    "!!": _double_factorial,
     "binom": _binomial,
     "log": _logarithm,
     "degrees": lambda a: a,
     "percent": lambda a: a / Fraction(100) if isinstance(a, Fraction) else a / 100,
 }
+
+
+_BINDING: dict[str, Callable[[Node, dict[str, Value]], Value]] = {"sum": _series, "prod": _series, "int": _integral}
+"""Operations that bind a variable: (kind, variable, first, last, body)."""
+
+
+def _is_on_branch(node: Node, point: dict[str, Value]) -> bool:
+    """Whether a root, a power that is not whole, or a logarithm of a negative number is in an expression."""
+    if any(_is_on_branch(part, point) for part in node[1:] if isinstance(part, tuple) and node[0] not in _BINDING):
+        return True
+    inner = {"^": 1, "root": 2, "call": 2, "log": 2}.get(node[0])
+    if inner is None or (node[0] == "call" and node[1] not in _LOGARITHMS and node[1] not in ("cbrt", "sqrt")):
+        return False
+    try:
+        base = evaluate_expression(node[inner], point)
+        if node[0] == "^":
+            exponent = evaluate_expression(node[2], point)
+            if isinstance(exponent, Fraction) and exponent.denominator == 1:
+                return False
+    except ZeroDivisionError:
+        return False
+    return not _is_real(base) or bool(CONTEXT.re(_float(base)) < 0)
 
 
 def _point_value(name: str, position: int, k: int) -> Value:
@@ -323,8 +428,12 @@ def _point_value(name: str, position: int, k: int) -> Value:
 
 
 def _values_at(left: Node, right: Node, point: dict[str, Value]) -> tuple[Value, Value] | None:
-    """The values of both expressions at a point; None when one of them is not defined there."""
+    """The values of both expressions at a point; None when one of them is not defined there, or too large."""
     try:
         return evaluate_expression(left, point), evaluate_expression(right, point)
     except ZeroDivisionError:
         return None
+    except TooLarge:
+        if point:
+            return None
+        raise

@@ -1,20 +1,15 @@
-"""One spelling for one thing, and the readers of plain numbers and of words. Text only, in linear time.
+"""One spelling for one thing. Text only, in linear time.
 
     normalize_spelling("\\uff11\\uff12") == "12"      normalize_spelling("**$x\\\\,\\\\leqslant 2$**") == "x \\\\le 2"
-    read_number("$1,234.50") == Fraction(2469, 2)     read_number("**18** apples") == 18     read_number("3x") is None
-    compare_words("(D)", "D) 42") is True             compare_words("\\\\text{4:30 p.m.}", "4:30 PM") is True
 
-Spelling: Unicode signs, sizes, spacing and styles become plain LaTeX. Numbers are read exactly, without a computer
-algebra system; a currency sign, a unit in words, a per-cent sign, thousands separators, bold marks, dollar signs and
-a final full stop are put aside, so that "50%" is 50; "3 million" is 3000000; fractions are `a/b`, `\\\\frac{a}{b}` and
-mixed `2 1/2`. Words are compared without case, blanks, marks and articles.
+Unicode signs, sizes, spacing and styles become plain LaTeX; marks of Markdown and of LaTeX's math mode are removed. A
+currency sign is `\\\\$`, whichever it was.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from fractions import Fraction
 
 _SUPER = {
     chr(code): char
@@ -83,10 +78,18 @@ _SIGNS = {
     "\u2009": " ",
     "\u202f": " ",
     **{chr(code): "" for code in (0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x2061, 0x2062, 0x2063, 0xAD)},
-    "\u20ac": "$",
-    "\u00a3": "$",
-    "\u00a5": "$",
-    "\u20b9": "$",
+    **{chr(code): "\\$" for code in (0xA3, 0xA4, 0xA5, 0xE3F, *range(0x20A0, 0x20C1), 0xFFE1, 0xFFE5, 0xFFE6)},
+    "\u00a2": " cents",
+    "\u03a9": "\\Omega ",
+    "\u2126": "\\Omega ",
+    "\u2026": "...",
+    "\u2243": "\\approx ",
+    "\u2245": "\\approx ",
+    "\u2261": "\\equiv ",
+    "\u21d2": "\\implies ",
+    "\u2211": "\\sum ",
+    "\u222b": "\\int ",
+    "\u2200": "\\forall ",
 }
 _TABLE = str.maketrans({**_SIGNS, **_GREEK})
 _VULGAR = {
@@ -126,34 +129,58 @@ _COMMANDS = (
     (re.compile(r"\\%|\\percent"), "%"),
     (re.compile(r"\\_"), "_"),
     (re.compile(r"\\#|\\&(?=\s)"), ""),
-    (re.compile(r"\\[$]|[$]|\\[()](?!\d*\\)|\\pounds|\\euro"), ""),
-    (re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|therefore|iff)(?![a-z])"), " "),
+    (re.compile(r"\\[()](?!\d*\\)"), ""),
+    (re.compile(r"\\(?:pounds|euro|yen)(?![a-z])\s*"), r"\\$"),
+    (re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarrow)(?![a-z])\s*"), r"\\implies "),
+    (re.compile(r"\\therefore(?![a-z])"), " "),
+    (re.compile(r"\\(?:rightarrow|longrightarrow)(?![a-z])\s*"), r"\\to "),
+    (re.compile(r"\\(?:approxeq|simeq|sim|cong|doteq|thickapprox)(?![a-z])\s*"), r"\\approx "),
+    (re.compile(r"\\(?:colon|ratio)(?![a-z])\s*"), ":"),
+    (re.compile(r"\\coloneqq(?![a-z])|:="), "="),
+    (re.compile(r"\\(?:l|c|v)?dots(?![a-z])"), "..."),
 )
-_MARKS = re.compile(r"\*\*([^*]{1,400})\*\*|(?<![\w*])__([^_]{1,400})__(?!\w)|`([^`]{1,400})`")
+_PRICE = re.compile(r"(?<!\\)\$(?=\s?[-+]?\s?\.?\d)")
+_MARKS = re.compile(
+    r"(?<![\w*)}\]])\*\*([^*]{1,400})\*\*(?![\w*({\[\\])|(?<![\w*])__([^_]{1,400})__(?!\w)|`([^`]{1,400})`"
+)
 _GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_PLAIN_TEXT = re.compile(r"\\text\s?\{\s*([A-Za-z]|and|or|\d[\d.,]*)\s*\}")
+_VALUE_END = re.compile(r"[\d})\]]\s*$")
+_DISPLAY = re.compile(r"\\\[|(?<!\\)\\\](?!\])")
 
 
 def normalize_spelling(text: str) -> str:
-    """Rewrites an answer in plain LaTeX. `\\text{...}` stays; `unwrap_text` removes it."""
+    """Rewrites an answer in plain LaTeX. `\\text{...}` stays; `words.unwrap_text` removes it."""
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = unicodedata.normalize("NFKC", _CHARACTERS.sub(_spell_character, text).translate(_TABLE)).translate(_TABLE)
     text = _DIGIT_GAP.sub(lambda gap: "," if "," in gap[0][:2] and gap[0][0] != "\\" else "", text)
     text = _SIZES.sub("", _MARKS.sub(r"\1\2\3", text))
     text = _STYLED.sub(r"\\text", text)
+    text = _strip_math_mode(text)
     for pattern, name in _COMMANDS:
         text = pattern.sub(name, text)
-    text = re.sub(r"\\\[|(?<!\\)\\\](?!\])", " ", text) if text.strip().startswith("\\[") else text
+    text = _DISPLAY.sub(" ", text) if text.strip().startswith("\\[") else text
     text = _SPACES.sub(" ", text.replace("\\\\", "\x00")).replace("\x00", "\\\\")
-    text = re.sub(r"\\text\{\s*([A-Za-z]|and|or|\d[\d.,]*)\s*\}", r" \1 ", text)
+    text = _PLAIN_TEXT.sub(_unwrap_plain, text)
     text = re.sub(r"\s+", " ", text).strip()
     text = text.replace(" ", "") if _GROUPS.fullmatch(text) else text
-    return text.rstrip(".,;:").strip()
+    return text if text.endswith("..") else text.rstrip(".,;:").strip()
 
 
-def unwrap_text(text: str) -> str:
-    """Replaces each `\\text{...}` by the words in it."""
-    return re.sub(r"\s+", " ", _TEXT.sub(r" \1 ", text)).strip()
+def _strip_math_mode(text: str) -> str:
+    """Removes the dollar signs of math mode; one alone, or `\\$`, is a currency sign."""
+    if "$" not in text:
+        return text
+    num_plain = text.count("$") - text.count("\\$")
+    if num_plain == 1 and _PRICE.search(text):
+        return _PRICE.sub(r"\\$", text, count=1)
+    return re.sub(r"(?<!\\)\$", "", text)
+
+
+def _unwrap_plain(match: re.Match[str]) -> str:
+    """Unwraps a letter, a number, "and" or "or"; a letter behind a value stays, because it may be a unit."""
+    is_unit = match[1].isalpha() and len(match[1]) == 1 and _VALUE_END.search(match.string[: match.start()])
+    return match[0] if is_unit else f" {match[1]} "
 
 
 def _spell_character(match: re.Match[str]) -> str:
@@ -163,163 +190,3 @@ def _spell_character(match: re.Match[str]) -> str:
     if extracted[0] in _SUPER:
         return "^{" + "".join(_SUPER[char] for char in extracted) + "}"
     return "_{" + "".join(_SUB[char] for char in extracted) + "}"
-
-
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-
-MAX_NUMBER_CHARS = 200
-"""A longer text is not a plain number."""
-
-_INT = r"\d{1,3}(?:,\d{3})+|\d+"
-_VALUE = re.compile(
-    rf"(?P<sign>[-+])?\s?(?:(?P<whole>{_INT})\s)?(?P<top>{_INT})\s?/\s?(?P<bottom>{_INT})"
-    rf"|(?P<sign2>[-+])?\s?(?P<int>{_INT})?(?:\.(?P<decimals>\d*))?"
-)
-_FRAC = re.compile(r"\\[dt]?frac\s?(?:\{\s?([-+]?\d+)\s?\}\s?\{\s?(\d+)\s?\}|(\d)(\d))")
-_DROP = re.compile(
-    r"(?<=,)\\!\s?|\\(?:[,;!: ]|left|right|displaystyle|quad)|[~]|\\?\$|[\u20ac\u00a3\u00a5]|US\$|\u00a0"
-)
-_MARK = re.compile(r"(?<![\w*])(\*{1,2}|_{1,2}|`)([^*_`]+)\1(?![\w*])")
-_NUMBER_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname)\s?\{([^{}]*)\}")
-_UNIT = re.compile(
-    r"\s?(?:\\?%|\^?\\circ|\u00b0|per\s?cent)?\s?"
-    r"(?:((?:(?:[A-Za-z][A-Za-z.'/-]+|an?(?=\s))\s?){1,5})(?:\^?\{?[23]\}?)?)?\s?"
-)
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_MATHS = frozenset(
-    {
-        "pi",
-        "sqrt",
-        "log",
-        "ln",
-        "sin",
-        "cos",
-        "tan",
-        "exp",
-        "or",
-        "and",
-        "to",
-        "mod",
-        "plus",
-        "minus",
-        "times",
-        "over",
-        "squared",
-        "cubed",
-        "i",
-        "e",
-        "x",
-        "half",
-        "halves",
-        "third",
-        "thirds",
-        "quarter",
-    }
-)
-
-
-def read_number(text: str) -> Fraction | None:
-    """Returns the value of a plain number with an optional unit, or None for anything else."""
-    if len(text) > MAX_NUMBER_CHARS:
-        return None
-    tidy = _FRAC.sub(
-        r" \1\3/\2\4", _NUMBER_TEXT.sub(r" \1 ", _MARK.sub(r"\2", _DROP.sub("", text))).replace("{,}", ",")
-    )
-    tidy = " ".join(tidy.split()).removeprefix("= ").rstrip(".")
-    match = _VALUE.match(tidy)
-    if match is None:
-        return None
-    value, scale = _number_value(match), _unit_scale(tidy[match.end() :])
-    return None if value is None or scale is None else value * scale
-
-
-def _number_value(match: re.Match[str]) -> Fraction | None:
-    part = match.groupdict()
-    sign = -1 if "-" in (part["sign"] or part["sign2"] or "") else 1
-    if part["bottom"]:
-        bottom = _whole_number(part["bottom"])
-        return sign * (_whole_number(part["whole"]) + Fraction(_whole_number(part["top"]), bottom)) if bottom else None
-    decimals = part["decimals"] or ""
-    if part["int"] is None and not decimals:
-        return None
-    return sign * (_whole_number(part["int"]) + Fraction(int(decimals or "0"), 10 ** len(decimals)))
-
-
-def _whole_number(digits: str | None) -> int:
-    return int((digits or "0").replace(",", ""))
-
-
-def _unit_scale(rest: str) -> int | None:
-    """The factor in the words after a number ("million"; 1 for a unit); None when the words are not a unit."""
-    unit = _UNIT.fullmatch(rest)
-    if unit is None:
-        return None
-    words = (unit[1] or "").casefold().split()
-    if _MATHS.intersection(words):
-        return None
-    return _SCALES.get(words[0], 1) if words else 1
-
-
-# --- words -----------------------------------------------------------------------------------------------------------
-
-
-_WORD_MARKS = re.compile(r"\\(?:text|mathrm)(?![a-z])|[{}$*`\"'\\]|\s+")
-_ARTICLE = re.compile(r"^(?:the|an?|on|at|in|is|are|option|choice|answer)\s+")
-_CHOICE = re.compile(r"(?:option|choice|answer)?\s?\(?([A-Za-z])\)?(?:\s?[).:,-]\s?.*|\s?)", re.IGNORECASE | re.DOTALL)
-_LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
-_BLANK = re.compile(r"(?<!\d) | (?!\d)")
-_WORDY = re.compile(r"[A-Za-z]{2}")
-COUNTS = {
-    word: number
-    for number, word in enumerate(
-        (
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        )
-    )
-}
-
-
-def compare_words(gold: str, extracted: str) -> bool | None:
-    """Whether two texts have the same words, or name the same choice; None when `gold` is not words."""
-    gold_phrase, phrase = normalize_phrase(gold), normalize_phrase(extracted)
-    if gold_phrase and _BLANK.sub("", gold_phrase) == _BLANK.sub("", phrase):
-        return True
-    letter = _LETTER.fullmatch(gold_phrase)
-    if letter is not None:
-        choice = _CHOICE.fullmatch(phrase)
-        return choice is not None and choice[1] == letter[1]
-    return False if _WORDY.search(gold_phrase) and is_text(gold) else None
-
-
-def is_text(text: str) -> bool:
-    """Whether an answer is words rather than an expression."""
-    without = re.sub(r"\\[a-zA-Z]+", " ", text)
-    return re.search(r"[A-Za-z]{4}|[A-Za-z] [A-Za-z]{2}|:", without) is not None
-
-
-def normalize_phrase(text: str) -> str:
-    """Makes a phrase comparable: lower case, single blanks, no marks, no leading article, no final full stop."""
-    words = " ".join(_WORD_MARKS.sub(" ", text).casefold().split())
-    words = re.sub(r"\b([ap])\.\s?m\.?", r"\1m", words).replace(" ,", ",")
-    return _ARTICLE.sub("", words).rstrip(".").strip()

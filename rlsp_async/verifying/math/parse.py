@@ -125,6 +125,10 @@ class UnreadableExpression(ValueError):
     """The text is not an expression that this parser knows, or its size or its value is beyond a bound."""
 
 
+class TooLarge(UnreadableExpression):
+    """The text was read, and its value or its number of parts is beyond a bound."""
+
+
 def parse_expression(text: str, scientific: bool = True) -> Node:
     """Parses an expression.
 
@@ -140,11 +144,30 @@ def parse_expression(text: str, scientific: bool = True) -> Node:
     """
     if len(text) > MAX_CHARS:
         raise UnreadableExpression(f"longer than {MAX_CHARS} characters")
-    reader = _ExpressionParser(text.strip(), scientific)
+    reader = _ExpressionParser(_spell_choices(text.strip()), scientific)
     node = reader.sum(0)
     if reader.rest():
         raise UnreadableExpression(f"unexpected {reader.rest()[:10]!r}")
     return node
+
+
+_CHOICES = (
+    (re.compile(r"(?:\{\s?\}\s?)?\^\s?\{?(\w{1,6})\}?\s?C\s?_\s?\{?(\w{1,6})\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?:\{\s?\}\s?)?(?<![A-Za-z])_\s?\{?(\w{1,6})\}?\s?C\s?_\s?\{?(\w{1,6})\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z\\])C\s?\(\s?(\w{1,6})\s?,\s?(\w{1,6})\s?\)"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z\\])C\s?_\s?\{?(\d{2,4})\}?\s?\^\s?\{?(\d{1,4})\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z\\])P\s?\(\s?(\d{1,4})\s?,\s?(\d{1,4})\s?\)"), r"(\\binom{\1}{\2}*\2!)"),
+    (re.compile(r"(?:\{\s?\}\s?)?\^\s?\{?(\d{1,4})\}?\s?P\s?_\s?\{?(\d{1,4})\}?"), r"(\\binom{\1}{\2}*\2!)"),
+)
+"""Spellings of the number of choices (n over k) and of arrangements."""
+_INTEGRAL = re.compile(r"\s?(?:d|\\text\s?\{\s?d\s?\})\s?([a-zA-Z])(?![a-zA-Z])")
+
+
+def _spell_choices(text: str) -> str:
+    if "C" in text or "P" in text:
+        for pattern, spelled in _CHOICES:
+            text = pattern.sub(spelled, text)
+    return text
 
 
 class _ExpressionParser:
@@ -239,6 +262,10 @@ class _ExpressionParser:
             if self.text.startswith("^\\circ", self.at):
                 self.at += len("^\\circ")
                 node = ("degrees", node)
+            elif self.take("!!"):
+                if self.rest().startswith("!"):
+                    raise UnreadableExpression("a row of factorial signs")
+                node = ("!!", node)
             elif self.take("!"):
                 node = ("!", node)
             elif self.take("%"):
@@ -270,7 +297,7 @@ class _ExpressionParser:
     def number(self) -> Node:
         match = _NUMBER.match(self.text, self.at)
         if match is None or match.end() == self.at or len(match[0]) > MAX_DIGITS:
-            raise UnreadableExpression("a number that is too long")
+            raise TooLarge("a number that is too long")
         whole, decimals, repeating, power = match.groups()
         if power and not self.scientific:
             match, power = _NUMBER.match(self.text[: match.end() - len(power)], self.at) or match, None
@@ -282,7 +309,7 @@ class _ExpressionParser:
         if power:
             exponent = int(power[1:])
             if abs(exponent) > MAX_DIGITS:
-                raise UnreadableExpression("a number that is too large")
+                raise TooLarge("a number that is too large")
             value *= Fraction(10) ** exponent
         base = _SUBSCRIPT.match(self.text, self.at)
         if base is not None:
@@ -325,6 +352,10 @@ class _ExpressionParser:
             return ({"frac": "/"}.get(name, name), self.argument(depth), self.argument(depth))
         if name in CONSTANTS:
             return ("constant", CONSTANTS[name])
+        if name in ("sum", "prod"):
+            return self.series(name, depth)
+        if name == "int":
+            return self.integral(depth)
         if name in FUNCTIONS:
             return self.call(name, depth)
         if name in GREEK:
@@ -332,6 +363,35 @@ class _ExpressionParser:
         if name in ("overline", "vec", "hat", "bar", "mathbb", "mathcal"):
             return ("variable", f"{name} {self.letters()}")
         raise UnreadableExpression(f"unknown command \\{name[:20]}")
+
+    def series(self, name: str, depth: int) -> Node:
+        """A finite sum or product: `\\sum_{k=1}^{n} k^2`. It reaches to the next plus or minus sign."""
+        self.step(depth)
+        match = re.compile(r"\s?_\s?\{\s?([a-zA-Z])\s?=\s?([^{}]{1,40})\}").match(self.text, self.at)
+        if match is None:
+            raise UnreadableExpression(f"bounds of \\{name} that are not known")
+        self.at = match.end()
+        self.expect("^")
+        last = self.argument(depth + 1)
+        first = parse_expression(match[2])
+        body = self.product(depth + 1)
+        if self.rest()[:1] in ("+", "-"):
+            raise UnreadableExpression(f"where \\{name} ends is not clear")
+        return (name, match[1], first, last, body)
+
+    def integral(self, depth: int) -> Node:
+        """A definite integral: `\\int_0^1 x dx`."""
+        self.step(depth)
+        self.expect("_")
+        low = self.argument(depth + 1)
+        self.expect("^")
+        high = self.argument(depth + 1)
+        end = _INTEGRAL.search(self.text, self.at)
+        if end is None or "\\int" in self.text[self.at : end.start()]:
+            raise UnreadableExpression("an integral without its variable")
+        body = parse_expression(self.text[self.at : end.start()] or "1")
+        self.at = end.end()
+        return ("int", end[1], low, high, body)
 
     def argument(self, depth: int) -> Node:
         """An argument of \\frac: what stands in braces, or one character."""

@@ -2,42 +2,34 @@
 
     score("...", "... so \\boxed{1,234}", "1234").status == "correct"
 
-Two answers are compared in this order, and the first comparison that can decide does: as tidy text; as plain numbers
-(units, currency and per-cent signs are put aside); shape by shape (`shapes`: lists, tuples, sets, intervals, matrices,
-equations, expressions, words); and, for what cannot be read there, by math-verify (`computer_algebra`). An answer that
-could explode in a parser is unparsable, with the reason. Choices on which reasonable people differ are options.
+A fast path decides only what it has read completely. Two answers are compared in this order, and the first comparison
+that can decide does: as tidy text; as numbers with units (`literals`); shape by shape and by named rules (`compare`);
+and, for what cannot be read there, by math-verify (`computer_algebra`). An answer that was found but cannot be read, or
+that could explode in a parser, is unparsable, with the reason. Choices on which reasonable people differ are options.
 """
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Literal
 
 from rlsp_async.config import Section
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
-from rlsp_async.verifying.extract import Place, find_answer, strip_box
+from rlsp_async.verifying.extract import Place, find_spans, strip_box
+from rlsp_async.verifying.math.compare import Comparer
 from rlsp_async.verifying.math.computer_algebra import MAX_CHARS, compare_latex, find_refusal
-from rlsp_async.verifying.math.normalize import (
-    COUNTS,
-    compare_words,
-    is_text,
-    normalize_phrase,
-    normalize_spelling,
-    read_number,
-    unwrap_text,
-)
-from rlsp_async.verifying.math.parse import UnreadableExpression
-from rlsp_async.verifying.math.shapes import compare_answers, compare_in_order, parse_shape
+from rlsp_async.verifying.math.literals import read_literal
+from rlsp_async.verifying.math.normalize import normalize_spelling
+from rlsp_async.verifying.math.parse import TooLarge, UnreadableExpression
+from rlsp_async.verifying.math.scalars import ScalarRules, compare_values
+from rlsp_async.verifying.math.shapes import AnswerShape, drop_common_name, parse_shape
+from rlsp_async.verifying.math.words import compare_words, is_answer_word, is_text
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
-_ANSWER_WORDS = frozenset({"yes", "no", "true", "false", "odd", "even", "dne", "none"})
-_UNIT = re.compile(r"(?<=[\w})\]|%])\s*\\text\s?\{\s*(?!and\b|or\b)[A-Za-z][^{}]*\}\s*(?:\^\s?\{?[23]\}?)?$")
-_UNIT_WORDS = re.compile(
-    r"(?<=[\d})\]i])\s*(?:(?:\s|(?<=\d))(?!and\b|or\b|pi\b|sqrt\b|if\b|mod\b)[A-Za-z]{2,}\.?(?:/[a-z]+)?)+(?:\s?\^\s?\{?[23]\}?)?$"
-)
+_PLAIN = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
+_FORMULA = re.compile(r"\\(?!text)|[\^=<>+*/]")
 
 
 class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,14 +37,24 @@ class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     extract: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
     """Places where the answer may stand. The first one that is present counts; name fewer, or in another order."""
+    thinking: tuple[tuple[str, str], ...] = ()
+    """Opening and closing marks of thoughts, beside those that are known. What stands in a thought is no answer."""
     percent: Literal["either", "literal"] = "either"
     """How a per-cent sign on one side only is read. either: 50% equals 50 and 0.5; literal: it equals 0.5."""
     ordered: bool = False
     """Whether a list (1, 2) must have the order of the reference answer. A set in braces never has an order."""
+    decimal_places: int = 6
+    """From how many decimal places a decimal may stand for a number that no decimal expresses (1/3, pi); 0: never."""
+    decimal_comma: Literal["answer", "both", "never"] = "answer"
+    """Where 2,5 may be 2.5, beside a list. answer: in responses only; both: in reference answers, too; never."""
+    units: Literal["aside", "compare"] = "aside"
+    """Units of one kind are converted. aside: a unit missing on one side says nothing; compare: both must have one."""
 
     def __post_init__(self) -> None:
         if not self.extract or len(set(self.extract)) < len(self.extract):
             raise ValueError("extract must name at least one place, none of them twice")
+        if self.decimal_places < 0:
+            raise ValueError("decimal_places must be 0 or more")
 
 
 Config = MathConfig
@@ -63,6 +65,8 @@ class MathVerifier:
 
     def __init__(self, cfg: MathConfig) -> None:
         self._cfg = cfg
+        self._rules = ScalarRules(cfg.percent, cfg.decimal_places, cfg.units)
+        self._comparer = Comparer(self._rules, cfg.ordered, cfg.decimal_comma)
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
         """Returns the verdict.
@@ -73,20 +77,54 @@ class MathVerifier:
         gold = strip_box(answer.strip())
         if not gold:
             raise DataError("the reference answer is empty")
-        extracted = find_answer(response, order=self._cfg.extract)
-        if extracted is None:
-            return make_unparsable("no answer found")
-        extracted = strip_box(extracted)
+        found = find_spans(response, order=self._cfg.extract, thinking=self._cfg.thinking)
+        if not found.texts:
+            return make_unparsable(found.problem or "no answer found")
+        return self._compare(gold, tuple(strip_box(text) for text in found.texts))
+
+    def _compare(self, gold: str, texts: tuple[str, ...]) -> Verdict:
+        """Compares the reference answer with the answer; several texts are several boxes side by side."""
+        extracted = ", ".join(texts)
         if tidy_text(gold) == tidy_text(extracted):
             return make_verdict(True, extracted)
         if len(extracted) > MAX_CHARS:
             return make_unparsable(f"limit: {find_refusal(extracted)}")
-        same = _compare_numbers(gold, extracted, self._cfg.percent == "literal")
-        if same is None:
-            same = _compare_shapes(gold, extracted, self._cfg.ordered)
+        if len(texts) == 1 and _PLAIN.fullmatch(gold) and _PLAIN.fullmatch(extracted):
+            return make_verdict(self._same_numbers(gold, extracted), extracted)
+        try:
+            same = self._compare_shapes(gold, texts)
+        except TooLarge as e:
+            return make_unparsable(f"limit: {e}")
         if same is None and self._cfg.ordered and _is_list(gold):
             return make_unparsable("a list with a part that cannot be read")  # math-verify ignores the order
         return _compare_by_algebra(gold, extracted) if same is None else make_verdict(same, extracted)
+
+    def _same_numbers(self, gold: str, extracted: str) -> bool:
+        left, right = read_literal(gold), read_literal(extracted)
+        return left is not None and right is not None and compare_values(left, right, self._rules)
+
+    def _compare_shapes(self, gold: str, texts: tuple[str, ...]) -> bool | None:
+        plain_gold = normalize_spelling(gold)
+        plain = [normalize_spelling(text) for text in texts]
+        if len(texts) == 1 and ("\\text" in gold or is_answer_word(gold)) and compare_words(gold, texts[0]):
+            return True
+        try:
+            gold_shape, shapes = self._parse_gold(gold, plain_gold), tuple(parse_shape(text) for text in plain)
+        except TooLarge:
+            raise
+        except UnreadableExpression:
+            return None
+        if len(shapes) == 1:
+            return self._comparer.shapes(gold_shape, shapes[0])
+        if all(self._comparer.shapes(gold_shape, shape) for shape in shapes):
+            return True
+        return self._comparer.shapes(gold_shape, AnswerShape("list", "or", drop_common_name(shapes)))
+
+    def _parse_gold(self, gold: str, plain: str) -> AnswerShape:
+        try:
+            return parse_shape(plain)
+        except TooLarge as e:
+            raise DataError(f"reference answer {gold[:80]!r} is refused: {e}") from None
 
 
 def load(cfg: MathConfig) -> MathVerifier:
@@ -106,57 +144,9 @@ def score(prompt: str, response: str, answer: str) -> Verdict:
 _DEFAULT = MathVerifier(MathConfig())
 
 
-def _find_refusal(text: str) -> str:
-    """Why math-verify must not read a text, in plain spelling (else bold marks would be taken for powers)."""
-    return find_refusal(normalize_spelling(text) if len(text) <= MAX_CHARS else text)
-
-
 def tidy_text(text: str) -> str:
     """Removes needless blanks, sizes, dollar signs, text commands and a final full stop."""
     return _NOISE.sub(r"\1", text).replace("dfrac", "frac").replace("tfrac", "frac").rstrip(".")
-
-
-def _compare_numbers(gold: str, extracted: str, literal: bool) -> bool | None:
-    """Whether two plain numbers are equal; None when not both are numbers, or one of them may mean something else.
-
-    A per-cent sign on one side only may be read either way, unless it is taken literally.
-    """
-    plain_gold, plain_extracted = normalize_spelling(gold), normalize_spelling(extracted)
-    left, right = _read_count_or_number(plain_gold), _read_count_or_number(plain_extracted)
-    if left is None or right is None:
-        return None
-    signs = _is_percent(plain_gold), _is_percent(plain_extracted)
-    if literal and signs[0] != signs[1]:
-        return left == 100 * right if signs[0] else right == 100 * left
-    if left == right:
-        return True
-    if signs == (True, False):
-        return left == 100 * right
-    if signs == (False, True):
-        return right == 100 * left
-    return None if re.search(r"\de\d|,|_|!", plain_gold + plain_extracted) else False
-
-
-def _read_count_or_number(text: str) -> Fraction | None:
-    count = COUNTS.get(normalize_phrase(text).split(" ")[0]) if text[:1].isalpha() else None
-    return Fraction(count) if count is not None else read_number(unwrap_text(text))
-
-
-def _is_percent(text: str) -> bool:
-    return "%" in text or bool(re.search(r"per\s?cent", text))
-
-
-def _compare_shapes(gold: str, extracted: str, ordered: bool) -> bool | None:
-    compare = compare_in_order if ordered else compare_answers
-    plain_gold, plain_extracted = normalize_spelling(gold), normalize_spelling(extracted)
-    if ("\\text" in gold or normalize_phrase(gold) in _ANSWER_WORDS) and compare_words(gold, extracted):
-        return True
-    try:
-        if is_text(unwrap_text(_without_unit(plain_gold))):
-            return compare(unwrap_text(plain_gold), unwrap_text(plain_extracted))
-        return compare(_without_unit(plain_gold), _without_unit(plain_extracted))
-    except UnreadableExpression:
-        return None
 
 
 def _is_list(text: str) -> bool:
@@ -166,11 +156,9 @@ def _is_list(text: str) -> bool:
         return False
 
 
-def _without_unit(text: str) -> str:
-    """Removes words behind a value; a text that is only words is not changed."""
-    bare = _UNIT.sub("", text)
-    bare = unwrap_text(bare)
-    return _UNIT_WORDS.sub("", bare) if "\\begin" not in bare else bare
+def _find_refusal(text: str) -> str:
+    """Why math-verify must not read a text, in plain spelling (else bold marks would be taken for powers)."""
+    return find_refusal(normalize_spelling(text) if len(text) <= MAX_CHARS else text)
 
 
 def _compare_by_algebra(gold: str, extracted: str) -> Verdict:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rlsp_async.verifying.math import score
+from rlsp_async.verifying.math.compare import compare_answers
 from rlsp_async.verifying.math.normalize import normalize_spelling
-from rlsp_async.verifying.math.shapes import compare_answers, parse_shape
+from rlsp_async.verifying.math.shapes import parse_shape
 
 SAME = [
     ("\\frac{1}{2}", "0.5"),
@@ -141,8 +142,8 @@ def test_every_gold_is_itself(gold: str) -> None:
         ("(1, 2]", "interval"),
         ("(1,\\infty)", "interval"),
         ("\\{1, 2\\}", "set"),
-        ("x=3", "relation"),
-        ("1<x<2", "interval"),
+        ("x=3", "equation"),
+        ("1<x<2", "inequality"),
         ("(1,2]\\cup[3,4)", "union"),
         ("x=1 or x=2", "list"),
         ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "matrix"),
