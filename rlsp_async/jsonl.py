@@ -11,12 +11,16 @@ it appends, so every line within a file is complete.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from rlsp_async.errors import DataError, unwritable
+
+T = TypeVar("T")
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
@@ -69,6 +73,28 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     lines = raw.split(b"\n")[:-1]
     return [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def read_whole_lines(path: Path, make: Callable[[dict[str, Any]], T]) -> list[T]:
+    """What `make` makes of each line of a file that only people read; a damaged line is left out.
+
+    How many were left out is said on standard error. `make` refuses a line by KeyError, TypeError or ValueError.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    made: list[T] = []
+    num_damaged = 0
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                made.append(make(_parse(line, path, number)))
+            except (KeyError, TypeError, ValueError):  # DataError is one
+                num_damaged += 1
+    if num_damaged:
+        print(f"{path}: {num_damaged} of {len(lines)} lines are damaged and were left out", file=sys.stderr)
+    return made
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:

@@ -4,14 +4,15 @@
 
 The number of a start is its incarnation: of two starts of one worker the hub believes the one with the larger number. A
 supervisor numbers the services that it starts and passes the number in RLSP_START; a service that is started by hand
-takes the next number itself. A clock that is set back or ahead changes nothing.
+takes the next number itself. A clock that is set back or ahead changes nothing. A number is
+above the one in checkpoints/OWNER and above that of the newest learner in the journal.
 """
 
 from __future__ import annotations
 
 import fcntl
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,22 +32,30 @@ class StartCounter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._newest = 0
+        with suppress(OSError):  # `next` says what is wrong
+            directory.mkdir(parents=True, exist_ok=True)  # once, and not when it was moved away later
 
     def next(self) -> int:
         """The number of one more start. Raises MachineError when the disk refuses."""
         path = self._directory / _NAME
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
             with open(self._directory / f"{_NAME}.lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                stored = _number_in(path)
-                if not stored:  # a new run, one of an older version, or a damaged file
-                    stored = max(_number_in(self._directory / "checkpoints" / "OWNER"), _learner_in(self._directory))
-                self._newest = max(self._newest, stored) + 1
+                owner = _number_in(self._directory / "checkpoints" / "OWNER")
+                # What else knows a number is asked too: the file may be new, damaged, or an older copy.
+                self._newest = max(self._newest, _number_in(path), owner, _learner_in(self._directory)) + 1
                 replace_file(path, f"{self._newest}\n", durable=False)
         except OSError as e:
             raise unwritable(path, e) from None
         return self._newest
+
+
+def newest_start(directory: Path) -> int:
+    """The newest number that was given out in a run directory; 0 when that is not known."""
+    try:
+        return _number_in(directory / _NAME)
+    except OSError:
+        return 0
 
 
 def _number_in(path: Path) -> int:

@@ -91,7 +91,7 @@ ROWS = {
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
     ),
-    "rlsp_async.replay": Row(4, ("journal", "server"), frozenset({"torch", "vllm"})),
+    "rlsp_async.replay": Row(4, ("integrity", "journal", "server"), frozenset({"torch", "vllm"})),
     "rlsp_async.learning": Row(4, ("checkpoint", "fence", "learner", "publish")),
     "rlsp_async.report": Row(4, (), TORCH | frozenset({"zmq"})),
     # 5 to 9: what every process shares, what checks and starts them, and the command
@@ -100,7 +100,9 @@ ROWS = {
     "rlsp_async.preflight": Row(6, ("references",)),
     "rlsp_async.evaluate": Row(6, ("*",)),
     "rlsp_async.grading": Row(6, ("*",), TORCH),
-    "rlsp_async.chaos": Row(6, ("harness", "proxy", "verdict"), TORCH),
+    "rlsp_async.chaos": Row(
+        6, ("clocks", "corruption", "damage", "harness", "liar", "proxy", "shifted", "verdict"), TORCH
+    ),
     "rlsp_async.runner": Row(7, ("resume", "run", "supervise", "terminal"), TORCH),
     "rlsp_async.offline": Row(8, ("importing",), TORCH | frozenset({"zmq"})),
     "rlsp_async.cli": Row(9, ("*",), TORCH | frozenset({"zmq"})),
@@ -114,7 +116,10 @@ SEEN_FROM_PURE = {
 """(pure module, shell of its room) -> what alone of the shell is used."""
 ROOMS = ("rlsp_async.sampling", "rlsp_async.verifying", "rlsp_async.replay", "rlsp_async.learning")
 # Foreign libraries that have one home.
-HOMES = {"zmq": ("rlsp_async.wire.", "rlsp_async.chaos.proxy"), "vllm": ("rlsp_async.sampling.vllm_",)}
+HOMES = {
+    "zmq": ("rlsp_async.wire.", "rlsp_async.chaos.liar", "rlsp_async.chaos.proxy"),
+    "vllm": ("rlsp_async.sampling.vllm_",),
+}
 FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"})
 FORBIDDEN_NAMES = frozenset({"eval", "exec", "__import__"})
 RUNNER = "rlsp_async.verifying.code.runner"  # its one line is nailed down in test_forbidden.py

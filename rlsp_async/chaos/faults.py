@@ -4,7 +4,8 @@
 
 Kinds: kill (SIGKILL of one process), stop (SIGSTOP, later SIGCONT), restart-all (everything at once, the supervisor
 included), enospc (the disk is filled, later freed); and time windows in which the proxy affects messages: drop,
-duplicate, reorder (a share of the messages) and slow (all of them late).
+duplicate, reorder (a share of the messages) and slow (all of them late). clock sets the wall clock of one process or of
+all (clocks.py), corrupt damages files (damage.py), byzantine has a peer lie to the hub (liar.py).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import msgspec
 
 from rlsp_async.errors import ConfigError
 
-PROCESS_KINDS = ("kill", "stop", "restart-all", "enospc")
 WIRE_KINDS = ("slow", "drop", "duplicate", "reorder")
-KINDS = ("kill", "stop", *WIRE_KINDS, "enospc", "restart-all")
+ALWAYS = ("kill", "stop", *WIRE_KINDS, "clock", "corrupt", "byzantine")
+"""The default: what every machine lets us do, and what every run must pass."""
+KINDS = (*ALWAYS, "enospc", "restart-all")
 WEIGHTS = {
     "kill": 8.0,
     "stop": 3.0,
@@ -27,10 +29,22 @@ WEIGHTS = {
     "reorder": 1.0,
     "enospc": 0.3,
     "restart-all": 0.5,
+    "clock": 1.0,
+    "corrupt": 1.0,
+    "byzantine": 1.0,
 }
 """Relative rates."""
 TARGETS = {"replay-0": 2.0, "learner-0": 2.0, "sampler-0": 3.0, "verifier-0": 3.0, "supervisor": 0.5}
 """Relative rates of the processes that are killed or stopped. The supervisor is never stopped, only killed."""
+
+
+OFFSETS_S = {"1 h back": -3600.0, "1 h ahead": 3600.0, "1 d back": -86400.0, "1 d ahead": 86400.0, "right": 0.0}
+"""What a wall clock is set to, relative to that of the machine."""
+CORRUPTED = {"weights": 1.0, "checkpoint": 1.0, "notes": 1.0, "journal": 1.0}
+"""Relative rates of what is damaged (damage.py)."""
+HOW = ("flip", "cut", "empty", "remove")
+LIES = ("work", "leases", "names", "frames")
+"""What a lying peer does (liar.py)."""
 
 
 class ScheduledFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +56,11 @@ class ScheduledFault(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     """The name of a process, for kill and stop."""
     seconds: float = 0.0
-    """How long it lasts, for stop, enospc and the windows of the proxy."""
+    """How long it lasts, for stop, enospc, byzantine and the windows of the proxy."""
+    what: str = ""
+    """clock: one of OFFSETS_S; corrupt: one of CORRUPTED, a blank, one of HOW; byzantine: one of LIES."""
+    is_fatal: bool = False
+    """clock: the process is killed after it, so that it starts with the new time."""
 
 
 class InjectedFault(msgspec.Struct, kw_only=True):
@@ -57,6 +75,12 @@ class InjectedFault(msgspec.Struct, kw_only=True):
     """kill: seconds until the service was at work again (joined the hub; the hub: started); -1: not in the journal."""
     step_s: float = -1.0
     """Seconds until the next step was trained; -1: there was none."""
+    monotonic_s: float = -1.0
+    """The same moment on the machine's monotonic clock, which the run's clock follows."""
+    found: str = ""
+    """corrupt, byzantine: what the run did."""
+    wrong: str = ""
+    """What must not have happened, and did; the run has then failed."""
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -105,6 +129,16 @@ def _fault(random: Random, kind: str, at_s: float, timeout_s: float) -> Schedule
             return ScheduledFault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)[:-1]), seconds=seconds)
         case "restart-all":
             return ScheduledFault(at_s=at_s, kind=kind)
+        case "clock":
+            target = random.choice(("", *TARGETS))
+            what, is_fatal = random.choice(tuple(OFFSETS_S)), bool(target) and random.random() < 0.5
+            return ScheduledFault(at_s=at_s, kind=kind, target=target, what=what, is_fatal=is_fatal)
+        case "corrupt":
+            [what] = random.choices(tuple(CORRUPTED), tuple(CORRUPTED.values()))
+            return ScheduledFault(at_s=at_s, kind=kind, what=f"{what} {random.choice(HOW)}")
+        case "byzantine":
+            seconds = random.uniform(2.0, 8.0)
+            return ScheduledFault(at_s=at_s, kind=kind, seconds=seconds, what=random.choice(LIES))
         case _:
             return ScheduledFault(at_s=at_s, kind=kind, seconds=random.uniform(2.0, 8.0))
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,8 +24,11 @@ import msgspec
 
 from rlsp_async.audit.history import History
 from rlsp_async.chaos import machine
+from rlsp_async.chaos.clocks import Clocks
+from rlsp_async.chaos.corruption import Corruption
 from rlsp_async.chaos.fault_injection import FaultInjector
-from rlsp_async.chaos.faults import WIRE_KINDS, InjectedFault, ScheduledFault
+from rlsp_async.chaos.faults import OFFSETS_S, WIRE_KINDS, InjectedFault, ScheduledFault
+from rlsp_async.chaos.liar import Liar
 from rlsp_async.chaos.proxy import Proxy
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
@@ -82,11 +87,17 @@ class Harness:
             say: shows one line of progress.
         """
         self._cfg, self._command, self._faults, self._settle_s, self._say = cfg, command, faults, settle_s, say
-        self._injector = FaultInjector(seed)
+        self._injector, self._seed = FaultInjector(seed), seed
         self._run: asyncio.subprocess.Process | None = None
         self._expected: tuple[int, ...] = ()
         """Exit codes of `rlsp run` that the faults cause: -9 after a kill, 2 after a full disk."""
         self._expected_until_s = 0.0
+        self._may_start = asyncio.Event()
+        """Cleared while `rlsp run` must not be started."""
+        self._refusal: asyncio.Future[tuple[int, list[str]]] | None = None
+        """Set while somebody wants to know how `rlsp run` ends: its exit code and its output."""
+        self._clocks: Clocks
+        self._corruption = Corruption(cfg.directory, seed, self)
         self._result = HarnessResult(finished=False)
         self._over: asyncio.Future[str]
         self._output = output
@@ -98,8 +109,11 @@ class Harness:
         self._over = loop.create_future()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(signum, self._finish, f"it was told to stop by {signum.name}")
-        proxy = Proxy(self._hub_address, self._injector)
-        env = {**os.environ, "RLSP_HUB_ADDRESS": proxy.bind(), "RLSP_LOG_ACKS": "1"}
+        self._proxy = proxy = Proxy(self._hub_address, self._injector)
+        place = Path(tempfile.mkdtemp(prefix="rlsp-clocks-"))
+        self._clocks = Clocks(place)
+        env = {**self._clocks.environment(os.environ), "RLSP_HUB_ADDRESS": proxy.bind(), "RLSP_LOG_ACKS": "1"}
+        self._may_start.set()
         tasks = [asyncio.create_task(work) for work in (proxy.run(), self._keep(env), self._inject(), self._show())]
         for task in tasks:
             task.add_done_callback(self._task_ended)
@@ -111,6 +125,7 @@ class Harness:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._kill_everything()
+            shutil.rmtree(place, ignore_errors=True)
         self._result.num_unreached = len(self._faults) - len(self._result.faults)
         self._result.seconds = time.monotonic() - began_s
         self._result.messages = self._injector.counts
@@ -131,7 +146,9 @@ class Harness:
     async def _keep(self, env: dict[str, str]) -> None:
         """Starts `rlsp run` again and again, until it reports that the run is finished."""
         while True:
+            await self._may_start.wait()
             self._result.starts += 1
+            begin = self._output.stat().st_size if self._output.exists() else 0
             with await asyncio.to_thread(open, self._output, "ab") as out:
                 self._run = await asyncio.create_subprocess_exec(
                     *self._command,
@@ -142,6 +159,11 @@ class Harness:
                     start_new_session=True,
                 )
             code = await self._run.wait()
+            if self._refusal is not None and not self._refusal.done():
+                self._may_start.clear()
+                text = self._output.read_bytes()[begin:].decode(errors="replace")
+                self._refusal.set_result((code, text.splitlines()))
+                continue
             if code == 0:
                 self._finish("")
                 return
@@ -168,6 +190,37 @@ class Harness:
                     machine.send_signal(pid, signal.SIGKILL)
                 await asyncio.sleep(0.02)
 
+    # --- for a damaged journal (`corruption.Line`) -----------------------------------------------------------------
+
+    async def end_everything(self) -> None:
+        """Kills every process of the run, and has none started before `start_again`."""
+        self._may_start.clear()
+        self._expected, self._expected_until_s = (-signal.SIGKILL,), math.inf
+        for _ in range(2):  # a start may be under way at this moment
+            await self._kill_everything()
+            await asyncio.sleep(RESTART_S)
+
+    def start_again(self) -> asyncio.Future[tuple[int, list[str]]]:
+        """Lets `rlsp run` start; returns what is set when that start ends, to its exit code and output."""
+        self._refusal = asyncio.get_running_loop().create_future()
+        self._expected, self._expected_until_s = (), 0.0
+        self._may_start.set()
+        return self._refusal
+
+    def go_on(self) -> None:
+        """Nobody waits for the end of that start any more."""
+        self._refusal = None
+        self._may_start.set()
+
+    def kill(self, name: str) -> None:
+        """Kills one service, if it runs."""
+        self._kill(name)
+
+    def excuse(self, code: int, seconds: float) -> None:
+        """`rlsp run` may end with this code in the next seconds, and is started again."""
+        self._expected = (*self._expected, -signal.SIGKILL, code)
+        self._expected_until_s = max(self._expected_until_s, time.monotonic() + seconds)
+
     # --- the faults ------------------------------------------------------------------------------------------------
 
     async def _inject(self) -> None:
@@ -181,35 +234,53 @@ class Harness:
         zero = time.monotonic()
         for fault in self._faults:
             await asyncio.sleep(max(0.0, zero + fault.at_s - time.monotonic()))
-            injected = InjectedFault(fault=fault, wall_s=time.time())
+            injected = InjectedFault(fault=fault, wall_s=time.time(), monotonic_s=time.monotonic())
             self._result.faults.append(injected)
-            injected.outcome = await self._carry_out(fault)
+            injected.outcome = await self._carry_out(injected)
         self._injector.end()
         await asyncio.sleep(self._settle_s)
         self._finish(
             f"the run was not finished {self._settle_s:.0f} s after the last fault; it stands at step {self._step()}"
         )
 
-    async def _carry_out(self, fault: ScheduledFault) -> str:
+    async def _carry_out(self, injected: InjectedFault) -> str:
+        fault = injected.fault
         if fault.kind in WIRE_KINDS:
             self._injector.begin(fault.kind, time.monotonic(), fault.seconds)
             return "done"
         match fault.kind:
-            case "kill" if fault.target == "supervisor":
-                return self._kill_run()
             case "kill":
-                return self._kill(fault.target)
+                return self._kill_named(fault.target)
             case "stop":
                 return self._stop(fault)
             case "restart-all":
                 for pid in self._services().values():
                     machine.send_signal(pid, signal.SIGKILL)
                 return self._kill_run()
+            case "clock":
+                self._clocks.set(fault.target, OFFSETS_S[fault.what])
+                return self._kill_named(fault.target) if fault.is_fatal else "done"
+            case "corrupt":
+                return await self._corruption.carry_out(injected)
+            case "byzantine":
+                return await self._lie(injected)
             case _:
                 return await self._fill_disk(fault.seconds)
 
     def _services(self) -> dict[str, int]:
         return machine.find_services(self._cfg.directory / "config.toml")
+
+    def _kill_named(self, name: str) -> str:
+        return self._kill_run() if name == "supervisor" else self._kill(name)
+
+    async def _lie(self, injected: InjectedFault) -> str:
+        address, fault = self._hub_address(), injected.fault
+        if address is None:
+            return "skipped: there was no hub"
+        liar = Liar(self._cfg.name, address, f"{self._seed}/{fault.at_s}", tuple(self._proxy.overheard))
+        await liar.lie(fault.what, fault.seconds)
+        injected.found = f"it sent {liar.num_sent} and heard {liar.num_heard}"
+        return "done"
 
     def _kill(self, name: str) -> str:
         pid = self._services().get(name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -25,6 +26,8 @@ MAX_LATE = 20_000
 IDLE_S = 30.0
 """A connection over which no message came for this time is closed."""
 QUEUE = 4096
+OVERHEARD = 300
+"""Frames of workers that are kept."""
 
 
 class Proxy:
@@ -45,6 +48,8 @@ class Proxy:
         self._heard_s: dict[bytes, float] = {}
         """When each worker was last heard."""
         self._readers: dict[bytes, asyncio.Task[None]] = {}
+        self.overheard: deque[bytes] = deque(maxlen=OVERHEARD)
+        """The newest frames of workers, for a peer that sends them again."""
         self._address: str | None = None
         self._num_late = 0
         self.num_dropped = 0
@@ -70,6 +75,7 @@ class Proxy:
             while True:
                 identity, *frames = await self._front.recv_multipart()
                 self._heard_s[identity] = time.monotonic()
+                self.overheard.append(frames[-1])
                 self._forward(partial(self._to_hub, identity, frames))
         finally:
             sweeper.cancel()

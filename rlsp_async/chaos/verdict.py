@@ -59,6 +59,7 @@ class ChaosResult(msgspec.Struct, kw_only=True):
 def judge_run(cfg: RunConfig, result: HarnessResult, seed: int) -> ChaosResult:
     """Audits the run, measures recovery times, compares acknowledgements with the journal; writes RUN/chaos.jsonl."""
     reasons = [result.reason] if result.reason else []
+    reasons += [f"{one.fault.kind} {one.fault.what}: {one.wrong}" for one in result.faults if one.wrong]
     report, acknowledged = None, 0
     try:
         report = audit(cfg.directory)
@@ -93,6 +94,7 @@ def measure_recovery(run: Path, faults: list[InjectedFault]) -> None:
     """Fills in back_s and step_s of each fault from the journal's history. Raises DataError."""
     with contextlib.closing(History(run)) as history:
         created_s = float(history.run["created"])
+        zero_s = float(history.run["clock"].split()[-1]) if "clock" in history.run else None
         steps = [at_s for (at_s,) in history.rows("SELECT at_s FROM steps ORDER BY at_s")]
         joined: dict[str, list[float]] = {}
         for at_s, kind, worker in history.rows(
@@ -102,9 +104,11 @@ def measure_recovery(run: Path, faults: list[InjectedFault]) -> None:
     for injected in faults:
         if injected.outcome != "done":
             continue
-        at_s = injected.wall_s - created_s
+        # The wall clock of the hub may be another one than ours.
+        has_both = zero_s is not None and injected.monotonic_s >= 0
+        at_s = injected.monotonic_s - zero_s if has_both and zero_s is not None else injected.wall_s - created_s
         injected.step_s = _after(steps, at_s)
-        if injected.fault.kind in ("kill", "restart-all"):
+        if injected.fault.kind in ("kill", "restart-all") or injected.fault.is_fatal:
             name = injected.fault.target if injected.fault.target.endswith("-0") else "replay-0"
             injected.back_s = _after(sorted(joined.get(name, [])), at_s)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from rlsp_async.chaos.faults import KINDS, ScheduledFault, parse_kinds, schedule
+from rlsp_async.chaos.faults import ALWAYS, KINDS, ScheduledFault, parse_kinds, schedule
 from rlsp_async.cli.arguments import Commands, add_config_command
 from rlsp_async.config import RunConfig, load
 from rlsp_async.errors import ConfigError
@@ -32,7 +32,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--minutes", type=float, default=2.0, metavar="M", help="of faults (default: 2)")
     parser.add_argument(
         "--faults",
-        default="kill,stop,slow,drop,duplicate,reorder",
+        default=",".join(ALWAYS),
         metavar="KINDS",
         help=f"comma separated, of {', '.join(KINDS)} (default: all but the last two)",
     )
@@ -79,7 +79,8 @@ def chaos_command(arguments: argparse.Namespace) -> int:
 
 def _line(fault: ScheduledFault) -> str:
     lasts = f"for {fault.seconds:.1f} s" if fault.seconds else ""
-    return f"{fault.at_s:8.1f} s  {fault.kind:<12} {fault.target:<12} {lasts}".rstrip()
+    more = " ".join(filter(None, [fault.what, "and killed" if fault.is_fatal else "", lasts]))
+    return f"{fault.at_s:8.1f} s  {fault.kind:<12} {fault.target:<12} {more}".rstrip()
 
 
 def _run_on_small_disk(

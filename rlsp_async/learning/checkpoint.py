@@ -61,7 +61,6 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int, fence: WriteFence |
     target = directory / f"step-{checkpoint.step:08d}"
     fence = fence or WriteFence(directory, 0)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         replace_directory(target, lambda temporary: _write(temporary, checkpoint), fence)
         _prune(directory, keep, fence)
     except (OSError, SafetensorError) as e:
@@ -126,7 +125,8 @@ def replace_directory(target: Path, write: Callable[[Path], None], fence: WriteF
     """
     temporary, aside = fence.temporary(target), target.with_name(f".{target.name}.old")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    target.parent.mkdir(exist_ok=True)  # never RUN itself: it may have been moved away
+    temporary.mkdir()
     write(temporary)
     for path in temporary.iterdir():
         sync(path)

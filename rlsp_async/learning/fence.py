@@ -20,7 +20,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rlsp_async.errors import DataError, FencedError, MachineError, unwritable
@@ -41,6 +41,10 @@ class WriteFence:
         """Takes the directory that holds the claim, and the start number of this process."""
         self.directory, self.incarnation = directory, incarnation
         self._lock: int | None = None
+        with suppress(OSError):  # `claim` says what is wrong
+            directory.mkdir(
+                parents=True, exist_ok=True
+            )  # once: a run that is moved away later does not get a second directory
 
     def claim(self, alone: bool = False) -> None:
         """Claims the files for this start, durably, and holds a lock (OWNER.alive) for the life of the process.
@@ -55,13 +59,11 @@ class WriteFence:
             MachineError: the disk refuses, or another claim is in progress and does not end.
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(exist_ok=True)
             if not self._hold() and alone:
                 raise FencedError(f"{self.directory.parent}: a learner is at work on this run already; stop it first")
             with _locked(self.directory / "OWNER.lock"):
                 holder = self.holder()
-                if holder > time.time_ns():
-                    self.incarnation = max(self.incarnation, holder + 1)  # the machine's clock was set back
                 if holder > self.incarnation:
                     raise self._fenced(holder)
                 replace_file(self.directory / _NAME, f"{self.incarnation}\n", durable=True)

@@ -32,5 +32,7 @@ What is on disk:
 
     records.py         the records of the journal
     sql.py             its tables
+    integrity.py       whether the file is what was written, at each start
+    run_clock.py       the run's own clock, over restarts and reboots
     journal.py         commits, what a restart reads, invariants, tokens
 """

@@ -89,6 +89,10 @@ class Hub:
         self._hand_out(turn)
         return turn.commit()
 
+    def numbered(self, num_starts: int) -> None:
+        """The shell has read the newest number that a start of this run has; 0: unknown. Larger ones are made up."""
+        self.state.num_starts = num_starts
+
     def tick(self, now: float) -> Effects:
         """Time passed: silent workers are gone, observers are told, a stalled or finished run ends."""
         turn, state, cfg = Turn(self.state, now), self.state, self.state.cfg.replay

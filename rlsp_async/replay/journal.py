@@ -13,6 +13,9 @@ acknowledged.
 Invariants. Before a manifest or a step is stored, the tables themselves are asked whether it may be: a bug elsewhere
 cannot train a wrong batch. A record that breaks an invariant raises InvariantError and its transaction is rolled back.
 
+Damage. Every row has a digest, which is compared at each start before anything is written, and a small file beside the
+journal (journal.tail) has the number of commits, so that a log that was cut or removed is noticed (`integrity.py`).
+
 Tokens. A body is stored with a digest of its bytes, and is checked against it when it is read. With `replay.retention`
 "checkpoints" the tokens of a group are deleted once it is evaluated or dropped, or was trained at a step that is older
 than the oldest kept checkpoint. SQLite fills the freed pages again, so the file stops growing.
@@ -34,6 +37,7 @@ import msgspec
 from rlsp_async.config import RunConfig, StageConfig, decides_the_weights, sections_to_keep
 from rlsp_async.errors import ConfigError, InvariantError, MachineError
 from rlsp_async.messages import PROTOCOL, RolloutGroup, StepReport, Verdict, VerifiedGroup
+from rlsp_async.replay.integrity import CommitTail, check_journal
 from rlsp_async.replay.policies import PolicyStore, policy_stores
 from rlsp_async.replay.records import (
     DEAD,
@@ -53,19 +57,25 @@ from rlsp_async.replay.records import (
     Total,
     without_groups,
 )
+from rlsp_async.replay.run_clock import boot_id, run_clock
 from rlsp_async.replay.sql import (
     EVENTS_KEPT,
     EVENTS_SLACK,
     ROWS,
     SCHEMA,
     SCHEMA_VERSION,
+    SEALED,
     Database,
     body_digest,
     insert,
+    put_row,
+    seal,
     select,
 )
 
 CHECKPOINTS_LOOKED_BACK = 8
+TIMED = ("manifests", "steps", "events")
+"""Tables that say when their rows were made."""
 PAGE_BYTES = 16_384
 """Page size of a new file: a body of 40 KB is 3 pages and 3 writes of the system, instead of 10."""
 WAL_PAGES = 1000
@@ -92,6 +102,7 @@ class Journal:
         self._stores = policy_stores()
         self._forgot_to = 0
         self._num_events = 0
+        check_journal(path, may_lose=cfg.replay.durability == "process")
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -104,11 +115,21 @@ class Journal:
                 schema = SCHEMA + "".join(store.schema for store in self._stores.values())
                 for statement in filter(str.strip, schema.split(";")):
                     self._db.execute(statement)
+                self._add_seals()
+                [(num,)] = self._db.execute("SELECT coalesce(max(num), 0) FROM commits").fetchall()
+            self._num_commits = int(num)
+            self._tail = CommitTail(path)
         try:
             self._check_run(cfg)
         except ConfigError:
-            self._db.close()
+            self.close()
             raise
+
+    def _add_seals(self) -> None:
+        """A journal of an older version gets the columns; its rows stay without seals."""
+        for table in SEALED:
+            if "seal" not in [row[1] for row in self._db.execute(f"PRAGMA table_info({table})")]:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN seal BLOB")
 
     def commit(self, records: Iterable[Record]) -> None:
         """Stores records in order, all or none."""
@@ -126,7 +147,11 @@ class Journal:
                         puts = []
                     self._store(record)
             self._put(puts)
-            self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", cursors.items())
+            for cursor in cursors.items():
+                put_row(self._db, "INSERT OR REPLACE", "cursors", cursor)
+            self._count()
+        with self._translated():
+            self._tail.write(self._num_commits)
 
     def batch(self, step: int) -> list[VerifiedGroup]:
         """The groups of one step, in order, as the learner got them. Raises MachineError when one is deleted or
@@ -148,6 +173,7 @@ class Journal:
 
     def close(self) -> None:
         """Idempotent."""
+        self._tail.close()
         self._db.close()
 
     # --- opening -------------------------------------------------------------------------------------------------
@@ -175,8 +201,20 @@ class Journal:
             starts = int(then.get("incarnation", 0)) + 1
             about = {"created": repr(time.time()), "config": msgspec.json.encode(cfg).decode()}
             for key, value in {**about, **now}.items():
-                self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (key, value))
-            self._db.execute("INSERT OR REPLACE INTO run VALUES ('incarnation', ?)", (str(starts),))
+                put_row(self._db, "INSERT OR IGNORE", "run", (key, value))
+            put_row(self._db, "INSERT OR REPLACE", "run", ("incarnation", str(starts)))
+            clock = run_clock(then.get("clock", ""), self._age(then), boot_id(), time.monotonic())
+            put_row(self._db, "INSERT OR REPLACE", "run", ("clock", clock))
+            self._count()
+        with self._translated():
+            self._tail.write(self._num_commits)
+
+    def _age(self, then: dict[str, str]) -> float:
+        """How old the run is, in seconds, as far as the journal and the wall clock know it; 0 for a new run."""
+        if not then:
+            return 0.0
+        newest = [self._db.execute(f"SELECT max(at_s) FROM {table}").fetchone()[0] for table in TIMED]
+        return max(0.0, time.time() - float(then["created"]), *(at_s or 0.0 for at_s in newest))
 
     def load(self) -> JournalContent:
         """Everything that survives a crash. Raises MachineError when stored tokens are damaged."""
@@ -191,6 +229,7 @@ class Journal:
             return JournalContent(
                 incarnation=int(run["incarnation"]),
                 created=float(run["created"]),
+                zero_s=float(run["clock"].split()[-1]),
                 groups=[_record(row[0]) for row in rows],
                 bodies=dict(_live_bodies(self._db)),
                 verdicts=dict(_live_verdicts(self._db)),
@@ -240,34 +279,28 @@ class Journal:
         match record:
             case Manifest():
                 check_manifest(self._db, self._cfg, record, self._stores.values())
-                self._db.execute(
-                    "INSERT INTO manifests VALUES (?, ?, ?, ?, ?)",
-                    (record.step, record.stage, record.incarnation, record.at_s, _encode(record)),
-                )
+                put_row(self._db, "INSERT", "manifests", _manifest_row(record))
             case Amended(manifest=manifest):
                 former = check_amended(self._db, record)
-                self._db.execute(
-                    "INSERT INTO amendments (step, groups, why, at_s, former) VALUES (?, ?, ?, ?, ?)",
-                    (manifest.step, json.dumps(record.groups), record.why, record.at_s, former),
-                )
-                query = "UPDATE manifests SET manifest = ? WHERE step = ?"
-                self._db.execute(query, (_encode(manifest), manifest.step))
+                decision = (manifest.step, json.dumps(record.groups), record.why, float(record.at_s), former)
+                put_row(self._db, "INSERT", "amendments", decision)
+                put_row(self._db, "INSERT OR REPLACE", "manifests", _manifest_row(manifest))
             case Stepped():
                 check_step(self._db, record)
                 self._step(record)
                 self._forget(record.forget_to)
             case Repeated(report=report, at_s=at_s):
-                self._db.execute(
-                    "INSERT INTO repeats (step, incarnation, digest, loss, at_s) VALUES (?, ?, ?, ?, ?)",
-                    (report.step, report.incarnation, _digest(report), report.metrics.get("loss"), at_s),
-                )
+                loss = report.metrics.get("loss")
+                again = (report.step, report.incarnation, _digest(report), loss, float(at_s))
+                put_row(self._db, "INSERT", "repeats", again)
             case Published(report=report):
-                query = "UPDATE steps SET published = 1, report = ? WHERE step = ?"
-                self._db.execute(query, (_encode(report), report.step))
+                query = "SELECT step, stage, checkpoint, 1, incarnation, digest, at_s FROM steps WHERE step = ?"
+                for row in self._db.execute(query, (report.step,)).fetchall():
+                    put_row(self._db, "INSERT OR REPLACE", "steps", (*row, _encode(report)))
             case Evaluated(key=key, result=result):
-                self._db.execute("INSERT OR IGNORE INTO evaluations VALUES (?, ?)", (key, _encode(result)))
-            case Learnt(stage=stage, index=index, row=row, what=what):
-                self._db.execute("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?, ?)", (stage, what, index, row))
+                put_row(self._db, "INSERT OR IGNORE", "evaluations", (key, _encode(result)))
+            case Learnt(stage=stage, index=index, row=blob, what=what):
+                put_row(self._db, "INSERT OR REPLACE", "learnt", (stage, what, index, blob))
             case Event():
                 self._event(record)
             case _:
@@ -295,7 +328,7 @@ class Journal:
         insert(
             self._db,
             "verdicts",
-            [(put.record.group_id, _encode(put.verdicts)) for put in puts if put.verdicts is not None],
+            [_verdicts_row(put.record.group_id, put.verdicts) for put in puts if put.verdicts is not None],
         )
 
     def _is_needless(self, record: GroupRecord) -> bool:
@@ -306,25 +339,21 @@ class Journal:
 
     def _step(self, record: Stepped) -> None:
         report = record.report
-        self._db.execute(
-            "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                report.step,
-                record.stage,
-                report.checkpoint,
-                report.weights is not None,
-                report.incarnation,
-                _digest(report),
-                record.at_s,
-                _encode(report),
-            ),
+        row = (
+            report.step,
+            record.stage,
+            report.checkpoint,
+            report.weights is not None,
+            report.incarnation,
+            _digest(report),
+            float(record.at_s),
+            _encode(report),
         )
+        put_row(self._db, "INSERT", "steps", row)
 
     def _event(self, event: Event) -> None:
-        self._db.execute(
-            "INSERT INTO events (at_s, kind, worker, key, detail) VALUES (?, ?, ?, ?, ?)",
-            (event.at_s, event.kind, event.worker, event.key, event.detail),
-        )
+        row = (float(event.at_s), event.kind, event.worker, event.key, event.detail)
+        put_row(self._db, "INSERT", "events", row)
         self._num_events += 1
         if self._num_events % EVENTS_SLACK == 0:
             self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (EVENTS_KEPT,))
@@ -338,9 +367,14 @@ class Journal:
             for store in self._stores.values():
                 store.prune(self._db, step)
         self._forgot_to = step
-        self._db.execute("INSERT OR REPLACE INTO run VALUES ('forgot_to', ?)", (str(step),))
+        put_row(self._db, "INSERT OR REPLACE", "run", ("forgot_to", str(step)))
 
     # --- the disk ------------------------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """One more commit is being made."""
+        self._num_commits += 1
+        self._db.execute("INSERT OR REPLACE INTO commits VALUES (1, ?)", (self._num_commits,))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -368,7 +402,7 @@ class Journal:
 
 def _row(record: GroupRecord, body: bytes | None) -> tuple[Any, ...]:
     """A row of `groups`."""
-    return (
+    facts = (
         record.group_id,
         record.purpose,
         record.provenance,
@@ -384,10 +418,20 @@ def _row(record: GroupRecord, body: bytes | None) -> tuple[Any, ...]:
         record.newest,
         record.num_rollouts,
         record.num_verdicts,
-        None if body is None else body_digest(body),
-        record.why,
-        _encode(record),
     )
+    words = (record.why, _encode(record))
+    return (*facts, None if body is None else body_digest(body), *words, seal((*facts, *words)))
+
+
+def _verdicts_row(group_id: int, verdicts: list[Verdict]) -> tuple[Any, ...]:
+    """A row of `verdicts`."""
+    row = (group_id, _encode(verdicts))
+    return (*row, seal(row))
+
+
+def _manifest_row(manifest: Manifest) -> tuple[Any, ...]:
+    """A row of `manifests`."""
+    return (manifest.step, manifest.stage, manifest.incarnation, float(manifest.at_s), _encode(manifest))
 
 
 def _digest(report: StepReport) -> str:

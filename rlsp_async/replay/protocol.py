@@ -174,6 +174,8 @@ def _refusal(state: HubState, hello: Hello) -> str:
         return f"this hub serves run {state.cfg.name!r}, not {printable(hello.run, 128)!r}"
     if hello.proto != PROTOCOL:
         return f"this hub speaks protocol {PROTOCOL}, {hello.worker} speaks {hello.proto}: install the same version"
+    if hello.role != "observer" and not hello.yields and 0 < state.num_starts < hello.incarnation:
+        return f"no start of this run has number {hello.incarnation}: the newest one has {state.num_starts}"
     if hello.role != "observer" and hello.credit < 1:
         return f"{hello.worker} offers a credit of {hello.credit}; it must be at least 1"
     return ""
@@ -473,9 +475,11 @@ def rejected(turn: Turn, worker: Worker, message: Rejected) -> None:
     state, retries = turn.state, turn.state.cfg.replay.retries
     worker.serves(-1)
     state.ending.note(f"{worker.name} refuses version {message.version}: {message.reason}")
+    if state.training.weights is None or message.version != state.training.weights.version:
+        return  # it was not offered, or is not the newest any more
     if train.may_republish(state):
         return  # files in memory are gone after a reboot; the learner publishes them again, and that is announced
-    if worker.rejected() <= retries and state.training.weights is not None:
+    if worker.rejected() <= retries:
         turn.offer(worker)
     elif all(other.rejections > retries for other in state.table.with_role("sampler")):
         turn.fail_run(f"no sampler serves any version: {state.ending.last_error}")

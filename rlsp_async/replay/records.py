@@ -324,7 +324,9 @@ class JournalContent(msgspec.Struct, kw_only=True):
     incarnation: int
     """Incarnation of this start of the hub: 1, 2, ..."""
     created: float = 0.0
-    """Wall time (seconds since 1970) at which the run began."""
+    """Wall time (seconds since 1970) at which the run began; for people."""
+    zero_s: float = 0.0
+    """What the machine's monotonic clock showed, or would have shown, when the run's own clock was at 0."""
     groups: list[GroupRecord] = []
     """Live groups."""
     bodies: dict[int, RolloutGroup] = {}

@@ -29,7 +29,7 @@ import structlog
 
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DivergedError, MachineError, unwritable
-from rlsp_async.messages import Bye, FromHub, FromWorker, Status, VerifiedGroup
+from rlsp_async.messages import Bye, FromHub, FromWorker, Hello, Status, VerifiedGroup
 from rlsp_async.model.info import read_config
 from rlsp_async.pulse import watched
 from rlsp_async.replay.health import status
@@ -39,6 +39,7 @@ from rlsp_async.replay.metrics import MetricLog
 from rlsp_async.replay.records import JournalContent
 from rlsp_async.replay.sources import Demonstrations, Imported
 from rlsp_async.replay.turn import Effects
+from rlsp_async.starts import newest_start
 from rlsp_async.tasks.base import Task, load_task
 from rlsp_async.tasks.fitted import RowChanges, fit_task
 from rlsp_async.wire.address import former_address, write_hub_file
@@ -165,7 +166,7 @@ class ReplayServer:
 
     async def _open(self) -> None:
         content = await self._on_disk(self._open_files)
-        self._zero = time.monotonic() - max(0.0, time.time() - content.created)  # a run's clock goes on after a restart
+        self._zero = content.zero_s  # a run's clock goes on after a restart
         self._hub = Hub(self._cfg, self._task, content, self._now(), read_vocabulary(self._cfg.directory / "model"))
         self._is_open = True
         counts = self._hub.state.ledger.counts()
@@ -232,6 +233,8 @@ class ReplayServer:
         """Consumes the router; unblocked by any message; ends by cancelling."""
         while True:
             arrived = await self._router.receive()
+            if any(isinstance(message, Hello) for _, message in arrived):
+                self._hub.numbered(newest_start(self._cfg.directory))
             while arrived:
                 num = await self._queue.room()
                 some, arrived = arrived[:num], arrived[num:]

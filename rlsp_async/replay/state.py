@@ -456,6 +456,8 @@ class HubState:
         self.last_group_id = content.last_group_id
         self.evaluations = dict(content.evaluations)
         """Results of the finished evaluations by key."""
+        self.num_starts = 0
+        """The newest number of a start that was given out; 0: unknown."""
         self.num_duplicates = 0
         """Results that came again or too late."""
         self.refusals: Counter[str] = Counter()

@@ -32,7 +32,7 @@ from rlsp_async.messages import Verdict, VerifiedGroup
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.policies import BatchChange, ReplayPolicy
 from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Record, Remember, Replayed, RolloutKey, Success
-from rlsp_async.replay.sql import Database, body_digest
+from rlsp_async.replay.sql import Database, body_digest, put_row, seal
 
 REPLACED = 0
 """Index of the rollout that is replaced: all of them failed, so any will do."""
@@ -284,7 +284,8 @@ class SuccessStore:
     schema = """
 CREATE TABLE IF NOT EXISTS successes (
     group_id INTEGER NOT NULL, rollout INTEGER NOT NULL, uses INTEGER NOT NULL, step INTEGER NOT NULL,
-    kept INTEGER NOT NULL, digest BLOB NOT NULL, success BLOB NOT NULL, body BLOB, PRIMARY KEY (group_id, rollout));
+    kept INTEGER NOT NULL, digest BLOB NOT NULL, success BLOB NOT NULL, body BLOB, seal BLOB,
+    PRIMARY KEY (group_id, rollout));
 CREATE INDEX IF NOT EXISTS gone_successes ON successes (step) WHERE kept = 0 AND body IS NOT NULL;
 """
 
@@ -292,18 +293,22 @@ CREATE INDEX IF NOT EXISTS gone_successes ON successes (step) WHERE kept = 0 AND
         """Inserts a new success, or updates the row of one that has changed."""
         success = record.success
         if record.body is None:
-            db.execute(
-                "UPDATE successes SET uses = ?, step = ?, kept = ?, success = ? WHERE group_id = ? AND rollout = ?",
-                (success.uses, success.step, success.kept, _encode(success), *success.key),
-            )
+            query = "SELECT digest FROM successes WHERE group_id = ? AND rollout = ?"
+            for (digest,) in db.execute(query, success.key).fetchall():
+                row = _row(success, digest)
+                db.execute(
+                    "UPDATE successes SET uses = ?, step = ?, kept = ?, success = ?, seal = ? "
+                    "WHERE group_id = ? AND rollout = ?",
+                    (success.uses, success.step, success.kept, row[-1], seal(row), *success.key),
+                )
             if not success.kept:
                 self.prune(db, pruned_to)
         else:
             blob = _encode(record.body)
-            db.execute(
-                "INSERT INTO successes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*success.key, success.uses, success.step, success.kept, body_digest(blob), _encode(success), blob),
-            )
+            row = _row(success, body_digest(blob))
+            put_row(db, "INSERT", "successes", row)
+            query = "UPDATE successes SET body = ? WHERE group_id = ? AND rollout = ?"
+            db.execute(query, (blob, *success.key))
 
     def load(self, db: Database) -> list[Remember]:
         """Successes that are kept, and those in batches that are not reported."""
@@ -342,6 +347,11 @@ CREATE INDEX IF NOT EXISTS gone_successes ON successes (step) WHERE kept = 0 AND
 
 
 STORE = SuccessStore()
+
+
+def _row(success: Success, digest: bytes) -> tuple[Any, ...]:
+    """The sealed columns of a row of `successes`."""
+    return (*success.key, success.uses, success.step, success.kept, digest, _encode(success))
 
 
 def _violation(db: Database, cfg: RunConfig, manifest: Manifest, one: Replayed) -> str:

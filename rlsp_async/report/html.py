@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rlsp_async.config import RunConfig
-from rlsp_async.jsonl import read_jsonl
 from rlsp_async.report import svg
 from rlsp_async.report.results import (
     PART,
@@ -18,9 +17,9 @@ from rlsp_async.report.results import (
     Span,
     headline_figures,
     read_config,
+    read_spans,
     read_steps,
     spans_by_worker,
-    spans_of,
     stage_windows,
 )
 from rlsp_async.report.text import count_text, figure_name, figure_text, interval_text, percent_text, seconds_text
@@ -54,7 +53,7 @@ SAMPLED_ONLY = ("lag, versions", "KL to the policy that sampled")
 def page(report: Report, directory: Path) -> str:
     """The whole document."""
     cfg = read_config(directory)
-    spans = spans_of(read_jsonl(directory / "timeline.jsonl"))
+    spans = read_spans(directory)
     rows = read_steps(directory)
     sections = [
         _header(report, cfg),

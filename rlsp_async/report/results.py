@@ -26,7 +26,7 @@ import msgspec
 from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
-from rlsp_async.jsonl import read_jsonl
+from rlsp_async.jsonl import read_whole_lines
 from rlsp_async.messages import Status
 
 Row = dict[str, Any]
@@ -142,7 +142,7 @@ class Span(NamedTuple):
 def build_report(directory: Path, *, finished: bool = False) -> Report:
     """Reads the run's files. Raises DataError when there is no run here or a file is damaged."""
     cfg = read_config(directory)
-    spans = spans_of(read_jsonl(directory / "timeline.jsonl"))
+    spans = read_spans(directory)
     rows = read_steps(directory)
     evaluations = read_evaluations(directory)
     status = read_status(directory)
@@ -159,12 +159,12 @@ def build_report(directory: Path, *, finished: bool = False) -> Report:
         tokens=status.tokens if status else account,
         groups=status.counts if status else {},
         idle={name: idle_shares(spans, *window) for name, window in windows.items()},
-        lags=lag_histogram([row for row in rows if cfg.stages[str(row["stage"])].source == "rollouts"]),
+        lags=lag_histogram([row for row in rows if _source(cfg, row) == "rollouts"]),
         versions=max((int(row["step"]) for row in rows), default=0),
         digest=final_digest(directory / "final"),
         message=status.message if status else "",
         warnings=[text for name in cfg.stages if (text := no_signal(cfg, name, rows))],
-        examples=pick_examples([rollout_row(row) for row in read_jsonl(directory / "rollouts.jsonl")]),
+        examples=pick_examples(read_whole_lines(directory / "rollouts.jsonl", rollout_row)),
     )
 
 
@@ -208,14 +208,14 @@ def read_status(directory: Path) -> Status | None:
 
 def read_steps(directory: Path) -> list[Row]:
     """One row for each step, in order. A step that was trained again after a crash counts once: its last row."""
-    rows = [row for row in read_jsonl(directory / "metrics.jsonl") if row.get("kind") == "step"]
-    by_step = {int(row["step"]): step_row(row) for row in rows}
+    rows = read_whole_lines(directory / "metrics.jsonl", lambda row: step_row(row) if row.get("kind") == "step" else {})
+    by_step = {row["step"]: row for row in rows if row}
     return [by_step[step] for step in sorted(by_step)]
 
 
 def read_evaluations(directory: Path) -> list[EvaluationRow]:
     """Evaluations in the order in which they were made. One that was repeated after a crash counts once."""
-    evaluations = [evaluation_row(row) for row in read_jsonl(directory / "evaluations.jsonl")]
+    evaluations = read_whole_lines(directory / "evaluations.jsonl", evaluation_row)
     return list({(e.when, e.stage): e for e in evaluations}.values())
 
 
@@ -329,7 +329,8 @@ def _mean(values: list[float]) -> float | None:
 
 def step_row(row: Row) -> Row:
     """One row of metrics.jsonl. The hub writes means of reward parts as "parts.NAME", the learner as "part_NAME"."""
-    return {name.replace("parts.", PART, 1): value for name, value in row.items()} | {"t": float(row["t"])}
+    known = {"t": float(row["t"]), "step": int(row["step"]), "stage": str(row["stage"])}
+    return {name.replace("parts.", PART, 1): value for name, value in row.items()} | known
 
 
 def evaluation_row(row: Row) -> EvaluationRow:
@@ -374,12 +375,14 @@ def rollout_row(row: Row) -> Row:
 # --- the timeline --------------------------------------------------------------------------------------------------
 
 
-def spans_of(rows: list[dict[str, Any]]) -> list[Span]:
-    """Rows of timeline.jsonl as spans, sorted by their beginnings."""
-    return sorted(
-        Span(float(row["t0"]), float(row["t1"]), str(row["worker"]), str(row["kind"]), str(row.get("what", "")))
-        for row in rows
-    )
+def read_spans(directory: Path) -> list[Span]:
+    """The rows of timeline.jsonl as spans, sorted by their beginnings."""
+    return sorted(read_whole_lines(directory / "timeline.jsonl", span_of))
+
+
+def span_of(row: dict[str, Any]) -> Span:
+    """One row of timeline.jsonl."""
+    return Span(float(row["t0"]), float(row["t1"]), str(row["worker"]), str(row["kind"]), str(row.get("what", "")))
 
 
 def merge_intervals(intervals: list[tuple[float, float]], gap_s: float = 0.0) -> list[tuple[float, float]]:
@@ -419,6 +422,11 @@ def idle_shares(spans: list[Span], start: float, end: float) -> dict[str, float]
         ]
         shares[worker] = max(0.0, 1.0 - sum(t1 - t0 for t0, t1 in merge_intervals(times)) / (end - start))
     return shares
+
+
+def _source(cfg: RunConfig, row: Row) -> str:
+    stage = cfg.stages.get(str(row["stage"]))
+    return stage.source if stage is not None else ""
 
 
 def _rank(worker: str) -> int:

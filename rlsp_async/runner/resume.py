@@ -18,10 +18,13 @@ import msgspec
 from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.config.flatten import settings
-from rlsp_async.contents import printable
-from rlsp_async.errors import ConfigError, DataError, unwritable
+from rlsp_async.errors import ConfigError, DataError, UserError, unwritable
 from rlsp_async.files import replace_file
+from rlsp_async.replay import integrity
 from rlsp_async.report.write import load_report
+
+CHECK_S = 10.0
+"""Longest comparison of a journal with its digests, for the words at the end of a run."""
 
 
 def load_interrupted(path: Path, overrides: list[str]) -> RunConfig:
@@ -48,8 +51,13 @@ def is_run(directory: Path) -> bool:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether a report of the whole run was written."""
-    report = load_report(directory)
+    """Whether a report of the whole run was written. A damaged one counts as none: the journal knows, and the report is
+    written again."""
+    try:
+        report = load_report(directory)
+    except DataError as e:
+        print(f"{e}; the run goes on without it", flush=True)
+        return False
     return report is not None and report.finished
 
 
@@ -59,21 +67,31 @@ def find_damage(directory: Path) -> str:
     has_saved = (checkpoints / "OWNER").is_file()
     if not journal.is_file():
         return f"{journal} is gone" if has_saved else ""
+    if wrong := integrity.find_damage(journal, CHECK_S):
+        return f"{journal} is damaged ({wrong})"
     try:
+        held, wanted = integrity.num_commits(journal), integrity.read_tail(journal)
+        if held < wanted and _durability(directory) == "power":
+            return f"{journal} has lost its end: it holds {held:,} of {wanted:,} commits"
         with closing(sqlite3.connect(f"file:{quote(str(journal))}?mode=ro", uri=True)) as db:
-            [(health,)] = db.execute("PRAGMA quick_check(1)").fetchall()
             [(saved,)] = db.execute("SELECT max(checkpoint) FROM steps").fetchall()
             [(steps,)] = db.execute("SELECT max(step) FROM steps").fetchall()
     except sqlite3.Error as e:
         return f"{journal} cannot be read ({e})"
-    if health != "ok":
-        return f"{journal} is damaged ({printable(str(health), 200)})"
     kept = [int(p.name[5:]) for p in checkpoints.glob("step-*") if p.name[5:].isdigit() and (p / "DONE").is_file()]
     if saved and not kept:
         return f"{checkpoints} holds no whole checkpoint any more"
     if kept and max(kept) > (steps or 0) + 1:
         return f"the checkpoint of step {max(kept)} is newer than the journal, which ends at step {steps or 0}"
     return ""
+
+
+def _durability(directory: Path) -> str:
+    """`replay.durability` of the run; "power" when its settings cannot be read."""
+    try:
+        return config.load(directory / "config.toml", []).replay.durability
+    except (UserError, OSError):
+        return "power"
 
 
 def require_same(cfg: RunConfig, directory: Path) -> list[str]:

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -51,6 +52,14 @@ LOST = (
     "an older checkpoint than the kept ones was loaded",
 )
 """What the hub says when no further start can succeed."""
+LOOK_EVERY_S = 0.5
+"""Pause between two looks at whether RUN is still where it was."""
+FILES = 64
+"""Open files of any service, besides those below: libraries, logs, sockets, the journal."""
+FILES_A_CHECKER = 8
+"""Open files of a verifier for each of its processes."""
+ENGINE_FILES = 256
+"""Open files of a sampler with vLLM."""
 TAIL_LINES = 25
 """Lines of a service's output that are shown after a bug."""
 
@@ -79,22 +88,28 @@ def _run(cfg: RunConfig) -> int:
     if end.code == 1:
         print(_tail(cfg.directory / "logs" / f"{end.service}.out"), file=sys.stderr)
     print(f"rlsp: {end.reason}", file=sys.stderr)
-    if cfg.directory.is_dir():
-        print(f"rlsp: {what_is_kept(cfg.directory, end.reason)}", file=sys.stderr)
+    if (cfg.directory / "config.toml").is_file():
+        print(f"rlsp: {what_is_kept(cfg.directory, end.reason, end.service)}", file=sys.stderr)
     return end.code
 
 
-def what_is_kept(directory: Path, reason: str = "") -> str:
+def what_is_kept(directory: Path, reason: str = "", service: str = "") -> str:
     """One sentence about how a run goes on that has ended early: by --resume where that can succeed.
 
-    It cannot without a readable journal, when the learner's checkpoint is newer than the journal or older than its
-    batches (`reason` is then the hub's), or when the checkpoints of a run that saved some are gone.
+    It cannot with a damaged journal or one that lost its end, when the learner's checkpoint is newer than the journal
+    or older than its batches (`reason` is then the hub's), or when the checkpoints of a run that saved some are gone.
+    A learner that died again and again (`service`) may do so again: what is in its batch stays the same.
     """
     wrong = find_damage(directory) or next(
         (f"its journal does not fit ({sign})" for sign in LOST if sign in reason), ""
     )
     if wrong:
         return f"{directory} cannot go on as it is: {wrong}; restore it from a copy, or start anew under another name"
+    if service.startswith("learner") and " times in a row" in reason:
+        return (
+            f"what was done is kept; `rlsp run --resume {directory}` tries the same step again, with the same batch: "
+            "if the learner dies there again, give it more memory or another device, or start anew under another name"
+        )
     return f"what was done is kept; `rlsp run --resume {directory}` goes on from there"
 
 
@@ -119,6 +134,8 @@ def train(cfg: RunConfig) -> RunEnd:
         if old:
             take_over(cfg, changed)
         end, status = asyncio.run(supervised(cfg))
+        if end.reason == moved(directory):
+            return end  # nothing is written or removed where the run was
         if not old and is_refusal(cfg, end, status):
             discard(cfg)
         else:
@@ -193,6 +210,7 @@ def check_machine(cfg: RunConfig) -> None:
         )
     refuse(cfg, shape)
     require_keys(cfg)
+    check_files(cfg)
     check_port(cfg.replay.address, cfg.replay.keys)
     if shape is not None:
         require_memory(cfg, shape)
@@ -200,6 +218,31 @@ def check_machine(cfg: RunConfig) -> None:
         place = find_place(cfg, estimate.weight_bytes(cfg, shape))
         if place.why:
             print(f"rlsp: {place.why}: versions are published to {place.directory}", flush=True)
+
+
+def check_files(cfg: RunConfig) -> None:
+    """Raises the limit of open files to what the services need, as far as the machine lets it.
+
+    Raises MachineError when it does not.
+    """
+    needed = files_needed(cfg)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise MachineError(
+            f"a process may open {hard} files on this machine (ulimit -Hn), and a service of this run needs up to "
+            f"{needed}: raise that limit, e.g. `ulimit -n 1024`, LimitNOFILE= of systemd, --ulimit nofile= of docker"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def files_needed(cfg: RunConfig) -> int:
+    """Open files of the service that needs most: the hub has one for each worker, a verifier some for each of its
+    processes, and an engine many."""
+    num_workers = 1 + cfg.sampler.count + cfg.verifier.count
+    engine = ENGINE_FILES if cfg.sampler.engine == "vllm" else 0
+    return max(FILES + 2 * num_workers, FILES + FILES_A_CHECKER * cfg.verifier.processes, engine)
 
 
 def check_port(address: str, keys: str = "") -> None:
@@ -335,17 +378,52 @@ async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
 
         _on_signals(_SignalHandler(supervisor, view.say))
         tasks = [
+            asyncio.create_task(_watch_directory(cfg.directory, supervisor), name="directory"),
             asyncio.create_task(Pulse(cfg.replay.stall_s).keep(), name="pulse"),
             asyncio.create_task(watch(cfg, seen), name="watch"),
             asyncio.create_task(view.keep_showing(), name="show"),
         ]
+        here = _place(cfg.directory)
         try:
             return await supervisor.run(), view.status
+        except MachineError:
+            if _place(cfg.directory) == here:
+                raise
+            return RunEnd(MachineError.exit_code, moved(cfg.directory)), view.status  # a service could not be started
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             view.close()
+
+
+async def _watch_directory(directory: Path, supervisor: Supervisor) -> None:
+    """Ends the run at once when its directory is moved or removed: nothing more may be written under its name."""
+    here = _place(directory)
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if _place(directory) != here:
+            break
+    supervisor.finish(MachineError.exit_code, moved(directory))
+    supervisor.kill()  # what drains writes; what was acknowledged is on disk
+
+
+def _place(directory: Path) -> tuple[int, int] | None:
+    """Which directory a path names; None for none."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def moved(directory: Path) -> str:
+    """The sentence about a run whose directory is gone."""
+    return (
+        f"{directory} was moved or removed while the run was at work, so the run has ended; what was acknowledged is "
+        "in that directory, wherever it is now: `rlsp run --resume` with its new path goes on from there (a run's "
+        "directory keeps its name)"
+    )
 
 
 def _on_signals(handler: _SignalHandler) -> None:
@@ -385,7 +463,7 @@ def conclude(cfg: RunConfig, end: RunEnd, status: Status | None = None) -> None:
         if status is not None:
             write_status(cfg.directory, status)
         write_report(cfg.directory, finished=end.code == 0)
-    except MachineError as e:
+    except UserError as e:
         if end.code == 0:
             raise
         if end.code != e.exit_code:  # otherwise the run ended for the same reason, which is printed later

@@ -19,6 +19,7 @@ from tests.flow import slow_ops
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "launch" / "configs" / "chaos_cpu.toml")
 DOUBLE = ROOT / "tests" / "chaos" / "double"
+BROKEN = ROOT / "tests" / "chaos" / "broken"
 SLOW = ["task.verifier=tests.flow.slow_ops", "verifier.count=1", "verifier.processes=1", "stages.sft.steps=20"]
 """One process that checks one answer after the other."""
 NEW_PER_STEP = 4 / 2 * 2
@@ -30,7 +31,7 @@ def steps_for(minutes: float) -> int:
     return int(1.2 * 60.0 * minutes / (NEW_PER_STEP * slow_ops.SECONDS))
 
 
-def chaos(tmp_path: Path, *words: str, first_on_path: str = "") -> subprocess.CompletedProcess[str]:
+def chaos(tmp_path: Path, *words: str, first_on_path: str = "", bug: str = "") -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([*([first_on_path] if first_on_path else []), str(ROOT)])
     return subprocess.run(
         [sys.executable, "-m", "rlsp_async.cli", "chaos", CONFIG, f"runs_dir={tmp_path}", "name=c", *words],
@@ -39,7 +40,7 @@ def chaos(tmp_path: Path, *words: str, first_on_path: str = "") -> subprocess.Co
         text=True,
         timeout=230,
         check=False,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RLSP_TEST_BUG": bug},
     )
 
 
@@ -86,6 +87,23 @@ def test_without_manifests_the_same_schedule_is_found_out(tmp_path: Path, first_
     assert done.returncode == 1, done.stdout
     assert done.stdout.endswith("FAIL\n")
     assert "violated" in done.stdout
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("bug", "seed", "says"),
+    [
+        ("clock", "59", "died 3 times in a row"),
+        ("corrupt", "23", "corrupt journal"),
+        ("byzantine", "19", "died 3 times in a row"),
+    ],
+)
+def test_each_new_fault_finds_the_bug_that_it_is_for(tmp_path: Path, bug: str, seed: str, says: str):
+    words = ("--faults", bug, "--seed", seed, "--minutes", "0.3", "--rate", "20", "--settle", "60", *SLOW)
+    done = chaos(tmp_path, *words, f"stages.rlsp.steps={steps_for(minutes=1.0)}", first_on_path=str(BROKEN), bug=bug)
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.endswith("FAIL\n") and says in done.stdout
 
 
 @pytest.mark.flow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlsp_async.chaos.faults import KINDS, TARGETS, parse_kinds, schedule
+from rlsp_async.chaos.faults import CORRUPTED, HOW, KINDS, LIES, OFFSETS_S, TARGETS, parse_kinds, schedule
 from rlsp_async.errors import ConfigError
 
 
@@ -61,3 +61,15 @@ def test_an_unknown_kind_is_named(text: str):
     with pytest.raises(ConfigError, match="burn|nothing") as e:
         parse_kinds(text)
     assert "restart-all" in str(e.value)
+
+
+def test_clocks_damage_and_lies_come_in_all_their_forms():
+    clocks = make(minutes=600.0, kinds=("clock",))
+    assert {fault.what for fault in clocks} == set(OFFSETS_S)
+    assert {fault.target for fault in clocks} == {"", *TARGETS}
+    killed = [fault for fault in clocks if fault.is_fatal]
+    assert 0.35 < len(killed) / len(clocks) < 0.5 and all(fault.target for fault in killed)
+    damaged = {fault.what for fault in make(minutes=600.0, kinds=("corrupt",))}
+    assert damaged == {f"{what} {how}" for what in CORRUPTED for how in HOW}
+    lies = make(minutes=600.0, kinds=("byzantine",))
+    assert {fault.what for fault in lies} == set(LIES) and all(2.0 <= fault.seconds <= 8.0 for fault in lies)

@@ -17,6 +17,7 @@ import torch
 from rlsp_async.errors import DataError, FencedError
 from rlsp_async.learning import checkpoint
 from rlsp_async.learning.fence import WriteFence
+from rlsp_async.starts import StartCounter
 
 ROOT = Path(__file__).parents[2]
 NUM_KILLS = 50
@@ -253,12 +254,23 @@ def test_a_writer_that_was_stopped_after_its_check_has_nothing_to_rename(tmp_pat
 
 
 def test_a_clock_that_was_set_back_does_not_lock_the_run(tmp_path):
-    future = time.time_ns() + 10**15
-    WriteFence(tmp_path, future).claim()
-    late = WriteFence(tmp_path, time.time_ns())
+    future = time.time_ns() + 10**15  # an older version took its numbers from the clock
+    WriteFence(tmp_path / "checkpoints", future).claim()
+    late = WriteFence(tmp_path / "checkpoints", StartCounter(tmp_path).next())
     late.claim()
-    assert late.incarnation == future + 1
+    assert late.holder() == late.incarnation == future + 1
     late.check()
+
+
+@pytest.mark.parametrize("clock_ns", [0, 10**9, 2**62])
+def test_no_clock_decides_who_may_write(tmp_path, monkeypatch, clock_ns):
+    monkeypatch.setattr(time, "time_ns", lambda: clock_ns)
+    monkeypatch.setattr(time, "time", lambda: clock_ns / 1e9)
+    newer = WriteFence(tmp_path, 2**61)
+    newer.claim()
+    with pytest.raises(FencedError, match="newer start of the learner"):
+        WriteFence(tmp_path, 7).claim()
+    assert newer.holder() == 2**61
 
 
 def test_a_torn_owner_file_is_written_again(tmp_path):

@@ -91,7 +91,7 @@ def test_honest_records_are_stored(tmp_path: Path):
 def test_journal_of_another_schema_is_refused_in_one_sentence(tmp_path: Path):
     Journal(tmp_path / "j.sqlite", config()).close()
     db = sqlite3.connect(tmp_path / "j.sqlite")
-    db.execute("UPDATE run SET value = '1' WHERE key = 'schema'")
+    db.execute("UPDATE run SET value = '1', seal = NULL WHERE key = 'schema'")
     db.commit()
     db.close()
     with pytest.raises(ConfigError, match=r"another version of rlsp_async \(schema 1, this one has 3\)"):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rlsp_async.messages import Bye, Ping, Pong, Refuse, Status, Welcome, Work
+from rlsp_async.messages import Bye, Ping, Pong, Refuse, Rejected, Status, Welcome, Work
 from tests.replay.line import Bench, config, hello, new_hub
 
 
@@ -73,6 +73,38 @@ def test_a_verifier_cannot_take_the_name_of_a_sampler_that_is_away():
     bench = Bench(new_hub(config()))
     assert isinstance(bench.say(b"x", hello("verifier", "sampler-0", start=2**62))[0], Refuse)
     assert welcomed(bench.say(b"s", hello("sampler", start=1, seq=1)))
+
+
+@pytest.mark.parametrize("role", ["sampler", "verifier", "learner"])
+def test_a_number_that_nobody_has_given_out_is_refused_and_the_worker_goes_on(role: str):
+    bench = crewed()
+    bench.hub.numbered(100)
+    for number in (101, 2**60, 2**63 - 1):
+        [refusal] = bench.say(b"x", hello(role, seq=1, start=number))
+        assert f"no start of this run has number {number}: the newest one has 100" in refusal.reason
+        assert not refusal.fenced
+    assert not bench.got(role[0].encode(), Refuse)
+    bench.run(b"s", b"v", b"l")
+    assert bench.hub.state.step == 3
+
+
+def test_numbers_are_not_bounded_where_none_is_known_and_not_those_of_starts_by_hand():
+    bench = Bench(new_hub(config()))
+    assert welcomed(bench.say(b"s", hello("sampler", seq=1, start=2**60)))
+    bench.hub.numbered(7)
+    assert welcomed(bench.say(b"v", by_hand("verifier", start=2**40)))  # numbered on another machine
+    assert welcomed(bench.say(b"l", hello("learner", seq=1, start=7)))
+
+
+def test_a_version_that_was_never_offered_cannot_be_refused():
+    """One lying sampler, for a moment the only one, does not end the run."""
+    bench = crewed()
+    bench.until(lambda: bench.hub.state.version == 2, b"s", b"v", b"l")
+    bench.say(b"s", Bye())
+    bench.say(b"x", by_hand("sampler", "sampler-9"))
+    for version in (0, 1, 3, 2**31) * 10:
+        bench.say(b"x", Rejected(version=version, reason="no"))
+    assert bench.hub.state.ending.kind == ""
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------

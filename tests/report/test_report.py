@@ -139,11 +139,19 @@ def test_a_row_that_a_crash_took_is_no_step_less(tmp_path: Path) -> None:
     assert build_report(directory).stages[1].steps == 16
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["metrics", "evaluations", "timeline", "rollouts"])
+def test_damaged_lines_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     directory = fake_run.make_run(tmp_path / "bad")
-    (directory / "evaluations.jsonl").write_text('{"when": "before"}\n')
-    with pytest.raises(DataError, match=r"evaluations.jsonl: a row that cannot be read: KeyError\('num_prompts'\)"):
-        build_report(directory)
+    file, whole = directory / f"{name}.jsonl", build_report(directory)
+    first, *others = file.read_bytes().splitlines(keepends=True)
+    damaged = [b"{\n", b"\xff\x00\n", b"[1]\n", *([] if name == "rollouts" else [b'{"kind": "step"}\n'])]
+    file.write_bytes(b"".join([first, *damaged, *others]))
+    assert build_report(directory) == whole
+    said = capsys.readouterr().err
+    assert said == f"{file}: {len(damaged)} of {len(others) + 1 + len(damaged)} lines are damaged and were left out\n"
+
+
+def test_a_directory_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is no run: it has no config\.toml"):
         build_report(tmp_path)
 

@@ -65,6 +65,13 @@ def test_how_the_work_is_done_may_change(tmp_path: Path, capsys: pytest.CaptureF
     assert resume.load_interrupted(cfg.directory, []).sampler.count == 2
 
 
+def test_a_damaged_report_is_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in (b"", b"{", b"\xff\x00", b'{"finished": 3}'):
+        (tmp_path / "report.json").write_bytes(content)
+        assert not resume.is_finished(tmp_path)
+        assert "report.json: cannot be read" in capsys.readouterr().out
+
+
 def test_a_moved_run_is_resumed_where_it_lies(tmp_path: Path) -> None:
     cfg = made(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
@@ -87,7 +94,7 @@ def journal_of(run: Path) -> Path:
     (run / "checkpoints" / "OWNER").write_text("1\n")
     journal = Journal(run / "journal.sqlite", line.config(runs_dir=str(run.parent)))
     for step in (1, 2):
-        query = "INSERT INTO manifests VALUES (?, 'rlsp', 1, 0.0, ?)"
+        query = "INSERT INTO manifests (step, stage, incarnation, at_s, manifest) VALUES (?, 'rlsp', 1, 0.0, ?)"
         manifest = Manifest(step=step, stage="rlsp", stage_step=step, groups=[])
         with closing(sqlite3.connect(journal.path)) as db, db:
             db.execute(query, (step, msgspec.msgpack.encode(manifest)))
@@ -106,6 +113,8 @@ def journal_of(run: Path) -> Path:
         ("checkpoints", "holds no whole checkpoint"),
         ("done", "holds no whole checkpoint"),
         ("newer", "is newer than the journal"),
+        ("cut", "holds 3 of 5 commits"),
+        ("row", "is damaged (1 of the 2 rows of its table steps (2) are not what was written)"),
         ("lost", "the journal lost its end"),
     ],
 )
@@ -126,6 +135,10 @@ def test_resume_is_promised_only_where_it_can_go_on(tmp_path: Path, damage: str,
             (step / "DONE").unlink()
         case "newer":
             step.rename(run / "checkpoints" / "step-00000009")
+        case "cut":
+            (run / "journal.tail").write_text("00000000000000000005\n")
+        case "row":
+            line.rows(path, "UPDATE steps SET report = x'80' WHERE step = 2 RETURNING step")
         case "lost":
             reason = "learner-0 starts from step 9, ...: they belong to different runs, or the journal lost its end"
     said = what_is_kept(run, reason)
