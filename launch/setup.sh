@@ -13,6 +13,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${RLSP_VENV:-$root/.venv}
 log=$venv/setup.log
 stamp=$venv/setup.stamp
+lowest_driver=580
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 # pip's warnings go to the log; the terminal shows only what a person needs.
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1 PIP_NO_INPUT=1
@@ -47,6 +48,27 @@ find_device() {
     else
         echo cpu
     fi
+}
+
+check_gpu_machine() {  # what CUDA 13 and Triton need, before gigabytes are fetched
+    local driver
+    if command -v nvidia-smi >/dev/null; then
+        driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+        if [[ ${driver%%.*} =~ ^[0-9]+$ ]] && ((${driver%%.*} < lowest_driver)); then
+            fail "NVIDIA driver $driver: vLLM's wheels are made for CUDA 13, which needs driver $lowest_driver or newer;" \
+                 "update the driver, or set RLSP_DEVICE=cpu"
+        fi
+    fi
+    command -v "${CC:-gcc}" >/dev/null || fail "no C compiler: Triton compiles a launcher at its first use; install gcc" \
+        "(Debian and Ubuntu: apt-get install gcc)"
+    "$venv/bin/python" -c 'import pathlib, sys, sysconfig
+sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").is_file())' ||
+        fail "no Python.h for $("$venv/bin/python" -V): Triton compiles a launcher at its first use; install the headers" \
+             "(Debian and Ubuntu: apt-get install python3-dev)"
+}
+
+gpu_constraints() {  # the versions of the CPU list, where they mean the same for CUDA
+    sed -e 's/+cpu$//' -e '/^apache-tvm-ffi==/d' -e '/^vllm/d' "$root/launch/requirements-cpu.txt"
 }
 
 wanted() {  # what the environment depends on; when it equals the stamp, there is nothing to do
@@ -96,8 +118,12 @@ install_cpu() {
 }
 
 install_gpu() {
+    gpu_constraints >"$venv/constraints-gpu.txt"
     step "NVIDIA GPU found: installing rlsp_async[vllm,test] with CUDA (several GB, some minutes)" \
-        "$venv/bin/pip" install -e "$root[vllm,test]"
+        "$venv/bin/pip" install -c "$venv/constraints-gpu.txt" -e "$root[vllm,test]"
+    logged "$venv/bin/python" -c 'import sys, torch
+print("torch", torch.__version__, "CUDA", torch.version.cuda, "devices", torch.cuda.device_count())
+sys.exit(not torch.cuda.is_available())' || failed "torch sees no CUDA device"
 }
 
 check_room() {  # $1: GB that the installation needs
@@ -124,7 +150,7 @@ main() {
         python=$(find_python)
         step "making $venv with $("$python" -V)" "$python" -m venv "$venv"
     fi
-    if [[ $device == gpu ]]; then check_room 12; install_gpu; else check_room 3; install_cpu; fi
+    if [[ $device == gpu ]]; then check_room 20; check_gpu_machine; install_gpu; else check_room 3; install_cpu; fi
     wanted "$device" >"$stamp"
     say "ready: $venv"
 }

@@ -123,18 +123,42 @@ def test_a_broken_network_is_no_reason_to_ask_another_index(box):
 
 def test_gpu_takes_the_extra_instead(box):
     assert box("setup.sh", RLSP_DEVICE="gpu").returncode == 0
-    assert box.called() == [f"pip install -e {box.root}[vllm,test]"]
+    constraints = box.root / ".venv/constraints-gpu.txt"
+    assert box.called() == [f"pip install -c {constraints} -e {box.root}[vllm,test]"]
+    lines = [line for line in constraints.read_text().splitlines() if not line.startswith("#")]
+    assert "torch==2.13.0" in lines
+    assert not [line for line in lines if "+cpu" in line or line.startswith(("vllm", "apache-tvm-ffi"))]
+
+
+def nvidia_smi(tmp_path, body):
+    """PATH with a stand-in of the driver's tool."""
+    tool = tmp_path / "tools/nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/bash\n{body}\n")
+    tool.chmod(0o755)
+    return f"{tool.parent}:{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize(("answer", "device"), [("echo 'GPU 0: NVIDIA H200'", "gpu"), ("echo none; exit 9", "cpu")])
 def test_nvidia_smi_decides(box, tmp_path, answer, device):
-    tool = tmp_path / "tools/nvidia-smi"
-    tool.parent.mkdir()
-    tool.write_text(f"#!/bin/bash\n{answer}\n")
-    tool.chmod(0o755)
-    done = box("setup.sh", RLSP_DEVICE="", PATH=f"{tool.parent}:{os.environ['PATH']}")
+    done = box("setup.sh", RLSP_DEVICE="", PATH=nvidia_smi(tmp_path, answer))
     assert done.returncode == 0, done.stderr
     assert ("[vllm,test]" in box.called()[0]) == (device == "gpu")
+
+
+@pytest.mark.parametrize(("version", "code"), [("570.86.15", 2), ("580.65.06", 0), ("1000.1", 0)])
+def test_an_old_driver_is_refused_before_anything_is_fetched(box, tmp_path, version, code):
+    path = nvidia_smi(tmp_path, f"[[ $1 == -L ]] && echo 'GPU 0: NVIDIA H200' || echo {version}")
+    done = box("setup.sh", RLSP_DEVICE="", PATH=path)
+    assert done.returncode == code, done.stderr
+    if code:
+        assert f"NVIDIA driver {version}: vLLM's wheels are made for CUDA 13" in done.stderr and not box.called()
+
+
+def test_a_gpu_machine_needs_a_compiler(box):
+    done = box("setup.sh", RLSP_DEVICE="gpu", CC="no-such-compiler")
+    assert done.returncode == 2 and not box.called()
+    assert "no C compiler: Triton compiles a launcher at its first use; install gcc" in done.stderr
 
 
 def test_no_python_is_one_clear_line(box):

@@ -8,9 +8,11 @@ In the order in which one meets them:
     sandbox       what a checker process is forbidden to do, asked of the Linux kernel
     seccomp       the allow-list of system calls, and the filter that the kernel runs for it
     attempts      the ways out of the sandbox that are tried at the start
-    extract       where in a response the answer stands; shared by the verifiers, with the next two
+    extract       where in a response the answer stands; shared by the verifiers; with the next four
     thoughts      what a response says outside of its thoughts
     boxes         the boxes of a response, and which of them belong together
+    sentences     the sentence that gives the answer, and which of its values is meant
+    values        the values in running text, made of its runs (`runs`), made of its atoms (`atoms`)
 
 The verifiers themselves, each named as in `task.verifier`. Three are folders:
 

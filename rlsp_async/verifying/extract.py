@@ -14,13 +14,15 @@ search and their order. A place that is present but cannot be read is a problem,
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rlsp_async.verifying.atoms import has_prose, remove_marks
 from rlsp_async.verifying.boxes import MAX_CHARS, last_boxes, remove_empty_boxes, strip_box
+from rlsp_async.verifying.sentences import choose_value, find_clause, last_value, strip_decoration, strip_math_mode
 from rlsp_async.verifying.thoughts import split_thoughts
+from rlsp_async.verifying.values import find_values
 
 __all__ = ["ORDER", "FoundAnswer", "Place", "find_answer", "find_spans", "normalize_words", "strip_box"]
 
@@ -30,18 +32,12 @@ ORDER: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expres
 TAIL_CHARS = 50_000
 """Only the end of a response is searched."""
 
-MIN_PHRASE_WORDS = 3
-_ANSWER_IS = re.compile(r"answer\s{0,3}(?:is|:|=)\s{0,3}:?", re.IGNORECASE)
-_STOP = re.compile(r"(?<!\\)[.!?;](?:\s|$)")
-_DOLLARS = re.compile(r"\$\$?((?:[^$\\]|\\.){1,500})\$\$?(?=[\s.,;*]|$)|\\\[([^$]{1,500}?)\\\]|\\\(([^$]{1,500}?)\\\)")
-_LABEL_END = re.compile(r"^(?:[:\s]|[*_]{1,2}(?=[\s:])){1,10}")
-_WORD = re.compile(r"[A-Za-z]{2,}")
-_COMMAND = re.compile(r"\\(?:text|mathrm|mbox|operatorname)\s{0,3}\{[^{}]{0,200}\}|\\[a-zA-Z]+")
-_PROSE = re.compile(r"(?<![A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and|or|pi|inf)[A-Za-z]{2,}")
-_FORMULA = re.compile(
-    r"\$\$?((?=[^$\n]{0,400}[\\^=(]|-?[a-z\d])[^$\n]{1,400})\$|\\\(([^\n]{1,400}?)\\\)|\\\[([^\n]{1,400}?)\\\]"
-)
-_NUMBER = re.compile(r"(?<![\w.])[-+]?[$]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?%?")
+LAST_CHARS = 4_000
+"""The last value is looked for in the last characters, in at most this number of them."""
+NEAR_CHARS = 300
+"""It is looked for in this number of them first."""
+_TAG = re.compile(r"<(/?)(?:final_)?answer>", re.IGNORECASE)
+_HASHES = re.compile(r"(?<!#)#{4}(?!#)[ \t]*([^\n]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +76,9 @@ def find_spans(
         return FoundAnswer(problem="an unfinished thought")
     text = remove_empty_boxes(spoken.text[-TAIL_CHARS:])
     for place in order:
-        if place == "boxed":
-            boxes = last_boxes(text)
-            found = FoundAnswer(place, boxes.texts, boxes.problem) if boxes.texts or boxes.problem else None
-        else:
-            found = _find_one(text, place, numbers)
+        found = _FINDERS[place](text, numbers)
         if found is not None:
-            return found
+            return _check_final(text, found, numbers) if place == "boxed" and "sentence" in order else found
     return FoundAnswer()
 
 
@@ -97,12 +89,16 @@ def find_answer(
     return find_spans(response, numbers, order, thinking).text or None
 
 
-def _find_one(text: str, place: Place, numbers: bool) -> FoundAnswer | None:
-    finders = _FINDERS if numbers else _WORD_FINDERS
-    extracted = finders[place](text) if place in finders else None
-    if extracted is None:
-        return None
-    extracted = extracted.strip()
+def normalize_words(text: str) -> str:
+    """Makes words comparable: lower case, single blanks, no marks around them, no full stop."""
+    return " ".join(text.casefold().split()).strip("*_`'\"$ ").rstrip(".").rstrip()
+
+
+# --- the places ------------------------------------------------------------------------------------------------------
+
+
+def _make(place: Place, extracted: str) -> FoundAnswer:
+    extracted = strip_math_mode(extracted.strip())
     if not extracted:
         return FoundAnswer(place, problem="an empty answer")
     if len(extracted) > MAX_CHARS:
@@ -110,72 +106,95 @@ def _find_one(text: str, place: Place, numbers: bool) -> FoundAnswer | None:
     return FoundAnswer(place, (extracted,))
 
 
-def normalize_words(text: str) -> str:
-    """Makes words comparable: lower case, single blanks, no marks around them, no full stop."""
-    return " ".join(text.casefold().split()).strip("*_`'\"$ ").rstrip(".").rstrip()
-
-
-def _in_answer_tag(text: str) -> str | None:
-    head, closed, _ = text.rpartition("</answer>")
-    opened = head.rpartition("<answer>") if closed else ("", "", "")
-    return strip_box(opened[2].strip()) if opened[1] else None
-
-
-def _after_hashes(text: str) -> str | None:
-    _, mark, tail = text.rpartition("####")
-    return tail.strip().partition("\n")[0] if mark else None
-
-
-def _after_answer_is(text: str) -> str | None:
-    match = _last_match(_ANSWER_IS, text)
-    if match is None:
+def _in_answer_tag(text: str, numbers: bool) -> FoundAnswer | None:
+    tags = list(_TAG.finditer(text)) if "</" in text else []
+    while tags and not tags[-1][1]:
+        tags.pop()
+    opening = next((tag for tag in reversed(tags[:-1]) if not tag[1]), None) if tags else None
+    if opening is None:
         return None
-    rest = text[match.end() :].lstrip()
-    rest = _LABEL_END.sub("", rest, count=1)
-    if formula := _DOLLARS.match(rest):
-        return next(group for group in formula.groups() if group is not None)
-    line = rest.partition("\n")[0]
-    return _STOP.split(line, maxsplit=1)[0] or None
+    inside = text[opening.end() : tags[-1].start()].strip()
+    boxes = last_boxes(inside)
+    if boxes.texts or boxes.problem:
+        return FoundAnswer("answer_tag", boxes.texts, boxes.problem)
+    if not numbers or len(inside) > MAX_CHARS:
+        return _make("answer_tag", inside)
+    clause = find_clause(inside)
+    return _make("answer_tag", choose_value(clause.text if clause else inside) if "\\begin" not in inside else inside)
 
 
-def _value_after_answer_is(text: str) -> str | None:
-    """As `_after_answer_is`, but a longer phrase with one formula or number ("we need 12 apples") gives only that."""
-    line = _after_answer_is(text)
-    if not line or len(_WORD.findall(_COMMAND.sub(" ", line))) < MIN_PHRASE_WORDS:
-        return line
-    formulas = [next(filter(None, groups)) for groups in _FORMULA.findall(line)]
-    values = formulas or ([] if "\\" in line or "^" in line else _NUMBER.findall(line))
-    return values[0] if len(values) == 1 else line
+def _in_box(text: str, numbers: bool) -> FoundAnswer | None:
+    boxes = last_boxes(text)
+    return FoundAnswer("boxed", boxes.texts, boxes.problem) if boxes.texts or boxes.problem else None
 
 
-def _whole_expression(text: str) -> str | None:
-    """A response that is one line without words, that is an expression and nothing else."""
-    line = text.strip()
-    if len(line) > 300 or "\n" in line or _PROSE.search(_COMMAND.sub(" ", line)):
+def _check_final(text: str, boxed: FoundAnswer, numbers: bool) -> FoundAnswer:
+    """A "final answer" behind the last box, with a value of its own, stands above the box."""
+    end = last_boxes(text).end
+    clause = find_clause(text[end:]) if numbers and boxed.texts else None
+    if clause is None or not clause.is_final or not find_values(clause.text):
+        return boxed
+    return _make("sentence", choose_value(clause.text))
+
+
+def _after_hashes(text: str, numbers: bool) -> FoundAnswer | None:
+    """The line behind the last `####`; a heading of four hashes with text below it is no answer."""
+    marks = list(_HASHES.finditer(text)) if "####" in text else []
+    if not marks:
         return None
-    return line if any(char in "\\^/*({[" for char in line) else None
+    line = marks[-1][1].strip() or text[marks[-1].end() :].strip().partition("\n")[0]
+    if not line:
+        return None
+    if numbers and has_prose(line):
+        values = [value for value in find_values(line) if not (value.is_name or value.is_label)]
+        if not values and text[marks[-1].end() :].strip():
+            return None
+    clause = find_clause(line)
+    line = clause.text if clause else line
+    return _make("hashes", choose_value(line) if numbers else line)
 
 
-def _last_value(text: str) -> str | None:
-    """The last number, or the last formula in dollar signs when no number follows it."""
-    match, formula = _last_match(_NUMBER, text), _last_match(_FORMULA, text)
-    if formula is not None and (match is None or match.start() < formula.end()):
-        return next(group for group in formula.groups() if group is not None)
-    return match.group() if match else None
+def _after_answer_is(text: str, numbers: bool) -> FoundAnswer | None:
+    clause = find_clause(text)
+    if clause is None:
+        return None
+    return _make("sentence", choose_value(clause.text) if numbers else clause.text)
 
 
-def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+def _whole_expression(text: str, numbers: bool) -> FoundAnswer | None:
+    """A response that is one line with one value and nothing else."""
+    line = strip_decoration(remove_marks(text))
+    if not numbers or len(line) > 300 or "\n" in line or has_prose(line) or not line:
+        return None
+    values = find_values(line)
+    if len(values) == 1 and not values[0].is_name and not line[: values[0].begin].strip(" $("):
+        tail = line[values[0].end :].strip(" $)")
+        return _make("expression", line) if not tail or tail in ("!", "?") else None
+    return None
 
 
-_WORD_FINDERS: dict[Place, Callable[[str], str | None]] = {
+def _last_value(text: str, numbers: bool) -> FoundAnswer | None:
+    """The last value in the end of a response. Few characters are tried first, since most answers are short."""
+    text = text.rstrip()
+    if not numbers or not text:
+        return None
+    for num_chars in (NEAR_CHARS, LAST_CHARS):
+        cut = max(0, len(text) - num_chars)
+        values = find_values(remove_marks(text[cut:]))
+        if cut and num_chars == NEAR_CHARS and (len(values) < 3 or values[-1].is_negated or values[-1].is_name):
+            continue
+        if cut and len(values) == 1 and values[0].begin < 2:
+            return FoundAnswer("last", problem=f"limit: an answer of more than {MAX_CHARS} characters")
+        extracted = last_value(remove_marks(text[cut:]), values)
+        return None if extracted is None else _make("last", extracted)
+    return None
+
+
+_FINDERS: dict[Place, Callable[[str, bool], FoundAnswer | None]] = {
     "answer_tag": _in_answer_tag,
+    "boxed": _in_box,
     "hashes": _after_hashes,
     "sentence": _after_answer_is,
-}
-_FINDERS: dict[Place, Callable[[str], str | None]] = {
-    **_WORD_FINDERS,
-    "sentence": _value_after_answer_is,
     "expression": _whole_expression,
     "last": _last_value,
 }

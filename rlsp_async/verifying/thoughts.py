@@ -51,6 +51,8 @@ def split_thoughts(response: str, pairs: Sequence[Sequence[str]] = ()) -> Spoken
         response: the whole response.
         pairs: opening and closing marks beside those that are known.
     """
+    if not (pairs or "<" in response or "[" in response or "\u25c1" in response):
+        return SpokenText(response)
     text = _own_turn(response)
     if _CHANNEL in text:
         return _final_channel(text)
