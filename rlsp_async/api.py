@@ -137,8 +137,11 @@ def run(config: RunConfig | str | Path | Mapping[str, Any], overrides: Sequence[
 
     An interrupted run of the same name and settings goes on; a finished one is left as it is. Progress is printed. The
     services are processes of their own: a script needs no `if __name__ == "__main__"`. Modules of yours that settings
-    name ("mine.reward") must lie in the working directory or on PYTHONPATH. Call it from the main thread, which handles
-    Ctrl-C, and outside of a running event loop.
+    name ("mine.reward") must lie in the working directory or on PYTHONPATH.
+
+    In a notebook, where an event loop runs, the work is done in a thread of its own. Ctrl-C, or the interrupt button,
+    stops the run; a second one stops it at once. Called from a thread that is not the main one, the run gets no
+    signals: it ends when it is complete.
 
     Args:
         config: settings from `load_config`, or what `load_config` takes.
@@ -152,14 +155,16 @@ def run(config: RunConfig | str | Path | Mapping[str, Any], overrides: Sequence[
         >>> run("launch/configs/ops_cpu.toml", ["name=b", "seed=3"]).report().finished
         True
     """
-    from rlsp_async.runner.run import resolve, train
+    from rlsp_async import blocking
+    from rlsp_async.runner.run import StopRequest, resolve, train
 
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
     elif overrides:
         raise TypeError("overrides go into load_config, whose result cannot be changed")
     config = resolve(config)
-    end = train(config)
+    settings, stop = config, StopRequest()
+    end = blocking.call(lambda: train(settings, stop), stop.ask)
     if end.code:
         kept = f"; what was done is kept in {config.directory}" if config.directory.is_dir() else ""
         _raise(end.code, f"{end.reason}{kept}")

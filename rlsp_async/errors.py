@@ -87,3 +87,11 @@ def disk_is_full(error: BaseException | None) -> bool:
 def unwritable(path: object, error: OSError) -> MachineError:
     """Makes the error for a file of the run that the machine refuses to write."""
     return MachineError(f"{path}: cannot be written: {error.strerror}; free some space, or choose another runs_dir")
+
+
+def first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of the errors of a group of tasks, which all failed for the same reason."""
+    first: BaseException = failures.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

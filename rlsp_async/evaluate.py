@@ -23,8 +23,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from rlsp_async import config
-from rlsp_async.errors import ConfigError, DivergedError
+from rlsp_async import blocking, config
+from rlsp_async.columns import num_values
+from rlsp_async.errors import ConfigError, DivergedError, MachineError, RlspError, first_error
+from rlsp_async.files import replace_file
 from rlsp_async.messages import (
     Prompt,
     RolloutGroup,
@@ -92,6 +94,7 @@ def evaluate(
     max_new_tokens: int = 256,
     temperature: float = 1.0,
     seed: int = 0,
+    out: Path | None = None,
 ) -> EvaluationResult:
     """Samples and judges the first held-out prompts of a task. Blocks until done.
 
@@ -104,8 +107,10 @@ def evaluate(
         max_new_tokens: longest response.
         temperature: softmax temperature of sampling.
         seed: seed of sampling.
+        out: file for every response with its verdict, as JSON lines (`response_rows`); None: none is written.
 
-    Raises: DataError (model, tokenizer or prompts unusable), ConfigError, or DivergedError when no group was judged.
+    Raises: DataError (model, tokenizer or prompts unusable), ConfigError, MachineError when `out` cannot be written, or
+        DivergedError when no group was judged.
     """
     settings = {"temperature": temperature, "max_new_tokens": max_new_tokens, "rollouts": rollouts}
     dtype = "bfloat16" if _dtype(check_model(model)) in ("bfloat16", "float16") else "float32"
@@ -118,8 +123,17 @@ def evaluate(
         sampling=config.convert(settings, config.SamplingConfig, "rlsp eval"),
         model=config.convert({"path": str(model), "dtype": dtype}, config.ModelConfig, "rlsp eval"),
     )
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out}: the directory of this file does not exist; make it first")
     with _logs_to_stderr():
-        return asyncio.run(_evaluate(cfg, model, prompts))
+        groups, result = blocking.run(_evaluate(cfg, model, prompts))
+    if out is not None:
+        rows = b"".join(msgspec.json.encode(row) + b"\n" for row in response_rows(groups))
+        try:
+            replace_file(out, rows, durable=False)
+        except OSError as e:
+            raise MachineError(f"{out}: cannot be written: {e.strerror}") from None
+    return result
 
 
 async def judge_prompts(
@@ -128,10 +142,33 @@ async def judge_prompts(
     """Samples and verifies every prompt, `in_flight` at a time. Returns groups in the order of the prompts."""
     results: dict[int, VerifiedGroup] = {}
     waiting = iter(enumerate(prompts))
-    async with asyncio.TaskGroup() as workers:
-        for _ in range(min(in_flight, len(prompts))):
-            workers.create_task(_work(waiting, sampling, sample, verify, results))
+    try:
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(in_flight, len(prompts))):
+                workers.create_task(_work(waiting, sampling, sample, verify, results))
+    except* RlspError as failures:
+        raise first_error(failures) from None
     return [results[i] for i in range(len(prompts))]
+
+
+def response_rows(groups: list[VerifiedGroup]) -> Iterator[dict[str, Any]]:
+    """A row for each response: what was asked, what was answered, and the verdict on it."""
+    for verified in groups:
+        prompt = verified.group.prompt
+        for rollout, verdict in zip(verified.group.rollouts, verified.verdicts, strict=True):
+            yield {
+                "prompt_id": prompt.prompt_id,
+                "prompt": prompt.text,
+                "answer": prompt.answer,
+                "rollout": rollout.index,
+                "response": rollout.text,
+                "status": verdict.status,
+                "parts": verdict.parts,
+                "extracted": verdict.extracted,
+                "detail": verdict.detail,
+                "finish": rollout.finish,
+                "num_tokens": num_values(rollout.token_ids),
+            }
 
 
 def summarize_groups(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, float]], int]:
@@ -143,7 +180,9 @@ def summarize_groups(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, f
     return {name: value for name, value in row.items() if isinstance(value, dict)}, len(whole)
 
 
-async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> EvaluationResult:
+async def _evaluate(
+    cfg: config.RunConfig, model: Path, num_prompts: int
+) -> tuple[list[VerifiedGroup], EvaluationResult]:
     from rlsp_async.sampling.sampler import Sampler
     from rlsp_async.tokens import load_tokenizer
     from rlsp_async.verifying.pool import VerifierPool
@@ -163,7 +202,7 @@ async def _evaluate(cfg: config.RunConfig, model: Path, num_prompts: int) -> Eva
     async with VerifierPool(cfg) as pool, Sampler(cfg, model, "eval", longest_prompt=longest) as sampler:
         groups = await judge_prompts(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
         engine = sampler.info["engine"]
-    return _result(cfg, groups, engine, time.monotonic() - start)
+    return groups, _result(cfg, groups, engine, time.monotonic() - start)
 
 
 async def _work(

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from rlsp_async import config
+from rlsp_async import blocking, config
 from rlsp_async.answers import join_answers
 from rlsp_async.errors import ConfigError, DataError, unwritable
 from rlsp_async.messages import Verdict, VerifyItem, VerifyJob
@@ -94,7 +94,7 @@ def grade_stream(lines: IO[bytes], out: IO[bytes], settings: GradeSettings, name
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(30),
     )
-    return asyncio.run(_Grading(settings, out, name_out).run(lines))
+    return blocking.run(_Grading(settings, out, name_out).run(lines))
 
 
 class _Grading:

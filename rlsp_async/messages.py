@@ -467,6 +467,10 @@ class Status(Noun, frozen=True, kw_only=True, tag="status"):
     """Estimated seconds to the end; -1 when unknown."""
     message: str = ""
     """Newest message for people, e.g. the reason of a failure."""
+    evaluated: int = 0
+    """Prompts of the current evaluation that are done."""
+    to_evaluate: int = 0
+    """All prompts of the current evaluation; 0 outside of one."""
 
 
 FromHub = Welcome | Pong | Work | Ack | Revoke | NewWeights | Drain | Refuse | Status

@@ -1,6 +1,9 @@
 """Sampler process: one inference engine, many groups in flight."""
 
+import asyncio
+
 from rlsp_async.config import RunConfig
+from rlsp_async.processes import kill_children
 from rlsp_async.service import Service, serve
 
 
@@ -12,7 +15,15 @@ async def main(cfg: RunConfig, service: Service) -> None:
     from rlsp_async.weights.probe import read_initial_probe
 
     longest, probe = read_longest_prompt(cfg.directory), read_initial_probe(cfg.directory)
-    async with Sampler(cfg, cfg.directory / "model", service.worker, longest_prompt=longest, probe=probe) as sampler:
+    sampler = Sampler(cfg, cfg.directory / "model", service.worker, longest_prompt=longest, probe=probe)
+    starting = asyncio.ensure_future(sampler.__aenter__())
+    stopping = asyncio.ensure_future(service.stopping.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        kill_children()  # an engine that starts listens to nobody, for half a minute on a busy machine
+        return
+    starting.result()
+    try:
         await service.work(
             sampler.sample,
             credit=cfg.sampler.groups_in_flight,
@@ -20,6 +31,8 @@ async def main(cfg: RunConfig, service: Service) -> None:
             metrics=sampler.metrics,
             info=sampler.info,
         )
+    finally:
+        await sampler.__aexit__(None, None, None)
 
 
 if __name__ == "__main__":

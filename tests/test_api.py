@@ -136,7 +136,7 @@ def settings(tmp_path: Path) -> RunConfig:
 )
 def test_a_run_that_does_not_finish_is_an_error(monkeypatch, settings, end, error):
     settings.directory.mkdir(parents=True)
-    monkeypatch.setattr(runner, "train", lambda cfg: end)
+    monkeypatch.setattr(runner, "train", lambda cfg, stop: end)
     with pytest.raises(error) as caught:
         api.run(settings)
     assert type(caught.value) is error
@@ -147,7 +147,7 @@ def test_a_run_that_does_not_finish_is_an_error(monkeypatch, settings, end, erro
 def test_a_finished_run_is_returned(monkeypatch, settings):
     asked = []
 
-    def train(cfg: RunConfig) -> RunEnd:
+    def train(cfg: RunConfig, stop: object) -> RunEnd:
         asked.append(cfg)
         return RunEnd(0)
 

@@ -269,3 +269,18 @@ def test_tests_that_prove_guarantees_exist():
     for file, name in named:
         path = file or path
         assert not name or f"def {name}(" in (ROOT / path).read_text(), (path, name)
+
+
+def test_every_setting_and_option_has_a_sentence() -> None:
+    bare = []
+    for path in sorted(reference.PACKAGE.rglob("*.py")):
+        groups = reference.read_groups(path.read_text(encoding="utf-8"))
+        for name, group in groups.items():
+            if name.endswith(("Config", "Choice")):
+                bare += [
+                    f"{path.stem}.{name}.{setting.name}"
+                    for setting in group.settings
+                    if not setting.text
+                    and not re.search(r"(Config|Choice)\b", setting.kind)  # a section has a docstring
+                ]
+    assert bare == []

@@ -10,7 +10,7 @@ import pytest
 from rlsp_async import config
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.errors import ConfigError, DataError, DivergedError
-from rlsp_async.evaluate import EvaluationResult, evaluate, judge_prompts, summarize_groups
+from rlsp_async.evaluate import EvaluationResult, evaluate, judge_prompts, response_rows, summarize_groups
 from rlsp_async.messages import (
     Prompt,
     Rollout,
@@ -75,6 +75,30 @@ async def test_every_prompt_once_in_order_and_a_bounded_number_at_a_time() -> No
     groups = await judge_prompts(PROMPTS, SAMPLING, line.sample, line.verify, in_flight=3)
     assert [g.group.prompt.index for g in groups] == list(range(10))
     assert line.most == 3
+
+
+async def test_a_prompt_that_cannot_be_sampled_is_one_error_and_no_group_of_them() -> None:
+    async def sample(job: SampleJob) -> RolloutGroup:
+        await asyncio.sleep(0)
+        raise DataError(f"prompt {job.prompt.prompt_id!r} has 600 tokens")
+
+    with pytest.raises(DataError, match="prompt 't/test/[0-2]' has 600 tokens"):
+        await judge_prompts(PROMPTS, SAMPLING, sample, Line().verify, in_flight=3)
+
+
+async def test_every_response_is_a_row_with_its_verdict() -> None:
+    line = Line()
+    rows = list(response_rows(await judge_prompts(PROMPTS[:2], SAMPLING, line.sample, line.verify, in_flight=3)))
+    assert len(rows) == 8
+    assert {name: rows[5][name] for name in ("prompt_id", "prompt", "answer", "rollout", "response", "status")} == {
+        "prompt_id": "t/test/1",
+        "prompt": "p1",
+        "answer": "1",
+        "rollout": 1,
+        "response": "1",
+        "status": "correct",
+    }
+    assert (rows[7]["finish"], rows[7]["num_tokens"]) == ("length", 4)
 
 
 async def test_figures() -> None:

@@ -61,6 +61,7 @@ ROWS = {
     "rlsp_async.errors": Row(0, (), TORCH),
     "rlsp_async.files": Row(1, (), TORCH),
     "rlsp_async.processes": Row(1, (), TORCH),
+    "rlsp_async.blocking": Row(1, ("*",), TORCH),
     "rlsp_async.cuda": Row(1),
     "rlsp_async.columns": Row(1, (), TORCH),
     "rlsp_async.answers": Row(1, (), TORCH),
@@ -92,7 +93,7 @@ ROWS = {
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
     ),
     "rlsp_async.replay": Row(4, ("integrity", "journal", "server"), frozenset({"torch", "vllm"})),
-    "rlsp_async.learning": Row(4, ("checkpoint", "fence", "learner", "publish")),
+    "rlsp_async.learning": Row(4, ("checkpoint", "export", "fence", "learner", "publish")),
     "rlsp_async.report": Row(4, (), TORCH | frozenset({"zmq"})),
     # 5 to 9: what every process shares, what checks and starts them, and the command
     "rlsp_async.audit": Row(5, ("*",), TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),

@@ -10,11 +10,13 @@ import textwrap
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rlsp_async import config, service
 from rlsp_async.errors import ConfigError, DataError, DivergedError, MachineError
 from rlsp_async.messages import Bye, Hello, Ping
+from rlsp_async.report.results import Report
 from tests.wire.hub import Hub
 
 ROOT = service.Path(__file__).parents[1]
@@ -246,3 +248,48 @@ async def test_a_worker_that_reaches_no_hub_says_so_within_seconds(monkeypatch):
     assert said[0].startswith("no hub answers yet at tcp://h:1; is it running")
     await service.warn_of_silence(lambda: False, lambda: None, 0.0)
     assert "an address that RUN/hub.json will name" in said[1]
+
+
+ASKS = "if await service.has_work():\n    print('LOADED', flush=True)\n    await service.stopping.wait()"
+
+
+async def test_a_worker_that_comes_after_the_end_is_sent_away_before_it_loads_anything(write, tmp_path):
+    async with Hub() as hub:
+        address = f"replay.address={hub.address}"
+        process = start(ASKS, write(), address)
+        assert await asyncio.to_thread(process.stdout.readline) == "LOADED\n", "the run goes on"
+        process.send_signal(signal.SIGTERM)
+        assert await finished(process) == (0, "")
+        hub.router.run_over("the run is complete")
+        process = start(ASKS, write(), address)
+        out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE_S)
+        assert (process.returncode, out, err) == (
+            0,
+            "rlsp sampler-0: the run is complete: there is nothing to do\n",
+            "",
+        )
+        assert hub.all(Hello) == [], "who asks does not join"
+
+
+def test_where_the_report_says_that_the_run_is_finished_no_hub_is_needed(write, tmp_path):
+    settings = write("tcp://127.0.0.1:1")
+    (tmp_path / "t").mkdir()
+    report = Report(
+        run="t", finished=True, directory=str(tmp_path / "t"), seconds=1.0, seed=0, stages=[], evaluations=[]
+    )
+    (tmp_path / "t" / "report.json").write_bytes(msgspec.json.encode(report))
+    process = start(ASKS, settings)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    assert out == "rlsp sampler-0: the run is complete: there is nothing to do\n"
+
+
+def test_a_worker_without_a_hub_says_so_loads_nothing_and_can_be_stopped(write):
+    process = start(ASKS, write("tcp://127.0.0.1:1"), RLSP_STOPPED_CODE="143")
+    assert process.stderr.readline() == (
+        "rlsp sampler-0: no hub answers yet at tcp://127.0.0.1:1: nothing listens there "
+        "(this process goes on trying, for up to 120 s)\n"
+    )
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=PATIENCE_S) == ("", "")
+    assert process.returncode == 143, "stopped, not done"

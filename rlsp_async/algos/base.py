@@ -56,6 +56,9 @@ class AlgorithmConfig(config.Section, frozen=True, kw_only=True, forbid_unknown_
     """RLSP's Eq. 1, or what the released reward server computes (rewards/compose.py)."""
     normalize_reward: bool = False
     """Rewards of a batch are brought to mean 0 and standard deviation 1, then clipped."""
+    mask_truncated: bool = False
+    """Rollouts that ended at max_new_tokens stay out of the loss; their rewards still count for the baseline of their
+    group (the overlong filtering of DAPO, arXiv:2503.14476)."""
     reference_ema: Annotated[float, Range(ge=0, le=1)] = 0.0
     """Share of the policy that the reference takes over after each step; 0: it stays as the stage began."""
     corrections: CorrectionsConfig = CorrectionsConfig()

@@ -6,6 +6,7 @@
     check.py      rlsp check: the settings, what follows from them, and warnings
     service.py    rlsp replay, sampler, verifier, learner: one service as this process
     evaluate.py   rlsp eval
+    export_model.py  rlsp export-model
     keys.py       rlsp keys
     grade.py      rlsp grade
     report.py     rlsp report

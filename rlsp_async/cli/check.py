@@ -28,6 +28,9 @@ from rlsp_async.preflight.settings import (
 )
 from rlsp_async.report.text import bytes_text, count_text, gib_text
 
+FOLDED = 90
+"""A list that is longer than this has a line for each of its items."""
+
 
 class Fact(msgspec.Struct, frozen=True):
     """One line of the output: a name, its value, and where the value comes from."""
@@ -51,7 +54,9 @@ def check_command(arguments: argparse.Namespace) -> int:
 
 
 def check(path: str, overrides: list[str], out: TextIO | None = None, *, quick: bool = False) -> int:
-    """Prints everything; returns 0. `quick`: the model is not loaded.
+    """Prints what was found, then what follows from the settings, then the settings; returns 0.
+
+    `quick`: the model is not loaded.
 
     Raises UserError for settings that cannot work, and for data or a model that cannot be read.
     """
@@ -60,7 +65,6 @@ def check(path: str, overrides: list[str], out: TextIO | None = None, *, quick: 
     out = out or sys.stdout
     cfg = load(path, overrides)
     shape = planned_model(cfg)
-    _print_settings(cfg, out)
     refuse(cfg, shape)
     if shape is not None:
         inputs.require_memory(cfg, shape)
@@ -71,16 +75,18 @@ def check(path: str, overrides: list[str], out: TextIO | None = None, *, quick: 
             f"model.path: {cfg.model.path}: not on this machine; nothing that depends on its size "
             "is estimated, and `rlsp run` refuses to start"
         )
-    _print_facts("the machine", machine_facts(cfg, shape), out)
+    facts = {"the machine": machine_facts(cfg, shape)}
     for name, stage in cfg.stages.items():
-        _print_facts(f"stage {name}", stage_facts(cfg, stage), out)
+        facts[f"stage {name}"] = stage_facts(cfg, stage)
         warnings += stage_warnings(cfg, name, stage)
-    _print_facts("the data", _data_facts(cfg, shape, quick), out)
+    facts["the data"] = _data_facts(cfg, shape, quick)
     warnings += run_warnings(cfg)
-    print(file=out)
+    print(f"rlsp check: {path} can run{_count(warnings)}", file=out)
     for text in warnings:
         print(f"warning: {text}", file=out)
-    print(f"rlsp check: {path} can run{_count(warnings)}", file=out)
+    for title, some in facts.items():
+        _print_facts(title, some, out)
+    _print_settings(cfg, out)
     return 0
 
 
@@ -208,9 +214,14 @@ def _reference_facts(cfg: RunConfig) -> list[Fact]:
 
 
 def _print_settings(cfg: RunConfig, out: TextIO) -> None:
-    print("the settings (change one with key=value)\n", file=out)
+    """The settings in the order of the schema, one a line; a long list is folded between its items."""
+    print("\nthe settings (change one with key=value)\n", file=out)
     for key, value in settings(cfg).items():
-        print(f"  {key} = {toml_text(value)}", file=out)
+        text = " ".join(toml_text(value).split()) if isinstance(value, list) else toml_text(value)
+        if isinstance(value, list) and len(text) > FOLDED:
+            items = ",\n".join(f"    {' '.join(toml_text(item).split())}" for item in value)
+            text = f"[\n{items},\n  ]"
+        print(f"  {key} = {text}", file=out)
 
 
 def _print_facts(title: str, facts: list[Fact], out: TextIO) -> None:

@@ -13,11 +13,25 @@ import sys
 from collections.abc import Sequence
 
 from rlsp_async import __version__
-from rlsp_async.cli import audit, chaos, check, clean, evaluate, grade, keys, offline, report, run, service, tasks
+from rlsp_async.cli import (
+    audit,
+    chaos,
+    check,
+    clean,
+    evaluate,
+    export_model,
+    grade,
+    keys,
+    offline,
+    report,
+    run,
+    service,
+    tasks,
+)
 from rlsp_async.contents import printable_lines
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 
-COMMANDS = (run, check, service, evaluate, keys, grade, report, audit, chaos, tasks, offline, clean)
+COMMANDS = (run, check, service, evaluate, export_model, keys, grade, report, audit, chaos, tasks, offline, clean)
 """In the order of `rlsp --help`."""
 
 EXAMPLES = """\
@@ -30,6 +44,7 @@ examples:
   rlsp audit runs/ops_cpu                             was anything lost, trained twice, or trained too old?
   rlsp chaos launch/configs/chaos_cpu.toml            kill, freeze and disturb everything; nothing may be lost
   rlsp eval  runs/ops_cpu/final --task ops -n 8       held-out pass@1 and pass@8 of any model directory
+  rlsp export-model runs/ops_cpu --step 1016          a checkpoint as a model directory, also while the run goes on
   rlsp demos ops -n 3                                 what the task looks like
   rlsp clean runs                                     what runs that are over left in memory; --yes removes it
   rlsp tasks jsonl path_train=mine.jsonl --report     your own file: sizes, an example, rows that both splits have

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from rlsp_async.cli.arguments import Commands
+from rlsp_async.config import SamplingConfig, load
 from rlsp_async.errors import ConfigError
 
 
@@ -19,9 +20,10 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("-n", type=int, default=8, metavar="N", help="rollouts of each prompt (default: 8)")
     parser.add_argument("--prompts", type=int, default=256, metavar="N", help="held-out prompts (default: 256)")
     parser.add_argument("--engine", default="auto", choices=["auto", "vllm", "torch"], help="default: auto")
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: 256")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="default: 1.0")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="default: that of the config, else 256")
+    parser.add_argument("--temperature", type=float, metavar="X", help="default: that of the config, else 1.0")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--out", default="", metavar="FILE", help="every response with its verdict, as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.set_defaults(function=evaluate_command)
 
@@ -32,6 +34,7 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
     from rlsp_async.evaluate import evaluate
 
     section, _ = task_of(arguments.task)
+    sampling = load(arguments.task).sampling if arguments.task.endswith(".toml") else SamplingConfig()
     if arguments.n < 1 or arguments.prompts < 1:
         raise ConfigError("-n and --prompts must be at least 1")
     result = evaluate(
@@ -40,9 +43,10 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
         rollouts=arguments.n,
         prompts=arguments.prompts,
         engine=arguments.engine,
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
+        max_new_tokens=sampling.max_new_tokens if arguments.max_new_tokens is None else arguments.max_new_tokens,
+        temperature=sampling.temperature if arguments.temperature is None else arguments.temperature,
         seed=arguments.seed,
+        out=Path(arguments.out) if arguments.out else None,
     )
     print(msgspec.json.encode(result).decode() if arguments.json else result)
     return 0

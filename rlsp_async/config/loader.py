@@ -113,7 +113,12 @@ def decides_the_weights(key: str) -> bool:
     return key in _FIXED or not key.startswith(_FREE)
 
 
-LATER_SETTINGS = {"task.too_long": "refuse", "task.max_unreadable": 0.02, "task.template_options": {}}
+LATER_SETTINGS = {
+    "task.too_long": "refuse",
+    "task.max_unreadable": 0.02,
+    "task.template_options": {},
+    "evaluation.every": 0,
+}
 """Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
 have another value, so that a run that began before goes on."""
 

@@ -375,6 +375,23 @@ class EvaluationConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields
     """Names of the stages before whose first step an evaluation runs."""
     after: list[str] = []
     """Names of the stages after whose last step an evaluation runs."""
+    every: Annotated[int, Range(ge=0, le=10**9)] = 0
+    """Steps of a stage between two evaluations during it. At such a step the weights are published and no batch is
+    chosen until the evaluation is complete. 0: only before and after stages."""
+
+    def steps_of(self, name: str, stage: StageConfig) -> range:
+        """The steps of a stage after which an evaluation during it stands, counted from 1 within the stage.
+
+        The last step is among them only when no evaluation follows the stage anyway.
+        """
+        if not self.prompts or not self.every:
+            return range(0)
+        return range(self.every, stage.steps + (name not in self.after), self.every)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the run evaluates at all."""
+        return self.prompts > 0 and bool(self.before or self.after or self.every)
 
 
 class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -383,7 +400,11 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: RunName
     """Name of the run and of its directory."""
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
-    """Seed of every random choice of the run."""
+    """Seed of every random choice of the run: prompts, model, batches, and the random numbers of each rollout. Two runs
+    with one seed make the same bits on one machine with target_lag = 0 and max_lag = 0 in every stage that samples,
+    the torch engine, and selections and schedules that do not learn from verdicts; each group is then decoded by
+    itself, which is slower. Otherwise timing decides which version samples what; and with vLLM the logits depend on
+    what else is decoded."""
     runs_dir: PathText = "runs"
     """The run's directory is RUNS_DIR/NAME."""
     model: ModelConfig = ModelConfig()
@@ -414,6 +435,18 @@ class RunConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def base_stage(self) -> str:
         """The stage whose first weights are the base of stages with `start = "base"`; empty when there is none."""
         return next((name for name, stage in self.stages.items() if stage.source != "demonstrations"), "")
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether every rollout is of the version that is trained: max_lag = 0 in each stage that samples."""
+        lags = [stage.max_lag for stage in self.stages.values() if stage.source == "rollouts"]
+        return bool(lags) and not any(lags)
+
+    def publishes_after(self, name: str, stage_step: int) -> bool:
+        """Whether the weights are published after a step of a stage, counted from 1 within the stage."""
+        stage = self.stages[name]
+        is_due = stage.publish_every > 0 and stage_step % stage.publish_every == 0
+        return is_due or stage_step == stage.steps or stage_step in self.evaluation.steps_of(name, stage)
 
     @property
     def directory(self) -> Path:

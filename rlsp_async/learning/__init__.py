@@ -15,5 +15,6 @@ In the order in which a batch meets them:
     optim.py        from gradients to steps: AdamW and Muon, schedule, clipping; the average of a policy
     publish.py      the probe of published weights; the model as a Hugging Face directory
     checkpoint.py   checkpoints, complete or absent
+    export.py       the model of a checkpoint as a Hugging Face directory (`rlsp export-model`)
     fence.py        which start of the learner may write the files of a run
 """

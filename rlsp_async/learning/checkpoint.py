@@ -101,6 +101,33 @@ def load_newest(directory: Path) -> Checkpoint | None:
     return None
 
 
+def read(directory: Path) -> Checkpoint:
+    """Reads one checkpoint, which a learner may remove meanwhile.
+
+    Args:
+        directory: RUN/checkpoints/step-XXXXXXXX.
+
+    Returns:
+        the checkpoint.
+
+    Raises:
+        DataError: it is not complete, or damaged.
+    """
+    if not (directory / _DONE).is_file():
+        raise DataError(
+            f"{directory}: it has no file DONE, so it is not complete, or was removed just now; choose another step"
+        )
+    try:
+        return _read(directory)
+    except (OSError, ValueError, KeyError, SafetensorError) as e:
+        raise DataError(f"{directory}: the checkpoint is damaged: {e}; choose another step") from e
+
+
+def step_of(directory: Path) -> int:
+    """The step that the name of a checkpoint says: step-00000012 -> 12."""
+    return int(directory.name.removeprefix("step-"))
+
+
 def list_complete(directory: Path) -> list[Path]:
     """Lists the checkpoints that have their final name, newest first."""
     if not directory.is_dir():

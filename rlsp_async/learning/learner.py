@@ -184,6 +184,7 @@ class Learner:
             data, section.reward, cfg, batch.stage_step, section.steps, self.cfg.sampling.max_new_tokens
         )
         data = rows.at_temperature(data, cfg.scored_at())
+        data = rows.without_truncated(data) if cfg.mask_truncated else data
         schedule = update.UpdateSchedule(
             epochs=section.epochs,
             minibatches=section.minibatches,
@@ -202,8 +203,8 @@ class Learner:
 
     def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> StepReport:
         """Publishes, exports and saves after a step, each when it is due; returns the report."""
-        every = current.section.publish_every
-        weights = self._publish() if batch.last_of_stage or (every and batch.stage_step % every == 0) else None
+        publishes = batch.last_of_stage or self.cfg.publishes_after(batch.stage, batch.stage_step)
+        weights = self._publish() if publishes else None
         every = self.cfg.learner.checkpoint_every
         saves = batch.last_of_stage or (every > 0 and batch.step % every == 0)
         report = StepReport(

@@ -102,7 +102,7 @@ def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> N
         FencedError: a newer start of the learner has claimed the run.
     """
     try:
-        replace_directory(target, lambda directory: _write(model, model_dir, directory), fence)
+        replace_directory(target, lambda directory: write_model(model, model_dir, directory), fence)
     except OSError as e:
         fence.check()  # a newer start removes what this one prepares
         raise MachineError(f"{target}: the model cannot be written: {e}; free some space") from e
@@ -124,7 +124,7 @@ def try_export(model: Any, model_dir: Path) -> None:
     try:
         checkpoint_tensors(model)
         with tempfile.TemporaryDirectory() as directory:
-            _write(model, model_dir, Path(directory), weights={})
+            write_model(model, model_dir, Path(directory), weights={})
             AutoConfig.from_pretrained(directory, local_files_only=True)
     except OSError as e:
         raise MachineError(f"{tempfile.gettempdir()}: the export of the model cannot be tried: {e}") from e
@@ -133,11 +133,17 @@ def try_export(model: Any, model_dir: Path) -> None:
         raise DataError(f"{model_dir}: the trained model could not be exported: {text}") from e
 
 
-def _write(model: Any, model_dir: Path, directory: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Writes a model directory; `weights` None: the model's own.
+def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Writes a model directory.
 
     The generation_config is the run's only where the model came without one. transformers refuses to save some that it
     loads (sampling settings without do_sample), so that it is given a plain one, whose file is then replaced.
+
+    Args:
+        model: gives config and safetensors.
+        model_dir: gives everything else.
+        directory: an empty directory.
+        weights: tensors by name; None: the model's own.
     """
     from transformers import GenerationConfig
 

@@ -79,6 +79,20 @@ def read_rows(batch: Batch) -> BatchRows:
     )
 
 
+def without_truncated(rows: BatchRows) -> BatchRows:
+    """The same rollouts, with the tokens of those that ended at max_new_tokens masked out of the loss.
+
+    Args:
+        rows: the batch.
+
+    Returns:
+        the batch; a token without a behaviour log-prob is masked.
+    """
+    cut_N = np.repeat(rows.cut_B, rows.sequences.length_B)
+    behaviour_N = np.where(cut_N, np.float32(np.nan), rows.sequences.behaviour_N)
+    return replace(rows, sequences=replace(rows.sequences, behaviour_N=behaviour_N))
+
+
 def at_temperature(rows: BatchRows, temperature: float) -> BatchRows:
     """The same rollouts for a policy that is trained at one temperature.
 

@@ -385,7 +385,7 @@ def _policy_stats(tokens: Tokens, out: ForwardOutputs) -> Stats:
 
 def _batch_metrics(rollouts: Rollouts, adv: Advantages) -> dict[str, float]:
     """Metrics of the batch before its first update."""
-    used_N = adv.adv_N[rollouts.mask_N]
+    used_N = adv.adv_N[rollouts.mask_N] if bool(rollouts.mask_N.any()) else torch.zeros(1)
     metrics = {
         "adv_mean": float(used_N.mean()),
         "adv_std": float(used_N.std(correction=0)),

@@ -7,6 +7,7 @@ planned_model(cfg).num_parameters         of the model that a run will start fro
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +216,18 @@ def read_config(directory: Path) -> dict[str, Any]:
     """The settings in a model directory's config.json. Raises DataError when the file is missing or damaged."""
     path = directory / "config.json"
     if not path.exists() and not path.is_symlink():
-        raise DataError(f"{directory}: has no config.json{_adapter(directory)}; give a Hugging Face model directory")
+        raise DataError(f"{directory}: {_what_it_is(directory)}")
     return read_json(path)
 
 
-def _adapter(directory: Path) -> str:
+def _what_it_is(directory: Path) -> str:
+    """What a directory without config.json is, and what to do."""
+    if re.fullmatch(r"step-\d{8}", directory.resolve().name):
+        run, step = directory.resolve().parents[1], int(directory.resolve().name[5:])
+        return f"is a checkpoint of a run, not a model; `rlsp export-model {run} --step {step}` makes one"
     is_adapter = (directory / "adapter_config.json").is_file()
-    return ": it holds an adapter (LoRA), which has to be merged into its base model first" if is_adapter else ""
+    adapter = ": it holds an adapter (LoRA), which has to be merged into its base model first" if is_adapter else ""
+    return f"has no config.json{adapter}; give a Hugging Face model directory"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def check_data(cfg: RunConfig) -> int:
     size = task.size("test")
     if any(stage.source == "rollouts" for stage in cfg.stages.values()):
         task.prompt("train", 0)
-    if cfg.evaluation.prompts and (cfg.evaluation.before or cfg.evaluation.after):
+    if cfg.evaluation.is_on:
         if size == 0:
             raise ConfigError(
                 f"evaluation.prompts = {cfg.evaluation.prompts}, but task {cfg.task.name!r} has no held-out prompts; "
@@ -220,7 +220,7 @@ def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = pri
     check_planned_vocabulary(cfg, tokenizer)
     measured = measure_rows(cfg, task, tokenizer, say)
     left = fit_task(task, measured.changes).size("test")
-    if (cfg.evaluation.before or cfg.evaluation.after) and left is not None and left < cfg.evaluation.prompts:
+    if cfg.evaluation.is_on and left is not None and left < cfg.evaluation.prompts:
         raise ConfigError(
             f"evaluation.prompts = {cfg.evaluation.prompts}, but of the held-out prompts of task {cfg.task.name!r} "
             f"only {left} fit the model's window; set it to {left} or less"

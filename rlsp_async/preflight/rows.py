@@ -93,7 +93,7 @@ class _Measuring:
         """Both splits, then the demonstrations."""
         sources = {stage.source for stage in self._cfg.stages.values()}
         for split in _SPLITS:
-            if self._cfg.evaluation.prompts if split == "test" else "rollouts" in sources:
+            if self._cfg.evaluation.is_on if split == "test" else "rollouts" in sources:
                 self._measure_prompts(split)
         demonstrations = self._measure_demonstrations() if "demonstrations" in sources else None
         changes = RowChanges(dropped=self._dropped, cut=self._cut, demonstrations=demonstrations)

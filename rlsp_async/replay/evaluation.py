@@ -1,7 +1,8 @@
 """Evaluation: all held-out prompts at one fixed version while nothing trains, and the figures of it. Pure.
 
-An evaluation is a phase of the run. Its groups are sampled and verified by the same posts as training groups. With N
-prompts, n rollouts for each of them, c of these correct:
+An evaluation is a phase of the run: before a stage, after it, or (`evaluation.every`) at a step of it. Training groups
+that were issued before are still sampled and verified meanwhile; they keep their slots. Its own groups are sampled and
+verified by the same posts as training groups. With N prompts, n rollouts for each of them, c of these correct:
 
     pass@1 = mean over prompts of c / n
     pass@k = mean over prompts of 1 - C(n-c, k) / C(n, k)      unbiased (Chen et al., arXiv:2107.03374, section 2.1)
@@ -79,6 +80,7 @@ def accept(turn: Turn) -> bool:
         "when": phase.key.split(" ")[0],
         "stage": phase.stage,
         "step": state.step,
+        "stage_step": max(0, state.plan.stage_step(phase.stage, state.step)),
         "version": state.version,
         "seconds": turn.now,
         "took_s": turn.now - state.phase_since_s,

@@ -148,7 +148,18 @@ def status(state: HubState, now: float) -> Status:
         workers=_worker_statuses(state, now),
         seconds_left=seconds_left(state, now),
         message=state.ending.message[:MESSAGE_CHARACTERS],
+        evaluated=num_evaluated(state),
+        to_evaluate=evaluation.num_prompts(state) if state.phase and state.phase.kind == "evaluate" else 0,
     )
+
+
+def num_evaluated(state: HubState) -> int:
+    """Number of prompts of the current evaluation that are verified or were dropped; 0 outside of an evaluation."""
+    phase = state.phase
+    if phase is None or phase.kind != "evaluate":
+        return 0
+    mine = [record for record in state.ledger.records.values() if record.evaluation == phase.key]
+    return state.counters[phase.key] - sum(record.state != "ready" for record in mine)
 
 
 def seconds_left(state: HubState, now: float) -> float:
@@ -164,8 +175,8 @@ def seconds_left(state: HubState, now: float) -> float:
         if not durations:
             return -1.0
         return sum(durations) / len(durations) * (state.plan.last_step[phase.stage] - state.step)
-    num_ready = sum(1 for r in state.ledger.records.values() if r.evaluation == phase.key and r.state == "ready")
-    if not num_ready:
+    num_ready = num_evaluated(state)
+    if num_ready < 1:
         return -1.0
     return (now - state.phase_since_s) / num_ready * (evaluation.num_prompts(state) - num_ready)
 

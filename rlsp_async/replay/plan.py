@@ -1,5 +1,8 @@
 """The plan of a run, [evaluate before] -> train -> [evaluate after] for each stage, and how far its training is. Pure.
 
+With `evaluation.every` = n the training of a stage is cut after every n of its steps, and an evaluation stands at each
+cut: nothing is chosen for training until the evaluation of the version of that step is complete.
+
 Steps are counted through all stages: with stages of 1000 and 24 steps the second stage trains steps 1001..1024. The
 current phase follows from two facts, the newest reported step and the finished evaluations, so that a restart needs
 nothing else.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from rlsp_async.config import RunConfig, StageConfig
@@ -23,6 +27,8 @@ class Phase(NamedTuple):
     stage: str
     key: str = ""
     """Name of the evaluation; empty when training."""
+    until: int = 0
+    """When training: the step of the run at which this phase ends."""
 
 
 class Plan:
@@ -36,7 +42,11 @@ class Plan:
         for name, stage in cfg.stages.items():
             self.first_step[name], self.last_step[name] = step + 1, step + stage.steps
             step += stage.steps
-        self.phases = list(_phases(cfg))
+        self.phases = list(self._phases(cfg))
+        self.evaluated_steps = {
+            phase.until for phase, following in pairwise(self.phases) if phase.kind == "train" and following.key
+        }
+        """Steps after which an evaluation stands."""
 
     def at(self, step: int, evaluated: Collection[str]) -> Phase | None:
         """The first phase that is not complete; None when the run is.
@@ -44,7 +54,7 @@ class Plan:
         `step` is the newest reported step, `evaluated` the keys of the finished evaluations.
         """
         for phase in self.phases:
-            done = step >= self.last_step[phase.stage] if phase.kind == "train" else phase.key in evaluated
+            done = step >= phase.until if phase.kind == "train" else phase.key in evaluated
             if not done:
                 return phase
         return None
@@ -58,14 +68,16 @@ class Plan:
         """The step counted within its stage, from 1."""
         return step - self.first_step[stage] + 1
 
-
-def _phases(cfg: RunConfig) -> Iterator[Phase]:
-    for name in cfg.stages:
-        if cfg.evaluation.prompts and name in cfg.evaluation.before:
-            yield Phase("evaluate", name, f"before {name}")
-        yield Phase("train", name)
-        if cfg.evaluation.prompts and name in cfg.evaluation.after:
-            yield Phase("evaluate", name, f"after {name}")
+    def _phases(self, cfg: RunConfig) -> Iterator[Phase]:
+        for name, stage in cfg.stages.items():
+            if cfg.evaluation.prompts and name in cfg.evaluation.before:
+                yield Phase("evaluate", name, f"before {name}")
+            for stage_step in cfg.evaluation.steps_of(name, stage):
+                yield Phase("train", name, until=self.first_step[name] + stage_step - 1)
+                yield Phase("evaluate", name, f"during {name} {stage_step}")
+            yield Phase("train", name, until=self.last_step[name])
+            if cfg.evaluation.prompts and name in cfg.evaluation.after:
+                yield Phase("evaluate", name, f"after {name}")
 
 
 class Training:

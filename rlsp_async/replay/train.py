@@ -74,7 +74,7 @@ def _choose(turn: Turn) -> Manifest | None:
     """Writes the manifest of the next step, if enough groups are ready."""
     state, stage, phase = turn.state, turn.state.stage, turn.state.phase
     step = state.training.last_manifest + 1
-    if stage is None or phase is None or step > state.plan.last_step[phase.stage]:
+    if stage is None or phase is None or step > phase.until:
         return None
     if len(state.ledger.ready) < stage.groups_per_step:
         return None
@@ -85,6 +85,8 @@ def _choose(turn: Turn) -> Manifest | None:
         _drop_stale(turn)
         _make_room(turn, stage, phase)
         return None
+    if stage.max_lag == 0:  # the same batch in the same order, whichever group was verified first
+        batch.sort(key=lambda selected: selected.record.group_id)
     batch_chosen(turn)
     chosen = [record for record, _ in batch]
     assert not any(is_stale(record, step, stage.max_lag) for record in chosen), (step, chosen)
@@ -154,8 +156,9 @@ def _close_step(turn: Turn, report: StepReport) -> None:
     """A step is reported for the first time."""
     state, training = turn.state, turn.state.training
     manifest = training.manifests[report.step]
-    if manifest.last_of_stage and report.weights is None:
-        turn.fail_run(f"stage {manifest.stage}: the learner published no weights after its last step {report.step}")
+    if (manifest.last_of_stage or report.step in state.plan.evaluated_steps) and report.weights is None:
+        which = "its last step" if manifest.last_of_stage else "the step that is evaluated,"
+        turn.fail_run(f"stage {manifest.stage}: the learner published no weights after {which} {report.step}")
         return
     rows = step_rows(state, manifest, report, turn.now)
     turn.write(*rows)

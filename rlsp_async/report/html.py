@@ -107,11 +107,8 @@ def _evaluations(evaluations: list[EvaluationRow]) -> str:
     k = evaluations[0].k
     names = headline_figures(evaluations)
     head = ["evaluation", "version", *[figure_name(name) for name in names]]
-    rows = [
-        [f"{e.when} {e.stage}", str(e.version), *[figure_text(name, e.figure(name)) for name in names]]
-        for e in evaluations
-    ]
-    charts = [_dots(evaluations, "pass_at_1"), _pass_at_k(evaluations) if k > 1 else ""]
+    rows = [[e.label, str(e.version), *[figure_text(name, e.figure(name)) for name in names]] for e in evaluations]
+    charts = [_estimates(evaluations, "pass_at_1"), _pass_at_k(evaluations) if k > 1 else ""]
     return f"<section><h2>Held-out results</h2>{_table(head, rows)}{_grid(charts)}</section>"
 
 
@@ -121,16 +118,35 @@ def _pass_at_k(evaluations: list[EvaluationRow]) -> str:
     It shows whether training finds new solutions or only makes known solutions more likely.
     """
     series = []
-    for e in evaluations:
+    for e in _outer(evaluations):
         ks = sorted(int(name.removeprefix("pass_at_")) for name in e.figures if name.startswith("pass_at_"))
         points = [(float(k), e.figures[f"pass_at_{k}"].mean) for k in ks]
-        series.append(svg.Series(f"{e.when} {e.stage}", points))
+        series.append(svg.Series(e.label, points))
     return svg.line_chart("held-out pass@k", series, percent=True, x_name="k")
+
+
+def _outer(evaluations: list[EvaluationRow]) -> list[EvaluationRow]:
+    """Those before and after stages, and the first and the last: an evaluation during a stage would be one line too
+    many."""
+    last = len(evaluations) - 1
+    return [e for i, e in enumerate(evaluations) if e.when != "during" or i in (0, last)]
+
+
+def _estimates(evaluations: list[EvaluationRow], name: str) -> str:
+    """A figure with its intervals: by step of the run when a stage was evaluated during its training."""
+    if all(e.when != "during" for e in evaluations):
+        return _dots(evaluations, name)
+    points = [
+        svg.Estimate(float(e.version), figure.mean, figure.low, figure.high, e.label)
+        for e in evaluations
+        if (figure := e.figure(name)) is not None
+    ]
+    return svg.estimate_chart(f"held-out {figure_name(name)}, 95 % interval", points, x_name="step of the run")
 
 
 def _dots(evaluations: list[EvaluationRow], name: str) -> str:
     dots = [
-        svg.Dot(f"{e.when} {e.stage}, v{e.version}", figure.mean, figure.low, figure.high)
+        svg.Dot(f"{e.label}, v{e.version}", figure.mean, figure.low, figure.high)
         for e in evaluations
         if (figure := e.figure(name)) is not None
     ]

@@ -48,12 +48,12 @@ class FigureEstimate(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
-class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One evaluation. Figures: pass_at_1, pass_at_2 .. pass_at_k, response_tokens, search_steps, truncated."""
 
     stage: str
     when: str
-    """before | after"""
+    """before | during | after"""
     version: int
     prompts: int
     rollouts: int
@@ -61,6 +61,13 @@ class EvaluationRow(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, FigureEstimate]
     t: float = 0.0
     """When it was made, in seconds of the run."""
+    stage_step: int = 0
+    """Step of the stage whose version was evaluated; 0 before it."""
+
+    @property
+    def label(self) -> str:
+        """The evaluation in a word or two: "before rlsp", "rlsp step 8"."""
+        return f"{self.stage} step {self.stage_step}" if self.when == "during" else f"{self.when} {self.stage}"
 
     @property
     def k(self) -> int:
@@ -216,7 +223,7 @@ def read_steps(directory: Path) -> list[Row]:
 def read_evaluations(directory: Path) -> list[EvaluationRow]:
     """Evaluations in the order in which they were made. One that was repeated after a crash counts once."""
     evaluations = read_whole_lines(directory / "evaluations.jsonl", evaluation_row)
-    return list({(e.when, e.stage): e for e in evaluations}.values())
+    return list({e.label: e for e in evaluations}.values())
 
 
 def stage_windows(
@@ -349,6 +356,7 @@ def evaluation_row(row: Row) -> EvaluationRow:
                 if isinstance(value, dict)
             },
             t=float(row["seconds"]),
+            stage_step=int(row.get("stage_step", 0)),
         )
     except (KeyError, TypeError, ValueError) as e:
         raise DataError(f"evaluations.jsonl: a row that cannot be read: {e!r}") from None

@@ -1,4 +1,4 @@
-"""Charts as SVG text: lines, dots with intervals, bars, timelines.
+"""Charts as SVG text: lines, dots with intervals, estimates over steps, bars, timelines.
 
 Every function is pure. Sizes are in the units of the SVG, which the page scales to its column. Colours are CSS classes
 of the page (c0..c5, k-KIND).
@@ -36,6 +36,17 @@ class Dot(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Estimate(NamedTuple):
+    """A value with its interval at a place on the x axis."""
+
+    x: float
+    value: float
+    low: float
+    high: float
+    label: str
+    """Shown as tooltip."""
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -102,6 +113,26 @@ def dot_chart(title: str, dots: Sequence[Dot]) -> str:
         body.append(f'<circle class="dot c0" cx="{x:.1f}" cy="{y_of(d.value):.1f}" r="4"/>')
         body.append(f'<text class="value" x="{x + 12:.1f}" y="{y_of(d.value) + 4:.1f}">{100 * d.value:.1f} %</text>')
         body.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{HEIGHT - 10}">{escape(d.label)}</text>')
+    return _svg(title, body, [])
+
+
+def estimate_chart(title: str, points: Sequence[Estimate], x_name: str) -> str:
+    """Values with intervals, in percent, over a common x axis, joined by a line."""
+    if not points:
+        return ""
+    xs = [point.x for point in points]
+    x_ticks = [t for t in ticks(min(xs), max(xs), 5) if min(xs) <= t <= max(xs)]
+    y_ticks = ticks(min(point.low for point in points), max(point.high for point in points))
+    x_of = _scale(min(xs), max(xs), LEFT + 8, WIDTH - RIGHT - 8)
+    y_of = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    path = " ".join(f"{x_of(p.x):.1f},{y_of(p.value):.1f}" for p in points)
+    body = [_axes(x_ticks, y_ticks, x_of, y_of, True, x_name), f'<polyline class="line c0" points="{path}"/>']
+    for p in points:
+        x, about = x_of(p.x), f"{escape(p.label)}: {100 * p.value:.1f} % ({100 * p.low:.1f}-{100 * p.high:.1f})"
+        body.append(
+            f'<line class="interval c0" x1="{x:.1f}" x2="{x:.1f}" y1="{y_of(p.low):.1f}" y2="{y_of(p.high):.1f}"/>'
+            f'<circle class="dot c0" cx="{x:.1f}" cy="{y_of(p.value):.1f}" r="3.5"><title>{about}</title></circle>'
+        )
     return _svg(title, body, [])
 
 

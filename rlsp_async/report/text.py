@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
 from rlsp_async.contents import printable
 from rlsp_async.report.results import FigureEstimate, Report, headline_figures
+
+WIDTH = 80
+"""Columns of a table; longer cells go on in the line below, between two words."""
+GAP = 2
+"""Blanks between two columns."""
 
 
 def bytes_text(num_bytes: float) -> str:
@@ -80,24 +86,26 @@ def print_report(report: Report, out: TextIO) -> None:
     if report.evaluations:
         _table(*evaluation_table(report), out)
     _table(*stage_table(report), out)
-    if report.tokens:
-        print(
-            "tokens   "
-            + "   ".join(f"{printable(name).replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()),
-            file=out,
-        )
-    if report.lags:
-        print("lag      " + "   ".join(f"{lag}: {n}" for lag, n in report.lags.items()), file=out)
+    for name, shares in report.idle.items():
+        idle = [f"{worker} {100 * share:.0f} %" for worker, share in shares.items()]
+        _listed("idle", [f"in {name}:", *idle], out)
+    for s in report.stages:
+        if s.verification_first is not None:
+            first, last = 100 * s.verification_first, 100 * (s.verification_last or 0.0)
+            _listed("verify", [f"in {s.name}:", f"verifying {first:.0f} -> {last:.0f} %"], out)
+    tokens = [f"{printable(name).replace('_', ' ')} {count_text(n)}" for name, n in report.tokens.items()]
+    _listed("tokens", tokens, out)
+    _listed("lag", [f"{lag}: {n}" for lag, n in report.lags.items()], out)
     for line in example_lines(report):
         print(line, file=out)
     for text in report.warnings:
-        print(f"warning: {text}\n", file=out)
+        print(textwrap.fill(f"warning: {text}", WIDTH, break_long_words=False, break_on_hyphens=False) + "\n", file=out)
     if report.digest:
         print(f"model    {report.directory}/final   {report.digest[:23]}...", file=out)
     print(f"report   {report.directory}/report.html\n", file=out)
 
 
-def example_lines(report: Report, width: int = 96) -> list[str]:
+def example_lines(report: Report, width: int = WIDTH) -> list[str]:
     """A correct and a wrong rollout of each evaluation to read; long texts are shortened in the middle."""
     lines, shown = [], set()
     for row in report.examples:
@@ -107,10 +115,10 @@ def example_lines(report: Report, width: int = 96) -> list[str]:
         shown.add(kind)
         prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
         lines.append(
-            f"{shorten(str(row.get('when', '')), 40):<7}  {shorten(str(row.get('status', '')), 40)}, "
-            f"{row.get('num_tokens', 0)} tokens: "
-            f"{shorten(prompt, width // 2)} | {shorten(text, width)}"
+            f"{shorten(str(row.get('when', '')), 20):<7}  {shorten(str(row.get('status', '')), 40)}, "
+            f"{row.get('num_tokens', 0)} tokens"
         )
+        lines += [f"         {shorten(part, width - 9)}" for part in (prompt, text)]
     return ["", *lines, ""] if lines else []
 
 
@@ -125,22 +133,16 @@ def evaluation_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of evaluations; 95 % intervals are in brackets."""
     shown = headline_figures(report.evaluations)
     head = ["held-out", "version", *[figure_name(name) for name in shown]]
-    return head, [
-        [f"{e.when} {e.stage}", str(e.version), *[figure_text(n, e.figure(n)) for n in shown]]
-        for e in report.evaluations
-    ]
+    return head, [[e.label, str(e.version), *[figure_text(n, e.figure(n)) for n in shown]] for e in report.evaluations]
 
 
 def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of stages."""
-    head = ["stage", "steps", "versions", "rollouts", "tokens", "time", "lag", "reward", "idle"]
+    head = ["stage", "steps", "versions", "rollouts", "tokens", "time", "lag", "reward"]
     rows = []
     for s in report.stages:
         lag = "-" if s.lag_mean is None else f"{s.lag_mean:.2f} (max {s.lag_max:.0f})"
         reward = "-" if s.reward_first is None else f"{s.reward_first:.2f} -> {s.reward_last:.2f}"
-        idle = ", ".join(f"{name} {100 * share:.0f} %" for name, share in report.idle.get(s.name, {}).items())
-        if s.verification_first is not None:
-            reward += f", verifying {100 * s.verification_first:.0f} -> {100 * (s.verification_last or 0.0):.0f} %"
         rows.append(
             [
                 s.name,
@@ -151,18 +153,61 @@ def stage_table(report: Report) -> tuple[list[str], list[list[str]]]:
                 seconds_text(s.seconds),
                 lag,
                 reward,
-                idle,
             ]
         )
     return head, rows
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
-    """Prints a table; each column is as wide as its widest cell. Names in it come from peers."""
-    head, rows = [printable(cell) for cell in head], [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
-    for number, line in enumerate((head, *rows)):
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)
+    """Prints a table of at most WIDTH columns, as far as its words allow. Names in it come from peers."""
+    lines = [[printable(cell) for cell in line] for line in (head, *rows)]
+    widths = column_widths(lines)
+    for number, line in enumerate(lines):
+        for part in _lines_of(line, widths):
+            print(part, file=out)
         if number == 0:
-            print("  ".join("-" * width for width in widths), file=out)
+            print((" " * GAP).join("-" * width for width in widths), file=out)
     print(file=out)
+
+
+def column_widths(lines: Sequence[Sequence[str]], most: int = WIDTH) -> list[int]:
+    """Widths of the columns of a table: that of the widest cell, or less where the table would exceed `most`.
+
+    The widest column gives way first, and none is narrower than its longest word. The first one, the names of the rows,
+    stays as it is.
+    """
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    least[0] = widths[0]
+    for _ in range(sum(widths) + GAP * (len(widths) - 1) - most):
+        slack = [i for i, width in enumerate(widths) if width > least[i]]
+        if not slack:
+            break
+        widths[max(slack, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _lines_of(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """One row of a table as lines: each cell is wrapped between words."""
+    parts = [_wrapped(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    rows = [[part[i] if i < len(part) else "" for part in parts] for i in range(max(map(len, parts)))]
+    return [
+        (" " * GAP).join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(1, width), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _listed(name: str, items: Sequence[str], out: TextIO) -> None:
+    """A name and its items, in as many lines as they need; nothing without items."""
+    line = f"{name:<9}"
+    for item in items:
+        if len(line) > 9 and len(line) + len(item) > WIDTH:
+            print(line.rstrip(), file=out)
+            line = " " * 9
+        line += f"{item}   "
+    if items:
+        print(line.rstrip(), file=out)

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,11 +114,12 @@ def what_is_kept(directory: Path, reason: str = "", service: str = "") -> str:
     return f"what was done is kept; `rlsp run --resume {directory}` goes on from there"
 
 
-def train(cfg: RunConfig) -> RunEnd:
+def train(cfg: RunConfig, stop: StopRequest | None = None) -> RunEnd:
     """Trains a new run, or continues an interrupted one; leaves a finished one as it is. Blocks until the run is over.
 
     Args:
         cfg: the settings, paths resolved (`resolve`).
+        stop: with it another thread may stop the run. Signals are handled in the main thread alone.
 
     Returns: how the run ended; code 0: it is finished and its report is written.
     Raises: UserError before anything is written.
@@ -133,7 +135,7 @@ def train(cfg: RunConfig) -> RunEnd:
     with locked(directory):
         if old:
             take_over(cfg, changed)
-        end, status = asyncio.run(supervised(cfg))
+        end, status = asyncio.run(supervised(cfg, stop))
         if end.reason == moved(directory):
             return end  # nothing is written or removed where the run was
         if not old and is_refusal(cfg, end, status):
@@ -355,7 +357,36 @@ def services(cfg: RunConfig) -> list[ServiceProcess]:
     ]
 
 
-async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
+class StopRequest:
+    """A request of another thread that a run ends, as by Ctrl-C: the first one drains it, the second one kills it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._early = 0
+        self._send: Callable[[], object] | None = None
+
+    def ask(self) -> None:
+        """Asks, from any thread; before the services are started, the run ends as soon as they are."""
+        with self._lock:
+            if self._send is None:
+                self._early += 1
+            else:
+                self._send()
+
+    def connect(self, send: Callable[[], object]) -> None:
+        """The run takes requests from now on; those that came before are sent at once."""
+        with self._lock:
+            self._send = send
+            for _ in range(self._early):
+                send()
+
+    def disconnect(self) -> None:
+        """The run has ended."""
+        with self._lock:
+            self._send = lambda: None
+
+
+async def supervised(cfg: RunConfig, stop: StopRequest | None = None) -> tuple[RunEnd, Status | None]:
     """Starts the services, shows the run, and ends everything.
 
     Returns: how the run ended (`RunEnd.code` 0: it is finished), and the last status of the hub.
@@ -376,7 +407,12 @@ async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
             supervisor.seen(status)
             view.update(status)
 
-        _on_signals(_SignalHandler(supervisor, view.say))
+        handler = _SignalHandler(supervisor, view.say)
+        if threading.current_thread() is threading.main_thread():
+            _on_signals(handler)
+        if stop is not None:
+            loop = asyncio.get_running_loop()
+            stop.connect(lambda: loop.call_soon_threadsafe(handler.received, signal.SIGINT))
         tasks = [
             asyncio.create_task(_watch_directory(cfg.directory, supervisor), name="directory"),
             asyncio.create_task(Pulse(cfg.replay.stall_s).keep(), name="pulse"),
@@ -391,6 +427,8 @@ async def supervised(cfg: RunConfig) -> tuple[RunEnd, Status | None]:
                 raise
             return RunEnd(MachineError.exit_code, moved(cfg.directory)), view.status  # a service could not be started
         finally:
+            if stop is not None:
+                stop.disconnect()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

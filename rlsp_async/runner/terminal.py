@@ -106,12 +106,21 @@ def _bar(status: Status) -> Table:
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
-    total = max(1, status.stage_steps)
-    grid.add_row(
-        ProgressBar(total=total, completed=min(status.stage_step, total)),
-        f"step {status.stage_step}/{status.stage_steps}",
-    )
+    done, total = position(status)
+    grid.add_row(ProgressBar(total=max(1, total), completed=min(done, max(1, total))), _position_text(status))
     return grid
+
+
+def position(status: Status) -> tuple[int, int]:
+    """How far the present phase is: prompts of an evaluation, else steps of the stage; and of how many."""
+    if status.to_evaluate:
+        return status.evaluated, status.to_evaluate
+    return status.stage_step, status.stage_steps
+
+
+def _position_text(status: Status) -> str:
+    done, total = position(status)
+    return f"{'evaluating' if status.to_evaluate else 'step'} {done}/{total}"
 
 
 def figures(status: Status) -> list[tuple[str, str]]:
@@ -189,8 +198,9 @@ def _workers(workers: list[WorkerStatus]) -> Table:
 def plain_line(status: Status) -> str:
     """A line for a log: "rlsp [  75 s] rlsp running step 3/16 v1003 | pass@1 31.2 % | ... | idle sampler-0 4 %"."""
     status = printable_status(status)
+    evaluated = f" {status.evaluated}/{status.to_evaluate}" if status.to_evaluate else ""
     head = (
-        f"[{status.seconds:5.0f} s] {status.stage or 'starting'} {status.phase} step {status.stage_step}/"
+        f"[{status.seconds:5.0f} s] {status.stage or 'starting'} {status.phase}{evaluated} step {status.stage_step}/"
         f"{status.stage_steps} v{status.version}"
     )
     shown = [f"{name} {value}" for name, value in figures(status)]

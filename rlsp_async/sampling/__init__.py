@@ -5,6 +5,7 @@ engine.py           the interface of an engine: completions, weights, scores
 engines.py          which engine a run takes
 meter.py            counts of what a sampler did since its last heartbeat
 torch_engine.py     the torch engine: one thread that decodes, for small models and machines without vLLM
+torch_apart.py      its groups that decode apart, so that a run is the same bits each time
 torch_batch.py      its batch: the rows that decode together, and their KV cache
 torch_model.py      its model: Llama and Qwen decoders over fused weights
 vllm_engine.py      the vLLM engine

@@ -28,6 +28,11 @@ class GenerateSettings:
     temperature: float = 1.0
     stop_ids: tuple[int, ...] = ()
     """Any of these ids ends the completion and is part of it."""
+    seed: tuple[int, ...] = ()
+    """What this completion's random numbers are made of; empty: the engine draws from a seed of its own."""
+    together: int = 0
+    """Above 0: this number of completions, whose seeds differ in the last number alone, are computed apart from all
+    others, where the engine can, so that not a bit of them depends on what else it does."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ Promises:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ import structlog
 
 from rlsp_async.columns import floats, ints, pack_floats, pack_ints
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError
+from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError, first_error
 from rlsp_async.messages import Probe, Rollout, RolloutGroup, SampleJob, WeightsRef
 from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
@@ -249,11 +250,11 @@ class Sampler:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._rollout(index, prompt_ids, settings))
+                    group.create_task(self._rollout(index, prompt_ids, _of_rollout(settings, index)))
                     for index in range(job.sampling.rollouts)
                 ]
         except* (EngineError, DataError) as failures:
-            raise _first(failures) from failures
+            raise first_error(failures) from failures
         return [task.result() for task in tasks]
 
     async def _rollout(self, index: int, prompt_ids: list[int], settings: GenerateSettings) -> Rollout:
@@ -290,6 +291,8 @@ class Sampler:
             max_new_tokens=min(job.sampling.max_new_tokens, room),
             temperature=job.sampling.temperature,
             stop_ids=self._codec.stop_ids,
+            seed=(job.sampling.seed, job.group_id),
+            together=job.sampling.rollouts if self._cfg.is_synchronous else 0,
         )
 
     def _chosen_engine(self) -> Engine:
@@ -298,6 +301,11 @@ class Sampler:
         return make_engine(
             name, self._cfg, self._model_dir, engine_seed(self._cfg.seed, self.worker), self._longest_prompt
         )
+
+
+def _of_rollout(settings: GenerateSettings, index: int) -> GenerateSettings:
+    """The settings of one rollout of a group: with random numbers of its own."""
+    return dataclasses.replace(settings, seed=(*settings.seed, index))
 
 
 class _Flight:
@@ -315,11 +323,3 @@ def engine_seed(seed: int, worker: str) -> int:
     """A seed in 0..2^31-1 that differs between workers and runs; with equal seeds they would sample equal rollouts."""
     words = np.random.SeedSequence([seed, *worker.encode()]).generate_state(1)
     return int(words[0]) >> 1
-
-
-def _first(failures: ExceptionGroup[Exception]) -> Exception:
-    """One of the errors of a group of tasks, which all failed for the same reason."""
-    first: Exception = failures.exceptions[0]
-    while isinstance(first, ExceptionGroup):
-        first = first.exceptions[0]
-    return first

@@ -1,7 +1,8 @@
 """An engine without a model, for tests: completions from a script or from a seed, at a chosen latency.
 
     ScriptedEngine(script=lambda prompt_ids: [7, 8, 2])      always the same answer
-    ScriptedEngine(seed=3, vocab=(3, 100), length=(4, 12))   random tokens, the same for the same seed and order
+    ScriptedEngine(seed=3, vocab=(3, 100), length=(4, 12))   random tokens, the same for the same seed and order;
+                                                             those of a request with a seed follow from that alone
 
 Tokens appear one by one over `latency_s`, so a swap of the weights in the middle of a completion shows in the versions
 as with a real engine. `wrong_by` is added to every score, so that a probe fails.
@@ -114,7 +115,8 @@ class ScriptedEngine:
         if self._script is not None:
             ids = list(self._script(prompt_ids))
         else:
-            ids = [self._random.randrange(*self._vocab) for _ in range(self._random.randint(*self._length))]
+            draw = random.Random(repr(settings.seed)) if settings.seed else self._random
+            ids = [draw.randrange(*self._vocab) for _ in range(draw.randint(*self._length))]
             ids += settings.stop_ids[:1]
         stops = [at for at, token in enumerate(ids) if token in settings.stop_ids]
         ids = ids[: stops[0] + 1] if stops else ids

@@ -9,10 +9,12 @@ Shapes: n live rows, L cached tokens, V vocabulary; see torch_model.py for the r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ PREFILL_TOKENS = 8192
 """Most tokens, padding included, of one prefill pass."""
 GROWTH_TOKENS = 64
 """Tokens by which each row of the cache grows."""
+RANDOM_NUMBERS = 64
+"""Random numbers of a row that are drawn at once."""
 
 
 @dataclass(eq=False)
@@ -32,6 +36,8 @@ class DecodeRow:
     prompt_ids: tuple[int, ...]
     settings: GenerateSettings
     ticket: Any = None
+    random: Iterator[float] = field(default_factory=lambda: iter(()))
+    """Its random numbers, one for each token; the batch sets them when the row is admitted."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
@@ -55,7 +61,8 @@ class DecodeBatch:
         self.live: list[DecodeRow] = []
         self._model = model
         self._max_rows = max_rows
-        self._generator = torch.Generator(model.device).manual_seed(seed)
+        self._own_seeds = ((seed, number) for number in itertools.count())
+        """For rows without a seed."""
         shape = (2, model.num_layers, max_rows, model.num_kv_heads, 0, model.head_dim)
         self._cache = torch.empty(shape, dtype=model.dtype, device=model.device)  # [2, layer, row, K, L, D]
         self._lengths: list[int] = []
@@ -69,6 +76,8 @@ class DecodeBatch:
     def admit(self, rows: Sequence[DecodeRow]) -> None:
         """Prefills and appends rows; at most `num_free`."""
         assert len(rows) <= self.num_free
+        for row in rows:
+            row.random = random_numbers(row.settings.seed or next(self._own_seeds))
         for batch in prefill_batches(sorted(rows, key=lambda row: (len(row.prompt_ids), row.prompt_ids))):
             self._prefill(batch)
         self._refresh()
@@ -79,7 +88,8 @@ class DecodeBatch:
         self._reserve(max(self._lengths) + 1)
         logits_nV = self._decode(max(self._lengths) + 1)
         logp_nV = torch.log_softmax(logits_nV / self._temperature_n1, dim=-1)
-        self._input_n = draw(logp_nV, self._generator)
+        random_n = torch.tensor([next(row.random) for row in self.live], dtype=torch.float64)
+        self._input_n = draw(logp_nV, random_n.to(logp_nV.device))
         logprobs = logp_nV.gather(1, self._input_n[:, None])[:, 0].tolist()
         for at, (row, token, logprob) in enumerate(zip(self.live, self._input_n.tolist(), logprobs, strict=True)):
             row.tokens.append(token)
@@ -171,21 +181,31 @@ class DecodeBatch:
         return torch.tensor(values, dtype=torch.long, device=self._model.device)
 
 
-def draw(logp_nV: Tensor, generator: torch.Generator) -> Tensor:
+def random_numbers(seed: tuple[int, ...]) -> Iterator[float]:
+    """Numbers from 0 to 1 for the tokens of one row, endless; they depend on the seed alone."""
+    generator = np.random.default_rng(np.random.SeedSequence(seed))
+    while True:
+        yield from generator.random(RANDOM_NUMBERS).tolist()
+
+
+def draw(logp_nV: Tensor, random_n: Tensor) -> Tensor:
     """Samples one token for each row by inverting the distribution function in float64.
 
     Args:
         logp_nV: [n, V] log-probs, normalised.
-        generator: gives one random number for each row.
+        random_n: [n] a random number from 0 to 1 for each row, in float64.
 
     Returns:
         [n] token ids.
     """
     if logp_nV.ndim != 2:
         raise ValueError(f"log-probs must be [n, V], not {tuple(logp_nV.shape)}")
+    if random_n.shape != logp_nV.shape[:1] or random_n.dtype is not torch.float64:
+        raise ValueError(f"{len(logp_nV)} rows need as many random numbers in float64, not {tuple(random_n.shape)}")
     cdf_nV = logp_nV.exp().cumsum(-1, dtype=torch.float64)
-    u_n1 = torch.rand(len(logp_nV), 1, dtype=torch.float64, device=logp_nV.device, generator=generator)
-    return torch.searchsorted(cdf_nV, u_n1 * cdf_nV[:, -1:], right=True)[:, 0].clamp_(max=logp_nV.shape[1] - 1)
+    return torch.searchsorted(cdf_nV, random_n[:, None] * cdf_nV[:, -1:], right=True)[:, 0].clamp_(
+        max=logp_nV.shape[1] - 1
+    )
 
 
 def prefill_batches(rows: Sequence[DecodeRow]) -> list[list[DecodeRow]]:

@@ -26,6 +26,7 @@ from rlsp_async.errors import ConfigError, DataError, EngineError, RlspError
 from rlsp_async.messages import WeightsRef
 from rlsp_async.model.info import ModelInfo, read_model_info
 from rlsp_async.sampling.engine import Completion, GenerateSettings
+from rlsp_async.sampling.torch_apart import GroupsApart
 from rlsp_async.sampling.torch_batch import DecodeBatch, DecodeRow
 from rlsp_async.sampling.torch_model import TorchModel
 
@@ -63,6 +64,7 @@ class TorchEngine:
         self._mailbox: queue.SimpleQueue[DecodeRow | _Call | _CloseRequest] = queue.SimpleQueue()
         self._waiting: deque[DecodeRow] = deque()
         self._batch: DecodeBatch | None = None
+        self._apart: GroupsApart | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._errored = True
@@ -123,7 +125,7 @@ class TorchEngine:
         self._errored = True
         self._mailbox.put(_CloseRequest())
         await asyncio.to_thread(thread.join)
-        self._batch = None
+        self._batch = self._apart = None
 
     async def _call(self, work: Callable[[], T]) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -155,7 +157,7 @@ class TorchEngine:
 
     def _take_mail(self) -> bool:
         """Empties the mailbox; False when asked to end."""
-        busy = bool(self._waiting or (self._batch and self._batch.live))
+        busy = bool(self._waiting or (self._batch and self._batch.live) or (self._apart and self._apart.is_busy))
         while True:
             try:
                 item = self._mailbox.get(block=not busy)
@@ -163,10 +165,12 @@ class TorchEngine:
                 return True
             if isinstance(item, _CloseRequest):
                 return False
-            if isinstance(item, DecodeRow):
-                self._waiting.append(item)
-            else:
+            if isinstance(item, _Call):
                 self._do(item)
+            elif item.settings.together and self._apart:
+                self._apart.add(item)
+            else:
+                self._waiting.append(item)
             busy = True
 
     def _decode_step(self) -> None:
@@ -180,7 +184,10 @@ class TorchEngine:
         if num:
             new = [self._waiting.popleft() for _ in range(num)]
             rows.admit([row for row in new if not row.ticket.cancelled()])
-        if rows.live and (done := rows.step()):
+        done = rows.step() if rows.live else []
+        if self._apart and self._apart.is_busy:
+            done += self._apart.step(rows.version)
+        if done:
             self._in_loop(lambda: _resolve_all(done))
 
     def _do(self, call: _Call) -> None:
@@ -195,6 +202,7 @@ class TorchEngine:
     def _open(self) -> None:
         model = TorchModel(self._model_dir, self._dtype, self._device, self.window)
         self._batch = DecodeBatch(model, self._max_rows, self._seed)
+        self._apart = GroupsApart(lambda num_rows: DecodeBatch(model, num_rows, self._seed), self._max_rows)
         self._model = model
 
     def _load(self, path: Path, version: int) -> None:
@@ -208,7 +216,9 @@ class TorchEngine:
 
     def _fail_all(self, reason: str) -> None:
         """Fails every waiting caller, because the thread has ended."""
-        futures = [row.ticket for row in (*self._waiting, *(self._batch.live if self._batch else ()))]
+        live = self._batch.live if self._batch else ()
+        apart = self._apart.rows() if self._apart else ()
+        futures = [row.ticket for row in (*self._waiting, *live, *apart)]
         while True:
             try:
                 item = self._mailbox.get_nowait()

@@ -111,6 +111,7 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
             stop_token_ids=list(settings.stop_ids),
             ignore_eos=True,  # only the stop ids end a completion
+            seed=_seed_of(settings) if settings.together else None,  # a generator for each request is slow
         )
         output = (await self._request(prompt_ids, params)).outputs[0]
         if output.finish_reason not in ("stop", "length"):
@@ -235,6 +236,11 @@ class VllmEngine:
 
         card_bytes = current_platform.get_device_total_memory()
         return gpu_arguments(self._cfg, self._info, card_bytes, shared=is_shared_card(os.environ))
+
+
+def _seed_of(settings: GenerateSettings) -> int:
+    """The seed of one request. It fixes the random numbers; the logits still depend on what decodes beside it."""
+    return int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _deaths() -> tuple[type[Exception], ...]:

@@ -51,6 +51,7 @@ class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     inner: PluginName = "math"
     """Verifier of answers that do not abstain."""
     inner_options: dict[str, Any] = {}
+    """Options of the inner verifier, decoded by its `Config`."""
 
     def __post_init__(self) -> None:
         if not self.phrases or not all(phrase.strip() for phrase in self.phrases):

@@ -36,6 +36,7 @@ class FormatConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     inner: PluginName = ""
     """Verifier of the answer; empty: only the form counts."""
     inner_options: dict[str, Any] = {}
+    """Options of the inner verifier, decoded by its `Config`."""
     strict: bool = False
     """Whether, with `inner`, a right answer in a wrong form is wrong."""
 

@@ -33,6 +33,7 @@ class LengthConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     inner: PluginName = ""
     """Verifier of the answer; empty: only the length counts."""
     inner_options: dict[str, Any] = {}
+    """Options of the inner verifier, decoded by its `Config`."""
 
     def __post_init__(self) -> None:
         if not self.least and not self.most:

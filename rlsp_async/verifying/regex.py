@@ -33,6 +33,7 @@ class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     match: Literal["search", "full"] = "search"
     """Whether the pattern must match anywhere in the text, or the whole text without the blanks around it."""
     ignore_case: bool = False
+    """Whether small and capital letters count as the same, in the pattern and in the comparison."""
 
     def __post_init__(self) -> None:
         try:

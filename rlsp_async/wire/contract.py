@@ -144,6 +144,8 @@ STATUS = Status(
     ],
     seconds_left=300.0,
     message="",
+    evaluated=12,
+    to_evaluate=256,
 )
 
 EXAMPLES: dict[str, FromWorker | FromHub] = {
@@ -212,7 +214,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
     "weights": NewWeights(weights=WEIGHTS),
     "drain": Drain(reason="the run is finished"),
     "refuse_2": Refuse(reason="sampler-0 is at work already", fenced=True, retry_s=12.0),
-    "status": STATUS,
+    "status_2": STATUS,
 }
 
 

@@ -315,3 +315,43 @@ def test_prompt_ids_that_are_not_those_of_the_prompt_name_their_group(tmp_path, 
     with pytest.raises(ContentError, match="are not those of prompt") as refused:
         made.train(given)
     assert refused.value.groups == [groups[2].group_id]
+
+
+def truncated(each, which, token=None):
+    """The job with these rollouts of each group cut at the longest length; `token`: they consist of this one."""
+
+    def cut(rollout):
+        ids = ints(rollout.token_ids) if token is None else np.full(len(ints(rollout.token_ids)), token)
+        return msgspec.structs.replace(rollout, finish="length", token_ids=pack_ints(ids))
+
+    groups = []
+    for verified in each.batch.groups:
+        rollouts = [cut(r) if r.index in which else r for r in verified.group.rollouts]
+        groups.append(
+            msgspec.structs.replace(verified, group=msgspec.structs.replace(verified.group, rollouts=rollouts))
+        )
+    return TrainJob(batch=msgspec.structs.replace(each.batch, groups=groups))
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce"])
+def test_truncated_rollouts_stay_out_of_the_loss_when_they_are_masked(tmp_path, model_dir, name):
+    figures = {}
+    for masked in (True, False):
+        for token in (None, 9):
+            algorithm = {"name": name, "options": {"mask_truncated": masked}}
+            made = learner(tmp_path / f"{masked}{token}", model_dir, algorithm, minibatches=1)
+            for each in jobs()[:2]:
+                made.train(each)
+            metrics = made.train(truncated(jobs()[2], {1, 3}, token)).metrics
+            figures[masked, token] = [metrics[key] for key in ("loss", "grad_norm", "reward")]
+    assert figures[True, None] == pytest.approx(figures[True, 9], rel=1e-4, abs=1e-6)
+    assert figures[False, None] != pytest.approx(figures[False, 9], rel=1e-3, abs=1e-6)
+    assert figures[True, None][1] != pytest.approx(figures[False, None][1], rel=1e-3)
+
+
+def test_a_batch_of_truncated_rollouts_alone_moves_nothing_when_they_are_masked(tmp_path, model_dir):
+    made = learner(tmp_path, model_dir, {"name": "grpo", "options": {"mask_truncated": True}}, minibatches=1)
+    for each in jobs()[:2]:
+        made.train(each)
+    metrics = made.train(truncated(jobs()[2], {0, 1, 2, 3})).metrics
+    assert (metrics["grad_norm"], metrics["masked_fraction"]) == (0.0, 1.0)

@@ -372,8 +372,7 @@ class Chaos:
                     worker.weights.append(ids)
                     if batch.last_of_stage:
                         worker.last_steps.add(batch.step)
-                    every = self.cfg.stages[batch.stage].publish_every
-                    publish = batch.last_of_stage or (every > 0 and batch.step % every == 0)
+                    publish = self.cfg.publishes_after(batch.stage, batch.stage_step)
                     ref = weights(batch.step, worker.start) if publish else None
                     worker.reports[batch.step] = StepReport(
                         step=batch.step, weights=ref, checkpoint=worker.checkpoint, incarnation=worker.start
@@ -435,8 +434,15 @@ class Chaos:
             assert sum(records_of[i].stage != manifest.stage for i in manifest.groups) <= carries
 
     def most_carried(self) -> int:
-        """Groups that may stay alive during an evaluation: those that the next stage to train carries over."""
+        """Groups that may stay alive during an evaluation: those of a stage that goes on after it, or those that the
+        next stage to train carries over."""
         state = self.hub.state
+        if (
+            state.phase
+            and state.phase.key.startswith("during")
+            and state.step < state.plan.last_step[state.phase.stage]
+        ):
+            return state.plan.stages[state.phase.stage].capacity
         names = list(self.cfg.stages)
         left = [name for name in names if state.plan.last_step[name] > state.step]
         return (

@@ -30,6 +30,8 @@ from rlsp_async.messages import (
     Welcome,
     Work,
 )
+from rlsp_async.replay import health
+from rlsp_async.replay.plan import Phase
 from rlsp_async.replay.records import Evaluated, Manifest, Put, Stepped
 from tests.replay.line import (
     Bench,
@@ -348,6 +350,60 @@ def test_evaluation_waits_for_the_final_version_to_be_loaded():
     assert not [m for m in bench.got(b"s", Work) if m.job.purpose == "evaluate"]
     bench.run(b"s", b"v", b"l")
     assert bench.hub.state.ending.kind == "finished"
+
+
+def evaluated_during(steps: int, every: int, after: list[str]) -> Bench:
+    stages = {"rlsp": StageConfig(steps=steps, groups_per_step=2, publish_every=3)}
+    return crewed(stages=stages, evaluation=EvaluationConfig(prompts=4, rollouts=2, every=every, after=after))
+
+
+def test_evaluations_during_a_stage_are_of_the_version_of_their_step():
+    bench = evaluated_during(6, 2, ["rlsp"])
+    bench.run(b"s", b"v", b"l")
+    results = {r.key: r.result for r in bench.records if isinstance(r, Evaluated)}
+    assert [(k, r["when"], r["stage_step"], r["version"], r["oldest_version"]) for k, r in results.items()] == [
+        ("during rlsp 2", "during", 2, 2, 2),
+        ("during rlsp 4", "during", 4, 4, 4),
+        ("after rlsp", "after", 6, 6, 6),
+    ]
+    assert bench.hub.state.ledger.tokens()["evaluated"] == 3 * 4 * 2 * 3
+    trained = [r for r in bench.records if isinstance(r, Manifest)]
+    evaluated = {r.record.group_id for r in bench.records if isinstance(r, Put) and r.record.purpose == "evaluate"}
+    assert len(evaluated) == 12
+    assert not evaluated & {group_id for manifest in trained for group_id in manifest.groups}
+
+
+def test_without_an_evaluation_after_the_stage_its_last_step_is_evaluated_as_well():
+    bench = evaluated_during(4, 2, [])
+    bench.run(b"s", b"v", b"l")
+    assert [r.key for r in bench.records if isinstance(r, Evaluated)] == ["during rlsp 2", "during rlsp 4"]
+    assert bench.hub.state.ending.kind == "finished"
+
+
+def test_no_batch_is_chosen_while_a_step_is_evaluated():
+    bench = evaluated_during(6, 2, ["rlsp"])
+    training = bench.hub.state.training
+    bench.until(lambda: training.step == 1, b"s", b"v", b"l")
+    bench.until(lambda: training.last_manifest == 2, b"s", b"v")
+    bench.until(lambda: len(bench.hub.state.ledger.ready) == 2, b"s", b"v")  # while step 2 trains
+    assert max(r.step for r in bench.records if isinstance(r, Manifest)) == 2
+    bench.until(lambda: bench.hub.state.step == 2, b"s", b"v", b"l")
+    assert bench.hub.state.phase == Phase("evaluate", "rlsp", "during rlsp 2")
+    bench.until(lambda: len(bench.hub.state.ledger.ready) >= 2, b"v", b"s")
+    assert max(r.step for r in bench.records if isinstance(r, Manifest)) == 2
+    status = health.status(bench.hub.state, 0.0)
+    assert (status.phase, status.evaluated < 4, status.to_evaluate) == ("evaluating", True, 4)
+    bench.run(b"s", b"v", b"l")
+    assert max(r.step for r in bench.records if isinstance(r, Manifest)) == 6
+    assert health.status(bench.hub.state, 0.0).to_evaluate == 0
+
+
+def test_an_evaluated_step_must_publish():
+    bench = evaluated_during(6, 1, [])
+    bench.until(lambda: jobs(bench.inbox[b"l"], TrainJob), b"s", b"v")
+    work = bench.got(b"l", Work)[0]
+    bench.say(b"l", Done(lease=work.lease, steps=[report_of(work.job, publish=False)]))
+    assert "published no weights after the step that is evaluated, 1" in bench.hub.state.ending.message
 
 
 def test_last_step_of_a_stage_must_publish():

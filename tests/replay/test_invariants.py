@@ -38,9 +38,11 @@ def stages(draw: st.DrawFn) -> StageConfig:
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),
 )  # a failure names its seed; to shrink it takes minutes
-@given(first=stages(), second=stages(), evaluated=st.booleans(), seed=st.integers(0, 2**32))
-def test_invariants_hold_whatever_happens(first: StageConfig, second: StageConfig, evaluated: bool, seed: int):
-    evaluation = EvaluationConfig(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"])
+@given(first=stages(), second=stages(), evaluated=st.booleans(), every=st.integers(0, 2), seed=st.integers(0, 2**32))
+def test_invariants_hold_whatever_happens(
+    first: StageConfig, second: StageConfig, evaluated: bool, every: int, seed: int
+):
+    evaluation = EvaluationConfig(prompts=3 * evaluated, rollouts=2, before=["b"], after=["b"], every=every)
     cfg = config(
         stages={"a": first, "b": second},
         evaluation=evaluation,
@@ -55,5 +57,7 @@ def test_invariants_hold_whatever_happens(first: StageConfig, second: StageConfi
         assert state.ending.kind == "finished", state.ending.message
         assert state.step == first.steps + second.steps
         assert chaos.violations() == []
-        assert set(state.evaluations) == ({"before b", "after b"} if evaluated else set())
+        during = {f"during a {n}" for n in range(1, first.steps + 1) if every and n % every == 0}
+        during |= {f"during b {n}" for n in range(1, second.steps) if every and n % every == 0}
+        assert set(state.evaluations) == ({"before b", "after b"} | during if evaluated else set())
         chaos.journal.close()

@@ -134,6 +134,30 @@ async def until(so: Callable[[], bool]) -> None:
     raise AssertionError("it never comes to that")
 
 
+async def test_a_hub_that_stays_tells_everyone_that_the_run_is_complete(tmp_path):
+    cfg, router, told = two_stages(tmp_path), FakeRouter(), []
+    hub = ReplayServer(
+        cfg,
+        SmallTask(),
+        FakeDemonstrations(),  # type: ignore[arg-type]
+        on_finished=lambda status: told.append(status),
+        stays=True,
+    )
+    running = asyncio.create_task(hub.run(lambda: router))
+    await until(lambda: hasattr(router, "over"))
+    assert router.over == "the run is complete"
+    assert [(status.phase, status.step) for status in told] == [("finished", 14)]
+    router.queue.put_nowait((b"late", hello("verifier", worker="verifier-9")))
+    await until(lambda: any(peer == b"late" and isinstance(message, Drain) for peer, message in router.sent))
+    assert not running.done()
+    hub.stop("SIGTERM")
+    await asyncio.wait_for(running, 20.0)
+    assert len(told) == 1
+    again = ReplayServer(cfg, SmallTask(), on_finished=lambda status: told.append(status))  # one that does not stay
+    await asyncio.wait_for(again.run(lambda: FakeRouter({})), 20.0)
+    assert (len(told), told[1].phase) == (2, "finished")
+
+
 async def test_demonstrations_then_rollouts_then_files(tmp_path):
     cfg, router = two_stages(tmp_path), FakeRouter()
     await server(cfg).run(lambda: router)

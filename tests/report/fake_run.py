@@ -36,8 +36,8 @@ def make_run(directory: Path, seed: int = 0) -> Path:
     _write(
         directory / "evaluations.jsonl",
         [
-            _evaluation("before", SFT, 0.321, 43.0, 2.9, SFT_S + EVALUATION_S),
-            _evaluation("after", SFT + RL, 0.618, 104.0, 7.4, _end()),
+            evaluation_row("before", SFT, 0.321, 43.0, 2.9, SFT_S + EVALUATION_S),
+            evaluation_row("after", SFT + RL, 0.618, 104.0, 7.4, _end()),
         ],
     )
     _write(directory / "rollouts.jsonl", _rollouts())
@@ -146,7 +146,9 @@ def _span(t0: float, t1: float, worker: str, kind: str, what: str) -> dict[str, 
     return {"t0": t0, "t1": t1, "worker": worker, "kind": kind, "what": what}
 
 
-def _evaluation(when: str, version: int, p: float, length: float, steps: float, t: float) -> dict[str, Any]:
+def evaluation_row(
+    when: str, version: int, p: float, length: float, steps: float, t: float, stage_step: int = 0
+) -> dict[str, Any]:
     def around(mean: float, half: float) -> dict[str, float]:
         return {"mean": mean, "low": mean - half, "high": mean + half}
 
@@ -155,6 +157,7 @@ def _evaluation(when: str, version: int, p: float, length: float, steps: float, 
         "when": when,
         "stage": "rlsp",
         "version": version,
+        "stage_step": stage_step,
         "seconds": t,
         "num_prompts": 256,
         "num_rollouts": 2048,

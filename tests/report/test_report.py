@@ -12,7 +12,7 @@ from rlsp_async.cli.report import show_report
 from rlsp_async.errors import DataError
 from rlsp_async.report.results import Span, build_report, idle_shares, lag_histogram, merge_intervals, pick_examples
 from rlsp_async.report.svg import thin_points, ticks
-from rlsp_async.report.text import shorten
+from rlsp_async.report.text import column_widths, shorten
 from rlsp_async.report.write import load_report, write_report
 from rlsp_async.runner.run import show_result
 from tests.report import fake_run
@@ -103,7 +103,8 @@ def test_what_a_schedule_of_temperatures_knows_is_drawn(tmp_path: Path) -> None:
 def test_the_table_and_json(run: Path) -> None:
     out = io.StringIO()
     assert show_report(run, as_json=False, out=out) == 0
-    assert "after rlsp   216      61.8 % (58.3-65.3)  96.8 % (93.8-99.8)" in out.getvalue()
+    assert "after rlsp   216      61.8 %       96.8 %       104.0      7.4         4.0 %\n" in out.getvalue()
+    assert "                      (58.3-65.3)  (93.8-99.8)\n" in out.getvalue()
     assert f"report   {run}/report.html" in out.getvalue()
     out = io.StringIO()
     assert show_report(run, as_json=True, out=out) == 0
@@ -216,3 +217,28 @@ def test_a_stage_without_a_gradient_is_named():
     sft = [{"stage": "sft", "grad_norm": 0.0}]
     assert no_signal(cfg, "sft", sft).endswith("does its algorithm, 'grpo', learn from demonstrations?")
     assert no_signal(cfg, "sft", [{"stage": "sft", "grad_norm": 2.0}]) == ""
+
+
+def test_the_tables_stay_within_80_columns_and_break_between_words_only(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "wide")
+    out = io.StringIO()
+    show_report(directory, as_json=False, out=out)
+    lines = [line for line in out.getvalue().splitlines() if str(directory) not in line]
+    assert max(map(len, lines)) <= 80
+    assert "idle     in rlsp:   sampler-0 8 %   verifier-0 90 %   learner-0 32 %" in lines
+    assert column_widths([["a b", "one two three"], ["c", "x"]], most=12) == [3, 7]
+    assert column_widths([["a b", "abcdefghijkl"]], most=5) == [3, 12]
+
+
+def test_evaluations_during_a_stage_stand_in_the_table_and_over_the_steps(tmp_path: Path) -> None:
+    directory = fake_run.make_run(tmp_path / "often")
+    first, last = (directory / "evaluations.jsonl").read_text().splitlines()
+    during = [fake_run.evaluation_row("during", 200 + s, 0.3 + 0.02 * s, 50, 3, 130 + 5 * s, s) for s in (4, 8)]
+    (directory / "evaluations.jsonl").write_text("\n".join([first, *map(json.dumps, [*during, during[1]]), last, ""]))
+    report = write_report(directory, finished=True)
+    assert [e.label for e in report.evaluations] == ["before rlsp", "rlsp step 4", "rlsp step 8", "after rlsp"]
+    text = (directory / "report.html").read_text()
+    assert "<title>rlsp step 4: 38.0 % (34.5-41.5)</title>" in text
+    assert "held-out pass@1, 95 % interval" in text
+    assert text.count("<td>rlsp step 8</td>") == 1
+    assert "rlsp step 8: 8" not in text  # pass@k has lines of before and after alone

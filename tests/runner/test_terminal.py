@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 from rich.console import Console
 
 from rlsp_async.config import RunConfig, convert
@@ -146,3 +147,10 @@ def test_in_a_log_a_new_phase_is_said_at_once_and_the_same_one_is_not_repeated()
         "[   75 s] rlsp running step 3/",
         "rlsp: sampler-0 [died]",
     ]
+
+
+def test_an_evaluation_is_counted_in_prompts() -> None:
+    status = msgspec.structs.replace(STATUS, phase="evaluating", evaluated=12, to_evaluate=256)
+    assert "evaluating 12/256" in drawn(status)
+    assert "step 3/16" not in drawn(status)
+    assert plain_line(status).startswith("[   75 s] rlsp evaluating 12/256 step 3/16 v1003 |")

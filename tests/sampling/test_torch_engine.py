@@ -88,11 +88,11 @@ def hold_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> tuple[threading.
     """The engine stops in its `step`-th decode step, sets the first event and goes on at the second."""
     halted, go_on, count = threading.Event(), threading.Event(), itertools.count(1)
 
-    def held(logp: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def held(logp: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         if next(count) == step:
             halted.set()
             assert go_on.wait(10)
-        return draw(logp, generator)
+        return draw(logp, random)
 
     monkeypatch.setattr(torch_batch, "draw", held)
     return halted, go_on
@@ -120,6 +120,47 @@ async def test_equal_seeds_sample_equal_rollouts_and_others_do_not(make_model: A
         drawn.append((await engine.generate([1, 5], GenerateSettings(max_new_tokens=30))).token_ids.tolist())
         await engine.close()
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+async def test_a_seed_of_a_rollout_decides_its_tokens_whatever_decodes_beside_it(
+    make_model: Any, make_config: Any
+) -> None:
+    engine = TorchEngine(make_config(max_sequences=6), make_model(), seed=1)
+    await engine.start()
+
+    def group(prompt: list[int], number: int, together: int = 3) -> list[Any]:
+        settings = [GenerateSettings(max_new_tokens=40, seed=(7, number, i), together=together) for i in range(3)]
+        return [engine.generate(prompt, setting) for setting in settings]
+
+    alone = await asyncio.gather(*group([1, 7, 8], 5))
+    shared = asyncio.gather(*(engine.generate([1, 9, 4, 4, n], GenerateSettings(max_new_tokens=50)) for n in range(9)))
+    mixed = await asyncio.gather(*group([1, 7, 8], 6), *reversed(group([1, 7, 8], 5)), *group([3] * 20, 7))
+    batched = await asyncio.gather(*group([1, 7, 8], 5, together=0), *group([3] * 20, 7, together=0))
+    await shared
+    await engine.close()
+    for first, again in zip(alone, reversed(mixed[3:6]), strict=True):
+        assert first.token_ids.tolist() == again.token_ids.tolist()
+        assert first.logprobs.tobytes() == again.logprobs.tobytes()
+    assert [c.token_ids.tolist() for c in batched[:3]] == [c.token_ids.tolist() for c in alone]
+    assert len({tuple(c.token_ids.tolist()) for c in (*alone, *mixed[:3])}) == 6, "two rollouts share random numbers"
+
+
+async def test_a_group_that_is_cancelled_leaves_no_place_behind(make_model: Any, make_config: Any) -> None:
+    engine = TorchEngine(make_config(max_sequences=3), make_model(), seed=1)
+    await engine.start()
+    settings = [GenerateSettings(max_new_tokens=40, seed=(7, 1, i), together=3) for i in range(3)]
+    two = [asyncio.create_task(engine.generate([1, 7], setting)) for setting in settings[:2]]  # the third never comes
+    await asyncio.sleep(0)
+    for task in two:
+        task.cancel()
+    await asyncio.gather(*two, return_exceptions=True)
+    done = await asyncio.gather(*(engine.generate([1, 7], setting) for setting in settings))
+    assert [len(completion.token_ids) for completion in done] == [40, 40, 40]
+    waiting = asyncio.create_task(engine.generate([1, 7], settings[0]))
+    await asyncio.sleep(0)
+    await engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        await waiting
 
 
 async def test_foreign_weights_are_refused_and_nothing_is_half_loaded(
@@ -171,7 +212,8 @@ async def test_a_death_and_a_close_fail_what_runs_and_a_cancelled_caller_frees_i
 
 def test_draw_follows_the_distribution() -> None:
     p = torch.tensor([0.0, 0.5, 0.3, 0.2, 0.0])
-    drawn = draw(p.log().expand(20_000, 5), torch.Generator().manual_seed(0))
+    random = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drawn = draw(p.log().expand(20_000, 5), random)
     frequency = torch.bincount(drawn, minlength=5) / 20_000
     torch.testing.assert_close(frequency, p, atol=0.015, rtol=0)
     assert frequency[0] == frequency[4] == 0

@@ -40,6 +40,7 @@ class JudgeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     base_url: FieldName
     """Address of the endpoint, up to and with /v1."""
     model: FieldName
+    """Name of the model, as its server knows it."""
     api_key_env: VariableName = ""
     """Name of the environment variable that holds the key. Empty: no key is sent."""
     ca_file: PathText = ""
@@ -51,11 +52,13 @@ class JudgeConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     inner: PluginName = ""
     """Verifier of the fast lane that says whether the answer is right. Empty: math for exploration, else none."""
     inner_options: dict[str, Any] = {}
+    """Options of the inner verifier, decoded by its `Config`."""
     correct_from: Annotated[float, Range(gt=0, le=1)] = 0.5
     """Without an inner verifier: the answer is correct when the part "judge" is at least this."""
     max_tokens: Annotated[int, Range(ge=0, le=2**24)] = 512
     """Tokens of the judge's reply at most; 0: the limit is not sent."""
     temperature: Annotated[float, Range(ge=0, le=100)] = 0.0
+    """Softmax temperature of the judge; 0: the most probable token each time."""
     extra: dict[str, Any] = {}
     """Further fields of the request, e.g. response_format or seed."""
     timeout_s: Annotated[float, Range(gt=0, lt=3_600)] = 4.0

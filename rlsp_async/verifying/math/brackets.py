@@ -6,7 +6,7 @@ import re
 
 OPENING = ("\\{", "(", "[", "{", "\\langle")
 CLOSING = ("\\}", ")", "]", "}", "\\rangle")
-_BRACKET = re.compile(r"\\[{}]|\\langle|\\rangle|[()\[\]{}]")
+_BRACKET = re.compile(r"\\(?:begin|end)\s?\{[a-zA-Z]+\*?\}|\\[{}]|\\langle|\\rangle|[()\[\]{}]")
 
 
 def is_one_bracket(text: str) -> bool:
@@ -55,4 +55,7 @@ def drop_brackets(text: str) -> str:
 
 def _steps(text: str) -> list[tuple[int, int]]:
     """For every bracket the position behind it, and +1 when it opens or -1 when it closes."""
-    return [(match.end(), 1 if match[0] in OPENING else -1) for match in _BRACKET.finditer(text)]
+    return [
+        (match.end(), 1 if match[0] in OPENING or match[0].startswith("\\begin") else -1)
+        for match in _BRACKET.finditer(text)
+    ]

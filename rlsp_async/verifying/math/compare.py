@@ -71,9 +71,21 @@ class Comparer(NamedTuple):
             return self._regions(gold, extracted)
         if gold.kind in SEQUENCES and extracted.kind in SEQUENCES:
             return self._sequences(gold, extracted)
+        if gold.kind == extracted.kind == "ratio":
+            return self._ratios(gold, extracted)
         if gold.kind == extracted.kind and gold.text == extracted.text and gold.parts:
             return len(gold.parts) == len(extracted.parts) and self.in_their_order(gold.parts, extracted.parts)
         return self._single(gold, extracted)
+
+    def _ratios(self, gold: AnswerShape, extracted: AnswerShape) -> bool | None:
+        """Ratios of three and more numbers are equal up to a factor."""
+        values = [[exact_value(part) for part in side.parts] for side in (gold, extracted)]
+        if len(values[0]) != len(values[1]):
+            return False
+        if any(not value for side in values for value in side):
+            return self.in_their_order(gold.parts, extracted.parts)
+        quotients = {a / b for a, b in zip(*values, strict=True) if a is not None and b is not None}
+        return len(quotients) == 1
 
     def in_their_order(self, gold: tuple[AnswerShape, ...], extracted: tuple[AnswerShape, ...]) -> bool | None:
         """Compares parts pairwise."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Compare = Callable[["AnswerShape", "AnswerShape"], bool | None]
 _OPERATOR = re.compile(
     r"\\(?:lim|sum|prod|int|iint|oint|max|min|sup|inf|det|gcd|lcm|deg|dim|arg|Re|Im|angle|triangle|vec|overline|bar|hat|tilde"
-    r"|mathbb|mathcal|lfloor|lceil|overrightarrow|binom|Pr|operatorname|frac\s?\{\s?(?:d|\\partial)\b)"
+    r"|mathbb|mathcal|lfloor|lceil|overrightarrow|binom|Pr|operatorname|frac\s?\{\s?(?:d|\\partial)[^{}]{0,9}\}\s?\{\s?(?:d|\\partial))"
 )
 _LETTER_NAME = re.compile(
     r"\s?\|?\s?(?:\\[A-Za-z]+|[A-Za-z])[A-Za-z\\ ]*['*]*(?:[_^]?(?:\{\}|[(\[][)\]]|\w|\\?[A-Za-z*+]|\s|'))*\s?\|?\s?"
@@ -80,6 +80,8 @@ def _values(equation: AnswerShape, constants: list[AnswerShape], gold_is_equatio
 
 def _is_unsolved(left: str) -> bool:
     """Whether an equation with this left side states a value of its one variable only indirectly: `2x = 6`."""
+    if re.fullmatch(r"[A-Za-z]\s?\^\s?\{?\d\}?", left.strip()):
+        return False  # the value of a square, "R^2 = 7"
     names = set(re.findall(r"(?<![\\A-Za-z])[a-zA-Z](?![A-Za-z])", left))
     return len(names) == 1 and bool(re.search(r"\d", left)) and "(" not in left and "\\" not in left
 

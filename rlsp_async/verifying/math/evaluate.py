@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -62,7 +63,7 @@ def is_same_value(left: Node, right: Node, places: int = MIN_PLACES) -> bool:
         return _same_constant(left, right, places)
     num_compared, whole = 0, _has_series(left) or _has_series(right)
     for k in range(NUM_WHOLE if whole else len(_POSITIVE) + len(_SIGNED)):
-        point = {name: Fraction(k + 2 + 3 * i) if whole else _point_value(name, i, k) for i, name in enumerate(names)}
+        point = {name: _whole_value(name, k) if whole else _point_value(name, k) for name in names}
         pair = _values_at(left, right, point)
         if pair is None or (k >= len(_POSITIVE) and not whole and not (_is_real(pair[0]) and _is_real(pair[1]))):
             continue  # not defined there; left of zero, the branches of complex functions may differ
@@ -79,7 +80,7 @@ def is_same_value(left: Node, right: Node, places: int = MIN_PLACES) -> bool:
 def sign_of_ratio(left: Node, right: Node) -> int:
     """The sign of left / right, for expressions that `is_proportional` says have a constant ratio."""
     names = sorted(find_variables(left) | find_variables(right))
-    pair = _values_at(left, right, {name: _point_value(name, i, 0) for i, name in enumerate(names)})
+    pair = _values_at(left, right, {name: _point_value(name, 0) for name in names})
     if pair is None or not pair[0] or not pair[1]:
         raise UnreadableExpression("no point to compare at")
     ratio = CONTEXT.re(_float(pair[0]) / _float(pair[1]))
@@ -91,7 +92,7 @@ def is_proportional(left: Node, right: Node) -> bool:
     names = sorted(find_variables(left) | find_variables(right))
     ratios: list[Value] = []
     for k in range(len(_POSITIVE)):
-        pair = _values_at(left, right, {name: _point_value(name, i, k) for i, name in enumerate(names)})
+        pair = _values_at(left, right, {name: _point_value(name, k) for name in names})
         if pair is None or pair[1] == 0 or pair[0] == 0:
             return pair is not None and pair[0] == pair[1] and not ratios and k == len(_POSITIVE) - 1
         ratios.append(_float(pair[0]) / _float(pair[1]))
@@ -419,12 +420,17 @@ def _is_on_branch(node: Node, point: dict[str, Value]) -> bool:
     return not _is_real(base) or bool(CONTEXT.re(_float(base)) < 0)
 
 
-def _point_value(name: str, position: int, k: int) -> Value:
-    """The value of the `position`-th variable at the k-th point; different variables get different values."""
+def _point_value(name: str, k: int) -> Value:
+    """The value of a variable at the k-th point; values of different variables have nothing to do with one another."""
     texts = _POSITIVE if k < len(_POSITIVE) else _SIGNED
-    shift = Fraction(sum(map(ord, name)) % 97 + 97 * position + 1, 1009)
-    value = CONTEXT.mpf(texts[k % len(texts) if k < len(_POSITIVE) else k - len(_POSITIVE)])
-    return value * (1 + _float(shift) * (k + 1) / 3)
+    value = CONTEXT.mpf(texts[k if k < len(_POSITIVE) else k - len(_POSITIVE)])
+    drawn = Fraction(zlib.crc32(f"{name} {k}".encode()), 2**32)
+    return value * _float(Fraction(3, 5) + drawn * Fraction(4, 5))
+
+
+def _whole_value(name: str, k: int) -> Fraction:
+    """The whole number from 2 to 12 that a variable has at the k-th point of expressions with sums."""
+    return Fraction(2 + (zlib.crc32(f"{name} {k}".encode()) + 3 * k) % 11)
 
 
 def _values_at(left: Node, right: Node, point: dict[str, Value]) -> tuple[Value, Value] | None:

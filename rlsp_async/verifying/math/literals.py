@@ -39,7 +39,7 @@ class Literal(NamedTuple):
 
 
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+|\d{1,3}(?:\\?_\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"
-_DOTTED = r"\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?|\d{1,3}(?:\.\d{3})+,\d+"
+_DOTTED = r"\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?: \d{3})+,(?:\d{4,}|\d{1,2}(?!\d))"
 _WHOLE = rf"(?:{_GROUPED}|\d+)"
 _DECIMAL = re.compile(
     rf"(?P<dotted>{_DOTTED})(?![\d.,]|\s?\d)"
@@ -163,7 +163,7 @@ def _read_decimal(body: str) -> tuple[Literal, str] | None:
 
 def _decimal_value(match: re.Match[str]) -> Literal:
     if match["dotted"]:
-        whole, _, decimals = match["dotted"].replace(".", "").partition(",")
+        whole, _, decimals = re.sub(r"[. ]", "", match["dotted"]).partition(",")
     else:
         whole, decimals = match["whole"] or "0", match["decimals"] or ""
     value = Fraction(_whole(whole)) + Fraction(int(decimals or "0"), 10 ** len(decimals))

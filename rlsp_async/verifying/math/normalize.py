@@ -121,7 +121,7 @@ _COMMANDS = (
     (re.compile(r"\\lbrace(?![a-z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![a-z])"), r"\\}"),
     (re.compile(r"\\(?:emptyset|varnothing)(?![a-z])"), r"\\{\\}"),
-    (re.compile(r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])"), "|"),
+    (re.compile(r"\\(?:lvert|rvert|vert|lVert|rVert|Vert|mid)(?![a-zA-Z])|\\\|"), "|"),
     (re.compile(r"\\(?:lbrack)(?![a-z])"), "["),
     (re.compile(r"\\(?:rbrack)(?![a-z])"), "]"),
     (re.compile(r"\\var(?=[a-z])"), r"\\"),
@@ -144,7 +144,7 @@ _MARKS = re.compile(
     r"(?<![\w*)}\]])\*\*([^*]{1,400})\*\*(?![\w*({\[\\])|(?<![\w*])__([^_]{1,400})__(?!\w)|`([^`]{1,400})`"
 )
 _GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
-_PLAIN_TEXT = re.compile(r"\\text\s?\{\s*([A-Za-z]|and|or|\d[\d.,]*)\s*\}")
+_PLAIN_TEXT = re.compile(r"\\text\s?\{\s*([A-Za-z]|and|or|[-+]?\s?\d[\d.,]*)\s*\}")
 _VALUE_END = re.compile(r"[\d})\]]\s*$")
 _DISPLAY = re.compile(r"\\\[|(?<!\\)\\\](?!\])")
 

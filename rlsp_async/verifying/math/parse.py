@@ -155,7 +155,6 @@ _CHOICES = (
     (re.compile(r"(?:\{\s?\}\s?)?\^\s?\{?(\w{1,6})\}?\s?C\s?_\s?\{?(\w{1,6})\}?"), r"\\binom{\1}{\2}"),
     (re.compile(r"(?:\{\s?\}\s?)?(?<![A-Za-z])_\s?\{?(\w{1,6})\}?\s?C\s?_\s?\{?(\w{1,6})\}?"), r"\\binom{\1}{\2}"),
     (re.compile(r"(?<![A-Za-z\\])C\s?\(\s?(\w{1,6})\s?,\s?(\w{1,6})\s?\)"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?<![A-Za-z\\])C\s?_\s?\{?(\d{2,4})\}?\s?\^\s?\{?(\d{1,4})\}?"), r"\\binom{\1}{\2}"),
     (re.compile(r"(?<![A-Za-z\\])P\s?\(\s?(\d{1,4})\s?,\s?(\d{1,4})\s?\)"), r"(\\binom{\1}{\2}*\2!)"),
     (re.compile(r"(?:\{\s?\}\s?)?\^\s?\{?(\d{1,4})\}?\s?P\s?_\s?\{?(\d{1,4})\}?"), r"(\\binom{\1}{\2}*\2!)"),
 )
@@ -163,16 +162,26 @@ _CHOICES = (
 _INTEGRAL = re.compile(r"\s?(?:d|\\text\s?\{\s?d\s?\})\s?([a-zA-Z])(?![a-zA-Z])")
 
 
+_CHOICE_BELOW = re.compile(r"(?<![A-Za-z\\])C\s?_\s?\{?(\d{1,4})\}?\s?\^\s?\{?(\d{1,4})\}?")
+
+
+def _spell_choice_below(match: re.Match[str]) -> str:
+    """`C_5^2` is 5 over 2; `C_1^2` is the square of a variable."""
+    return f"\\binom{{{match[1]}}}{{{match[2]}}}" if int(match[1]) >= max(2, int(match[2])) else match[0]
+
+
 def _spell_choices(text: str) -> str:
     if "C" in text or "P" in text:
         for pattern, spelled in _CHOICES:
             text = pattern.sub(spelled, text)
+        text = _CHOICE_BELOW.sub(_spell_choice_below, text)
     return text
 
 
 class _ExpressionParser:
     def __init__(self, text: str, scientific: bool) -> None:
         self.text, self.at, self.scientific, self.num_steps = text, 0, scientific, 0
+        self.bound: set[str] = set()
 
     def step(self, depth: int) -> None:
         """Counts an operation, so that the tree stays small and shallow enough for recursion."""
@@ -333,7 +342,7 @@ class _ExpressionParser:
         return self.variable(run[0])
 
     def variable(self, name: str) -> Node:
-        if name in ("i", "e") and not self.text.startswith("_", self.at):
+        if name in ("i", "e") and name not in self.bound and not self.text.startswith("_", self.at):
             return ("constant", name)
         if subscript := _SUBSCRIPT.match(self.text, self.at):
             self.at = subscript.end()
@@ -374,7 +383,9 @@ class _ExpressionParser:
         self.expect("^")
         last = self.argument(depth + 1)
         first = parse_expression(match[2])
+        self.bound.add(match[1])
         body = self.product(depth + 1)
+        self.bound.discard(match[1])
         if self.rest()[:1] in ("+", "-"):
             raise UnreadableExpression(f"where \\{name} ends is not clear")
         return (name, match[1], first, last, body)

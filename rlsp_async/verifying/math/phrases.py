@@ -17,6 +17,15 @@ from rlsp_async.verifying.math.units import Unit, is_changing, read_unit
 from rlsp_async.verifying.math.words import is_text, unwrap_text
 
 _LABEL = re.compile(r"\s*(?:\\text\s?\{\s*)?([A-Za-z][A-Za-z ]{1,40}):\s*(?:\}\s*)?(?=.*[\d\\A-Za-z])", re.DOTALL)
+_LEAD = re.compile(r"\s*\\text\s?\{\s*([A-Za-z][A-Za-z ']{3,60}?)\s*(?:\s(?:is|are|be))?\s*:?\s*\}(?=\s?[^\s=(_^,:])")
+_LEAD_WORDS = frozenset({"only", "exactly", "answer", "about", "approximately", "approx", "roughly", "just", "total"})
+_LEAD_BLOCKS = re.compile(
+    r"square|cube|sum|product|difference|reciprocal|opposite|inverse|more|greater|smaller|up|nearly|almost"
+)
+_REMARK = re.compile(
+    r"\s*(?:\\text\s?\{)?\s*[,(]?\s?(?:only|exactly|exact"
+    r"|(?:is|are) the (?:only |final |correct )?(?:solutions?|answers?|values?))\s?\)?\s*\}?\s*$"
+)
 _IS = re.compile(
     r"([^\d]{1,60}?)\s?(?:\\text\s?\{\s*(?:is|equals|are|is equal to)\s*\}|\s(?:is|equals|are|is equal to)\s)\s?(.+)",
     re.DOTALL,
@@ -44,7 +53,11 @@ _SETS = {"integer": "Z", "integers": "Z", "real": "R", "reals": "R", "natural": 
 
 
 def drop_label(text: str) -> str:
-    """Removes a label in words and a colon in front of a value: "Answer: 3", "\\text{Area: } 5"."""
+    """Removes words around a value: "Answer: 3", "\\text{The answer is } 5", "3 \\text{ only}"."""
+    text = _REMARK.sub("", text) if _REMARK.search(text) and not _REMARK.match(text) else text
+    lead = _LEAD.match(text)
+    if lead is not None and not _blocks_lead(lead[1]) and text[lead.end() :].strip():
+        return text[lead.end() :].strip()
     match = _LABEL.match(text)
     if match is None or len(match[1].split()) > 5:
         return text
@@ -55,6 +68,13 @@ def drop_label(text: str) -> str:
     )
     words = match[1].split()
     return rest.strip() if all(len(word) > 1 for word in words) and read_literal(rest.strip()) is not None else text
+
+
+def _blocks_lead(words: str) -> bool:
+    """Whether words in front of a value may change it, or may be the name of a function."""
+    if is_changing(words) or _LEAD_BLOCKS.search(words.casefold()):
+        return True
+    return len(words.split()) < 2 and words.casefold() not in _LEAD_WORDS
 
 
 def spell_relation_words(text: str) -> str:

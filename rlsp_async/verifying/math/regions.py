@@ -22,7 +22,7 @@ from rlsp_async.verifying.math.evaluate import (
     sign_of_ratio,
 )
 from rlsp_async.verifying.math.parse import Node, UnreadableExpression, parse_expression
-from rlsp_async.verifying.math.scalars import DEFAULTS, compare_scalars, exact_value
+from rlsp_async.verifying.math.scalars import DEFAULTS, compare_scalars, exact_value, parse_or_none
 
 if TYPE_CHECKING:
     from rlsp_async.verifying.math.shapes import AnswerShape
@@ -52,9 +52,10 @@ def compare_regions(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
     try:
         left, right = read_region(gold), read_region(extracted)
     except UnreadableExpression:
-        return _compare_symbolic(gold, extracted)
+        return _compare_symbolic(gold, extracted) if "scalar" not in (gold.kind, extracted.kind) else False
     if left is None or right is None:
-        return False if "scalar" not in (gold.kind, extracted.kind) else _compare_symbolic(gold, extracted)
+        scalars = [shape for shape in (gold, extracted) if shape.kind == "scalar" and shape.literal is None]
+        return None if any(parse_or_none(shape.text) is None for shape in scalars) else False
     if left.name and right.name and left.name != right.name:
         return False
     if not left.is_explicit and not right.is_explicit:

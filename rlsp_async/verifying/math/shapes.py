@@ -61,11 +61,13 @@ _OR = re.compile(r"\sor\s|\\(?:lor|vee)(?![a-z])|(?<=[\d)}\]])\s?or\s?(?=[\d({\[
 _UNION = re.compile(r"\\cup(?![a-z])|(?<=[)\]}])\s?[uU]\s?(?=[(\[\\])")
 _COMMA = re.compile(r"[,;]")
 _MODULUS = re.compile(
-    r"\s?(?:\(\s?(?:\\(?:mod|bmod|pmod)|mod)|\\(?:pmod|bmod|mod|pod)(?![a-z])|mod\s)\s?\{?\s?(\w+)\s?\}?\s?\)?$"
+    r"\s?(?:\(\s?(?:\\(?:mod|bmod|pmod)|\\text\s?\{\s*mod\s*\}|mod)|\\(?:pmod|bmod|mod|pod)(?![a-z])|mod\s)\s?\{?\s?(\w+)\s?\}?\s?\)?$"
 )
 _REALS = re.compile(r"\\mathbb\s?\{?R\}?|R|(?:the )?(?:set of )?(?:all )?(?:real numbers?|reals?)", re.IGNORECASE)
 _SET_RULE = re.compile(r"\s?\\?\w{1,6}\s?(?:\\in\s?\\mathbb\s?\{?R\}?\s?)?(?:\||:)\s?(.*)")
 _VARIABLE = re.compile(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([a-z]\))?")
+WHOLE_TEXT = re.compile(r"^\\text\s?\{\s*([-+]?[\d.,]*\d)(\s?[^{}\d][^{}]*)\}$")
+"""A number and its unit in one text."""
 WHOLE_LINE = AnswerShape("interval", "()", (AnswerShape("scalar", "-\\infty"), AnswerShape("scalar", "\\infty")))
 
 
@@ -82,7 +84,7 @@ def parse_shape(text: str, depth: int = 0) -> AnswerShape:
     """
     if depth > MAX_DEPTH:
         raise UnreadableExpression("nested too deeply")
-    text = text.strip()
+    text = WHOLE_TEXT.sub(r"\1\\text{\2}", text.strip())
     if (literal := read_literal(text)) is not None:
         return AnswerShape("scalar", text, literal=literal)
     if (compound := read_compound(text)) is not None:
@@ -124,6 +126,9 @@ def _compound_shape(text: str, depth: int) -> AnswerShape:
         return AnswerShape("difference", "", part_shapes(minus, depth))
     if relation := _relation_shape(text, depth):
         return relation
+    ratio = split_outside(re.compile(r":"), text)
+    if len(ratio) > 2 and all(part.strip() for part in ratio):
+        return AnswerShape("ratio", "", part_shapes(ratio, depth))
     return _bracket_shape(text, depth) or _scalar_shape(text)
 
 
@@ -203,6 +208,8 @@ def _environment_shape(name: str, body: str, depth: int) -> AnswerShape:
     rows = [row.strip() for row in body.replace("\\hline", "").split("\\\\") if row.strip()]
     if "\\begin" in body or not 0 < len(rows) <= MAX_PARTS:
         raise UnreadableExpression("an environment within another one")
+    if name == "matrix" and len(rows) == 1 and "&" not in body:
+        return parse_shape(rows[0], depth + 1)
     if "matrix" in name or (name == "array" and "=" not in body):
         shapes = tuple(AnswerShape("tuple", "()", part_shapes(row.split("&"), depth)) for row in rows)
         return AnswerShape("matrix", "determinant" if name[0] in "vV" else "", shapes)
@@ -265,7 +272,11 @@ def _relation_shape(text: str, depth: int) -> AnswerShape | None:
         return None
     names = [sign[0] for sign in signs]
     if not sides[0]:
-        return parse_shape(sides[1], depth + 1) if len(sides) == 2 and names[0] in EQUATION_SIGNS else None
+        if not set(names) <= EQUATION_SIGNS:
+            return None
+        names, sides = names[1:], sides[1:]
+        if not names:
+            return parse_shape(sides[0], depth + 1)
     shapes = tuple(parse_shape(side, depth + 1) for side in sides)
     if set(names) <= EQUATION_SIGNS:
         return AnswerShape("equation", " ".join(names), shapes)

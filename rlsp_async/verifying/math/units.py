@@ -37,7 +37,7 @@ _TABLE: tuple[tuple[str, Fraction | int, str], ...] = (
     ("length", Fraction(1, 10), "dm decimeter decimeters decimetre decimetres"),
     ("length", Fraction(1, 100), "cm cms centimeter centimeters centimetre centimetres"),
     ("length", Fraction(1, 1000), "mm millimeter millimeters millimetre millimetres"),
-    ("length", Fraction(1, 10**6), "\u03bcm micrometer micrometers micron microns"),
+    ("length", Fraction(1, 10**6), "micrometer micrometers micron microns"),
     ("length", Fraction(1, 10**9), "nm nanometer nanometers nanometre nanometres"),
     ("length", 1000, "km kms kilometer kilometers kilometre kilometres"),
     ("length", _INCH, "in inch inches"),
@@ -125,7 +125,11 @@ _CHANGING_WORDS = """
     if when unless where because since approximately divided multiplied raised power powers choose twice
     double triple base infinity infty max
 """
-_CHANGING = frozenset(_CHANGING_WORDS.split())
+_CHANGING_ELSEWHERE = """
+    oder und nicht ou et pas y o no ni e non \u0438 \u0438\u043b\u0438 \u043d\u0435 mal fois veces
+"""
+"""The same in German, French, Spanish, Italian and Russian."""
+_CHANGING = frozenset(_CHANGING_WORDS.split()) | frozenset(_CHANGING_ELSEWHERE.split())
 _SHORT_NOUNS_WORDS = """
     men man boy dog cat cow hen pig egg pen bag box car bus cup day row job toy pie hat key cap jar can bar
     ant bee pea nut fan tip way set lap run win fly tie ace ads pts kid oak art bed cab fox hay ice jet log
@@ -141,12 +145,12 @@ _CJK_CHANGING = re.compile(
     "|(?:\u5e73\u65b9|\u7acb\u65b9)$"
 )
 _TOKEN = re.compile(
-    r"\s*(?:((?:\\circ|k?\\Omega)(?![A-Za-z])|\\circ[CF](?![A-Za-z])|[A-Za-z\u03bc]+(?:[-'][A-Za-z]+)*|\$)\.?"
+    r"\s*(?:((?:\\circ|k?\\Omega)(?![A-Za-z])|\\circ[CF](?![A-Za-z])|[^\W\d_]+(?:[-'][^\W\d_]+)*|\\?\$)\.?"
     r"|\^\s?\{?\s?(-?\s?\d)\s?\}?|(/|\\cdot(?![a-z])|\*|,(?=\s)))\s*"
 )
 _ORDINAL = re.compile(r"\s?\^?\s?\{?\s?(?:\\text\s?\{)?\s?(st|nd|rd|th)\s?\}?\s?\}?(\s.*)?")
 _FRACTION = re.compile(r"\s*\\frac\s?\{([^{}]+)\}\s?\{([^{}]+)\}\s*")
-_VOWEL = re.compile(r"[aeiouyAEIOUY]")
+_VOWEL = re.compile(r"[aeiouyAEIOUY]|[^\x00-\x7f]")
 
 
 def read_unit(rest: str) -> Unit | None:
@@ -207,6 +211,7 @@ def _flatten(text: str) -> str:
     """Removes `\\text{...}` and joins a degree sign with its letter."""
     for _ in range(2):
         text = re.sub(r"\\text\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", text)
+    text = re.sub(r"\(([A-Za-z ]+)\)", r" \1 ", re.sub(r"\\mu\s*(?=[A-Za-z])", "\u03bc", text))
     text = re.sub(r"\^\s?\\circ\s?|\\circ\s", r" \\circ ", text)
     return re.sub(r"\\circ\s*\{?\s*([CF])(?![A-Za-z])\s*\}?", r"\\circ\1 ", text)
 
@@ -241,11 +246,14 @@ class _UnitReader:
             word, power, mark = match.groups()
             if mark is not None:
                 self.sign, self.last = (-1 if mark == "/" else self.sign), None
+            elif word == "times" and not text[at:].strip():
+                self.num_nouns += 1
             elif not (self._raise(int(power.replace(" ", ""))) if power is not None else self._word(word)):
                 return None
         if not self.dimension and self.num_nouns == 0 and self.factor == 1:
             return None
-        return Unit(tuple(sorted((k, v) for k, v in self.dimension.items() if v)), self.scale, self.factor)
+        dimension = tuple(sorted((k, v) for k, v in self.dimension.items() if v))
+        return Unit(dimension, self.scale if dimension else Fraction(1), self.factor)
 
     def _raise(self, power: int) -> bool:
         """A power behind the last unit; a noun may only be squared or cubed ("units^2")."""
@@ -281,6 +289,10 @@ class _UnitReader:
         return self._is_noun(word)
 
     def _find(self, word: str) -> tuple[str, Fraction] | None:
+        word = word.removeprefix("\\") if word.endswith("$") else word
+        if word[0] == "\u03bc" and word[1:] in _UNITS:
+            dimension, scale = _UNITS[word[1:]]
+            return dimension, scale / 10**6
         name = word if word in _UNITS else word.casefold()
         if name not in _UNITS or (len(name) < 3 and name != word):
             return None
@@ -291,6 +303,11 @@ class _UnitReader:
         lowered = word.casefold()
         if not self.may_be_noun or lowered in _CHANGING:
             return False
-        if lowered in _SHORT_NOUNS or (self.in_text and len(word) > 2) or "-" in word or "'" in word:
+        if (
+            lowered in _SHORT_NOUNS
+            or ((self.in_text or not word.isascii()) and len(word) > 2)
+            or "-" in word
+            or "'" in word
+        ):
             return True
         return len(word) > 3 and _VOWEL.search(word) is not None
