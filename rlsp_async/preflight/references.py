@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from rlsp_async.answers import show_answers, split_answers
 from rlsp_async.config import RunConfig
-from rlsp_async.contents import printable
+from rlsp_async.contents import check_prompt, printable
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import Split, Task, load_task
@@ -141,13 +141,18 @@ def _used_splits(cfg: RunConfig) -> list[Split]:
 
 
 def _known_rows(task: Task, split: Split, verifier: Verifier) -> Iterator[tuple[Prompt, str]]:
-    """The prompts of a split and their demonstrations, where a response with the reference answer is known."""
+    """The prompts of a split and their demonstrations, where a response with the reference answer is known.
+
+    Those whose reference answer the verifier cannot use are among them; they are judged to be told why.
+    """
     size = task.size(split)
     given = _demonstrations(task, size) if split == "train" else {}
     for index in range(SAMPLE if size is None else size):
         prompt = task.prompt(split, index)
+        check_prompt(prompt)
         demonstration = given.get(prompt.prompt_id, "")
-        if verifier.reference_response(split_answers(prompt.answer)[0], demonstration):
+        known = verifier.reference_response(verifier.acceptable_answers(prompt.answer)[0], demonstration)
+        if known or not verifier.can_read(prompt.text, prompt.answer):
             yield prompt, demonstration
 
 
@@ -167,7 +172,7 @@ def _demonstrations(task: Task, size: int | None) -> dict[str, str]:
 
 def _own_cases(number: int, prompt: Prompt, given: str, verifier: Verifier) -> Iterator[_Case]:
     """Each acceptable answer against itself."""
-    for answer in split_answers(prompt.answer):
+    for answer in verifier.acceptable_answers(prompt.answer):
         response = verifier.reference_response(answer, given)
         yield _Case(number, _name(prompt), VerifyItem(prompt=prompt.text, response=response, answer=answer))
 
@@ -208,7 +213,7 @@ async def _judge(
             now = time.monotonic()
             if budget_s is not None and now - start > budget_s:
                 break
-            if now - told >= PROGRESS_S:
+            if now - told >= PROGRESS_S and len(verdicts) < len(items):
                 told = now
                 say(f"judging reference answers: {len(verdicts):,} of {len(items):,}")
     return verdicts
@@ -220,6 +225,9 @@ def _summarise(name: str, total: int, own: list[_Case], swapped: list[_Case], ve
     for case, verdict in zip(own, verdicts, strict=False):
         judged.add(case.row)
         if verdict.status != "correct" and case.row not in bad:
+            if not case.item.answer.strip():
+                bad[case.row] = f"{case.where}: has no reference answer"
+                continue
             why = verdict.detail or (f"read as {verdict.extracted!r}" if verdict.extracted else "")
             bad[case.row] = f"{case.where}: {_shown(case.item.answer)} is {verdict.status}" + (
                 f" ({printable(why, _SHOWN)})" if why else ""

@@ -22,15 +22,18 @@ reference answer that it cannot read; that is a fault of the data and becomes th
 number, 1 or more means `correct` and anything below means `wrong`.
 
 A reference answer may be a list of acceptable ones (`rlsp_async.answers`). A verifier never sees the list: `judge` asks
-it about one answer after the other, and the first that is `correct` decides.
+it about one answer after the other, and the first that is `correct` decides. A module for which the parts of a list
+belong together, as tests do, says `JOINS_ANSWERS = True` and is given the whole.
 
 The object of `load`, or the module, may also offer
 
     reference_response(answer, demonstration)    a response that gives the reference answer, "" where none is known
 
-With it every reference answer is judged before a run (preflight/references.py): a right response must be `correct`. A
-verifier without it has no reference answers that could be judged, and is exempt. `demonstration` is the response that
-the task provides for the prompt, else "".
+    check_answer(prompt, answer)                 raises DataError for a reference answer that cannot be used
+
+With the first every reference answer is judged before a run (preflight/references.py): a right response must be
+`correct`. A verifier without it has no reference answers that could be judged, and is exempt. `demonstration` is the
+response that the task provides for the prompt, else "".
 """
 
 from __future__ import annotations
@@ -88,6 +91,8 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
 
     reference: Callable[[str, str], str] | None = None
     """`reference_response` of the verifier; None: it has no reference answers that could be judged before a run."""
+    joins_answers: bool = False
+    """Whether a list of answers is one reference answer for this verifier (`JOINS_ANSWERS` of the module)."""
     reads_files: bool = True
     """False (`READS_FILES` of the module): the verifier opens no file once it is loaded, and the sandbox forbids it."""
 
@@ -111,7 +116,7 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
             DataError: the prompt or every acceptable answer cannot be read.
             Exception: whatever else `score` raises.
         """
-        acceptable = split_answers(answer)
+        acceptable = self.acceptable_answers(answer)
         if len(acceptable) == 1:
             return as_verdict(self.score(prompt, response, answer))
         verdicts: list[Verdict] = []
@@ -136,6 +141,29 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
             demonstration: the response that the task provides for it; "": none.
         """
         return self.reference(answer, demonstration) if self.reference else ""
+
+    def acceptable_answers(self, answer: str) -> list[str]:
+        """The answers in a reference answer of which any one is right; one, if this verifier takes a list as a whole.
+
+        Args:
+            answer: the reference answer of a prompt.
+        """
+        return [answer] if self.joins_answers else split_answers(answer)
+
+    def can_read(self, prompt: str, answer: str) -> bool:
+        """Whether the verifier can use a reference answer, as far as it knows without a response (`check_answer`).
+
+        Args:
+            prompt: the text of the prompt.
+            answer: its reference answer.
+        """
+        check = getattr(self.scorer, "check_answer", None)
+        try:
+            if check is not None:
+                check(prompt, answer)
+        except DataError:
+            return False
+        return True
 
     def prepare(self, memory_mb: int) -> None:
         """Lets the verifier prepare a checker process that has not been confined and has read nothing yet.
@@ -165,6 +193,7 @@ def load_verifier(name: str, options: dict[str, Any] | None = None) -> Verifier:
         VERSION=version,
         lane=_read_lane(module, name),
         reads_files=getattr(module, "READS_FILES", True),
+        joins_answers=getattr(module, "JOINS_ANSWERS", False),
         reference=getattr(scorer, "reference_response", None) or getattr(module, "reference_response", None),
         scorer=scorer,
     )

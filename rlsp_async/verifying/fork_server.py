@@ -16,6 +16,7 @@ ids are then those of the namespace, and the process that the pool has started o
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -77,6 +78,8 @@ def main() -> None:
         return
     restrictions = _enforce_restrictions(verifier)
     control.sendall(encode_frame(ReadySignal(pid=os.getpid(), lane=verifier.lane, restrictions=restrictions)))
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would write to, and so copy, what it shares with this one
     _take_orders(control, verifier, verifier.name, limits)
 
 

@@ -101,13 +101,13 @@ def test_mbpp_as_published(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("rlsp_async.verifying.code") is None, reason="no verifier `code` here")
 @pytest.mark.parametrize(("name", "split", "num"), [("humaneval", "test", 3), ("mbpp", "train", 3)])
 def test_the_verifier_reads_the_tests(name: str, split: str, num: int) -> None:
-    from rlsp_async.verifying.code.unit_tests import read_tests
+    from rlsp_async.verifying.code.forms import read_reference
 
     task = load_task(config.TaskConfig(name=name), 0)
     for index in range(num):
         prompt = task.prompt(split, index)
         assert (
-            f"def {read_tests(prompt.answer, prompt.text).name}(" in prompt.text + task.demonstration(index)[1]
+            f"def {read_reference(prompt.answer, prompt.text, 0.0).name}(" in prompt.text + task.demonstration(index)[1]
             if name == "mbpp"
-            else read_tests(prompt.answer, prompt.text).has_check
+            else read_reference(prompt.answer, prompt.text, 0.0).has_check
         )

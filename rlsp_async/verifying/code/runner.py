@@ -1,4 +1,4 @@
-"""The process in which a model's code runs (runner), its handle in the checker process, and the data between them.
+"""The process in which a model's code runs (runner), and its handle in the checker process.
 
     checker (knows the tests) --source, names, arguments--> runner (confined; runs the model's code)
                               <--results, as data----------
@@ -7,137 +7,66 @@ The runner is forked before the checker has read anything, so it holds no test, 
 but its end of one socket. It cannot open a file, start a process, use the network, or exceed its limits of memory and
 CPU time. Whatever it sends is taken for the result of a call, that is for data that the checker compares. When the
 runner dies, only the answer that it ran is lost.
+
+Messages are msgpack lists. The checker sends ["start", source, names of classes], ["program", source, input] and
+["do", operation, operands, keywords]. The runner answers ["value", data, changes of the operands, printed text] or
+["error", names of the class and its bases, arguments and attributes, text, changes, printed text]. Before it answers,
+it may send ["callback", number, arguments, keywords], which asks for a function of the test; the answer is
+["returned", data] or ["raised", name, text]. The data are those of `values`. A handle of an object of the runner is
+["H", number, name of the class, whether it is an iterator]; one of a function of the test is ["L", number], and of an
+iterator ["LI", number].
 """
 
 from __future__ import annotations
 
+import _thread
+import ast
+import asyncio
 import builtins
-import importlib
+import inspect
+import io
+import operator
 import os
+import random
 import socket
 import struct
 import sys
+import threading
 import time
 import types
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any, NoReturn
 
 import msgspec
 
-from rlsp_async.errors import DataError
+from rlsp_async.verifying.code.library import close_imports
+from rlsp_async.verifying.code.preamble import preamble_names
+from rlsp_async.verifying.code.streams import MAX_OUTPUT_BYTES, ProgramStreams
+from rlsp_async.verifying.code.values import (
+    NOTHING_HELD,
+    Held,
+    Packer,
+    Unpacker,
+    find_changes,
+    take_snapshot,
+)
 from rlsp_async.verifying.sandbox import confine, separate_child
 
 MAX_FRAME_BYTES = 4 << 20
 _LENGTH = struct.Struct("<I")
-_PRELOADED = [
-    "__future__",
-    "_strptime",
-    "abc",
-    "array",
-    "ast",
-    "base64",
-    "binascii",
-    "bisect",
-    "builtins",
-    "calendar",
-    "cmath",
-    "collections",
-    "collections.abc",
-    "contextlib",
-    "copy",
-    "csv",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "difflib",
-    "encodings.ascii",
-    "encodings.idna",
-    "encodings.latin_1",
-    "enum",
-    "fractions",
-    "functools",
-    "gc",
-    "hashlib",
-    "heapq",
-    "hmac",
-    "html",
-    "inspect",
-    "io",
-    "itertools",
-    "json",
-    "keyword",
-    "locale",
-    "math",
-    "numbers",
-    "operator",
-    "os",
-    "pprint",
-    "queue",
-    "random",
-    "re",
-    "secrets",
-    "statistics",
-    "string",
-    "struct",
-    "sys",
-    "textwrap",
-    "time",
-    "timeit",
-    "traceback",
-    "types",
-    "typing",
-    "unicodedata",
-    "unittest",
-    "uuid",
-    "warnings",
-    "weakref",
-    "zlib",
-]
-"""Modules imported before the runner loses its right to open files; code cannot import others."""
-_KNOWN_ERRORS = frozenset(
-    {
-        "ArithmeticError",
-        "AssertionError",
-        "AttributeError",
-        "Exception",
-        "IndexError",
-        "KeyError",
-        "LookupError",
-        "NotImplementedError",
-        "OverflowError",
-        "RecursionError",
-        "RuntimeError",
-        "TypeError",
-        "ValueError",
-        "ZeroDivisionError",
-    }
-)
-"""Errors that are raised in the checker under their own names, because a test may expect them. Exceptions that end a
-loop or a program (StopIteration, GeneratorExit, SystemExit ...) are not among them: raised inside `map`, `filter` or
-`zip`, a StopIteration would end the loop of a test as if it had passed."""
+RECURSION_LIMIT = 50_000
+"""For programs and cases, as in LiveCodeBench; a unit test calls with Python's own limit."""
+_MAX_PRINTED_CHARS = 100_000
+_MAX_ARGUMENTS_BYTES = 10_000
+"""Of the arguments and attributes of an error."""
 
 
 class RunnerLost(BaseException):
     """The runner has ended, or has sent something that is not a reply. A BaseException, so that no test catches it."""
 
 
-class SolutionError(Exception):
-    """The model's code raised an exception of a class that is not among _KNOWN_ERRORS."""
-
-
-def preload_modules(names: list[str]) -> None:
-    """Imports the modules that code may use: common ones of the standard library, and `names`.
-
-    Raises:
-        ImportError: a module is missing.
-    """
-    for name in (*_PRELOADED, *names):
-        importlib.import_module(name)
-    time.localtime()  # reads the file of the time zone while files may be read
-
-
-def run_source(source: str, label: str, namespace: dict[str, Any]) -> None:
+def run_source(source: str | ast.Module, label: str, namespace: dict[str, Any]) -> None:
     """Runs Python source. The only line in this package that does so; called in confined processes only."""
     exec(compile(source, label, "exec", dont_inherit=True, optimize=0), namespace)
 
@@ -154,51 +83,37 @@ class CodeRunner:
                 _become_runner(theirs, memory_mb, cpu_s)
         theirs.close()
 
-    def start(self, source: str) -> None:
-        """Runs the body of the source as a module.
+    def send(self, message: list[Any]) -> None:
+        """Sends a message.
 
         Raises:
             RunnerLost: the runner has ended.
-            Exception: whatever the body raised.
+            ValueError: the message is too long, or msgpack cannot carry it.
         """
-        self._ask(source)
-
-    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Calls a function that the source defines, and returns its result as data.
-
-        Raises:
-            DataError: an argument is not data; the function is not called.
-            RunnerLost: the runner has ended.
-            Exception: whatever the function raised.
-        """
-        try:
-            message = [name, pack_value(list(args)), pack_value(kwargs)]
-        except ValueError as e:
-            raise DataError(f"the tests call {name!r} with what cannot be sent to it: {e}") from None
-        return self._ask(message)
-
-    def close(self) -> None:
-        """Ends the runner by closing its channel; a runner that goes on is killed with the checker's process group."""
-        self._channel.close()
-
-    def _ask(self, message: Any) -> Any:
         try:
             _send(self._channel, message)
+        except OSError as e:
+            raise RunnerLost(f"its process: {e}") from None
+
+    def receive(self) -> list[Any]:
+        """Returns the next message.
+
+        Raises:
+            RunnerLost: the runner has ended, or has sent something that is not a message.
+        """
+        try:
             reply = _receive(self._channel)
         except (OSError, ValueError) as e:
             raise RunnerLost(f"its process: {e}") from None
         if reply is None:
             raise RunnerLost(self._cause())
-        match reply:
-            case ["value", data]:
-                try:
-                    return unpack_value(data)
-                except (ValueError, TypeError, RecursionError):
-                    raise RunnerLost("it sent something that is not data") from None
-            case ["error", str(kind), str(text)]:
-                known = getattr(builtins, kind) if kind in _KNOWN_ERRORS else SolutionError
-                raise known(text if kind in _KNOWN_ERRORS else f"{kind}: {text}")
-        raise RunnerLost("it sent something that is not a result")
+        if not isinstance(reply, list):
+            raise RunnerLost("it sent something that is not a result")
+        return reply
+
+    def close(self) -> None:
+        """Ends the runner by closing its channel; a runner that goes on is killed with the checker's process group."""
+        self._channel.close()
 
     def _cause(self) -> str:
         """Why the channel has ended: the runner has exited, or it has closed its end and is left to the pool."""
@@ -222,9 +137,14 @@ def _become_runner(channel: socket.socket, memory_mb: int, cpu_s: int) -> NoRetu
     try:
         channel = _close_other_files(channel)
         confine(memory_mb, files=False, cpu_s=cpu_s)
-        _serve_calls(channel)
+        close_imports()
+        _replace_what_is_refused()
+        CallServer(channel).serve()
     finally:
-        os._exit(0)
+        _exit_process(0)
+
+
+_exit_process = os._exit
 
 
 def _close_other_files(channel: socket.socket) -> socket.socket:
@@ -238,21 +158,300 @@ def _close_other_files(channel: socket.socket) -> socket.socket:
     return socket.socket(fileno=3)
 
 
-def _serve_calls(channel: socket.socket) -> None:
-    """Runs the source, then answers calls, until the checker closes the channel."""
-    module = types.ModuleType("solution")
-    sys.modules["solution"] = module
-    while (message := _receive(channel)) is not None:
+def _replace_what_is_refused() -> None:
+    """Lets code that asks for threads, an event loop or the end of its process go on where the kernel refuses them.
+
+    A thread runs at its start, to its end; an event loop has no socket to be woken through; an exit is an exception.
+    """
+    os._exit = _raise_exit
+    threading.Thread.start = _run_thread  # type: ignore[method-assign, assignment]
+    _thread.start_new_thread = _run_function
+    futures.ThreadPoolExecutor.submit = _run_task  # type: ignore[method-assign]
+    allow_event_loops()
+
+
+def allow_event_loops() -> None:
+    """Lets asyncio make its event loops without the pair of sockets that is refused here."""
+    loop = asyncio.SelectorEventLoop
+    loop._make_self_pipe = loop._close_self_pipe = lambda self: None  # type: ignore[attr-defined]
+
+
+def _raise_exit(status: int = 0) -> NoReturn:
+    raise SystemExit(status)
+
+
+def _run_thread(thread: threading.Thread) -> None:
+    if thread._started.is_set():  # type: ignore[attr-defined]
+        raise RuntimeError("threads can only be started once")
+    thread._started.set()  # type: ignore[attr-defined]
+    try:
+        thread.run()
+    except SystemExit:
+        return  # ends the thread alone
+    finally:
+        thread._is_stopped = True  # type: ignore[attr-defined]
+        thread._tstate_lock = None  # type: ignore[attr-defined]
+
+
+def _run_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> int:
+    function(*args, **(kwargs or {}))
+    return 1
+
+
+def _run_task(executor: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
+    future: futures.Future[Any] = futures.Future()
+    try:
+        future.set_result(function(*args, **kwargs))
+    except Exception as e:  # noqa: BLE001  the error of a task is its future's
+        future.set_exception(e)
+    return future
+
+
+class CheckerFunction:
+    """A function of the test that was passed to the model's code."""
+
+    def __init__(self, server: CallServer, number: int) -> None:
+        self._server = server
+        self.number = number
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._server.call_back(self.number, args, kwargs)
+
+
+class CallServer:
+    """Runs the source, then does what it is asked to do with it, until the checker closes the channel."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._module = types.ModuleType("solution")
+        self._builtins = types.ModuleType("builtins")
+        self._builtins.__dict__.update(vars(builtins))  # what the code does to them leaves this module's alone
+        sys.modules["builtins"] = self._builtins
+        self._objects: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._functions: dict[int, CheckerFunction] = {}
+        self._held = Held(self._hold, self._take)
+        self._streams = ProgramStreams(b"", self._builtins)
+        self._num_printed = 0
+
+    def serve(self) -> list[Any]:
+        """Answers messages; returns one that answers a callback. Ends the process when the checker has gone."""
+        while (message := _receive(self._channel)) is not None:
+            if message[0] in ("returned", "raised"):
+                return list(message)
+            self._answer(message)
+        _exit_process(0)
+
+    def call_back(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Has the checker call a function of the test."""
+        packer = Packer(self._held)
+        _send(self._channel, ["callback", number, packer.pack(list(args)), packer.pack(kwargs)])
+        match self.serve():
+            case ["returned", data]:
+                return Unpacker(self._held, packer.numbered).unpack(data)
+            case ["raised", name, text]:
+                raise getattr(builtins, name, Exception)(text)
+        raise ValueError("not an answer to a callback")
+
+    def _answer(self, message: list[Any]) -> None:
+        match message:
+            case ["start", source, classes]:
+                self._reply(lambda: self._start(source, classes), [])
+            case ["program", source, data]:
+                self._reply(lambda: self._run_program(source, data), [])
+            case ["do", operation, operands, keywords]:
+                unpacker = Unpacker(self._held)
+                try:
+                    args, kwargs = unpacker.unpack(operands), unpacker.unpack(keywords)
+                except Exception as e:  # noqa: BLE001  a class of the answer may refuse its attributes
+                    self._reply_error(e, [], [])
+                    return
+                self._reply(lambda: self._do(operation, args, kwargs), unpacker.numbered)
+
+    def _reply(self, act: Callable[[], Any], numbered: list[Any]) -> None:
+        """Acts, and sends the result or the error, with the changes of the operands."""
+        before = take_snapshot(numbered)
         try:
-            if isinstance(message, str):
-                run_source(message, "solution.py", module.__dict__)
-                reply: list[Any] = ["value", None]
-            else:
-                name, args, kwargs = message
-                reply = ["value", pack_value(getattr(module, name)(*unpack_value(args), **unpack_value(kwargs)))]
-            _send(channel, reply)
+            value = act()
+            packer = Packer(self._held, numbered)
+            changes = find_changes(numbered, before, packer)
+            is_awaited = inspect.iscoroutine(value)
+            data = packer.pack(asyncio.run(value) if is_awaited else value)
+            kind = "awaited" if is_awaited else "value"
+            _send(self._channel, [kind, data, changes, self._take_printed()])
         except BaseException as e:  # noqa: BLE001  SystemExit, too, is an error of the code
-            _send(channel, ["error", type(e).__name__[:100], _error_text(e)])
+            self._reply_error(e, numbered, before)
+
+    def _reply_error(self, error: BaseException, numbered: list[Any], before: list[Any]) -> None:
+        names = [f"{kind.__module__}.{kind.__name__}"[:200] for kind in type(error).__mro__]
+        packer = Packer(self._held, numbered)
+        try:
+            changes = find_changes(numbered, before, packer)
+        except Exception:  # noqa: BLE001  what the code has put there may be anything
+            changes, packer = [], Packer(self._held, numbered)
+        reply = ["error", names[:20], _pack_arguments(error), _error_text(error), changes, self._take_printed()]
+        _send(self._channel, reply)
+
+    # --- what can be asked for ---------------------------------------------------------------------------------------
+
+    def _start(self, source: str, classes: list[str]) -> None:
+        """Runs the source as a module. A SystemExit ends it as the end of its text does."""
+        sys.modules["solution"] = self._module
+        self._module.__dict__.update(preamble_names(), __builtins__=self._builtins)
+        self._streams.__enter__()
+        try:
+            run_source(source, "solution.py", self._module.__dict__)
+        except SystemExit:
+            return
+        finally:
+            found = {name: getattr(self._module, name, None) for name in classes}
+            for name, kind in found.items():
+                self._held.classes[name] = kind if isinstance(kind, type) else type(name, (), {})
+
+    def _run_program(self, source: str, data: bytes) -> bytes:
+        """Runs the source as a program with a standard input, and returns what it has written to standard output."""
+        sys.setrecursionlimit(RECURSION_LIMIT)
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main
+        main.__dict__.update(preamble_names(), __builtins__=self._builtins)
+        with ProgramStreams(data, self._builtins) as streams:
+            try:
+                run_source(source, "solution.py", main.__dict__)
+            except SystemExit as e:
+                if e.code not in (None, 0) and not streams.output:
+                    raise
+            output = streams.output
+        main.__dict__.clear()
+        if len(output) > MAX_OUTPUT_BYTES:
+            raise ValueError(f"more than {MAX_OUTPUT_BYTES} bytes of output")
+        return output
+
+    def _do(self, operation: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        match operation:
+            case "name":
+                return getattr(self._module, args[0])
+            case "call":
+                return args[0](*args[1:], **kwargs)
+            case "call_deep":
+                sys.setrecursionlimit(RECURSION_LIMIT)
+                return args[0](*args[1:], **kwargs)
+            case "next":
+                return self._next(args[0], args[1])
+            case "isinstance":
+                return isinstance(args[0], args[1])
+        return OPERATIONS[operation](*args)
+
+    def _next(self, iterator: Iterator[Any], num: int) -> tuple[list[Any], bool]:
+        """Up to `num` items, and whether the iterator has ended."""
+        items: list[Any] = []
+        for _ in range(num):
+            try:
+                items.append(next(iterator))
+            except StopIteration:
+                return items, True
+        return items, False
+
+    def _take_printed(self) -> str:
+        output = self._streams.output
+        new, self._num_printed = output[self._num_printed :], len(output)
+        return new.decode("utf-8", "replace")[:_MAX_PRINTED_CHARS]
+
+    # --- handles -----------------------------------------------------------------------------------------------------
+
+    def _hold(self, value: Any) -> list[Any]:
+        if isinstance(value, CheckerFunction):
+            return ["L", value.number]
+        number = self._numbers.setdefault(id(value), len(self._objects))
+        if number == len(self._objects):
+            self._objects.append(value)
+        kind = value if isinstance(value, type) else type(value)
+        return ["H", number, kind.__name__, isinstance(value, Iterator)]
+
+    def _take(self, tag: str, rest: list[Any]) -> Any:
+        match tag, rest:
+            case "H", [number, *_]:
+                return self._objects[number]
+            case "L", [number]:
+                return self._functions.setdefault(number, CheckerFunction(self, number))
+            case "LI", [number]:
+                return _read_on(CheckerFunction(self, number))
+            case "io", [str() | bytes() as content, place]:
+                stream = io.StringIO(content) if isinstance(content, str) else io.BytesIO(content)
+                stream.seek(place)
+                return stream
+        raise ValueError(f"data with the tag {tag!r}")
+
+
+def _read_on(take: CheckerFunction) -> Iterator[Any]:
+    """An iterator of the test."""
+    while items := take():
+        yield from items
+
+
+def _contains(container: Any, item: Any) -> bool:
+    return item in container
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **{
+        name: getattr(operator, name)
+        for name in [
+            "eq",
+            "ne",
+            "lt",
+            "le",
+            "gt",
+            "ge",
+            "add",
+            "sub",
+            "mul",
+            "truediv",
+            "floordiv",
+            "mod",
+            "pow",
+            "matmul",
+            "and_",
+            "or_",
+            "xor",
+            "lshift",
+            "rshift",
+            "neg",
+            "pos",
+            "abs",
+            "invert",
+            "getitem",
+            "setitem",
+            "delitem",
+        ]
+    },
+    **{
+        "get": getattr,
+        "set": setattr,
+        "del": delattr,
+        "iter": iter,
+        "len": len,
+        "bool": bool,
+        "str": str,
+        "repr": repr,
+    },
+    **{"hash": hash, "format": format, "int": int, "float": float, "contains": _contains, "dir": dir},
+    "seed": random.seed,
+    "enter": lambda value: type(value).__enter__(value),
+    "exit": lambda value, *error: type(value).__exit__(value, *error),
+}
+"""Operations on objects of the answer, with their operands in order."""
+
+
+def _pack_arguments(error: BaseException) -> Any:
+    """The arguments and attributes of an error, as far as they are data; None: they are not."""
+    for attributes in (vars(error), {}):
+        try:
+            packed = Packer(NOTHING_HELD).pack((error.args, attributes))
+            if len(msgspec.msgpack.encode(packed)) < _MAX_ARGUMENTS_BYTES:
+                return packed
+        except Exception:  # noqa: BLE001  what is no data is left out
+            continue
+    return None
 
 
 def _error_text(error: BaseException) -> str:
@@ -265,7 +464,7 @@ def _error_text(error: BaseException) -> str:
 def _send(channel: socket.socket, message: Any) -> None:
     body = msgspec.msgpack.encode(message)
     if len(body) > MAX_FRAME_BYTES:
-        raise ValueError(f"a result of {len(body)} bytes, at most {MAX_FRAME_BYTES}")
+        raise ValueError(f"a message of {len(body)} bytes, at most {MAX_FRAME_BYTES}")
     channel.sendall(_LENGTH.pack(len(body)) + body)
 
 
@@ -296,113 +495,3 @@ def _receive_exactly(channel: socket.socket, length: int) -> bytes | None:
             return None
         parts += part
     return bytes(parts)
-
-
-# --- data ------------------------------------------------------------------------------------------------------------
-
-
-MAX_ITEMS = 100_000
-"""Largest number of items that are taken from an iterator, which may be endless."""
-MAX_DEPTH = 200
-
-_TAGS: dict[type[Any], str] = {list: "l", tuple: "t", set: "s", frozenset: "z"}
-_KINDS = {tag: kind for kind, tag in _TAGS.items()}
-_BASES: tuple[type[Any], ...] = (int, float, complex, str, bytes, dict, list, tuple, set, frozenset)
-_INT64 = range(-(1 << 63), 1 << 63)
-
-
-class Opaque:
-    """Stands for a value that is not data, e.g. a regex match: true or false, and equal to nothing but itself."""
-
-    def __init__(self, kind: str, *, is_true: bool) -> None:
-        self._kind = kind
-        self._is_true = is_true
-
-    def __bool__(self) -> bool:
-        return self._is_true
-
-    def __repr__(self) -> str:
-        return f"<a {self._kind}>"
-
-
-def pack_value(value: Any, depth: int = 0) -> Any:
-    """Turns a value into lists, numbers and strings that msgpack can carry, with a tag for each container.
-
-    An instance of a subclass is packed as its base class.
-
-    Args:
-        value: any value.
-        depth: number of containers around it.
-
-    Raises:
-        ValueError: the value is nested too deeply, or is an iterator with too many items.
-    """
-    if depth > MAX_DEPTH:
-        raise ValueError(f"more than {MAX_DEPTH} containers in one another")
-    kind = type(value)
-    if value is None or kind in (bool, float, str):
-        return value
-    if kind is int:
-        return value if value in _INT64 else ["i", hex(value)]
-    if kind is bytes:
-        return ["b", value]
-    if kind is complex:
-        return ["c", value.real, value.imag]
-    if kind is range:
-        return ["r", *(pack_value(item) for item in (value.start, value.stop, value.step))]
-    if kind is dict:
-        return ["d", *([pack_value(key, depth + 1), pack_value(item, depth + 1)] for key, item in value.items())]
-    if kind in _TAGS:
-        return [_TAGS[kind], *(pack_value(item, depth + 1) for item in value)]
-    return _pack_other(value, depth)
-
-
-def _pack_other(value: Any, depth: int) -> Any:
-    """Packs an instance of a subclass as its base class, and any other iterable as an iterator."""
-    for base in _BASES:
-        if isinstance(value, base):
-            return pack_value(base(value), depth)
-    if isinstance(value, Iterable) and not isinstance(value, type):
-        items = list(islice(value, MAX_ITEMS + 1))
-        if len(items) > MAX_ITEMS:
-            raise ValueError(f"an iterator of more than {MAX_ITEMS} items")
-        return ["g", *(pack_value(item, depth + 1) for item in items)]
-    return ["o", type(value).__name__, bool(value)]
-
-
-def unpack_value(data: Any) -> Any:
-    """Turns packed data into values again: `unpack_value(pack_value((1, {2}))) == (1, {2})`.
-
-    It makes builtin types and nothing else, so that no `__eq__` that a model wrote is ever called.
-
-    Raises:
-        ValueError: `pack_value` never makes this data.
-        TypeError: likewise.
-    """
-    if not isinstance(data, list):
-        return data
-    if not data or not isinstance(data[0], str):
-        raise ValueError("data without a tag")
-    tag, *rest = data
-    if tag in _KINDS:
-        return _KINDS[tag](unpack_value(item) for item in rest)
-    if tag == "d":
-        return {unpack_value(key): unpack_value(item) for key, item in rest}
-    if tag == "g":
-        return iter([unpack_value(item) for item in rest])
-    return _unpack_scalar(tag, rest)
-
-
-def _unpack_scalar(tag: str, rest: list[Any]) -> Any:
-    match tag, rest:
-        case "i", [str(text)]:
-            return int(text, 16)
-        case "b", [bytes(data)]:
-            return data
-        case "c", [float(real), float(imag)]:
-            return complex(real, imag)
-        case "o", [str(kind), bool(is_true)]:
-            return Opaque(kind, is_true=is_true)
-        case "r", [start, stop, step]:
-            return range(unpack_value(start), unpack_value(stop), unpack_value(step))
-    raise ValueError(f"data with the tag {tag!r}")

@@ -91,9 +91,24 @@ ATTACKS = {
     "class E(Exception, metaclass=M): pass\ndef f(x): raise E()",
     "an error with an endless text": "class E(Exception):\n    def __str__(self):\n        while True: pass\ndef f(x): raise E()",
     "an error that exits": "class E(Exception):\n    def __str__(self): raise SystemExit\ndef f(x): raise E()",
-    "forges an end of iteration": "import os, struct, msgspec\n"
-    "body = msgspec.msgpack.encode(['error', 'StopIteration', ''])\n"
-    "os.write(3, struct.pack('<I', len(body)) + body)\ndef f(x): return 1",
+    **{
+        f"forges {what}": "import os, struct, msgspec\n"
+        f"body = msgspec.msgpack.encode({message!r})\n"
+        "os.write(3, struct.pack('<I', len(body)) + body)\ndef f(x): return 1"
+        for what, message in {
+            "an end of iteration": ["error", ["builtins.StopIteration", "builtins.Exception"], None, "", [], ""],
+            "an exit": ["error", ["builtins.SystemExit", "builtins.BaseException"], None, "", [], ""],
+            "a skipped test": ["error", ["unittest.case.SkipTest", "builtins.Exception"], None, "", [], ""],
+            "an old error": ["error", "StopIteration", ""],
+            "a handle": ["value", ["H", 0, "str", True], [], ""],
+            "a handle of the test": ["value", ["L", 0], [], ""],
+            "a callback": ["callback", 0, ["l"], ["d"]],
+            "a change": ["value", 1, [[0, ["l", "the secret"]]], ""],
+            "an instance": ["value", ["K", "type", []], [], ""],
+            "a number of nothing": ["value", ["R", 7], [], ""],
+            "an array": ["value", ["N", "|O", [1], b"x" * 8], [], ""],
+        }.items()
+    },
 }
 
 ON_VICTIM = {

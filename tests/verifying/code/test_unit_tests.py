@@ -42,7 +42,7 @@ def test_a_function_that_is_passed_on_is_found(tests: str) -> None:
 
 def test_two_functions_that_are_passed_on_are_both_provided() -> None:
     tests = read_tests("assert list(map(g, map(f, [1]))) == [3]", "")
-    assert {tests.name, *tests.others} == {"f", "g"}
+    assert {tests.name, *tests.called} == {"f", "g"}
 
 
 def test_a_function_named_as_a_builtin_is_found_by_its_call_or_by_the_prompt() -> None:
