@@ -234,7 +234,7 @@ def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = pri
     return measured._replace(expected=expected)
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """What is known of a model that was loaded once."""
 
     engine: str
@@ -245,7 +245,7 @@ class Loaded(NamedTuple):
     """The learner's log-probs of a fixed sequence, which the engine must have, too."""
 
 
-def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> Loaded:
+def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> LoadedModel:
     """Loads the model once, as the learner does, and tries its export; checks that the engine computes it.
 
     Args:
@@ -274,7 +274,7 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> Loaded:
         probe = make_probe(Policy(loaded), probe_ids(cfg.seed, info.vocabulary, info.context))
     finally:
         torch.set_num_threads(threads)
-    return Loaded(*engine, probe)
+    return LoadedModel(*engine, probe)
 
 
 def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
