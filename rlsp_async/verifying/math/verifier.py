@@ -30,7 +30,6 @@ from rlsp_async.verifying.math.words import compare_words, is_answer_word, is_te
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
 _PLAIN = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
-_FORMULA = re.compile(r"\\(?!text)|[\^=<>+*/]")
 
 
 class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
