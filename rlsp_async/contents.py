@@ -22,6 +22,8 @@ LOGPROB_MOST = 0.01
 PARTS_KEPT = 64
 """Names of reward parts in one run; verdicts lose the parts beyond them."""
 PART_CHARACTERS = 64
+TEXT_CHARACTERS = 4_194_304
+"""Longest text that a person or a model wrote, in one field of a message."""
 PART_MOST = 1e9
 """Largest absolute value of a reward part."""
 least, greatest = np.minimum.reduce, np.maximum.reduce
@@ -57,6 +59,26 @@ def printable(text: str, longest: int = 2000) -> str:
 def printable_lines(text: str) -> str:
     """A text of several lines without anything that a terminal would obey, whose lines stay."""
     return "\n".join(printable(line, longest=len(line)) for line in text.split("\n"))
+
+
+def check_prompt(prompt: Prompt, response: str = "") -> None:
+    """Checks that the texts of a prompt, and of a response to it, are Unicode and that messages may hold them.
+
+    Raises DataError that names the prompt.
+    """
+    said = [("text", prompt.text), ("answer", prompt.answer), ("system", prompt.system), ("response", response)]
+    for field, text in [*said, *(("earlier", one.text) for one in prompt.earlier)]:
+        place = f" ({prompt.source!a})" if prompt.source else ""
+        where = f"prompt {prompt.prompt_id!a}{place}: its {field}"
+        if len(text) > TEXT_CHARACTERS:
+            raise DataError(f"{where} has {len(text):,} characters; at most {TEXT_CHARACTERS:,}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise DataError(
+                f"{where} has half of a surrogate pair (\\u{ord(text[e.start]):04x}) at character {e.start}, which "
+                "is no Unicode text"
+            ) from None
 
 
 def check_columns(group: RolloutGroup, max_tokens: int = 0, may_be_empty: bool = True) -> None:

@@ -12,9 +12,10 @@ async def main(cfg: RunConfig, service: Service) -> None:
         return
     from rlsp_async.model import read_longest_prompt
     from rlsp_async.sampling.sampler import Sampler  # after the arguments are read: engines take seconds to import
+    from rlsp_async.weights.probe import read_initial_probe
 
-    longest = read_longest_prompt(cfg.directory)
-    sampler = Sampler(cfg, cfg.directory / "model", service.worker, longest_prompt=longest)
+    longest, probe = read_longest_prompt(cfg.directory), read_initial_probe(cfg.directory)
+    sampler = Sampler(cfg, cfg.directory / "model", service.worker, longest_prompt=longest, probe=probe)
     starting = asyncio.ensure_future(sampler.__aenter__())
     stopping = asyncio.ensure_future(service.stopping.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -195,7 +195,7 @@ def _data_facts(cfg: RunConfig, shape: ModelInfo | None, quick: bool) -> list[Fa
         facts.append(Fact("longest sequence", f"{measured.longest_sequence} tokens", "prompt and response"))
         facts += [Fact("rows", sentence) for sentence in measured.sentences]
     if measured is not None and brought and not quick:
-        engine, window = inputs.check_loading(cfg, directory, measured.expected)
+        engine, window, _ = inputs.check_loading(cfg, directory, measured.expected)
         facts.append(Fact("model", "loads", "packed log-probs are those of its forward pass; it can be exported"))
         if window:
             facts.append(Fact("window", f"{window} tokens", f"of prompt and response, {engine} engine"))

@@ -158,15 +158,16 @@ def _apply(table: dict[str, Any], override: str) -> None:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
-    table[last] = _value(text.strip())
+    try:
+        table[last] = _value(text.strip())
+    except RecursionError:
+        raise ConfigError(f"override {key.strip()}={text[:40]!r}...: nested too deep") from None
 
 
 def _value(text: str) -> Any:
     """The value of a word, in TOML syntax, or a number or truth value as Python writes it; else the text itself."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except RecursionError:
-        raise ConfigError(f"override {text[:40]!r}...: nested too deep") from None
     except tomllib.TOMLDecodeError:
         spelt: dict[str, object] = {"True": True, "False": False}
         return float(text) if re.fullmatch(_PYTHON_NUMBER, text) else spelt.get(text, text)

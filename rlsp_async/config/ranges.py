@@ -91,8 +91,8 @@ PathText = Annotated[str, Shape("a path in one line of at most 4,000 characters"
 PluginName = Annotated[
     str,
     Shape(
-        "a module: letters, digits, underscores and dots; or a path that ends with .py",
-        rf"(|[^\W\d]\w*(\.[^\W\d]\w*)*|{_LINE}{{1,4000}}\.py)",
+        "a module: at most 200 letters, digits, underscores and dots; or a path that ends with .py",
+        rf"(|(?!.{{201}})[^\W\d]\w*(\.[^\W\d]\w*)*|{_LINE}{{1,4000}}\.py)",
     ),
 ]
 """A module that ships, or a dotted module of the user. Verifiers also take the path of a file."""

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from rlsp_async.answers import split_answers
 from rlsp_async.audit.history import GroupRow, History, decoded
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import DataError, MachineError, unwritable
@@ -152,7 +153,13 @@ def rows_of_group(row: GroupRow, what: str, *, tokens: bool = False) -> Iterator
 def _prompt_fields(group: RolloutGroup) -> dict[str, Any]:
     prompt = group.prompt
     chat = {"chat": True, "system": prompt.system} if prompt.chat else {}
-    return {"prompt": prompt.text, "answer": prompt.answer, **chat}
+    acceptable = split_answers(prompt.answer)
+    said = [{"role": one.role, "content": one.text} for one in prompt.earlier]
+    return {
+        "prompt": [*said, {"role": "user", "content": prompt.text}] if said else prompt.text,
+        "answer": acceptable if len(acceptable) > 1 else prompt.answer,
+        **chat,
+    }
 
 
 def _rollout_fields(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:

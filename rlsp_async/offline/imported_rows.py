@@ -14,15 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlsp_async import tokens
+from rlsp_async.answers import join_answers
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict, VerdictStatus
 from rlsp_async.model import planned_model
 from rlsp_async.replay.sources import ImportedGroup, ImportedRollout
-from rlsp_async.tasks.readers import Row, read_rows, text_field
+from rlsp_async.tasks.conversation import is_conversation, read_conversation, read_response
+from rlsp_async.tasks.readers import Row, read_rows, text_field, text_fields, value_field
 
 TRUE: tuple[VerdictStatus, ...] = ("correct", "wrong", "unparsable")
 """The statuses that say something about the answer."""
+
+
+PAIR = "group of the pair"
+"""Field that the two rows of a preference share."""
 
 
 class EncodedRow(NamedTuple):
@@ -54,24 +60,11 @@ def encode_rows(
     """
     counts = Counter() if counts is None else counts
     tokenizer, shape = tokens.load_tokenizer(cfg.directory / "model"), planned_model(cfg)
-    for line, fields in read_rows(source):
-        where = f"{source}:{line}"
-        row = {
-            name: value for name, value in fields.items() if value is not None
-        }  # tables have every column in every row
-        if verify:
+    for line, where, row in _rows(source):
+        if verify and not isinstance(row.get("answer"), list):
             text_field(row, "answer", where, empty_ok=True)
-        prompt = Prompt(
-            prompt_id=f"imported/{source.name}/{line}",
-            task=cfg.task.name,
-            source=f"{source.name}:{line}",
-            text=text_field(row, "prompt", where),
-            answer=str(row.get("answer", "")),
-            chat=row.get("chat") is True,
-            system=str(row.get("system", "")),
-            selector="imported",
-        )
-        response = text_field(row, "response", where, empty_ok="token_ids" in row)
+        prompt = _prompt(cfg, row, source, line, where)
+        response = _response(row, where)
         logprobs = _logprobs(row, where)
         if "token_ids" in row:
             prompt_ids, token_ids = (
@@ -79,7 +72,7 @@ def encode_rows(
                 _ids(row, "token_ids", len(tokenizer), where),
             )
         else:
-            prompt_ids = tokens.encode_prompt(tokenizer, prompt).tolist()
+            prompt_ids = tokens.encode_prompt(tokenizer, prompt, cfg.task.template_options).tolist()
             token_ids = tokens.encode_response(tokenizer, response).tolist()
         if logprobs and len(logprobs) != len(token_ids):
             raise DataError(f"{where}: {len(logprobs)} logprobs for {len(token_ids)} token_ids")
@@ -93,13 +86,73 @@ def encode_rows(
             )
         yield EncodedRow(
             where=where,
-            key=text_field(row, group_by, where) if group_by else "",
+            key=text_field(row, group_by, where) if group_by else str(row.get(PAIR, "")),
             prompt=prompt,
             prompt_ids=prompt_ids,
             rollout=ImportedRollout(
                 response=response, token_ids=token_ids, logprobs=logprobs, verdict=read_verdict(row, where)
             ),
         )
+
+
+def _rows(source: Path) -> Iterator[tuple[int, str, Row]]:
+    """The rows of a file as (line, FILE:LINE, row); a pair of a chosen and a rejected response as two rows."""
+    for line, fields in read_rows(source):
+        where = f"{source}:{line}"
+        row = {
+            name: value for name, value in fields.items() if value is not None
+        }  # tables have all columns in all rows
+        if "response" not in row and {"chosen", "rejected"} <= set(row):
+            for one in pair_rows(row, line, where):
+                yield line, where, one
+        else:
+            yield line, where, row
+
+
+def pair_rows(row: Row, line: int, where: str) -> Iterator[Row]:
+    """A preference (prompt, chosen, rejected) as two judged rows of one group: reward 1 and reward 0.
+
+    `chosen` and `rejected` are texts, or lists of chat messages: the assistant's alone, or the whole conversation,
+    which is then the same up to its last message and stands for the prompt. Raises DataError for other forms.
+    """
+    chosen, rejected = row["chosen"], row["rejected"]
+    prompt = {}
+    if is_conversation(chosen) and is_conversation(rejected) and len(chosen) > 1:
+        if chosen[:-1] != rejected[:-1]:
+            raise DataError(f"{where}: chosen and rejected are conversations that differ before their last message")
+        prompt = {"prompt": chosen[:-1]}
+        chosen, rejected = chosen[-1:], rejected[-1:]
+    rest = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
+    for response, reward in ((chosen, 1.0), (rejected, 0.0)):
+        yield {**rest, **prompt, "response": response, "reward": reward, PAIR: f"pair {line}"}
+
+
+def _prompt(cfg: RunConfig, row: Row, source: Path, line: int, where: str) -> Prompt:
+    value = value_field(row, "prompt", where)
+    asked = read_conversation(value, f"{where}: field 'prompt'") if is_conversation(value) else None
+    try:
+        answer = join_answers(text_fields(row, "answer", where)) if isinstance(row.get("answer"), list) else ""
+    except ValueError as e:
+        raise DataError(f"{where}: field 'answer': {e}") from None
+    return Prompt(
+        prompt_id=f"imported/{source.name}/{line}",
+        task=cfg.task.name,
+        source=f"{source.name}:{line}",
+        text=asked.text if asked else text_field(row, "prompt", where),
+        answer=answer or str(row.get("answer", "")),
+        chat=asked is not None or row.get("chat") is True,
+        system=(asked.system if asked else "") or str(row.get("system", "")),
+        earlier=asked.earlier if asked else [],
+        selector="imported",
+    )
+
+
+def _response(row: Row, where: str) -> str:
+    """The response of a row; a file for SFT may call it `completion`."""
+    field = "completion" if "response" not in row and "completion" in row else "response"
+    if is_conversation(row.get(field)):
+        return read_response(row[field], f"{where}: field {field!r}")
+    return text_field(row, field, where, empty_ok="token_ids" in row)
 
 
 def read_verdict(row: Row, where: str) -> Verdict | None:
@@ -188,7 +241,7 @@ def _group(rows: list[EncodedRow]) -> ImportedGroup:
 
 
 def _require_same(first: EncodedRow, row: EncodedRow) -> None:
-    here, there = ((p.text, p.answer, p.chat, p.system) for p in (row.prompt, first.prompt))
+    here, there = ((p.text, p.answer, p.chat, p.system, p.earlier) for p in (row.prompt, first.prompt))
     if here != there or row.prompt_ids != first.prompt_ids:
         raise DataError(
             f"{row.where}: it shares its group {row.key!r} with {first.where}, and has another prompt or "

@@ -3,11 +3,13 @@
     {"prompt": "2 + 2 =", "response": "4"}                                      a demonstration
     {"prompt": "2 + 2 =", "response": "5", "answer": "4", "status": "wrong"}    a judged rollout; or "reward": 0.0
     {..., "prompt_ids": [..], "token_ids": [..], "logprobs": [..]}              with log-probs of the sampling policy
+    {"prompt": "2 + 2 =", "chosen": "4", "rejected": "5"}                       a group of two, rewards 1 and 0
     {..., "group": 17}                                                          --group-by group: rollouts of one group
 
-These are the rows that `rlsp export` writes, as JSON lines, JSON, CSV, Parquet or Arrow. The run is prepared if its
-directory does not exist. The rows are encoded with the run's tokenizer, checked, with --verify judged by the run's
-verifier, and added to RUN/imported.jsonl, all of them or none. A run that has begun accepts no rows.
+`response` may be called `completion`; prompts and responses may be lists of chat messages. These are the rows that
+`rlsp export` writes, as JSON lines, JSON, CSV, Parquet or Arrow. The run is prepared if its directory does not exist.
+The rows are encoded with the run's tokenizer, checked, with --verify judged by the run's verifier, and added to
+RUN/imported.jsonl, all of them or none. A run that has begun accepts no rows.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rlsp_async.config import RunConfig, load_success_replay
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, MachineError
+from rlsp_async.messages import Probe
 from rlsp_async.preflight.estimate import ExtraModels, weight_bytes
 from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text
@@ -233,7 +234,18 @@ def measure(cfg: RunConfig, model: Path | None, say: Callable[[str], None] = pri
     return measured._replace(expected=expected)
 
 
-def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str, int | None]:
+class LoadedModel(NamedTuple):
+    """What is known of a model that was loaded once."""
+
+    engine: str
+    """The engine that samples."""
+    window: int | None
+    """Its window in tokens; None: no sampler starts here, or this machine does not have the engine."""
+    probe: Probe
+    """The learner's log-probs of a fixed sequence, which the engine must have, too."""
+
+
+def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> LoadedModel:
     """Loads the model once, as the learner does, and tries its export; checks that the engine computes it.
 
     Args:
@@ -241,14 +253,13 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str
         model: the model's directory.
         longest_prompt: tokens of the longest prompt.
 
-    Returns: the engine that samples, and its window in tokens (None: no sampler starts here, or this machine does not
-    have the engine).
     Raises: DataError, ConfigError, or MachineError.
     """
     import torch
 
-    from rlsp_async.learning.policy import load_model
-    from rlsp_async.learning.publish import try_export
+    from rlsp_async.learning.policy import Policy, load_model
+    from rlsp_async.learning.publish import make_probe, probe_ids, try_export
+    from rlsp_async.model import read_model_info
     from rlsp_async.sampling.engines import check_engine
 
     samples_here = cfg.sampler.count > 0 and needs_sampler(cfg)
@@ -257,10 +268,13 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> tuple[str
     threads = torch.get_num_threads()
     torch.set_num_threads(cfg.learner.threads)
     try:
-        try_export(load_model(model, cfg.model.dtype, device, cfg.learner.gradient_checkpointing), model)
+        loaded = load_model(model, cfg.model.dtype, device, cfg.learner.gradient_checkpointing)
+        try_export(loaded, model)
+        info = read_model_info(model)
+        probe = make_probe(Policy(loaded), probe_ids(cfg.seed, info.vocabulary, info.context))
     finally:
         torch.set_num_threads(threads)
-    return engine
+    return LoadedModel(*engine, probe)
 
 
 def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from rlsp_async.answers import show_answers, split_answers
 from rlsp_async.config import RunConfig
-from rlsp_async.contents import printable
+from rlsp_async.contents import check_prompt, printable
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Verdict, VerifyItem, VerifyJob
 from rlsp_async.tasks.base import Split, Task, load_task
@@ -149,6 +149,7 @@ def _known_rows(task: Task, split: Split, verifier: Verifier) -> Iterator[tuple[
     given = _demonstrations(task, size) if split == "train" else {}
     for index in range(SAMPLE if size is None else size):
         prompt = task.prompt(split, index)
+        check_prompt(prompt)
         demonstration = given.get(prompt.prompt_id, "")
         known = verifier.reference_response(verifier.acceptable_answers(prompt.answer)[0], demonstration)
         if known or not verifier.can_read(prompt.text, prompt.answer):
@@ -212,7 +213,7 @@ async def _judge(
             now = time.monotonic()
             if budget_s is not None and now - start > budget_s:
                 break
-            if now - told >= PROGRESS_S:
+            if now - told >= PROGRESS_S and len(verdicts) < len(items):
                 told = now
                 say(f"judging reference answers: {len(verdicts):,} of {len(items):,}")
     return verdicts
@@ -224,6 +225,9 @@ def _summarise(name: str, total: int, own: list[_Case], swapped: list[_Case], ve
     for case, verdict in zip(own, verdicts, strict=False):
         judged.add(case.row)
         if verdict.status != "correct" and case.row not in bad:
+            if not case.item.answer.strip():
+                bad[case.row] = f"{case.where}: has no reference answer"
+                continue
             why = verdict.detail or (f"read as {verdict.extracted!r}" if verdict.extracted else "")
             bad[case.row] = f"{case.where}: {_shown(case.item.answer)} is {verdict.status}" + (
                 f" ({printable(why, _SHOWN)})" if why else ""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from rlsp_async.config import RunConfig
+from rlsp_async.contents import check_prompt
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
 from rlsp_async.model import context_tokens
@@ -108,6 +109,7 @@ class _Measuring:
         cut: dict[int, int] = {}
         for index in self._counted(SAMPLE if size is None else size, noun):
             prompt = self._task.prompt(split, index)
+            check_prompt(prompt)
             num = self._num_tokens(prompt)
             if num + self._room > self._window:
                 text = f"prompt {_name(prompt)}: {num} tokens and sampling.max_new_tokens = {self._room}"
@@ -131,6 +133,7 @@ class _Measuring:
         seen: set[str] = set()
         for index in self._counted(num, "demonstrations"):
             prompt, response = self._task.demonstration(index)
+            check_prompt(prompt, response)
             if size is not None and prompt.prompt_id in seen:
                 break  # a task with fewer demonstrations than rows begins again
             seen.add(prompt.prompt_id)

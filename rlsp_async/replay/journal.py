@@ -69,6 +69,7 @@ from rlsp_async.replay.sql import (
     body_digest,
     insert,
     put_row,
+    row_statement,
     seal,
     select,
 )
@@ -147,8 +148,8 @@ class Journal:
                         puts = []
                     self._store(record)
             self._put(puts)
-            for cursor in cursors.items():
-                put_row(self._db, "INSERT OR REPLACE", "cursors", cursor)
+            newest = [(*cursor, seal(cursor)) for cursor in cursors.items()]
+            self._db.executemany(row_statement("INSERT OR REPLACE", "cursors"), newest)
             self._count()
         with self._translated():
             self._tail.write(self._num_commits)
@@ -290,7 +291,7 @@ class Journal:
                 self._step(record)
                 self._forget(record.forget_to)
             case Repeated(report=report, at_s=at_s):
-                loss = report.metrics.get("loss")
+                loss = _number(report.metrics.get("loss"))
                 again = (report.step, report.incarnation, _digest(report), loss, float(at_s))
                 put_row(self._db, "INSERT", "repeats", again)
             case Published(report=report):
@@ -343,7 +344,7 @@ class Journal:
             report.step,
             record.stage,
             report.checkpoint,
-            report.weights is not None,
+            int(report.weights is not None),
             report.incarnation,
             _digest(report),
             float(record.at_s),
@@ -400,6 +401,11 @@ class Journal:
             ) from None
 
 
+def _number(value: float | None) -> float | None:
+    """A float, or None for no number, as SQLite stores it."""
+    return None if value is None or value != value else float(value)
+
+
 def _row(record: GroupRecord, body: bytes | None) -> tuple[Any, ...]:
     """A row of `groups`."""
     facts = (
@@ -413,7 +419,7 @@ def _row(record: GroupRecord, body: bytes | None) -> tuple[Any, ...]:
         record.num_wasted_tokens,
         record.uses,
         record.step,
-        record.state in DEAD,
+        int(record.state in DEAD),
         record.oldest,
         record.newest,
         record.num_rollouts,

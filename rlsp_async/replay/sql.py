@@ -106,26 +106,28 @@ def body_digest(body: bytes) -> bytes:
 
 
 def seal(values: Sequence[Any]) -> bytes:
-    """A digest of 8 bytes of the values of a row, as SQLite gives them back."""
-    return hashlib.blake2b(_values(list(map(_plain, values))), digest_size=8).digest()
+    """A digest of 8 bytes of the values of a row, as SQLite gives them back.
+
+    So they must be: 1 instead of True, None instead of NaN, a float in a column of floats.
+    """
+    return hashlib.blake2b(_values(values), digest_size=8).digest()
 
 
 _values = msgspec.msgpack.Encoder().encode
 
 
-def _plain(value: Any) -> Any:
-    """SQLite stores True as 1, and no number (NaN) as NULL."""
-    if value.__class__ is bool:
-        return int(value)
-    return None if value != value else value
-
-
 def put_row(db: Database, verb: str, table: str, values: tuple[Any, ...]) -> None:
     """Inserts one row and its seal. `values` are those of SEALED; `verb`: INSERT, INSERT OR REPLACE, INSERT OR
     IGNORE."""
+    db.execute(row_statement(verb, table), (*values, seal(values)))
+
+
+@lru_cache(maxsize=32)
+def row_statement(verb: str, table: str) -> str:
+    """The statement that inserts one row with its seal."""
     columns = SEALED[table]
     marks = ", ".join("?" * (len(columns) + 1))
-    db.execute(f"{verb} INTO {table} ({', '.join(columns)}, seal) VALUES ({marks})", (*values, seal(values)))
+    return f"{verb} INTO {table} ({', '.join(columns)}, seal) VALUES ({marks})"
 
 
 ROWS = 32

@@ -351,7 +351,7 @@ STORE = SuccessStore()
 
 def _row(success: Success, digest: bytes) -> tuple[Any, ...]:
     """The sealed columns of a row of `successes`."""
-    return (*success.key, success.uses, success.step, success.kept, digest, _encode(success))
+    return (*success.key, success.uses, success.step, int(success.kept), digest, _encode(success))
 
 
 def _violation(db: Database, cfg: RunConfig, manifest: Manifest, one: Replayed) -> str:

@@ -25,11 +25,13 @@ from rlsp_async.weights.place import remove_published
 
 
 def prepare(cfg: RunConfig, directory: Path) -> None:
-    """Checks modules, data and model, then writes RUN: config.toml, data.json, rows.json, prompts.json, model/, logs/.
+    """Checks modules, data and model, then writes RUN: config.toml, data.json, rows.json, prompts.json, probe.json,
+    model/, logs/.
 
     Raises UserError, and leaves nothing behind.
     """
     from rlsp_async.model import prepare_model
+    from rlsp_async.weights.probe import write_initial_probe
 
     inputs.check_modules(cfg)
     inputs.check_data(cfg)
@@ -47,7 +49,8 @@ def prepare(cfg: RunConfig, directory: Path) -> None:
                     _say(sentence)
             write_longest_prompt(made, measured.expected)
             if cfg.model.path not in ("", TINY_QWEN2):
-                inputs.check_loading(cfg, made / "model", measured.expected)
+                loaded = inputs.check_loading(cfg, made / "model", measured.expected)
+                write_initial_probe(made, loaded.probe)
             (made / "logs").mkdir()
             (made / "config.toml").write_text(config.to_toml(cfg), encoding="utf-8")
             if overlap := inputs.find_overlap(cfg):

@@ -55,8 +55,8 @@ LOST = (
 """What the hub says when no further start can succeed."""
 LOOK_EVERY_S = 0.5
 """Pause between two looks at whether RUN is still where it was."""
-FILES = 64
-"""Open files of any service, besides those below: libraries, logs, sockets, the journal."""
+FILES = 48
+"""Open files of any service, besides those below: libraries, logs, sockets, the journal (a hub with 4 peers has 35)."""
 FILES_A_CHECKER = 8
 """Open files of a verifier for each of its processes."""
 ENGINE_FILES = 256

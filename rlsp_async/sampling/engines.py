@@ -54,13 +54,10 @@ def check_engine(cfg: RunConfig, model_dir: Path, longest_prompt: int) -> tuple[
     if name == "torch" and (odd := _unknown_to_torch(model_dir)):
         raise DataError(odd)
     if name == "vllm":
-        from rlsp_async.sampling.vllm_settings import window
+        from rlsp_async.sampling.vllm_settings import why_refused, window
 
-        if not has_cuda() and read_config(model_dir).get("kv_lora_rank"):
-            raise DataError(
-                f"{model_dir}: vLLM does not compute multi-head latent attention (kv_lora_rank in config.json) "
-                "on a CPU, and the torch engine does not either: sample on a GPU"
-            )
+        if reason := why_refused(read_config(model_dir), info, not has_cuda()):
+            raise DataError(f"{model_dir}: {reason}, and the torch engine does not compute it either")
         return name, window(cfg, info, not has_cuda(), longest_prompt)
     return name, info.context
 

@@ -24,16 +24,16 @@ from typing import Self
 import numpy as np
 import structlog
 
-from rlsp_async.columns import ints, pack_floats, pack_ints
+from rlsp_async.columns import floats, ints, pack_floats, pack_ints
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError, first_error
-from rlsp_async.messages import Rollout, RolloutGroup, SampleJob, WeightsRef
+from rlsp_async.messages import Probe, Rollout, RolloutGroup, SampleJob, WeightsRef
 from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
 from rlsp_async.sampling.engines import choose_engine, make_engine
 from rlsp_async.sampling.meter import Meter
 from rlsp_async.tokens import Codec, TokenizerCodec
-from rlsp_async.weights.probe import largest_error, probe_tolerance
+from rlsp_async.weights.probe import largest_error, make_probe, probe_tolerance
 from rlsp_async.weights.transport import transport_for
 
 RESTARTS = 3
@@ -54,14 +54,16 @@ class Sampler:
         engine: Engine | None = None,
         codec: Codec | None = None,
         longest_prompt: int | None = None,
+        probe: Probe | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`engine` and `codec` replace those of the run's settings, for tests. `longest_prompt` is that of the run, in
-        tokens; None when it is not known."""
+        tokens, `probe` that of its initial model; None when they are not known."""
         self.worker = worker
         self._cfg = cfg
         self._model_dir = model_dir
         self._longest_prompt = longest_prompt
+        self._initial_probe = probe
         self._why_engine = "given"
         self._engine = engine or self._chosen_engine()
         self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids, cfg.task.template_options)
@@ -78,6 +80,11 @@ class Sampler:
         started = self._meter.now()
         await self._engine.start()
         log.info("engine started", engine=self._engine.name, seconds=round(self._meter.now() - started, 2))
+        try:
+            await self._check_initial()
+        except BaseException:
+            await self._engine.close()
+            raise
         return self
 
     async def __aexit__(
@@ -198,6 +205,20 @@ class Sampler:
 
     def _is_well(self) -> bool:
         return not self._engine.errored and not self._refused
+
+    async def _check_initial(self) -> None:
+        """Raises DataError when the engine computes another model from the run's directory than the learner."""
+        if self._initial_probe is None:
+            return
+        ids, logprobs = ints(self._initial_probe.ids).tolist(), floats(self._initial_probe.logprobs)
+        ids = ids[: max(2, self._engine.window - 1)]
+        error = largest_error(make_probe(ids, logprobs[: len(ids) - 1]), await self._engine.score(ids))
+        if error > self._tolerance:
+            raise DataError(
+                f"{self._model_dir}: the {self._engine.name} engine computes another model than the learner: log-probs "
+                f"of the initial weights are off by {error:.3g}, tolerance {self._tolerance:.3g}; choose another "
+                "sampler.engine or another model"
+            )
 
     async def _ready(self) -> None:
         """Waits until the engine lives and serves a version that passed its probe. Raises EngineError."""

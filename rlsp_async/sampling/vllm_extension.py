@@ -153,6 +153,7 @@ class Extension:
         may be imported before the worker is forked. Ctrl-C is ignored: the sampler drains and then ends the engine.
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)  # inherited: the sampler's loop would take a signal to this process for one to itself
         if not kill_with_parent(front):  # tensor parallelism: vLLM's engine process stands between
             threading.Thread(target=_watch, args=(front,), name="watch-sampler", daemon=True).start()
         return os.getpid()

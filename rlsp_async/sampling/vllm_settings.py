@@ -119,6 +119,31 @@ def card_cache_bytes(cfg: RunConfig, info: ModelInfo, card_bytes: int) -> int:
     return room
 
 
+def why_refused(config: dict[str, Any], info: ModelInfo, cpu: bool) -> str:
+    """Why vLLM does not compute a family as the learner does; empty where nothing is known against it.
+
+    What is not known here is found when the sampler starts: it scores the probe of the initial model.
+
+    Args:
+        config: the content of config.json.
+        info: the model.
+        cpu: whether vLLM runs on the CPU.
+    """
+    sliding = config.get("sliding_window")
+    is_windowed = type(sliding) is int and sliding < info.context
+    layers, windowed_from = info.layers, config.get("max_window_layers")
+    if cpu and config.get("kv_lora_rank"):
+        return "vLLM does not compute multi-head latent attention (kv_lora_rank in config.json) on a CPU"
+    if info.kind == "phimoe":
+        return "vLLM does not run the router of 'phimoe'"
+    if info.kind == "cohere2" and is_windowed:
+        return "vLLM's sliding windows of 'cohere2' are one token longer than those that are trained"
+    is_partial = type(windowed_from) is int and 0 < windowed_from < layers
+    if info.kind.startswith("qwen2") and is_windowed and config.get("use_sliding_window") and is_partial:
+        return f"vLLM computes no {info.kind!r} whose sliding windows begin at layer {windowed_from} of {layers}"
+    return ""
+
+
 def window(cfg: RunConfig, info: ModelInfo, cpu: bool, longest_prompt: int | None = None) -> int:
     """Most tokens of prompt and completion together.
 

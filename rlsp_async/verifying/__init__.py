@@ -13,6 +13,8 @@ In the order in which one meets them:
     boxes         the boxes of a response, and which of them belong together
     sentences     the sentence that gives the answer, and which of its values is meant
     values        the values in running text, made of its runs (`runs`), made of its atoms (`atoms`)
+    labels        which options of a multiple-choice question a text names
+    words         words made comparable
 
 The verifiers themselves, each named as in `task.verifier`. Three are folders:
 

@@ -16,14 +16,15 @@ from rlsp_async.config import Section
 from rlsp_async.config.ranges import FieldName, PluginName, Range
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import add_parts, load_inner, make_verdict
-from rlsp_async.verifying.extract import find_answer, normalize_words
+from rlsp_async.verifying.extract import find_spans
+from rlsp_async.verifying.thoughts import check_marks, split_thoughts
+from rlsp_async.verifying.words import normalize_words
 
-VERSION = "1"
+VERSION = "2"
 LANE = "fast"
 MAX_WORDS = 12
 """An answer with more words does not abstain: it may contain a phrase by chance."""
 
-_APOSTROPHES = str.maketrans("\u2019\u2018\u02bc", "'''")
 _COMMAND = re.compile(r"\\(?:text|mathrm)\s?\{([^{}]*)\}")
 
 
@@ -44,16 +45,24 @@ class AbstainConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "cannot determine",
         "not enough information",
         "unanswerable",
+        "je ne sais pas",
+        "no lo s\u00e9",
+        "ich wei\u00df es nicht",
+        "\u4e0d\u77e5\u9053",
+        "\u65e0\u6cd5\u786e\u5b9a",
     )
-    """The answer abstains when it contains one of these phrases, word for word; case does not matter."""
+    """The answer abstains when it says one of these and gives no number; case does not matter. One word: only alone."""
     value: Annotated[float, Range(ge=0, le=1)] = 0.2
     """Score of an abstention, between 0 for a wrong answer and 1 for a right one."""
     inner: PluginName = "math"
     """Verifier of answers that do not abstain."""
     inner_options: dict[str, Any] = {}
     """Options of the inner verifier, decoded by its `Config`."""
+    thinking: tuple[tuple[FieldName, FieldName], ...] = ()
+    """Opening and closing marks of thoughts, beside those that are known; `inner_options` has its own."""
 
     def __post_init__(self) -> None:
+        check_marks(self.thinking)
         if not self.phrases or not all(phrase.strip() for phrase in self.phrases):
             raise ValueError("phrases must name at least one, none of them empty")
 
@@ -67,8 +76,13 @@ class AbstainVerifier:
     def __init__(self, cfg: AbstainConfig) -> None:
         self._value = cfg.value
         self._inner = load_inner(cfg.inner, cfg.inner_options)
-        phrases = "|".join(re.escape(_plain_phrase(phrase)) for phrase in cfg.phrases)
-        self._pattern = re.compile(rf"(?<!\w)(?:{phrases})(?!\w)")
+        self._thinking = cfg.thinking
+        phrases = [_plain_phrase(phrase) for phrase in cfg.phrases]
+        words = "|".join(re.escape(phrase) for phrase in phrases if " " not in phrase) or "(?!)"
+        sayings = "|".join(re.escape(phrase) for phrase in phrases if " " in phrase) or "(?!)"
+        self._pattern = re.compile(
+            rf"(?:.*\b(?:is|are|be|remains?|answer)\W+|\W*)(?:{words})\W*|.*(?<!\w)(?:{sayings})(?!\w).*", re.DOTALL
+        )
 
     def score(self, prompt: str, response: str, answer: str) -> Verdict:
         """Returns the verdict."""
@@ -87,18 +101,26 @@ class AbstainVerifier:
 
     def _abstention(self, response: str) -> str | None:
         """The answer of the response if it abstains, else None."""
-        extracted = find_answer(response, numbers=False)
-        if extracted is None:
-            lines = response.rpartition("</think>")[2].strip().splitlines()
+        found = find_spans(response, numbers=False, thinking=self._thinking)
+        extracted = found.text
+        if not extracted and not found.problem:
+            lines = split_thoughts(response, self._thinking).text.strip().splitlines()
             extracted = lines[-1] if lines else ""
         return extracted if self._is_abstention(extracted) else None
 
     def _is_abstention(self, text: str) -> bool:
-        return len(text.split()) <= MAX_WORDS and bool(self._pattern.search(_plain_phrase(text)))
+        """Whether a text says that it knows no answer: in few words, without a number and without denying it."""
+        plain = _plain_phrase(text)
+        if len(text.split()) > MAX_WORDS or any(char.isdigit() for char in plain):
+            return False
+        return self._pattern.fullmatch(plain) is not None and not _DENIED.search(plain)
+
+
+_DENIED = re.compile(r"\b(?:not|never|no longer)\s+(?:an?\s+)?(?:unknown|unanswerable|undetermined)\b")
 
 
 def _plain_phrase(text: str) -> str:
-    return normalize_words(_COMMAND.sub(r"\1", text).translate(_APOSTROPHES))
+    return normalize_words(_COMMAND.sub(r"\1", text))
 
 
 def load(cfg: AbstainConfig) -> AbstainVerifier:

@@ -24,7 +24,7 @@ from rlsp_async.verifying.sentences import choose_value, find_clause, last_value
 from rlsp_async.verifying.thoughts import split_thoughts
 from rlsp_async.verifying.values import find_values
 
-__all__ = ["ORDER", "FoundAnswer", "Place", "find_answer", "find_spans", "normalize_words", "strip_box"]
+__all__ = ["ORDER", "FoundAnswer", "Place", "find_answer", "find_spans", "strip_box"]
 
 Place = Literal["answer_tag", "boxed", "hashes", "sentence", "expression", "last"]
 ORDER: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
@@ -87,11 +87,6 @@ def find_answer(
 ) -> str | None:
     """Returns the text that `find_spans` finds, or None when there is none or it cannot be read."""
     return find_spans(response, numbers, order, thinking).text or None
-
-
-def normalize_words(text: str) -> str:
-    """Makes words comparable: lower case, single blanks, no marks around them, no full stop."""
-    return " ".join(text.casefold().split()).strip("*_`'\"$ ").rstrip(".").rstrip()
 
 
 # --- the places ------------------------------------------------------------------------------------------------------

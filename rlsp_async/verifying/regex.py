@@ -4,8 +4,8 @@
     pattern = "\\bdef \\w+"        without a group a match is enough, and the reference answer is not read
     no pattern                     the reference answer is the pattern
 
-Only what follows the last `</think>` is searched. A pattern that takes too long ends as `timeout`, since the process
-may be killed.
+Only what follows the last thought is searched (`thoughts`). A pattern that takes too long ends as `timeout`, since the
+process may be killed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections import deque
 from typing import Literal
 
 from rlsp_async.config import Section
-from rlsp_async.config.ranges import FreeText
+from rlsp_async.config.ranges import FieldName, FreeText
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
-from rlsp_async.verifying.extract import normalize_words
+from rlsp_async.verifying.thoughts import check_marks, split_thoughts
+from rlsp_async.verifying.words import normalize_words
 
 VERSION = "1"
 LANE = "fast"
@@ -34,8 +35,11 @@ class RegexConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Whether the pattern must match anywhere in the text, or the whole text without the blanks around it."""
     ignore_case: bool = False
     """Whether small and capital letters count as the same, in the pattern and in the comparison."""
+    thinking: tuple[tuple[FieldName, FieldName], ...] = ()
+    """Opening and closing marks of thoughts, beside those that are known."""
 
     def __post_init__(self) -> None:
+        check_marks(self.thinking)
         try:
             re.compile(self.pattern)
         except re.error as e:
@@ -58,7 +62,7 @@ class RegexVerifier:
         Raises:
             DataError: the reference answer is needed and cannot be used.
         """
-        text = response.rpartition("</think>")[2].strip()
+        text = split_thoughts(response, self._cfg.thinking).text.strip()
         match = self._last_match(self._compiled(answer), text)
         if match is None:
             return make_unparsable("no match")

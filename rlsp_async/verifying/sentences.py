@@ -27,7 +27,7 @@ MIN_SENTENCE_WORDS = 3
 
 _ENGLISH = (
     r"(?:answers?|ans|solution\sset)\b(?:\s(?:to|of|for|in)\s[^.\n:=]{1,80}?)?[*_]{0,3}\s{0,3}"
-    r"(?:(?:(?:is|are|was|would\sbe|will\sbe|should\sbe|must\sbe|has\sto\sbe|can\sbe|equals?|becomes|comes\sout\sto(?:\sbe)?"
+    r"(?:(?:\b(?:is|are|was|would\sbe|will\sbe|should\sbe|must\sbe|has\sto\sbe|can\sbe|equals?|becomes|comes\sout\sto(?:\sbe)?"
     r"|turns\sout\sto\sbe)\b(?!\s(?:not|n't)\b(?!\s\S+\sbut))|:|=|\uff1a|\))[*_:\s]{0,6}){1,3}"
 )
 _CJK = (
@@ -131,7 +131,7 @@ _AGAIN = re.compile(
 )
 _VERB = re.compile(
     r"(?:\b(?:is|are|was|were|be|been|equals?|to|gives?|gets?|got|have|has|had|need|needs|makes?|made|becomes?|find|pays?|costs?|takes?"
-    r"|earns?|there\s+are|total(?:s|ing)?|of|only|exactly|about|approximately|remains?|left\s+with|contains?|spends?|saves?)"
+    r"|earns?|there\s+are|total(?:s|ing)?|of|only|exactly|about|approximately|remains?|left\s+with|contains?|spends?|saves?|but)"
     r"|[:=\u2248]|\u662f|\u4e3a|\u306f|\uc740|\uc774)[\s,*$(]*$",
     re.IGNORECASE,
 )
@@ -201,8 +201,12 @@ _ONE_FORMULA = re.compile(
 )
 
 
+_END_MARK = re.compile(r"\s*\$?\\(?:checkmark|blacksquare|square|Box|qed|smiley)\$?\s*$")
+
+
 def strip_decoration(text: str) -> str:
     """Removes pictures, check marks, arrows and quotes around a text, and a final full stop."""
+    text = _END_MARK.sub("", text)
     begin, end = 0, len(text)
     while begin < end and _is_decoration(text[begin]):
         begin += 1

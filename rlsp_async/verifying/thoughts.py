@@ -34,6 +34,12 @@ _CHANNEL_END = re.compile(r"<\|(?:end|call|start)\|>")
 _FRAME = re.compile(r"<\|(?:START|END)_(?:RESPONSE|TEXT|ACTION)\|>|<\|(?:begin|end)_of_solution\|>")
 
 
+def check_marks(pairs: Sequence[Sequence[str]]) -> None:
+    """Raises ValueError when a mark of the user's own is empty: it would stand everywhere."""
+    if not all(mark.strip() for pair in pairs for mark in pair):
+        raise ValueError("thinking must name pairs of marks, none of them empty")
+
+
 class SpokenText(NamedTuple):
     """What a response says outside of its thoughts. `is_unfinished`: it ends in the middle of a thought."""
 

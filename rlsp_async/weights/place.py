@@ -23,6 +23,7 @@ from typing import NamedTuple
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError
 from rlsp_async.files import SHARED_MEMORY
+from rlsp_async.report.text import bytes_text
 from rlsp_async.weights import leftovers
 
 COPIES = 4
@@ -127,7 +128,7 @@ def _why_not(directory: Path, needed: int) -> str:
         return f"{directory} {owner}"
     has = _free_bytes(memory) + _held_bytes(directory)
     if has < needed:
-        return f"{memory} has room for {_mib(has)}, and the published versions may need {_mib(needed)}"
+        return f"{memory} has room for {bytes_text(has)}, and the published versions may need {bytes_text(needed)}"
     return ""
 
 
@@ -158,8 +159,8 @@ def _require_usable(parent: Path, directory: Path, needed: int) -> None:
         ) from None
     if has < needed:
         raise MachineError(
-            f"{where} has room for {_mib(has)}, and the published versions may need {_mib(needed)}: free some space, "
-            "choose another directory, or lower learner.keep_weights"
+            f"{where} has room for {bytes_text(has)}, and the published versions may need {bytes_text(needed)}: "
+            "free some space, choose another directory, or lower learner.keep_weights"
         )
 
 
@@ -173,7 +174,3 @@ def _held_bytes(directory: Path) -> int:
 
 def _free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free if directory.is_dir() else 0
-
-
-def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.0f} MiB"

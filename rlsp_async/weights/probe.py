@@ -7,15 +7,20 @@ in float32; log-prob i is that of ids[i + 1].
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rlsp_async.columns import floats, num_values, pack_floats, pack_ints
+from rlsp_async.columns import floats, ints, num_values, pack_floats, pack_ints
+from rlsp_async.errors import DataError
 from rlsp_async.messages import Probe
 
+INITIAL = "probe.json"
+"""The file in RUN with the probe of the initial model."""
 DEFAULT_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.5}
 
 
@@ -37,6 +42,24 @@ def make_probe(ids: Sequence[int] | npt.NDArray[Any], logprobs: Sequence[float] 
     if not np.isfinite(np.asarray(logprobs, dtype=np.float64)).all():
         raise ValueError("the probe's log-probs are not finite: the weights are broken")
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logprobs))
+
+
+def write_initial_probe(directory: Path, probe: Probe) -> None:
+    """Writes the probe of a run's initial model into its directory; not durable."""
+    made = {"ids": ints(probe.ids).tolist(), "logprobs": floats(probe.logprobs).tolist()}
+    (directory / INITIAL).write_text(json.dumps(made) + "\n", encoding="utf-8")
+
+
+def read_initial_probe(directory: Path) -> Probe | None:
+    """Reads what `write_initial_probe` wrote; None when nothing was written. Raises DataError for another file."""
+    path = directory / INITIAL
+    if not path.exists():
+        return None
+    try:
+        made = json.loads(path.read_bytes())
+        return make_probe(made["ids"], made["logprobs"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise DataError(f"{path}: holds no probe: {e!r}; remove it to go without") from None
 
 
 def largest_error(probe: Probe, scores: Sequence[float] | npt.NDArray[Any]) -> float:

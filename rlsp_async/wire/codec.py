@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, g
 import msgspec
 from msgspec import Meta
 
+from rlsp_async.contents import TEXT_CHARACTERS
 from rlsp_async.errors import ConfigError, MessageError
 from rlsp_async.messages import FromHub, FromWorker
 
@@ -29,7 +30,6 @@ MAX_TOKENS = 131_072
 BYTES_A_TOKEN = 4
 NAME_CHARACTERS = 1024
 NOTE_CHARACTERS = 65_536
-TEXT_CHARACTERS = 4_194_304
 
 NAMES = frozenset(
     {

@@ -91,19 +91,12 @@ def test_without_manifests_the_same_schedule_is_found_out(tmp_path: Path, first_
 
 @pytest.mark.flow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    ("bug", "seed", "says"),
-    [
-        ("clock", "59", "died 3 times in a row"),
-        ("corrupt", "23", "corrupt journal"),
-        ("byzantine", "19", "died 3 times in a row"),
-    ],
-)
-def test_each_new_fault_finds_the_bug_that_it_is_for(tmp_path: Path, bug: str, seed: str, says: str):
-    words = ("--faults", bug, "--seed", seed, "--minutes", "0.3", "--rate", "20", "--settle", "60", *SLOW)
-    done = chaos(tmp_path, *words, f"stages.rlsp.steps={steps_for(minutes=1.0)}", first_on_path=str(BROKEN), bug=bug)
+def test_a_line_that_takes_numbers_nobody_gave_out_fails_when_a_peer_lies(tmp_path: Path):
+    words = ("--faults", "byzantine", "--seed", "150", "--minutes", "0.1", "--rate", "20", "--settle", "40", *SLOW)
+    steps = f"stages.rlsp.steps={steps_for(minutes=0.3)}"
+    done = chaos(tmp_path, *words, steps, first_on_path=str(BROKEN), bug="byzantine")
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.endswith("FAIL\n") and says in done.stdout
+    assert done.stdout.endswith("FAIL\n")
 
 
 @pytest.mark.flow

@@ -7,7 +7,8 @@ import msgspec
 import orjson
 
 from rlsp_async.chaos.faults import InjectedFault, ScheduledFault
-from rlsp_async.chaos.verdict import find_lost, measure_recovery, quantile, summarise
+from rlsp_async.chaos.harness import HarnessResult
+from rlsp_async.chaos.verdict import find_lost, judge_run, measure_recovery, quantile, summarise
 from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.replay.sql import SCHEMA_VERSION
 
@@ -57,6 +58,24 @@ def test_recovery_is_read_from_the_history(tmp_path: Path):
         (-1.0, 3.5),
         (-1.0, -1.0),
     ]
+
+
+def test_recovery_follows_the_clock_of_the_run_where_wall_clocks_were_set(tmp_path: Path):
+    run = make_run(tmp_path)
+    with sqlite3.connect(run / "journal.sqlite") as db:
+        db.execute("INSERT INTO run VALUES ('clock', 'boot 500.0')")
+    one = injected("kill", "sampler-0", 7200.0)  # two hours ahead
+    one.monotonic_s = 502.0
+    measure_recovery(run, [one])
+    assert (one.back_s, one.step_s) == (2.0, 3.0)
+
+
+def test_what_must_not_have_happened_fails_the_run(tmp_path: Path):
+    one = injected("corrupt", "", 1.0)
+    one.wrong = "the run went on"
+    cfg = RunConfig(name="c", stages={"rl": StageConfig()}, runs_dir=str(tmp_path))
+    result = judge_run(cfg, HarnessResult(finished=True, faults=[one]), 0)
+    assert not result.passed and result.reasons[0] == "corrupt : the run went on"
 
 
 def test_the_summary_leaves_out_what_did_not_happen():

@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.flow, pytest.mark.timeout(150)]
 
 SURFACE = json.loads((old.HERE / "surface.json").read_text())
 NAMES = json.loads((old.HERE / "names.json").read_text())
-RENUMBERED = {"code/1": "code/2"}
-"""Verifiers that judge some answers otherwise since then: an answer whose exception ends a test's loop is wrong."""
+RENUMBERED = {"code/1": "code/3", "math/3": "math/4"}
+"""Verifiers that judge some answers otherwise since then (CHANGELOG); none of these answers."""
 USER = old.HERE / "settings" / "user.toml"
 
 
@@ -98,7 +98,11 @@ def test_verdicts_are_what_they_were(tmp_path: Path) -> None:
     without = [{key: value for key, value in verdict.items() if key != "detail"} for verdict in SURFACE["verdicts"]]
     for verdict in without:
         verdict["verifier"] = RENUMBERED.get(verdict["verifier"], verdict["verifier"])
-    assert old.verdicts(tmp_path) == without
+    for now, then in zip(old.verdicts(tmp_path), without, strict=True):
+        now["parts"] = {part: now["parts"].get(part) for part in then["parts"]}  # new parts are allowed
+        if then["verifier"].startswith("code/"):  # without the line ends around a program since then
+            now["extracted"], then["extracted"] = now["extracted"].strip(), then["extracted"].strip()
+        assert now == then
     for verdict in SURFACE["verdicts"]:
         name, version = verdict["verifier"].split("/")
         assert NAMES["versions"][name] == version

@@ -12,6 +12,7 @@ import pytest
 import rlsp_async
 from rlsp_async import config
 from rlsp_async.config import Section, load
+from rlsp_async.config.flatten import settings
 from rlsp_async.config.ranges import INFINITY, Range, SettingError, rules_of
 from rlsp_async.config.reference import read_kind
 from rlsp_async.errors import ConfigError
@@ -106,6 +107,54 @@ def test_what_cannot_mean_anything_is_refused_in_one_sentence(tmp_path: Path, ov
         load(tmp_path / "run.toml", [override])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+NONSENSE = [
+    *("nan", "inf", "-inf", "-1", "-0.0", "0", "1e400", "-1e400", "1e-400", "1e300", "18446744073709551616"),
+    *("-9223372036854775809", "1.5", ".5", "1.", "+3", "0x10", "1_000", "true", "True", "None", "null", "auto"),
+    *(
+        "''",
+        "' '",
+        '"\\u0000"',
+        '"a\\nb"',
+        '"\\u202e"',
+        "'\u00e9\u4e2d'",
+        f"'{'x' * 5000}'",
+        "%s",
+        "{0}",
+        "a=b",
+        "--",
+        "=",
+    ),
+    *("[]", "[1]", "['a']", "[nan]", "[[[]]]", "[" * 3000, "{}", "{a=1}", "{a={b=nan}}", "1979-05-27", "12:00:00"),
+]
+"""Values that mean something in few settings, or in none."""
+
+
+def test_nonsense_in_any_setting_means_something_or_is_one_sentence(tmp_path: Path) -> None:
+    """About 4,400 overrides: every setting with every value. None raises anything but a sentence that names the key."""
+    (tmp_path / "run.toml").write_text(SMALL)
+    num_refused = 0
+    for key in settings(load(tmp_path / "run.toml")):
+        for text in NONSENSE:
+            made, sentence = loaded(tmp_path / "run.toml", f"{key}={text}")
+            num_refused += bool(sentence)
+            assert "\n" not in sentence, (key, text)
+            assert len(sentence) < 600, (key, text)
+            first, _, last = key.partition(".")
+            assert not sentence or last.rpartition(".")[2] in sentence or first in sentence, (key, text, sentence)
+            for value in (value for name, value in made.items() if name.startswith(key)):
+                assert not isinstance(value, float) or math.isfinite(value), (key, text)
+                assert not isinstance(value, str) or (len(value) <= 4000 and "\0" not in value), (key, text)
+    assert num_refused > 3000
+
+
+def loaded(path: Path, override: str) -> tuple[dict[str, object], str]:
+    """The settings, or the sentence with which they are refused."""
+    try:
+        return settings(load(path, [override])), ""
+    except ConfigError as e:
+        return {}, str(e)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,16 @@ _LONGROPE = {
 }
 
 
+_GPT2 = {
+    **dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), None),
+    **dict.fromkeys(("num_key_value_heads", "head_dim", "max_position_embeddings"), None),
+    **{"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 128},
+}
+"""The names that GPT-2 and its relatives have for their sizes."""
+_LATENT_IN_VLLM = "does not compute multi-head latent attention"
+_NOT_EXCHANGEABLE = "its attention cannot be exchanged"
+
+
 class Family(NamedTuple):
     """One line of the table."""
 
@@ -60,6 +70,8 @@ class Family(NamedTuple):
     """What differs from BASE; None leaves a setting out."""
     refused: str = ""
     """A part of the sentence with which the learner refuses the model; empty when it trains."""
+    not_in_vllm: str = ""
+    """A part of the sentence with which vLLM on a CPU is refused; empty when it computes the model."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -69,7 +81,9 @@ FAMILIES: dict[str, Family] = {
     "mistral-window": Family("mistral", {"sliding_window": 9}),
     "qwen2": Family("qwen2", {"head_dim": None, "attention_dropout": 0.3}),
     "qwen2-window": Family(
-        "qwen2", {"head_dim": None, "use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1}
+        "qwen2",
+        {"head_dim": None, "use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1},
+        not_in_vllm="whose sliding windows begin at layer 1 of 2",
     ),
     "qwen3": Family("qwen3", {}),
     "gemma": Family("gemma", {}),
@@ -80,7 +94,11 @@ FAMILIES: dict[str, Family] = {
     "phi3-longrope": Family(
         "phi3", {"head_dim": None, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 64}
     ),
-    "phimoe": Family("phimoe", {"head_dim": None, "num_local_experts": 4, "sliding_window": 128}),
+    "phimoe": Family(
+        "phimoe",
+        {"head_dim": None, "num_local_experts": 4, "sliding_window": 128},
+        not_in_vllm="does not run the router of 'phimoe'",
+    ),
     "starcoder2": Family("starcoder2", {"head_dim": None, "sliding_window": 9, "residual_dropout": 0.2}),
     "granite": Family(
         "granite",
@@ -96,7 +114,11 @@ FAMILIES: dict[str, Family] = {
         "granitemoe", {"head_dim": None, "num_local_experts": 4, "num_experts_per_tok": 2, "logits_scaling": 6.0}
     ),
     "cohere": Family("cohere", {"head_dim": None, "logit_scale": 0.25}),
-    "cohere2": Family("cohere2", {"logit_scale": 0.25, "sliding_window": 9, "layer_types": _WINDOWED}),
+    "cohere2": Family(
+        "cohere2",
+        {"logit_scale": 0.25, "sliding_window": 9, "layer_types": _WINDOWED},
+        not_in_vllm="are one token longer than those that are trained",
+    ),
     "olmo2": Family("olmo2", {"head_dim": None}),
     "olmo3": Family("olmo3", {"head_dim": None, "sliding_window": 9, "layer_types": _WINDOWED}),
     "smollm3": Family("smollm3", {"head_dim": None}),
@@ -114,9 +136,22 @@ FAMILIES: dict[str, Family] = {
     ),
     "olmoe": Family("olmoe", {"head_dim": None, "num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}),
     "gpt_oss": Family("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 9}),
-    "deepseek_v2": Family("deepseek_v2", _LATENT),
-    "deepseek_v3": Family("deepseek_v3", _LATENT),
-    "minicpm3": Family("minicpm3", {**_LATENT, "scale_depth": 1.4, "dim_model_base": 16}),
+    "opt": Family(
+        "opt",
+        {
+            **{"head_dim": None, "num_key_value_heads": None, "intermediate_size": None},
+            **{"ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.2},
+        },
+    ),
+    "olmo": Family("olmo", {"head_dim": None, "clip_qkv": 0.5}),
+    "helium": Family("helium", {}),
+    "arcee": Family("arcee", {}),
+    "ernie4_5": Family("ernie4_5", {}),
+    "gpt2": Family("gpt2", {**_GPT2, "resid_pdrop": 0.2}),
+    "gpt_bigcode": Family("gpt_bigcode", {**_GPT2, "attn_pdrop": 0.2}),
+    "deepseek_v2": Family("deepseek_v2", _LATENT, not_in_vllm=_LATENT_IN_VLLM),
+    "deepseek_v3": Family("deepseek_v3", _LATENT, not_in_vllm=_LATENT_IN_VLLM),
+    "minicpm3": Family("minicpm3", {**_LATENT, "scale_depth": 1.4, "dim_model_base": 16}, not_in_vllm=_LATENT_IN_VLLM),
     "stablelm": Family("stablelm", {"head_dim": None}, "which its layers do not hand on"),
     "nemotron": Family("nemotron", {}, "which its layers do not hand on"),
     "llama4": Family(
@@ -125,7 +160,21 @@ FAMILIES: dict[str, Family] = {
     "qwen3_next": Family("qwen3_next", _EXPERTS, "layers of type linear_attention"),
     "mamba": Family("mamba", {}, "layers of type linear_attention"),
     "doge": Family("doge", {}, "takes a mask or bias of its own"),
-    "bloom": Family("bloom", {}, "log-probs of packed sequences differ by up to"),
+    "bloom": Family("bloom", {}, _NOT_EXCHANGEABLE),
+    "gptj": Family("gptj", {**_GPT2, "rotary_dim": 16}, _NOT_EXCHANGEABLE),
+    "gpt_neo": Family(
+        "gpt_neo",
+        {"attention_types": [[["global", "local"], 1]], **_GPT2, "hidden_size": 64, "num_layers": 2, "num_heads": 2},
+        _NOT_EXCHANGEABLE,
+    ),
+    "codegen": Family("codegen", {**_GPT2, "n_embd": 128, "n_head": 4, "rotary_dim": 16}, _NOT_EXCHANGEABLE),
+    "falcon": Family("falcon", {"head_dim": None}, _NOT_EXCHANGEABLE),
+    "mpt": Family("mpt", {**_GPT2, "d_model": 64, "n_layers": 2, "n_heads": 2, "max_seq_len": 128}, _NOT_EXCHANGEABLE),
+    "rwkv": Family("rwkv", {"head_dim": None, "context_length": 128}, _NOT_EXCHANGEABLE),
+    "xlstm": Family(
+        "xlstm", {"head_dim": None, "num_heads": 2, "num_blocks": 2}, "log-probs of packed sequences differ by up to"
+    ),
+    "bert": Family("bert", {"head_dim": None, "is_decoder": False}, "its attention is not causal"),
     "llama-with-a-window": Family("llama", {"sliding_window": 9}, "which transformers does not apply to 'llama'"),
     "gemma3-bidirectional": Family(
         "gemma3_text",

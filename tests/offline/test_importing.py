@@ -17,7 +17,7 @@ from rlsp_async.config import RunConfig, StageConfig, TaskConfig, VerifierConfig
 from rlsp_async.errors import ConfigError, DataError, EngineError
 from rlsp_async.messages import Prompt, Verdict
 from rlsp_async.offline import importing
-from rlsp_async.offline.imported_rows import read_verdict
+from rlsp_async.offline.imported_rows import PAIR, pair_rows, read_verdict
 from rlsp_async.offline.importing import add_rows, has_begun, import_rows, summarise_counts, with_verdicts
 from rlsp_async.replay.journal import Journal
 from rlsp_async.replay.server import ReplayServer
@@ -288,3 +288,48 @@ async def test_a_run_trains_on_imported_rollouts_with_no_sampler_and_no_verifier
     assert sorted(statuses[0] + statuses[1][:1]) == ["correct", "wrong", "wrong"]  # one pass over the three rows
     assert audit(cfg.directory).ok
     assert has_begun(cfg.directory / "journal.sqlite")
+
+
+# --- files for DPO and SFT, chat messages ------------------------------------------------------------------------------
+
+ASKED = {"role": "user", "content": "1 1 3 4 -> 7 <think>"}
+
+
+def says(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "1 1 3 4 -> 7 <think>", "chosen": "3 4 + 7", "rejected": "3 4 + 8"},
+        {"prompt": "1 1 3 4 -> 7 <think>", "chosen": says("3 4 + 7"), "rejected": says("3 4 + 8")},
+    ],
+)
+def test_a_preference_is_a_group_of_two(cfg: RunConfig, tmp_path: Path, row: dict[str, Any]):
+    assert add_rows(cfg, file_of(tmp_path, row, {**row, "chosen": row["rejected"]})) == (4, 2)
+    [(_, made), (_, other)] = Imported(cfg).make(0, 2)
+    if made.group.rollouts[0].text != "3 4 + 7":
+        made, other = other, made
+    assert [one.text for one in made.group.rollouts] == ["3 4 + 7", "3 4 + 8"]
+    assert [one.status for one in made.verdicts] == ["correct", "wrong"]
+    assert [one.text for one in other.group.rollouts] == ["3 4 + 8", "3 4 + 8"]
+
+
+def test_whole_conversations_of_a_preference_share_their_prompt():
+    before = [{"role": "system", "content": "s"}, ASKED]
+    row = {"prompt": "ignored", "chosen": before + says("a"), "rejected": before + says("b")}
+    first, second = pair_rows(row, 3, "f:3")
+    assert (first["prompt"], first["response"], first["reward"]) == (before, says("a"), 1.0)
+    assert (second["prompt"], second["response"], second["reward"]) == (before, says("b"), 0.0)
+    assert first[PAIR] == second[PAIR] == "pair 3"
+    with pytest.raises(DataError, match="f:3: chosen and rejected are conversations that differ before their last"):
+        list(pair_rows({**row, "rejected": [ASKED, *says("b")]}, 3, "f:3"))
+
+
+def test_completions_and_lists_of_answers(cfg: RunConfig, tmp_path: Path):
+    rows = [{"prompt": ASKED["content"], "completion": says("3 4 + 7"), "answer": ["7", "seven"]}]
+    assert add_rows(cfg, file_of(tmp_path, *rows)) == (1, 1)
+    [(_, made)] = Imported(cfg).make(0, 1)
+    assert made.group.rollouts[0].text == "3 4 + 7"
+    assert made.group.prompt.answer == "7\x1eseven"

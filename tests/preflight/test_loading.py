@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from rlsp_async import cli, config
 from rlsp_async.cli.check import check
+from rlsp_async.columns import ints
 from rlsp_async.config import ModelConfig, RunConfig, StageConfig, TaskConfig
 from rlsp_async.errors import DataError
 from rlsp_async.model import read_longest_prompt, tiny_qwen2
 from rlsp_async.runner.prepare import prepare
+from rlsp_async.weights.probe import read_initial_probe
 
 
 @pytest.fixture
@@ -55,6 +57,9 @@ def test_a_model_that_loads_is_prepared_and_its_window_kept(run: RunConfig, tmp_
     longest = read_longest_prompt(run.directory)
     assert longest is not None
     assert 20 < longest < 200
+    probe = read_initial_probe(run.directory)
+    assert probe is not None
+    assert len(ints(probe.ids)) == 48
 
 
 def test_a_missing_tensor_is_one_line_and_nothing_is_left(

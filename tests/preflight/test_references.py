@@ -65,6 +65,13 @@ def test_answers_of_other_rows_are_not_correct_unless_they_are_equal(tmp_path: P
     ]
 
 
+def test_a_row_without_an_answer_says_so(tmp_path: Path) -> None:
+    cfg = settings(tmp_path, [None, "A"])
+    found = judge_references(cfg)
+    assert found is not None
+    assert (found.failed, found.examples) == (1, ["mine.jsonl:1: has no reference answer"])
+
+
 @pytest.mark.parametrize("share", [0.25, 0.24])
 def test_the_bound_itself_is_allowed(tmp_path: Path, share: float) -> None:
     found = References("x/1", 4, 4, 1, ["row 3"], 0, 0, [])

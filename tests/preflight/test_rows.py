@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rlsp_async.config import EvaluationConfig, ModelConfig, RunConfig, SamplingConfig, StageConfig, TaskConfig
+from rlsp_async.contents import check_prompt
 from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.messages import ChatMessage, Prompt
 from rlsp_async.preflight import inputs, rows
 from rlsp_async.runner.prepare import prepare
-from rlsp_async.tasks.base import load_task
+from rlsp_async.tasks.base import Split, load_task
 from rlsp_async.tasks.fitted import FittedTask, RowChanges, fit_task
+from rlsp_async.tasks.row_task import RowTask
 from rlsp_async.tokens import encode_prompt, load_tokenizer
 
 LONG = 300
@@ -147,3 +151,37 @@ def test_what_a_task_offers_besides_is_still_there(path: Path) -> None:
     assert isinstance(fitted, FittedTask)
     assert fitted.verified_by == "math"
     assert fitted.tokenizer() is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (
+            {"text": "a\ud800"},
+            r"prompt 't/train/3' ('own:4'): its text has half of a surrogate pair (\ud800) at character 1",
+        ),
+        ({"answer": "\udfff"}, "its answer has half of a surrogate pair"),
+        ({"system": "\udfff"}, "its system has half of a surrogate pair"),
+        ({"earlier": [ChatMessage(role="user", text="\udfff")]}, "its earlier has half of a surrogate pair"),
+        ({"answer": "1" * 4_194_305}, "its answer has 4,194,305 characters; at most 4,194,304"),
+        ({}, "its response has half of a surrogate pair"),
+    ],
+)
+def test_texts_of_a_task_that_no_message_can_hold(changed: dict[str, Any], sentence: str) -> None:
+    whole = Prompt(prompt_id="t/train/3", task="t", text="\U0001d54f" * 200_000, answer="1", source="own:4")
+    check_prompt(whole, "fine")
+    with pytest.raises(DataError) as caught:
+        check_prompt(msgspec.structs.replace(whole, **changed), "" if changed else "\ud800")
+    assert sentence in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_a_task_of_the_users_own_with_such_a_text_does_not_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = RowTask.prompt
+
+    def odd(self: RowTask, split: Split, index: int) -> Prompt:
+        return msgspec.structs.replace(known(self, split, index), system="\ud800" if index == 400 else "")
+
+    monkeypatch.setattr(RowTask, "prompt", odd)
+    with pytest.raises(DataError, match=r"prompt 'jsonl/train/400' \('train.jsonl:401'\): its system has half"):
+        inputs.measure(config(path, "drop"), None)

@@ -1,5 +1,6 @@
 """`rlsp run`: what is bad is said in one line before anything is written; then the line, killed and continued."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -283,3 +284,63 @@ def test_a_refusal_before_any_work_is_told_from_a_run_that_has_something_to_lose
     assert not is_refusal(sft, refused, status(0, generated=7, evaluated=3))
     assert not is_refusal(rl, refused, status(1, generated=0))
     assert not is_refusal(rl, RunEnd(3, "diverged", "learner-0"), None)
+
+
+# --- a directory that is moved, files that may not be opened, a learner that dies ------------------------------------
+
+
+class Stopped:
+    """A supervisor that is told to end."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def finish(self, code: int, reason: str = "", service: str = "") -> None:
+        self.calls.append((code, reason))
+
+    def kill(self) -> None:
+        self.calls.append("kill")
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+async def test_a_run_whose_directory_is_gone_ends_at_once_and_writes_nothing_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(runner, "LOOK_EVERY_S", 0.01)
+    run, supervisor = tmp_path / "r", Stopped()
+    run.mkdir()
+    watching = asyncio.create_task(runner._watch_directory(run, supervisor))  # type: ignore[arg-type]
+    await asyncio.sleep(0.05)
+    assert not watching.done()
+    run.rename(tmp_path / "elsewhere") if how != "removed" else run.rmdir()
+    if how == "replaced":
+        run.mkdir()
+    async with asyncio.timeout(5.0):
+        await watching
+    [(code, reason), killed] = supervisor.calls
+    assert (code, killed) == (2, "kill") and f"{run} was moved or removed while the run was at work" in reason
+
+
+def test_the_limit_of_open_files_is_raised_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg, limits, raised = settings(tmp_path), [(1024, 4096)], []
+    monkeypatch.setattr(runner.resource, "getrlimit", lambda _: limits[0])
+    monkeypatch.setattr(runner.resource, "setrlimit", lambda _, pair: raised.append(pair))
+    needed = runner.files_needed(cfg)
+    assert 48 < needed <= 64  # a limit of 64 is enough for the services of one machine
+    runner.check_files(cfg)
+    assert raised == []
+    limits[0] = (40, 4096)
+    runner.check_files(cfg)
+    assert raised == [(needed, 4096)]
+    limits[0] = (24, 40)
+    with pytest.raises(MachineError, match=f"may open 40 files .* needs up to {needed}: raise that limit"):
+        runner.check_files(cfg)
+    crowd = settings(tmp_path, sampler={"count": 500})
+    assert runner.files_needed(crowd) > 1000 > runner.files_needed(settings(tmp_path, sampler={"engine": "vllm"})) > 200
+
+
+def test_a_learner_that_died_again_and_again_may_do_so_again(tmp_path: Path) -> None:
+    reason = "learner-0 died 9 times in a row, last with signal SIGSEGV; its output is in x"
+    said = runner.what_is_kept(tmp_path, reason, "learner-0")
+    assert "tries the same step again, with the same batch" in said and "goes on from there" not in said
+    assert "goes on from there" in runner.what_is_kept(tmp_path, reason.replace("learner", "sampler"), "sampler-0")

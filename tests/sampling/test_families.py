@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
-from transformers.core_model_loading import revert_weight_conversion
 
+from benchmarks.families import three_steps
 from rlsp_async.config import RunConfig, SamplerConfig, SamplingConfig, StageConfig
 from rlsp_async.errors import DataError
+from rlsp_async.model import read_config, read_model_info
 from rlsp_async.sampling.engine import GenerateSettings
 from rlsp_async.sampling.engines import check_engine, choose_engine, has_vllm
 from rlsp_async.sampling.torch_engine import TorchEngine
 from rlsp_async.sampling.torch_model import is_tied
+from rlsp_async.sampling.vllm_settings import why_refused
 from tests.model.families import FAMILIES, make_model
 
 IN_TORCH = {"llama", "llama-tied", "mistral", "qwen2", "qwen3"}
@@ -37,7 +38,11 @@ def run(engine: str = "torch") -> RunConfig:
     )
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.refused])
+TRAINED = [name for name, family in FAMILIES.items() if not family.refused]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # GPT-BigCode's own
+@pytest.mark.parametrize("name", TRAINED)
 async def test_the_torch_engine_computes_a_family_or_refuses_it_before_it_starts(
     name: str, tmp_path: Path, reference: Callable[..., torch.Tensor]
 ) -> None:
@@ -49,6 +54,7 @@ async def test_the_torch_engine_computes_a_family_or_refuses_it_before_it_starts
             assert choose_engine(run("auto"), model)[0] == "vllm"
         return
     assert check_engine(run(), model, 20) == ("torch", 128)
+    assert await three_steps(model, "torch", tmp_path) < 1e-4
     engine = TorchEngine(run(), model, seed=1)
     await engine.start()
     np.testing.assert_allclose(await engine.score(IDS), reference(model, IDS), atol=1e-4)
@@ -58,11 +64,41 @@ async def test_the_torch_engine_computes_a_family_or_refuses_it_before_it_starts
     await engine.close()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.skipif(not has_vllm() or torch.cuda.is_available(), reason="vllm on a CPU")
-def test_latent_attention_is_refused_where_vllm_dies_of_it(tmp_path: Path) -> None:
-    model = make_model("deepseek_v3", tmp_path)
-    with pytest.raises(DataError, match="does not compute multi-head latent attention"):
+@pytest.mark.parametrize("name", TRAINED)
+def test_families_that_vllm_does_not_compute_are_refused_before_it_starts(name: str, tmp_path: Path) -> None:
+    model, reason = make_model(name, tmp_path), FAMILIES[name].not_in_vllm
+    if not reason:
+        assert check_engine(run("vllm"), model, 20)[0] == "vllm"
+        return
+    with pytest.raises(DataError, match=reason):
         check_engine(run("vllm"), model, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cohere2", {"sliding_window": 200}),
+        ("qwen2-window", {"max_window_layers": 0, "sliding_window": 9}),
+        ("qwen2-window", {"use_sliding_window": False}),
+    ],
+)
+def test_what_is_not_effective_is_not_refused(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    model = make_model(name, tmp_path, **changes)
+    assert why_refused(read_config(model), read_model_info(model), cpu=True) == ""
+
+
+def test_the_page_of_models_says_of_each_family_what_the_tests_say() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    table = page.partition("## Families")[2].partition("\n## ")[0]
+    said: dict[str, str] = {}
+    for line in (line for line in table.splitlines() if line.startswith("| `")):
+        names, _, engine = (cell.strip() for cell in line.strip("|").split("|"))
+        said |= dict.fromkeys((name.strip().strip("`") for name in names.split(",")), engine)
+    assert said.keys() == set(TRAINED)
+    for name, engine in said.items():
+        assert engine == ("yes" if not FAMILIES[name].not_in_vllm else f"refused: {FAMILIES[name].not_in_vllm}"), name
 
 
 async def test_a_head_that_is_not_the_embedding_is_used_whatever_the_config_says(
@@ -82,35 +118,23 @@ async def test_a_head_that_is_not_the_embedding_is_used_whatever_the_config_says
     await engine.close()
 
 
+async def test_vllm_is_not_asked_for_a_temperature_that_it_would_change(tmp_path: Path) -> None:
+    from rlsp_async.sampling.vllm_engine import VllmEngine
+
+    engine = VllmEngine(run("vllm"), make_model("llama", tmp_path), 3, longest_prompt=50)
+    with pytest.raises(DataError, match=r"temperature 0\.001 is below 0\.01"):
+        await engine.generate(IDS[:9], GenerateSettings(max_new_tokens=2, temperature=1e-3))
+
+
 @pytest.mark.vllm
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.filterwarnings(
     # vLLM leaves its sockets' context to the garbage collector: not ours to close.
     "ignore:Exception ignored in. <function Context.__del__:pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning")
 @pytest.mark.skipif(not has_vllm(), reason="vllm is not installed")
-@pytest.mark.parametrize("name", ["mixtral", "gemma3"])
-async def test_vllm_computes_published_experts_and_windows(
-    name: str, tmp_path: Path, reference: Callable[..., torch.Tensor]
-) -> None:
-    """A version that is published as the learner does it: experts under the names of the checkpoint."""
-    from rlsp_async.sampling.vllm_engine import VllmEngine
-
-    model = make_model(name, tmp_path / "model")
-    engine = VllmEngine(run("vllm"), model, 3, longest_prompt=50)
-    await engine.start()
-    try:
-        np.testing.assert_allclose(await engine.score(IDS), reference(model, IDS), atol=1e-4)
-        for version in (1, 2):
-            directory = make_model(name, tmp_path / str(version), seed=version)
-            trained: Any = AutoModelForCausalLM.from_pretrained(directory)
-            tensors = revert_weight_conversion(trained, {n: p.detach() for n, p in trained.named_parameters()})
-            path = tmp_path / f"v{version}.safetensors"
-            save_file({n: t.contiguous().clone() for n, t in tensors.items()}, path, metadata={"format": "pt"})
-            await engine.load_weights(path, version)
-            np.testing.assert_allclose(await engine.score(IDS), reference(directory, IDS), atol=1e-4)
-        with pytest.raises(DataError, match=r"temperature 0\.001 is below 0\.01"):
-            await engine.generate(IDS[:9], GenerateSettings(max_new_tokens=2, temperature=1e-3))
-    finally:
-        await engine.close()
+@pytest.mark.parametrize("name", ["mixtral", "gemma3", "granitemoe"])
+async def test_three_steps_with_vllm(name: str, tmp_path: Path) -> None:
+    """Experts, windows and scaled logits; `benchmarks/families.py` does all families of the table."""
+    assert await three_steps(make_model(name, tmp_path / "model"), "vllm", tmp_path) < 1e-4

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +94,37 @@ async def test_versions_change_in_flight_and_metrics_count(make_config: Any, job
     assert (figures["tokens"], figures["rollouts"], figures["groups"]) == (18, 3, 1)
     assert (figures["busy_s"], figures["loading_s"]) == (7.0, 0.0)
     assert sampler.metrics()["tokens"] == 0
+
+
+async def test_an_engine_that_computes_another_model_ends_before_it_samples(make_config: Any, tmp_path: Path) -> None:
+    from rlsp_async.weights.probe import read_initial_probe, write_initial_probe
+
+    assert read_initial_probe(tmp_path) is None
+    write_initial_probe(tmp_path, make_probe(PROBE_IDS, [-0.25, -3.5]))
+    for scores, sentence in (
+        ([-0.25, -3.5], ""),
+        ([-0.25, -3.0], r"off by 0\.5, tolerance 0\.001"),
+        ([-0.25], "off by inf"),
+    ):
+
+        class Engine(ScriptedEngine):
+            async def score(self, ids: Sequence[int], scores: list[float] = scores) -> Any:
+                assert tuple(ids) == PROBE_IDS
+                return np.array(scores, np.float32)
+
+        engine = Engine()
+        probe = read_initial_probe(tmp_path)
+        sampler = Sampler(make_config(), Path("m"), "sampler-0", engine=engine, codec=FakeCodec(), probe=probe)
+        if not sentence:
+            async with sampler:
+                continue
+        with pytest.raises(
+            DataError, match=f"m: the scripted engine computes another model than the learner: .* {sentence}"
+        ):
+            await sampler.__aenter__()
+    (tmp_path / "probe.json").write_text("[]")
+    with pytest.raises(DataError, match=r"probe\.json: holds no probe"):
+        read_initial_probe(tmp_path)
 
 
 async def test_wrong_bytes_are_refused_with_both_digests(make_config: Any, job: SampleJob, tmp_path: Path) -> None:

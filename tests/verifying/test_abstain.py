@@ -18,6 +18,13 @@ SCORE = load_verifier("abstain").judge
         "I thought of 42 first.\nI do not know.",
         "#### cannot be determined",
         "IDK",
+        "<answer>The value is unknown.</answer>",
+        "Sorry, I don't know the answer to this question.",
+        "<answer>It cannot be determined from the given information.</answer>",
+        "The answer is: not enough information",
+        "\\boxed{\\text{I do not know}}",
+        "\u4e0d\u77e5\u9053",
+        "<answer>Je ne sais pas.</answer>",
     ],
 )
 def test_an_abstention_is_neither_right_nor_worthless(response: str) -> None:
@@ -35,6 +42,13 @@ def test_an_abstention_is_neither_right_nor_worthless(response: str) -> None:
         ("unknownish\n\\boxed{43}", "wrong", 0.0),
         ("I don't know. Then I did the sum: 40 + 2.\nThe answer is 42.", "correct", 1.0),
         ("<think>I don't know</think> \\boxed{42}", "correct", 1.0),
+        ("I don't know the formula by heart, but \\boxed{42}", "correct", 1.0),
+        ("<answer>The unknown number is 42</answer>", "correct", 1.0),
+        ("<answer>The unknown number is 43</answer>", "wrong", 0.0),
+        ("<answer>I'm not sure, but 42</answer>", "correct", 1.0),
+        ("<answer>not unknown</answer>", "wrong", 0.0),
+        ("<answer>the unknown soldier</answer>", "wrong", 0.0),
+        ("<think>I don't know", "unparsable", 0.0),
     ],
 )
 def test_doubts_on_the_way_are_no_abstention(response: str, status: str, value: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rlsp_async.errors import ConfigError
+from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.thoughts import SpokenText, split_thoughts
 from tests.verifying.growth import grows_linearly
 
@@ -79,3 +81,9 @@ def test_marks_of_the_users_own() -> None:
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "<", "[", "<|im_end|>", "<|channel|>", "<a_", " <|im_end|>"])
 def test_megabytes_take_linear_time(piece: str) -> None:
     assert grows_linearly(lambda num: split_thoughts(piece * (num // len(piece))), 30_000)
+
+
+@pytest.mark.parametrize("verifier", ["exact", "choice", "abstain", "regex"])
+def test_an_empty_mark_is_refused(verifier: str) -> None:
+    with pytest.raises(ConfigError, match="thinking must name pairs of marks, none of them empty"):
+        load_verifier(verifier, {"thinking": [["{{", " "]]})

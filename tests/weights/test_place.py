@@ -47,7 +47,7 @@ def test_weights_lie_in_memory_when_there_is_room_else_in_the_run(
     assert place.find_place(cfg, 100, memory) == (place.shared_directory(cfg, memory), "")
     assert place.find_place(cfg, 101, memory) == (
         tmp_path / "runs/demo/weights",
-        f"{memory} has room for 0 MiB, and the published versions may need 0 MiB",
+        f"{memory} has room for 400 B, and the published versions may need 404 B",
     )
     elsewhere = run_of(tmp_path / "other")
     assert place.shared_directory(cfg, memory) != place.shared_directory(elsewhere, memory)
@@ -149,6 +149,6 @@ def test_a_weights_dir_that_cannot_be_used_is_one_sentence(
     monkeypatch.setattr(place, "_free_bytes", lambda directory: 399)
     with pytest.raises(MachineError) as caught:
         place.find_place(run_of(tmp_path, weights_dir=where), 100)
-    words = "has room for 0 MiB" if kind == "full" else "cannot be written"
+    words = "has room for 399 B" if kind == "full" else "cannot be written"
     assert str(caught.value).startswith(f"learner.weights_dir = {str(where)!r} {words}")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]

@@ -1,7 +1,8 @@
 """Verifier `judge`: a language model behind an OpenAI-compatible address grades a response by a rubric.
 
 verifier   the options, retries, the verdict
-rubric     what the judge is asked, and how its reply is read
+rubric     what the judge is asked
+reply      how its reply is read
 client     one HTTP request that ends by its deadline
 """
 

@@ -1,8 +1,7 @@
-"""What a judge is asked, and how its reply is read. Pure text work; `verifier` does the asking.
+"""What a judge is asked. Pure text work; `verifier` does the asking, and `reply` reads what comes back.
 
     rubric = choose_rubric("exploration")
     messages = build_messages(rubric, GradedCase("What is 2 + 2?", "Four", "4"), "7c9e02a1")
-    read_reply("{\"score\": 0.7, \"reason\": \"two approaches\"}", rubric) == JudgeReply(0.7, "two approaches", False)
 
 `exploration` is the effort judge of RLSP (arXiv:2502.06773, App. B.6), in words of our own. The texts to be graded are
 data: each stands between two lines with a random word that its author cannot know, and marks that a chat template would
@@ -11,17 +10,9 @@ take for its own are broken up.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-MAX_REPLY_CHARS = 20_000
-"""Of a longer reply, only the end is read."""
-MAX_TRIES = 64
-"""Number of opening braces at which a JSON object is tried, from the last one backwards."""
 
 _SYSTEM = """You are a careful grader. You are shown texts between lines of the form
 <<< NAME {fence} and {fence} NAME >>>
@@ -69,7 +60,6 @@ _TEMPLATE_MARK = re.compile(
     r"|<(?=<SYS>>|</SYS>>)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,9})?(?![\w.]*\w)")
 
 
 @dataclass(frozen=True)
@@ -79,13 +69,15 @@ class Rubric:
     text: str
     lowest: float = 0.0
     highest: float = 1.0
+    takes_yes: bool = True
+    """Whether "yes" stands for the highest score and "no" for the lowest."""
 
     def share(self, score: float) -> float:
         """Maps a score of the range to a number from 0 to 1."""
         return (score - self.lowest) / (self.highest - self.lowest)
 
 
-RUBRICS = {"exploration": Rubric(_EXPLORATION), "correctness": Rubric(_CORRECTNESS)}
+RUBRICS = {"exploration": Rubric(_EXPLORATION, takes_yes=False), "correctness": Rubric(_CORRECTNESS)}
 
 
 @dataclass(frozen=True)
@@ -95,14 +87,6 @@ class GradedCase:
     prompt: str
     response: str
     answer: str
-
-
-class JudgeReply(NamedTuple):
-    """A judge's score. `is_fallback`: the reply was more than a JSON object, and the score was searched for in it."""
-
-    score: float
-    reason: str
-    is_fallback: bool
 
 
 def choose_rubric(name: str, lowest: float = 0.0, highest: float = 1.0) -> Rubric:
@@ -125,7 +109,7 @@ def choose_rubric(name: str, lowest: float = 0.0, highest: float = 1.0) -> Rubri
         )
     if not -math.inf < lowest < highest < math.inf:
         raise ValueError(f"score_range [{lowest:g}, {highest:g}] must rise")
-    return Rubric(name, lowest, highest)
+    return Rubric(name, lowest, highest, takes_yes=(lowest, highest) == (0, 1))
 
 
 def build_messages(rubric: Rubric, case: GradedCase, fence: str, max_chars: int = 100_000) -> list[dict[str, str]]:
@@ -159,59 +143,3 @@ def shorten_text(text: str, max_chars: int) -> str:
         return text
     half = max_chars // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
-
-
-# --- the reply -------------------------------------------------------------------------------------------------------
-
-
-def read_reply(text: str, rubric: Rubric) -> JudgeReply | None:
-    """Reads the score in a judge's reply.
-
-    The score is that of the reply if it is one JSON object, else that of the last JSON object in it that has a score,
-    else the only number in it.
-
-    Returns:
-        The score with its reason, or None when there is no score or it is outside the range of the rubric.
-    """
-    text = text[-MAX_REPLY_CHARS:].rpartition("</think>")[2].partition("<think>")[0].strip()
-    whole = _parse_object(text)
-    if whole is not None and (strict := _read_score(whole, rubric, False)):
-        return strict
-    for candidate in _find_objects(text):
-        if "score" in candidate:
-            return _read_score(candidate, rubric, True)
-    numbers = _NUMBER.findall(text.replace(f"/{rubric.highest:g}", ""))
-    return _read_score({"score": float(numbers[0])}, rubric, True) if len(numbers) == 1 else None
-
-
-def _find_objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a text, the last one first; an inner object comes before the object around it."""
-    at, decoder = len(text), json.JSONDecoder()
-    for _ in range(MAX_TRIES):
-        at = text.rfind("{", 0, at)
-        if at < 0:
-            return
-        try:
-            yield decoder.raw_decode(text, at)[0]
-        except (ValueError, RecursionError):
-            continue  # not the beginning of an object; an earlier brace may be
-
-
-def _parse_object(text: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _read_score(table: dict[str, Any], rubric: Rubric, is_fallback: bool) -> JudgeReply | None:
-    """The score of an object; None when it is not a number of the range. A score in quotes counts as a fallback."""
-    score, reason = table.get("score"), table.get("reason", "")
-    if isinstance(score, str):
-        score, is_fallback = (float(score) if _NUMBER.fullmatch(score.strip()) else None), True
-    if not isinstance(score, int | float) or isinstance(score, bool):
-        return None
-    if not rubric.lowest <= score <= rubric.highest:
-        return None
-    return JudgeReply(float(score), reason if isinstance(reason, str) else "", is_fallback)

@@ -26,9 +26,10 @@ from rlsp_async.errors import ConfigError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import Verifier, add_parts, load_inner, make_verdict
 from rlsp_async.verifying.judge.client import ChatClient, ChatError
-from rlsp_async.verifying.judge.rubric import GradedCase, JudgeReply, build_messages, choose_rubric, read_reply
+from rlsp_async.verifying.judge.reply import JudgeReply, read_reply
+from rlsp_async.verifying.judge.rubric import GradedCase, build_messages, choose_rubric
 
-VERSION = "1"
+VERSION = "2"
 LANE = "network"
 FIRST_WAIT_S = 0.25
 MAX_WAIT_S = 8.0

@@ -367,6 +367,8 @@ class _ExpressionParser:
             return self.integral(depth)
         if name in FUNCTIONS:
             return self.call(name, depth)
+        if name in ("angle", "triangle"):
+            return ("variable", f"{name} {self.letters()}")
         if name in GREEK:
             return self.variable(name)
         if name in ("overline", "vec", "hat", "bar", "mathbb", "mathcal"):

@@ -49,6 +49,7 @@ _TEXT_APPROXIMATE = re.compile(
 _COMPOUND = re.compile(r"(?<=[A-Za-z}.])[\s,]*(?:\s(?:and)\s|\\text\s?\{\s*and\s*\})?\s?(?=\d)")
 _UNIT_START = re.compile(r"\s?\\text(?=\s?\{)|\s?\^\s?\\circ(?![a-z])|\s(?=(?:\\Omega|[A-Za-z]{2}))|(?<=\d)\s?%")
 _MAX_UNIT_STARTS = 6
+_ANGLE_FUNCTION = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _SETS = {"integer": "Z", "integers": "Z", "real": "R", "reals": "R", "natural": "N", "rational": "Q", "complex": "C"}
 
 
@@ -165,6 +166,8 @@ def split_unit(text: str) -> tuple[str, Unit]:
             or (re.search(r"\\[a-z]+$", value) and "\\pi" not in value[-4:])
         ):
             continue
+        if "\\circ" in rest and _ANGLE_FUNCTION.search(value):
+            continue  # the degrees belong to the argument: \\tan 45^\\circ
         unit = read_unit(rest)
         if unit is not None and not is_text(unwrap_text(value)) and ("\\text" in rest or re.search(r"[\d\\)}]", value)):
             return value, unit

@@ -35,6 +35,9 @@ _LESS = {"<": lambda a, b: a < b, "\\le": lambda a, b: a <= b, ">": lambda a, b:
 _SIMPLE_NAME = re.compile(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\s?\([a-z]\))?")
 
 
+_CALL = re.compile(r"(?<![\\A-Za-z])[A-Za-z]\s?\(\s?[\w-]+\s?\)")
+
+
 class Region(NamedTuple):
     """A set of real numbers."""
 
@@ -161,6 +164,8 @@ def _inequality(shape: AnswerShape) -> Region | None:
         side in names or end is not None or _is_infinity(side) for side, end in zip(sides, ends, strict=True)
     ):
         return _bounds(signs, sides, ends, names[0])
+    if any(_CALL.search(side) for side in sides):
+        raise UnreadableExpression("an inequality between values of a function")
     nodes = [parse_expression(side) for side in sides]
     variables = frozenset().union(*(find_variables(node) for node in nodes))
     if len(variables) != 1 or "=" in signs:
@@ -283,6 +288,8 @@ def _as_interval(shape: AnswerShape) -> AnswerShape | None:
 
 def _compare_inequalities(gold: AnswerShape, extracted: AnswerShape) -> bool | None:
     """Inequalities are the same when their differences have a constant ratio and the signs agree."""
+    if len(gold.parts) == len(extracted.parts) > 2 and any(_CALL.search(part.text) for part in gold.parts):
+        return _compare_chains(gold, extracted)
     if len(gold.parts) != 2 or len(extracted.parts) != 2:
         intervals = _as_interval(gold), _as_interval(extracted)
         if intervals[0] is None or intervals[1] is None or gold.parts[1].text != extracted.parts[1].text:
@@ -298,6 +305,14 @@ def _compare_inequalities(gold: AnswerShape, extracted: AnswerShape) -> bool | N
         return pairs[0][0] == "\\ne" or sign_of_ratio(left, right) > 0
     except UnreadableExpression:
         return None
+
+
+def _compare_chains(gold: AnswerShape, extracted: AnswerShape) -> bool:
+    """Compares `f(2) < f(1) < f(4)` side by side, in either direction."""
+    signs, sides = extracted.text.split(" "), [part.text.replace(" ", "") for part in extracted.parts]
+    golds = [part.text.replace(" ", "") for part in gold.parts]
+    turned = [{"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}.get(sign, sign) for sign in reversed(signs)]
+    return (gold.text.split(" "), golds) in ((signs, sides), (turned, sides[::-1]))
 
 
 def _turned(shape: AnswerShape) -> tuple[str, Node]:

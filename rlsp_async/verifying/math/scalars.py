@@ -69,6 +69,7 @@ def compare_values(gold: Literal, extracted: Literal, rules: ScalarRules) -> boo
 
 def compare_texts(gold: str, extracted: str, rules: ScalarRules) -> bool | None:
     """Compares two expressions, else two texts of words; None when neither can be decided."""
+    words = gold, extracted
     gold, extracted = _spell_ratio(gold), _spell_ratio(extracted)
     try:
         left, right = parse_expression(gold), parse_expression(extracted)
@@ -80,7 +81,8 @@ def compare_texts(gold: str, extracted: str, rules: ScalarRules) -> bool | None:
     except TooLarge:
         raise
     except UnreadableExpression:
-        return _compare_words(gold, extracted)
+        same = _compare_words(*words)
+        return False if same is None and ":" in words[0] and ":" in words[1] else same
 
 
 def is_near(exact: str, decimal: Literal) -> bool | None:

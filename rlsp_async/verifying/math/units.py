@@ -202,7 +202,9 @@ def conversion(left: Unit, right: Unit) -> Fraction | None:
     if left.dimension == right.dimension:
         return right.scale / left.scale
     names = [{name for name, _ in unit.dimension} for unit in (left, right)]
-    if len(names[0]) != 1 or len(names[1]) != 1 or names[0] == names[1] or not names[0].isdisjoint({"angle"}):
+    if names[0] == names[1] and len(names[0]) == 1:
+        return Fraction(1) if 1 in (left.dimension[0][1], right.dimension[0][1]) else None
+    if len(names[0]) != 1 or len(names[1]) != 1 or not names[0].isdisjoint({"angle"}):
         return Fraction(1)
     return None if names[1].isdisjoint({"angle"}) else Fraction(1)
 

@@ -11,9 +11,10 @@ that could explode in a parser, is unparsable, with the reason. Choices on which
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from rlsp_async.config import Section
+from rlsp_async.config.ranges import FieldName, Range
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Verdict
 from rlsp_async.verifying.base import make_unparsable, make_verdict
@@ -29,7 +30,6 @@ from rlsp_async.verifying.math.words import compare_words, is_answer_word, is_te
 
 _NOISE = re.compile(r"\\(?:left|right|displaystyle|[,;!: ])|\$|(?<!\w)\s+|\s+(?!\w)|\\text\s?\{([^{}]*)\}")
 _PLAIN = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
-_FORMULA = re.compile(r"\\(?!text)|[\^=<>+*/]")
 
 
 class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,13 +37,13 @@ class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     extract: tuple[Place, ...] = ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
     """Places where the answer may stand. The first one that is present counts; name fewer, or in another order."""
-    thinking: tuple[tuple[str, str], ...] = ()
+    thinking: tuple[tuple[FieldName, FieldName], ...] = ()
     """Opening and closing marks of thoughts, beside those that are known. What stands in a thought is no answer."""
     percent: Literal["either", "literal"] = "either"
     """How a per-cent sign on one side only is read. either: 50% equals 50 and 0.5; literal: it equals 0.5."""
     ordered: bool = False
     """Whether a list (1, 2) must have the order of the reference answer. A set in braces never has an order."""
-    decimal_places: int = 6
+    decimal_places: Annotated[int, Range(ge=0, le=100)] = 6
     """From how many decimal places a decimal may stand for a number that no decimal expresses (1/3, pi); 0: never."""
     decimal_comma: Literal["answer", "both", "never"] = "answer"
     """Where 2,5 may be 2.5, beside a list. answer: in responses only; both: in reference answers, too; never."""
@@ -53,8 +53,6 @@ class MathConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         if not self.extract or len(set(self.extract)) < len(self.extract):
             raise ValueError("extract must name at least one place, none of them twice")
-        if self.decimal_places < 0:
-            raise ValueError("decimal_places must be 0 or more")
 
 
 Config = MathConfig

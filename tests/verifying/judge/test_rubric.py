@@ -1,15 +1,13 @@
-"""What a judge is asked, and how its reply is read."""
+"""What a judge is asked."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlsp_async.verifying.judge.rubric import GradedCase, JudgeReply, Rubric, build_messages, choose_rubric, read_reply
-from tests.verifying.growth import grows_linearly
+from rlsp_async.verifying.judge.rubric import GradedCase, Rubric, build_messages, choose_rubric
 
 FENCE = "7c9e02a1"
 UNIT = choose_rubric("exploration")
-TEN = Rubric("{response}", 0, 10)
 
 
 def user(rubric: Rubric, case: GradedCase, max_chars: int = 1000) -> str:
@@ -87,82 +85,3 @@ def test_a_long_response_loses_its_middle() -> None:
 def test_no_rubric(text: str, range_: tuple[float, float], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         choose_rubric(text, *range_)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"score": 0.7, "reason": "two"}',
-        ' {"reason": "two", "score": 0.7, "more": {}}\n',
-        '<think>{"score": 0}</think>{"score": 0.7, "reason": "two"}',
-    ],
-)
-def test_strict(text: str) -> None:
-    assert read_reply(text, UNIT) == JudgeReply(0.7, "two", False)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        'Sure!\n```json\n{"score": 0.7, "reason": "two"}\n```\nBye {',
-        'First {"score": 0.1, "reason": "x"}, no: {"score": 0.7, "reason": "two"}.',
-        '{"score": "0.7", "reason": "two"}',
-        '[{"score": 0.7, "reason": "two"}]',
-        '{"grade": {"score": 0.7, "reason": "two"}}',
-        '{{{"score": 0.7, "reason": "two"}',
-    ],
-)
-def test_objects_inside_other_text(text: str) -> None:
-    assert read_reply(text, UNIT) == JudgeReply(0.7, "two", True)
-
-
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [
-        ("0.7", 0.7),
-        ("The score is 0.7.", 0.7),
-        ('{"score": 0.7, "reason": "cut o', 0.7),
-        ("**1**", 1.0),
-        ('{"score": .., "grade": 0.5}', 0.5),
-    ],
-)
-def test_a_lone_number(text: str, score: float) -> None:
-    assert read_reply(text, UNIT) == JudgeReply(score, "", True)
-
-
-def test_out_of_ten() -> None:
-    assert read_reply("I give it 7/10.", TEN) == JudgeReply(7.0, "", True)
-    assert read_reply("10/10", TEN) == JudgeReply(10.0, "", True)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "no idea",
-        "2 approaches, so 0.7",
-        '{"score": 1.5, "reason": "x"}',
-        '{"score": -0.1}',
-        '{"score": true}',
-        '{"score": null}',
-        '{"score": NaN}',
-        '{"score": Infinity}',
-        '{"score": 1e999}',
-        "85%",
-        "v0.7.1",
-        '{"score": 0.5} {"score": 7}',
-        "<think>0.7",
-        "[" * 9000,
-        '{"a":' * 9000,
-        "{" * 9000,
-        '{"score": ' + "9" * 9000 + "}",
-        "x0.5",
-    ],
-)
-def test_no_score(text: str) -> None:
-    assert read_reply(text, UNIT) is None
-
-
-@pytest.mark.parametrize("piece", ["{", '{"score":', "1.", "1 ", "```{", '{"a":[', "</think>"])
-def test_megabytes_take_linear_time(piece: str) -> None:
-    assert grows_linearly(lambda num: read_reply(piece * (num // len(piece)), UNIT), 250_000)

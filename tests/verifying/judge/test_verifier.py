@@ -24,7 +24,7 @@ from rlsp_async.messages import Verdict
 from rlsp_async.tasks.base import load_task
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.judge.client import ChatError
-from rlsp_async.verifying.judge.rubric import JudgeReply
+from rlsp_async.verifying.judge.reply import JudgeReply
 from rlsp_async.verifying.judge.verifier import call_with_retries, compute_pause_s
 from tests.verifying.pools import make_pool, verify_cases
 
@@ -380,7 +380,7 @@ async def test_through_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
             assert pool.lane == "network"
             good, again, bad = await verify_cases(pool, *(("p", response, "4") for response in (RIGHT, WRONG, RIGHT)))
             assert pool.metrics()["verdicts_error"] == 1
-    assert (good.status, good.parts["judge"], good.verifier) == ("correct", 0.75, "judge/1")
+    assert (good.status, good.parts["judge"], good.verifier) == ("correct", 0.75, "judge/2")
     assert (again.status, again.parts["judge"]) == ("wrong", 0.75)
     assert bad.status == "error"
     assert not {"correct", "judge"} & set(bad.parts)

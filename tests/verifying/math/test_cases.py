@@ -31,6 +31,11 @@ ONE_WAY = {
     *((comma, comma.replace(",", ".")) for comma in ("3,75", "123,45", "0,5", "-2,5")),
     ("2.5", "2,5"),
     ("3,75 \u20ac", "3.75"),
+    # A choice's label may be followed by its text in a response; a reference answer with the text asks for it.
+    ("\\text{(B) }12", "B"),
+    ("(B)\\ 12", "B"),
+    ("B", "\\text{(B) }12"),
+    ("Alice, Bob", "\\text{Alice, Bob}"),
 }
 """Pairs whose verdict is another one with the sides swapped, and why."""
 

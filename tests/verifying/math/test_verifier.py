@@ -213,6 +213,21 @@ def test_percent(gold: str, response: str, either: bool, literal: bool) -> None:
     assert (status(f"\\boxed{{{response}}}", gold, percent="literal") == "correct") == literal
 
 
+def test_options_for_decimals_commas_units_and_thoughts() -> None:
+    assert status("\\boxed{0.333333}", "1/3") == "correct"
+    assert status("\\boxed{0.333333}", "1/3", decimal_places=7) == "wrong"
+    assert status("\\boxed{0.33}", "1/3", decimal_places=2) == "correct"
+    assert status("\\boxed{0.333333}", "1/3", decimal_places=0) == "wrong"
+    assert status("\\boxed{2,5}", "2.5") == "correct"
+    assert status("\\boxed{2,5}", "2.5", decimal_comma="never") == "wrong"
+    assert status("\\boxed{2.5}", "2,5") == "wrong"
+    assert status("\\boxed{2.5}", "2,5", decimal_comma="both") == "correct"
+    assert status("\\boxed{5}", "5 km") == "correct"
+    assert status("\\boxed{5}", "5 km", units="compare") == "wrong"
+    assert status("\\boxed{5000\\text{ m}}", "5 km", units="compare") == "correct"
+    assert status("<hm>\\boxed{8}</hm> 7", "7", thinking=[["<hm>", "</hm>"]]) == "correct"
+
+
 @pytest.mark.parametrize(
     ("gold", "response", "ordered"),
     [
@@ -251,6 +266,9 @@ def test_every_gsm8k_answer_is_correct_under_every_option(options: dict[str, obj
         ({"extract": ["box"]}, "extract"),
         ({"percent": "both"}, "percent"),
         ({"orderd": True}, "ordered"),
+        ({"decimal_places": -1}, "decimal_places"),
+        ({"decimal_comma": "always"}, "decimal_comma"),
+        ({"units": "strict"}, "units"),
     ],
 )
 def test_bad_options(options: dict[str, object], why: str) -> None:
