@@ -6,6 +6,7 @@ import importlib
 import re
 import shlex
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,7 @@ def test_commands_parse(page):
             assert key in known_keys(), f"{ids(page)}: {override}"
 
 
+@cache
 def known_keys() -> set[str]:
     """Every setting of a run as `section.key`; options of algorithms and tasks are not among them."""
     keys, section = set(), ""
@@ -305,7 +307,10 @@ def test_the_settings_and_rows_of_the_page_for_your_own_model_are_a_task(tmp_pat
     prompt = task.prompt("train", 0)
     assert (prompt.chat, prompt.system) == (True, "Put the final answer in \\boxed{}.")
     assert {task.prompt("train", i).answer for i in range(task.size("train"))} <= {"4", "144"}
-    assert load_verifier(task.verifier).score(prompt.text, f"\\boxed{{{prompt.answer}}}", prompt.answer).status == "correct"
+    assert (
+        load_verifier(task.verifier).score(prompt.text, f"\\boxed{{{prompt.answer}}}", prompt.answer).status
+        == "correct"
+    )
 
 
 def test_counterparts_for_people_from_peers_are_settings():

@@ -47,7 +47,7 @@ FAMILIES = [("balance score of each temperature", "temperature_score_"), ("share
 """Title of a chart, and how the names of its metrics begin."""
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""Content security policy of the page: a browser neither runs nor loads anything, should a text ever get past `escape`."""
+"""Content security policy of the page: a browser runs and loads nothing, should a text ever get past `escape`."""
 
 SAMPLED_ONLY = ("lag, versions", "KL to the policy that sampled")
 """Titles of charts without a meaning for demonstrations, which no policy sampled."""
