@@ -35,6 +35,8 @@ _READ = (
 """Names that transformers or vLLM open by themselves."""
 _SUFFIXES = (".json", ".jinja", ".model", ".txt", ".safetensors")
 """Endings of files that are copied, linked or found by a library."""
+_COPIED = (".json", ".jinja", ".model", ".txt")
+"""Endings of files that a run copies into its own directory and into the models that it writes."""
 
 
 def require_model_files(directory: Path) -> None:
@@ -48,6 +50,8 @@ def require_model_files(directory: Path) -> None:
     for path in entries:
         if path.name in _READ or (path.suffix in _SUFFIXES and _is_odd(path)):
             require_regular(path)
+        if path.suffix in _COPIED and path.is_symlink():
+            _require_own(path)
 
 
 def require_regular(path: Path) -> None:
@@ -65,6 +69,24 @@ def require_regular(path: Path) -> None:
     most = MAX_TABLE_BYTES if path.name in _TABLES else MAX_JSON_BYTES
     if path.suffix != ".safetensors" and found.st_size > most:
         raise DataError(f"{path}: {found.st_size:,} bytes; a file of this name has at most {most:,}")
+
+
+def _require_own(path: Path) -> None:
+    """Raises DataError for a link whose target is no file of a model, so that a run copies nothing else.
+
+    A model may consist of links: into its own directory, to files of the same names in another one, or to the
+    content-addressed `blobs` of the cache of Hugging Face. A link to a file of another name elsewhere would put a file
+    of the machine into a model that somebody publishes.
+    """
+    target = path.resolve()
+    if not target.is_file():
+        return  # a link that leads nowhere, and that nobody opens
+    own = target.is_relative_to(path.parent.resolve())
+    if not own and target.name != path.name and target.parent.name != "blobs":
+        raise DataError(
+            f"{path}: is a link to {target}, a file of another name outside of the model directory, which a run would "
+            "copy into its models; put a copy of the file in its place, or remove the link"
+        )
 
 
 def _is_odd(path: Path) -> bool:

@@ -6,6 +6,7 @@ import importlib
 import re
 import shlex
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,7 @@ def test_commands_parse(page):
             assert key in known_keys(), f"{ids(page)}: {override}"
 
 
+@cache
 def known_keys() -> set[str]:
     """Every setting of a run as `section.key`; options of algorithms and tasks are not among them."""
     keys, section = set(), ""
@@ -284,3 +286,37 @@ def test_every_setting_and_option_has_a_sentence() -> None:
                     and not re.search(r"(Config|Choice)\b", setting.kind)  # a section has a docstring
                 ]
     assert bare == []
+
+
+# --- your model, your data -------------------------------------------------------------------------------------------
+
+
+def test_the_settings_and_rows_of_the_page_for_your_own_model_are_a_task(tmp_path, monkeypatch):
+    """What docs/your_model.md shows is loaded as it stands: settings, rows, and the reference answers judged."""
+    from rlsp_async.tasks.base import load_task
+    from rlsp_async.verifying.base import load_verifier
+
+    text = (ROOT / "docs/your_model.md").read_text()
+    settings, rows = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("toml", "json"))
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(settings)
+    Path("train.jsonl").write_text(rows * 20)
+    cfg = config.load(Path("mine.toml"), [])
+    assert (cfg.evaluation.every, cfg.stages["rl"].algorithm.name) == (25, "grpo")
+    task = load_task(cfg.task, cfg.seed)
+    prompt = task.prompt("train", 0)
+    assert (prompt.chat, prompt.system) == (True, "Put the final answer in \\boxed{}.")
+    assert {task.prompt("train", i).answer for i in range(task.size("train"))} <= {"4", "144"}
+    assert (
+        load_verifier(task.verifier).score(prompt.text, f"\\boxed{{{prompt.answer}}}", prompt.answer).status
+        == "correct"
+    )
+
+
+def test_counterparts_for_people_from_peers_are_settings():
+    """Each setting in the last column of the table of docs/from_peers.md exists, also where a short name stands."""
+    text = (ROOT / "docs/from_peers.md").read_text().partition("## Settings")[2].partition("## Data")[0]
+    options = reference.render()
+    for row in re.findall(r"^\| (.*) \|$", text, re.MULTILINE)[2:]:
+        for name in re.findall(r"`([a-z_.A-Z]+)`", row.split(" | ")[3]):
+            assert f"- `{name.split('.')[-1]}` (" in options or name in ("refuse", "drop", "cut", "score"), name

@@ -57,3 +57,25 @@ def test_sizes_have_bounds(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"{name}: .* bytes; a file of this name has at most"):
             require_model_files(tmp_path)
         (tmp_path / name).unlink()
+
+
+def test_a_model_of_links_is_a_model_and_a_link_to_another_file_of_the_machine_is_refused(tmp_path: Path) -> None:
+    """What is copied into a run, and from there into what it exports, is a file of a model."""
+    for place in ("store", "cache/blobs", "cache/snapshots/1", "links"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "store" / "vocab.json").write_text("{}")
+    (tmp_path / "store" / "token.json").write_text('{"secret": 1}')
+    (tmp_path / "cache/blobs/7f3a").write_text("{}")
+    (tmp_path / "cache/snapshots/1/tokenizer_config.json").symlink_to("../../blobs/7f3a")
+    require_model_files(tmp_path / "cache/snapshots/1")
+    links = tmp_path / "links"
+    (links / "vocab.json").symlink_to(tmp_path / "store" / "vocab.json")
+    (links / "tokenizer_config.json").symlink_to(tmp_path / "cache/snapshots/1/tokenizer_config.json")
+    (links / "template.jinja").write_text("")
+    (links / "chat_template.jinja").symlink_to("template.jinja")
+    require_model_files(links)
+    for name in ("merges.txt", "added_tokens.json", "chat.model"):
+        (links / name).symlink_to(tmp_path / "store" / "token.json")
+        with pytest.raises(DataError, match=rf"{name}: is a link to .*/store/token\.json, a file of another name"):
+            require_model_files(links)
+        (links / name).unlink()

@@ -169,7 +169,7 @@ def _refusal(state: HubState, hello: Hello) -> str:
         return "the name of a worker has 1 to 128 letters, digits, '-', '_' and '.', like sampler-9"
     for role in ROLES:
         if role != hello.role and hello.worker.startswith(f"{role}-"):
-            return f"the name {hello.worker!r} is that of a {role}: a {hello.role} is called like {hello.role}-9"
+            return f"the name {hello.worker!r} is that of another role, {role}: name this one like {hello.role}-9"
     if hello.run != state.cfg.name:
         return f"this hub serves run {state.cfg.name!r}, not {printable(hello.run, 128)!r}"
     if hello.proto != PROTOCOL:

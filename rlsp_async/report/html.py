@@ -46,6 +46,9 @@ CHARTS: list[tuple[str, list[str]]] = [
 FAMILIES = [("balance score of each temperature", "temperature_score_"), ("share with a fault", "penalty_")]
 """Title of a chart, and how the names of its metrics begin."""
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Content security policy of the page: a browser runs and loads nothing, should a text ever get past `escape`."""
+
 SAMPLED_ONLY = ("lag, versions", "KL to the policy that sampled")
 """Titles of charts without a meaning for demonstrations, which no policy sampled."""
 
@@ -67,7 +70,8 @@ def page(report: Report, directory: Path) -> str:
         f"{escape((directory / 'config.toml').read_text(encoding='utf-8'))}</pre></details></section>",
     ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>rlsp: {escape(report.run)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
+        f'content="{POLICY}"><title>rlsp: {escape(report.run)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE.read_text(encoding="utf-8")}</style></head>'
         f"<body><main>{''.join(sections)}</main></body></html>\n"
     )

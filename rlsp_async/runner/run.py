@@ -422,10 +422,11 @@ async def supervised(cfg: RunConfig, stop: StopRequest | None = None) -> tuple[R
         here = _place(cfg.directory)
         try:
             return await supervisor.run(), view.status
-        except MachineError:
+        except (MachineError, OSError):
             if _place(cfg.directory) == here:
                 raise
-            return RunEnd(MachineError.exit_code, moved(cfg.directory)), view.status  # a service could not be started
+            # A service could not be started, or what it had said before its end could not be read.
+            return RunEnd(MachineError.exit_code, moved(cfg.directory)), view.status
         finally:
             if stop is not None:
                 stop.disconnect()

@@ -89,6 +89,22 @@ def test_the_page_is_whole_and_self_contained(run: Path) -> None:
         assert piece in text
 
 
+def test_hostile_text_is_escaped_and_a_browser_is_told_to_run_and_load_nothing(tmp_path: Path) -> None:
+    """What a model wrote stands in the page as letters; the policy precedes everything that could be loaded."""
+    directory = fake_run.make_run(tmp_path / "hostile")
+    rows = [json.loads(line) for line in (directory / "rollouts.jsonl").read_text().splitlines()]
+    hostile = "</pre><script>alert(1)</script><img onerror=alert(2)>"
+    rows = [row | {"prompt": hostile, "response": hostile} for row in rows]
+    (directory / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(directory, finished=True)
+    text = (directory / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script" not in text
+    assert "<img" not in text
+    head = text.partition("<style>")[0]
+    assert "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'" in head
+
+
 def test_what_a_schedule_of_temperatures_knows_is_drawn(tmp_path: Path) -> None:
     directory = fake_run.make_run(tmp_path / "bstar")
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

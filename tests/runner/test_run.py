@@ -321,6 +321,32 @@ async def test_a_run_whose_directory_is_gone_ends_at_once_and_writes_nothing_the
     assert (code, killed) == (2, "kill") and f"{run} was moved or removed while the run was at work" in reason
 
 
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_file_that_is_missing_because_the_run_was_moved_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """A service ends without a word, and the supervisor finds its log no more, before anybody has looked."""
+    cfg = settings(tmp_path)
+    (cfg.directory / "logs").mkdir(parents=True)
+
+    class Reading(Stopped):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__()
+
+        async def run(self) -> RunEnd:
+            if gone:
+                cfg.directory.rename(tmp_path / "elsewhere")
+            raise FileNotFoundError(2, "No such file or directory", "logs")
+
+    monkeypatch.setattr(runner, "Supervisor", Reading)
+    if gone:
+        end, _ = await runner.supervised(cfg)
+        assert end == RunEnd(2, runner.moved(cfg.directory))
+    else:
+        with pytest.raises(FileNotFoundError):
+            await runner.supervised(cfg)
+
+
 def test_the_limit_of_open_files_is_raised_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg, limits, raised = settings(tmp_path), [(1024, 4096)], []
     monkeypatch.setattr(runner.resource, "getrlimit", lambda _: limits[0])
