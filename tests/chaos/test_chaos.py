@@ -57,7 +57,7 @@ def test_a_short_schedule_of_everything_passes(tmp_path: Path):
     assert result["acknowledged"] > 900
     assert {finding["outcome"] for finding in result["audit"]["findings"]} <= {"ok", "not applicable"}
     faults = [json.loads(line) for line in (tmp_path / "c" / "chaos.jsonl").read_text().splitlines()]
-    assert (len(faults), result["num_unreached"]) == (11, 0)  # the whole schedule
+    assert (len(faults), result["num_unreached"]) == (13, 0)  # the whole schedule
     assert not find_services(tmp_path / "c" / "config.toml")
 
 

@@ -57,7 +57,7 @@ _GPT2 = {
     **{"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 128},
 }
 """The names that GPT-2 and its relatives have for their sizes."""
-_LATENT_IN_VLLM = "does not compute multi-head latent attention"
+_LATENT_IN_VLLM = "multi-head latent attention"
 _NOT_EXCHANGEABLE = "its attention cannot be exchanged"
 
 

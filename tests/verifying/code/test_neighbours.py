@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from rlsp_async import config
 from rlsp_async.errors import DataError
+from rlsp_async.preflight.references import judge_references
 from rlsp_async.verifying.base import load_verifier
 from rlsp_async.verifying.code.extract import find_code
 from rlsp_async.verifying.code.forms import read_reference
@@ -72,6 +76,20 @@ def test_what_cannot_be_carried_is_said_before_anything_runs() -> None:
         assert not code.can_read("", tests)
     with pytest.raises(DataError, match=r"line 1 of the tests imports 'scipy_is_not_here', which is not there"):
         code.scorer.check_answer("", "import scipy_is_not_here\nassert f(1) == 1")  # type: ignore[attr-defined]
+
+
+def test_the_check_before_a_run_names_the_row_whose_tests_cannot_be_used(tmp_path: Path) -> None:
+    rows = ["assert f(1) == 1", "import scipy_is_not_here\\nassert f(1) == 1", "assert g(2) == 2"]
+    lines = [f'{{"prompt": "Problem {i}.", "answer": "{row}"}}\n' for i, row in enumerate(rows)]
+    (tmp_path / "tests.jsonl").write_text("".join(lines))
+    (tmp_path / "heldout.jsonl").write_text('{"prompt": "Problem 9.", "answer": "assert f(1) == 1"}\n')
+    paths = {"path_train": str(tmp_path / "tests.jsonl"), "path_test": str(tmp_path / "heldout.jsonl")}
+    task = config.TaskConfig(name="jsonl", options={**paths, "verifier": "code"})
+    found = judge_references(config.RunConfig(name="r", stages={"s": config.StageConfig()}, task=task))
+    assert found is not None
+    assert (found.judged, found.failed) == (1, 1)
+    assert found.examples[0].startswith("tests.jsonl:2: ")
+    assert "imports 'scipy_is_not_here'" in found.examples[0] or "is error (DataError: line 1" in found.examples[0]
 
 
 @pytest.mark.parametrize(
