@@ -208,7 +208,8 @@ def check_machine(cfg: RunConfig) -> None:
     if shape is None and not (Path(cfg.model.path) / "config.json").is_file():
         raise DataError(
             f"model.path: {cfg.model.path}: no such model directory; give a local Hugging Face directory "
-            "(config.json, *.safetensors, tokenizer.json)"
+            "(config.json, *.safetensors, tokenizer.json). Nothing is downloaded here; fetch it first, for example "
+            "with `hf download NAME --local-dir DIR`"
         )
     refuse(cfg, shape)
     require_keys(cfg)

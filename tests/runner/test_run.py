@@ -98,7 +98,7 @@ def test_where_versions_go_is_said_and_judged_before_anything_starts(
 
 
 def test_a_missing_model(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"model\.path: /no/model: no such model directory"):
+    with pytest.raises(DataError, match=r"model\.path: /no/model: no such model directory; .* `hf download"):
         runner.check_machine(settings(tmp_path, model={"path": "/no/model"}))
     assert list(tmp_path.iterdir()) == []
 

@@ -30,6 +30,8 @@ HELLOS = [
     encode(Hello(run="r", role=role, worker="w", credit=1)) for role in ("sampler", "verifier", "learner", "observer")
 ]
 CONNECTIONS, EACH = 20, 5500
+PATIENT = msgspec.structs.replace(LIMITS, heartbeat_s=5.0, timeout_s=30.0)
+"""A connection whose queue is full shows ZeroMQ no heartbeat; on a busy machine that lasts longer than LIMITS allow."""
 MAX_GROWTH_BYTES = 64_000_000
 SLOWEST_PONG_S = 5.0
 
@@ -64,9 +66,7 @@ def attack(address: str, seeds: range, until: threading.Event) -> None:
 @pytest.mark.timeout(180)
 async def test_the_router_under_damaged_messages():
     total = CONNECTIONS * (EACH + 1)
-    # A connection whose queue is full shows ZeroMQ no heartbeat; on a busy machine that lasts longer than LIMITS allow.
-    patient = msgspec.structs.replace(LIMITS, heartbeat_s=5.0, timeout_s=30.0)
-    async with Router(patient) as router:
+    async with Router(PATIENT) as router:
         address = await router.bind("tcp://127.0.0.1:0")
         heard: dict[bytes, int] = {}
         honest = 0
@@ -134,7 +134,7 @@ async def test_the_workers_socket_under_damaged_messages():
     hub = context.socket(zmq.ROUTER)
     for option, value in ((zmq.ROUTER_MANDATORY, 1), (zmq.SNDTIMEO, 20_000), (zmq.LINGER, 0)):
         hub.setsockopt(option, value)
-    session = Session(f"tcp://127.0.0.1:{hub.bind_to_random_port('tcp://127.0.0.1')}", "worker", 64, LIMITS)
+    session = Session(f"tcp://127.0.0.1:{hub.bind_to_random_port('tcp://127.0.0.1')}", "worker", 64, PATIENT)
     acks: list[int] = []
     num_heard = 0
 
