@@ -49,9 +49,12 @@ def find_values(text: str) -> list[Value]:
 
 # --- from a run to a value -------------------------------------------------------------------------------------------
 
+_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s?")
+_NAMED_VALUES = r"pi|infty|emptyset|varnothing|sqrt|cbrt|(?:arc)?(?:sin|cos|tan)h?|log|ln|lg|exp|gcd|lcm|min|max"
+"""Words that are a value, or make one of what follows, and never the name of something."""
 _NAME = re.compile(
-    r"[$\\(\[\s]*(?!\\?(?:pi|infty|emptyset|varnothing)(?![A-Za-z]))\\?[A-Za-z\u0370-\u03bf\u03c1-\u03ff]{1,12}(?:_\{?\w{1,5}\}?)?\d*'*"
-    r"(?:\s?\([^()=]{0,20}\))?[$\\)\]\s.]*"
+    rf"[$\\(\[\s]*(?!\\?(?:{_NAMED_VALUES})(?![A-Za-z]))\\?[A-Za-z\u0370-\u03bf\u03c1-\u03ff]{{1,12}}"
+    r"(?:_\{?\w{1,5}\}?)?\d*'*(?:\s?\([^()=]{0,20}\))?[$\\)\]\s.]*"
 )
 _LONE_GROUP = re.compile(r"(?:\(|\[|\\?\{)\s*([^\s,;|:()\[\]{}]+)\s*(?:\)|\]|\\?\})")
 _FIGURE = re.compile(
@@ -75,7 +78,7 @@ def _read_run(text: str, run: AtomRun) -> Value | None:
         shown = "-" + text[atoms[0].end : end].strip()
     if lone := (_LONE_GROUP.fullmatch(shown) if len(atoms) == 1 else None):
         shown = lone[1]
-    is_name = bool(_NAME.fullmatch(shown))
+    is_name = bool(_NAME.fullmatch(_SIZE.sub("", shown)))
     if not is_name and not _FIGURE.search(shown):
         return None
     return Value(_last_side(shown), begin, end, is_name=is_name, in_remark=run.in_remark)
@@ -184,9 +187,14 @@ _MEASURE = (
     "|ounces?|oz|dollars?|cents?|euros?|meters?|metres?|m|cm|km|kg|kilograms?|grams?|g|degrees?|gallons?|quarts?|cups?|quarters?|dimes?"
 )
 _BETWEEN_MEASURES = re.compile(rf"\s?(?P<unit>{_MEASURE})\s*,?\s*(?:and\s+)?", re.IGNORECASE)
-_BETWEEN_NOUNS = re.compile(r"\s?(?P<unit>[A-Za-z]{3,20})\s+and\s+")
+_BETWEEN_NOUNS = re.compile(r"\s?(?P<unit>[A-Za-z]{3,20})(?:\s+and\s+|\s*[,;]\s*(?:and\s+)?)")
+_BETWEEN_WHOLES = re.compile(r"(?P<unit>)(?:\s+and\s+|\s*[,;]\s*(?:and\s+)?)")
+"""Behind what has its noun already: the second comma of "9 hens, 10 rabbits, 2 cows"."""
 _BEHIND_MEASURE = re.compile(rf"\s?(?P<unit>{_MEASURE})\b", re.IGNORECASE)
-_BEHIND_NOUN = re.compile(r"\s?(?P<unit>[A-Za-z]{3,20})(?=\s*(?:[.,;!?]|$|\n))")
+_BEHIND_NOUN = re.compile(
+    r"\s?(?P<unit>(?!(?:each|apiece|total|altogether|more|less|fewer|left|remaining|per|times)\b)[A-Za-z]{3,20})"
+    r"(?=\s*(?:[.,;!?]|$|\n|and\s))"
+)
 _AND = re.compile(
     r"\s*,?\s*(?:and|or|&|und|oder|et|ou|y|o|\u0438|\u0438\u043b\u0438|\u548c|\u6216|\u4e0e|\u53ca|\u3001)\s*(?:is\s+|also\s+)?",
     re.IGNORECASE,
@@ -216,7 +224,8 @@ def _merge_two(text: str, first: Value, second: Value) -> Value | None:
     between, behind = text[first.end : second.begin], text[second.end : second.end + _WINDOW]
     left, right = _BETWEEN_MEASURES.fullmatch(between), _BEHIND_MEASURE.match(behind)
     if not (left and right):
-        left, right = _BETWEEN_NOUNS.fullmatch(between), _BEHIND_NOUN.match(behind)
+        joint = _BETWEEN_WHOLES if re.search(r"\d.*\s[A-Za-z]{3,20}$", first.text) else _BETWEEN_NOUNS
+        left, right = joint.fullmatch(between), _BEHIND_NOUN.match(behind)
     if not (left and right) or "$" in first.text:
         return None
     end = second.end + right.end()

@@ -78,6 +78,16 @@ def test_an_expression_alone() -> None:
     assert find_answer("x^2 + 1", numbers=False, order=("expression", "last")) is None
 
 
+@pytest.mark.parametrize(
+    "formula",
+    ["\\left(1, +\\infty\\right)", "\\left(1, 5\\right)", "\\ln(2)", "\\sqrt(2)", "\\left[-1, 2\\right)", "\\cosh(1)"],
+)
+def test_a_formula_of_a_known_word_is_a_value_and_no_name(formula: str) -> None:
+    for text in (f"$$ {formula} $$", f"${formula}$", f"so we get ${formula}$."):
+        assert find_answer(text) == formula
+    assert find_answer("so we get $f(x)$") is None and find_answer("so we get $\\left(x\\right)$") is None
+
+
 def test_the_order_by_default_is_the_order_of_the_places() -> None:
     assert ORDER == ("answer_tag", "boxed", "hashes", "sentence", "expression", "last")
     left = EVERYWHERE
