@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rlsp_async.cli.arguments import Commands
+from rlsp_async.contents import printable
 from rlsp_async.errors import MachineError
 from rlsp_async.files import SHARED_MEMORY
 from rlsp_async.report.text import bytes_text
@@ -48,9 +49,8 @@ def clean(
             except OSError as e:
                 raise MachineError(f"{one.path}: cannot be removed: {e.strerror}; is it another user's?") from None
         freed, left = freed + (0 if one.in_use else one.num_bytes), left + (not one.in_use)
-        print(
-            f"{verb:<9} {bytes_text(one.num_bytes):>9}  {one.path}  ({one.run or 'run unknown'}: {one.state})", file=out
-        )
+        line = f"{verb:<9} {bytes_text(one.num_bytes):>9}  {one.path}  ({one.run or 'run unknown'}: {one.state})"
+        print(printable(line, longest=len(line)), file=out)
     if not left:
         print(f"{shared_memory}: nothing is left over ({len(found)} in use)", file=out)
     elif remove:

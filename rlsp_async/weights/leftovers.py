@@ -4,14 +4,15 @@
 
 A directory of published versions holds a file RUN with the path of its run. It is in use while a supervisor or a hub
 holds a lock in the run's directory, and counts as in use when it was written in the last minutes: a learner may have
-its hub on another machine. A directory that cannot be read belongs to another user, and is left alone. Every other
-one can go: a run that is resumed publishes again.
+its hub on another machine. A directory of another user is left alone, and nothing in it is opened: whoever may write
+to shared memory decides what is there. Every other one can go: a run that is resumed publishes again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -71,11 +72,14 @@ def owner_of(path: Path) -> Path | None:
 
 def _describe(path: Path, known: dict[str, Path], now: float) -> Leftover:
     try:
+        owner = path.stat().st_uid
+        if owner != os.geteuid():
+            return Leftover(path, 0, None, f"of another user, uid {owner}", in_use=True)
         files = [(entry, entry.stat()) for entry in path.iterdir() if entry.is_file()]
     except FileNotFoundError:
         return Leftover(path, 0, None, "it was removed meanwhile", in_use=True)
-    except PermissionError:
-        return Leftover(path, 0, None, f"of another user, uid {path.stat().st_uid}", in_use=True)
+    except PermissionError as e:
+        return Leftover(path, 0, None, f"it cannot be read: {e.strerror}", in_use=True)
     num_bytes = sum(stat.st_size for _, stat in files)
     recent = any(now - stat.st_mtime < RECENT_S for _, stat in files)
     run = owner_of(path) or known.get(path.name)

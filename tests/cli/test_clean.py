@@ -88,6 +88,34 @@ def test_a_directory_that_cannot_be_read_or_is_a_link_is_left_alone(
     out = io.StringIO()
     assert clean(tmp_path / "runs", remove=True, now=NOW, shared_memory=memory, out=out) == 0
     assert out.getvalue().splitlines() == [
-        f"in use          0 B  {theirs}  (run unknown: of another user, uid {os.getuid()})",
+        f"in use          0 B  {theirs}  (run unknown: it cannot be read: Permission denied)",
         f"{memory}: nothing is left over (1 in use)",
     ]
+
+
+def test_a_directory_of_another_user_is_left_alone_and_nothing_in_it_is_opened(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = memory / "rlsp-theirs-12345678"
+    theirs.mkdir()
+    os.mkfifo(theirs / "RUN")  # whoever opens it waits for ever
+    uid = theirs.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    out = io.StringIO()
+    assert clean(tmp_path / "runs", remove=True, now=NOW, shared_memory=memory, out=out) == 0
+    assert out.getvalue().splitlines()[0] == (
+        f"in use          0 B  {theirs}  (run unknown: of another user, uid {uid})"
+    )
+    assert theirs.is_dir()
+
+
+def test_what_stands_in_shared_memory_commands_no_terminal(tmp_path: Path, memory: Path) -> None:
+    path = left(memory, tmp_path / "runs" / "x\x1b[2J")
+    (path / "RUN").write_text("/tmp/\x1b]0;mine\x07\nrlsp learner: all is lost\u202e")
+    os.utime(path / "RUN", (NOW - 9_000, NOW - 9_000))
+    out = io.StringIO()
+    clean(tmp_path / "runs", remove=False, now=NOW, shared_memory=memory, out=out)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert "rlsp learner: all is lost : the run's directory is gone)" in lines[0]
