@@ -113,7 +113,7 @@ class LabelReader:
             rf"(?<![\w\\^_'\u2019])(?:{label})(?![\w'\u2019^_]|\s?[=+*^<>]|-\w)", case | re.ASCII
         )
         self._bold = re.compile(rf"\*\*\s*[(\[]?({label})[)\].:]?\s*\*\*", case)
-        self._listed = re.compile(rf"\s*[-*]?\s*[(\[]?({label})[)\].:]\s*\S", case)
+        self._listed = re.compile(rf"\s{{0,40}}[-*]?\s{{0,8}}[(\[]?({label})[)\].:]\s*\S", case)
 
     def named(self, text: str) -> frozenset[str]:
         """The labels that a complete answer names, directly or by the text of an option; empty for anything else."""
@@ -237,7 +237,7 @@ _IDIOM = re.compile(
     r"|true\s+(?:that|value|answer|meaning)\b",
     re.IGNORECASE,
 )
-_LABEL_ALONE = re.compile(r"\s*[-*]?\s*[(\[]?\w{1,4}[)\].:]?\s*")
+_LABEL_ALONE = re.compile(r"\s{0,40}[-*]?\s{0,8}[(\[]?\w{1,4}[)\].:]?\s*")
 
 
 def _is_roman(label: str) -> bool:

@@ -201,12 +201,12 @@ _ONE_FORMULA = re.compile(
 )
 
 
-_END_MARK = re.compile(r"\s*\$?\\(?:checkmark|blacksquare|square|Box|qed|smiley)\$?\s*$")
+_END_MARK = re.compile(r"\$?\\(?:checkmark|blacksquare|square|Box|qed|smiley)\$?$")
 
 
 def strip_decoration(text: str) -> str:
     """Removes pictures, check marks, arrows and quotes around a text, and a final full stop."""
-    text = _END_MARK.sub("", text)
+    text = _END_MARK.sub("", text.rstrip())
     begin, end = 0, len(text)
     while begin < end and _is_decoration(text[begin]):
         begin += 1

@@ -23,7 +23,7 @@ _QUOTES = str.maketrans(
 )
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u209f\u00bc-\u00be\u2150-\u2189]")
 _AROUND = "*_`'\"$ "
-_CLOSING = re.compile(r"[\s.,;:?\u3002\uff0c\uff1b\uff1a\uff1f\uff01*_`'\"$]+$|(?<=[^\W\d_])!+$|(?<=[\s*_`'\"])!+$")
+_CLOSING = " \t\n\r\f\v\u00a0.,;:?\u3002\uff0c\uff1b\uff1a\uff1f\uff01*_`'\"$"
 
 
 def normalize_words(text: str, form: UnicodeForm = "NFKC", ignore_case: bool = True) -> str:
@@ -43,6 +43,13 @@ def normalize_words(text: str, form: UnicodeForm = "NFKC", ignore_case: bool = T
             piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces)
         )
     text = " ".join((text.casefold() if ignore_case else text).translate(_QUOTES).split()).strip(_AROUND)
-    while (shorter := _CLOSING.sub("", text)) != text and shorter:
+    while (shorter := _without_closing(text)) != text and shorter:
         text = shorter
     return text.lstrip("\u00a1\u00bf" + _AROUND)
+
+
+def _without_closing(text: str) -> str:
+    """The text without closing punctuation; of exclamation marks those behind a word or a mark: 5! is a factorial."""
+    shorter = text.rstrip(_CLOSING)
+    before = shorter.rstrip("!")
+    return before if before[-1:].isalpha() or before[-1:] in tuple(" *_`'\"") else shorter

@@ -63,27 +63,11 @@ def test_a_short_schedule_of_everything_passes(tmp_path: Path):
 
 @pytest.mark.flow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("first_on_path", ["", str(DOUBLE)], ids=["with manifests", "without manifests"])
-def test_without_manifests_the_same_schedule_is_found_out(tmp_path: Path, first_on_path: str):
-    done = chaos(
-        tmp_path,
-        "--faults",
-        "restart-all",
-        "--seed",
-        "2",
-        "--minutes",
-        "0.3",
-        "--rate",
-        "10",
-        *SLOW,
-        f"stages.rlsp.steps={steps_for(minutes=0.3)}",
-        first_on_path=first_on_path,
-    )
+def test_without_manifests_a_restart_of_everything_is_found_out(tmp_path: Path):
+    """The harness can fail: a learner that makes its batches anew after a restart is noticed."""
+    words = ("--faults", "restart-all", "--seed", "2", "--minutes", "0.3", "--rate", "10", *SLOW)
+    done = chaos(tmp_path, *words, f"stages.rlsp.steps={steps_for(minutes=0.3)}", first_on_path=str(DOUBLE))
     assert "Traceback" not in done.stderr
-    if not first_on_path:
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.endswith("PASS\n")
-        return
     assert done.returncode == 1, done.stdout
     assert done.stdout.endswith("FAIL\n")
     assert "violated" in done.stdout

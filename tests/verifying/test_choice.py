@@ -263,6 +263,8 @@ def test_every_label_is_its_own_gold_in_every_wrapper_and_no_other() -> None:
             assert LETTERS.judge("", response, "Z").status == "wrong", response
 
 
-@pytest.mark.parametrize("piece", ["(A) ", "A or ", "not A ", "A\n", "A) x\n", "no ", "**A**", "because "])
+@pytest.mark.parametrize(
+    "piece", ["(A) ", "A or ", "not A ", "A\n", "A) x\n", "no ", "**A**", "because ", " ", "$", "\\[", ".", "- "]
+)
 def test_many_mentions_take_linear_time(piece: str) -> None:
     assert grows_linearly(lambda num: LETTERS.judge(PROMPT, piece * (num // len(piece)), "B"), 2_000)

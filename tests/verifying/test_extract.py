@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlsp_async.verifying.extract import ORDER, find_answer
+from rlsp_async.verifying.sentences import strip_decoration
 from tests.verifying.growth import grows_linearly
 
 
@@ -58,6 +59,12 @@ def test_without_numbers() -> None:
 @pytest.mark.parametrize("piece", ["\\boxed{", "<answer>", "{", "1,", "answer is ", "####", "</think>", "\\", "1 / "])
 def test_megabytes_take_linear_time(piece: str) -> None:
     assert grows_linearly(lambda num: find_answer(piece * (num // len(piece))), 250_000)
+
+
+@pytest.mark.parametrize("piece", [" ", "$ ", "\\qed ", "\n", "* "])
+def test_decoration_takes_linear_time(piece: str) -> None:
+    """Shorter than the end of a response that is searched, which bounds the tests above."""
+    assert grows_linearly(lambda num: strip_decoration(piece * (num // len(piece)) + "x"), 5_000)
 
 
 EVERYWHERE = "The answer is 4.\n\\boxed{2} <answer>1</answer>\n#### 3\n6"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlsp_async.verifying.words import normalize_words
+from tests.verifying.growth import grows_linearly
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,12 @@ def test_forms() -> None:
 
 def test_case() -> None:
     assert normalize_words("Paris!", ignore_case=False) == "Paris"
+
+
+@pytest.mark.parametrize("piece", [".", "., ", "!", "? !", " ", "* "])
+def test_many_marks_take_linear_time(piece: str) -> None:
+    assert grows_linearly(lambda num: normalize_words(piece * (num // len(piece)) + " x"), 5_000)
+
+
+def test_exclamation_marks_close_words_and_not_figures() -> None:
+    assert [normalize_words(text) for text in ("Paris!!", "5!", "x!?")] == ["paris", "5!", "x"]
