@@ -91,7 +91,7 @@ class Hub:
 
     def numbered(self, num_starts: int) -> None:
         """The shell has read the newest number that a start of this run has; 0: unknown. Larger ones are made up."""
-        self.state.num_starts = num_starts
+        self.state.numbered(num_starts)
 
     def tick(self, now: float) -> Effects:
         """Time passed: silent workers are gone, observers are told, a stalled or finished run ends."""

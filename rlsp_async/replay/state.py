@@ -467,6 +467,10 @@ class HubState:
         self.phase_since_s = now
         self.reserve(now, everything=self.incarnation > 1)
 
+    def numbered(self, num_starts: int) -> None:
+        """The newest number that a start of this run has was read; 0: unknown. Larger ones are made up."""
+        self.num_starts = num_starts
+
     # --- questions -----------------------------------------------------------------------------------------------
 
     @property

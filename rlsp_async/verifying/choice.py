@@ -160,6 +160,11 @@ def _guess_labels(answer: str) -> tuple[str, ...]:
     return _LETTERS
 
 
+def reference_response(answer: str, demonstration: str) -> str:
+    """A response that gives a reference answer, for the check before a run."""
+    return f"<answer>{answer}</answer>"
+
+
 def load(cfg: ChoiceConfig) -> ChoiceVerifier:
     """Makes the verifier."""
     return ChoiceVerifier(cfg)

@@ -80,6 +80,11 @@ class ExactVerifier:
         return normalize_words(text, self._cfg.unicode, self._cfg.ignore_case)
 
 
+def reference_response(answer: str, demonstration: str) -> str:
+    """A response that gives a reference answer, for the check before a run."""
+    return f"<answer>{answer}</answer>"
+
+
 def load(cfg: ExactConfig) -> ExactVerifier:
     """Makes the verifier."""
     return ExactVerifier(cfg)

@@ -40,11 +40,11 @@ def settings(
 
 
 def test_rows_whose_own_answer_is_not_correct_are_counted_and_named(tmp_path: Path) -> None:
-    cfg = settings(tmp_path, ["A", "blue", "D and so on", "C", ["B", "yellow"], "A"])
+    cfg = settings(tmp_path, ["A", "blue", "none of it", "C", ["B", "yellow"], "A"])
     found = judge_references(cfg)
     assert found is not None
     assert (found.verifier[:7], found.total, found.judged, found.failed) == ("choice/", 6, 6, 2)
-    assert found.examples[0].startswith("mine.jsonl:3: 'D and so on' is error (DataError: the reference answer")
+    assert found.examples[0].startswith("mine.jsonl:3: 'none of it' is error (DataError: the reference answer")
     assert found.examples[1].startswith("mine.jsonl:5: 'yellow' is error")
     assert found.sentences()[0] == (
         f"6 reference answers judged by {found.verifier}: 2 are not correct against themselves (33.3 %)"

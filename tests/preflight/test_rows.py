@@ -53,7 +53,7 @@ def config(path: Path, too_long: str = "refuse", source: str = "rollouts", **cha
         task=TaskConfig(name="jsonl", options=options, too_long=too_long),  # type: ignore[arg-type]
         sampling=SamplingConfig(max_new_tokens=64),
         stages={"s": StageConfig(source=source)},  # type: ignore[arg-type]
-        **changes,
+        **{"evaluation": EvaluationConfig(prompts=8, after=["s"]), **changes},
     )
 
 
