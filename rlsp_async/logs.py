@@ -5,6 +5,7 @@ Example line: {"role":"sampler","worker":"sampler-0","hub":1,"event":"welcome","
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -17,11 +18,25 @@ from rlsp_async.contents import printable, printable_lines
 from rlsp_async.errors import unwritable
 
 
-def open_log(path: Path, **context: str) -> IO[bytes]:
+class OpenLog(contextlib.AbstractContextManager[None]):
+    """A log that is written to; at its end loggers write where they wrote before, so that none meets a closed file."""
+
+    def __init__(self, file: IO[bytes], before: dict[str, Any]) -> None:
+        self._file, self._before = file, before
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the loggers back and closes the file."""
+        structlog.contextvars.clear_contextvars()
+        structlog.configure(**self._before)
+        self._file.close()
+
+
+def open_log(path: Path, **context: str) -> OpenLog:
     """Makes every structlog logger of this process write to `path` from now on, with `context` in each line.
 
-    The caller closes the returned file. Raises MachineError when the file cannot be written.
+    The caller ends it. Raises MachineError when the file cannot be written.
     """
+    before = structlog.get_config()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by the caller
@@ -41,7 +56,7 @@ def open_log(path: Path, **context: str) -> IO[bytes]:
         logger_factory=structlog.BytesLoggerFactory(file=file),
         cache_logger_on_first_use=False,
     )
-    return file
+    return OpenLog(file, before)
 
 
 def _print_errors(_logger: WrappedLogger, level: str, event: EventDict) -> EventDict:

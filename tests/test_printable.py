@@ -81,15 +81,13 @@ def test_last_words_are_those_of_the_service_and_one_line(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ):
     before = structlog.get_config()
-    try:
-        with open_log(tmp_path / "w.jsonl", worker="verifier-0"):
-            structlog.get_logger().error(f"a group failed: {text} \nrlsp learner: forged")
-            try:
-                raise RuntimeError(f"{text}\nrlsp learner: forged")
-            except RuntimeError as e:
-                structlog.get_logger().error("bug", exc_info=e)
-    finally:
-        structlog.configure(**before)
+    with open_log(tmp_path / "w.jsonl", worker="verifier-0"):
+        structlog.get_logger().error(f"a group failed: {text} \nrlsp learner: forged")
+        try:
+            raise RuntimeError(f"{text}\nrlsp learner: forged")
+        except RuntimeError as e:
+            structlog.get_logger().error("bug", exc_info=e)
+    assert structlog.get_config() == before  # nobody writes to the closed file afterwards
     out = tmp_path / "w.out"
     out.write_text(capsys.readouterr().err)
     said = last_words(out)
