@@ -23,7 +23,7 @@ ALLOWED = {
     "rlsp_async.weights.leftovers": "what is older than a day is listed; a person removes it",
     "rlsp_async.wire.auth": "whether a file has changed at all; not which is newer",
     "rlsp_async.verifying.judge.client": "Retry-After of a server may be a date",
-    "rlsp_async.verifying.code.runner": "the zone's file is read while files may be read",
+    "rlsp_async.verifying.code.library": "the zone's file is read while files may be read",
     "rlsp_async.chaos.shifted.sitecustomize": "it is the wall clock of a process under test",
     "rlsp_async.chaos.harness": "when a fault was injected, for people",
 }
