@@ -55,12 +55,15 @@ class Spans:
 
     @classmethod
     def of(cls, cu_seqlens: Ids, device: str | torch.device = "cpu") -> Spans:
-        """Makes spans from cumulative lengths [Q + 1]; the longest sequence first gives the fewest padded places."""
+        """Makes spans from cumulative lengths [Q + 1]."""
         return cls(torch.from_numpy(cu_seqlens.astype(np.int32)).to(device), int(np.diff(cu_seqlens).max()))
 
     @cached_property
     def blocks(self) -> Blocks:
-        """How the row falls into blocks; made when the first layer asks, which fused kernels never do."""
+        """How the row falls into blocks; made when the first layer asks, which fused kernels never do.
+
+        With the longest sequence first there are the fewest padded places.
+        """
         cu_seqlens = self.cu_seqlens.cpu().numpy()
         lengths = np.diff(cu_seqlens).astype(np.int64)
         shapes, takes = [], []

@@ -42,7 +42,7 @@ from rlsp_async.pulse import Pulse
 from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
-from rlsp_async.runner.gpus import GPU_THREADS, assign_gpus, gpu_environment, visible_gpus
+from rlsp_async.runner.gpus import GPU_THREADS, assign_gpus, gpu_environment, idle_gpus, visible_gpus
 from rlsp_async.runner.resume import find_damage, is_finished, is_run, load_interrupted, require_same, take_over
 from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
 from rlsp_async.starts import StartCounter
@@ -212,6 +212,7 @@ def check_machine(cfg: RunConfig) -> None:
             "with `hf download NAME --local-dir DIR`"
         )
     refuse(cfg, shape)
+    check_gpus(cfg)
     require_keys(cfg)
     check_files(cfg)
     check_port(cfg.replay.address, cfg.replay.keys)
@@ -246,6 +247,16 @@ def files_needed(cfg: RunConfig) -> int:
     num_workers = 1 + cfg.sampler.count + cfg.verifier.count
     engine = ENGINE_FILES if cfg.sampler.engine == "vllm" else 0
     return max(FILES + 2 * num_workers, FILES + FILES_A_CHECKER * cfg.verifier.processes, engine)
+
+
+def check_gpus(cfg: RunConfig) -> None:
+    """Names the GPUs that no service gets. Raises ConfigError when the services want more GPUs than there are."""
+    gpus = visible_gpus(os.environ)
+    if idle := idle_gpus(gpus, assign_gpus(gpus, cfg)):
+        print(
+            f"rlsp: {len(idle)} of {len(gpus)} GPUs ({', '.join(idle)}) stay idle: raise sampler.count or "
+            "sampler.tensor_parallel to use them"
+        )
 
 
 def check_port(address: str, keys: str = "") -> None:

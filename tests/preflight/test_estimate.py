@@ -13,6 +13,7 @@ from rlsp_async.learning import policy
 from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
 from rlsp_async.preflight.inputs import extra_models
+from tests.model.shapes import QWEN_1_5B
 
 
 def settings(**sections: Any) -> RunConfig:
@@ -43,20 +44,9 @@ def test_a_models_shape_comes_from_its_config_alone(tmp_path: Path) -> None:
 def test_the_learner_of_the_shipped_gpu_configurations(name: str, learner_gb: float, checkpoint_gb: float) -> None:
     """Worked out by hand for 1.54e9 parameters: 18 bytes each at the step, 14 in a checkpoint; twice with a critic."""
     cfg = load(f"launch/configs/gsm8k_qwen2.5-1.5b_{name}.toml")
-    qwen = ModelInfo(
-        vocabulary=151936,
-        hidden=1536,
-        layers=28,
-        heads=12,
-        kv_heads=2,
-        head_dim=128,
-        intermediate=8960,
-        context=32768,
-        tied=True,
-    )
     extra = extra_models(cfg)
-    assert estimate.learner_gib(cfg, qwen, extra) * estimate.GIB / 1e9 == pytest.approx(learner_gb, rel=0.15)
-    assert estimate.checkpoint_bytes(cfg, qwen, extra) / 1e9 == pytest.approx(checkpoint_gb, rel=0.01)
+    assert estimate.learner_gib(cfg, QWEN_1_5B, extra) * estimate.GIB / 1e9 == pytest.approx(learner_gb, rel=0.15)
+    assert estimate.checkpoint_bytes(cfg, QWEN_1_5B, extra) / 1e9 == pytest.approx(checkpoint_gb, rel=0.01)
 
 
 def test_the_chunk_of_logits_is_the_learners() -> None:

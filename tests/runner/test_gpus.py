@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from rlsp_async.config import LearnerConfig, RunConfig, SamplerConfig, StageConfig
+from rlsp_async.cuda import is_shared_card, learner_share
 from rlsp_async.errors import ConfigError
 from rlsp_async.runner.gpus import assign_gpus, gpu_environment, idle_gpus, visible_gpus
+from rlsp_async.runner.run import check_gpus
 
 
 def run(device: str = "auto", **sampler: Any) -> RunConfig:
@@ -51,6 +53,23 @@ def test_more_than_there_is_is_refused(gpus: str, sampler: dict[str, int], advic
 def test_idle_gpus() -> None:
     assert idle_gpus(["0", "1", "2"], {"learner-0": ["0"], "sampler-0": ["2"]}) == ["1"]
     assert idle_gpus(["0", "1"], {}) == []
+
+
+def test_a_run_is_told_before_it_starts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    check_gpus(run())
+    assert "2 of 4 GPUs (2, 3) stay idle: raise sampler.count" in capsys.readouterr().out
+    check_gpus(run(count=3))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ConfigError, match=r"set sampler\.count = 3"):
+        check_gpus(run(count=4))
+
+
+def test_a_learner_that_shares_its_gpu_leaves_the_samplers_their_share() -> None:
+    assigned = assign_gpus(["0"], run(memory=0.35))
+    assert is_shared_card(gpu_environment("learner-0", assigned))
+    assert learner_share(0.35) == pytest.approx(0.62)
+    assert not is_shared_card(gpu_environment("learner-0", assign_gpus(["0", "1"], run())))
 
 
 def test_the_environment_of_a_process() -> None:

@@ -12,6 +12,7 @@ from rlsp_async.errors import ConfigError
 from rlsp_async.model.info import ModelInfo
 from rlsp_async.preflight.settings import refuse
 from rlsp_async.sampling.vllm_settings import gpu_arguments, set_environment, window
+from tests.model.shapes import QWEN_1_5B
 
 MODEL = ModelInfo(
     vocabulary=64, hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=96, context=8192, tied=True
@@ -54,27 +55,16 @@ def test_the_engine_of_a_gpu_is_spawned_and_says_what_it_did_not_load(monkeypatc
 
 
 def test_the_cache_of_a_gpu_has_a_computed_size() -> None:
-    qwen = ModelInfo(
-        vocabulary=151936,
-        hidden=1536,
-        layers=28,
-        heads=12,
-        kv_heads=2,
-        head_dim=128,
-        intermediate=8960,
-        context=32768,
-        tied=True,
-    )  # Qwen2.5-1.5B
     cfg = replace(run(memory=0.35), sampler=SamplerConfig(engine="vllm", memory=0.35, max_sequences=384))
     cfg = replace(cfg, model=ModelConfig(dtype="bfloat16"))
     card = 80 * 2**30
-    arguments = gpu_arguments(cfg, qwen, card, shared=True)
+    arguments = gpu_arguments(cfg, QWEN_1_5B, card, shared=True)
     # 28 GiB less 2.9 of weights, 0.65 of logits and 3 of the engine
     assert arguments["kv_cache_memory_bytes"] / 2**30 == pytest.approx(21.5, abs=0.3)
     assert arguments["max_num_batched_tokens"] == 8192 and arguments["gpu_memory_utilization"] == 0.35
-    assert gpu_arguments(cfg, qwen, card, shared=False)["max_num_batched_tokens"] == 16384
+    assert gpu_arguments(cfg, QWEN_1_5B, card, shared=False)["max_num_batched_tokens"] == 16384
     with pytest.raises(ConfigError, match="sampler.memory = 0.35 of a card of 16 GiB leaves -0.* GiB for the KV cache"):
-        gpu_arguments(cfg, qwen, 16 * 2**30, shared=True)
+        gpu_arguments(cfg, QWEN_1_5B, 16 * 2**30, shared=True)
 
 
 @pytest.mark.parametrize("engine", ["auto", "vllm"])

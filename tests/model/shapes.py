@@ -1,0 +1,16 @@
+"""Sizes of released models, for estimates."""
+
+from rlsp_async.model import ModelInfo
+
+QWEN_1_5B = ModelInfo(
+    vocabulary=151936,
+    hidden=1536,
+    layers=28,
+    heads=12,
+    kv_heads=2,
+    head_dim=128,
+    intermediate=8960,
+    context=32768,
+    tied=True,
+)
+"""Qwen2.5-1.5B, 1.54e9 parameters."""
