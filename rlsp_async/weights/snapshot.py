@@ -55,7 +55,7 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Place(NamedTuple):
+class Extent(NamedTuple):
     """Where a tensor lies in a file."""
 
     name: str
@@ -74,11 +74,11 @@ class Layout:
         self.infos = sorted(infos, key=lambda info: (-_rank(info.dtype), info.name))
         self.has_sums = has_sums
         self.num_header = len(self.header(()))
-        self.places = [
-            Place(name, dtype, shape, self.num_header + begin, self.num_header + end)
+        self.extents = [
+            Extent(name, dtype, shape, self.num_header + begin, self.num_header + end)
             for name, dtype, shape, begin, end in self._data()
         ]
-        self.num_bytes = self.places[-1].end if self.places else self.num_header
+        self.num_bytes = self.extents[-1].end if self.extents else self.num_header
 
     def header(self, plan: Sequence[PlanEntry]) -> bytes:
         """The bytes before the first tensor.
@@ -175,7 +175,7 @@ class Buffer:
         return True
 
     def rename(self, path: Path) -> None:
-        """Gives the file another name, in the place of what stood there. Raises OSError."""
+        """Gives the file another name, in the extent of what stood there. Raises OSError."""
         assert self.path is not None
         self.path.replace(path)
         self.path = path
@@ -187,7 +187,7 @@ class Snapshot:
     def __init__(self, layout: Layout, buffer: Buffer, version: int, incarnation: int) -> None:
         """Its tensors are undefined until `fill`."""
         self.layout, self.buffer, self.version, self.incarnation = layout, buffer, version, incarnation
-        self._views = {place.name: _view(buffer.bytes, place) for place in layout.places}
+        self._views = {extent.name: _view(buffer.bytes, extent) for extent in layout.extents}
         self._lock = threading.Lock()
         self._num_holds = 0
         self._device_sums: dict[str, torch.Tensor] = {}
@@ -240,7 +240,7 @@ class Snapshot:
                 self._device_sums.clear()
                 self._plan = tuple(
                     PlanEntry(p.name, p.dtype, p.shape, *(pairs.get(p.name) or sums.sums(self._views[p.name])))
-                    for p in self.layout.places
+                    for p in self.layout.extents
                 )
             return self._plan
 
@@ -290,7 +290,7 @@ class Snapshot:
 # --- the other end ---------------------------------------------------------------------------------------------------
 
 
-def read_places(path: Path) -> tuple[list[Place], str]:
+def read_extents(path: Path) -> tuple[list[Extent], str]:
     """Reads the header of a safetensors file.
 
     Returns:
@@ -309,16 +309,18 @@ def read_places(path: Path) -> tuple[list[Place], str]:
     try:
         table = json.loads(text)
         metadata = table.pop("__metadata__", {})
-        places = sorted((_place(name, row, 8 + length) for name, row in table.items()), key=lambda place: place.begin)
+        extents = sorted(
+            (_extent(name, row, 8 + length) for name, row in table.items()), key=lambda extent: extent.begin
+        )
         held = metadata.get(SUMS, "")
-        if not isinstance(held, str) or (held and len(held) != _SUM_DIGITS * len(places)):
+        if not isinstance(held, str) or (held and len(held) != _SUM_DIGITS * len(extents)):
             raise ValueError("sums of other tensors")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise WeightsError(f"{path}: its header is damaged: {e!r}") from e
-    for place in places:
-        if not 8 + length <= place.begin <= place.end <= size:
-            raise WeightsError(f"{path}: {place.name[:80]!r} lies outside of the file")
-    return places, held
+    for extent in extents:
+        if not 8 + length <= extent.begin <= extent.end <= size:
+            raise WeightsError(f"{path}: {extent.name[:80]!r} lies outside of the file")
+    return extents, held
 
 
 def read_plan(path: Path) -> Plan:
@@ -328,28 +330,28 @@ def read_plan(path: Path) -> Plan:
         WeightsError: the header is damaged.
         OSError: it cannot be read.
     """
-    places, held = read_places(path)
+    extents, held = read_extents(path)
     if not held:
-        return computed_plan(path, places)
+        return computed_plan(path, extents)
     try:
         numbers = [int(held[at : at + 16], 16) for at in range(0, len(held), 16)]
     except ValueError as e:
         raise WeightsError(f"{path}: its header is damaged: {e}") from e
     pairs = zip(numbers[::2], numbers[1::2], strict=True)
     return tuple(
-        PlanEntry(place.name, place.dtype, place.shape, sums.signed(s), sums.signed(w))
-        for place, (s, w) in zip(places, pairs, strict=True)
+        PlanEntry(extent.name, extent.dtype, extent.shape, sums.signed(s), sums.signed(w))
+        for extent, (s, w) in zip(extents, pairs, strict=True)
     )
 
 
-def computed_plan(path: Path, places: Iterable[Place]) -> Plan:
+def computed_plan(path: Path, extents: Iterable[Extent]) -> Plan:
     """The plan of the tensors that a file holds, from its bytes. Raises OSError."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
         found = []
-        for place in places:
-            kind = np.dtype(f"i{sums.DTYPES[place.dtype].itemsize}")
-            values = np.frombuffer(memory, kind, (place.end - place.begin) // kind.itemsize, place.begin)
-            found.append(PlanEntry(place.name, place.dtype, place.shape, *sums.sums_of_integers(values)))
+        for extent in extents:
+            kind = np.dtype(f"i{sums.DTYPES[extent.dtype].itemsize}")
+            values = np.frombuffer(memory, kind, (extent.end - extent.begin) // kind.itemsize, extent.begin)
+            found.append(PlanEntry(extent.name, extent.dtype, extent.shape, *sums.sums_of_integers(values)))
             del values  # a mapping with views cannot be closed
         return tuple(found)
 
@@ -359,28 +361,28 @@ def check_file(path: Path, digest: str) -> None:
     plan = read_plan(path)
     if sums.digest(plan) != digest:
         raise WeightsError(f"{path} holds other weights: {sums.digest(plan)}, published were {digest}")
-    found = computed_plan(path, read_places(path)[0])
+    found = computed_plan(path, read_extents(path)[0])
     wrong = [now.name for now, then in zip(found, plan, strict=True) if now != then]
     if wrong:
         raise WeightsError(f"{path}: {len(wrong)} tensors have other values than were published: {wrong[:3]}")
 
 
-def _place(name: str, row: dict[str, Any], data: int) -> Place:
+def _extent(name: str, row: dict[str, Any], data: int) -> Extent:
     """A row of a header, checked. Raises ValueError, KeyError, TypeError."""
     dtype, shape, (begin, end) = row["dtype"], tuple(row["shape"]), row["data_offsets"]
     if not all(type(value) is int and value >= 0 for value in (*shape, begin, end)):
         raise ValueError(f"{name[:80]!r} has no shape")
     if end - begin != math.prod(shape) * sums.DTYPES[dtype].itemsize:
         raise ValueError(f"{name[:80]!r} has {end - begin} bytes for a shape of {list(shape)}")
-    return Place(name, dtype, shape, data + begin, data + end)
+    return Extent(name, dtype, shape, data + begin, data + end)
 
 
-def _view(whole: torch.Tensor, place: Place) -> torch.Tensor:
+def _view(whole: torch.Tensor, extent: Extent) -> torch.Tensor:
     """A tensor in the bytes of a buffer."""
-    dtype = sums.DTYPES[place.dtype]
-    if place.begin == place.end:
-        return torch.empty(place.shape, dtype=dtype)
-    return whole[place.begin : place.end].view(dtype).view(place.shape)
+    dtype = sums.DTYPES[extent.dtype]
+    if extent.begin == extent.end:
+        return torch.empty(extent.shape, dtype=dtype)
+    return whole[extent.begin : extent.end].view(dtype).view(extent.shape)
 
 
 def _rank(dtype: torch.dtype) -> int:
