@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlsp_async.config import LoraConfig
 from rlsp_async.errors import ConfigError, DataError
+from rlsp_async.model.info import ModelInfo
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,6 +95,28 @@ def empty_model(model_dir: Path) -> Any:
             return AutoModelForCausalLM.from_config(config)
     except Exception as e:  # translated: whatever a model's code raises, its layers cannot be named
         raise DataError(f"{model_dir}: no causal language model that transformers builds: {reason(e)}") from e
+
+
+def num_values(info: ModelInfo, lora: LoraConfig, rank: int = 0) -> int:
+    """Number of values of all adapters, from the sizes of a model whose blocks are Llama's.
+
+    Args:
+        info: the sizes. Experts get no adapter, so that a mixture has fewer.
+        lora: rank and targets; a target that is not one of Llama's counts as the widest layer.
+        rank: another rank than that of the settings; 0: that one.
+    """
+    queries, keys = info.heads * info.head_dim, info.kv_heads * info.head_dim
+    ends = {
+        "q_proj": info.hidden + queries,
+        "k_proj": info.hidden + keys,
+        "v_proj": info.hidden + keys,
+        "o_proj": info.hidden + queries,
+        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), info.hidden + info.intermediate),
+        "qkv_proj": info.hidden + queries + 2 * keys,
+        "gate_up_proj": info.hidden + 2 * info.intermediate,
+    }
+    width = sum(ends.get(name, info.hidden + 2 * info.intermediate) for name in lora.targets or LLAMA_TARGETS)
+    return info.layers * (rank or lora.rank) * width
 
 
 def adapter_config(lora: LoraConfig, layers: list[str], base: str = "") -> dict[str, Any]:

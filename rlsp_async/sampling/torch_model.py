@@ -88,7 +88,7 @@ class TorchModel:
         }
         for part, names in self._adapted.items():
             self._base |= {name: tensors[name].to(self.device, self.dtype) for name in names}
-            self._weights[part] = self._weights[part].float()
+            self._weights[part] = self._weights[part].to(torch.float32, copy=True)  # never the kept tensor itself
         self._layers = {name.removesuffix(".weight") for name in self._base if name.split(".")[-2] in targets}
 
     def load(self, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlsp_async.config import LoraConfig, RunConfig, convert
 from rlsp_async.errors import ConfigError, WeightsError
 from rlsp_async.learning import lora
 from rlsp_async.sampling.engine import GenerateSettings
+from rlsp_async.sampling.engines import has_vllm
 from rlsp_async.sampling.torch_engine import TorchEngine
 
 IDS = [1, 5, 9, 2, 33, 60, 7, 7, 12]
@@ -116,3 +119,56 @@ async def test_targets_that_the_torch_engine_does_not_have_are_refused(make_mode
     engine = TorchEngine(with_lora(make_config(), targets=["qkv_proj"]), make_model(), seed=1)
     with pytest.raises(ConfigError, match=r"no linear layer qkv_proj; there is down_proj, gate_proj"):
         await engine.start()
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(240)
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function Context.__del__:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning")  # vLLM's
+@pytest.mark.skipif(not has_vllm(), reason="vllm is not installed")
+async def test_vllm_has_the_log_probs_of_the_adapted_model_while_completions_run(
+    make_config: Any, reference: Any, tmp_path: Path
+) -> None:
+    from rlsp_async.sampling.vllm_engine import VllmEngine
+
+    model = make_llama(tmp_path / "model")
+    engine = VllmEngine(with_lora(make_config(engine="vllm", memory=0.1, max_sequences=8)), model, seed=5)
+    await engine.start()
+    try:
+        np.testing.assert_allclose(await engine.score(IDS), reference(model, IDS), atol=1e-4)
+        wanted = [make_adapters(model, tmp_path / f"{version}", version) for version in (1, 2)]
+        settings = GenerateSettings(max_new_tokens=480)
+        running = [asyncio.create_task(engine.generate([1, 7, token], settings)) for token in range(4)]
+        np.testing.assert_allclose(await engine.score(IDS), reference(model, IDS), atol=1e-4)
+        for version in (1, 2):
+            await engine.load_weights(tmp_path / f"{version}", version)
+            np.testing.assert_allclose(await engine.score(IDS), wanted[version - 1], atol=1e-4)
+        drawn = await engine.generate(IDS[:3], GenerateSettings(max_new_tokens=6, temperature=0.7))
+        assert drawn.versions.tolist() == [2] * 6
+        for token, one in enumerate(await asyncio.gather(*running)):
+            early = int((one.versions == 0).sum())
+            assert early and one.versions[-1] == 2
+            ids = [1, 7, token, *one.token_ids[:early].tolist()]  # sampled by the model without adapters
+            np.testing.assert_allclose(one.logprobs[:early], reference(model, ids)[2:], atol=1e-3)
+    finally:
+        await engine.close()
+
+
+def make_llama(directory: Path) -> Path:
+    """With a head size of 32, which vLLM needs on a CPU."""
+    config = LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        intermediate_size=96,
+        vocab_size=61,
+        max_position_embeddings=512,
+        initializer_range=0.15,
+    )
+    torch.manual_seed(3)
+    LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
