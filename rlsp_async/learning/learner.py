@@ -262,7 +262,7 @@ class Learner:
         probe = publish.make_probe(self.policy, ids)
         self._fence.check()
         tensors = publish.published_tensors(self.policy)
-        ref = self._transport.publish(tensors.items(), self._step, probe, self.incarnation)
+        ref = self._transport.publish(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
         self._transport.prune(self.cfg.learner.keep_weights, self.incarnation)
         return ref
 
