@@ -126,6 +126,7 @@ LATER_SETTINGS = {
     "task.template_options": {},
     "evaluation.every": 0,
     "model.lora": {},
+    "learner.deterministic": False,
 }
 """Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
 have another value, so that a run that began before goes on."""
