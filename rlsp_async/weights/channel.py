@@ -35,6 +35,10 @@ HEADER = _HEADER.size
 """Bytes before each bucket."""
 
 
+class StreamEnded(WeightsDelayed):
+    """A stream was given up between two buckets; the channel is as good as before."""
+
+
 class Channel(Protocol):
     """An open connection of `world` processes, in which rank 0 sends and the others receive. Used by one thread."""
 
@@ -66,7 +70,7 @@ class Channel(Protocol):
         ...
 
 
-class Place(NamedTuple):
+class Segment(NamedTuple):
     """Where a tensor lies in a stream."""
 
     name: str
@@ -80,17 +84,17 @@ class Stream:
     """The bytes of a version in their order."""
 
     def __init__(self, plan: Plan, bucket_bytes: int) -> None:
-        """Raises WeightsDelayed for a bucket size that is none."""
+        """Raises WeightsDelayed for buckets of no byte."""
         if bucket_bytes < 1:
             raise WeightsDelayed(f"buckets of {bucket_bytes} bytes hold nothing")
         self.plan, self.bucket_bytes = plan, bucket_bytes
-        self.places: list[Place] = []
+        self.segments: list[Segment] = []
         self.num_bytes = 0
         for entry in plan:
             begin = -(-self.num_bytes // ALIGN) * ALIGN
             dtype = DTYPES[entry.dtype]
             self.num_bytes = begin + math.prod(entry.shape) * dtype.itemsize
-            self.places.append(Place(entry.name, dtype, entry.shape, begin, self.num_bytes))
+            self.segments.append(Segment(entry.name, dtype, entry.shape, begin, self.num_bytes))
 
     @property
     def num_buckets(self) -> int:
@@ -104,8 +108,8 @@ class Stream:
 
     def tensors(self, staging: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, view) of each tensor in the flat bytes [num_bytes] of a whole stream."""
-        for place in self.places:
-            yield place.name, staging[place.begin : place.end].view(place.dtype).reshape(place.shape)
+        for segment in self.segments:
+            yield segment.name, staging[segment.begin : segment.end].view(segment.dtype).reshape(segment.shape)
 
 
 def make_header(index: int, num_bytes: int, goes_on: bool) -> torch.Tensor:
@@ -119,7 +123,7 @@ def check_header(header: torch.Tensor, index: int, num_bytes: int) -> None:
     if magic != MAGIC:
         raise WeightsDelayed(f"no header before bucket {index}, but {magic.hex()}: the two ends are out of step")
     if not goes_on:
-        raise WeightsDelayed(f"the version was superseded before bucket {index}")
+        raise StreamEnded(f"the version was superseded before bucket {index}")
     if (got_index, got_bytes) != (index, num_bytes):
         raise WeightsDelayed(
             f"bucket {got_index} of {got_bytes} bytes came in the place of bucket {index} of {num_bytes} bytes"
@@ -143,7 +147,8 @@ def send_version(
         why_stop: asked before each bucket; a reason ends the stream in good order.
 
     Raises:
-        WeightsDelayed: it was ended, or the channel broke.
+        StreamEnded: for the reason of `why_stop`.
+        WeightsDelayed: the channel broke.
     """
     size = min(stream.bucket_bytes, stream.num_bytes)
     buffers = [torch.zeros(size, dtype=torch.uint8) for _ in range(min(2, stream.num_buckets))]
@@ -156,7 +161,7 @@ def send_version(
         channel.send(make_header(index, end - begin, not reason))
         if reason:
             channel.finish(deadline_s)
-            raise WeightsDelayed(reason)
+            raise StreamEnded(reason)
         channel.send(bucket)
     channel.finish(deadline_s)
 
@@ -164,12 +169,12 @@ def send_version(
 def _fill(bucket: torch.Tensor, begin: int, stream: Stream, contents: Mapping[str, torch.Tensor]) -> None:
     """Copies into a bucket what the stream has from `begin` on."""
     end, at = begin + len(bucket), begin
-    for place in stream.places:
-        if place.end <= begin or place.begin >= end:
+    for segment in stream.segments:
+        if segment.end <= begin or segment.begin >= end:
             continue
-        first, last = max(place.begin, begin), min(place.end, end)
+        first, last = max(segment.begin, begin), min(segment.end, end)
         bucket[at - begin : first - begin].zero_()  # what stands between two tensors
-        bucket[first - begin : last - begin].copy_(contents[place.name][first - place.begin : last - place.begin])
+        bucket[first - begin : last - begin].copy_(contents[segment.name][first - segment.begin : last - segment.begin])
         at = last
     bucket[at - begin :].zero_()
 
@@ -184,6 +189,7 @@ def receive_version(channel: Channel, stream: Stream, staging: torch.Tensor, dea
         deadline_s: longest time between two buckets.
 
     Raises:
+        StreamEnded: the sender gave it up in good order.
         WeightsDelayed: it did not arrive; what is in the staging is of no use.
     """
     header = torch.zeros(HEADER, dtype=torch.uint8, device=staging.device)

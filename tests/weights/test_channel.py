@@ -57,7 +57,7 @@ class Recorded:
 def test_a_stream_is_aligned_cut_and_put_together_again():
     for bucket_bytes in (1, 100, 256, 1000, 4096, 10**6):
         stream = Stream(PLAN, bucket_bytes)
-        assert [place.begin for place in stream.places] == [0, 0, 256, 512, 3328]
+        assert [segment.begin for segment in stream.segments] == [0, 0, 256, 512, 3328]
         assert stream.num_bytes == 3394 and stream.num_buckets == -(-3394 // bucket_bytes)
         channel: Channel = Recorded()
         send_version(channel, stream, flat(TENSORS), 1.0, str)
