@@ -46,8 +46,8 @@ def add_parser(commands: Commands) -> None:
 
 def selftest_command(arguments: argparse.Namespace) -> int:
     """Runs the steps and prints a table; returns 2 when one failed. Raises UserError."""
-    from rlsp_async.selftest import steps as known
-    from rlsp_async.selftest.trial import run_trials, what_there_is, write_outcomes
+    from rlsp_async.selftest import trials as known
+    from rlsp_async.selftest.run_trials import run_trials, what_there_is, write_outcomes
 
     device = arguments.device or ("cuda" if arguments.gpu else "cpu")
     steps = known.chosen(arguments.steps, known.GPU if arguments.gpu else known.BASICS)

@@ -17,13 +17,13 @@ import msgspec
 
 from rlsp_async.contents import printable
 from rlsp_async.processes import kill_with_parent
-from rlsp_async.selftest.steps import Finding, Place, find_step
+from rlsp_async.selftest.trials import Observation, TrialSite, find_step
 
 
-def function_of(name: str) -> Callable[[Place], Iterator[Finding]]:
+def function_of(name: str) -> Callable[[TrialSite], Iterator[Observation]]:
     """The function of a step."""
     module, _, function = find_step(name).function.partition(":")
-    found: Callable[[Place], Iterator[Finding]] = getattr(
+    found: Callable[[TrialSite], Iterator[Observation]] = getattr(
         importlib.import_module(f"rlsp_async.selftest.{module}"), function
     )
     return found
@@ -32,18 +32,18 @@ def function_of(name: str) -> Callable[[Place], Iterator[Finding]]:
 def main(name: str, device: str, directory: str, findings: str) -> None:
     """Runs one step and writes what it finds."""
     with open(findings, "ab", buffering=0) as file:
-        for finding in guarded(function_of(name), Place(device=device, directory=Path(directory))):
+        for finding in guarded(function_of(name), TrialSite(device=device, directory=Path(directory))):
             file.write(msgspec.json.encode(finding) + b"\n")
 
 
-def guarded(function: Callable[[Place], Iterator[Finding]], place: Place) -> Iterator[Finding]:
+def guarded(function: Callable[[TrialSite], Iterator[Observation]], site: TrialSite) -> Iterator[Observation]:
     """The findings of a trial; an error that ends it is the last one."""
     try:
-        yield from function(place)
+        yield from function(site)
     except Exception as e:  # noqa: BLE001  reported: a trial looks for faults of any kind
         traceback.print_exc()
         words = str(e).strip().split("\n")[0] or "no message"
-        yield Finding(text=printable(f"{type(e).__name__}: {words}"), ok=False)
+        yield Observation(text=printable(f"{type(e).__name__}: {words}"), ok=False)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from rlsp_async.cuda import SHARED_CARD
 from rlsp_async.errors import EngineError
 from rlsp_async.sampling.engine import Completion, GenerateSettings
 from rlsp_async.selftest import made
-from rlsp_async.selftest.steps import Finding, Place
+from rlsp_async.selftest.trials import Observation, TrialSite
 
 PROMPT = [5, 6, 7, 8]
 MEAN_ERROR = {"float32": 1e-4, "bfloat16": 0.05}
@@ -33,7 +33,7 @@ BEGUN_S = 0.3
 """Completions are decoded for this long before the second version is loaded."""
 
 
-class Work(NamedTuple):
+class Amount(NamedTuple):
     """How much the engine is given."""
 
     sizes: made.Sizes
@@ -41,86 +41,86 @@ class Work(NamedTuple):
     tokens: int
 
 
-def work_of(place: Place) -> Work:
+def work_of(site: TrialSite) -> Amount:
     """64 completions of a 0.5B model on a GPU, 8 of a tiny one on a CPU."""
-    return Work(made.SMALL, 64, 400) if place.is_gpu else Work(made.TINY, 8, 300)
+    return Amount(made.SMALL, 64, 400) if site.is_gpu else Amount(made.TINY, 8, 300)
 
 
-def vllm(place: Place) -> Iterator[Finding]:
+def vllm(site: TrialSite) -> Iterator[Observation]:
     """Starts vLLM, compares its log-probs with the learner's, loads a second version while it samples."""
-    yield from drained(_vllm(place))
+    yield from drained(_vllm(site))
 
 
-def shared_card(place: Place) -> Iterator[Finding]:
+def shared_card(site: TrialSite) -> Iterator[Observation]:
     """Sampler and learner on one card; the engine is killed with SIGKILL and starts again beside the learner."""
     os.environ[SHARED_CARD] = "1"
-    yield from drained(_shared_card(place))
+    yield from drained(_shared_card(site))
 
 
-def drained(findings: AsyncIterator[Finding]) -> Iterator[Finding]:
+def drained(findings: AsyncIterator[Observation]) -> Iterator[Observation]:
     """The findings of an asynchronous trial, each as soon as it is there."""
     with asyncio.Runner() as runner:
         while (finding := runner.run(_next(findings))) is not None:
             yield finding
 
 
-async def _next(findings: AsyncIterator[Finding]) -> Finding | None:
+async def _next(findings: AsyncIterator[Observation]) -> Observation | None:
     return await anext(findings, None)
 
 
-def _settings(place: Place, tokens: int) -> RunConfig:
+def _settings(site: TrialSite, tokens: int) -> RunConfig:
     return made.run_config(
-        place.directory,
-        place.dtype,
-        place.device,
+        site.directory,
+        site.dtype,
+        site.device,
         sampling={"max_new_tokens": tokens},
         sampler={"engine": "vllm", "memory": 0.3, "max_sequences": 64},
-        learner={"device": place.device, "weights_dir": str(place.directory / "weights")},
+        learner={"device": site.device, "weights_dir": str(site.directory / "weights")},
     )
 
 
-async def _vllm(place: Place) -> AsyncIterator[Finding]:
+async def _vllm(site: TrialSite) -> AsyncIterator[Observation]:
     from rlsp_async.sampling.vllm_engine import VllmEngine
 
-    sizes, count, tokens = work_of(place)
-    model = made.write_model(place.directory / "model", sizes, place.dtype, device=place.device)
-    engine = VllmEngine(_settings(place, tokens), model, 0, len(PROMPT))
+    sizes, count, tokens = work_of(site)
+    model = made.write_model(site.directory / "model", sizes, site.dtype, device=site.device)
+    engine = VllmEngine(_settings(site, tokens), model, 0, len(PROMPT))
     begun = time.monotonic()
     await engine.start()
     try:
         seconds = time.monotonic() - begun
         method = os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "")
-        yield Finding(
+        yield Observation(
             text=f"vLLM started in {seconds:.1f} s, its engine by {method}", figures={"start_seconds": seconds}
         )
-        policy = Scorer(place, model)
+        policy = LearnersView(site, model)
         completions, finding = await _sampled(engine, count, tokens)
         yield finding
         yield policy.compared(completions)
-        async for each in _second_version(place, engine, policy, completions):
+        async for each in _second_version(site, engine, policy, completions):
             yield each
     finally:
         await engine.close()
 
 
-async def _sampled(engine: Any, count: int, tokens: int) -> tuple[list[Completion], Finding]:
+async def _sampled(engine: Any, count: int, tokens: int) -> tuple[list[Completion], Observation]:
     settings = GenerateSettings(max_new_tokens=tokens, temperature=1.0)
     begun = time.monotonic()
     done = await asyncio.gather(*(engine.generate(PROMPT, settings) for _ in range(count)))
     rate = sum(len(each.token_ids) for each in done) / (time.monotonic() - begun)
-    return list(done), Finding(
+    return list(done), Observation(
         text=f"{count} completions of {tokens} tokens at {rate:,.0f} tokens/s", figures={"tokens_per_s": rate}
     )
 
 
 async def _second_version(
-    place: Place, engine: Any, policy: Scorer, completions: list[Completion]
-) -> AsyncIterator[Finding]:
+    site: TrialSite, engine: Any, policy: LearnersView, completions: list[Completion]
+) -> AsyncIterator[Observation]:
     """Loads perturbed weights while completions run; looks at their labels and at what is computed afterwards."""
     ids = [*PROMPT, *completions[0].token_ids.tolist()[:60]]
     before = policy.scored_whole(ids)
-    path = policy.perturb(place.directory / "v1.safetensors")
-    settings = GenerateSettings(max_new_tokens=work_of(place).tokens, temperature=1.0)
+    path = policy.perturb(site.directory / "v1.safetensors")
+    settings = GenerateSettings(max_new_tokens=work_of(site).tokens, temperature=1.0)
     running = [asyncio.ensure_future(engine.generate(PROMPT, settings)) for _ in range(16)]
     await asyncio.sleep(BEGUN_S)
     begun = time.monotonic()
@@ -129,17 +129,17 @@ async def _second_version(
     done = await asyncio.gather(*running)
     mixed = sum(len(set(each.versions.tolist())) == 2 for each in done)
     ordered = all((np.diff(each.versions) >= 0).all() and each.versions[-1] <= 1 for each in done)
-    yield Finding(
+    yield Observation(
         text=f"a version loaded in {seconds:.2f} s while 16 completions ran; {mixed} of them have tokens of both",
         ok=mixed > 0 and ordered,
         figures={"load_seconds": seconds},
     )
     now = np.asarray(await engine.score(ids))
     right, old = (np.abs(now - scores) for scores in (policy.scored_whole(ids), before))
-    yield Finding(
+    yield Observation(
         text=f"the probe's log-probs: off by {right.mean():.2g} on average and {right.max():.2g} at most; with the "
         f"weights of the version before it would be {old.mean():.2g} and {old.max():.2g}",
-        ok=bool(right.mean() < MEAN_ERROR[place.dtype] and 3 * right.mean() < old.mean()),
+        ok=bool(right.mean() < MEAN_ERROR[site.dtype] and 3 * right.mean() < old.mean()),
         figures={
             "probe_mean": float(right.mean()),
             "probe_max": float(right.max()),
@@ -149,25 +149,25 @@ async def _second_version(
     )
 
 
-async def _shared_card(place: Place) -> AsyncIterator[Finding]:
+async def _shared_card(site: TrialSite) -> AsyncIterator[Observation]:
     from rlsp_async.learning.learner import Learner
     from rlsp_async.sampling.vllm_engine import VllmEngine
 
-    sizes, _, tokens = work_of(place)
-    model = made.write_model(place.directory / "model", sizes, place.dtype, device=place.device)
-    cfg = _settings(place, tokens)
+    sizes, _, tokens = work_of(site)
+    model = made.write_model(site.directory / "model", sizes, site.dtype, device=site.device)
+    cfg = _settings(site, tokens)
     engine = VllmEngine(cfg, model, 0, len(PROMPT))
     await engine.start()
     try:
         learner = await asyncio.to_thread(Learner, cfg, model, cfg.directory)
         await asyncio.to_thread(learner.train, made.train_job(1, sizes.vocabulary))
-        yield Finding(text="a step was trained beside the sampler")
+        yield Observation(text="a step was trained beside the sampler")
         os.kill(engine.core_pid, signal.SIGKILL)
         try:
             await _sampled(engine, 4, 16)
-            yield Finding(text="a killed engine went on", ok=False)
+            yield Observation(text="a killed engine went on", ok=False)
         except EngineError:
-            yield Finding(text="a killed engine is noticed")
+            yield Observation(text="a killed engine is noticed")
         begun = time.monotonic()
         await engine.close()
         await engine.start()
@@ -175,7 +175,7 @@ async def _shared_card(place: Place) -> AsyncIterator[Finding]:
         await _sampled(engine, 4, 16)
         await asyncio.to_thread(learner.train, made.train_job(2, sizes.vocabulary))
         await asyncio.to_thread(learner.on_stop)
-        yield Finding(
+        yield Observation(
             text=f"it came back in {seconds:.1f} s beside the learner, and both went on",
             figures={"restart_seconds": seconds},
         )
@@ -183,21 +183,21 @@ async def _shared_card(place: Place) -> AsyncIterator[Finding]:
         await engine.close()
 
 
-class Scorer:
+class LearnersView:
     """The learner's own model: what it says of the engine's completions."""
 
-    def __init__(self, place: Place, model: Path) -> None:
+    def __init__(self, site: TrialSite, model: Path) -> None:
         from rlsp_async.learning.policy import Policy, load_model
 
-        self._place = place
-        self._policy = Policy(load_model(model, place.dtype, place.device))
+        self._place = site
+        self._policy = Policy(load_model(model, site.dtype, site.device))
 
-    def compared(self, completions: list[Completion]) -> Finding:
+    def compared(self, completions: list[Completion]) -> Observation:
         """How far the log-probs that the engine reported are from the learner's."""
         theirs = np.concatenate([each.logprobs for each in completions])
         error = np.abs(theirs - self._scored([PROMPT] * len(completions), [each.token_ids for each in completions]))
         mean, largest, most = float(error.mean()), float(error.max()), float(np.quantile(error, 0.99))
-        return Finding(
+        return Observation(
             text=f"log-probs of {len(theirs):,} tokens against the learner's: mean {mean:.2g}, 99 % below {most:.2g}, "
             f"at most {largest:.2g}",
             ok=mean < MEAN_ERROR[self._place.dtype],

@@ -17,7 +17,7 @@ import torch
 
 from rlsp_async.preflight.estimate import learner_gib
 from rlsp_async.selftest import made
-from rlsp_async.selftest.steps import Finding, Place
+from rlsp_async.selftest.trials import Observation, TrialSite
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
 """Largest difference from exact attention, as a share of the largest value."""
@@ -26,28 +26,28 @@ TRAIN_S = 200.0
 """Longest time of one process that trains a few steps."""
 
 
-def packed_attention(place: Place) -> Iterator[Finding]:
+def packed_attention(site: TrialSite) -> Iterator[Observation]:
     """Attention over a packed row, its output and gradients, against each sequence by itself in float32."""
     from rlsp_async.learning.attention import Spans
     from rlsp_async.learning.attention import packed_attention as packed
 
     torch.manual_seed(0)
-    lengths = torch.randint(3, 200 if place.is_gpu else 40, (40 if place.is_gpu else 8,)).sort(descending=True).values
+    lengths = torch.randint(3, 200 if site.is_gpu else 40, (40 if site.is_gpu else 8,)).sort(descending=True).values
     ends = torch.cat((torch.zeros(1, dtype=torch.long), lengths.cumsum(0)))
-    dtype, tokens = getattr(torch, place.dtype), int(lengths.sum())
-    spans = Spans.of(ends.numpy().astype("int32"), place.device)
-    q, k, v = (torch.randn(1, heads, tokens, 64, device=place.device).to(dtype).requires_grad_() for heads in (8, 2, 2))
-    seed = torch.randn(1, tokens, 8, 64, device=place.device)
+    dtype, tokens = getattr(torch, site.dtype), int(lengths.sum())
+    spans = Spans.of(ends.numpy().astype("int32"), site.device)
+    q, k, v = (torch.randn(1, heads, tokens, 64, device=site.device).to(dtype).requires_grad_() for heads in (8, 2, 2))
+    seed = torch.randn(1, tokens, 8, 64, device=site.device)
     for window in (None, WINDOW):
         out, _ = packed(torch.nn.Module(), q, k, v, None, packing=spans, sliding_window=window)
         ours = (out.float(), *(g.float() for g in torch.autograd.grad(out, (q, k, v), seed.to(out.dtype))))
         exact = _one_by_one(q, k, v, ends.tolist(), window)
         theirs = (exact, *(g.float() for g in torch.autograd.grad(exact, (q, k, v), seed.to(exact.dtype))))
         errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True)]
-        yield Finding(
+        yield Observation(
             text=f"{len(lengths)} sequences{f', window {window}' if window else ''}: output off by {errors[0]:.2g}, "
             f"gradients of q, k, v by {errors[1]:.2g}, {errors[2]:.2g}, {errors[3]:.2g} of their largest value",
-            ok=max(errors) < TOLERANCE[place.dtype],
+            ok=max(errors) < TOLERANCE[site.dtype],
             figures=dict(zip(("output", "grad_q", "grad_k", "grad_v"), errors, strict=True)),
         )
 
@@ -65,22 +65,22 @@ def _one_by_one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ends: list[in
     return torch.cat(outs, dim=2).transpose(1, 2)
 
 
-def resume(place: Place) -> Iterator[Finding]:
+def resume(site: TrialSite) -> Iterator[Observation]:
     """Two steps, a checkpoint, a new process, two more steps: the weights of four steps in one go."""
-    sizes = made.SMALL if place.is_gpu else made.TINY
-    model = made.write_model(place.directory / "model", sizes, place.dtype, device=place.device)
-    straight = _train(place, model, "straight", (1, 2, 3, 4))
-    _train(place, model, "broken", (1, 2))
-    again = _in_process(_train, place, model, "broken", (3, 4))
+    sizes = made.SMALL if site.is_gpu else made.TINY
+    model = made.write_model(site.directory / "model", sizes, site.dtype, device=site.device)
+    straight = _train(site, model, "straight", (1, 2, 3, 4))
+    _train(site, model, "broken", (1, 2))
+    again = _in_process(_train, site, model, "broken", (3, 4))
     yield _difference(straight, again, "after a resume")
 
 
-def equal_bits(place: Place) -> Iterator[Finding]:
+def equal_bits(site: TrialSite) -> Iterator[Observation]:
     """The same two steps twice, in two processes, with learner.deterministic."""
-    sizes = made.SMALL if place.is_gpu else made.TINY
-    model = made.write_model(place.directory / "model", sizes, place.dtype, device=place.device)
-    first = _train(place, model, "first", (1, 2))
-    second = _in_process(_train, place, model, "second", (1, 2))
+    sizes = made.SMALL if site.is_gpu else made.TINY
+    model = made.write_model(site.directory / "model", sizes, site.dtype, device=site.device)
+    first = _train(site, model, "first", (1, 2))
+    second = _in_process(_train, site, model, "second", (1, 2))
     yield _difference(first, second, "of a repetition")
 
 
@@ -90,17 +90,17 @@ def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result(TRAIN_S)
 
 
-def _train(place: Place, model: Path, name: str, steps: tuple[int, ...]) -> Path:
+def _train(site: TrialSite, model: Path, name: str, steps: tuple[int, ...]) -> Path:
     """Trains steps, from the newest checkpoint on; returns the file of the last version."""
     from safetensors.torch import save_file
 
     from rlsp_async.learning.learner import Learner
 
-    directory = place.directory / name
+    directory = site.directory / name
     cfg = made.run_config(
         directory,
-        place.dtype,
-        place.device,
+        site.dtype,
+        site.device,
         learner={"deterministic": True, "weights_dir": str(directory / "weights")},
     )
     learner = Learner(cfg, model, cfg.directory)
@@ -112,14 +112,14 @@ def _train(place: Place, model: Path, name: str, steps: tuple[int, ...]) -> Path
     return path
 
 
-def _difference(one: Path, other: Path, what: str) -> Finding:
+def _difference(one: Path, other: Path, what: str) -> Observation:
     """How far two sets of weights are apart; they must be equal to the last bit."""
     from safetensors.torch import load_file
 
     left, right = load_file(one), load_file(other)
     largest = max(float((left[name].float() - right[name].float()).abs().max()) for name in left)
     differ = sum(not torch.equal(left[name], right[name]) for name in left)
-    return Finding(
+    return Observation(
         text=f"the weights {what} are the same bits"
         if not differ
         else f"{differ} of {len(left)} tensors {what} differ, by up to {largest:.2g}",
@@ -128,26 +128,26 @@ def _difference(one: Path, other: Path, what: str) -> Finding:
     )
 
 
-def copies(place: Place) -> Iterator[Finding]:
+def copies(site: TrialSite) -> Iterator[Observation]:
     """Bytes a second between card and host: pageable memory, pinned memory, a registered file in shared memory."""
-    num = (1 << 30) if place.is_gpu else (1 << 24)
-    there = torch.ones(num, dtype=torch.uint8, device=place.device)
+    num = (1 << 30) if site.is_gpu else (1 << 24)
+    there = torch.ones(num, dtype=torch.uint8, device=site.device)
     yield _copied("pageable memory", there, torch.empty(num, dtype=torch.uint8))
-    if place.is_gpu:
+    if site.is_gpu:
         yield _copied("pinned memory", there, torch.empty(num, dtype=torch.uint8, pin_memory=True))
     shm = Path("/dev/shm")
     with tempfile.TemporaryFile(dir=shm if os.access(shm, os.W_OK) else None) as file:
         file.truncate(num)
         with mmap.mmap(file.fileno(), num) as mapping:
             host = torch.frombuffer(mapping, dtype=torch.uint8)
-            registered = place.is_gpu and int(torch.cuda.cudart().cudaHostRegister(host.data_ptr(), num, 0)) == 0  # type: ignore[no-untyped-call]
+            registered = site.is_gpu and int(torch.cuda.cudart().cudaHostRegister(host.data_ptr(), num, 0)) == 0  # type: ignore[no-untyped-call]
             yield _copied(f"a file in shared memory{', registered' if registered else ''}", there, host)
             if registered:
                 torch.cuda.cudart().cudaHostUnregister(host.data_ptr())  # type: ignore[no-untyped-call]
             del host
 
 
-def _copied(what: str, there: torch.Tensor, host: torch.Tensor) -> Finding:
+def _copied(what: str, there: torch.Tensor, host: torch.Tensor) -> Observation:
     """The better of three copies each way."""
 
     def seconds(target: torch.Tensor, source: torch.Tensor) -> float:
@@ -161,28 +161,28 @@ def _copied(what: str, there: torch.Tensor, host: torch.Tensor) -> Finding:
         return best
 
     down, up = (there.numel() / seconds(*pair) / 1e9 for pair in ((host, there), (there, host)))
-    return Finding(
+    return Observation(
         text=f"{what}: {down:.1f} GB/s to the host, {up:.1f} GB/s back", figures={"down_gb_s": down, "up_gb_s": up}
     )
 
 
-def step_seconds(place: Place) -> Iterator[Finding]:
+def step_seconds(site: TrialSite) -> Iterator[Observation]:
     """Seconds of two steps with their versions, and of a checkpoint; the card's memory beside its estimate."""
     from rlsp_async.learning.learner import Learner
     from rlsp_async.model.info import read_model_info
 
-    sizes, groups, tokens = (made.LARGE, 64, 512) if place.is_gpu else (made.TINY, 4, 64)
-    model = made.write_model(place.directory / "model", sizes, place.dtype, device=place.device)
+    sizes, groups, tokens = (made.LARGE, 64, 512) if site.is_gpu else (made.TINY, 4, 64)
+    model = made.write_model(site.directory / "model", sizes, site.dtype, device=site.device)
     cfg = made.run_config(
-        place.directory,
-        place.dtype,
-        place.device,
+        site.directory,
+        site.dtype,
+        site.device,
         sampling={"max_new_tokens": tokens},
         learner={
-            "tokens_per_microbatch": 16384 if place.is_gpu else 512,
+            "tokens_per_microbatch": 16384 if site.is_gpu else 512,
             "gradient_checkpointing": True,
             "checkpoint_every": 0,
-            "weights_dir": str(place.directory / "weights"),
+            "weights_dir": str(site.directory / "weights"),
         },
     )
     learner = Learner(cfg, model, cfg.directory)
@@ -190,14 +190,14 @@ def step_seconds(place: Place) -> Iterator[Finding]:
         begun = time.monotonic()
         report = learner.train(made.train_job(step, sizes.vocabulary, groups, 8, tokens))
         whole, rate = time.monotonic() - begun, report.metrics["tokens_per_s"]
-        yield Finding(
+        yield Observation(
             text=f"step {step}: {report.metrics['tokens']:,.0f} tokens in {report.metrics['seconds']:.1f} s, "
             f"{rate:,.0f} tokens/s; {whole - report.metrics['seconds']:.2f} s until its version was reported",
             figures={"tokens_per_s": rate, "version_seconds": whole - report.metrics["seconds"]},
         )
-    if place.is_gpu:
+    if site.is_gpu:
         estimated, used = learner_gib(cfg, read_model_info(model)), torch.cuda.max_memory_allocated() / 2**30
-        yield Finding(
+        yield Observation(
             text=f"the learner used up to {used:.1f} GiB of the card; `rlsp check` estimates {estimated:.1f}",
             ok=abs(estimated - used) < 0.25 * used,
             figures={"used_gib": used, "estimated_gib": estimated},
@@ -205,4 +205,4 @@ def step_seconds(place: Place) -> Iterator[Finding]:
     begun = time.monotonic()
     learner.on_stop()
     seconds = time.monotonic() - begun
-    yield Finding(text=f"a checkpoint was written in {seconds:.1f} s", figures={"checkpoint_seconds": seconds})
+    yield Observation(text=f"a checkpoint was written in {seconds:.1f} s", figures={"checkpoint_seconds": seconds})

@@ -8,23 +8,23 @@ import time
 from collections.abc import Iterator
 
 from rlsp_async.selftest import made
-from rlsp_async.selftest.steps import Finding, Place
+from rlsp_async.selftest.trials import Observation, TrialSite
 
 RUN_S = 220.0
 
 
-def run(place: Place) -> Iterator[Finding]:
+def run(site: TrialSite) -> Iterator[Observation]:
     """On a GPU two steps of a random 0.5B model on gsm8k with the settings for one card; on a CPU the smoke test."""
-    name = f"runs_dir={place.directory}"
-    if place.is_gpu:
-        model = made.write_model(place.directory / "model", made.SMALL, place.dtype, device=place.device)
+    name = f"runs_dir={site.directory}"
+    if site.is_gpu:
+        model = made.write_model(site.directory / "model", made.SMALL, site.dtype, device=site.device)
         words = ["launch/configs/gsm8k_qwen2.5-1.5b_1gpu.toml", name, "name=short", *short_run(str(model))]
     else:
         words = ["launch/configs/ops_cpu_smoke.toml", name, "name=short", "stages.sft.steps=2", "stages.rlsp.steps=2"]
     begun = time.monotonic()
     yield _called(["run", *words], "the run", begun)
     begun = time.monotonic()
-    yield _called(["audit", str(place.directory / "short")], "its audit", begun)
+    yield _called(["audit", str(site.directory / "short")], "its audit", begun)
 
 
 def short_run(model: str) -> list[str]:
@@ -42,7 +42,7 @@ def short_run(model: str) -> list[str]:
     ]
 
 
-def _called(words: list[str], what: str, begun: float) -> Finding:
+def _called(words: list[str], what: str, begun: float) -> Observation:
     done = subprocess.run(
         [sys.executable, "-m", "rlsp_async", *words], capture_output=True, text=True, timeout=RUN_S, check=False
     )
@@ -50,4 +50,4 @@ def _called(words: list[str], what: str, begun: float) -> Finding:
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     seconds = time.monotonic() - begun
     said = "" if done.returncode == 0 else f", exit code {done.returncode}: {lines[-1] if lines else 'no output'}"
-    return Finding(text=f"{what}: {seconds:.0f} s{said}", ok=done.returncode == 0, figures={"seconds": seconds})
+    return Observation(text=f"{what}: {seconds:.0f} s{said}", ok=done.returncode == 0, figures={"seconds": seconds})

@@ -19,21 +19,20 @@ from pathlib import Path
 
 import msgspec
 
-from rlsp_async import __version__
 from rlsp_async.contents import printable
 from rlsp_async.cuda import NVML_CHECK, has_cuda
 from rlsp_async.errors import MachineError
 from rlsp_async.files import replace_file
 from rlsp_async.runner.supervise import exit_text, kill_group
 from rlsp_async.sampling.engines import has_vllm
-from rlsp_async.selftest.steps import Finding, Outcome, Step, lacking
+from rlsp_async.selftest.trials import Observation, Outcome, Trial, lacking
 
 END_S = 10.0
 """Longest time until a killed process has ended."""
 
 
 def what_there_is(device: str) -> dict[str, bool]:
-    """Which of `steps.NEEDS` this machine has, when trials run on `device`."""
+    """Which of `trials.NEEDS` this machine has, when trials run on `device`."""
     cards = num_cards() if device == "cuda" else 0
     return {"cuda": cards > 0, "cards": cards > 1, "vllm": has_vllm(), "labels": has_labels()}
 
@@ -55,7 +54,7 @@ def num_cards() -> int:
 
 
 def run_trials(
-    steps: Iterable[Step],
+    steps: Iterable[Trial],
     device: str,
     directory: Path,
     budget_s: float,
@@ -87,7 +86,7 @@ def run_trials(
     return outcomes
 
 
-def run_trial(step: Step, device: str, directory: Path, deadline_s: float) -> Outcome:
+def run_trial(step: Trial, device: str, directory: Path, deadline_s: float) -> Outcome:
     """Runs one step in a process of its own. Raises MachineError when the directory cannot be written."""
     own, found, log = directory / step.name, directory / f"{step.name}.jsonl", directory / f"{step.name}.log"
     try:
@@ -115,7 +114,7 @@ def run_trial(step: Step, device: str, directory: Path, deadline_s: float) -> Ou
             process.wait(END_S)
     findings = read_findings(found)
     if why:
-        findings.append(Finding(text=why, ok=False))
+        findings.append(Observation(text=why, ok=False))
     ok = bool(findings) and all(finding.ok for finding in findings)
     return Outcome(
         step=step.name, status="passed" if ok else "failed", seconds=time.monotonic() - begun, findings=findings
@@ -131,22 +130,22 @@ def trial_environment(base: Mapping[str, str], device: str) -> dict[str, str]:
     return {**base, **NVML_CHECK, **quiet, **hidden, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def read_findings(path: Path) -> list[Finding]:
+def read_findings(path: Path) -> list[Observation]:
     """What a trial has written, line by line; a last line that is cut is left out."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    return [msgspec.json.decode(line, type=Finding) for line in lines[:-1]]
+    return [msgspec.json.decode(line, type=Observation) for line in lines[:-1]]
 
 
 def write_outcomes(outcomes: list[Outcome], device: str, path: Path) -> None:
     """Writes all outcomes as one JSON object. Raises MachineError."""
-    content = {"rlsp_async": __version__, "device": device, "outcomes": outcomes}
+    content = {"device": device, "outcomes": outcomes}
     try:
         replace_file(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n", durable=False)
     except OSError as e:
         raise MachineError(f"{path}: cannot be written: {e.strerror}") from None
 
 
-def _skipped(step: Step, why: str) -> Outcome:
-    return Outcome(step=step.name, status="skipped", findings=[Finding(text=printable(why))])
+def _skipped(step: Trial, why: str) -> Outcome:
+    return Outcome(step=step.name, status="skipped", findings=[Observation(text=printable(why))])

@@ -1,7 +1,7 @@
 """The trials of `rlsp selftest` by name: what each shows, how long it may take, and what it needs.
 
-A trial is a function of a `Place` that yields `Finding`s, one for each thing that it has looked at. A thing that is
-wrong is a finding with `ok=False`, and an error that ends the trial is one, too: the other trials go on.
+A trial is a function of a `TrialSite` that yields `Observation`s, one for each thing that it has looked at. A thing
+that is wrong is one with `ok=False`, and an error that ends the trial is one, too: the other trials go on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from rlsp_async.errors import ConfigError
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class TrialSite(msgspec.Struct, frozen=True, kw_only=True):
     """Where a trial works, and how large."""
 
     device: str
@@ -33,7 +33,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return "bfloat16" if self.is_gpu else "float32"
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a trial has looked at."""
 
     text: str
@@ -50,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     """passed, failed or skipped."""
     seconds: float = 0.0
-    findings: list[Finding] = []
+    findings: list[Observation] = []
 
     @property
     def text(self) -> str:
@@ -59,7 +59,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(wrong or [finding.text for finding in self.findings])
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One trial."""
 
     name: str
@@ -82,12 +82,12 @@ NEEDS = {
 """What a trial may need, in words."""
 
 BASICS = (
-    Step(name="facts", shows="versions of libraries, cards and driver", function="basics:facts", seconds=60),
-    Step(name="message", shows="a question to a hub and its answer", function="basics:message", seconds=30),
-    Step(name="sandbox", shows="what graded code cannot do here", function="basics:sandbox", seconds=60),
-    Step(name="learner", shows="a tiny model learns its batch", function="basics:learner", seconds=90),
-    Step(name="torch-engine", shows="the package's own engine samples", function="basics:torch_engine", seconds=90),
-    Step(
+    Trial(name="facts", shows="versions of libraries, cards and driver", function="basics:facts", seconds=60),
+    Trial(name="message", shows="a question to a hub and its answer", function="basics:message", seconds=30),
+    Trial(name="sandbox", shows="what graded code cannot do here", function="basics:sandbox", seconds=60),
+    Trial(name="learner", shows="a tiny model learns its batch", function="basics:learner", seconds=90),
+    Trial(name="torch-engine", shows="the package's own engine samples", function="basics:torch_engine", seconds=90),
+    Trial(
         name="vllm-engine",
         shows="vLLM starts and samples from a tiny model",
         function="basics:vllm_engine",
@@ -99,61 +99,61 @@ BASICS = (
 
 GPU = (
     BASICS[0],
-    Step(
+    Trial(
         name="vllm",
         shows="vLLM starts (spawned), its log-probs are the learner's, versions change while it samples",
         function="engines:vllm",
         seconds=240,
         needs=("vllm", "labels"),
     ),
-    Step(
+    Trial(
         name="attention",
         shows="packed attention and its gradients against each sequence by itself",
         function="learners:packed_attention",
         seconds=60,
     ),
-    Step(
+    Trial(
         name="resume",
         shows="two steps, a checkpoint, a new process, two steps: as four in one go",
         function="learners:resume",
         seconds=180,
     ),
-    Step(
+    Trial(
         name="bits",
         shows="learner.deterministic: the same batches give the same bits",
         function="learners:equal_bits",
         seconds=90,
     ),
-    Step(
+    Trial(
         name="shared",
         shows="sampler and learner on one card; the sampler is killed and comes back",
         function="engines:shared_card",
         seconds=240,
         needs=("vllm", "labels"),
     ),
-    Step(name="run", shows="a short run with all services, and its audit", function="whole:run", seconds=240),
-    Step(name="gloo", shows="a group of two processes moves tensors of the device", function="links:gloo", seconds=60),
-    Step(
+    Trial(name="run", shows="a short run with all services, and its audit", function="whole:run", seconds=240),
+    Trial(name="gloo", shows="a group of two processes moves tensors of the device", function="links:gloo", seconds=60),
+    Trial(
         name="nccl-alone",
         shows="NCCL with one rank; a peer that never comes costs its deadline",
         function="links:nccl_alone",
         seconds=90,
         needs=("cuda",),
     ),
-    Step(
+    Trial(
         name="nccl-pair",
         shows="NCCL between two cards: bytes a second, and a peer that dies",
         function="links:nccl_pair",
         seconds=90,
         needs=("cuda", "cards"),
     ),
-    Step(
+    Trial(
         name="copies",
         shows="copies between card and host: pageable, pinned, file in shared memory",
         function="learners:copies",
         seconds=60,
     ),
-    Step(
+    Trial(
         name="step",
         shows="seconds of a step, of a version and of a checkpoint (1.5B parameters on a GPU)",
         function="learners:step_seconds",
@@ -163,7 +163,7 @@ GPU = (
 """`rlsp selftest --gpu`, the most valuable first."""
 
 
-def chosen(text: str, steps: tuple[Step, ...]) -> list[Step]:
+def chosen(text: str, steps: tuple[Trial, ...]) -> list[Trial]:
     """The steps that a comma-separated text names, in their own order; all of them when it is empty.
 
     Raises ConfigError for a name that there is not.
@@ -176,12 +176,12 @@ def chosen(text: str, steps: tuple[Step, ...]) -> list[Step]:
     return [step for step in steps if not wanted or step.name in wanted]
 
 
-def find_step(name: str) -> Step:
+def find_step(name: str) -> Trial:
     """The step of a name. Raises KeyError."""
     return {step.name: step for step in (*BASICS, *GPU)}[name]
 
 
-def lacking(step: Step, has: Mapping[str, bool]) -> str:
+def lacking(step: Trial, has: Mapping[str, bool]) -> str:
     """What a step needs and this machine does not have, in words; empty when it can run."""
     return " and ".join(NEEDS[need] for need in step.needs if not has[need])
 
