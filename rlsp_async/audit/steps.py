@@ -56,8 +56,13 @@ def _repeats(history: History, steps: list[StepRow]) -> Finding:
 
 
 def _is_other(digest: str, loss: float | None, first_digest: str, first_loss: float | None) -> bool:
-    """Whether the second result differs from the first. A value that one of them lacks is not compared."""
-    other_weights = bool(digest and first_digest) and digest != first_digest
+    """Whether the second result differs from the first.
+
+    A value that one of them lacks is not compared, nor are digests of two kinds: sums where the weights lay in shared
+    memory, SHA-256 of the file where they lay on a disk.
+    """
+    kinds = digest.partition(":")[0], first_digest.partition(":")[0]
+    other_weights = bool(digest and first_digest) and kinds[0] == kinds[1] and digest != first_digest
     return other_weights or (loss is not None and first_loss is not None and loss != first_loss)
 
 

@@ -118,6 +118,7 @@ LATER_SETTINGS = {
     "task.max_unreadable": 0.02,
     "task.template_options": {},
     "evaluation.every": 0,
+    "learner.deterministic": False,
 }
 """Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
 have another value, so that a run that began before goes on."""

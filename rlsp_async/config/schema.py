@@ -155,7 +155,8 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Samplers: the inference engines."""
 
     count: Annotated[int, Range(ge=0, le=1_024)] = 1
-    """Sampler processes that `rlsp run` starts on this machine."""
+    """Sampler processes that `rlsp run` starts on this machine. 0: as many as its GPUs beside the learner's hold; where
+    there are none, none: samplers join from elsewhere."""
     engine: Literal["auto", "vllm", "torch", "scripted"] = "auto"
     """auto: vllm where it is installed (on a CPU for larger models only), else torch. scripted: a stub for tests."""
     groups_in_flight: Annotated[int, Range(ge=1, le=65_536)] = 16
@@ -163,7 +164,7 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     threads: Annotated[int, Range(ge=1, le=1_024)] = 1
     """CPU threads of one engine."""
     memory: Annotated[float, Range(gt=0, le=65_536)] = 0.3
-    """On a GPU: the share of its memory for vLLM. On a CPU: GiB for the KV cache."""
+    """On a GPU: the share of its memory for vLLM, below 1. On a CPU: GiB for the KV cache."""
     max_sequences: Annotated[int, Range(ge=1, le=65_536)] = 128
     """Number of rollouts that one engine decodes at once."""
     tensor_parallel: Annotated[int, Range(ge=1, le=64)] = 1
@@ -207,6 +208,9 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Directory below which each run publishes weights into its own. Empty: shared memory, else the run directory."""
     keep_weights: Annotated[int, Range(ge=2, le=1_000)] = 3
     """Number of published versions that stay there; a sampler may still be loading one."""
+    deterministic: bool = False
+    """On a GPU: computes with deterministic kernels only, which are slower, so that the same batches give the same bits
+    on the same card. torch ends the run with the name of an operation that has none. A CPU needs no such setting."""
 
 
 class OptimizerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

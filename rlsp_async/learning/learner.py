@@ -26,7 +26,7 @@ import torch
 from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights
 from rlsp_async.config.flatten import settings
 from rlsp_async.contents import find_guilty
-from rlsp_async.cuda import has_cuda, is_shared_card, learner_share
+from rlsp_async.cuda import has_cuda, is_shared_card, learner_share, use_deterministic_kernels
 from rlsp_async.errors import ConfigError, ContentError, MachineError, MessageError
 from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
 from rlsp_async.learning.fence import WriteFence
@@ -74,6 +74,8 @@ class Learner:
             MachineError: the disk refuses, or there is no CUDA device.
         """
         torch.set_num_threads(cfg.learner.threads)
+        if cfg.learner.deterministic:
+            use_deterministic_kernels()
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
         self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
@@ -257,7 +259,7 @@ class Learner:
         probe = publish.make_probe(self.policy, ids)
         self._fence.check()
         tensors = publish.checkpoint_tensors(self.policy.model)
-        ref = self._transport.publish(tensors.items(), self._step, probe, self.incarnation)
+        ref = self._transport.publish(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
         self._transport.prune(self.cfg.learner.keep_weights, self.incarnation)
         return ref
 

@@ -30,12 +30,17 @@ prompts of a few groups into many steps."""
 ENGINE_GIB = 3.0
 """Estimate of what vLLM holds on a card beside weights, KV cache and logits: context and graphs 1, activations 2."""
 
+FRONT_PID = "RLSP_FRONT_PID"
+"""Variable with the process id of the sampler. A spawned engine reads it as soon as it imports the extension, minutes
+before it answers its first call, and ends when that process ends."""
+
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
 
 
 def set_environment(cpu: bool, threads: int) -> None:
     """Sets what vLLM reads from the environment. Call before the first import of vllm."""
     os.environ.update(_QUIET)
+    os.environ[FRONT_PID] = str(os.getpid())
     # On a GPU vLLM only warns about layers whose weights it did not find when it loads a version.
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR" if cpu else "WARNING"
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # "Triton not available", on every CPU
@@ -87,13 +92,24 @@ def gpu_arguments(cfg: RunConfig, info: ModelInfo, card_bytes: int, shared: bool
         shared: whether a learner uses the same card.
 
     Raises:
-        ConfigError: `sampler.memory` leaves no KV cache for one sequence.
+        ConfigError: `sampler.memory` is no share of a card, or leaves no KV cache for one sequence.
     """
+    refuse_no_share(cfg)
     return {
         "gpu_memory_utilization": cfg.sampler.memory,  # vLLM starts only where as much is free
         "kv_cache_memory_bytes": card_cache_bytes(cfg, info, card_bytes),
         "max_num_batched_tokens": PREFILL_TOKENS_SHARED if shared else PREFILL_TOKENS,
     }
+
+
+def refuse_no_share(cfg: RunConfig) -> None:
+    """Raises ConfigError when `sampler.memory`, which is GiB on a CPU, is not the share of a GPU."""
+    if cfg.sampler.memory >= 1:
+        raise ConfigError(
+            f"sampler.memory = {cfg.sampler.memory:g}: on a GPU it is the share of the card's memory for vLLM, below 1 "
+            "(GiB on a CPU only): set it to about 0.85 for a card of the sampler's own, 0.35 for one that the learner "
+            "shares"
+        )
 
 
 def card_cache_bytes(cfg: RunConfig, info: ModelInfo, card_bytes: int) -> int:

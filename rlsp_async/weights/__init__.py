@@ -1,6 +1,8 @@
 """How the weights of a version travel from the learner to the samplers, and how a sampler knows that they arrived.
 
 transport.py   the Protocol of a transport (publish, fetch, prune), and which transport a reference names
+sums.py        sums of tensors: a plan of what was published, compared with what arrived or what an engine holds
+snapshot.py    one version as the bytes of a safetensors file: copied once, read by everybody else
 file.py        the transport of `file://`: safetensors files in a directory
 place.py       where a run's directory lies: chosen, judged, marked as the run's own, removed
 leftovers.py   what runs that are over left in shared memory

@@ -1,7 +1,8 @@
 """The interface of a weight transport, and the choice of a transport by the scheme of a reference's URI.
 
     learner                                              sampler
-    publish(named tensors) -> WeightsRef --- hub ------> fetch(ref) -> local safetensors file, digest checked
+    take(named tensors) -> Snapshot, in the thread that trains
+    publish(snapshot) -> WeightsRef -------- hub ------> fetch(ref) -> local safetensors file, digest or sums checked
     prune(keep): old versions are deleted
 
 Only the reference travels through the hub, never the tensors. Tensors have the names of a Hugging Face checkpoint; an
@@ -22,6 +23,7 @@ import torch
 from rlsp_async.errors import WeightsError
 from rlsp_async.messages import Probe, WeightsRef
 from rlsp_async.weights.file import FileTransport
+from rlsp_async.weights.snapshot import Snapshot, TensorInfo
 
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
@@ -29,14 +31,47 @@ NamedTensors = Iterable[tuple[str, torch.Tensor]]
 class WeightTransport(Protocol):
     """How the tensors of a version travel."""
 
-    def publish(self, named_tensors: NamedTensors, version: int, probe: Probe, incarnation: int = 0) -> WeightsRef:
-        """Makes a version available, completely or not at all.
+    def prepare(self, infos: Iterable[TensorInfo], incarnation: int = 0) -> None:
+        """Makes room for the next version ahead of time, if that makes `take` faster.
 
         Args:
-            named_tensors: (checkpoint name, tensor of any shape) of every weight of the model.
+            infos: the tensors that `take` will be given.
+            incarnation: start number of the learner.
+
+        Raises:
+            MachineError: there is no room for a version.
+        """
+        ...
+
+    def take(
+        self,
+        named_tensors: NamedTensors,
+        version: int,
+        incarnation: int = 0,
+        infos: Iterable[TensorInfo] | None = None,
+    ) -> Snapshot:
+        """Copies a version, so that training may go on. Nothing is visible to a sampler yet.
+
+        Args:
+            named_tensors: (checkpoint name, tensor of any shape) of every weight of the model; read once, in order.
             version: policy version of these weights.
-            probe: what these weights give for the probe's sequence.
             incarnation: start number of the learner that made them.
+            infos: names, types and shapes of the tensors; None: the tensors are all held at once to find them.
+
+        Returns:
+            The copy.
+
+        Raises:
+            MachineError: there is no room.
+        """
+        ...
+
+    def publish(self, snapshot: Snapshot, probe: Probe) -> WeightsRef:
+        """Makes a version available, completely or not at all. May run while training goes on.
+
+        Args:
+            snapshot: what `take` returned.
+            probe: what these weights give for the probe's sequence.
 
         Returns:
             The reference from which `fetch` finds the weights.
@@ -75,6 +110,10 @@ class WeightTransport(Protocol):
         Returns:
             The versions that were deleted, in increasing order.
         """
+        ...
+
+    def close(self) -> None:
+        """Gives back what was prepared; published versions stay."""
         ...
 
 

@@ -238,6 +238,13 @@ def test_damage_turns_its_own_guarantees_red(tmp_path: Path, kind: str):
     assert red(tmp_path) == expected
 
 
+def test_digests_of_two_kinds_are_not_compared(tmp_path: Path):
+    """A run that moved from a disk to shared memory: its repeats have sums where its steps have a SHA-256."""
+    healthy(tmp_path)
+    sql("UPDATE repeats SET digest = 'sums:else'")(tmp_path)
+    assert red(tmp_path) == set()
+
+
 def test_honest_run_is_green_and_its_account_closes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert show_audit(healthy(tmp_path), as_json=False) == 0
     lines = capsys.readouterr().out.splitlines()

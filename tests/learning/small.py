@@ -17,6 +17,7 @@ from rlsp_async.messages import (
     VerifiedGroup,
     WeightsRef,
 )
+from rlsp_async.weights.snapshot import Buffer, Layout, Snapshot, infos_of
 
 VOCABULARY = 24
 
@@ -47,15 +48,28 @@ class Shelf:
     def __init__(self):
         self.published = {}
 
-    def publish(self, named_tensors, version, probe, incarnation=0):
-        self.published[version] = {n: t.detach().clone() for n, t in named_tensors}
+    def prepare(self, infos, incarnation=0):
+        pass
+
+    def take(self, named_tensors, version, incarnation=0, infos=None):
+        named = list(named_tensors)
+        layout = Layout(infos_of(named), has_sums=False)
+        snapshot = Snapshot(layout, Buffer(layout.num_bytes, None), version, incarnation)
+        snapshot.fill(named)
+        return snapshot
+
+    def publish(self, snapshot, probe):
+        self.published[snapshot.version] = dict(snapshot.tensors())
         return WeightsRef(
-            version=version,
-            uri=f"file:///nowhere/{version}",
-            digest=digest(self.published[version]),
+            version=snapshot.version,
+            uri=f"file:///nowhere/{snapshot.version}",
+            digest=digest(self.published[snapshot.version]),
             num_bytes=1,
             probe=probe,
         )
+
+    def close(self):
+        pass
 
     def prune(self, keep, incarnation=None):
         return []

@@ -36,9 +36,9 @@ class FakeCodec:
 
 def make_ref(directory: Path, version: int) -> WeightsRef:
     """Published weights whose probe the scripted engine matches."""
-    return FileTransport(directory).publish(
-        [("w", torch.ones(2) * version)], version, make_probe(PROBE_IDS, [-0.25, -3.5])
-    )
+    transport = FileTransport(directory)
+    taken = transport.take([("w", torch.ones(2) * version)], version)
+    return transport.publish(taken, make_probe(PROBE_IDS, [-0.25, -3.5]))
 
 
 def make_sampler(config: Any, **engine: Any) -> tuple[Sampler, ScriptedEngine]:

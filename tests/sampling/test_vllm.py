@@ -77,9 +77,9 @@ def make_ref(model: Path, directory: Path, version: int, probed: Path | None = N
     """`model`'s weights as a version, with the probe of `probed` (itself by default)."""
     tensors = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).state_dict()
     named = [(name, tensor) for name, tensor in tensors.items() if name != "lm_head.weight"]
-    return FileTransport(directory).publish(
-        named, version, make_probe(PROBE_IDS, reference(probed or model, PROBE_IDS))
-    )
+    transport = FileTransport(directory)
+    probe = make_probe(PROBE_IDS, reference(probed or model, PROBE_IDS))
+    return transport.publish(transport.take(named, version), probe)
 
 
 class WordCodec:

@@ -29,7 +29,7 @@ def run_of(tmp_path: Path, name: str = "demo", weights_dir: object = "") -> RunC
 
 def publish(cfg: RunConfig, version: int) -> FileTransport:
     transport = FileTransport(place.choose_directory(cfg, 100), cfg.directory)
-    transport.publish([("a", torch.ones(3))], version, PROBE, 7)
+    transport.publish(transport.take([("a", torch.ones(3))], version, 7), PROBE)
     return transport
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from rlsp_async.errors import MachineError, WeightsError
 from rlsp_async.messages import WeightsRef
-from rlsp_async.weights import file
 from rlsp_async.weights.file import FileTransport
 from rlsp_async.weights.probe import largest_error, make_probe, probe_tolerance
+from rlsp_async.weights.snapshot import Snapshot
+from rlsp_async.weights.sums import PlanEntry
 from rlsp_async.weights.transport import transport_for
 
 PROBE = make_probe([3, 1, 4], [-0.5, -1.5])
@@ -24,7 +25,8 @@ PROBE = make_probe([3, 1, 4], [-0.5, -1.5])
 def publish(
     tensors: Iterable[tuple[str, torch.Tensor]], directory: Path, version: int, incarnation: int = 0
 ) -> WeightsRef:
-    return FileTransport(directory).publish(tensors, version, PROBE, incarnation)
+    transport = FileTransport(directory)
+    return transport.publish(transport.take(tensors, version, incarnation), PROBE)
 
 
 def fetch(ref: WeightsRef) -> Path:
@@ -78,13 +80,12 @@ def test_an_unknown_scheme_is_refused() -> None:
 
 def test_a_full_disk_leaves_the_old_version_and_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = publish_two(tmp_path, 12)
-    write = file.save_file
 
-    def fails(tensors: dict[str, torch.Tensor], path: Path, **options: dict[str, str]) -> None:
-        write(tensors, path, **options)
+    def fails(self: Snapshot, plan: Sequence[PlanEntry] = ()) -> Iterator[memoryview]:
+        yield memoryview(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(file, "save_file", fails)
+    monkeypatch.setattr(Snapshot, "chunks", fails)
     with pytest.raises(MachineError, match="No space left"):
         publish([("a", torch.zeros(1))], tmp_path, 12)
     assert [path.name for path in tmp_path.iterdir()] == ["v000012-4.safetensors"]
