@@ -3,8 +3,8 @@
     sequences   [p p p r r] [p p r r r r] [p r]      p prompt token, r response token
     packed      [p p r r r r | p p p r r | p r]      one row of T tokens, longest sequence first
 
-What an environment said stands in a response and is none of its response tokens: it is packed as the policy read it,
-and it is no target. N and R count the other tokens alone, so that nothing behind this module can take it in.
+What an environment said stands in a response, but its tokens are no response tokens: they are packed as they were read,
+and they are no targets. N and R count the other tokens alone, so that nothing behind this module can take them in.
 
 Shapes: B sequences of a batch, one for each rollout; N their response tokens end to end; T packed tokens of one
 micro-batch, R response tokens among them, Q sequences among them. Pure: arrays in, arrays out.
