@@ -213,7 +213,7 @@ def check_rollouts(
 
 
 def _check_environment(group: RolloutGroup, max_turns: int) -> None:
-    """Only a run with an environment has rollouts that an environment took part in; their number of turns is bounded."""
+    """Only a run with an environment has rollouts that an environment took part in; their turns are bounded."""
     for rollout in group.rollouts:
         where = f"group {group.group_id}, rollout {rollout.index}"
         num = len(rollout.turns) // 4
