@@ -32,12 +32,12 @@ import msgspec
 import structlog
 import torch
 
-from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights
+from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights, load_lora
 from rlsp_async.config.flatten import settings
 from rlsp_async.contents import find_guilty
-from rlsp_async.cuda import has_cuda, is_shared_card, learner_share
+from rlsp_async.cuda import has_cuda, is_shared_card, learner_share, use_deterministic_kernels
 from rlsp_async.errors import ConfigError, ContentError, MachineError, MessageError
-from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
+from rlsp_async.learning import checkpoint, lora, publish, reward, rows, stage, update
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.outbox import WORK_S, Outbox
 from rlsp_async.learning.policy import Policy, load_model
@@ -85,6 +85,8 @@ class Learner:
             MachineError: the disk refuses, or there is no CUDA device.
         """
         torch.set_num_threads(cfg.learner.threads)
+        if cfg.learner.deterministic:
+            use_deterministic_kernels()
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
         self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
@@ -93,8 +95,13 @@ class Learner:
             torch.cuda.set_per_process_memory_fraction(learner_share(cfg.sampler.count * cfg.sampler.memory))
         if claims:
             self.claim()
-        self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
-        publish.try_export(self.policy.model, model_dir)
+        model = load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing)
+        publish.try_export(model, model_dir)
+        self._lora, self._base = load_lora(cfg.model), dict[str, str]()
+        if self._lora:
+            lora.add_adapters(model, self._lora, cfg.seed, str(model_dir))
+            self._base = lora.describe_base(model_dir)
+        self.policy = Policy(model)
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._transport = transport or FileTransport(choose_directory(cfg, num_bytes), run_dir)
         self._step, self._checkpoint = 0, 0
@@ -242,22 +249,34 @@ class Learner:
         published = self._outbox.put("weights", partial(self._publish, report, taken))
         self._remember(batch.step, published)
         if taken is not None:
-            if batch.last_of_stage:
+            if batch.last_of_stage and not self._lora:
                 taken.snapshot.hold()
             self._outbox.add("weights", partial(self._make_room, taken.snapshot))
         copied = self._copied(current) if saves else None
         if batch.last_of_stage:
             assert taken is not None
             assert copied is not None
-            # The export comes before the checkpoint: a learner that is killed between the two trains and exports again.
-            exported = self._outbox.put("files", partial(self._export, batch.stage, taken.snapshot))
-            saved = self._outbox.put("files", partial(self._save, copied))
-            last = self._outbox.put("files", partial(self._complete, [exported, saved], published))
-            self._remember(batch.step, last)
-            return last
+            return self._end_stage(batch, taken.snapshot, copied, published)
         if copied is not None:
             self._outbox.add("files", partial(self._save, copied))
         return published
+
+    def _end_stage(
+        self, batch: Batch, snapshot: Snapshot, copied: _Copied, published: Future[StepReport]
+    ) -> Future[StepReport]:
+        """Has the last step of a stage exported and saved; returns its report to come.
+
+        The export comes before the checkpoint: a learner that is killed between the two trains and exports again.
+        """
+        written: list[Future[None]] = []
+        if self._lora:  # adapters are added to the weights and taken out again: no step may run meanwhile
+            self._export(batch.stage, None)
+        else:
+            written.append(self._outbox.put("files", partial(self._export, batch.stage, snapshot)))
+        written.append(self._outbox.put("files", partial(self._save, copied)))
+        last = self._outbox.put("files", partial(self._complete, written, published))
+        self._remember(batch.step, last)
+        return last
 
     def _remember(self, step: int, report: Future[StepReport]) -> None:
         """Keeps a report, and the newest REPORTS_KEPT in all."""
@@ -289,7 +308,7 @@ class Learner:
         ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
         probe = publish.make_probe(self.policy, ids)
         self._fence.check()
-        tensors = publish.checkpoint_tensors(self.policy.model)
+        tensors = publish.published_tensors(self.policy)
         return _Taken(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
 
     # --- beside training ---------------------------------------------------------------------------------------------
@@ -308,16 +327,20 @@ class Learner:
         self._transport.prune(self.cfg.learner.keep_weights, self.incarnation)
         self._transport.prepare(snapshot.layout.infos, self.incarnation)
 
-    def _export(self, stage_name: str, snapshot: Snapshot) -> None:
-        """Exports the model as a stage left it to RUN/stages/NAME, and to RUN/final after the last stage."""
+    def _export(self, stage_name: str, snapshot: Snapshot | None) -> None:
+        """Exports the model as a stage left it to RUN/stages/NAME, and to RUN/final after the last stage.
+
+        With a snapshot the model may be in training. Without one (adapters are added to the weights) it must not be.
+        """
         targets = [self.run_dir / "stages" / stage_name]
         if stage_name == list(self.cfg.stages)[-1]:
             targets.append(self.run_dir / "final")
         try:
             for target in targets:
-                publish.export_hf(self.policy.model, self.model_dir, target, self._fence, snapshot)
+                publish.export_hf(self.policy.model, self.model_dir, target, self._fence, self._lora, snapshot)
         finally:
-            snapshot.release()
+            if snapshot is not None:
+                snapshot.release()
 
     def _complete(self, written: list[Future[None]], published: Future[StepReport]) -> StepReport:
         """The report of a stage's last step, once what belongs to it is written."""
@@ -346,6 +369,7 @@ class Learner:
             "stage": current.name,
             "updates": current.updater.num_done,
             "settings": deciding_settings(self.cfg),
+            **({"base": self._base} if self._base else {}),
         }
         copied = checkpoint.Checkpoint(self._step, checkpoint.host_copy(tensors), state)
         return _Copied(copied, list(self._reports.values()))
@@ -367,6 +391,7 @@ class Learner:
         if newest is None:
             return
         require_same_settings(newest, self.cfg, self.run_dir)
+        lora.require_base(newest.state.get("base", {}), self._base, self.run_dir)
         self._stage = stage.begin_stage(self.cfg, newest.state["stage"], self.policy, self.run_dir, resumed=True)
         where = f"checkpoint of step {newest.step}"
         stage.copy_into(dict(self.policy.policy_parameters()), _below(newest.tensors, "model/"), where)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from rlsp_async.columns import Ids, pack_floats, pack_ints
+from rlsp_async.config import LoraConfig
 from rlsp_async.errors import DataError, MachineError
 from rlsp_async.files import readable
-from rlsp_async.learning import pack
+from rlsp_async.learning import lora, pack
 from rlsp_async.learning.checkpoint import replace_directory
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import ForwardRequest, Policy
@@ -67,6 +68,20 @@ def make_probe(policy: Policy, ids: Ids) -> Probe:
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logp_R.float().cpu().numpy()))
 
 
+def published_tensors(policy: Policy) -> dict[str, torch.Tensor]:
+    """What a version consists of: the adapters, or all weights of the model (`checkpoint_tensors`).
+
+    Args:
+        policy: the model.
+
+    Returns:
+        tensors by name.
+    """
+    if policy.adapters:
+        return {name: parameter.detach() for name, parameter in policy.adapters.items()}
+    return checkpoint_tensors(policy.model)
+
+
 def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The model's weights under the names, and in the shapes, of its checkpoint; tied weights once.
 
@@ -89,7 +104,14 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     return {name: reverted[name] for name in tensors} if same else reverted
 
 
-def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence, snapshot: Snapshot | None = None) -> None:
+def export_hf(
+    model: Any,
+    model_dir: Path,
+    target: Path,
+    fence: WriteFence,
+    adapters: LoraConfig | None = None,
+    snapshot: Snapshot | None = None,
+) -> None:
     """Writes the model as a plain Hugging Face directory, whole, which `from_pretrained` and vLLM load.
 
     Args:
@@ -97,7 +119,8 @@ def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence, snap
         model_dir: gives everything else, byte for byte: tokenizer, chat template, generation_config, licence.
         target: the directory.
         fence: the right to write.
-        snapshot: gives the weights; the model may be in training. To be held meanwhile.
+        adapters: rank and alpha of the model's adapters, for `write_model`.
+        snapshot: gives the weights; the model may be in training. To be held meanwhile. None: the model gives them.
 
     Raises:
         MachineError: the disk refuses.
@@ -105,7 +128,7 @@ def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence, snap
     """
 
     def write(directory: Path) -> None:
-        write_model(model, model_dir, directory, None if snapshot is None else {})
+        write_model(model, model_dir, directory, None if snapshot is None else {}, adapters=adapters)
         if snapshot is not None:
             with (directory / "model.safetensors").open("wb") as file:
                 file.writelines(snapshot.chunks())
@@ -142,8 +165,14 @@ def try_export(model: Any, model_dir: Path) -> None:
         raise DataError(f"{model_dir}: the trained model could not be exported: {text}") from e
 
 
-def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Writes a model directory.
+def write_model(
+    model: Any,
+    model_dir: Path,
+    directory: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+    adapters: LoraConfig | None = None,
+) -> None:
+    """Writes a model directory. Of a model with adapters their sum with the weights, and the adapters beside it.
 
     The generation_config is the run's only where the model came without one. transformers refuses to save some that it
     loads (sampling settings without do_sample), so that it is given a plain one, whose file is then replaced.
@@ -153,6 +182,7 @@ def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str,
         model_dir: gives everything else.
         directory: an empty directory.
         weights: tensors by name; None: the model's own.
+        adapters: rank and alpha of the model's adapters, which are written to DIRECTORY/adapter; None: not.
     """
     from transformers import GenerationConfig
 
@@ -161,7 +191,8 @@ def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str,
     try:
         if given.exists():
             model.generation_config = GenerationConfig()
-        model.save_pretrained(directory, state_dict=weights)
+        with lora.merged(model):
+            model.save_pretrained(directory, state_dict=weights)
         readable(directory)
     finally:
         model.generation_config = own
@@ -170,3 +201,5 @@ def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str,
     for path in model_dir.iterdir():
         if path.is_file() and not path.name.endswith(_WEIGHTS) and not (directory / path.name).exists():
             shutil.copyfile(path, directory / path.name)
+    if adapters:
+        lora.write_adapter(directory / lora.DIRECTORY, lora.adapter_parameters(model), adapters, model_dir)
