@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlsp_async.cli.check import gpu_facts
 from rlsp_async.cli.command import main
 from rlsp_async.config import load
 from rlsp_async.errors import ConfigError
@@ -65,17 +66,27 @@ def test_a_card_that_is_too_small_is_refused_with_a_cure() -> None:
         plan_cards(cfg, RELEASED["Qwen2.5-7B"], {"learner-0": ["0"]}, 80.0)
 
 
-def test_a_check_on_a_laptop_for_a_machine_with_gpus(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["check", "gsm8k_qwen2.5-1.5b_2gpu", "--quick"]
-    assert main([*words, "--gpus", "2"]) == 0
-    shown = capsys.readouterr().out
-    assert "GPU 0                 learner-0" in shown
-    assert "GPU 1                 sampler-0" in shown
-    assert "of the released model of this name" in shown
-    assert main([*words, "--gpus", "4"]) == 0
-    assert "2 of 4 GPUs (2, 3) stay idle" in capsys.readouterr().out
-    assert main([*words, "--gpus", "4", "sampler.count=0"]) == 0
-    assert "GPU 3                 sampler-2" in capsys.readouterr().out
-    assert main([*words, "--gpus", "2", "--gpu-memory", "24"]) == 2
-    assert "the learner needs about" in capsys.readouterr().err
-    assert main([*words, "--gpus", "-1"]) == 2
+def shown(num: int, *overrides: str) -> tuple[list[str], list[str]]:
+    """The lines and the warnings of `rlsp check --gpus`."""
+    gpus, warnings = [str(number) for number in range(num)], list[str]()
+    cfg = fill_count(load(FOLDER / "gsm8k_qwen2.5-1.5b_2gpu.toml", list(overrides)), gpus)
+    facts = gpu_facts(cfg, None, gpus, 80.0, warnings)
+    return [f"{fact.name}: {fact.value}" for fact in facts], warnings
+
+
+def test_a_check_on_a_laptop_for_a_machine_with_gpus() -> None:
+    two = ["sizes: Qwen2.5-1.5B", "GPU 0: learner-0", "GPU 1: sampler-0"]
+    assert shown(2) == (two, [])
+    lines, warnings = shown(4)
+    assert lines == two
+    assert ["2 of 4 GPUs (2, 3) stay idle" in text for text in warnings] == [True]
+    assert shown(4, "sampler.count=0") == ([*two, "GPU 2: sampler-1", "GPU 3: sampler-2"], [])
+    assert shown(2, "model.path=/mine") == (["learner-0: GPU 0", "sampler-0: GPU 1"], [])
+    assert shown(0) == ([], [])
+
+
+def test_the_command_checks_for_that_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check", "gsm8k_qwen2.5-1.5b_2gpu", "--quick", "--gpus"]
+    assert main([*words, "2", "--gpu-memory", "24"]) == 2
+    assert "the learner needs about 64.9 GiB of card 0, and 23.3 of its 24 are left" in capsys.readouterr().err
+    assert main([*words, "-1"]) == 2
