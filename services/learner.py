@@ -6,15 +6,18 @@ With a credit of 2 the next batch has already arrived when one is done, if the l
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import StepReport, TrainJob
-from rlsp_async.service import Service, in_thread, keep_settings, serve
+from rlsp_async.service import Service, hub_address, in_thread, keep_settings, serve
+from rlsp_async.wire.relayed import RelayedMessages
 
 if TYPE_CHECKING:
     from rlsp_async.learning.learner import Learner
+    from rlsp_async.weights.serve import WeightsServer
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
@@ -37,11 +40,16 @@ async def main(cfg: RunConfig, service: Service) -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
         learner.claim(alone=not service.is_supervised)
 
+    loop = asyncio.get_running_loop()
+    relayed = RelayedMessages(lambda message: server.heard(message))
+    server = _weights_server(cfg, service, lambda message: loop.call_soon_threadsafe(relayed.send, message))
+
     async def train(job: TrainJob) -> StepReport:
         report: StepReport = await work(lambda: learner.train(job))
-        return report
+        return server.announced(report)
 
     try:
+        server.open()
         in_order = StepOrder(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
         await service.work(
             in_order,
@@ -50,8 +58,10 @@ async def main(cfg: RunConfig, service: Service) -> None:
             step=lambda: learner.step,
             info={"device": learner.device},
             on_welcome=claim,
+            relayed=relayed,
         )
     finally:
+        server.close()
         learner.on_stop()
 
 
@@ -64,6 +74,27 @@ def _build(cfg: RunConfig, incarnation: int) -> Learner:
     return Learner(
         cfg, model_dir=model_dir, run_dir=cfg.directory, incarnation=incarnation, encode=codec.encode, claims=False
     )
+
+
+def _weights_server(cfg: RunConfig, service: Service, post: Callable[[Any], object]) -> WeightsServer:
+    """What serves weights over channels; it opens nothing before a sampler asks."""
+    from rlsp_async.weights import kinds, serve
+
+    deadline_s = serve.DEADLINE_TIMEOUTS * cfg.replay.timeout_s
+    settings = serve.OfferSettings(
+        learner=service.worker,
+        incarnation=service.incarnation,
+        transport=cfg.learner.transport,
+        deadline_s=deadline_s,
+        device="".join(kinds.own_devices(1)),
+    )
+
+    def meet() -> serve.MeetingPoint:
+        address, port = serve.meeting_address(cfg.learner.channel_address, hub_address(cfg) or cfg.replay.address)
+        return serve.meeting_point(address, port, deadline_s)
+
+    slowed = serve.slowed(settings, os.environ.get(serve.SLOW, ""))
+    return serve.WeightsServer(slowed, meet, post)
 
 
 def _call(act: Callable[[], Any]) -> Any:
