@@ -11,6 +11,7 @@ What is sent is the file of the version, mapped: as long as it is mapped its pag
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import mmap
 import socket
@@ -119,7 +120,7 @@ class WeightsServer:
     # --- in the loop's thread --------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Opens the meeting point now if it is sure to be used: a wrong address ends the learner. Raises MachineError."""
+        """Opens the meeting point now if it is sure to be used: a wrong address ends the learner, by MachineError."""
         if self._settings.transport == "channel":
             self._meeting_point()
 
@@ -151,7 +152,7 @@ class WeightsServer:
                     repeated, peer.wanted, peer.is_gone = None, message, False
                     if not peer.is_served:
                         peer.is_served = True
-                        self._pool.submit(self._serve, peer)
+                        self._pool.submit(contextvars.copy_context().run, self._serve, peer)
                 case Abandon(ticket=""):
                     repeated, peer.wanted, peer.is_gone = None, None, True
                     peer.stop = message.reason
