@@ -6,8 +6,8 @@ With a credit of 2 the next batch has already arrived when one is done, if the l
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlsp_async.config import RunConfig
@@ -17,7 +17,6 @@ from rlsp_async.wire.relayed import RelayedMessages
 
 if TYPE_CHECKING:
     from rlsp_async.learning.learner import Learner
-    from rlsp_async.weights.serve import WeightsServer
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
@@ -35,6 +34,7 @@ async def main(cfg: RunConfig, service: Service) -> None:
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
     from rlsp_async.learning.learner import StepOrder  # loaded by now, in the thread that built the learner
+    from rlsp_async.weights.serve import make_server
 
     def claim() -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
@@ -42,7 +42,9 @@ async def main(cfg: RunConfig, service: Service) -> None:
 
     loop = asyncio.get_running_loop()
     relayed = RelayedMessages(lambda message: server.heard(message))
-    server = _weights_server(cfg, service, lambda message: loop.call_soon_threadsafe(relayed.send, message))
+    address = partial(hub_address, cfg)
+    post = partial(loop.call_soon_threadsafe, relayed.send)
+    server = make_server(cfg, service.worker, service.incarnation, address, post)
 
     async def train(job: TrainJob) -> StepReport:
         report: StepReport = await work(lambda: learner.train(job))
@@ -74,27 +76,6 @@ def _build(cfg: RunConfig, incarnation: int) -> Learner:
     return Learner(
         cfg, model_dir=model_dir, run_dir=cfg.directory, incarnation=incarnation, encode=codec.encode, claims=False
     )
-
-
-def _weights_server(cfg: RunConfig, service: Service, post: Callable[[Any], object]) -> WeightsServer:
-    """What serves weights over channels; it opens nothing before a sampler asks."""
-    from rlsp_async.weights import kinds, serve
-
-    deadline_s = serve.DEADLINE_TIMEOUTS * cfg.replay.timeout_s
-    settings = serve.OfferSettings(
-        learner=service.worker,
-        incarnation=service.incarnation,
-        transport=cfg.learner.transport,
-        deadline_s=deadline_s,
-        device="".join(kinds.own_devices(1)),
-    )
-
-    def meet() -> serve.MeetingPoint:
-        address, port = serve.meeting_address(cfg.learner.channel_address, hub_address(cfg) or cfg.replay.address)
-        return serve.meeting_point(address, port, deadline_s)
-
-    slowed = serve.slowed(settings, os.environ.get(serve.SLOW, ""))
-    return serve.WeightsServer(slowed, meet, post)
 
 
 def _call(act: Callable[[], Any]) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextvars
 import itertools
 import mmap
+import os
 import socket
 import threading
 import time
@@ -27,6 +28,7 @@ import msgspec
 import structlog
 import torch
 
+from rlsp_async.config import RunConfig
 from rlsp_async.errors import MachineError, WeightsDelayed, WeightsError
 from rlsp_async.messages import Abandon, Invite, Pull, Relayed, StepReport, WeightsRef
 from rlsp_async.weights import kinds, sums
@@ -371,3 +373,35 @@ def meeting_address(setting: str, hub: str) -> tuple[str, int]:
             return str(trial.getsockname()[0]), 0
     except OSError as e:
         raise MachineError(f"there is no way to the hub at {hub} ({e}): set learner.channel_address") from None
+
+
+def make_server(
+    cfg: RunConfig,
+    learner: str,
+    incarnation: int,
+    hub_address: Callable[[], str | None],
+    post: Callable[[Relayed], object],
+) -> WeightsServer:
+    """The server of a run's learner. It opens nothing before a sampler asks, unless `learner.transport` is "channel".
+
+    Args:
+        cfg: the run.
+        learner: name of the learner.
+        incarnation: its start.
+        hub_address: where the hub listens.
+        post: sends a message through the hub, from any thread.
+    """
+    deadline_s = DEADLINE_TIMEOUTS * cfg.replay.timeout_s
+    settings = OfferSettings(
+        learner=learner,
+        incarnation=incarnation,
+        transport=cfg.learner.transport,
+        deadline_s=deadline_s,
+        device="".join(kinds.own_devices(1)),
+    )
+
+    def meet() -> MeetingPoint:
+        address, port = meeting_address(cfg.learner.channel_address, hub_address() or cfg.replay.address)
+        return meeting_point(address, port, deadline_s)
+
+    return WeightsServer(slowed(settings, os.environ.get(SLOW, "")), meet, post)
