@@ -6,14 +6,13 @@ With a credit of 2 the next batch has already arrived when one is done, if the l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import StepReport, TrainJob
-from rlsp_async.service import Service, hub_address, in_thread, keep_settings, serve
-from rlsp_async.wire.relayed import RelayedMessages
+from rlsp_async.service import Service, in_thread, keep_settings, serve
 
 if TYPE_CHECKING:
     from rlsp_async.learning.learner import Learner
@@ -33,37 +32,31 @@ async def main(cfg: RunConfig, service: Service) -> None:
     if not building.done():
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
-    from rlsp_async.learning.learner import StepOrder  # loaded by now, in the thread that built the learner
-    from rlsp_async.weights.serve import make_server
+    from rlsp_async.learning.learner import (
+        StepOrder,
+        until_failed,
+    )  # loaded by now, in the thread that built the learner
 
     def claim() -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
         learner.claim(alone=not service.is_supervised)
 
-    loop = asyncio.get_running_loop()
-    relayed = RelayedMessages(lambda message: server.heard(message))
-    address = partial(hub_address, cfg)
-    post = partial(loop.call_soon_threadsafe, relayed.send)
-    server = make_server(cfg, service.worker, service.incarnation, address, post)
+    async def begin(job: TrainJob) -> Awaitable[StepReport]:
+        report: Future[StepReport] = await work(lambda: learner.begin(job))
+        return asyncio.shield(asyncio.wrap_future(report))  # a revoked lease does not take back what was trained
 
-    async def train(job: TrainJob) -> StepReport:
-        report: StepReport = await work(lambda: learner.train(job))
-        return server.announced(report)
-
+    in_order = StepOrder(begin, lambda: learner.step, bound_s=cfg.replay.lease_s)
+    working = service.work(
+        in_order,
+        credit=2,
+        metrics=learner.metrics,
+        step=lambda: learner.step,
+        info={"device": learner.device},
+        on_welcome=claim,
+    )
     try:
-        server.open()
-        in_order = StepOrder(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
-        await service.work(
-            in_order,
-            credit=2,
-            metrics=learner.metrics,
-            step=lambda: learner.step,
-            info={"device": learner.device},
-            on_welcome=claim,
-            relayed=relayed,
-        )
+        await until_failed(working, learner.failed)
     finally:
-        server.close()
         learner.on_stop()
 
 
