@@ -388,7 +388,7 @@ def make_server(
 ) -> WeightsServer:
     """The server of a run's learner, made in the thread of its loop.
 
-    It opens nothing before a sampler asks, unless `learner.transport` is "channel": then a wrong address is noticed now.
+    It opens nothing before a sampler asks, unless `learner.transport` is "channel": a wrong address is noticed then.
 
     Args:
         cfg: the run.
