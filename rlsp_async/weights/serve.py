@@ -11,6 +11,7 @@ What is sent is the file of the version, mapped: as long as it is mapped its pag
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import itertools
 import mmap
@@ -18,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,7 @@ from rlsp_async.weights.channel import Channel, Stream, StreamEnded, send_versio
 from rlsp_async.weights.gloo import GlooHost
 from rlsp_async.weights.snapshot import read_extents, read_plan
 from rlsp_async.wire.codec import MAX_BYTES
+from rlsp_async.wire.relayed import RelayedMessages
 
 NUM_AT_ONCE = 4
 BUCKET_BYTES = 32 * 2**20
@@ -110,6 +112,8 @@ class WeightsServer:
             post: sends a message through the hub, from any thread.
         """
         self._settings, self._meet, self._post = settings, meet, post
+        self.relayed = RelayedMessages(self.heard)
+        """For the link of the learner."""
         self._lock = threading.Lock()
         self._newest: WeightsRef | None = None
         self._sent: tuple[WeightsRef, bytes] | None = None
@@ -137,8 +141,9 @@ class WeightsServer:
             return msgspec.structs.replace(ref, uri=own, also=[ref.uri])
         return msgspec.structs.replace(ref, also=[own])
 
-    def announced(self, report: StepReport) -> StepReport:
-        """The report of a step, with the ways to the weights that it published."""
+    async def announced(self, coming: Awaitable[StepReport]) -> StepReport:
+        """Waits for the report of a step; returns it with the ways to the weights that it published."""
+        report = await coming
         if report.weights is None:
             return report
         return msgspec.structs.replace(report, weights=self.announce(report.weights))
@@ -380,17 +385,21 @@ def make_server(
     learner: str,
     incarnation: int,
     hub_address: Callable[[], str | None],
-    post: Callable[[Relayed], object],
 ) -> WeightsServer:
-    """The server of a run's learner. It opens nothing before a sampler asks, unless `learner.transport` is "channel".
+    """The server of a run's learner, made in the thread of its loop.
+
+    It opens nothing before a sampler asks, unless `learner.transport` is "channel": a wrong address is noticed then.
 
     Args:
         cfg: the run.
         learner: name of the learner.
         incarnation: its start.
         hub_address: where the hub listens.
-        post: sends a message through the hub, from any thread.
+
+    Raises:
+        MachineError: channels cannot meet at the address that is set.
     """
+    loop = asyncio.get_running_loop()
     deadline_s = DEADLINE_TIMEOUTS * cfg.replay.timeout_s
     settings = OfferSettings(
         learner=learner,
@@ -404,4 +413,9 @@ def make_server(
         address, port = meeting_address(cfg.learner.channel_address, hub_address() or cfg.replay.address)
         return meeting_point(address, port, deadline_s)
 
-    return WeightsServer(slowed(settings, os.environ.get(SLOW, "")), meet, post)
+    def post(message: Relayed) -> None:
+        loop.call_soon_threadsafe(server.relayed.send, message)
+
+    server = WeightsServer(slowed(settings, os.environ.get(SLOW, "")), meet, post)
+    server.open()
+    return server

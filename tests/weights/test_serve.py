@@ -203,7 +203,9 @@ async def test_in_auto_the_file_is_first_and_the_channel_where_it_cannot_be_read
             await puller.bring(msgspec.structs.replace(unknown, also=[]))
         line.server._settings = msgspec.structs.replace(line.server._settings, transport="file")
         report = StepReport(step=1, weights=publish(tmp_path / "x", 3))
-        assert line.server.announced(report) == report
+        coming: asyncio.Future[StepReport] = line.loop.create_future()
+        coming.set_result(report)
+        assert await line.server.announced(coming) == report
     finally:
         await line.close()
 
