@@ -67,6 +67,7 @@ ROWS = {
     "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),
     "rlsp_async.config": Row(2, (), TORCH),
+    "rlsp_async.observations": Row(3, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
     "rlsp_async.starts": Row(3, ("*",), TORCH),
     "rlsp_async.pulse": Row(3, ("*",), TORCH),
@@ -84,7 +85,7 @@ ROWS = {
     # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
-    "rlsp_async.weights": Row(4, ("file", "snapshot", "transport")),
+    "rlsp_async.weights": Row(4, ("file", "gloo", "snapshot", "transport")),
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),

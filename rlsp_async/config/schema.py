@@ -18,6 +18,7 @@ import msgspec
 from rlsp_async.config.ranges import (
     STAGE_NAME,
     FieldName,
+    LayerName,
     PathText,
     PluginName,
     Range,
@@ -73,6 +74,18 @@ class ScratchModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fiel
     """Longest sequence, in tokens."""
 
 
+class LoraConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Adapters (LoRA, arXiv:2106.09685): W + (alpha / rank) B A is trained through B and A, and W stays as it is."""
+
+    rank: Annotated[int, Range(ge=1, le=512)]
+    """Columns of B and rows of A."""
+    alpha: Annotated[float, Range(gt=0, le=65_536)] = 32.0
+    """The product B A is multiplied by alpha / rank."""
+    targets: list[LayerName] = []
+    """Names of the linear layers that get an adapter, e.g. ["q_proj", "v_proj"]. Empty: all linear layers of the
+    decoder's blocks. The embedding and the output head never get one."""
+
+
 class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which model is trained."""
 
@@ -81,6 +94,9 @@ class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     scratch: ScratchModelConfig = ScratchModelConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights, in the learner and in the samplers."""
+    lora: dict[str, Any] = {}
+    """Adapters are trained, published and kept instead of all weights, e.g. { rank = 32, alpha = 64 }; docs/lora.md.
+    Empty: every weight is trained."""
 
 
 class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from rlsp_async.errors import DataError
-from rlsp_async.learning import attention, fidelity
+from rlsp_async.learning import attention, fidelity, lora
 from rlsp_async.learning.head import Head, logits_head
 from rlsp_async.learning.pack import PackedBatch
 from rlsp_async.model.create import reason
@@ -69,11 +69,18 @@ class Policy(nn.Module):
     `critic`: "head" is a linear layer on the shared trunk, "head_detached" the same without gradient into the trunk,
     "separate" a second trunk that starts as a copy of the policy (as in RLSP's released code). The `num_values` heads
     are rows of one float32 layer; they are zero until `center_values` sets them for the critic's first batch.
+
+    `holds`: values that the model's adapters have while this policy computes; None: those that they have. With it a
+    reference policy shares its model with the policy that is trained.
     """
 
-    def __init__(self, model: Any, critic: Critic = "none", num_values: int = 1) -> None:
+    def __init__(
+        self, model: Any, critic: Critic = "none", num_values: int = 1, holds: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.adapters = lora.adapter_parameters(model)
+        self._holds = holds
         self.critic_kind: Critic = "none"
         self.value_head: nn.Linear | None = None
         self.critic: Any = None
@@ -128,6 +135,12 @@ class Policy(nn.Module):
         Raises:
             DataError: a sequence is so long that it would change the rotary embedding of the others.
         """
+        if self._holds is None:
+            return self._outputs(batch, temperature, request)
+        with torch.no_grad(), lora.holding(self.adapters, self._holds):
+            return self._outputs(batch, temperature, request)
+
+    def _outputs(self, batch: PackedBatch, temperature: float, request: ForwardRequest) -> ForwardOutputs:
         device = self.device
         self._require_room(batch)
         ids_T, positions_T, source_R, target_R = (
@@ -175,8 +188,11 @@ class Policy(nn.Module):
         return logp_R, entropy_R, mean_R, energy_R
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of the language model alone, which is what is published; tied parameters once."""
-        yield from self.model.named_parameters()
+        """Names and parameters of the language model that are trained and published: those of its adapters, or all.
+
+        The critic's are not among them. Tied parameters come once.
+        """
+        yield from self.adapters.items() if self.adapters else self.model.named_parameters()
 
     def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the critic, which is never published."""

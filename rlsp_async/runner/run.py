@@ -220,7 +220,7 @@ def check_machine(cfg: RunConfig) -> None:
     if shape is not None:
         require_memory(cfg, shape)
         check_disk(cfg, shape)
-        place = find_place(cfg, estimate.weight_bytes(cfg, shape))
+        place = find_place(cfg, estimate.version_bytes(cfg, shape))
         if place.why:
             print(f"rlsp: {place.why}: versions are published to {place.directory}", flush=True)
 

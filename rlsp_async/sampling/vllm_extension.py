@@ -33,6 +33,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.platforms import current_platform
 
 from rlsp_async.processes import kill_with_parent
+from rlsp_async.sampling.vllm_lora import use_one_adapter
 from rlsp_async.sampling.vllm_settings import FRONT_PID
 
 BACKEND = "rlsp-file"
@@ -192,5 +193,6 @@ end_with_front(os.environ)
 if current_platform.is_cpu():
     keep_linears_plain()
     remember_plain_experts()
+    use_one_adapter()
 if BACKEND not in WeightTransferEngineFactory._registry:
     WeightTransferEngineFactory.register_engine(BACKEND, FileWeights)
