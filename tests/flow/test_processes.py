@@ -37,7 +37,7 @@ def test_every_killed_service_comes_back_and_the_run_goes_on(tmp_path: Path) -> 
         code = running.wait(timeout=180)
     assert code == 0, log.read_text()
     for role in KILLS:
-        assert log.read_text().count(f"{role}-0 ended with signal SIGKILL") == 1
+        assert f"{role}-0 ended with signal SIGKILL" in log.read_text()
     check_what_is_left(run)
 
 
