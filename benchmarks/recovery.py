@@ -184,7 +184,7 @@ def retrain(directory: Path, scratch: Path) -> tuple[dict[int, str], dict[str, b
     from rlsp_async.weights.file import remove_published
 
     cfg = config.load(directory / "config.toml", [f"runs_dir={scratch}"])
-    if cfg.learner.weights_dir:  # else in shared memory like the run: the digest of a version on a disk is of another kind
+    if cfg.learner.weights_dir:  # without one in shared memory, as the run: on a disk a digest is of another kind
         cfg = config.load(directory / "config.toml", [f"runs_dir={scratch}", f"learner.weights_dir={scratch}/weights"])
     shutil.rmtree(scratch, ignore_errors=True)
     cfg.directory.mkdir(parents=True)
