@@ -8,7 +8,6 @@ that file of the first stage that trains on rollouts.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +18,11 @@ from torch import Tensor, nn
 
 from rlsp_async import config
 from rlsp_async.algos.base import Algorithm, AlgorithmConfig, load_algorithm
-from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.files import rename
 from rlsp_async.learning.optim import PolicyAverage, Updater
 from rlsp_async.learning.policy import Policy
+from rlsp_async.learning.ranks import fill
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,27 @@ def _path(run_dir: Path, name: str) -> Path:
 
 
 def _write(path: Path, policy: Policy) -> None:
-    """Writes the language model's weights whole, durably."""
-    tensors = {n: p.detach().cpu().contiguous() for n, p in policy.policy_parameters()}
+    """Writes the language model's weights whole, durably. Returns on every rank when the file is there."""
+    tensors = {n: p.cpu().contiguous() for n, p in policy.whole_parameters()}
+    trouble = _try_write(path, tensors) if policy.ranks.is_first else ""
+    policy.ranks.agree(trouble)
+
+
+def _try_write(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Writes the file; returns in a sentence why that failed, or nothing."""
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary)
         rename(temporary, path, durable=True)
     except (OSError, SafetensorError) as e:
-        raise MachineError(f"{path}: the reference policy cannot be written: {e}; free some space") from e
+        return f"{path}: the reference policy cannot be written: {e}; free some space"
+    return ""
 
 
 def _read(path: Path, policy: Policy) -> Policy:
     """A copy of the policy with the weights of a file, without gradient."""
-    reference = Policy(copy.deepcopy(policy.model))
+    reference = policy.copy()
     copy_into(dict(reference.policy_parameters()), _load(path), str(path))
     return reference.requires_grad_(False)
 
@@ -143,4 +150,4 @@ def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], w
     for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
             raise DataError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}")
-        parameter.copy_(tensors[name])
+        fill(parameter, tensors[name])

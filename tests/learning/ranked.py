@@ -1,0 +1,103 @@
+"""One update of every algorithm, by one process or by one of several ranks.
+
+    python -m tests.learning.ranked MODEL_DIR OUT RANK SIZE STORE CASE ...      writes OUT, one safetensors file
+
+What is recorded: AdamW's first moment after the first update, which is a tenth of the gradient; parameters that Muon
+trains, as they are after it; and the metrics of the step.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from rlsp_async import config
+from rlsp_async.algos.base import ALGORITHMS, Terms, load_algorithm, names
+from rlsp_async.learning import optim, rows, update
+from rlsp_async.learning.policy import Policy, load_model
+from rlsp_async.learning.ranks import Ranks
+from tests.learning.small import job
+
+PRESETS = [
+    (name, preset) for name in names() for preset in ("", *ALGORITHMS.find(name).PRESETS) if (name, preset) != ("", "")
+]
+CASES = {
+    **{f"{name}:{preset}": (name, preset, {}, {}) for name, preset in PRESETS},
+    "ppo with a separate critic": ("ppo", "", {"critic": "separate"}, {}),
+    "ppo with a detached head": ("ppo", "", {"critic": "head_detached"}, {}),
+    "muon": ("sft", "", {}, {"name": "muon", "muon_lr": 1e-2}),
+    "clipped": ("grpo", "", {}, {"clip_norm": 1e-3}),
+    "four updates": ("ppo", "", {"critic": "separate"}, {"minibatches": 2, "epochs": 2, "lr": 1e-6}),
+}
+
+
+def record(model_dir, case, ranks=None):
+    """Tensors of one step; the metrics are its tensor `metrics`, with their names in its key."""
+    ranks = ranks or Ranks.single()
+    name, preset, options, changes = CASES[case]
+    asked = dict.fromkeys(getattr(ALGORITHMS.find(name), "ASKED", {}).get(preset, ()), 0.01)
+    algorithm, cfg = load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options={**asked, **options}))
+    build = lambda: load_model(model_dir)  # noqa: E731
+    policy = Policy(build()).shard(ranks, build)
+    needed = "reference" in algorithm.needs(cfg)
+    reference = policy.copy().requires_grad_(False) if needed else None
+    average = optim.PolicyAverage(reference, 0.5) if needed else None
+    policy.add_critic(cfg.critic, cfg.num_values())
+    changes = dict(changes)
+    epochs, minibatches = changes.pop("epochs", 1), changes.pop("minibatches", 1)
+    settings = config.OptimizerConfig(**{"lr": 1e-3, "clip_norm": 0.0, **changes})
+    updater = optim.Updater(settings, policy, 0.0, 8)
+    context = update.UpdateContext(algorithm, cfg, policy, updater, reference)
+    data = rows.read_rows(job(1, "rl", 1).batch)
+    correct = torch.from_numpy(data.parts["correct"]).float()
+    terms = Terms(correct, torch.from_numpy(data.parts["search_steps"]).float() / 10, 0.8)
+    schedule = update.UpdateSchedule(epochs, minibatches, 40, 1.0, (0, 1), where="stage 'rl', step 1")
+    metrics = update.train_batch(context, data.sequences, correct + 0.3 * terms.explore_B, schedule, terms)
+    if average is not None:
+        average.follow(policy)
+    return {**moments(policy, updater, average), f"metrics {json.dumps(sorted(metrics))}": figures(metrics)}
+
+
+def figures(metrics):
+    return torch.tensor([metrics[key] for key in sorted(metrics)], dtype=torch.float64)
+
+
+def moments(policy, updater, average):
+    """Whole tensors, on every rank."""
+    shapes = {n: p.shape for n, p in (*policy.policy_parameters(), *policy.critic_parameters())}
+    found = {}
+    for key, tensor in updater.state().items():
+        kind, field, name = key.split("/", 2)
+        if field in ("exp_avg", "momentum_buffer"):
+            whole = policy.ranks.whole(tensor, shapes[name][0]) if updater.is_sharded(name) else tensor
+            found[f"{kind}/{field}/{name}"] = whole
+    muon = set(updater.names("muon"))
+    found |= {f"weights/{n}": p.clone() for n, p in policy.whole_parameters() if n in muon}
+    if average is not None:
+        for n, tensor in average.state().items():
+            found[f"average/{n}"] = policy.ranks.whole(tensor, shapes[n][0])
+    return found
+
+
+def main():
+    from datetime import timedelta
+
+    from safetensors.torch import save_file
+    from torch import distributed as dist
+
+    model_dir, out, rank, size, store, *cases = sys.argv[1:]
+    torch.set_num_threads(1)
+    bound = timedelta(seconds=60)
+    dist.init_process_group("gloo", f"file://{store}", rank=int(rank), world_size=int(size), timeout=bound)
+    ranks = Ranks(int(rank), int(size))
+    found = {}
+    for case in cases:
+        found |= {f"{case}|{name}": tensor for name, tensor in record(Path(model_dir), case, ranks).items()}
+    if ranks.is_first:
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, out)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
