@@ -25,6 +25,17 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def use_deterministic_kernels() -> None:
+    """Lets torch compute with deterministic kernels only, in this process. Call before the first product on a GPU.
+
+    cuBLAS reads the size of its workspace once. The backward pass of packed attention asks torch for this switch, too.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+
+
 def is_shared_card(environment: Mapping[str, str]) -> bool:
     """Whether a service with this environment shares its card."""
     return environment.get(SHARED_CARD) == "1"

@@ -10,6 +10,7 @@
     +-- MessageError     a peer sent bytes that are not of the protocol
     |   +-- ContentError groups of a batch cannot be trained on; it names them
     +-- WeightsError     weights that arrived are not the weights that were published
+    +-- WeightsDelayed   weights have not arrived; those that are served are as good as before
     +-- EngineError      an inference engine died or cannot do what was requested
     +-- InvariantError   a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
 
@@ -69,6 +70,10 @@ class ContentError(MessageError):
 
 class WeightsError(RlspError):
     """The weights that arrived are not the weights that were published."""
+
+
+class WeightsDelayed(RlspError):
+    """A version has not arrived. Nothing was changed: the version that is served stays, and the hub offers it again."""
 
 
 class EngineError(RlspError):

@@ -25,6 +25,7 @@ import msgspec
 
 from rlsp_async import blocking, config
 from rlsp_async.columns import num_values
+from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DivergedError, MachineError, RlspError, first_error
 from rlsp_async.files import replace_file
 from rlsp_async.messages import (
@@ -44,6 +45,9 @@ from rlsp_async.tasks.base import load_task
 Sample = Callable[[SampleJob], Awaitable[RolloutGroup]]
 Verify = Callable[[VerifyJob], Awaitable[VerdictSet]]
 EngineName = Literal["auto", "vllm", "torch", "scripted"]
+SOLE_SHARE = 0.85
+SOLE_SEQUENCES = 512
+"""Share of a card, and rollouts decoded at once, of an evaluation that has a GPU for itself."""
 
 
 class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +99,7 @@ def evaluate(
     temperature: float = 1.0,
     seed: int = 0,
     out: Path | None = None,
+    sampler: config.SamplerConfig | None = None,
 ) -> EvaluationResult:
     """Samples and judges the first held-out prompts of a task. Blocks until done.
 
@@ -108,6 +113,7 @@ def evaluate(
         temperature: softmax temperature of sampling.
         seed: seed of sampling.
         out: file for every response with its verdict, as JSON lines (`response_rows`); None: none is written.
+        sampler: memory, sequences and GPUs of the engine; its own `engine` is not read. None: `sole_sampler`.
 
     Raises: DataError (model, tokenizer or prompts unusable), ConfigError, MachineError when `out` cannot be written, or
         DivergedError when no group was judged.
@@ -119,7 +125,7 @@ def evaluate(
         seed=seed,
         task=task,
         stages={"eval": config.StageConfig()},
-        sampler=config.SamplerConfig(engine=engine),
+        sampler=msgspec.structs.replace(sampler or sole_sampler(has_cuda()), engine=engine),
         sampling=config.convert(settings, config.SamplingConfig, "rlsp eval"),
         model=config.convert({"path": str(model), "dtype": dtype}, config.ModelConfig, "rlsp eval"),
     )
@@ -134,6 +140,13 @@ def evaluate(
         except OSError as e:
             raise MachineError(f"{out}: cannot be written: {e.strerror}") from None
     return result
+
+
+def sole_sampler(cuda: bool) -> config.SamplerConfig:
+    """The engine's settings when nothing else runs on the machine: on a GPU it has the whole card."""
+    if not cuda:
+        return config.SamplerConfig()
+    return config.SamplerConfig(memory=SOLE_SHARE, max_sequences=SOLE_SEQUENCES, groups_in_flight=SOLE_SEQUENCES // 8)
 
 
 async def judge_prompts(

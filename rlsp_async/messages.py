@@ -3,6 +3,7 @@
     Prompt -> RolloutGroup -> VerifiedGroup -> Batch -> WeightsRef          nouns
     Hello, Ping, Done, Failed, Loaded, Rejected, Bye                        worker -> hub
     Welcome, Pong, Work, Ack, Revoke, NewWeights, Drain, Refuse, Status     hub -> worker
+    Pull, Invite, Abandon                                                   worker -> hub -> another worker
 
 On the wire a message is a map, never an array, so a field with a default may be added and is skipped by older readers.
 No field changes its type or meaning. Columns are raw bytes (`columns.py`). Shapes: T response tokens of a rollout, P
@@ -195,6 +196,9 @@ class WeightsRef(Noun, frozen=True, kw_only=True):
     probe: Probe
     incarnation: int = 0
     """Of the learner that made it."""
+    also: list[str] = []
+    """Further URIs of the same weights, the best first. A reader takes the first one whose scheme it knows, beginning
+    with `uri`, and the next one when that fails."""
 
 
 class StepReport(Noun, frozen=True, kw_only=True):
@@ -358,7 +362,67 @@ class Bye(Noun, frozen=True, kw_only=True, tag="bye"):
     reason: str = ""
 
 
-FromWorker = Hello | Ping | Done | Failed | Loaded | Rejected | Bye
+# --- a sampler and the learner, through the hub ----------------------------------------------------------------------
+
+
+class Pull(Noun, frozen=True, kw_only=True, tag="pull"):
+    """A sampler asks the learner for a version over a channel. The hub relays it."""
+
+    ticket: str
+    """Name of this request, made by the sampler, once. Example: "sampler-3/7"."""
+    version: int
+    made_by: int
+    """Incarnation of the learner that made the version."""
+    worker: str = ""
+    """The sampler. Stamped by the hub; what a worker writes here is not believed."""
+    kinds: list[str] = []
+    """Kinds of channels that it can open. Example: ["nccl", "gloo"]."""
+    num_workers: int = 1
+    """Processes of its engine that receive, each with a rank of its own."""
+    devices: list[str] = []
+    """UUIDs of the GPUs of these processes, in the order of their ranks; empty on a CPU."""
+    host: str = ""
+    """Boot id of its machine."""
+    env: dict[str, str] = {}
+    """Versions and environment variables of the library that must be the same at both ends."""
+    channel: str = ""
+    """The channel that it still has open; empty for none."""
+
+
+class Invite(Noun, frozen=True, kw_only=True, tag="invite"):
+    """The learner's answer to a Pull: the version is sent over this channel now. The hub relays it."""
+
+    ticket: str
+    worker: str
+    """The sampler that is invited."""
+    kind: str
+    """Kind of the channel. "file": no channel can be opened, another URI of the version is to be taken."""
+    channel: str = ""
+    """Name of the channel; a name that the sampler does not have open is opened first."""
+    where: bytes = b""
+    """What the kind needs to open it: an address and a token."""
+    world: int = 2
+    """Processes at the channel: the learner, which has rank 0, and those of the sampler."""
+    plan: bytes = b""
+    """The tensors in their order, as a msgpack array of [name, dtype, shape, s, w] (proto/README.md)."""
+    bucket_bytes: int = 0
+    deadline_s: float = 60.0
+    """Longest time until the channel is open, and between two buckets."""
+
+
+class Abandon(Noun, frozen=True, kw_only=True, tag="abandon"):
+    """A request is void. From the learner or the hub to a sampler, or from a sampler to the learner."""
+
+    ticket: str
+    """Empty, from the hub to the learner: the sampler is gone, and its channel with it."""
+    worker: str = ""
+    """The sampler. Stamped by the hub when a sampler says it."""
+    reason: str = ""
+
+
+Relayed = Pull | Invite | Abandon
+
+FromWorker = Hello | Ping | Done | Failed | Loaded | Rejected | Bye | Pull | Invite | Abandon
 
 
 # --- hub -> worker -------------------------------------------------------------------------------------------------
@@ -473,4 +537,4 @@ class Status(Noun, frozen=True, kw_only=True, tag="status"):
     """All prompts of the current evaluation; 0 outside of one."""
 
 
-FromHub = Welcome | Pong | Work | Ack | Revoke | NewWeights | Drain | Refuse | Status
+FromHub = Welcome | Pong | Work | Ack | Revoke | NewWeights | Drain | Refuse | Status | Pull | Invite | Abandon

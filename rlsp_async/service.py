@@ -42,6 +42,7 @@ from rlsp_async.wire.keyring import read_worker_keys
 from rlsp_async.wire.knock import Knock
 from rlsp_async.wire.link import LinkSettings, WorkerHooks, WorkerLink
 from rlsp_async.wire.loading import OnWeights
+from rlsp_async.wire.relayed import RelayedMessages
 from rlsp_async.wire.sockets import ConnectionLimits
 
 __all__ = [
@@ -171,6 +172,7 @@ class Service:
         step: Callable[[], int] | None = None,
         info: dict[str, str] | None = None,
         on_welcome: Callable[[], None] | None = None,
+        relayed: RelayedMessages | None = None,
     ) -> None:
         """Works for the hub until drained. Raises what `WorkerLink.run` raises.
 
@@ -182,6 +184,7 @@ class Service:
             step: newest step in a learner's weights.
             info: shown to people.
             on_welcome: called once, when the hub has taken this worker in, before any work.
+            relayed: speaks with another worker through the hub.
         """
         cfg = self.cfg
         settings = LinkSettings(
@@ -202,6 +205,7 @@ class Service:
             metrics=metrics or dict,
             step=step or (lambda: -1),
             on_welcome=on_welcome,
+            relayed=relayed,
             on_acknowledged=_log_acknowledged if LOG_ACKS in os.environ else None,
         )
         keys = read_worker_keys(cfg.replay.keys, self.role, self.worker)

@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from rlsp_async import config
+from rlsp_async.cli.evaluate import engine_settings
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.errors import ConfigError, DataError, DivergedError
-from rlsp_async.evaluate import EvaluationResult, evaluate, judge_prompts, response_rows, summarize_groups
+from rlsp_async.evaluate import (
+    EvaluationResult,
+    evaluate,
+    judge_prompts,
+    response_rows,
+    sole_sampler,
+    summarize_groups,
+)
 from rlsp_async.messages import (
     Prompt,
     Rollout,
@@ -168,3 +176,19 @@ def test_the_table() -> None:
         "",
         "verdicts: 6 correct, 30 wrong; 1 prompts left out",
     ]
+
+
+def test_an_evaluation_has_the_whole_gpu_unless_it_is_told_otherwise() -> None:
+    assert (sole_sampler(cuda=True).memory, sole_sampler(cuda=True).max_sequences) == (0.85, 512)
+    assert sole_sampler(cuda=False) == config.SamplerConfig()
+    assert engine_settings(None, []) is None
+    two = engine_settings(None, ["sampler.tensor_parallel=2"])
+    assert two is not None and two.tensor_parallel == 2
+    cfg = config.load("launch/configs/gsm8k_qwen2.5-1.5b_1gpu.toml")
+    assert engine_settings(cfg, []) == cfg.sampler
+    given = engine_settings(cfg, ["sampler.memory=0.9"])
+    assert given is not None and (given.memory, given.max_sequences) == (0.9, 384)
+    with pytest.raises(ConfigError, match=r"takes sampler\.key=value only, not 'seed=3'"):
+        engine_settings(None, ["seed=3"])
+    with pytest.raises(ConfigError, match=r"sampler\.tensor_parallel = 0"):
+        engine_settings(None, ["sampler.tensor_parallel=0"])

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("launch/setup.sh", "launch/local.sh", "launch/test.sh", ".ci/run")
 
-# Makes a "venv" whose python and pip append their arguments to $CALLS; pip fails when $PIP_FAILS matches them.
+# Makes a "venv" whose python and pip append their arguments to $CALLS; pip fails when $PIP_FAILS matches them, python
+# when they contain $FAILS.
 FAKE_PYTHON = """#!/bin/bash
 case "$*" in
   -c*) exit 0 ;;
@@ -25,7 +26,10 @@ case "$*" in
   echo "ERROR: $PIP_ERROR"; exit 1\\nfi\\n' >"$3/bin/pip"
     printf '#!/bin/bash\\necho "rlsp $*" >>"$CALLS"\\n' >"$3/bin/rlsp"
     chmod +x "$3/bin/pip" "$3/bin/rlsp" ;;
-  *) echo "python $*" >>"$CALLS" ;;
+  *)
+    echo "python $*" >>"$CALLS"
+    if [[ -n $FAILS && "$*" == *"$FAILS"* ]]; then echo "FAILED tests/a.py"; echo "1 failed"; exit 1; fi
+    echo "3 passed" ;;
 esac
 """
 
@@ -54,6 +58,7 @@ class Box:
             "CALLS": str(self.calls),
             "PIP_FAILS": "",
             "PIP_ERROR": "",
+            "FAILS": "",
             **more,
         }
         return subprocess.run(
@@ -185,6 +190,25 @@ def test_local_help_installs_nothing(box):
     assert done.returncode == 0
     assert "launch/configs/ops_cpu.toml" in done.stdout
     assert box.called() == []
+
+
+TWO = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 -m not (flow or vllm or gpu)"
+ALONE = "python -m pytest --durations=15 -m flow or vllm or gpu"
+
+
+def test_all_tests_are_two_calls_that_share_them_out(box):
+    done = box("test.sh")
+    assert done.returncode == 0, done.stderr
+    assert box.called()[-2:] == [TWO, ALONE]
+    assert done.stdout.splitlines()[-1] == "test: 3 passed then 3 passed"
+
+
+@pytest.mark.parametrize("which", ["-n 2", "-m flow"])
+def test_a_failure_of_either_call_is_a_failure_and_is_shown_at_the_end(box, which):
+    done = box("test.sh", FAILS=which)
+    assert done.returncode == 1
+    assert box.called()[-2:] == [TWO, ALONE], "both are run"
+    assert done.stdout.splitlines()[-2] == "FAILED tests/a.py"
 
 
 def test_test_passes_its_arguments_on(box):

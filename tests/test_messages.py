@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from rlsp_async.messages import FromHub, FromWorker, Noun, Verdict
+from rlsp_async.messages import Abandon, FromHub, FromWorker, Invite, Noun, Pull, Verdict
 
 
 def every_noun() -> list[type[msgspec.Struct]]:
@@ -31,6 +31,9 @@ def test_every_message_has_its_own_tag_and_direction():
         "loaded",
         "rejected",
         "bye",
+        "pull",
+        "invite",
+        "abandon",
         "welcome",
         "pong",
         "work",
@@ -40,8 +43,12 @@ def test_every_message_has_its_own_tag_and_direction():
         "drain",
         "refuse",
         "status",
+        "pull",
+        "invite",
+        "abandon",
     ]
-    assert set(FromWorker.__args__) & set(FromHub.__args__) == set()
+    both = {Pull, Invite, Abandon}  # of one worker for another one
+    assert set(FromWorker.__args__) & set(FromHub.__args__) == both
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TextIO
 import msgspec
 
 from rlsp_async.cli.arguments import Commands, add_config_command
-from rlsp_async.config import RunConfig, StageConfig, load
+from rlsp_async.config import RunConfig, StageConfig, load, load_lora
 from rlsp_async.config.flatten import settings, toml_text
 from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate, inputs, references
@@ -113,13 +113,14 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
             f"{count_text(shape.num_parameters)} parameters",
             f"{shape.layers} layers, hidden {shape.hidden}, window {shape.context}, {cfg.model.dtype}",
         ),
+        *_adapter_facts(cfg, shape),
         Fact("memory, learner", gib_text(estimate.learner_gib(cfg, shape, extra)), _learner_state(extra)),
         Fact(
             "memory, each sampler",
             gib_text(estimate.sampler_gib(cfg, shape, vllm=vllm)),
             "estimate: weights twice while loading, KV cache on the CPU; on a GPU sampler.memory is its share",
         ),
-        Fact("one version", bytes_text(estimate.weight_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
+        Fact("one version", bytes_text(estimate.version_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
         Fact(
             "one checkpoint",
             bytes_text(estimate.checkpoint_bytes(cfg, shape, extra)),
@@ -127,6 +128,17 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
         ),
         Fact("disk", bytes_text(estimate.disk_bytes(cfg, shape, extra)), "estimate, at its largest"),
     ]
+
+
+def _adapter_facts(cfg: RunConfig, shape: ModelInfo) -> list[Fact]:
+    lora = load_lora(cfg.model)
+    if lora is None:
+        return []
+    values = estimate.adapter_values(cfg, shape)
+    state = (
+        f"float32; {bytes_text(16 * values)} with gradients and moments; the {cfg.model.dtype} weights stay as they are"
+    )
+    return [Fact("adapters (LoRA)", f"{count_text(values)} values, rank {lora.rank}", state)]
 
 
 def _learner_state(extra: estimate.ExtraModels) -> str:

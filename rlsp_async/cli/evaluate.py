@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from rlsp_async.cli.arguments import Commands
-from rlsp_async.config import SamplingConfig, load
+from rlsp_async.config import RunConfig, SamplerConfig, SamplingConfig, convert, load, tables
 from rlsp_async.errors import ConfigError
 
 
@@ -25,6 +25,14 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--out", default="", metavar="FILE", help="every response with its verdict, as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument(
+        "overrides",
+        metavar="sampler.key=value",
+        nargs="*",
+        default=[],
+        help="settings of the engine, e.g. sampler.tensor_parallel=2 sampler.memory=0.9; default: those of the config, "
+        "else the whole GPU",
+    )
     parser.set_defaults(function=evaluate_command)
 
 
@@ -34,7 +42,8 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
     from rlsp_async.evaluate import evaluate
 
     section, _ = task_of(arguments.task)
-    sampling = load(arguments.task).sampling if arguments.task.endswith(".toml") else SamplingConfig()
+    cfg = load(arguments.task) if arguments.task.endswith(".toml") else None
+    sampling = cfg.sampling if cfg else SamplingConfig()
     if arguments.n < 1 or arguments.prompts < 1:
         raise ConfigError("-n and --prompts must be at least 1")
     result = evaluate(
@@ -47,6 +56,25 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
         temperature=sampling.temperature if arguments.temperature is None else arguments.temperature,
         seed=arguments.seed,
         out=Path(arguments.out) if arguments.out else None,
+        sampler=engine_settings(cfg, arguments.overrides),
     )
     print(msgspec.json.encode(result).decode() if arguments.json else result)
     return 0
+
+
+def engine_settings(cfg: RunConfig | None, overrides: list[str]) -> SamplerConfig | None:
+    """The engine's settings: those of the config with the `sampler.key=value` words; None without either.
+
+    Raises ConfigError for a word of another section.
+    """
+    from rlsp_async.cuda import has_cuda
+    from rlsp_async.evaluate import sole_sampler
+
+    if cfg is None and not overrides:
+        return None
+    for word in overrides:
+        if not word.startswith("sampler."):
+            raise ConfigError(f"rlsp eval takes sampler.key=value only, not {word!r}")
+    given: dict[str, object] = tables(overrides).get("sampler", {})
+    base = cfg.sampler if cfg else sole_sampler(has_cuda())
+    return convert({**msgspec.to_builtins(base), **given}, SamplerConfig, "rlsp eval", "sampler")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from rlsp_async.config.ranges import SettingError, rules_of, short
-from rlsp_async.config.schema import RunConfig, Section, StageConfig, SuccessReplayConfig
+from rlsp_async.config.schema import LoraConfig, ModelConfig, RunConfig, Section, StageConfig, SuccessReplayConfig
 from rlsp_async.errors import ConfigError
 
 T = TypeVar("T")
@@ -48,7 +48,9 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
         raise ConfigError(f"{where}: no valid TOML: {e}{_spelling(where, str(e))}") from None
     except RecursionError:
         raise ConfigError(f"{where}: no valid TOML: its lists or tables are nested too deep") from None
-    return convert(tables(overrides or [], table), RunConfig, str(where))
+    cfg = convert(tables(overrides or [], table), RunConfig, str(where))
+    load_lora(cfg.model, str(where))
+    return cfg
 
 
 def find_config(path: Path) -> Path:
@@ -103,6 +105,11 @@ def load_success_replay(name: str, stage: StageConfig) -> SuccessReplayConfig:
     return cfg
 
 
+def load_lora(model: ModelConfig, where: str = "the settings") -> LoraConfig | None:
+    """Decodes `model.lora`; None when every weight is trained. Raises ConfigError for unknown or missing options."""
+    return convert(model.lora, LoraConfig, where, "model.lora") if model.lora else None
+
+
 def to_toml(cfg: RunConfig) -> str:
     """The resolved settings as TOML, every default written out."""
     return msgspec.toml.encode(msgspec.to_builtins(cfg)).decode()
@@ -118,6 +125,8 @@ LATER_SETTINGS = {
     "task.max_unreadable": 0.02,
     "task.template_options": {},
     "evaluation.every": 0,
+    "model.lora": {},
+    "learner.deterministic": False,
 }
 """Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
 have another value, so that a run that began before goes on."""

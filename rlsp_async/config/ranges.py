@@ -98,6 +98,8 @@ PluginName = Annotated[
 """A module that ships, or a dotted module of the user. Verifiers also take the path of a file."""
 FieldName = Annotated[str, Shape("one line of at most 500 characters", rf"{_LINE}{{0,500}}")]
 """The field of a row, or another short text in one line."""
+LayerName = Annotated[str, Shape("a name: 1 to 100 letters, digits and underscores", r"[^\W\d]\w{0,99}")]
+"""The last part of the name of a layer, as in `model.layers.0.self_attn.q_proj`."""
 VariableName = Annotated[str, Shape("the name of an environment variable", r"([A-Za-z_][A-Za-z0-9_]{0,200})?")]
 FreeText = Annotated[str, Shape("a text of at most 100,000 characters without NUL", r"[^\x00]{0,100000}")]
 """Text for the model or a regular expression; several lines are fine."""

@@ -75,8 +75,11 @@ def render(without: frozenset[str] = frozenset()) -> str:
     ):
         parts.append(f"## {title}: `{key}`\n\n")
         parts += _options(folder, without if folder == "algos" else frozenset())
-    success = groups["SuccessReplayConfig"]
+    lora, success = groups["LoraConfig"], groups["SuccessReplayConfig"]
     parts += [
+        "## Options of adapters: `model.lora`",
+        _wrapped(lora.text),
+        _list(lora.settings),
         "## Options of success replay: `stages.NAME.success_replay`",
         _wrapped(success.text),
         _list(success.settings),

@@ -18,6 +18,7 @@ import msgspec
 from rlsp_async.config.ranges import (
     STAGE_NAME,
     FieldName,
+    LayerName,
     PathText,
     PluginName,
     Range,
@@ -73,6 +74,18 @@ class ScratchModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fiel
     """Longest sequence, in tokens."""
 
 
+class LoraConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Adapters (LoRA, arXiv:2106.09685): W + (alpha / rank) B A is trained through B and A, and W stays as it is."""
+
+    rank: Annotated[int, Range(ge=1, le=512)]
+    """Columns of B and rows of A."""
+    alpha: Annotated[float, Range(gt=0, le=65_536)] = 32.0
+    """The product B A is multiplied by alpha / rank."""
+    targets: list[LayerName] = []
+    """Names of the linear layers that get an adapter, e.g. ["q_proj", "v_proj"]. Empty: all linear layers of the
+    decoder's blocks. The embedding and the output head never get one."""
+
+
 class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which model is trained."""
 
@@ -81,6 +94,9 @@ class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     scratch: ScratchModelConfig = ScratchModelConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights, in the learner and in the samplers."""
+    lora: dict[str, Any] = {}
+    """Adapters are trained, published and kept instead of all weights, e.g. { rank = 32, alpha = 64 }; docs/lora.md.
+    Empty: every weight is trained."""
 
 
 class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,7 +171,8 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Samplers: the inference engines."""
 
     count: Annotated[int, Range(ge=0, le=1_024)] = 1
-    """Sampler processes that `rlsp run` starts on this machine."""
+    """Sampler processes that `rlsp run` starts on this machine. 0: as many as its GPUs beside the learner's hold; where
+    there are none, none: samplers join from elsewhere."""
     engine: Literal["auto", "vllm", "torch", "scripted"] = "auto"
     """auto: vllm where it is installed (on a CPU for larger models only), else torch. scripted: a stub for tests."""
     groups_in_flight: Annotated[int, Range(ge=1, le=65_536)] = 16
@@ -163,7 +180,7 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     threads: Annotated[int, Range(ge=1, le=1_024)] = 1
     """CPU threads of one engine."""
     memory: Annotated[float, Range(gt=0, le=65_536)] = 0.3
-    """On a GPU: the share of its memory for vLLM. On a CPU: GiB for the KV cache."""
+    """On a GPU: the share of its memory for vLLM, below 1. On a CPU: GiB for the KV cache."""
     max_sequences: Annotated[int, Range(ge=1, le=65_536)] = 128
     """Number of rollouts that one engine decodes at once."""
     tensor_parallel: Annotated[int, Range(ge=1, le=64)] = 1
@@ -207,6 +224,9 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Directory below which each run publishes weights into its own. Empty: shared memory, else the run directory."""
     keep_weights: Annotated[int, Range(ge=2, le=1_000)] = 3
     """Number of published versions that stay there; a sampler may still be loading one."""
+    deterministic: bool = False
+    """On a GPU: computes with deterministic kernels only, which are slower, so that the same batches give the same bits
+    on the same card. torch ends the run with the name of an operation that has none. A CPU needs no such setting."""
 
 
 class OptimizerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

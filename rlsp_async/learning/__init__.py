@@ -9,6 +9,7 @@ In the order in which a batch meets them:
     update.py       epochs, minibatches and micro-batches: from rewards to gradients
     pack.py         sequences end to end in one row, without padding (pure)
     policy.py       the model: log-probs, entropy and values of a packed row
+    lora.py         adapters: what is trained in the place of all weights, and its sum with them
     head.py         from hidden states to logits, as the model's own forward pass does it
     attention.py    attention over a packed row
     fidelity.py     does the learner compute the model that the checkpoint is? looked at once, when a model is loaded

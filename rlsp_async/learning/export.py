@@ -16,9 +16,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from rlsp_async import config
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, load_lora
 from rlsp_async.errors import DataError, MachineError
-from rlsp_async.learning import checkpoint, publish
+from rlsp_async.learning import checkpoint, lora, publish
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.learning.stage import copy_into
@@ -53,10 +53,13 @@ def export_model(run: Path, step: int | None = None, stage: str = "", out: Path 
     target = out or run / "exported" / source.name
     _require_free(target)  # before the model is read
     saved = checkpoint.read(source)
-    model = load_model(run / "model", cfg.model.dtype)
+    model, adapters = load_model(run / "model", cfg.model.dtype), load_lora(cfg.model)
+    if adapters:
+        lora.add_adapters(model, adapters, cfg.seed, str(run / "model"))
+        lora.require_base(saved.state.get("base", {}), lora.describe_base(run / "model"), run)
     tensors = {name.removeprefix(MODEL): t for name, t in saved.tensors.items() if name.startswith(MODEL)}
     copy_into(dict(Policy(model).policy_parameters()), tensors, str(source))
-    return _write(target, lambda place: publish.write_model(model, run / "model", place))
+    return _write(target, lambda place: publish.write_model(model, run / "model", place, adapters=adapters))
 
 
 def _read_config(run: Path) -> RunConfig:
@@ -105,6 +108,8 @@ def _require_free(target: Path) -> None:
 
 
 def _copy(source: Path, place: Path) -> None:
-    for path in source.iterdir():
-        if path.is_file():
-            shutil.copyfile(path, place / path.name)
+    for path in source.rglob("*"):
+        if path.is_file():  # those of adapters lie in a directory of their own
+            copy = place / path.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)

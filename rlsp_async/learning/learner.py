@@ -23,12 +23,12 @@ import msgspec
 import structlog
 import torch
 
-from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights
+from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights, load_lora
 from rlsp_async.config.flatten import settings
 from rlsp_async.contents import find_guilty
-from rlsp_async.cuda import has_cuda, is_shared_card, learner_share
+from rlsp_async.cuda import has_cuda, is_shared_card, learner_share, use_deterministic_kernels
 from rlsp_async.errors import ConfigError, ContentError, MachineError, MessageError
-from rlsp_async.learning import checkpoint, publish, reward, rows, stage, update
+from rlsp_async.learning import checkpoint, lora, publish, reward, rows, stage, update
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.messages import Batch, Prompt, StepReport, TrainJob, WeightsRef
@@ -74,6 +74,8 @@ class Learner:
             MachineError: the disk refuses, or there is no CUDA device.
         """
         torch.set_num_threads(cfg.learner.threads)
+        if cfg.learner.deterministic:
+            use_deterministic_kernels()
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
         self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
@@ -82,8 +84,13 @@ class Learner:
             torch.cuda.set_per_process_memory_fraction(learner_share(cfg.sampler.count * cfg.sampler.memory))
         if claims:
             self.claim()
-        self.policy = Policy(load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing))
-        publish.try_export(self.policy.model, model_dir)
+        model = load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing)
+        publish.try_export(model, model_dir)
+        self._lora, self._base = load_lora(cfg.model), dict[str, str]()
+        if self._lora:
+            lora.add_adapters(model, self._lora, cfg.seed, str(model_dir))
+            self._base = lora.describe_base(model_dir)
+        self.policy = Policy(model)
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._transport = transport or FileTransport(choose_directory(cfg, num_bytes), run_dir)
         self._step, self._checkpoint = 0, 0
@@ -234,7 +241,7 @@ class Learner:
         if stage_name == list(self.cfg.stages)[-1]:
             targets.append(self.run_dir / "final")
         for target in targets:
-            publish.export_hf(self.policy.model, self.model_dir, target, self._fence)
+            publish.export_hf(self.policy.model, self.model_dir, target, self._fence, self._lora)
 
     def _repeat(self, step: int) -> StepReport:
         """Answers a step that was trained before; publishes its weights again if they may be lost."""
@@ -256,7 +263,7 @@ class Learner:
         ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
         probe = publish.make_probe(self.policy, ids)
         self._fence.check()
-        tensors = publish.checkpoint_tensors(self.policy.model)
+        tensors = publish.published_tensors(self.policy)
         ref = self._transport.publish(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
         self._transport.prune(self.cfg.learner.keep_weights, self.incarnation)
         return ref
@@ -280,6 +287,7 @@ class Learner:
             "stage": current.name,
             "updates": current.updater.num_done,
             "settings": deciding_settings(self.cfg),
+            **({"base": self._base} if self._base else {}),
             "reports": [msgspec.to_builtins(report) for report in self._reports.values()],
         }
         checkpoint.save(
@@ -296,6 +304,7 @@ class Learner:
         if newest is None:
             return
         require_same_settings(newest, self.cfg, self.run_dir)
+        lora.require_base(newest.state.get("base", {}), self._base, self.run_dir)
         self._stage = stage.begin_stage(self.cfg, newest.state["stage"], self.policy, self.run_dir, resumed=True)
         where = f"checkpoint of step {newest.step}"
         stage.copy_into(dict(self.policy.policy_parameters()), _below(newest.tensors, "model/"), where)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from rlsp_async.errors import DataError
-from rlsp_async.learning import attention, fidelity, pack
+from rlsp_async.learning import attention, fidelity, lora, pack
 from rlsp_async.learning.head import Head, logits_head
 from rlsp_async.learning.pack import PackedBatch
 from rlsp_async.learning.ranks import Ranks, is_sharded, local, release
@@ -72,14 +72,21 @@ class Policy(nn.Module):
     `critic`: "head" is a linear layer on the shared trunk, "head_detached" the same without gradient into the trunk,
     "separate" a second trunk that starts as a copy of the policy (as in RLSP's released code). The `num_values` heads
     are rows of one float32 layer; they are zero until `center_values` sets them for the critic's first batch.
+
+    `holds`: values that the model's adapters have while this policy computes; None: those that they have. With it a
+    reference policy shares its model with the policy that is trained.
     """
 
     ranks: Ranks
-    """The ranks that the parameters are sharded over, all of which compute every pass together."""
+    """The ranks that compute every pass together; parameters are sharded over them, adapters are not."""
 
-    def __init__(self, model: Any, critic: Critic = "none", num_values: int = 1) -> None:
+    def __init__(
+        self, model: Any, critic: Critic = "none", num_values: int = 1, holds: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.adapters = lora.adapter_parameters(model)
+        self._holds = holds
         self.critic_kind: Critic = "none"
         self.value_head: nn.Linear | None = None
         self.critic: Any = None
@@ -105,6 +112,8 @@ class Policy(nn.Module):
     def shard(self, ranks: Ranks, build: Callable[[], Any]) -> Policy:
         """Shards the parameters over ranks; nothing changes for a single rank.
 
+        A model with adapters is not sharded: each rank holds it whole, and only the adapters' gradients are added up.
+
         Args:
             ranks: the ranks, each of which calls this with the same model.
             build: loads the model again, unsharded: a sharded one cannot be copied.
@@ -116,7 +125,10 @@ class Policy(nn.Module):
             return self
         if self.critic is not None:
             raise ValueError("a policy is sharded before it has a critic")
-        self.ranks, self._build = ranks, build
+        self.ranks = ranks
+        if self.adapters:
+            return self
+        self._build = build
         _shard(self, self.model, ranks, self._dtype)
         register_fsdp_forward_method(self, "outputs")
         row = pack.pack_sequences(_TWO_TOKENS, [0])
@@ -134,18 +146,24 @@ class Policy(nn.Module):
         """
         if self._build is None:
             return copy.deepcopy(part(self.model))
-        own, made = part(self.model), part(self._build())
+        made = part(self._build())
         _shard(made, made, self.ranks, self._dtype)
-        with torch.no_grad():
-            for (_, here), (_, there) in zip(own.named_parameters(), made.named_parameters(), strict=True):
-                local(there).copy_(local(here))
+        _copy_rows(part(self.model), made)
         return made
 
     def copy(self) -> Policy:
         """A policy of its own with the same weights, without critic."""
         if self._build is None:
             return Policy(copy.deepcopy(self.model))
-        return Policy(self._build()).shard(self.ranks, self._build)
+        made = Policy(self._build()).shard(self.ranks, self._build)
+        _copy_rows(self.model, made.model)
+        return made
+
+    def holding(self, adapters: Mapping[str, Tensor]) -> Policy:
+        """A policy on the same model whose adapters have other values while it computes."""
+        made = Policy(self.model, holds=adapters)
+        made.ranks = self.ranks
+        return made
 
     def release(self) -> None:
         """Lets go of the parameters of other ranks, after passes; does nothing for a single rank."""
@@ -186,6 +204,12 @@ class Policy(nn.Module):
         Raises:
             DataError: a sequence is so long that it would change the rotary embedding of the others.
         """
+        if self._holds is None:
+            return self._outputs(batch, temperature, request)
+        with torch.no_grad(), lora.holding(self.adapters, self._holds):
+            return self._outputs(batch, temperature, request)
+
+    def _outputs(self, batch: PackedBatch, temperature: float, request: ForwardRequest) -> ForwardOutputs:
         device = self.device
         self._require_room(batch)
         ids_T, positions_T, source_R, target_R = (
@@ -241,8 +265,11 @@ class Policy(nn.Module):
                 yield name, parameter.detach()
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of the language model alone, which is what is published; tied parameters once."""
-        yield from self.model.named_parameters()
+        """Names and parameters of the language model that are trained and published: those of its adapters, or all.
+
+        The critic's are not among them. Tied parameters come once.
+        """
+        yield from self.adapters.items() if self.adapters else self.model.named_parameters()
 
     def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the critic, which is never published."""
@@ -272,6 +299,13 @@ def _shard(root: nn.Module, model: Any, ranks: Ranks, dtype: torch.dtype) -> Non
     num = model.config.get_text_config().num_hidden_layers
     lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == num)
     ranks.shard(root, next(lists, ()), dtype)
+
+
+@torch.no_grad()
+def _copy_rows(source: nn.Module, target: nn.Module) -> None:
+    """Copies this rank's rows of all parameters from one sharded module to another of the same kind."""
+    for (_, here), (_, there) in zip(source.named_parameters(), target.named_parameters(), strict=True):
+        local(there).copy_(local(here))
 
 
 def run_trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Spans) -> Tensor:

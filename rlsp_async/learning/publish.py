@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from rlsp_async.columns import Ids, pack_floats, pack_ints
+from rlsp_async.config import LoraConfig
 from rlsp_async.errors import DataError, MachineError
 from rlsp_async.files import readable
-from rlsp_async.learning import pack
+from rlsp_async.learning import lora, pack
 from rlsp_async.learning.checkpoint import replace_directory
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import ForwardRequest, Policy
@@ -66,6 +67,20 @@ def make_probe(policy: Policy, ids: Ids) -> Probe:
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logp_R.float().cpu().numpy()))
 
 
+def published_tensors(policy: Policy) -> dict[str, torch.Tensor]:
+    """What a version consists of: the adapters, or all weights of the model (`checkpoint_tensors`).
+
+    Args:
+        policy: the model.
+
+    Returns:
+        tensors by name.
+    """
+    if policy.adapters:
+        return {name: parameter.detach() for name, parameter in policy.adapters.items()}
+    return checkpoint_tensors(policy.model)
+
+
 def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The model's weights under the names, and in the shapes, of its checkpoint; tied weights once.
 
@@ -88,7 +103,7 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     return {name: reverted[name] for name in tensors} if same else reverted
 
 
-def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> None:
+def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence, adapters: LoraConfig | None = None) -> None:
     """Writes the model as a plain Hugging Face directory, whole, which `from_pretrained` and vLLM load.
 
     Args:
@@ -96,13 +111,14 @@ def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence) -> N
         model_dir: gives everything else, byte for byte: tokenizer, chat template, generation_config, licence.
         target: the directory.
         fence: the right to write.
+        adapters: rank and alpha of the model's adapters, for `write_model`.
 
     Raises:
         MachineError: the disk refuses.
         FencedError: a newer start of the learner has claimed the run.
     """
     try:
-        replace_directory(target, lambda directory: write_model(model, model_dir, directory), fence)
+        replace_directory(target, lambda place: write_model(model, model_dir, place, adapters=adapters), fence)
     except OSError as e:
         fence.check()  # a newer start removes what this one prepares
         raise MachineError(f"{target}: the model cannot be written: {e}; free some space") from e
@@ -133,8 +149,14 @@ def try_export(model: Any, model_dir: Path) -> None:
         raise DataError(f"{model_dir}: the trained model could not be exported: {text}") from e
 
 
-def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Writes a model directory.
+def write_model(
+    model: Any,
+    model_dir: Path,
+    directory: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+    adapters: LoraConfig | None = None,
+) -> None:
+    """Writes a model directory. Of a model with adapters their sum with the weights, and the adapters beside it.
 
     The generation_config is the run's only where the model came without one. transformers refuses to save some that it
     loads (sampling settings without do_sample), so that it is given a plain one, whose file is then replaced.
@@ -144,6 +166,7 @@ def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str,
         model_dir: gives everything else.
         directory: an empty directory.
         weights: tensors by name; None: the model's own.
+        adapters: rank and alpha of the model's adapters, which are written to DIRECTORY/adapter; None: not.
     """
     from transformers import GenerationConfig
 
@@ -152,7 +175,8 @@ def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str,
     try:
         if given.exists():
             model.generation_config = GenerationConfig()
-        model.save_pretrained(directory, state_dict=weights)
+        with lora.merged(model):
+            model.save_pretrained(directory, state_dict=weights)
         readable(directory)
     finally:
         model.generation_config = own
@@ -161,3 +185,5 @@ def write_model(model: Any, model_dir: Path, directory: Path, weights: dict[str,
     for path in model_dir.iterdir():
         if path.is_file() and not path.name.endswith(_WEIGHTS) and not (directory / path.name).exists():
             shutil.copyfile(path, directory / path.name)
+    if adapters:
+        lora.write_adapter(directory / lora.DIRECTORY, lora.adapter_parameters(model), adapters, model_dir)

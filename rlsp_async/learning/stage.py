@@ -3,23 +3,26 @@
 The reference is the policy as the stage begins, or its average since then (`optim.PolicyAverage`). It is written to
 RUN/reference/STAGE.safetensors at the stage's first step, so that a learner that restarts in mid-stage uses the same
 reference. The base, from which stages with `start = "base"` begin (rounds of expert iteration, arXiv:2403.04642), is
-that file of the first stage that trains on rollouts.
+that file of the first stage that trains on rollouts. With adapters all of this is about adapters: the file holds
+theirs, and the reference shares its model with the policy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlsp_async import config
 from rlsp_async.algos.base import Algorithm, AlgorithmConfig, load_algorithm
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.files import rename
+from rlsp_async.learning import lora
 from rlsp_async.learning.optim import PolicyAverage, Updater
 from rlsp_async.learning.policy import Policy
 from rlsp_async.learning.ranks import fill
@@ -62,6 +65,8 @@ def begin_stage(cfg: config.RunConfig, name: str, policy: Policy, run_dir: Path,
         raise ConfigError(f"no stage {name!r} in this run; there is {', '.join(cfg.stages)}")
     section = cfg.stages[name]
     algorithm, options = load_algorithm(section.algorithm)
+    if policy.adapters:
+        lora.refuse(options, f"stages.{name}.algorithm")
     if not resumed:
         _load_start(cfg, name, policy, run_dir)
     policy.add_critic(options.critic, options.num_values())
@@ -115,7 +120,11 @@ def _try_write(path: Path, tensors: dict[str, Tensor]) -> str:
 
 
 def _read(path: Path, policy: Policy) -> Policy:
-    """A copy of the policy with the weights of a file, without gradient."""
+    """The policy with the weights of a file, without gradient: a copy, or the same model with other adapters."""
+    if policy.adapters:
+        held = {n: torch.empty_like(p, requires_grad=False) for n, p in policy.adapters.items()}
+        copy_into(held, _load(path), str(path))
+        return policy.holding(held)
     reference = policy.copy()
     copy_into(dict(reference.policy_parameters()), _load(path), str(path))
     return reference.requires_grad_(False)
@@ -133,7 +142,7 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], where: str) -> None:
+def copy_into(parameters: Mapping[str, Tensor], tensors: dict[str, Tensor], where: str) -> None:
     """Copies tensors into parameters by name.
 
     Args:

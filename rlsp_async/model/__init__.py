@@ -2,6 +2,7 @@
 
 info.py     what a model's directory and the settings say about it: sizes, window, end tokens; no weights are loaded
 weights.py  the safetensors files of a directory: which are read, are they whole; by their headers
+adapter.py  adapters (LoRA): which layers have one, names, files, and the sum with the weights
 create.py   RUN/model: built with random weights, or taken from a directory of the user; do the prompts fit into it?
 
 The names below are the ones that other modules use; torch and transformers are imported when a model is made.

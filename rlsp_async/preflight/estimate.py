@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from rlsp_async.config import RunConfig, StageConfig, SuccessReplayConfig, convert
+from rlsp_async.config import RunConfig, StageConfig, SuccessReplayConfig, convert, load_lora
 from rlsp_async.model import ModelInfo
+from rlsp_async.model.adapter import num_values
 from rlsp_async.replay.plan import needs_sampler
 
 GIB = float(1 << 30)
@@ -103,28 +104,41 @@ def success_bytes(cfg: RunConfig, stage: StageConfig) -> int:
 
 
 def weight_bytes(cfg: RunConfig, shape: ModelInfo) -> int:
-    """Bytes of one published version."""
+    """Bytes of all weights of the model."""
     return shape.num_parameters * (2 if cfg.model.dtype == "bfloat16" else 4)
+
+
+def adapter_values(cfg: RunConfig, shape: ModelInfo) -> int:
+    """Number of values of the adapters; 0 when every weight is trained."""
+    lora = load_lora(cfg.model)
+    return num_values(shape, lora) if lora else 0
+
+
+def version_bytes(cfg: RunConfig, shape: ModelInfo) -> int:
+    """Bytes of one published version: float32 adapters, or all weights."""
+    return 4 * adapter_values(cfg, shape) or weight_bytes(cfg, shape)
 
 
 def checkpoint_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
     """Bytes of one checkpoint.
 
     Float32 weights and two moments, of the policy and of a critic's trunk, below float32 the weights in their own type,
-    too, and an averaged reference.
+    too, and an averaged reference. With adapters: theirs alone.
     """
+    if adapters := adapter_values(cfg, shape):
+        return 12 * adapters
     each = 12 if cfg.model.dtype == "float32" else 14
     return shape.num_parameters * (each * (1 + extra.trained) + 4 * extra.averaged)
 
 
 def disk_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> int:
     """Largest size of the run directory. Weights in shared memory are counted as well."""
-    weights = weight_bytes(cfg, shape)
+    weights, frozen = version_bytes(cfg, shape), 4 * (adapter_values(cfg, shape) or shape.num_parameters)
     journal = sum(buffer_bytes(cfg, s) * 2 for s in cfg.stages.values())
     return (
         weights * (cfg.learner.keep_weights + 2)
         + checkpoint_bytes(cfg, shape, extra) * (cfg.learner.keep_checkpoints + 1)
-        + 4 * shape.num_parameters * extra.frozen * len(cfg.stages)
+        + frozen * extra.frozen * len(cfg.stages)
         + journal
         + (64 << 20)
     )
@@ -136,13 +150,18 @@ def learner_gib(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_
     Counts, of the policy and of a critic's trunk: weights, gradients and two moments, below float32 also float32
     masters, which have the gradients then; a reference's weights. And of one micro-batch: the hidden states of every
     layer (with gradient checkpointing only the inputs of the layers, and one layer in full), and three times the logits
-    of a chunk.
+    of a chunk. With adapters: the weights once, weights, gradients and moments of the adapters in float32, a copy for
+    a reference; and below float32 the inputs of the adapted layers once more in float32.
     """
-    value_bytes = 4 if cfg.model.dtype == "float32" else 2
+    value_bytes, adapters = 4 if cfg.model.dtype == "float32" else 2, adapter_values(cfg, shape)
     trained = 16 if value_bytes == 4 else 18
     state = shape.num_parameters * (trained * (1 + extra.trained) + value_bytes * extra.frozen)
     tokens = cfg.learner.tokens_per_microbatch
     layer = tokens * value_bytes * (14 * shape.hidden + 4 * shape.intermediate)
+    if adapters:
+        state = shape.num_parameters * value_bytes + adapters * (16 + 4 * extra.frozen)
+        if value_bytes == 2:
+            layer += tokens * 4 * (6 * shape.hidden + shape.intermediate)
     kept = tokens * value_bytes * shape.hidden if cfg.learner.gradient_checkpointing else layer
     activations = shape.layers * kept * (1 + extra.trained) + layer
     chunk = CHUNK_LOGITS["cuda" if cfg.learner.device == "cuda" else "cpu"]
@@ -151,11 +170,16 @@ def learner_gib(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_
 
 
 def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
-    """Estimate of a sampler's memory in GiB: weights (twice while a version is loaded) and, on a CPU, the KV cache."""
+    """Estimate of a sampler's memory in GiB: weights (twice while a version is loaded) and, on a CPU, the KV cache.
+
+    With adapters vLLM keeps the weights once, and the torch engine twice: those of the model and the sums.
+    """
     base = VLLM_GIB if vllm else TORCH_GIB
     rows = min(cfg.sampler.max_sequences, cfg.sampler.groups_in_flight * cfg.sampling.rollouts)
     cache = cfg.sampler.memory if vllm else rows * cfg.sampling.max_new_tokens * 4 * shape.kv_values_per_token / GIB
-    return base + cache + 2 * weight_bytes(cfg, shape) / GIB
+    weights = weight_bytes(cfg, shape)
+    both = weights + (2 * version_bytes(cfg, shape) if cfg.model.lora and vllm else weights)
+    return base + cache + both / GIB
 
 
 def num_processes(cfg: RunConfig) -> dict[str, int]:

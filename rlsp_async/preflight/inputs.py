@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from rlsp_async.config import RunConfig, load_success_replay
+from rlsp_async.config import RunConfig, load_lora, load_success_replay
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, MachineError
 from rlsp_async.messages import Probe
@@ -45,6 +45,8 @@ def check_modules(cfg: RunConfig) -> None:
 
     task = load_task(cfg.task, cfg.seed)
     check_verifier(cfg)
+    if cfg.model.lora:
+        _check_adapters(cfg)
     for name, stage in cfg.stages.items():
         _load_algorithm(name, stage)
         try:
@@ -56,6 +58,22 @@ def check_modules(cfg: RunConfig) -> None:
             _check_spawn(cfg, stage, task)
         except ConfigError as e:
             raise ConfigError(f"stages.{name}: {e}") from None
+
+
+def _check_adapters(cfg: RunConfig) -> None:
+    """Raises ConfigError for targets that a model of ours does not have, and for algorithms without adapters.
+
+    The targets of a model directory are checked when it is loaded.
+    """
+    from rlsp_async.learning import lora
+    from rlsp_async.model import TINY_QWEN2
+    from rlsp_async.model.adapter import LLAMA_TARGETS, check_targets
+
+    options = load_lora(cfg.model)
+    if options and cfg.model.path in ("", TINY_QWEN2):
+        check_targets(options.targets, set(LLAMA_TARGETS), cfg.model.path or "model.scratch")
+    for name, stage in cfg.stages.items():
+        lora.refuse(_load_algorithm(name, stage)[1], f"stages.{name}.algorithm")
 
 
 def extra_models(cfg: RunConfig) -> ExtraModels:
@@ -257,6 +275,7 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> LoadedMod
     """
     import torch
 
+    from rlsp_async.learning.lora import add_adapters
     from rlsp_async.learning.policy import Policy, load_model
     from rlsp_async.learning.publish import make_probe, probe_ids, try_export
     from rlsp_async.model import read_model_info
@@ -270,6 +289,8 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> LoadedMod
     try:
         loaded = load_model(model, cfg.model.dtype, device, cfg.learner.gradient_checkpointing)
         try_export(loaded, model)
+        if options := load_lora(cfg.model):
+            add_adapters(loaded, options, cfg.seed, cfg.model.path)
         info = read_model_info(model)
         probe = make_probe(Policy(loaded), probe_ids(cfg.seed, info.vocabulary, info.context))
     finally:

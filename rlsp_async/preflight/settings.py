@@ -143,6 +143,7 @@ def run_warnings(cfg: RunConfig) -> list[str]:
             f"sampler: {cfg.sampler.groups_in_flight} groups of {cfg.sampling.rollouts} are {rows} rollouts, above "
             f"max_sequences = {cfg.sampler.max_sequences}: some wait inside the engine"
         )
+    texts += starving_samplers(cfg)
     rollouts = any(stage.source == "rollouts" for stage in cfg.stages.values())
     for role, count in (("sampler", cfg.sampler.count), ("verifier", cfg.verifier.count)):
         if rollouts and not count:
@@ -157,6 +158,19 @@ def run_warnings(cfg: RunConfig) -> list[str]:
             f"{longest}: a long rollout takes a pass of its own, larger than that"
         )
     return texts
+
+
+def starving_samplers(cfg: RunConfig) -> list[str]:
+    """A sentence for each stage whose slots are fewer than the groups that several samplers ask for at once."""
+    credit = cfg.sampler.count * cfg.sampler.groups_in_flight
+    return [
+        f"stages.{name}: {cfg.sampler.count} samplers x {cfg.sampler.groups_in_flight} groups_in_flight ask for "
+        f"{credit} groups at once, and the stage has {stage.capacity} slots, (target_lag + 1) x groups_per_step x "
+        f"oversample: some samplers wait for work; lower sampler.groups_in_flight to "
+        f"{max(1, stage.capacity // cfg.sampler.count)}, or raise groups_per_step or target_lag"
+        for name, stage in cfg.stages.items()
+        if stage.source == "rollouts" and cfg.sampler.count > 1 and credit > stage.capacity
+    ]
 
 
 def stage_warnings(cfg: RunConfig, name: str, stage: StageConfig) -> list[str]:

@@ -5,6 +5,7 @@ In the order in which one message goes through it:
     server.py          the shell: router, threads, commit queue, run lock; it obeys and decides nothing
     hub.py             one event in, what follows from it out; pure, time is an argument
     protocol.py        what a worker's message does: Hello, Ping, Done, Failed, Loaded, Rejected, Bye
+    relay.py           requests for weights between a sampler and the learner
     turn.py            one event: its effects, and the one place where the outcome of work is settled
     sample.py          the sampler's post: next job, and what becomes of rollouts; demonstrations
     verify.py          the verifier's post: next job, and what becomes of verdicts

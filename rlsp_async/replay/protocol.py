@@ -4,6 +4,7 @@
     Ping               what it holds and serves, against what the hub gave it     pinged
     Done, Failed       the answer to a lease                                      done, failed
     Loaded, Rejected   a sampler serves new weights, or refuses them              loaded, rejected
+    Pull, Invite, Abandon   for another worker                                    relay
     Bye                it leaves                                                  gone
 
 A worker is one name of its role; each start of it has a higher number (incarnation) and fences off the older ones. A
@@ -35,6 +36,7 @@ from typing import get_args
 from rlsp_async.contents import is_worker_name, printable
 from rlsp_async.messages import (
     PROTOCOL,
+    Abandon,
     Ack,
     Bye,
     Done,
@@ -42,16 +44,18 @@ from rlsp_async.messages import (
     Failed,
     FromWorker,
     Hello,
+    Invite,
     Loaded,
     Ping,
     Pong,
+    Pull,
     Refuse,
     Rejected,
     Revoke,
     Role,
     Welcome,
 )
-from rlsp_async.replay import sample, train, verify
+from rlsp_async.replay import relay, sample, train, verify
 from rlsp_async.replay.health import status
 from rlsp_async.replay.metrics import lease_span, span
 from rlsp_async.replay.state import HubState, LossKind
@@ -92,6 +96,8 @@ def receive(turn: Turn, peer: bytes, message: FromWorker) -> Iterator[Settlement
             loaded(turn, worker, message)
         case Rejected():
             rejected(turn, worker, message)
+        case Pull() | Invite() | Abandon():
+            relay.relay(turn, worker, message)
         case Bye():
             yield from gone(turn, worker, f"said goodbye {message.reason}".strip(), "returned")
 
@@ -262,6 +268,7 @@ def _send_drain(turn: Turn, worker: Worker) -> None:
 def gone(turn: Turn, worker: Worker, why: str, loss: LossKind = "died") -> Iterator[Settlement]:
     """A worker left, was silent for too long or was replaced: its leases are given to others."""
     turn.event("gone", worker.name, worker.incarnation, why)
+    relay.left(turn, worker)
     for lease in turn.state.table.leave(worker):
         yield lease.assignment, Lost(loss, why, worker.incarnation)
 

@@ -24,6 +24,8 @@ KIND_OF: dict[Role, Kind] = {"sampler": "sample", "verifier": "verify", "learner
 PINGS_KEPT = 5
 REMEMBERED = 8192
 """Number of ended leases, of departed workers and of fenced connections that are remembered."""
+RELAYS_PER_S = 8
+"""Messages of one worker that are relayed to another one within a second."""
 ORIGIN_CHARACTERS = 64
 SLACK = 64
 """Outdated entries that `LeastLoaded` keeps, besides three for each worker."""
@@ -124,6 +126,10 @@ class Worker:
     """Host and process id, as it said."""
     num_refused: int = 0
     """Results of this start that were refused."""
+    num_relayed: int = 0
+    """Messages of this start that were relayed to another worker."""
+    relayed_s: deque[float] = field(default_factory=lambda: deque(maxlen=RELAYS_PER_S))
+    """When the newest of them were relayed."""
     id: str = field(init=False)
     """Its key in the table of workers (`identity`)."""
 
@@ -204,6 +210,14 @@ class Worker:
         """A result of it was refused; returns how many were."""
         self.num_refused += 1
         return self.num_refused
+
+    def may_relay(self, now: float) -> bool:
+        """Whether one more message of it may be relayed now; counts it. At most RELAYS_PER_S in a second."""
+        if len(self.relayed_s) == RELAYS_PER_S and now - self.relayed_s[0] < 1.0:
+            return False
+        self.relayed_s.append(now)
+        self.num_relayed += 1
+        return True
 
     def offered(self, now: float, is_new: bool = False) -> None:
         """It was told of the newest version; `is_new`: for the first time, so earlier refusals do not count."""
@@ -353,6 +367,10 @@ class WorkerTable:
     def learner(self) -> Worker | None:
         """The learner, when it is connected."""
         return next(iter(self._by_role["learner"].values()), None)
+
+    def sampler(self, name: str) -> Worker | None:
+        """The sampler of this name, when it is connected."""
+        return self._by_role["sampler"].get(name)
 
     def leased_steps(self) -> set[int]:
         """The steps that the learner holds."""

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from rlsp_async.config import RunConfig
 from rlsp_async.cuda import NVML_CHECK, SHARED_CARD
 from rlsp_async.errors import ConfigError
+from rlsp_async.replay.plan import needs_sampler
+from rlsp_async.sampling.vllm_settings import refuse_no_share
 
 GPU_THREADS = 8
 """CPU threads of a service with a GPU, at least: reading weights and tokenising use them."""
@@ -31,6 +35,18 @@ def visible_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -
     return sorted((number for number in numbers if number.isdigit()), key=int)
 
 
+def fill_count(cfg: RunConfig, gpus: list[str]) -> RunConfig:
+    """The run with a number in the place of `sampler.count = 0`: the samplers that the GPUs beside the learner's hold.
+
+    It stays 0 where no GPU is left, and for a run that samples nothing.
+    """
+    if cfg.sampler.count or cfg.sampler.engine == "scripted" or not needs_sampler(cfg):
+        return cfg
+    learner = 0 if cfg.learner.device == "cpu" else 1
+    count = max(0, len(gpus) - learner) // cfg.sampler.tensor_parallel
+    return replace(cfg, sampler=replace(cfg.sampler, count=count))
+
+
 def assign_gpus(gpus: list[str], cfg: RunConfig) -> dict[str, list[str]]:
     """The GPUs of each process, by process name; empty when there are none or nothing wants one.
 
@@ -46,6 +62,8 @@ def assign_gpus(gpus: list[str], cfg: RunConfig) -> dict[str, list[str]]:
     each = cfg.sampler.tensor_parallel
     if not gpus or not (learner or samplers):
         return {}
+    if samplers and cfg.sampler.engine != "torch":
+        refuse_no_share(cfg)
     if len(gpus) == 1 and learner:
         _check_single(cfg, len(samplers))
         return {name: list(gpus) for name in (*learner, *samplers)}

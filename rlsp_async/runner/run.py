@@ -42,7 +42,7 @@ from rlsp_async.pulse import Pulse
 from rlsp_async.replay.plan import needs_sampler
 from rlsp_async.report.text import bytes_text, print_report
 from rlsp_async.report.write import load_report, write_report, write_status
-from rlsp_async.runner.gpus import GPU_THREADS, assign_gpus, gpu_environment, idle_gpus, visible_gpus
+from rlsp_async.runner.gpus import GPU_THREADS, assign_gpus, fill_count, gpu_environment, idle_gpus, visible_gpus
 from rlsp_async.runner.resume import find_damage, is_finished, is_run, load_interrupted, require_same, take_over
 from rlsp_async.runner.supervise import RunEnd, ServiceProcess, Supervisor, service_command, service_environment
 from rlsp_async.starts import StartCounter
@@ -160,10 +160,10 @@ def discard(cfg: RunConfig) -> None:
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """Makes paths absolute, because services may start in any directory.
+    """Makes paths absolute, because services may start in any directory; `sampler.count = 0` becomes a number.
 
-    These are runs_dir, model.path, replay.keys, learner.weights_dir, the verifier's file, and options that begin with
-    path_.
+    The paths are runs_dir, model.path, replay.keys, learner.weights_dir, the verifier's file, and options that begin
+    with path_.
     """
     path, task = cfg.model.path, cfg.task
     if path and (Path(path).expanduser().exists() or os.sep in path):
@@ -177,9 +177,10 @@ def resolve(cfg: RunConfig) -> RunConfig:
     replay = msgspec.structs.replace(cfg.replay, keys=keys)
     weights = _absolute(cfg.learner.weights_dir) if cfg.learner.weights_dir else ""
     learner = msgspec.structs.replace(cfg.learner, weights_dir=weights)
-    return msgspec.structs.replace(
+    cfg = msgspec.structs.replace(
         cfg, runs_dir=_absolute(cfg.runs_dir), model=model, task=task, replay=replay, learner=learner
     )
+    return fill_count(cfg, visible_gpus(os.environ))
 
 
 def _with_paths(options: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def check_machine(cfg: RunConfig) -> None:
     if shape is not None:
         require_memory(cfg, shape)
         check_disk(cfg, shape)
-        place = find_place(cfg, estimate.weight_bytes(cfg, shape))
+        place = find_place(cfg, estimate.version_bytes(cfg, shape))
         if place.why:
             print(f"rlsp: {place.why}: versions are published to {place.directory}", flush=True)
 

@@ -10,6 +10,7 @@ torch_batch.py      its batch: the rows that decode together, and their KV cache
 torch_model.py      its model: Llama and Qwen decoders over fused weights
 vllm_engine.py      the vLLM engine
 vllm_extension.py   what runs inside vLLM's worker process: weights from a file
+vllm_lora.py        adapters in vLLM: one, which every request carries
 vllm_settings.py    environment and arguments with which vLLM runs
 scripted.py         an engine without a model, for tests
 

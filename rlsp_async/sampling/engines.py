@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, load_lora
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.model import count_parameters, read_config, read_model_info, transformers_config
+from rlsp_async.model.adapter import LLAMA_TARGETS, check_targets
 from rlsp_async.sampling.engine import Engine
 
 VLLM_FROM_PARAMETERS = 5_000_000
@@ -53,6 +54,8 @@ def check_engine(cfg: RunConfig, model_dir: Path, longest_prompt: int) -> tuple[
     info = read_model_info(model_dir)
     if name == "torch" and (odd := _unknown_to_torch(model_dir)):
         raise DataError(odd)
+    if name == "torch" and (lora := load_lora(cfg.model)):
+        check_targets(lora.targets, set(LLAMA_TARGETS), str(model_dir))
     if name == "vllm":
         from rlsp_async.sampling.vllm_settings import why_refused, window
 

@@ -20,7 +20,7 @@ import structlog
 import torch
 
 from rlsp_async.columns import Floats
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, load_lora
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DataError, EngineError, RlspError
 from rlsp_async.messages import WeightsRef
@@ -60,6 +60,7 @@ class TorchEngine:
         self._threads = cfg.sampler.threads
         self._device = "cuda" if has_cuda() else "cpu"
         self._dtype = torch.float32 if cfg.model.dtype == "float32" else torch.bfloat16
+        self._lora = load_lora(cfg.model)
         self._max_rows = _num_rows(cfg, info, self._device)
         self._mailbox: queue.SimpleQueue[DecodeRow | _Call | _CloseRequest] = queue.SimpleQueue()
         self._waiting: deque[DecodeRow] = deque()
@@ -104,7 +105,7 @@ class TorchEngine:
         return _completion(row)
 
     async def load_weights(self, path: Path, version: int) -> None:
-        """Swaps all tensors between two steps, or none of them and raises WeightsError."""
+        """Swaps all tensors, or all adapters, between two steps, or none of them and raises WeightsError."""
         await self._call(lambda: self._load(path, version))
 
     def weights_loaded(self, ref: WeightsRef) -> None:
@@ -200,7 +201,7 @@ class TorchEngine:
             self._in_loop(lambda: _resolve(call.future, result))
 
     def _open(self) -> None:
-        model = TorchModel(self._model_dir, self._dtype, self._device, self.window)
+        model = TorchModel(self._model_dir, self._dtype, self._device, self.window, self._lora)
         self._batch = DecodeBatch(model, self._max_rows, self._seed)
         self._apart = GroupsApart(lambda num_rows: DecodeBatch(model, num_rows, self._seed), self._max_rows)
         self._model = model

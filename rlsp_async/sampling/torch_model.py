@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rlsp_async.config import LoraConfig
 from rlsp_async.errors import DataError, WeightsError
+from rlsp_async.model.adapter import LLAMA_TARGETS, add_pair, check_targets, read_pairs
 from rlsp_async.model.create import transformers_config
 from rlsp_async.model.weights import weight_files
 
@@ -46,8 +48,14 @@ _NORMS = {
 class TorchModel:
     """Weights and sizes of a model. No cache and no other state is kept between calls."""
 
-    def __init__(self, model_dir: Path, dtype: torch.dtype, device: str, window: int) -> None:
-        """Reads the directory. Raises DataError for a model family or a rotary embedding that is not supported here."""
+    def __init__(
+        self, model_dir: Path, dtype: torch.dtype, device: str, window: int, lora: LoraConfig | None = None
+    ) -> None:
+        """Reads the directory. `lora`: versions are adapters, which are added to the weights that were read.
+
+        Raises DataError for a model family or a rotary embedding that is not supported here, and ConfigError for an
+        adapter that is not.
+        """
         config: Any = transformers_config(model_dir)
         check_family(config, model_dir)
         self.num_layers: int = config.num_hidden_layers
@@ -61,23 +69,63 @@ class TorchModel:
         self._tied = is_tied(config.tie_word_embeddings, tensors)
         self._parts = _parts(tensors, self.num_layers, self._tied)
         self._weights = {part: _fuse(tensors, names).to(device, dtype) for part, names in self._parts.items()}
+        self._lora, self._base = lora, dict[str, Tensor]()
+        self._adapted, self._layers = dict[str, list[str]](), set[str]()
+        if lora:
+            check_targets(lora.targets, set(LLAMA_TARGETS), str(model_dir))
+            self._keep_base(tensors, set(lora.targets or LLAMA_TARGETS))
+
+    def _keep_base(self, tensors: Mapping[str, Tensor], targets: set[str]) -> None:
+        """Keeps the weights that adapters are added to.
+
+        Their sums are float32 in a bfloat16 model too: a small product would vanish in the rounding of the sum, and the
+        learner, which adds the product to the layer's output, would compute another model.
+        """
+        self._adapted = {
+            part: names
+            for part, names in self._parts.items()
+            if not part.endswith(".bias") and targets.intersection(name.split(".")[-2] for name in names)
+        }
+        for part, names in self._adapted.items():
+            self._base |= {name: tensors[name].to(self.device, self.dtype) for name in names}
+            self._weights[part] = self._weights[part].to(torch.float32, copy=True)  # never the kept tensor itself
+        self._layers = {name.removesuffix(".weight") for name in self._base if name.split(".")[-2] in targets}
 
     def load(self, path: Path) -> None:
-        """Copies all weights of a file in place, or none and raises WeightsError when names or shapes differ."""
-        tensors = load_file(path, device=self.device)
-        if self._tied:
+        """Copies all weights of a file in place, or none and raises WeightsError when names or shapes differ.
+
+        Of a model with adapters the file holds those, and the weights are the sums.
+        """
+        tensors, parts = load_file(path, device=self.device), self._parts
+        if self._lora:
+            tensors, parts = self._sums(path, tensors, self._lora), self._adapted
+        elif self._tied:
             tensors.pop("lm_head.weight", None)
-        wanted = {name for names in self._parts.values() for name in names}
+        wanted = {name for names in parts.values() for name in names}
         if wanted != set(tensors):
             raise WeightsError(f"{path}: tensors differ from the model's, e.g. {sorted(wanted ^ set(tensors))[:3]}")
-        fused = {part: _fuse(tensors, names) for part, names in self._parts.items()}
-        for part, weight in self._weights.items():
-            if fused[part].shape != weight.shape:
+        fused = {part: _fuse(tensors, names) for part, names in parts.items()}
+        for part in parts:
+            if fused[part].shape != self._weights[part].shape:
                 raise WeightsError(
-                    f"{path}: {self._parts[part]} has shape {tuple(fused[part].shape)}, the model {tuple(weight.shape)}"
+                    f"{path}: {parts[part]} has shape {tuple(fused[part].shape)}, the model "
+                    f"{tuple(self._weights[part].shape)}"
                 )
-        for part, weight in self._weights.items():
-            weight.copy_(fused[part])
+        for part in parts:
+            self._weights[part].copy_(fused[part])
+
+    def _sums(self, path: Path, tensors: Mapping[str, Tensor], lora: LoraConfig) -> dict[str, Tensor]:
+        """W + (alpha / rank) B A of every layer that shares a fused weight with an adapted one. Raises WeightsError."""
+        try:
+            pairs = read_pairs(tensors)
+            if set(pairs) != self._layers:
+                odd = min(set(pairs) ^ self._layers)
+                raise ValueError(f"its adapters are not those of model.lora.targets, e.g. {odd}")
+            scale = lora.alpha / lora.rank
+            sums = {f"{n}.weight": add_pair(self._base[f"{n}.weight"], pair, scale) for n, pair in pairs.items()}
+        except (ValueError, RuntimeError) as e:  # RuntimeError: shapes that cannot be added
+            raise WeightsError(f"{path}: {e}") from e
+        return {name: weight.float() for name, weight in self._base.items()} | sums
 
     def hidden(self, ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
         """The last hidden states [B, T, E], after the final norm, of ids [B, T] at positions [B, T]."""
@@ -113,7 +161,10 @@ class TorchModel:
         return qk[:, :heads], qk[:, heads:], v.transpose(1, 2)
 
     def _linear(self, x: Tensor, part: str) -> Tensor:
-        return F.linear(x, self._weights[part], self._weights.get(f"{part}.bias"))
+        weight, bias = self._weights[part], self._weights.get(f"{part}.bias")
+        if weight.dtype is x.dtype:
+            return F.linear(x, weight, bias)
+        return F.linear(x.to(weight.dtype), weight, None if bias is None else bias.to(weight.dtype)).to(x.dtype)
 
     def _norm(self, x: Tensor, part: str) -> Tensor:
         weight = self._weights[part]

@@ -3,7 +3,8 @@
 A swap follows vLLM's own lifecycle, always under a pause: pause ("keep": nothing is dropped), start, update, finish
 with the version, resume. Running completions go on with the new weights and their old KV cache. vLLM labels each token
 with the version that sampled it; the label is exact because versions change only while no step runs. The prefix cache
-gets a new salt at every load, because otherwise a prompt would reuse keys and values of older weights.
+gets a new salt at every load, because otherwise a prompt would reuse keys and values of older weights. With adapters
+the pause is the same, and what is loaded is an adapter (`vllm_lora.py`).
 
 Only `vllm_*.py` import vllm.
 """
@@ -24,13 +25,20 @@ import numpy as np
 import structlog
 
 from rlsp_async.columns import Floats
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, load_lora
 from rlsp_async.cuda import has_cuda, is_shared_card
 from rlsp_async.errors import DataError, EngineError, MachineError
 from rlsp_async.messages import WeightsRef
+from rlsp_async.model.adapter import choose_layers, empty_model
 from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.engine import Completion, GenerateSettings
-from rlsp_async.sampling.vllm_settings import LOWEST_TEMPERATURE, engine_arguments, gpu_arguments, set_environment
+from rlsp_async.sampling.vllm_settings import (
+    LOWEST_TEMPERATURE,
+    engine_arguments,
+    gpu_arguments,
+    lora_arguments,
+    set_environment,
+)
 
 BACKEND = "rlsp-file"
 EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
@@ -51,6 +59,13 @@ class VllmEngine:
         self._cfg, self._info = cfg, read_model_info(model_dir)
         self._arguments = engine_arguments(cfg, model_dir, self._info, seed, self._cpu, longest_prompt)
         self.window: int = self._arguments["max_model_len"]
+        self._lora, self._layers, self._first_shape = load_lora(cfg.model), list[str](), (0, 0)
+        if self._lora:
+            empty = empty_model(model_dir)
+            self._layers = choose_layers(empty, self._lora.targets, str(model_dir))
+            self._first_shape = tuple(empty.get_submodule(self._layers[0]).weight.shape)
+            self._arguments |= lora_arguments(self._lora, self._layers)
+        self._adapter: Any = None
         self.core_pid = 0
         """Process id of the child in which the model runs."""
         self._llm: Any = None
@@ -86,6 +101,11 @@ class VllmEngine:
 
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
             self.core_pid = (await self._llm.collective_rpc("die_with", args=(os.getpid(),)))[0]
+            if self._lora:
+                from rlsp_async.sampling.vllm_lora import AdapterDirectory
+
+                self._adapter = AdapterDirectory(self._lora, self._layers, self._first_shape)
+                await self._llm.add_lora(self._adapter.loading())
             await self._llm.update_weight_version("0")
         except BaseException:
             await self.close()
@@ -131,9 +151,14 @@ class VllmEngine:
         self._half_loaded = True
         try:
             await llm.pause_generation(mode="keep", clear_cache=False)
-            await llm.start_weight_update()
-            await llm.update_weights(WeightTransferUpdateRequest(update_info={"path": str(path)}))
-            await llm.finish_weight_update(str(version))
+            if self._adapter:
+                self._adapter.point_to(path)
+                await llm.add_lora(self._adapter.loading())
+                await llm.update_weight_version(str(version))
+            else:
+                await llm.start_weight_update()
+                await llm.update_weights(WeightTransferUpdateRequest(update_info={"path": str(path)}))
+                await llm.finish_weight_update(str(version))
             self._version = version
             self._new_salt()
             await llm.resume_generation()
@@ -166,6 +191,9 @@ class VllmEngine:
                 await loop.run_in_executor(self._thread, llm.shutdown)
                 del llm
                 gc.collect()  # its __del__ must not run during the interpreter's teardown
+            if self._adapter:
+                self._adapter.remove()
+                self._adapter = None
             self._thread.shutdown(wait=False)
             self._thread = None
 
@@ -176,9 +204,9 @@ class VllmEngine:
         from vllm.exceptions import VLLMValidationError
 
         prompt = TokensPrompt(prompt_token_ids=list(ids), cache_salt=self._salt)
-        final = None
+        final, adapter = None, self._adapter.carried() if self._adapter else None
         try:
-            async for output in llm.generate(prompt, params, f"r{next(self._request_ids)}"):
+            async for output in llm.generate(prompt, params, f"r{next(self._request_ids)}", lora_request=adapter):
                 final = output
         except VLLMValidationError as e:
             raise DataError(f"vLLM refuses a request of {len(ids)} tokens: {e}") from e

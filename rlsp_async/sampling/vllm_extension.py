@@ -17,7 +17,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,6 +33,8 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.platforms import current_platform
 
 from rlsp_async.processes import kill_with_parent
+from rlsp_async.sampling.vllm_lora import use_one_adapter
+from rlsp_async.sampling.vllm_settings import FRONT_PID
 
 BACKEND = "rlsp-file"
 _PLAIN = "rlsp_plain_experts"
@@ -159,6 +161,17 @@ class Extension:
         return os.getpid()
 
 
+def end_with_front(environment: Mapping[str, str]) -> bool:
+    """Ends this process when the sampler ends, if the sampler is its parent; returns whether it is.
+
+    A spawned engine calls it when it imports this module. A sampler that is killed while its engine starts has not
+    called `die_with` yet, and would leave a process that holds a GPU. An engine that is forked, or that stands below
+    vLLM's own engine process (tensor parallelism), waits for `die_with`.
+    """
+    front = environment.get(FRONT_PID, "")
+    return front.isdigit() and kill_with_parent(int(front))
+
+
 def _watch(front: int) -> None:
     """Waits for the end of the sampler's process, then kills the engine process above and this one."""
     try:
@@ -176,8 +189,10 @@ def _tensors(path: str) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, file.get_tensor(name)
 
 
+end_with_front(os.environ)
 if current_platform.is_cpu():
     keep_linears_plain()
     remember_plain_experts()
+    use_one_adapter()
 if BACKEND not in WeightTransferEngineFactory._registry:
     WeightTransferEngineFactory.register_engine(BACKEND, FileWeights)

@@ -14,8 +14,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rlsp_async.config import RunConfig
+from rlsp_async.config import LoraConfig, RunConfig, load_lora
 from rlsp_async.errors import ConfigError
+from rlsp_async.model.adapter import num_values
 from rlsp_async.model.info import ModelInfo, window_tokens
 
 CPU_BLOCK_TOKENS = 32
@@ -30,12 +31,19 @@ prompts of a few groups into many steps."""
 ENGINE_GIB = 3.0
 """Estimate of what vLLM holds on a card beside weights, KV cache and logits: context and graphs 1, activations 2."""
 
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks for which vLLM makes room."""
+FRONT_PID = "RLSP_FRONT_PID"
+"""Variable with the process id of the sampler. A spawned engine reads it as soon as it imports the extension, minutes
+before it answers its first call, and ends when that process ends."""
+
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TQDM_DISABLE": "1"}
 
 
 def set_environment(cpu: bool, threads: int) -> None:
     """Sets what vLLM reads from the environment. Call before the first import of vllm."""
     os.environ.update(_QUIET)
+    os.environ[FRONT_PID] = str(os.getpid())
     # On a GPU vLLM only warns about layers whose weights it did not find when it loads a version.
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR" if cpu else "WARNING"
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # "Triton not available", on every CPU
@@ -77,6 +85,26 @@ def engine_arguments(
     return common
 
 
+def lora_arguments(lora: LoraConfig, layers: list[str]) -> dict[str, Any]:
+    """Keyword arguments of AsyncEngineArgs for one adapter.
+
+    Args:
+        lora: its rank.
+        layers: names of the adapted layers. They are named, because vLLM would give the output head one, too.
+    """
+    return {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": room_for_rank(lora.rank),
+        "lora_target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+    }
+
+
+def room_for_rank(rank: int) -> int:
+    """The smallest of vLLM's ranks that holds an adapter of this rank."""
+    return next(room for room in LORA_RANKS if room >= rank)
+
+
 def gpu_arguments(cfg: RunConfig, info: ModelInfo, card_bytes: int, shared: bool) -> dict[str, Any]:
     """Keyword arguments of AsyncEngineArgs that depend on the card.
 
@@ -87,8 +115,9 @@ def gpu_arguments(cfg: RunConfig, info: ModelInfo, card_bytes: int, shared: bool
         shared: whether a learner uses the same card.
 
     Raises:
-        ConfigError: `sampler.memory` leaves no KV cache for one sequence.
+        ConfigError: `sampler.memory` is no share of a card, or leaves no KV cache for one sequence.
     """
+    refuse_no_share(cfg)
     return {
         "gpu_memory_utilization": cfg.sampler.memory,  # vLLM starts only where as much is free
         "kv_cache_memory_bytes": card_cache_bytes(cfg, info, card_bytes),
@@ -96,8 +125,18 @@ def gpu_arguments(cfg: RunConfig, info: ModelInfo, card_bytes: int, shared: bool
     }
 
 
+def refuse_no_share(cfg: RunConfig) -> None:
+    """Raises ConfigError when `sampler.memory`, which is GiB on a CPU, is not the share of a GPU."""
+    if cfg.sampler.memory >= 1:
+        raise ConfigError(
+            f"sampler.memory = {cfg.sampler.memory:g}: on a GPU it is the share of the card's memory for vLLM, below 1 "
+            "(GiB on a CPU only): set it to about 0.85 for a card of the sampler's own, 0.35 for one that the learner "
+            "shares"
+        )
+
+
 def card_cache_bytes(cfg: RunConfig, info: ModelInfo, card_bytes: int) -> int:
-    """Bytes of the KV cache on one card: the sampler's share less weights, engine and logits.
+    """Bytes of the KV cache on one card: the sampler's share less weights, adapters, engine and logits.
 
     Logits and log-probs of a step are three float32 copies of [max_sequences, vocabulary].
 
@@ -105,7 +144,9 @@ def card_cache_bytes(cfg: RunConfig, info: ModelInfo, card_bytes: int) -> int:
         ConfigError: nothing is left for one sequence of `sampling.max_new_tokens`.
     """
     ranks, value_bytes = cfg.sampler.tensor_parallel, 4 if cfg.model.dtype == "float32" else 2
-    weights = info.num_parameters * value_bytes // ranks
+    lora = load_lora(cfg.model)
+    adapters = num_values(info, lora, room_for_rank(lora.rank)) if lora else 0  # vLLM splits half of them
+    weights = info.num_parameters * value_bytes // ranks + adapters * value_bytes
     logits = 3 * 4 * cfg.sampler.max_sequences * info.vocabulary
     room = int(cfg.sampler.memory * card_bytes) - weights - logits - int(ENGINE_GIB * 2**30)
     needed = cfg.sampling.max_new_tokens * info.kv_values_per_token * value_bytes // min(ranks, info.kv_heads)

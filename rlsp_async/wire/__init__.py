@@ -11,6 +11,7 @@ address.py    RUN/hub.json: where the hub listens
 session.py    one connection of a worker: socket, outbox, reader, writer
 jobs.py       a worker's leases, from Work to Ack
 loading.py    new weights at a worker
+relayed.py    what a worker says to another one through the hub
 link.py       a worker's life: hello, heartbeats, reconnect, drain
 knock.py      before that: is a hub there, and does its run go on?
 

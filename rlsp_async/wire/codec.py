@@ -47,6 +47,12 @@ NAMES = frozenset(
         "sampler",
         "verifier",
         "digest",
+        "ticket",
+        "kind",
+        "kinds",
+        "channel",
+        "host",
+        "devices",
     }
 )
 """Fields whose strings are names."""
@@ -66,8 +72,15 @@ MAX_ENTRIES = {
     "VerifyJob.items": 4096,
     "Verdict.parts": 64,
     "Hello.info": 64,
+    "WeightsRef.also": 16,
+    "Pull.kinds": 16,
+    "Pull.devices": 1024,
+    "Pull.env": 64,
 }
 """Most entries of a list or a map, by field; else MAP_ENTRIES or LIST_ENTRIES."""
+
+MAX_BYTES = {"plan": 1_000_000, "where": 4096}
+"""Longest value of a field of bytes that is no column."""
 
 INT64 = 2**63
 
@@ -118,7 +131,7 @@ def _leaf(hint: Any, name: str, max_tokens: int) -> Any:
         longest = TEXT_CHARACTERS if name in TEXTS else NAME_CHARACTERS if name in NAMES else NOTE_CHARACTERS
         return Annotated[str, Meta(max_length=longest)]
     if hint is bytes:
-        return Annotated[bytes, Meta(max_length=BYTES_A_TOKEN * max_tokens)]
+        return Annotated[bytes, Meta(max_length=MAX_BYTES.get(name, BYTES_A_TOKEN * max_tokens))]
     if hint is int:
         return Annotated[int, Meta(ge=-INT64, le=INT64 - 1)]
     if hint in (float, bool, type(None)) or get_origin(hint) is Literal:

@@ -23,6 +23,7 @@ import msgspec
 
 from rlsp_async.messages import (
     ASKING,
+    Abandon,
     Bye,
     Done,
     Drain,
@@ -30,9 +31,11 @@ from rlsp_async.messages import (
     FromHub,
     FromWorker,
     Hello,
+    Invite,
     Loaded,
     Ping,
     Pong,
+    Pull,
     Refuse,
     Rejected,
     Role,
@@ -42,9 +45,9 @@ from rlsp_async.wire.keyring import AllowedKey
 EVERYBODY: frozenset[type] = frozenset({Hello, Ping, Bye})
 WORKS = EVERYBODY | {Done, Failed}
 MAY_SAY: dict[Role, frozenset[type]] = {
-    "sampler": WORKS | {Loaded, Rejected},
+    "sampler": WORKS | {Loaded, Rejected, Pull, Abandon},
     "verifier": WORKS,
-    "learner": WORKS,
+    "learner": WORKS | {Invite, Abandon},
     "observer": EVERYBODY,
 }
 RESULT_FIELD: dict[Role, str] = {"sampler": "groups", "verifier": "verdicts", "learner": "steps"}

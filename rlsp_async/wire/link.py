@@ -27,15 +27,18 @@ import structlog
 from rlsp_async.contents import printable
 from rlsp_async.errors import FencedError, MachineError, UserError
 from rlsp_async.messages import (
+    Abandon,
     Ack,
     Bye,
     Drain,
     FromHub,
     FromWorker,
     Hello,
+    Invite,
     NewWeights,
     Ping,
     Pong,
+    Pull,
     Refuse,
     Revoke,
     Role,
@@ -47,6 +50,7 @@ from rlsp_async.wire.codec import encode
 from rlsp_async.wire.jobs import Handler, JobCallbacks, Jobs
 from rlsp_async.wire.keyring import Keys
 from rlsp_async.wire.loading import OnWeights, WeightLoader
+from rlsp_async.wire.relayed import RelayedMessages
 from rlsp_async.wire.session import Session
 from rlsp_async.wire.sockets import ConnectionLimits
 
@@ -98,6 +102,8 @@ class WorkerHooks:
     """Is called once, at the first Welcome, before any work; a UserError ends the worker."""
     on_status: Callable[[Status], None] | None = None
     """Is given each Status (observer)."""
+    relayed: RelayedMessages | None = None
+    """Speaks with another worker through the hub (sampler, learner)."""
     on_acknowledged: Callable[[int, int], None] | None = None
     """Is given the lease and its group id (or step) when a result is acknowledged."""
 
@@ -131,6 +137,8 @@ class WorkerLink:
         )
         self._jobs = Jobs(settings.credit, hooks.handler, self._limits, callbacks, clock)
         self._loader = WeightLoader(hooks.on_weights, self._post) if hooks.on_weights else None
+        if hooks.relayed is not None:
+            hooks.relayed.attach(self._post_relayed)
         self._session: Session | None = None
         self._obstacle = ""
         """What stood between this worker and the hub in the newest session."""
@@ -300,7 +308,9 @@ class WorkerLink:
                 self._refused(message)
             case Status() if self._hooks.on_status:
                 self._hooks.on_status(message)
-            case Pong() | NewWeights() | Status():
+            case Pull() | Invite() | Abandon() if self._hooks.relayed is not None:
+                self._hooks.relayed.on_message(message)
+            case Pong() | NewWeights() | Status() | Pull() | Invite() | Abandon():
                 pass
 
     def _welcome(self, message: Welcome) -> None:
@@ -398,6 +408,11 @@ class WorkerLink:
 
     def _post(self, message: FromWorker) -> None:
         self._send(encode(message, self._limits.max_message_bytes))
+
+    def _post_relayed(self, message: FromWorker) -> None:
+        """A message before the Welcome would come from a stranger."""
+        if self._welcomed:
+            self._post(message)
 
     def _send(self, frame: bytes) -> None:
         """Puts a frame into the outbox if there is a connection. A result stays in the book; Hello tells the rest."""

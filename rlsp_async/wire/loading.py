@@ -6,14 +6,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from rlsp_async.errors import EngineError, WeightsError
+import structlog
+
+from rlsp_async.errors import EngineError, WeightsDelayed, WeightsError
 from rlsp_async.messages import Loaded, Rejected, WeightsRef
 
 LOAD_S = 600.0
 """A version that takes longer to load is refused: the disk or the engine hangs."""
+DELAYS = 3
+"""A version that did not arrive this often is refused."""
+
+log = structlog.get_logger("wire")
 
 OnWeights = Callable[[WeightsRef], Awaitable[float]]
-"""Loads a version and returns the largest error of its probe. Raises WeightsError or EngineError."""
+"""Loads a version and returns the largest error of its probe. Raises WeightsError, EngineError, or
+WeightsDelayed: the version has not arrived, and the one that is served stays."""
 
 
 class WeightLoader:
@@ -25,6 +32,8 @@ class WeightLoader:
         self._answer = answer
         self._wanted: WeightsRef | None = None
         self._loaded: tuple[WeightsRef, Loaded] | None = None
+        self._delayed: tuple[WeightsRef | None, int] = None, 0
+        """The version that did not arrive, and how often."""
         self._newest = (0, -1, 0)
         """(start of the hub, version, start of the learner) of the newest offer."""
         self._woken = asyncio.Event()
@@ -70,13 +79,27 @@ class WeightLoader:
         try:
             async with asyncio.timeout(LOAD_S):
                 error = await self._on_weights(ref)
+        except WeightsDelayed as e:
+            self._delay(ref, str(e))
         except (WeightsError, EngineError, TimeoutError) as e:
             self._loaded = None
             reason = str(e) or f"not loaded within {LOAD_S:g} s"
             self._answer(Rejected(version=ref.version, reason=reason))
         else:
+            self._delayed = None, 0
             loaded = Loaded(version=ref.version, seconds=time.monotonic() - start, probe_error=error)
             self._loaded = (ref, loaded)
             self._answer(loaded)
         finally:
             self.loading = False
+
+    def _delay(self, ref: WeightsRef, reason: str) -> None:
+        """Keeps what is served and answers nothing: the next Ping names the older version, so the hub offers this one
+        again. After DELAYS times it is refused."""
+        known, num = self._delayed
+        num = num + 1 if known == ref else 1
+        self._delayed = ref, num
+        log.warning("weights did not arrive", version=ref.version, serves=self.version, tries=num, reason=reason)
+        if num >= DELAYS:
+            self._loaded, self._delayed = None, (None, 0)
+            self._answer(Rejected(version=ref.version, reason=f"it did not arrive {num} times: {reason}"))

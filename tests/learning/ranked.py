@@ -15,6 +15,7 @@ import torch
 from rlsp_async import config
 from rlsp_async.algos.base import ALGORITHMS, Terms, load_algorithm, names
 from rlsp_async.learning import optim, rows, update
+from rlsp_async.learning.lora import add_adapters
 from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.learning.ranks import Ranks
 from tests.learning.small import job
@@ -28,6 +29,7 @@ CASES = {
     "ppo with a detached head": ("ppo", "", {"critic": "head_detached"}, {}),
     "muon": ("sft", "", {}, {"name": "muon", "muon_lr": 1e-2}),
     "clipped": ("grpo", "", {}, {"clip_norm": 1e-3}),
+    "adapters": ("grpo", "", {"kl_coef": 0.1}, {"lora": 4}),
     "four updates": ("ppo", "", {"critic": "separate"}, {"minibatches": 2, "epochs": 2, "lr": 1e-6}),
 }
 
@@ -39,12 +41,18 @@ def record(model_dir, case, ranks=None):
     asked = dict.fromkeys(getattr(ALGORITHMS.find(name), "ASKED", {}).get(preset, ()), 0.01)
     algorithm, cfg = load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options={**asked, **options}))
     build = lambda: load_model(model_dir)  # noqa: E731
-    policy = Policy(build()).shard(ranks, build)
+    model, changes = build(), dict(changes)
+    if num := changes.pop("lora", 0):
+        add_adapters(model, config.LoraConfig(rank=num), 3, "test")
+    policy = Policy(model).shard(ranks, build)
     needed = "reference" in algorithm.needs(cfg)
-    reference = policy.copy().requires_grad_(False) if needed else None
-    average = optim.PolicyAverage(reference, 0.5) if needed else None
+    reference = average = None
+    if needed and policy.adapters:
+        reference = policy.holding({n: torch.full_like(p, 0.1) for n, p in policy.adapters.items()})
+    elif needed:
+        reference = policy.copy().requires_grad_(False)
+        average = optim.PolicyAverage(reference, 0.5)
     policy.add_critic(cfg.critic, cfg.num_values())
-    changes = dict(changes)
     epochs, minibatches = changes.pop("epochs", 1), changes.pop("minibatches", 1)
     settings = config.OptimizerConfig(**{"lr": 1e-3, "clip_norm": 0.0, **changes})
     updater = optim.Updater(settings, policy, 0.0, 8)

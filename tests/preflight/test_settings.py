@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from rlsp_async.config import PromptsConfig, RunConfig, SamplingConfig, StageConfig, TemperatureConfig, convert
+from rlsp_async.config import (
+    PromptsConfig,
+    RunConfig,
+    SamplerConfig,
+    SamplingConfig,
+    StageConfig,
+    TemperatureConfig,
+    convert,
+)
 from rlsp_async.errors import ConfigError
 from rlsp_async.model import planned_model
 from rlsp_async.preflight.estimate import admitted_lag, slots_lag
@@ -137,3 +145,14 @@ def test_surprises_are_warned_of(sections: dict[str, Any], message: str) -> None
     cfg = settings(**sections)
     texts = [*run_warnings(cfg), *stage_warnings(cfg, "rl", cfg.stages["rl"])]
     assert any(message in text for text in texts), texts
+
+
+def test_samplers_that_ask_for_more_groups_than_the_stage_has_slots():
+    stage = StageConfig(groups_per_step=64, target_lag=2)
+    cfg = RunConfig(name="x", stages={"s": stage}, sampler=SamplerConfig(count=7, groups_in_flight=64))
+    (text,) = [text for text in run_warnings(cfg) if "slots" in text]
+    assert "7 samplers x 64 groups_in_flight ask for 448 groups at once, and the stage has 192 slots" in text
+    assert "lower sampler.groups_in_flight to 27" in text
+    for sampler in (SamplerConfig(count=7, groups_in_flight=27), SamplerConfig(count=1, groups_in_flight=999)):
+        cfg = RunConfig(name="x", stages={"s": stage}, sampler=sampler)
+        assert not [text for text in run_warnings(cfg) if "slots" in text]

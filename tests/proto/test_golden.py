@@ -34,7 +34,7 @@ def test_the_committed_files_agree_with_messages_py():
 def test_every_message_has_a_vector_and_every_job_and_result():
     assert {type(message) for message in EXAMPLES.values()} == {*FromWorker.__args__, *FromHub.__args__}
     assert set(EXAMPLES) <= set(NAMES)
-    assert {"work_sample_2", "work_verify", "work_train_2", "done_groups_2", "done_verdicts", "done_steps"} <= set(
+    assert {"work_sample_2", "work_verify", "work_train_2", "done_groups_2", "done_verdicts", "done_steps_2"} <= set(
         EXAMPLES
     )
 
@@ -87,8 +87,8 @@ def test_columns_are_marked_in_the_schema():
     columns = document["$defs"]["Rollout"]["properties"]
     assert columns["token_ids"]["x-column"] == "<i4"
     assert columns["logprobs"]["x-column"] == "<f4"
-    assert len(document["FromWorker"]["anyOf"]) == 7
-    assert len(document["FromHub"]["anyOf"]) == 9
+    assert len(document["FromWorker"]["anyOf"]) == 10
+    assert len(document["FromHub"]["anyOf"]) == 12
 
 
 def test_the_prose_names_every_message():

@@ -56,13 +56,10 @@ def attributes_of(module: str, classes: tuple[str, ...]) -> set[str]:
     return {name for name in found if not name.startswith("_")}
 
 
-OWNER_OF = {
-    name: module for module, classes in OWNERS.items() for name in sorted(attributes_of(module, classes), reverse=True)
-}
+ATTRIBUTES = {module: attributes_of(module, classes) for module, classes in OWNERS.items()}
+OWNER_OF = {name: module for module, names in ATTRIBUTES.items() for name in sorted(names, reverse=True)}
 """Attribute -> the module that may change it. Where two owners have an attribute of one name, either module counts."""
-MODULES_OF = {
-    name: {module for module, classes in OWNERS.items() if name in attributes_of(module, classes)} for name in OWNER_OF
-}
+MODULES_OF = {name: {module for module, names in ATTRIBUTES.items() if name in names} for name in OWNER_OF}
 
 
 def owned(node: ast.expr, aliases: dict[str, str]) -> str:

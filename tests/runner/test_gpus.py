@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from rlsp_async.config import LearnerConfig, RunConfig, SamplerConfig, StageConfig
+from rlsp_async.config import EvaluationConfig, LearnerConfig, RunConfig, SamplerConfig, StageConfig
 from rlsp_async.cuda import is_shared_card, learner_share
 from rlsp_async.errors import ConfigError
-from rlsp_async.runner.gpus import assign_gpus, gpu_environment, idle_gpus, visible_gpus
-from rlsp_async.runner.run import check_gpus
+from rlsp_async.runner.gpus import assign_gpus, fill_count, gpu_environment, idle_gpus, visible_gpus
+from rlsp_async.runner.run import check_gpus, resolve
 
 
 def run(device: str = "auto", **sampler: Any) -> RunConfig:
@@ -97,3 +98,28 @@ def test_visible_gpus(tmp_path: Path) -> None:
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, tmp_path) == []
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2, GPU-5ebe, -1, 3"}, tmp_path) == ["2", "GPU-5ebe"]
+
+
+def test_as_many_samplers_as_fit() -> None:
+    assert fill_count(run(count=0), ["0", "1", "2", "3", "4"]).sampler.count == 4
+    assert fill_count(run(count=0, tensor_parallel=2), ["0", "1", "2", "3", "4", "5"]).sampler.count == 2
+    assert fill_count(run("cpu", count=0), ["0", "1"]).sampler.count == 2
+    assert fill_count(run(count=1), ["0", "1", "2"]).sampler.count == 1
+
+
+def test_without_a_gpu_to_spare_samplers_join_from_elsewhere() -> None:
+    assert fill_count(run(count=0), ["0"]).sampler.count == fill_count(run(count=0), []).sampler.count == 0
+    nothing = replace(run(count=0), stages={"s": StageConfig(source="demonstrations")}, evaluation=EvaluationConfig())
+    assert fill_count(nothing, ["0", "1", "2"]).sampler.count == 0
+
+
+def test_a_run_gets_the_number_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert resolve(run(count=0)).sampler.count == 2
+
+
+def test_gib_are_no_share_of_a_gpu() -> None:
+    with pytest.raises(ConfigError, match=r"sampler\.memory = 4: on a GPU it is the share .* set it to about 0\.85"):
+        assign_gpus(["0", "1"], run(memory=4.0))
+    assert assign_gpus([], run(memory=4.0)) == {}  # GiB, without a GPU
+    assert assign_gpus(["0", "1"], run(engine="torch", memory=4.0))

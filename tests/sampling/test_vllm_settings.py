@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
+import subprocess
+import sys
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +15,8 @@ from rlsp_async.config import ModelConfig, RunConfig, SamplerConfig, SamplingCon
 from rlsp_async.errors import ConfigError
 from rlsp_async.model.info import ModelInfo
 from rlsp_async.preflight.settings import refuse
-from rlsp_async.sampling.vllm_settings import gpu_arguments, set_environment, window
+from rlsp_async.sampling.engines import has_vllm
+from rlsp_async.sampling.vllm_settings import FRONT_PID, gpu_arguments, set_environment, window
 from tests.model.shapes import QWEN_1_5B
 
 MODEL = ModelInfo(
@@ -94,3 +99,46 @@ def _staged(engine: str, schedule: TemperatureConfig) -> RunConfig:
         stages={"s": StageConfig(temperature=schedule)},
         sampler=SamplerConfig(engine=engine),  # type: ignore[arg-type]
     )
+
+
+def test_gib_are_no_share_of_a_gpu() -> None:
+    with pytest.raises(ConfigError, match=r"sampler\.memory = 1: on a GPU it is the share"):
+        gpu_arguments(run(memory=1.0), QWEN_1_5B, 80 * 2**30, shared=False)
+
+
+def test_an_engine_is_told_whose_end_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FRONT_PID, "")
+    set_environment(cpu=False, threads=1)
+    assert os.environ[FRONT_PID] == str(os.getpid())
+
+
+ENGINE = """
+import os, time
+import rlsp_async.sampling.vllm_extension  # as a spawned engine does, long before its first call
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+FRONT = """
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", sys.argv[1]], env={**os.environ, "RLSP_FRONT_PID": str(os.getpid())}).wait()
+"""
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not has_vllm(), reason="vllm is not installed")
+def test_an_engine_that_starts_ends_with_its_sampler() -> None:
+    front = subprocess.Popen([sys.executable, "-c", FRONT, ENGINE], stdout=subprocess.PIPE, text=True)
+    assert front.stdout is not None
+    try:
+        engine = int(front.stdout.readline())
+        watched = os.pidfd_open(engine)
+        front.kill()
+        ended, _, _ = select.select([watched], [], [], 20)
+        os.close(watched)
+        if not ended:
+            os.kill(engine, signal.SIGKILL)
+        assert ended
+    finally:
+        front.kill()
+        front.wait()
+        front.stdout.close()

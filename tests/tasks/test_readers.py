@@ -24,7 +24,7 @@ ROWS = [{"prompt": "a?", "answer": 1}, {"prompt": "b?", "answer": 2}]
     ("name", "content"),
     [
         ("a.json", json.dumps(ROWS, indent=1).encode()),
-        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
         ("a.jsonl", b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}\n'),
         ("a.txt", b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}'),
     ],
@@ -229,7 +229,7 @@ LINES = b'{"prompt": "a?", "answer": 1}\n{"prompt": "b?", "answer": 2}\n'
     ("name", "content"),
     [
         ("lines.json", LINES),
-        ("lines.json.gz", gzip.compress(LINES)),
+        ("lines.json.gz", gzip.compress(LINES, mtime=0)),
         ("list.jsonl", json.dumps(ROWS).encode()),
         ("list.jsonl", b"\xef\xbb\xbf\r\n" + json.dumps(ROWS, indent=1).replace("\n", "\r\n").encode()),
         ("bom.jsonl", b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\r\n")),

@@ -6,14 +6,17 @@ from typing import get_args
 import pytest
 
 from rlsp_async.messages import (
+    Abandon,
     Bye,
     Done,
     Failed,
     FromWorker,
     Hello,
+    Invite,
     Loaded,
     Ping,
     Pong,
+    Pull,
     Refuse,
     Rejected,
     Role,
@@ -29,6 +32,11 @@ VERDICTS = Done(lease=1, verdicts=[VerdictSet(group_id=1, verdicts=[])])
 STEPS = Done(lease=1, steps=[StepReport(step=1)])
 LOADED, REJECTED = Loaded(version=1, seconds=1.0, probe_error=0.0), Rejected(version=1, reason="x")
 FAILED = Failed(lease=1, kind="data", error="x")
+PULL, INVITE, ABANDON = (
+    Pull(ticket="w/1", version=1, made_by=1),
+    Invite(ticket="w/1", worker="w", kind="gloo"),
+    Abandon(ticket="w/1"),
+)
 
 
 def hello(role: Role = "sampler", worker: str = "w", credit: int = 1) -> Hello:
@@ -38,15 +46,15 @@ def hello(role: Role = "sampler", worker: str = "w", credit: int = 1) -> Hello:
 @pytest.mark.parametrize(
     ("role", "may"),
     [
-        ("sampler", [GROUPS, FAILED, LOADED, REJECTED, Ping(), Bye()]),
+        ("sampler", [GROUPS, FAILED, LOADED, REJECTED, PULL, ABANDON, Ping(), Bye()]),
         ("verifier", [VERDICTS, FAILED, Ping(), Bye()]),
-        ("learner", [STEPS, FAILED, Ping(), Bye()]),
+        ("learner", [STEPS, FAILED, INVITE, ABANDON, Ping(), Bye()]),
         ("observer", [Ping(), Bye()]),
     ],
 )
 def test_each_role_says_its_own_messages_and_no_other_with_keys_and_without(role, may):
     for find in (None, {"key": AllowedKey(name=role, role=role)}.get):
-        for message in (GROUPS, VERDICTS, STEPS, FAILED, LOADED, REJECTED, Ping(), Bye()):
+        for message in (GROUPS, VERDICTS, STEPS, FAILED, LOADED, REJECTED, PULL, INVITE, ABANDON, Ping(), Bye()):
             gate = Gate(find)
             assert gate.screen(b"p", "key", 0.0) and gate.admit(b"p", "key", hello(role)) == (True, None)
             heard, _ = gate.admit(b"p", "key", message)

@@ -14,9 +14,11 @@ from rlsp_async.errors import (
     MachineError,
     MessageError,
     UserError,
+    WeightsDelayed,
     WeightsError,
 )
 from rlsp_async.messages import (
+    Abandon,
     Ack,
     Bye,
     Done,
@@ -27,6 +29,7 @@ from rlsp_async.messages import (
     NewWeights,
     Ping,
     Probe,
+    Pull,
     Refuse,
     Rejected,
     Revoke,
@@ -36,6 +39,7 @@ from rlsp_async.messages import (
 from rlsp_async.service import in_thread
 from rlsp_async.wire.link import backoff_s
 from rlsp_async.wire.loading import WeightLoader
+from rlsp_async.wire.relayed import RelayedMessages
 from tests.wire.hub import LIMITS, Hub, answer, link_to
 
 
@@ -184,8 +188,9 @@ async def test_a_silent_hub_is_left_and_found_again_at_another_address():
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", None])
-async def test_without_a_hub_the_worker_ends_in_bounded_time_and_says_where_it_looked(address):
+async def test_without_a_hub_the_worker_ends_in_bounded_time_and_says_where_it_looked(address, monkeypatch):
     clock = Clock(step=1.0)
+    monkeypatch.setattr("rlsp_async.wire.link.backoff_s", lambda *_: 0.01)  # the clock moves, so no wait need be long
     with pytest.raises(MachineError, match=address or r"hub\.json"):
         await link_to(lambda: address, give_up_s=40.0, clock=clock).run()
     assert 40.0 <= clock.now - clock.start < 60.0
@@ -535,3 +540,51 @@ def test_back_off_doubles_from_one_to_thirty_two_heartbeats_and_jitter_spreads_i
     assert [backoff_s(n, 0.5, jitter=0.5) for n in range(8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0, 16.0]
     assert backoff_s(5, 1.0, jitter=0.0) == 24.0
     assert backoff_s(5000, 1.0, jitter=1.0) == 40.0
+
+
+async def test_a_version_that_does_not_arrive_changes_nothing_and_is_refused_the_third_time():
+    answers, come, tried = [], False, asyncio.Event()
+
+    async def load(ref):
+        tried.set()
+        if ref.version == 2 and not come:
+            raise WeightsDelayed("the learner is silent")
+        return 0.25
+
+    loader = WeightLoader(load, answers.append)
+    running = asyncio.create_task(loader.run())
+
+    async def offer(version):
+        tried.clear()
+        loader.offer(ref(version))
+        await asyncio.wait_for(tried.wait(), 5)
+        await asyncio.sleep(0)
+
+    await offer(1)
+    for num in (1, 2):
+        await offer(2)
+        assert (loader.version, loader.loading, len(answers)) == (1, False, 1), num
+    await offer(2)
+    assert loader.version == -1
+    assert answers[1] == Rejected(version=2, reason="it did not arrive 3 times: the learner is silent")
+    come = True
+    await offer(2)
+    assert (loader.version, answers[2].version, answers[2].probe_error) == (2, 2, 0.25)
+    running.cancel()
+
+
+async def test_messages_for_another_worker_go_through_the_link_only_while_the_hub_knows_it():
+    heard = []
+    relayed = RelayedMessages(heard.append)
+    pull = Pull(ticket="w/1", version=1, made_by=1)
+    relayed.send(pull)  # nobody is there yet
+    async with Hub() as hub:
+        running = asyncio.create_task(link_to(hub.address, relayed=relayed).run())
+        await hub.until(lambda: hub.all(Ping))
+        hub.say(Abandon(ticket="w/1", reason="no learner"))
+        relayed.send(pull)
+        await hub.until(lambda: hub.all(Pull))
+        await stop(hub, running)
+    relayed.send(pull)
+    assert hub.all(Pull) == [pull]
+    assert heard == [Abandon(ticket="w/1", reason="no learner")]
