@@ -6,7 +6,8 @@ With a credit of 2 the next batch has already arrived when one is done, if the l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from rlsp_async.config import RunConfig
@@ -37,13 +38,13 @@ async def main(cfg: RunConfig, service: Service) -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
         learner.claim(alone=not service.is_supervised)
 
-    async def train(job: TrainJob) -> StepReport:
-        report: StepReport = await work(lambda: learner.train(job))
-        return report
+    async def begin(job: TrainJob) -> Awaitable[StepReport]:
+        report: Future[StepReport] = await work(lambda: learner.begin(job))
+        return asyncio.shield(asyncio.wrap_future(report))  # a revoked lease does not take back what was trained
 
-    try:
-        in_order = StepOrder(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
-        await service.work(
+    in_order = StepOrder(begin, lambda: learner.step, bound_s=cfg.replay.lease_s)
+    working = asyncio.ensure_future(
+        service.work(
             in_order,
             credit=2,
             metrics=learner.metrics,
@@ -51,7 +52,16 @@ async def main(cfg: RunConfig, service: Service) -> None:
             info={"device": learner.device},
             on_welcome=claim,
         )
+    )
+    failing = asyncio.wrap_future(learner.failed)
+    try:
+        await asyncio.wait({working, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            failing.result()
+        working.result()
     finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
         learner.on_stop()
 
 

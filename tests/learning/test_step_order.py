@@ -19,15 +19,17 @@ class Counting:
     def __init__(self) -> None:
         self.steps = [0]
 
-    async def train(self, job: TrainJob) -> StepReport:
+    async def begin(self, job: TrainJob) -> asyncio.Future[StepReport]:
         await asyncio.sleep(0.01)
         self.steps.append(job.batch.step)
-        return StepReport(step=job.batch.step)
+        report: asyncio.Future[StepReport] = asyncio.get_running_loop().create_future()
+        report.set_result(StepReport(step=job.batch.step))
+        return report
 
 
 async def test_a_batch_that_overtook_another_waits_for_it():
     learner = Counting()
-    in_order = StepOrder(learner.train, lambda: learner.steps[-1], bound_s=5.0)
+    in_order = StepOrder(learner.begin, lambda: learner.steps[-1], bound_s=5.0)
     late = [asyncio.create_task(in_order(job(step))) for step in (3, 2)]
     await asyncio.sleep(0.05)
     assert learner.steps == [0]
@@ -40,4 +42,4 @@ async def test_a_step_that_never_comes_is_not_waited_for_for_ever_and_is_nobodys
     """MessageError becomes Failed of kind `returned`, which the hub charges to no budget."""
     learner = Counting()
     with pytest.raises(MessageError, match="step 2 waited 0 s for step 1, which never came"):
-        await StepOrder(learner.train, lambda: 0, bound_s=0.02)(job(2))
+        await StepOrder(learner.begin, lambda: 0, bound_s=0.02)(job(2))
