@@ -32,7 +32,10 @@ async def main(cfg: RunConfig, service: Service) -> None:
     if not building.done():
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
-    from rlsp_async.learning.learner import StepOrder  # loaded by now, in the thread that built the learner
+    from rlsp_async.learning.learner import (
+        StepOrder,
+        until_failed,
+    )  # loaded by now, in the thread that built the learner
 
     def claim() -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
@@ -43,25 +46,17 @@ async def main(cfg: RunConfig, service: Service) -> None:
         return asyncio.shield(asyncio.wrap_future(report))  # a revoked lease does not take back what was trained
 
     in_order = StepOrder(begin, lambda: learner.step, bound_s=cfg.replay.lease_s)
-    working = asyncio.ensure_future(
-        service.work(
-            in_order,
-            credit=2,
-            metrics=learner.metrics,
-            step=lambda: learner.step,
-            info={"device": learner.device},
-            on_welcome=claim,
-        )
+    working = service.work(
+        in_order,
+        credit=2,
+        metrics=learner.metrics,
+        step=lambda: learner.step,
+        info={"device": learner.device},
+        on_welcome=claim,
     )
-    failing = asyncio.wrap_future(learner.failed)
     try:
-        await asyncio.wait({working, failing}, return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            failing.result()
-        working.result()
+        await until_failed(working, learner.failed)
     finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
         learner.on_stop()
 
 

@@ -22,7 +22,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -520,3 +520,22 @@ class StepOrder:
             raise MessageError(
                 f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
             ) from None
+
+
+async def until_failed(work: Coroutine[None, None, None], failed: Future[None]) -> None:
+    """Works until the work ends, or until what is written beside training fails (`Learner.failed`).
+
+    Args:
+        work: the work; cancelled, and waited for, when it has not ended.
+        failed: done with the error.
+
+    Raises:
+        What the work raises, or the error.
+    """
+    working, failing = asyncio.ensure_future(work), asyncio.wrap_future(failed)
+    try:
+        await asyncio.wait({working, failing}, return_when=asyncio.FIRST_COMPLETED)
+        (failing if failing.done() else working).result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
