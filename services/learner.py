@@ -1,11 +1,15 @@
 """Learner process: model, optimizer and checkpoints; one batch at a time on one named thread.
 
+With `learner.ranks` above 1 it is rank 0, which starts the others (learning/follower.py); as another rank of those that
+somebody else has started it obeys rank 0 and meets no hub.
+
 With a credit of 2 the next batch has already arrived when one is done, if the lag allows it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -15,10 +19,14 @@ from rlsp_async.messages import StepReport, TrainJob
 from rlsp_async.service import Service, in_thread, keep_settings, serve
 
 if TYPE_CHECKING:
+    from rlsp_async.learning.follower import Followers
     from rlsp_async.learning.learner import Learner
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
+    if os.environ.get("RANK", "0") != "0":  # somebody else has started the ranks, and this is not the first
+        await in_thread(_call, name="learner")(lambda: _follow(cfg))
+        return
     if not await service.has_work():
         return
     if not service.is_supervised:
@@ -26,16 +34,15 @@ async def main(cfg: RunConfig, service: Service) -> None:
     # One thread builds and trains: torch's number of threads is a setting of the thread, and other numbers of threads
     # add up in another order.
     work = in_thread(_call, name="learner")
-    building = asyncio.ensure_future(work(lambda: _build(cfg, service.incarnation)))
+    followers: Followers = await work(lambda: _start(cfg, service))
+    building = asyncio.ensure_future(followers.until_lost(work(lambda: _build(cfg, service, followers))))
     stopping = asyncio.ensure_future(service.stopping.wait())
     await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not building.done():
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
-    from rlsp_async.learning.learner import (
-        StepOrder,
-        until_failed,
-    )  # loaded by now, in the thread that built the learner
+    # Loaded by now, in the thread that built the learner.
+    from rlsp_async.learning.learner import StepOrder, until_failed
 
     def claim() -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
@@ -55,20 +62,43 @@ async def main(cfg: RunConfig, service: Service) -> None:
         on_welcome=claim,
     )
     try:
-        await until_failed(working, learner.failed)
+        await followers.until_lost(until_failed(working, learner.failed))
     finally:
-        learner.on_stop()
+        if not followers.lost.done():
+            learner.on_stop()
 
 
-def _build(cfg: RunConfig, incarnation: int) -> Learner:
-    from rlsp_async.learning.learner import Learner  # torch takes seconds to import
+def _start(cfg: RunConfig, service: Service) -> Followers:
+    from rlsp_async.learning import follower  # torch takes seconds to import
+
+    return follower.start(cfg, follower.place_of(cfg, os.environ), service.worker)
+
+
+def _build(cfg: RunConfig, service: Service, followers: Followers) -> Learner:
+    from rlsp_async.learning import follower
+    from rlsp_async.learning.learner import Learner
     from rlsp_async.tokens import TokenizerCodec
 
     model_dir = cfg.directory / "model"
     codec = TokenizerCodec(model_dir, eos_ids=())
-    return Learner(
-        cfg, model_dir=model_dir, run_dir=cfg.directory, incarnation=incarnation, encode=codec.encode, claims=False
+    ranks = followers.until_joined(cfg, follower.place_of(cfg, os.environ))
+    learner = Learner(
+        cfg,
+        model_dir=model_dir,
+        run_dir=cfg.directory,
+        incarnation=service.incarnation,
+        encode=codec.encode,
+        claims=False,
+        ranks=ranks,
     )
+    follower.keep_awake(learner)
+    return learner
+
+
+def _follow(cfg: RunConfig) -> None:
+    from rlsp_async.learning import follower
+
+    follower.follow(cfg, follower.place_of(cfg, os.environ))
 
 
 def _call(act: Callable[[], Any]) -> Any:

@@ -16,7 +16,7 @@ with A = X X^T, five times, from X = G / |G|.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from rlsp_async import config
 from rlsp_async.errors import DataError, DivergedError
 from rlsp_async.learning.policy import Policy
-from rlsp_async.learning.ranks import Ranks, is_sharded, local
+from rlsp_async.learning.ranks import Ranks, is_sharded, local, rows_of
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -71,7 +71,7 @@ class Updater:
 
     def __init__(self, cfg: config.OptimizerConfig, policy: Policy, critic_lr: float, num_updates: int) -> None:
         self.cfg, self.num_updates, self.num_done = cfg, num_updates, 0
-        self._ranks = policy.ranks
+        self._ranks, self._is_narrow = policy.ranks, policy.dtype != torch.float32
         trained: Named = [(n, p) for n, p in policy.policy_parameters() if p.requires_grad]
         critic: Named = list(policy.critic_parameters())
         self._pairs = {name: (p, _master(p)) for name, p in (*trained, *critic)}
@@ -101,6 +101,12 @@ class Updater:
         """The float32 tensor that is trained in the place of a parameter; the parameter itself if it is float32; this
         rank's rows if it is sharded."""
         return self._pairs[name][1]
+
+    def is_split(self, key: str) -> bool:
+        """Whether this rank has only some rows of a tensor of `state`."""
+        kind, _, rest = key.partition("/")
+        field, _, name = rest.partition("/")
+        return self.is_sharded(rest) if kind == "master" else field != "step" and self.is_sharded(name)
 
     def is_sharded(self, name: str) -> bool:
         """Whether this rank trains only some rows of a parameter."""
@@ -192,7 +198,7 @@ class Updater:
 
     def state(self) -> dict[str, Tensor]:
         """The state of the optimizers, and the float32 masters, as named tensors for a checkpoint."""
-        apart = [(n, m) for n, (p, m) in self._pairs.items() if m is not p and not is_sharded(p)]
+        apart = [(n, m) for n, (p, m) in self._pairs.items() if m is not p and (self._is_narrow or not is_sharded(p))]
         tensors = {f"master/{n}": m.detach() for n, m in apart}
         for key, (optimizer, _, names) in self._optimizers.items():
             for name in names:
@@ -200,19 +206,20 @@ class Updater:
                     tensors[f"{key}/{field}/{name}"] = torch.as_tensor(value)
         return tensors
 
-    def restore(self, tensors: dict[str, Tensor], num_done: int) -> None:
-        """Restores what `state` returned, and the number of updates that were done."""
+    def restore(self, tensors: Mapping[str, Tensor], num_done: int) -> None:
+        """Restores what `state` returned, whole, and the number of updates that were done."""
         self.num_done = num_done
         for name, (parameter, master) in self._pairs.items():
-            if master is not parameter and not is_sharded(parameter):
-                master.data.copy_(tensors[f"master/{name}"])
+            if master is not parameter and (self._is_narrow or not is_sharded(parameter)):
+                master.data.copy_(rows_of(tensors[f"master/{name}"], parameter))
         for key, (optimizer, _, names) in self._optimizers.items():
-            for full, value in tensors.items():
+            for full in tensors:
                 kind, _, rest = full.partition("/")
                 field, _, name = rest.partition("/")
                 if kind == key and name in names:
-                    master = self._pairs[name][1]
+                    parameter, master = self._pairs[name]
                     at = master.device if field != "step" or _steps_on_device(optimizer) else "cpu"
+                    value = tensors[full] if field == "step" else rows_of(tensors[full], parameter)
                     optimizer.state[master][field] = value.clone().to(at)
 
 
@@ -352,7 +359,8 @@ class PolicyAverage:
 
     def __init__(self, reference: Policy, rate: float) -> None:
         self.rate = rate
-        self._reference = {name: local(p) for name, p in reference.policy_parameters()}
+        self._parameters = dict(reference.policy_parameters())
+        self._reference = {name: local(p) for name, p in self._parameters.items()}
         self._mean = {name: p.float() for name, p in self._reference.items()}  # float32: the parameter itself
 
     @torch.no_grad()
@@ -367,16 +375,16 @@ class PolicyAverage:
         return dict(self._mean)
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Restores what `state` returned.
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `state` returned, whole.
 
         Raises:
             DataError: the tensors are not of this model.
         """
-        if set(tensors) != set(self._mean) or any(tensors[n].shape != mean.shape for n, mean in self._mean.items()):
+        if set(tensors) != set(self._mean) or any(tensors[n].shape != p.shape for n, p in self._parameters.items()):
             raise DataError("the checkpoint's average of the policy is not of this model; start the stage again")
         for name, mean in self._mean.items():
-            mean.copy_(tensors[name])
+            mean.copy_(rows_of(tensors[name], self._parameters[name]))
         self._write_back()
 
     def _write_back(self) -> None:

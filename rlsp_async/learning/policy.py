@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -91,7 +91,7 @@ class Policy(nn.Module):
         self.value_head: nn.Linear | None = None
         self.critic: Any = None
         self.num_values = num_values
-        self.ranks, self._dtype = Ranks.single(), model.dtype
+        self.ranks, self.dtype = Ranks.single(), model.dtype  # of a sharded model: in which it computes
         self._build: Callable[[], Any] | None = None
         self._longest = longrope_limit(model.config.get_text_config().to_dict())
         self._head = (logits_head(model),)  # in a tuple: its parameters are the model's, and belong there
@@ -129,7 +129,7 @@ class Policy(nn.Module):
         if self.adapters:
             return self
         self._build = build
-        _shard(self, self.model, ranks, self._dtype)
+        _shard(self, self.model, ranks, self.dtype)
         register_fsdp_forward_method(self, "outputs")
         row = pack.pack_sequences(_TWO_TOKENS, [0])
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing changes outputs in place
@@ -147,7 +147,7 @@ class Policy(nn.Module):
         if self._build is None:
             return copy.deepcopy(part(self.model))
         made = part(self._build())
-        _shard(made, made, self.ranks, self._dtype)
+        _shard(made, made, self.ranks, self.dtype)
         _copy_rows(part(self.model), made)
         return made
 
@@ -260,9 +260,15 @@ class Policy(nn.Module):
         """Names and values of `policy_parameters` in the model's type, whole. Every rank iterates over all of them."""
         for name, parameter in self.policy_parameters():
             if is_sharded(parameter):
-                yield name, self.ranks.whole(local(parameter).to(self._dtype), parameter.shape[0])
+                yield name, self.ranks.whole(local(parameter).to(self.dtype), parameter.shape[0])
             else:
                 yield name, parameter.detach()
+
+    def held(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, Tensor, bool]]:
+        """Names, the rows that this rank holds in the type in which they are kept, and whether those are not all."""
+        for name, parameter in parameters:
+            split = is_sharded(parameter)
+            yield name, local(parameter).to(self.dtype) if split else parameter, split
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the language model that are trained and published: those of its adapters, or all.

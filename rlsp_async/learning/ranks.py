@@ -31,6 +31,10 @@ class Ranks:
     """Where this rank computes: "cpu" or "cuda"."""
     orders: Any = None
     """The group over which rank 0 tells the others what to do; it is waited for longer than a collective of a step."""
+    group: Any = None
+    """The group of all other collectives; None: torch's default group."""
+    aside: Ranks | None = None
+    """The same ranks over a group of their own, for a thread that writes beside the one that trains."""
 
     @staticmethod
     def single() -> Ranks:
@@ -74,11 +78,11 @@ class Ranks:
         if self.size == 1:
             return [data]
         lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(lengths, torch.tensor([len(data)], dtype=torch.int64))
+        dist.all_gather(lengths, torch.tensor([len(data)], dtype=torch.int64), group=self.group)
         longest = max(1, *(int(length) for length in lengths))
         padded = torch.frombuffer(bytearray(data.ljust(longest, b"\0")), dtype=torch.uint8)
         parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
+        dist.all_gather(parts, padded, group=self.group)
         return [part[: int(length)].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
 
     def agree(self, trouble: str) -> None:
@@ -96,7 +100,7 @@ class Ranks:
     def sum(self, tensor: Tensor) -> Tensor:
         """Adds a tensor up over the ranks, in place, and returns it."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self.group)
         return tensor
 
     def rows(self, num: int) -> tuple[int, int]:
@@ -121,7 +125,7 @@ class Ranks:
         padded = shard.new_zeros((each, *shard.shape[1:]))
         padded[: len(shard)] = shard
         parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
+        dist.all_gather(parts, padded, group=self.group)
         return torch.cat(parts)[:num]
 
     def shard(self, module: nn.Module, layers: Any, dtype: torch.dtype) -> None:
@@ -163,14 +167,19 @@ def local(tensor: Tensor) -> Tensor:
     return held
 
 
+def rows_of(value: Tensor, tensor: Tensor) -> Tensor:
+    """The rows of a whole value that this process holds of a tensor of the same shape."""
+    if not is_sharded(tensor):
+        return value
+    mesh = tensor.device_mesh  # type: ignore[attr-defined]
+    begin, end = Ranks(mesh.get_local_rank(), mesh.size()).rows(len(value))
+    return value[begin:end]
+
+
 @torch.no_grad()
 def fill(tensor: Tensor, value: Tensor) -> None:
     """Copies a whole value into a tensor, of which this process may hold only some rows."""
-    if is_sharded(tensor):
-        mesh = tensor.device_mesh  # type: ignore[attr-defined]
-        begin, end = Ranks(mesh.get_local_rank(), mesh.size()).rows(len(value))
-        value = value[begin:end]
-    local(tensor).copy_(value)
+    local(tensor).copy_(rows_of(value, tensor))
 
 
 def release(module: nn.Module) -> None:

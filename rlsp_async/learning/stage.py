@@ -142,7 +142,7 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def copy_into(parameters: Mapping[str, Tensor], tensors: dict[str, Tensor], where: str) -> None:
+def copy_into(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
     """Copies tensors into parameters by name.
 
     Args:
