@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -109,7 +109,8 @@ class Followers:
         """
         working, losing = asyncio.ensure_future(work), asyncio.wrap_future(self.lost)
         try:
-            await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {working, losing}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if self._processes and working.done() and not working.cancelled() and working.exception():
                 await asyncio.wait({losing}, timeout=LOST_S)
             if losing.done():
