@@ -67,6 +67,7 @@ ROWS = {
     "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),
     "rlsp_async.config": Row(2, (), TORCH),
+    "rlsp_async.observations": Row(3, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
     "rlsp_async.starts": Row(3, ("*",), TORCH),
     "rlsp_async.pulse": Row(3, ("*",), TORCH),
