@@ -106,13 +106,15 @@ def compute(model_dir, directory, rank, size, cases):
 
 
 def attempt(*arguments):
-    """The exit code of a rank."""
+    """Ends this process, as a rank: with exit code 1 and a traceback if it could not."""
+    code = 1
     try:
         compute(*arguments)
-    except Exception:
-        traceback.print_exc()
-        return 1
-    return 0
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        os._exit(code)
 
 
 def main():
@@ -123,7 +125,7 @@ def main():
         for rank in range(int(size)):
             children.append(os.fork())
             if not children[-1]:
-                os._exit(attempt(Path(model_dir), Path(directory), rank, int(size), cases.split(",")))
+                attempt(Path(model_dir), Path(directory), rank, int(size), cases.split(","))
     sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
 
 
