@@ -256,11 +256,14 @@ class MatrixShards:
 
     ranks: Ranks
     shapes: dict[int, torch.Size]
-    """Shape of the whole matrix, by the `id` of the tensor with this rank's rows."""
+    """Shape of the whole matrix, by the `id` of the tensor with this rank's rows; without one the tensor's own."""
 
     def shape(self, matrix: Tensor) -> torch.Size:
         """Shape of the whole matrix."""
-        return self.shapes[id(matrix)]
+        return self.shapes.get(id(matrix), matrix.shape)
+
+
+WHOLE = MatrixShards(Ranks.single(), {})
 
 
 def make_muon(
@@ -278,7 +281,7 @@ def make_muon(
     Returns:
         the optimizer.
     """
-    shards = shards or MatrixShards(Ranks.single(), {id(m): m.shape for m in matrices})
+    shards = shards or WHOLE
     if shards.ranks.size == 1 and max(m.numel() for m in matrices) > _SMALL:
         return torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="original")
     muon = StackedMuon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="original")
@@ -292,7 +295,7 @@ class StackedMuon(torch.optim.Muon):
     Momentum is kept of this rank's rows alone; the matrix that is orthogonalised is put together on every rank.
     """
 
-    shards: MatrixShards
+    shards = WHOLE
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:

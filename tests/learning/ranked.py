@@ -1,16 +1,23 @@
 """One update of every algorithm, by one process or by one of several ranks.
 
-    python -m tests.learning.ranked MODEL_DIR OUT RANK SIZE STORE CASE ...      writes OUT, one safetensors file
+    python -m tests.learning.ranked MODEL_DIR DIRECTORY SIZE:CASE,CASE ...
+
+writes DIRECTORY/SIZE.safetensors for each SIZE. The ranks are forks of one process, which has imported torch once.
 
 What is recorded: AdamW's first moment after the first update, which is a tenth of the gradient; parameters that Muon
 trains, as they are after it; and the metrics of the step.
 """
 
 import json
+import os
 import sys
+import traceback
+from datetime import timedelta
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torch import distributed as dist
 
 from rlsp_async import config
 from rlsp_async.algos.base import ALGORITHMS, Terms, load_algorithm, names
@@ -20,16 +27,14 @@ from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.learning.ranks import Ranks
 from tests.learning.small import job
 
-PRESETS = [
-    (name, preset) for name in names() for preset in ("", *ALGORITHMS.find(name).PRESETS) if (name, preset) != ("", "")
-]
 CASES = {
-    **{f"{name}:{preset}": (name, preset, {}, {}) for name, preset in PRESETS},
+    **{name: (name, "", {}, {}) for name in names()},
+    "t1 with a bonus": ("t1", "cpu", {}, {}),
     "ppo with a separate critic": ("ppo", "", {"critic": "separate"}, {}),
     "ppo with a detached head": ("ppo", "", {"critic": "head_detached"}, {}),
     "muon": ("sft", "", {}, {"name": "muon", "muon_lr": 1e-2}),
     "clipped": ("grpo", "", {}, {"clip_norm": 1e-3}),
-    "adapters": ("grpo", "", {"kl_coef": 0.1}, {"lora": 4}),
+    "adapters": ("dpo", "", {}, {"lora": 4}),
     "four updates": ("ppo", "", {"critic": "separate"}, {"minibatches": 2, "epochs": 2, "lr": 1e-6}),
 }
 
@@ -88,23 +93,40 @@ def moments(policy, updater, average):
     return found
 
 
-def main():
-    from datetime import timedelta
-
-    from safetensors.torch import save_file
-    from torch import distributed as dist
-
-    model_dir, out, rank, size, store, *cases = sys.argv[1:]
-    torch.set_num_threads(1)
-    bound = timedelta(seconds=60)
-    dist.init_process_group("gloo", f"file://{store}", rank=int(rank), world_size=int(size), timeout=bound)
-    ranks = Ranks(int(rank), int(size))
-    found = {}
+def compute(model_dir, directory, rank, size, cases):
+    """What one rank does."""
+    bound = timedelta(seconds=100)
+    store = dist.FileStore(str(directory / f"{size}.store"), size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=bound)
+    ranks, found = Ranks(rank, size), {}
     for case in cases:
-        found |= {f"{case}|{name}": tensor for name, tensor in record(Path(model_dir), case, ranks).items()}
+        found |= {f"{case}|{name}": tensor.contiguous() for name, tensor in record(model_dir, case, ranks).items()}
     if ranks.is_first:
-        save_file({name: tensor.contiguous() for name, tensor in found.items()}, out)
-    dist.destroy_process_group()
+        save_file(found, directory / f"{size}.safetensors")
+
+
+def attempt(*arguments):
+    """Ends this process, as a rank: with exit code 1 and a traceback if it could not."""
+    code = 1
+    try:
+        compute(*arguments)
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        os._exit(code)
+
+
+def main():
+    model_dir, directory, *asked = sys.argv[1:]
+    torch.set_num_threads(1)
+    children = []
+    for size, cases in (text.split(":") for text in asked):
+        for rank in range(int(size)):
+            children.append(os.fork())
+            if not children[-1]:
+                attempt(Path(model_dir), Path(directory), rank, int(size), cases.split(","))
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
 
 
 if __name__ == "__main__":
