@@ -45,6 +45,8 @@ STORE = "RLSP_RANKS_FILE"
 """Environment variable with the file by which the ranks of one host find one another; unset: torch's own variables."""
 LOST_S = 5.0
 """How long the end of another rank is waited for when this one cannot go on."""
+SETTINGS = ".ranks.toml"
+"""End of the name of the file with the settings of the other ranks, in the directory of logs."""
 ORDER_S = 600.0
 """Longest wait of a rank for an order."""
 IDLE_EVERY_S = 60.0
@@ -168,7 +170,7 @@ def start(cfg: RunConfig, place: Place, worker: str) -> Followers:
     """
     if place.size == 1 or place.is_given:
         return Followers([], [], None)
-    directory, settings = Path(tempfile.mkdtemp(prefix="rlsp-ranks-")), cfg.directory / "logs" / f"{worker}.ranks.toml"
+    directory, settings = Path(tempfile.mkdtemp(prefix="rlsp-ranks-")), cfg.directory / "logs" / f"{worker}{SETTINGS}"
     processes, logs = [], []
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: nothing listens to the network
     os.environ[STORE] = str(directory / "store")
@@ -183,10 +185,15 @@ def start(cfg: RunConfig, place: Place, worker: str) -> Followers:
     return Followers(processes, logs, directory)
 
 
+def output_name(settings: Path, rank: int) -> str:
+    """The name of a rank's process: logs/learner-0.ranks.toml, 1 -> learner-0.rank1."""
+    return settings.name.replace(SETTINGS, f".rank{rank}")
+
+
 def _start_one(settings: Path, rank: int, size: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
     numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), LEADER: str(os.getpid())}
     return subprocess.Popen(
-        [sys.executable, "-m", "rlsp_async.learning.follower", str(settings)],
+        [sys.executable, "-m", "rlsp_async.learning.follower", str(settings), "--worker", output_name(settings, rank)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -256,7 +263,7 @@ def main() -> int:
         if not kill_with_parent(int(os.environ[LEADER])):
             return 0
     try:
-        cfg = load(sys.argv[1], sys.argv[2:])
+        cfg = load(sys.argv[1])  # the name that follows is for those who look for the process
         follow(cfg, place_of(cfg, os.environ))
     except (UserError, DivergedError) as e:
         print(f"rlsp learner: {e}", file=sys.stderr, flush=True)
