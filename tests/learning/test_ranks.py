@@ -21,11 +21,11 @@ def found(model_dir, tmp_path_factory):
     directory = tmp_path_factory.mktemp("ranks")
     jobs = [f"{size}:{','.join(cases)}" for size, cases in ((2, CASES), (3, THREE))]
     command = [sys.executable, "-m", "tests.learning.ranked", model_dir, directory, *jobs]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=500)
     return {size: load_file(directory / f"{size}.safetensors") for size in (2, 3)}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("size", "case"), [*((2, case) for case in CASES), *((3, case) for case in THREE)])
 def test_ranks_have_the_gradients_and_metrics_of_one_process(model_dir, found, size, case):
     alone = record(model_dir, case)

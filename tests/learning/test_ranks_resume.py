@@ -15,13 +15,14 @@ from rlsp_async.learning import checkpoint
 from rlsp_async.learning.learner import Learner
 from tests.learning.small import Shelf, jobs, run_config
 
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[2]
 PARTS = ["tensors-00000-of-00002.safetensors", "tensors-00001-of-00002.safetensors"]
 
 
 def ranked(model_dir, run_dir, *numbers):
     command = [sys.executable, "-m", "tests.learning.ranked_learner", str(model_dir), str(run_dir), *map(str, numbers)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,6 @@ def parts(run_dir, step):
     return {(name, key): t for name in PARTS for key, t in load_file(place / name).items() if key != "rng"}
 
 
-@pytest.mark.timeout(300)
 def test_two_ranks_of_which_one_was_killed_end_with_the_same_bits(model_dir, runs, tmp_path):
     run_dir = Path(shutil.copytree(runs / "killed", tmp_path / "again")) / "t"
     assert checkpoint.list_complete(run_dir / "checkpoints")[0].name == "step-00000004"
@@ -54,7 +54,6 @@ def test_two_ranks_of_which_one_was_killed_end_with_the_same_bits(model_dir, run
     assert [name for name in again if not torch.equal(again[name], straight[name])] == []
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("size", [1, 3])
 def test_another_number_of_ranks_goes_on_where_two_ended(model_dir, runs, tmp_path, size):
     run_dir = Path(shutil.copytree(runs / "killed", tmp_path / "again")) / "t"
