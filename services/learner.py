@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlsp_async.config import RunConfig
 from rlsp_async.messages import StepReport, TrainJob
-from rlsp_async.service import Service, in_thread, keep_settings, serve
+from rlsp_async.service import Service, hub_address, in_thread, keep_settings, serve
 
 if TYPE_CHECKING:
     from rlsp_async.learning.follower import Followers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 async def main(cfg: RunConfig, service: Service) -> None:
     if os.environ.get("RANK", "0") != "0":  # somebody else has started the ranks, and this is not the first
-        await in_thread(_call, name="learner")(lambda: _follow(cfg))
+        await in_thread(lambda act: act(), name="learner")(lambda: _follow(cfg))
         return
     if not await service.has_work():
         return
@@ -33,7 +33,7 @@ async def main(cfg: RunConfig, service: Service) -> None:
         keep_settings(cfg)
     # One thread builds and trains: torch's number of threads is a setting of the thread, and other numbers of threads
     # add up in another order.
-    work = in_thread(_call, name="learner")
+    work = in_thread(lambda act: act(), name="learner")
     followers: Followers = await work(lambda: _start(cfg, service))
     building = asyncio.ensure_future(followers.until_lost(work(lambda: _build(cfg, service, followers))))
     stopping = asyncio.ensure_future(service.stopping.wait())
@@ -41,8 +41,10 @@ async def main(cfg: RunConfig, service: Service) -> None:
     if not building.done():
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
-    # Loaded by now, in the thread that built the learner.
-    from rlsp_async.learning.learner import StepOrder, until_failed
+    from rlsp_async.learning.learner import StepOrder, until_failed  # loaded by now, where the learner was built
+    from rlsp_async.weights.serve import make_server
+
+    server = make_server(cfg, service.worker, service.incarnation, lambda: hub_address(cfg))
 
     def claim() -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
@@ -50,7 +52,8 @@ async def main(cfg: RunConfig, service: Service) -> None:
 
     async def begin(job: TrainJob) -> Awaitable[StepReport]:
         report: Future[StepReport] = await work(lambda: learner.begin(job))
-        return asyncio.shield(asyncio.wrap_future(report))  # a revoked lease does not take back what was trained
+        # A revoked lease does not take back what was trained.
+        return asyncio.shield(server.announced(asyncio.wrap_future(report)))
 
     in_order = StepOrder(begin, lambda: learner.step, bound_s=cfg.replay.lease_s)
     working = service.work(
@@ -60,10 +63,12 @@ async def main(cfg: RunConfig, service: Service) -> None:
         step=lambda: learner.step,
         info={"device": learner.device},
         on_welcome=claim,
+        relayed=server.relayed,
     )
     try:
         await followers.until_lost(until_failed(working, learner.failed))
     finally:
+        server.close()
         if not followers.lost.done():
             learner.on_stop()
 
@@ -99,10 +104,6 @@ def _follow(cfg: RunConfig) -> None:
     from rlsp_async.learning import follower
 
     follower.follow(cfg, follower.place_of(cfg, os.environ))
-
-
-def _call(act: Callable[[], Any]) -> Any:
-    return act()
 
 
 if __name__ == "__main__":

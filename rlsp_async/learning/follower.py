@@ -232,7 +232,12 @@ def join(cfg: RunConfig, place: Place) -> Ranks:
 
 
 def keep_awake(learner: Learner) -> None:
-    """Has a thread of rank 0 give an order to do nothing, every so often, while nothing is trained."""
+    """Has a thread of rank 0 give an order to do nothing, every so often, while nothing is trained.
+
+    Nothing is done for a learner of one rank.
+    """
+    if learner.ranks.size == 1:
+        return
 
     def give() -> None:
         stopped = threading.Event()

@@ -101,7 +101,7 @@ class Learner:
         self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
         self.incarnation, self.device = incarnation, find_device(cfg.learner.device)
-        self._ranks = ranks
+        self.ranks = ranks
         if self.device == "cuda" and is_shared_card(os.environ):
             torch.cuda.set_per_process_memory_fraction(learner_share(cfg.sampler.count * cfg.sampler.memory))
         if claims:
@@ -193,8 +193,8 @@ class Learner:
 
     def _tell(self, order: Order) -> None:
         """Has the other ranks do what this one is about to do."""
-        if self._ranks.size > 1:
-            self._ranks.broadcast_bytes(msgspec.msgpack.encode(order))
+        if self.ranks.size > 1:
+            self.ranks.broadcast_bytes(msgspec.msgpack.encode(order))
 
     def order_idle(self) -> None:
         """Tells the other ranks that there is nothing to do, if nothing is trained: they wait for an order so long."""
@@ -353,7 +353,7 @@ class Learner:
         ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
         probe = publish.make_probe(self.policy, ids)
         tensors = publish.published_tensors(self.policy)
-        if not self._ranks.is_first:
+        if not self.ranks.is_first:
             return None
         self._fence.check()
         return _Taken(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
@@ -411,9 +411,9 @@ class Learner:
         held |= {f"critic/{n}": (t, is_sharded) for n, t, is_sharded in policy.held(policy.critic_parameters())}
         held |= {f"optimizer/{n}": (t, updater.is_split(n)) for n, t in updater.state().items()}
         if current.average is not None:
-            held |= {f"reference/{n}": (t, self._ranks.size > 1) for n, t in current.average.state().items()}
+            held |= {f"reference/{n}": (t, self.ranks.size > 1) for n, t in current.average.state().items()}
         held["rng"] = torch.get_rng_state(), False
-        tensors = {name: t for name, (t, is_split) in held.items() if is_split or self._ranks.is_first}
+        tensors = {name: t for name, (t, is_split) in held.items() if is_split or self.ranks.is_first}
         state = {
             "stage": current.name,
             "updates": current.updater.num_done,
@@ -431,13 +431,13 @@ class Learner:
             msgspec.structs.replace(report, checkpoint=step) if report.step == step else report for report in reports
         ]
         copied.checkpoint.state["reports"] = [msgspec.to_builtins(report) for report in reports]
-        keep, ranks = self.cfg.learner.keep_checkpoints, self._ranks.aside or self._ranks
+        keep, ranks = self.cfg.learner.keep_checkpoints, self.ranks.aside or self.ranks
         checkpoint.save(self.run_dir / "checkpoints", copied.checkpoint, keep, self._fence, ranks)
         self._checkpoint = step
 
     def _restore(self) -> None:
         """Goes back to the newest checkpoint, if there is one."""
-        newest = checkpoint.load_newest(self.run_dir / "checkpoints", self._ranks)
+        newest = checkpoint.load_newest(self.run_dir / "checkpoints", self.ranks)
         if newest is None:
             return
         require_same_settings(newest, self.cfg, self.run_dir)
