@@ -71,7 +71,7 @@ class SavedTensors(Mapping[str, Tensor]):
         return len(self._holders)
 
 
-class Below(Mapping[str, Tensor]):
+class Prefixed(Mapping[str, Tensor]):
     """The tensors whose names begin with a prefix, without it; each is read when it is asked for."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:

@@ -57,7 +57,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Place(NamedTuple):
+class RankPlace(NamedTuple):
     """Which rank of how many a process is."""
 
     rank: int
@@ -66,7 +66,7 @@ class Place(NamedTuple):
     """Whether RANK and WORLD_SIZE say so; else rank 0 starts the others."""
 
 
-def place_of(cfg: RunConfig, environment: Mapping[str, str]) -> Place:
+def place_of(cfg: RunConfig, environment: Mapping[str, str]) -> RankPlace:
     """Which rank this process is.
 
     Raises:
@@ -74,12 +74,12 @@ def place_of(cfg: RunConfig, environment: Mapping[str, str]) -> Place:
     """
     rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
     if rank is None and size is None:
-        return Place(0, cfg.learner.ranks, False)
+        return RankPlace(0, cfg.learner.ranks, False)
     if not (rank or "").isdecimal() or not (size or "").isdecimal() or int(rank or 0) >= int(size or 0):
         raise ConfigError(f"RANK is {rank!r} and WORLD_SIZE is {size!r}: set both, RANK below WORLD_SIZE, or neither")
     if int(size or 0) != cfg.learner.ranks:
         raise ConfigError(f"WORLD_SIZE is {size} and learner.ranks is {cfg.learner.ranks}: make them equal")
-    return Place(int(rank or 0), int(size or 0), True)
+    return RankPlace(int(rank or 0), int(size or 0), True)
 
 
 class Followers:
@@ -91,7 +91,7 @@ class Followers:
         if processes:
             threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
-    def until_joined(self, cfg: RunConfig, place: Place) -> Ranks:
+    def until_joined(self, cfg: RunConfig, place: RankPlace) -> Ranks:
         """Joins them (`join`), and removes what the ranks found one another by.
 
         Raises:
@@ -155,7 +155,7 @@ def last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:500]
 
 
-def start(cfg: RunConfig, place: Place, worker: str) -> Followers:
+def start(cfg: RunConfig, place: RankPlace, worker: str) -> Followers:
     """Starts ranks 1 to N - 1 as children of this process; none where somebody else has started all ranks.
 
     To be called by the thread that lives as long as this process, because the kernel watches it.
@@ -201,7 +201,7 @@ def _start_one(settings: Path, rank: int, size: int, output: IO[bytes]) -> subpr
     )
 
 
-def join(cfg: RunConfig, place: Place) -> Ranks:
+def join(cfg: RunConfig, place: RankPlace) -> Ranks:
     """Joins torch's process group as one of the ranks, and makes the groups for orders and for files.
 
     A collective of a step waits `replay.stall_s` for a rank that hangs.
@@ -247,7 +247,7 @@ def keep_awake(learner: Learner) -> None:
     threading.Thread(target=give, name="orders", daemon=True).start()
 
 
-def follow(cfg: RunConfig, place: Place) -> None:
+def follow(cfg: RunConfig, place: RankPlace) -> None:
     """Computes as a rank above 0 until rank 0 says stop. Raises what the learner raises."""
     ranks = join(cfg, place)
     learner = Learner(cfg, cfg.directory / "model", cfg.directory, claims=False, ranks=ranks)

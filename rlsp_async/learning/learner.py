@@ -444,11 +444,11 @@ class Learner:
         lora.require_base(newest.state.get("base", {}), self._base, self.run_dir)
         self._stage = stage.begin_stage(self.cfg, newest.state["stage"], self.policy, self.run_dir, resumed=True)
         where = f"checkpoint of step {newest.step}"
-        stage.copy_into(dict(self.policy.policy_parameters()), checkpoint.Below(newest.tensors, "model/"), where)
-        stage.copy_into(dict(self.policy.critic_parameters()), checkpoint.Below(newest.tensors, "critic/"), where)
-        self._stage.updater.restore(checkpoint.Below(newest.tensors, "optimizer/"), int(newest.state["updates"]))
+        stage.copy_into(dict(self.policy.policy_parameters()), checkpoint.Prefixed(newest.tensors, "model/"), where)
+        stage.copy_into(dict(self.policy.critic_parameters()), checkpoint.Prefixed(newest.tensors, "critic/"), where)
+        self._stage.updater.restore(checkpoint.Prefixed(newest.tensors, "optimizer/"), int(newest.state["updates"]))
         if self._stage.average is not None:
-            self._stage.average.restore(checkpoint.Below(newest.tensors, "reference/"))
+            self._stage.average.restore(checkpoint.Prefixed(newest.tensors, "reference/"))
         torch.set_rng_state(newest.tensors["rng"])
         for report in msgspec.convert(newest.state["reports"], list[StepReport]):
             self._remember(report.step, _done(report))
