@@ -12,6 +12,7 @@ import asyncio
 import os
 from collections.abc import Awaitable
 from concurrent.futures import Future
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rlsp_async.config import RunConfig
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 async def main(cfg: RunConfig, service: Service) -> None:
     if os.environ.get("RANK", "0") != "0":  # somebody else has started the ranks, and this is not the first
-        await in_thread(lambda act: act(), name="learner")(lambda: _follow(cfg))
+        from rlsp_async.learning.follower import follow
+
+        await in_thread(follow, name="learner")(cfg)
         return
     if not await service.has_work():
         return
@@ -34,8 +37,8 @@ async def main(cfg: RunConfig, service: Service) -> None:
     # One thread builds and trains: torch's number of threads is a setting of the thread, and other numbers of threads
     # add up in another order.
     work = in_thread(lambda act: act(), name="learner")
-    followers: Followers = await work(lambda: _start(cfg, service))
-    building = asyncio.ensure_future(followers.until_lost(work(lambda: _build(cfg, service, followers))))
+    followers: Followers = await work(lambda: import_module("rlsp_async.learning.follower").start(cfg, service.worker))
+    building = asyncio.ensure_future(followers.until_lost(work(lambda: followers.lead(cfg, service.incarnation))))
     stopping = asyncio.ensure_future(service.stopping.wait())
     await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not building.done():
@@ -71,39 +74,6 @@ async def main(cfg: RunConfig, service: Service) -> None:
         server.close()
         if not followers.lost.done():
             learner.on_stop()
-
-
-def _start(cfg: RunConfig, service: Service) -> Followers:
-    from rlsp_async.learning import follower  # torch takes seconds to import
-
-    return follower.start(cfg, follower.place_of(cfg, os.environ), service.worker)
-
-
-def _build(cfg: RunConfig, service: Service, followers: Followers) -> Learner:
-    from rlsp_async.learning import follower
-    from rlsp_async.learning.learner import Learner
-    from rlsp_async.tokens import TokenizerCodec
-
-    model_dir = cfg.directory / "model"
-    codec = TokenizerCodec(model_dir, eos_ids=())
-    ranks = followers.until_joined(cfg, follower.place_of(cfg, os.environ))
-    learner = Learner(
-        cfg,
-        model_dir=model_dir,
-        run_dir=cfg.directory,
-        incarnation=service.incarnation,
-        encode=codec.encode,
-        claims=False,
-        ranks=ranks,
-    )
-    follower.keep_awake(learner)
-    return learner
-
-
-def _follow(cfg: RunConfig) -> None:
-    from rlsp_async.learning import follower
-
-    follower.follow(cfg, follower.place_of(cfg, os.environ))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from rlsp_async.learning.learner import Learner, Order, find_device
 from rlsp_async.learning.outbox import WORK_S
 from rlsp_async.learning.ranks import Ranks
 from rlsp_async.processes import kill_with_parent
+from rlsp_async.tokens import TokenizerCodec
 
 LEADER = "RLSP_RANK_0_PID"
 """Environment variable with the process id of rank 0, which has started this rank."""
@@ -91,18 +92,31 @@ class Followers:
         if processes:
             threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
-    def until_joined(self, cfg: RunConfig, place: RankPlace) -> Ranks:
-        """Joins them (`join`), and removes what the ranks found one another by.
+    def lead(self, cfg: RunConfig, incarnation: int) -> Learner:
+        """Joins the other ranks, and builds the learner of rank 0.
 
         Raises:
-            Exception: one of them has ended (`error_of`).
             MachineError: they do not come in time.
+            UserError: what `Learner` raises.
         """
         try:
-            return join(cfg, place)
-        finally:
+            ranks = join(cfg, place_of(cfg, os.environ))
+        finally:  # by now they have found one another
             if self._directory is not None:
                 shutil.rmtree(self._directory, ignore_errors=True)
+        model_dir = cfg.directory / "model"
+        encode = TokenizerCodec(model_dir, eos_ids=()).encode
+        learner = Learner(
+            cfg,
+            model_dir=model_dir,
+            run_dir=cfg.directory,
+            incarnation=incarnation,
+            encode=encode,
+            claims=False,
+            ranks=ranks,
+        )
+        keep_awake(learner)
+        return learner
 
     async def until_lost(self, work: Awaitable[T]) -> T:
         """The result of a work that cannot go on without the ranks. Raises its error, or that of a rank that has ended.
@@ -155,19 +169,19 @@ def last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:500]
 
 
-def start(cfg: RunConfig, place: RankPlace, worker: str) -> Followers:
+def start(cfg: RunConfig, worker: str) -> Followers:
     """Starts ranks 1 to N - 1 as children of this process; none where somebody else has started all ranks.
 
     To be called by the thread that lives as long as this process, because the kernel watches it.
 
     Args:
         cfg: the run.
-        place: which rank this process is, of how many.
         worker: name of the learner, of which the names of their logs are made.
 
     Raises:
         MachineError: the disk refuses.
     """
+    place = place_of(cfg, os.environ)
     if place.size == 1 or place.is_given:
         return Followers([], [], None)
     directory, settings = Path(tempfile.mkdtemp(prefix="rlsp-ranks-")), cfg.directory / "logs" / f"{worker}{SETTINGS}"
@@ -247,9 +261,9 @@ def keep_awake(learner: Learner) -> None:
     threading.Thread(target=give, name="orders", daemon=True).start()
 
 
-def follow(cfg: RunConfig, place: RankPlace) -> None:
+def follow(cfg: RunConfig) -> None:
     """Computes as a rank above 0 until rank 0 says stop. Raises what the learner raises."""
-    ranks = join(cfg, place)
+    ranks = join(cfg, place_of(cfg, os.environ))
     learner = Learner(cfg, cfg.directory / "model", cfg.directory, claims=False, ranks=ranks)
     while True:
         order = msgspec.msgpack.decode(ranks.broadcast_bytes(), type=Order)
@@ -269,7 +283,7 @@ def main() -> int:
             return 0
     try:
         cfg = load(sys.argv[1])  # the name that follows is for those who look for the process
-        follow(cfg, place_of(cfg, os.environ))
+        follow(cfg)
     except (UserError, DivergedError) as e:
         print(f"rlsp learner: {e}", file=sys.stderr, flush=True)
         return e.exit_code
