@@ -26,7 +26,7 @@ _FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.", "task.max_u
 """Sections and settings that may change when a run is resumed ..."""
 _PYTHON_NUMBER = r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?"
 """A number as Python and most tools write it: TOML refuses ".001" and "1.e-4"."""
-_FIXED = ("learner.tokens_per_microbatch",)
+_FIXED = ("learner.tokens_per_microbatch", "learner.ranks")
 """... except for these."""
 
 
@@ -129,6 +129,8 @@ LATER_SETTINGS = {
     "learner.channel_address": "",
     "model.lora": {},
     "learner.deterministic": False,
+    "learner.ranks": 1,
+    "learner.other_ranks": False,
 }
 """Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
 have another value, so that a run that began before goes on."""

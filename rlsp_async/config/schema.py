@@ -211,7 +211,13 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is a GPU, else cpu."""
     threads: Annotated[int, Range(ge=1, le=1_024)] = 1
-    """CPU threads of the learner."""
+    """CPU threads of the learner; each rank has as many."""
+    ranks: Annotated[int, Range(ge=1, le=1_024)] = 1
+    """Processes that train together, each with a part of weights, gradients and optimizer state; on GPUs one for each
+    card. It decides the order of sums, and with it the last digits."""
+    other_ranks: bool = False
+    """Lets a run that is resumed have another number of ranks than before: from then on its last digits differ from
+    those of an undisturbed run."""
     tokens_per_microbatch: Annotated[int, Range(ge=1, le=2**26)] = 8192
     """Packed tokens in one forward and backward pass; a sequence that is longer gets a pass of its own."""
     gradient_checkpointing: bool = False
