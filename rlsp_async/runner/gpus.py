@@ -43,7 +43,7 @@ def fill_count(cfg: RunConfig, gpus: list[str]) -> RunConfig:
     """
     if cfg.sampler.count or cfg.sampler.engine == "scripted" or not needs_sampler(cfg):
         return cfg
-    learner = 0 if cfg.learner.device == "cpu" else 1
+    learner = 0 if cfg.learner.device == "cpu" else cfg.learner.ranks
     count = max(0, len(gpus) - learner) // cfg.sampler.tensor_parallel
     return replace(cfg, sampler=replace(cfg.sampler, count=count))
 

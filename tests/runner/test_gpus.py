@@ -107,6 +107,13 @@ def test_as_many_samplers_as_fit() -> None:
     assert fill_count(run(count=1), ["0", "1", "2"]).sampler.count == 1
 
 
+def test_ranks_of_the_learner_come_first() -> None:
+    cfg = run(count=0)
+    cfg = replace(cfg, learner=replace(cfg.learner, ranks=4))
+    assert fill_count(cfg, [str(number) for number in range(8)]).sampler.count == 4
+    assert fill_count(cfg, ["0", "1", "2", "3"]).sampler.count == 0
+
+
 def test_without_a_gpu_to_spare_samplers_join_from_elsewhere() -> None:
     assert fill_count(run(count=0), ["0"]).sampler.count == fill_count(run(count=0), []).sampler.count == 0
     nothing = replace(run(count=0), stages={"s": StageConfig(source="demonstrations")}, evaluation=EvaluationConfig())
