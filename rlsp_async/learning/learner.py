@@ -14,6 +14,8 @@ CPU makes the same bits. A restart begins at the newest complete checkpoint, and
 
 `StepOrder` trains steps in increasing order even when their jobs arrive out of order: a lost job is sent again later,
 and then arrives after the job that follows it.
+
+This file is long because what follows from a step (copies, reports, files, orders to other ranks) is read in one place.
 """
 
 from __future__ import annotations
