@@ -8,6 +8,7 @@ directory that is not on this machine is a warning here (`rlsp run` refuses it).
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -120,6 +121,7 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
             gib_text(estimate.sampler_gib(cfg, shape, vllm=vllm)),
             "estimate: weights twice while loading, KV cache on the CPU; on a GPU sampler.memory is its share",
         ),
+        *_card_facts(cfg, shape, extra),
         Fact("one version", bytes_text(estimate.version_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
         Fact(
             "one checkpoint",
@@ -139,6 +141,17 @@ def _adapter_facts(cfg: RunConfig, shape: ModelInfo) -> list[Fact]:
         f"float32; {bytes_text(16 * values)} with gradients and moments; the {cfg.model.dtype} weights stay as they are"
     )
     return [Fact("adapters (LoRA)", f"{count_text(values)} values, rank {lora.rank}", state)]
+
+
+def _card_facts(cfg: RunConfig, shape: ModelInfo, extra: estimate.ExtraModels) -> list[Fact]:
+    shares = estimate.card_shares(cfg, shape, extra)
+    if shares is None:
+        return []
+    why = (
+        f"learner {shares.learner:.1f} GiB; vLLM {shares.sampler:.1f} GiB with one sequence, and the rest of its share "
+        f"(sampler.memory = {cfg.sampler.memory:g}) holds more of them"
+    )
+    return [Fact("one card for both", f"from {math.ceil(shares.smallest)} GiB on", why)]
 
 
 def _learner_state(extra: estimate.ExtraModels) -> str:
