@@ -169,6 +169,19 @@ class Sampler:
                     log.warning("engine died while it loaded weights", version=ref.version, error=str(e))
                     return await self._load_after_death(ref)
 
+    async def adopt(self, path: Path) -> None:
+        """Serves the adapter in a file that no learner published, as version 1 and without a probe.
+
+        Args:
+            path: safetensors file under peft's names.
+
+        Raises:
+            WeightsError: it does not fit the model.
+            EngineError: the engine died of it.
+        """
+        async with self._changing:
+            await self._engine.load_weights(path, 1)
+
     async def _load_after_death(self, ref: WeightsRef) -> float:
         await self._restart()
         try:
