@@ -84,7 +84,7 @@ ROWS = {
     # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
-    "rlsp_async.weights": Row(4, ("file", "snapshot", "transport")),
+    "rlsp_async.weights": Row(4, ("file", "gloo", "snapshot", "transport")),
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),

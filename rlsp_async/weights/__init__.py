@@ -4,6 +4,8 @@ transport.py   the Protocol of a transport (publish, fetch, prune), and which tr
 sums.py        sums of tensors: a plan of what was published, compared with what arrived or what an engine holds
 snapshot.py    one version as the bytes of a safetensors file: copied once, read by everybody else
 file.py        the transport of `file://`: safetensors files in a directory
+channel.py     the Protocol of a channel between the learner and one sampler; the loops that send and receive a version
+gloo.py        the channel of kind "gloo": TCP between hosts
 place.py       where a run's directory lies: chosen, judged, marked as the run's own, removed
 leftovers.py   what runs that are over left in shared memory
 probe.py       a fixed sequence whose log-probs show that an engine computes with the published weights
