@@ -172,6 +172,8 @@ class Sampler:
     async def adopt(self, path: Path) -> None:
         """Serves the adapter in a file that no learner published, as version 1 and without a probe.
 
+        To be called before the first group is sampled.
+
         Args:
             path: safetensors file under peft's names.
 
@@ -179,8 +181,7 @@ class Sampler:
             WeightsError: it does not fit the model.
             EngineError: the engine died of it.
         """
-        async with self._changing:
-            await self._engine.load_weights(path, 1)
+        await self._engine.load_weights(path, 1)
 
     async def _load_after_death(self, ref: WeightsRef) -> float:
         await self._restart()

@@ -209,6 +209,25 @@ def why_refused(config: dict[str, Any], info: ModelInfo, cpu: bool) -> str:
     return ""
 
 
+def why_no_adapters(config: dict[str, Any], targets: set[str], cpu: bool) -> str:
+    """Why vLLM does not compute adapters of a family as the learner does; empty where nothing is known against it.
+
+    Args:
+        config: the content of config.json.
+        targets: the last parts of the names of the adapted layers.
+        cpu: whether vLLM runs on the CPU.
+    """
+    kind = str(config.get("model_type"))
+    experts = [key for key, value in config.items() if "experts" in key and isinstance(value, int) and value > 1]
+    if cpu and experts:
+        return f"vLLM on a CPU does not compute a mixture of experts ({experts[0]} in config.json) beside an adapter"
+    unknown = targets.intersection({"glm4": {"gate_up_proj"}, "gpt_bigcode": {"c_attn"}}.get(kind, ()))
+    if unknown:
+        rest = ", ".join(f'"{name}"' for name in sorted(targets - unknown))
+        return f"vLLM has no adapter for {min(unknown)} of {kind!r}: set model.lora.targets = [{rest}]"
+    return ""
+
+
 def window(cfg: RunConfig, info: ModelInfo, cpu: bool, longest_prompt: int | None = None) -> int:
     """Most tokens of prompt and completion together.
 
