@@ -9,11 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from rlsp_async.config import RunConfig, StageConfig, SuccessReplayConfig, convert, load_lora
-from rlsp_async.cuda import CONTEXT_SHARE, learner_share
 from rlsp_async.model import ModelInfo
 from rlsp_async.model.adapter import num_values
 from rlsp_async.replay.plan import needs_sampler
-from rlsp_async.sampling.vllm_settings import card_needs
 
 GIB = float(1 << 30)
 COLUMN_BYTES = 12
@@ -182,25 +180,6 @@ def sampler_gib(cfg: RunConfig, shape: ModelInfo, *, vllm: bool) -> float:
     weights = weight_bytes(cfg, shape)
     both = weights + (2 * version_bytes(cfg, shape) if cfg.model.lora and vllm else weights)
     return base + cache + both / GIB
-
-
-class CardShares(msgspec.Struct, frozen=True, kw_only=True):
-    """How the learner and one sampler share a card, in GiB."""
-
-    learner: float
-    sampler: float
-    """What vLLM needs with the KV cache of one sequence."""
-    smallest: float
-    """The smallest card on which both fit with `sampler.memory` as the sampler's share."""
-
-
-def card_shares(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> CardShares | None:
-    """Estimate for a run on one GPU; None for a run that does not want one card for both."""
-    share, alone = cfg.sampler.memory, cfg.sampler.tensor_parallel == 1 and cfg.sampler.count == 1
-    if cfg.learner.device != "cuda" or not alone or share >= 1 - CONTEXT_SHARE or not needs_sampler(cfg):
-        return None
-    learner, sampler = learner_gib(cfg, shape, extra), sum(card_needs(cfg, shape)) / GIB
-    return CardShares(learner=learner, sampler=sampler, smallest=max(learner / learner_share(share), sampler / share))
 
 
 def num_processes(cfg: RunConfig) -> dict[str, int]:

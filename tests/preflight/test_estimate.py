@@ -10,9 +10,11 @@ import pytest
 
 from rlsp_async.cli.check import machine_facts
 from rlsp_async.config import RunConfig, convert, load
+from rlsp_async.errors import ConfigError
 from rlsp_async.learning import policy
 from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
+from rlsp_async.preflight.cards import plan_cards
 from rlsp_async.preflight.inputs import extra_models
 from tests.model.shapes import QWEN_1_5B, QWEN_7B
 
@@ -61,13 +63,13 @@ def test_adapters_of_the_shipped_configuration_fit_one_card_of_80_gb() -> None:
     learner_gb = estimate.learner_gib(cfg, QWEN_7B, extra) * estimate.GIB / 1e9
     activations_gb = 16384 * (28 * 2 * 3584 + 2 * (14 * 3584 + 4 * 18944) + 4 * (6 * 3584 + 18944)) / 1e9
     assert learner_gb == pytest.approx(15.23 + 20 * values / 1e9 + activations_gb + 12 * 2**27 / 1e9 + 0.54, rel=0.01)
-    shares = estimate.card_shares(cfg, QWEN_7B, extra)
-    assert shares is not None and shares.smallest == pytest.approx(53, abs=1)
-    assert shares.smallest < 80e9 / estimate.GIB
+    (use,) = plan_cards(cfg, QWEN_7B, {"learner-0": ["0"], "sampler-0": ["0"]}, 79.0, extra)
+    assert use.texts[0] == "learner 26.6 of 41.1 GiB" and use.warnings == []
     facts = {fact.name: fact for fact in machine_facts(cfg, QWEN_7B)}
-    assert facts["one card for both"].value == "from 53 GiB on" and "rank 32" in facts["adapters (LoRA)"].value
+    assert "rank 32" in facts["adapters (LoRA)"].value
     whole = convert({**msgspec.to_builtins(cfg), "model": {"path": "x", "dtype": "bfloat16"}}, RunConfig, "x")
-    assert estimate.learner_gib(whole, QWEN_7B, extra) > 2 * 80e9 / estimate.GIB
+    with pytest.raises(ConfigError, match="the learner needs about 150.3 GiB of card 0, and 41.1 of its 79 are left"):
+        plan_cards(whole, QWEN_7B, {"learner-0": ["0"], "sampler-0": ["0"]}, 79.0, extra)
 
 
 def test_the_chunk_of_logits_is_the_learners() -> None:
