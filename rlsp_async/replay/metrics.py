@@ -181,6 +181,7 @@ def _rollout_rows(state: HubState, records: list[GroupRecord], about: dict[str, 
 
 def _rollout_row(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
     versions = sampled_versions(rollout)
+    is_sampled = group.provenance == "rollout" and len(versions) > 0
     turns = {"turns": num_turns(rollout), "ended": rollout.ended, "claim": rollout.claim} if rollout.ended else {}
     return {
         "group": group.group_id,
@@ -193,8 +194,8 @@ def _rollout_row(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
         "finish": rollout.finish,
         "tokens": len(versions),
         "sampler": rollout.sampler,
-        "oldest_version": int(versions.min()) if len(versions) else -1,
-        "newest_version": int(versions.max()) if len(versions) else -1,
+        "oldest_version": int(versions.min()) if is_sampled else -1,
+        "newest_version": int(versions.max()) if is_sampled else -1,
         **turns,
     }
 
