@@ -181,8 +181,9 @@ def retrain(directory: Path, scratch: Path) -> tuple[dict[int, str], dict[str, b
     from rlsp_async.messages import Batch, TrainJob
     from rlsp_async.replay.journal import Journal
     from rlsp_async.replay.records import Manifest
+    from rlsp_async.weights.place import remove_published
 
-    cfg = config.load(directory / "config.toml", [f"runs_dir={scratch}", f"learner.weights_dir={scratch / 'weights'}"])
+    cfg = config.load(directory / "config.toml", [f"runs_dir={scratch}"])
     shutil.rmtree(scratch, ignore_errors=True)
     cfg.directory.mkdir(parents=True)
     with (
@@ -205,6 +206,8 @@ def retrain(directory: Path, scratch: Path) -> tuple[dict[int, str], dict[str, b
         made = learner.train(TrainJob(batch=batch))
         digests[manifest.step] = made.weights.digest if made.weights else ""
     journal.close()
+    learner.on_stop()
+    remove_published(cfg)
     return digests, files(cfg.directory / "final")
 
 

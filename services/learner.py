@@ -6,7 +6,8 @@ With a credit of 2 the next batch has already arrived when one is done, if the l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from rlsp_async.config import RunConfig
@@ -31,26 +32,30 @@ async def main(cfg: RunConfig, service: Service) -> None:
     if not building.done():
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
-    from rlsp_async.learning.learner import StepOrder  # loaded by now, in the thread that built the learner
+    from rlsp_async.learning.learner import (
+        StepOrder,
+        until_failed,
+    )  # loaded by now, in the thread that built the learner
 
     def claim() -> None:
         # Only a learner that the hub has taken in claims the files: one that it refuses must not stop the one at work.
         learner.claim(alone=not service.is_supervised)
 
-    async def train(job: TrainJob) -> StepReport:
-        report: StepReport = await work(lambda: learner.train(job))
-        return report
+    async def begin(job: TrainJob) -> Awaitable[StepReport]:
+        report: Future[StepReport] = await work(lambda: learner.begin(job))
+        return asyncio.shield(asyncio.wrap_future(report))  # a revoked lease does not take back what was trained
 
+    in_order = StepOrder(begin, lambda: learner.step, bound_s=cfg.replay.lease_s)
+    working = service.work(
+        in_order,
+        credit=2,
+        metrics=learner.metrics,
+        step=lambda: learner.step,
+        info={"device": learner.device},
+        on_welcome=claim,
+    )
     try:
-        in_order = StepOrder(train, lambda: learner.step, bound_s=cfg.replay.lease_s)
-        await service.work(
-            in_order,
-            credit=2,
-            metrics=learner.metrics,
-            step=lambda: learner.step,
-            info={"device": learner.device},
-            on_welcome=claim,
-        )
+        await until_failed(working, learner.failed)
     finally:
         learner.on_stop()
 

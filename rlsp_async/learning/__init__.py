@@ -15,6 +15,7 @@ In the order in which a batch meets them:
     fidelity.py     does the learner compute the model that the checkpoint is? looked at once, when a model is loaded
     optim.py        from gradients to steps: AdamW and Muon, schedule, clipping; the average of a policy
     publish.py      the probe of published weights; the model as a Hugging Face directory
+    outbox.py       what is written beside training: two threads for versions with their reports, and for files
     checkpoint.py   checkpoints, complete or absent
     export.py       the model of a checkpoint as a Hugging Face directory (`rlsp export-model`)
     fence.py        which start of the learner may write the files of a run

@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -35,11 +36,30 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is saved: tensors by name, and a state that JSON can hold."""
+    """What is saved: tensors of the host by name (`host_copy`), and a state that JSON can hold."""
 
     step: int
     tensors: dict[str, Tensor]
     state: dict[str, Any]
+
+
+def host_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies tensors to memory of the host that nobody else writes to; from a GPU into pinned pages, with one wait.
+
+    Args:
+        tensors: by name, on any device.
+
+    Returns:
+        the copies, contiguous, by name.
+    """
+    copies = {}
+    for name, tensor in tensors.items():
+        source = tensor.detach()
+        copies[name] = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
+        copies[name].copy_(source, non_blocking=source.is_cuda)
+    if any(tensor.is_cuda for tensor in tensors.values()):
+        torch.cuda.current_stream().synchronize()
+    return copies
 
 
 def save(directory: Path, checkpoint: Checkpoint, keep: int, fence: WriteFence | None = None) -> Path:
@@ -193,8 +213,7 @@ def _set_aside(path: Path) -> None:
 
 def _write(directory: Path, checkpoint: Checkpoint) -> None:
     """Writes the files of a checkpoint; DONE last, with the digests of the others."""
-    tensors = {n: t.detach().to("cpu").contiguous().clone() for n, t in checkpoint.tensors.items()}
-    save_file(tensors, directory / "tensors.safetensors")
+    save_file(checkpoint.tensors, directory / "tensors.safetensors")
     readable(directory)
     state = {**checkpoint.state, "step": checkpoint.step}
     (directory / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")

@@ -1,6 +1,12 @@
 """The learner: batches in, step reports and weights out. Blocking; the service runs it in a thread of its own.
 
-    TrainJob(step s) -> rows -> rewards -> updates -> publish (every so often) -> checkpoint (every so often) -> report
+    TrainJob(step s) -> rows -> rewards -> updates -> a copy of the weights -> the next step
+                                                          thread "weights": their file and its name -> report
+                                                          thread "files":   checkpoint (every so often), export
+
+The thread that trains copies (`Snapshot`, `checkpoint.host_copy`) and computes the probe; the rest is done beside the
+next step (`Outbox`). The report of a step leaves as soon as its version is complete, and says which checkpoint was
+complete then. Only the report of a stage's last step waits for export and checkpoint: a run that is over has them.
 
 Promises: step s is trained once, on the weights of step s - 1 (the first step of a stage that starts from the base: on
 those of the base). A repeat of step s is answered from memory or checkpoint. From one checkpoint and the same batches a
@@ -16,8 +22,11 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -30,10 +39,12 @@ from rlsp_async.cuda import has_cuda, is_shared_card, learner_share, use_determi
 from rlsp_async.errors import ConfigError, ContentError, MachineError, MessageError
 from rlsp_async.learning import checkpoint, lora, publish, reward, rows, stage, update
 from rlsp_async.learning.fence import WriteFence
+from rlsp_async.learning.outbox import WORK_S, Outbox
 from rlsp_async.learning.policy import Policy, load_model
-from rlsp_async.messages import Batch, Prompt, StepReport, TrainJob, WeightsRef
+from rlsp_async.messages import Batch, Probe, Prompt, StepReport, TrainJob
 from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
+from rlsp_async.weights.snapshot import Snapshot
 from rlsp_async.weights.transport import WeightTransport
 
 REPORTS_KEPT = 4
@@ -95,7 +106,8 @@ class Learner:
         self._transport = transport or FileTransport(choose_directory(cfg, num_bytes), run_dir)
         self._step, self._checkpoint = 0, 0
         self._stage: stage.StageState | None = None
-        self._reports: dict[int, StepReport] = {}
+        self._outbox = Outbox()
+        self._reports: dict[int, Future[StepReport]] = {}
         """Reports of the newest steps, by step: a hub that was killed may not have received them, and asks again."""
         self._republish = False
         self._training, self._whole = threading.Lock(), True
@@ -118,14 +130,30 @@ class Learner:
         """The reference policy of the present stage, if it has one."""
         return None if self._stage is None else self._stage.reference
 
+    @property
+    def failed(self) -> Future[None]:
+        """Done with the error of what is written beside training and nobody waits for: the learner cannot go on."""
+        return self._outbox.failed
+
     def train(self, job: TrainJob) -> StepReport:
+        """Trains the next step as `begin` does, and waits until all that follows from it is written."""
+        report = self.begin(job).result(WORK_S)
+        self.settle()
+        return report
+
+    def settle(self) -> None:
+        """Waits until all that was trained is published, and saved where that is due. Raises what went wrong."""
+        self._outbox.settle()
+        self._outbox.check()
+
+    def begin(self, job: TrainJob) -> Future[StepReport]:
         """Trains the next step, or answers a repeat of one of the last REPORTS_KEPT steps.
 
         Args:
             job: the batch of a step.
 
         Returns:
-            the report of the step.
+            the report of the step, once its weights are complete; at the end of a stage, once it is saved and exported.
 
         Raises:
             MessageError: the step is neither, or its batch cannot be trained.
@@ -136,6 +164,7 @@ class Learner:
             MachineError: the disk refuses.
         """
         with self._training:
+            self._outbox.check()
             if job.batch.step in self._reports:
                 return self._repeat(job.batch.step)
             if job.batch.step != self._step + 1:
@@ -153,7 +182,7 @@ class Learner:
             more = f" (and {len(guilty) - 1} more groups)" if len(guilty) > 1 else ""
             raise ContentError(f"step {batch.step}: {next(iter(guilty.values()))}{more}", sorted(guilty))
 
-    def _next(self, batch: Batch) -> StepReport:
+    def _next(self, batch: Batch) -> Future[StepReport]:
         """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
         if self._stage is None or self._stage.name != batch.stage:
@@ -176,12 +205,14 @@ class Learner:
     def on_stop(self) -> None:
         """Saves the newest step if no checkpoint holds it; does nothing when a step failed or is in progress.
 
-        To be called when no further step will begin, from any thread.
+        To be called when no further step will begin, from any thread. Waits for what is being written.
         """
-        if self._training.acquire(blocking=False) and self._whole and self._step > self._checkpoint:
-            assert self._stage is not None
-            self._remember(msgspec.structs.replace(self._reports[self._step], checkpoint=self._step))
-            self._save(self._stage)
+        if self._training.acquire(blocking=False) and self._whole and not self._outbox.has_failed:
+            self._outbox.settle()
+            if self._step > self._checkpoint and not self._outbox.has_failed:
+                assert self._stage is not None
+                self._save(self._copied(self._stage))
+        self._transport.close()
 
     def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
         """Rewards and updates of one step; returns its metrics."""
@@ -208,65 +239,114 @@ class Learner:
             current.average.follow(self.policy)
         return {**reward_metrics, **metrics}
 
-    def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> StepReport:
-        """Publishes, exports and saves after a step, each when it is due; returns the report."""
+    def _finish(self, batch: Batch, current: stage.StageState, metrics: dict[str, float]) -> Future[StepReport]:
+        """Copies what is due after a step, and has it published, exported and saved; returns the report to come."""
         publishes = batch.last_of_stage or self.cfg.publishes_after(batch.stage, batch.stage_step)
-        weights = self._publish() if publishes else None
         every = self.cfg.learner.checkpoint_every
         saves = batch.last_of_stage or (every > 0 and batch.step % every == 0)
-        report = StepReport(
-            step=batch.step,
-            metrics=metrics,
-            weights=weights,
-            incarnation=self.incarnation,
-            checkpoint=batch.step if saves else self._checkpoint,
-        )
-        self._remember(report)
-        # The export comes before the checkpoint: a learner that is killed between the two trains and exports again.
+        taken = self._take() if publishes else None
+        report = StepReport(step=batch.step, metrics=metrics, incarnation=self.incarnation)
+        published = self._outbox.put("weights", partial(self._publish, report, taken))
+        self._remember(batch.step, published)
+        if taken is not None:
+            if batch.last_of_stage and not self._lora:
+                taken.snapshot.hold()
+            self._outbox.add("weights", partial(self._make_room, taken.snapshot))
+        copied = self._copied(current) if saves else None
         if batch.last_of_stage:
-            self._export(batch.stage)
-        if saves:
-            self._save(current)
-        return report
+            assert taken is not None
+            assert copied is not None
+            return self._end_stage(batch, taken.snapshot, copied, published)
+        if copied is not None:
+            self._outbox.add("files", partial(self._save, copied))
+        return published
 
-    def _remember(self, report: StepReport) -> None:
+    def _end_stage(
+        self, batch: Batch, snapshot: Snapshot, copied: _Copied, published: Future[StepReport]
+    ) -> Future[StepReport]:
+        """Has the last step of a stage exported and saved; returns its report to come.
+
+        The export comes before the checkpoint: a learner that is killed between the two trains and exports again.
+        """
+        written: list[Future[None]] = []
+        if self._lora:  # adapters are added to the weights and taken out again: no step may run meanwhile
+            self._export(batch.stage, None)
+        else:
+            written.append(self._outbox.put("files", partial(self._export, batch.stage, snapshot)))
+        written.append(self._outbox.put("files", partial(self._save, copied)))
+        last = self._outbox.put("files", partial(self._complete, written, published))
+        self._remember(batch.step, last)
+        return last
+
+    def _remember(self, step: int, report: Future[StepReport]) -> None:
         """Keeps a report, and the newest REPORTS_KEPT in all."""
-        self._reports[report.step] = report
-        for step in sorted(self._reports)[:-REPORTS_KEPT]:
-            del self._reports[step]
+        self._reports[step] = report
+        for older in sorted(self._reports)[:-REPORTS_KEPT]:
+            del self._reports[older]
 
-    def _export(self, stage_name: str) -> None:
-        """Exports the model as a stage left it to RUN/stages/NAME, and to RUN/final after the last stage."""
-        targets = [self.run_dir / "stages" / stage_name]
-        if stage_name == list(self.cfg.stages)[-1]:
-            targets.append(self.run_dir / "final")
-        for target in targets:
-            publish.export_hf(self.policy.model, self.model_dir, target, self._fence, self._lora)
-
-    def _repeat(self, step: int) -> StepReport:
+    def _repeat(self, step: int) -> Future[StepReport]:
         """Answers a step that was trained before; publishes its weights again if they may be lost."""
-        report = msgspec.structs.replace(self._reports[step], incarnation=self.incarnation)
+        kept = self._reports[step]
+        if not kept.done():
+            return kept
+        report = msgspec.structs.replace(kept.result(), incarnation=self.incarnation)
+        answer: Future[StepReport] = _done(report)
         if step == self._step and self._republish:
             if report.weights is not None or not self._transport.versions():
                 # Published weights may lie in shared memory and be gone after a reboot; the same weights have the same
                 # digest. If the newest published version was an older one, it cannot be made again; this one replaces
                 # it.
-                report = msgspec.structs.replace(report, weights=self._publish())
+                answer = self._outbox.put("weights", partial(self._publish, report, self._take()))
             self._republish = False
-        self._remember(report)
-        return report
+        self._remember(step, answer)
+        return answer
 
-    def _publish(self) -> WeightsRef:
-        """Publishes the present weights with their probe, and deletes old versions."""
+    def _take(self) -> _Taken:
+        """Copies the present weights, and computes their probe: all that a version costs the thread that trains."""
         model_config = self.policy.model.config
         longest = longest_sequence(model_config.to_dict()) or publish.PROBE_TOKENS
         ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
         probe = publish.make_probe(self.policy, ids)
         self._fence.check()
         tensors = publish.published_tensors(self.policy)
-        ref = self._transport.publish(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
+        return _Taken(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
+
+    # --- beside training ---------------------------------------------------------------------------------------------
+
+    def _publish(self, report: StepReport, taken: _Taken | None) -> StepReport:
+        """Makes a version available, if there is one, and deletes old ones; returns the report with its reference."""
+        weights = None
+        if taken is not None:
+            self._fence.check()
+            weights = self._transport.publish(taken.snapshot, taken.probe)
+        checkpoint_step = max(report.checkpoint, self._checkpoint)
+        return msgspec.structs.replace(report, weights=weights, checkpoint=checkpoint_step)
+
+    def _make_room(self, snapshot: Snapshot) -> None:
+        """Removes old versions, and brings in the pages of the next one."""
         self._transport.prune(self.cfg.learner.keep_weights, self.incarnation)
-        return ref
+        self._transport.prepare(snapshot.layout.infos, self.incarnation)
+
+    def _export(self, stage_name: str, snapshot: Snapshot | None) -> None:
+        """Exports the model as a stage left it to RUN/stages/NAME, and to RUN/final after the last stage.
+
+        With a snapshot the model may be in training. Without one (adapters are added to the weights) it must not be.
+        """
+        targets = [self.run_dir / "stages" / stage_name]
+        if stage_name == list(self.cfg.stages)[-1]:
+            targets.append(self.run_dir / "final")
+        try:
+            for target in targets:
+                publish.export_hf(self.policy.model, self.model_dir, target, self._fence, self._lora, snapshot)
+        finally:
+            if snapshot is not None:
+                snapshot.release()
+
+    def _complete(self, written: list[Future[None]], published: Future[StepReport]) -> StepReport:
+        """The report of a stage's last step, once what belongs to it is written."""
+        for each in written:
+            each.result(0)  # done: works of one thread are done in order
+        return msgspec.structs.replace(published.result(WORK_S), checkpoint=self._checkpoint)
 
     def _count(self, metrics: dict[str, float]) -> None:
         """Adds a step to what `metrics` returns."""
@@ -275,8 +355,10 @@ class Learner:
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _save(self, current: stage.StageState) -> None:
-        """Writes a checkpoint of the newest step."""
+    def _copied(self, current: stage.StageState) -> _Copied:
+        """Copies what a checkpoint of the newest step holds. At most one such copy exists: it waits for the one before
+        to be written."""
+        self._outbox.settle("files")
         tensors: dict[str, torch.Tensor] = {f"model/{n}": p for n, p in self.policy.policy_parameters()}
         tensors |= {f"critic/{n}": p for n, p in self.policy.critic_parameters()}
         tensors |= {f"optimizer/{n}": t for n, t in current.updater.state().items()}
@@ -288,15 +370,20 @@ class Learner:
             "updates": current.updater.num_done,
             "settings": deciding_settings(self.cfg),
             **({"base": self._base} if self._base else {}),
-            "reports": [msgspec.to_builtins(report) for report in self._reports.values()],
         }
-        checkpoint.save(
-            self.run_dir / "checkpoints",
-            checkpoint.Checkpoint(self._step, tensors, state),
-            self.cfg.learner.keep_checkpoints,
-            self._fence,
-        )
-        self._checkpoint = self._step
+        copied = checkpoint.Checkpoint(self._step, checkpoint.host_copy(tensors), state)
+        return _Copied(copied, list(self._reports.values()))
+
+    def _save(self, copied: _Copied) -> None:
+        """Writes a checkpoint, with the newest reports; that of its own step names it."""
+        step = copied.checkpoint.step
+        reports = [report.result(WORK_S) for report in copied.reports]
+        reports = [
+            msgspec.structs.replace(report, checkpoint=step) if report.step == step else report for report in reports
+        ]
+        copied.checkpoint.state["reports"] = [msgspec.to_builtins(report) for report in reports]
+        checkpoint.save(self.run_dir / "checkpoints", copied.checkpoint, self.cfg.learner.keep_checkpoints, self._fence)
+        self._checkpoint = step
 
     def _restore(self) -> None:
         """Goes back to the newest checkpoint, if there is one."""
@@ -314,10 +401,32 @@ class Learner:
             self._stage.average.restore(_below(newest.tensors, "reference/"))
         torch.set_rng_state(newest.tensors["rng"])
         for report in msgspec.convert(newest.state["reports"], list[StepReport]):
-            self._remember(report)
+            self._remember(report.step, _done(report))
         self._step = self._checkpoint = newest.step
         self._republish = True
         log.info("resumed", step=newest.step, stage=newest.state["stage"])
+
+
+class _Taken(NamedTuple):
+    """A version that was copied and is not published yet."""
+
+    snapshot: Snapshot
+    probe: Probe
+
+
+class _Copied(NamedTuple):
+    """A checkpoint that was copied and is not written yet."""
+
+    checkpoint: checkpoint.Checkpoint
+    reports: list[Future[StepReport]]
+    """Those of the newest steps, its own the last."""
+
+
+def _done(report: StepReport) -> Future[StepReport]:
+    """A report that is there."""
+    future: Future[StepReport] = Future()
+    future.set_result(report)
+    return future
 
 
 def deciding_settings(cfg: RunConfig) -> dict[str, object]:
@@ -374,14 +483,17 @@ class StepOrder:
     """A handler that starts a step only when the step before it is in the weights."""
 
     def __init__(
-        self, train: Callable[[TrainJob], Awaitable[StepReport]], step: Callable[[], int], bound_s: float
+        self, begin: Callable[[TrainJob], Awaitable[Awaitable[StepReport]]], step: Callable[[], int], bound_s: float
     ) -> None:
-        """Takes what trains a job, the newest step in the weights, and the longest wait for the step before."""
-        self._train, self._step, self._bound_s = train, step, bound_s
+        """Takes what trains a job and gives its report later, the newest step in the weights, and the longest wait for
+        the step before."""
+        self._begin, self._step, self._bound_s = begin, step, bound_s
         self._changed = asyncio.Condition()
 
     async def __call__(self, job: TrainJob) -> StepReport:
-        """Trains one batch when it is its step's turn. Ends early when it is cancelled (its lease was revoked).
+        """Trains one batch when it is its step's turn; the next one may begin before the report is there.
+
+        Ends early when it is cancelled (its lease was revoked).
 
         Args:
             job: the batch of a step.
@@ -394,10 +506,11 @@ class StepOrder:
         """
         await self._wait_for_turn(job.batch.step)
         try:
-            return await self._train(job)
+            report = await self._begin(job)
         finally:
             async with self._changed:
                 self._changed.notify_all()
+        return await report
 
     async def _wait_for_turn(self, step: int) -> None:
         try:
@@ -407,3 +520,22 @@ class StepOrder:
             raise MessageError(
                 f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
             ) from None
+
+
+async def until_failed(work: Coroutine[None, None, None], failed: Future[None]) -> None:
+    """Works until the work ends, or until what is written beside training fails (`Learner.failed`).
+
+    Args:
+        work: the work; cancelled, and waited for, when it has not ended.
+        failed: done with the error.
+
+    Raises:
+        What the work raises, or the error.
+    """
+    working, failing = asyncio.ensure_future(work), asyncio.wrap_future(failed)
+    try:
+        await asyncio.wait({working, failing}, return_when=asyncio.FIRST_COMPLETED)
+        (failing if failing.done() else working).result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)

@@ -22,6 +22,7 @@ from rlsp_async.learning.checkpoint import replace_directory
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import ForwardRequest, Policy
 from rlsp_async.messages import Probe
+from rlsp_async.weights.snapshot import Snapshot
 
 GENERATION = "generation_config.json"
 PROBE_TOKENS = 48
@@ -103,22 +104,37 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     return {name: reverted[name] for name in tensors} if same else reverted
 
 
-def export_hf(model: Any, model_dir: Path, target: Path, fence: WriteFence, adapters: LoraConfig | None = None) -> None:
+def export_hf(
+    model: Any,
+    model_dir: Path,
+    target: Path,
+    fence: WriteFence,
+    adapters: LoraConfig | None = None,
+    snapshot: Snapshot | None = None,
+) -> None:
     """Writes the model as a plain Hugging Face directory, whole, which `from_pretrained` and vLLM load.
 
     Args:
-        model: gives config and safetensors.
+        model: gives the config, and its weights where there is no snapshot.
         model_dir: gives everything else, byte for byte: tokenizer, chat template, generation_config, licence.
         target: the directory.
         fence: the right to write.
         adapters: rank and alpha of the model's adapters, for `write_model`.
+        snapshot: gives the weights; the model may be in training. To be held meanwhile. None: the model gives them.
 
     Raises:
         MachineError: the disk refuses.
         FencedError: a newer start of the learner has claimed the run.
     """
+
+    def write(directory: Path) -> None:
+        write_model(model, model_dir, directory, None if snapshot is None else {}, adapters=adapters)
+        if snapshot is not None:
+            with (directory / "model.safetensors").open("wb") as file:
+                file.writelines(snapshot.chunks())
+
     try:
-        replace_directory(target, lambda place: write_model(model, model_dir, place, adapters=adapters), fence)
+        replace_directory(target, write, fence)
     except OSError as e:
         fence.check()  # a newer start removes what this one prepares
         raise MachineError(f"{target}: the model cannot be written: {e}; free some space") from e

@@ -144,8 +144,7 @@ class FileTransport:
         except OSError as e:
             _remove(snapshot.buffer)
             raise self._refused(f"version {snapshot.version}", e) from e
-        with self._lock:
-            self._published[path] = snapshot
+        self._supersede(path, snapshot)
         return WeightsRef(
             version=snapshot.version,
             uri=path.resolve().as_uri(),
@@ -173,6 +172,16 @@ class FileTransport:
         finally:
             temporary.unlink(missing_ok=True)
         return "sha256:" + digest.hexdigest()
+
+    def _supersede(self, path: Path, snapshot: Snapshot) -> None:
+        """Keeps the snapshot of a file. On a disk only the newest one stays in memory: the others have their files."""
+        with self._lock:
+            older = {} if self._in_memory else {p: s for p, s in self._published.items() if not s.is_held}
+            for each in older:
+                del self._published[each]
+            self._published[path] = snapshot
+        if older and self._spare is None:
+            self._keep_spare(next(iter(older.values())).buffer)
 
     def _new_buffer(self, num_bytes: int, what: str, incarnation: int) -> Buffer:
         try:
@@ -271,11 +280,8 @@ class FileTransport:
         with self._lock:
             snapshot, has_spare = self._published.pop(path, None), self._spare is not None
         buffer = snapshot.buffer if snapshot is not None and not snapshot.is_held else None
-        if buffer is None or has_spare:
+        if buffer is None or buffer.path is None or has_spare:
             path.unlink(missing_ok=True)
-        elif buffer.path is None:
-            path.unlink(missing_ok=True)
-            self._keep_spare(buffer)
         elif path.exists():
             # Under its new name nobody finds it any more; then the kernel is asked who has it open.
             buffer.rename(self._unused_name(snapshot.incarnation if snapshot is not None else 0))

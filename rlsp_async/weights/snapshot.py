@@ -175,7 +175,7 @@ class Buffer:
         return True
 
     def rename(self, path: Path) -> None:
-        """Gives the file another name, in the extent of what stood there. Raises OSError."""
+        """Gives the file another name, in the place of what stood there. Raises OSError."""
         assert self.path is not None
         self.path.replace(path)
         self.path = path
@@ -248,9 +248,9 @@ class Snapshot:
         """(name, view) of each tensor in the order of the file. To be read while the snapshot is held."""
         yield from self._views.items()
 
-    def chunks(self, plan: Sequence[PlanEntry] = ()) -> Iterator[memoryview]:
-        """The bytes of its file, piece by piece; `plan` gives the sums of a header that has them."""
-        yield memoryview(self.layout.header(plan))
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes of a plain file of its tensors, without sums, piece by piece. To be read while it is held."""
+        yield memoryview(Layout(self.layout.infos, has_sums=False).header(()))
         whole = memoryview(self.buffer.memory)
         for begin in range(self.layout.num_header, self.num_bytes, CHUNK_BYTES):
             yield whole[begin : min(begin + CHUNK_BYTES, self.num_bytes)]

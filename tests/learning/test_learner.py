@@ -1,6 +1,7 @@
 """The learner's promises: each step once, in order, with the same bits after a restart; a model that others load."""
 
 import json
+import threading
 
 import msgspec
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from rlsp_async.columns import floats, ints, pack_floats, pack_ints
 from rlsp_async.errors import ConfigError, ContentError, FencedError, MachineError, MessageError
-from rlsp_async.learning import publish, update
+from rlsp_async.learning import checkpoint, publish, update
 from rlsp_async.learning.learner import Learner, deciding_settings
 from rlsp_async.messages import Batch, Sampling, StepReport, TrainJob
 from tests.learning.small import Shelf, digest, job, jobs, rolled, run_config
@@ -84,6 +85,7 @@ def test_a_repeat_that_published_nothing_publishes_when_nothing_is_left(tmp_path
         shelf.published[2] = {}
     again = learner(tmp_path, model_dir, shelf=shelf, publish_every=4).train(jobs()[3])
     assert (again.weights is None, 4 in shelf.published) == (shelf_is_full, not shelf_is_full)
+    assert again.checkpoint == 4
 
 
 @pytest.mark.parametrize("step", [0, 2, 5])
@@ -221,6 +223,110 @@ def test_a_step_that_failed_is_not_saved_at_the_stop(tmp_path, model_dir, monkey
         made.train(jobs()[1])
     made.on_stop()
     assert learner(tmp_path, model_dir).step == 0
+
+
+class Gate:
+    """Holds back what is written beside training until it is opened."""
+
+    def __init__(self, monkeypatch, module, name):
+        self.inside, self._open, written = threading.Event(), threading.Event(), getattr(module, name)
+        self.num = 0
+
+        def waits(*arguments):
+            self.num += 1
+            self.inside.set()
+            assert self._open.wait(30)
+            return written(*arguments)
+
+        monkeypatch.setattr(module, name, waits)
+
+    def open(self):
+        self._open.set()
+
+
+def test_a_report_and_the_next_steps_do_not_wait_for_a_checkpoint(tmp_path, model_dir, monkeypatch):
+    made = learner(tmp_path, model_dir)
+    for each in jobs()[:3]:
+        made.train(each)
+    gate = Gate(monkeypatch, checkpoint, "save")
+    report = made.begin(jobs()[3]).result(30)
+    assert (report.step, report.weights.version, report.checkpoint) == (4, 4, 2)
+    assert gate.inside.wait(30)
+    assert made.begin(jobs()[4]).result(30).checkpoint == 2
+    assert learner(tmp_path, model_dir).step == 2, "killed now, it would begin here"
+    assert checkpoint.list_complete(made.run_dir / "checkpoints")[0].name == "step-00000002"
+    gate.open()
+    made.settle()
+    assert learner(tmp_path, model_dir).step == 4
+    assert made.begin(jobs()[5]).result(30).checkpoint == 6
+
+
+def test_the_last_report_of_a_stage_waits_for_its_export_and_its_checkpoint(tmp_path, model_dir, monkeypatch):
+    made = learner(tmp_path, model_dir)
+    made.train(jobs()[0])
+    gate = Gate(monkeypatch, publish, "export_hf")
+    report = made.begin(jobs()[1])
+    assert gate.inside.wait(30)
+    assert not report.done()
+    assert made.begin(jobs()[1]) is report, "a repeat waits for the same"
+    gate.open()
+    assert report.result(30).checkpoint == 2
+    assert (made.run_dir / "stages" / "sft" / "model.safetensors").exists()
+
+
+def test_what_is_published_beside_training_are_the_weights_of_its_step(tmp_path, model_dir, monkeypatch):
+    shelf = Shelf()
+    made = learner(tmp_path, model_dir, shelf=shelf)
+    for each in jobs()[:2]:
+        made.train(each)
+    gate = Gate(monkeypatch, shelf, "publish")
+    report = made.begin(jobs()[2])
+    then = weights(made)
+    made.begin(jobs()[3])
+    assert weights(made) != then
+    assert not report.done()
+    gate.open()
+    made.settle()
+    named = dict(made.policy.policy_parameters())
+    assert set(shelf.published[3]) == set(named)
+    assert digest(shelf.published[3]) == then != digest(shelf.published[4])
+
+
+def test_a_checkpoint_that_fails_beside_training_ends_the_learner_and_nothing_is_saved_after_it(
+    tmp_path, model_dir, monkeypatch
+):
+    made = learner(tmp_path, model_dir)
+    for each in jobs()[:3]:
+        made.train(each)
+
+    def fails(*_):
+        raise MachineError("disk full")
+
+    monkeypatch.setattr(checkpoint, "save", fails)
+    assert made.begin(jobs()[3]).result(30).step == 4
+    with pytest.raises(MachineError, match="disk full"):
+        made.failed.result(30)
+    with pytest.raises(MachineError, match="disk full"):
+        made.begin(jobs()[4])
+    monkeypatch.undo()
+    made.on_stop()
+    assert learner(tmp_path, model_dir).step == 2
+
+
+def test_a_stop_waits_for_what_is_being_written(tmp_path, model_dir, monkeypatch):
+    made = learner(tmp_path, model_dir)
+    for each in jobs()[:3]:
+        made.train(each)
+    gate = Gate(monkeypatch, checkpoint, "save")
+    made.begin(jobs()[3])
+    assert gate.inside.wait(30)
+    stopping = threading.Thread(target=made.on_stop)
+    stopping.start()
+    assert checkpoint.list_complete(made.run_dir / "checkpoints")[0].name == "step-00000002"
+    gate.open()
+    stopping.join(30)
+    assert checkpoint.list_complete(made.run_dir / "checkpoints")[0].name == "step-00000004"
+    assert gate.num == 1, "it is not saved twice"
 
 
 def test_reports_survive_the_wire_and_carry_figures(tmp_path, model_dir):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from rlsp_async.messages import WeightsRef
 from rlsp_async.weights.file import FileTransport
 from rlsp_async.weights.probe import largest_error, make_probe, probe_tolerance
 from rlsp_async.weights.snapshot import Snapshot
-from rlsp_async.weights.sums import PlanEntry
 from rlsp_async.weights.transport import transport_for
 
 PROBE = make_probe([3, 1, 4], [-0.5, -1.5])
@@ -81,7 +80,7 @@ def test_an_unknown_scheme_is_refused() -> None:
 def test_a_full_disk_leaves_the_old_version_and_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = publish_two(tmp_path, 12)
 
-    def fails(self: Snapshot, plan: Sequence[PlanEntry] = ()) -> Iterator[memoryview]:
+    def fails(self: Snapshot) -> Iterator[memoryview]:
         yield memoryview(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
