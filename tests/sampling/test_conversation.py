@@ -15,6 +15,7 @@ from rlsp_async.sampling import conversation
 from rlsp_async.sampling.conversation import Conversations, sample_conversations
 from rlsp_async.sampling.engine import GenerateSettings
 from rlsp_async.sampling.scripted import ScriptedEngine
+from rlsp_async.sampling.torch_engine import TorchEngine
 
 
 class Codec:
@@ -200,3 +201,25 @@ def test_a_transcript_is_bounded():
     packed = conversation.transcript([("model", "x" * 1000)] * 5000)
     assert len(packed) <= 65_536
     assert msgspec.msgpack.decode(packed)[-1] == ["cut", ""]
+
+
+async def test_a_synchronous_run_samples_the_same_bits_whatever_else_decodes(make_model, make_config):
+    """The torch engine decodes each turn of a group apart; environments answer in any order."""
+
+    def guessing(num, text):
+        return Observation(text="30 31") if num < 3 else End()
+
+    async def sampled(others):
+        engine = TorchEngine(make_config(max_sequences=16), make_model(), 1)
+        await engine.start()
+        try:
+            made = given(Pool(guessing), engine, rollouts=3, max_new_tokens=12, together=3)
+            beside = [engine.generate([4, 5, 6], GenerateSettings(max_new_tokens=20)) for _ in range(others)]
+            rollouts, *_ = await asyncio.gather(sample_conversations(made), *beside)
+        finally:
+            await engine.close()
+        return [(one.token_ids, one.logprobs, one.versions, one.turns) for one in rollouts]
+
+    alone = await sampled(0)
+    assert alone == await sampled(7)
+    assert len({ids for ids, *_ in alone}) == 3
