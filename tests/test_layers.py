@@ -85,13 +85,14 @@ ROWS = {
     # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
-    "rlsp_async.weights": Row(4, ("file", "gloo", "snapshot", "transport")),
+    "rlsp_async.weights": Row(4, ("file", "gloo", "kinds", "nccl", "receive", "serve", "snapshot", "transport")),
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),
     "rlsp_async.environments": Row(4, ("fork_server", "pool"), TORCH | frozenset({"zmq"})),
     "rlsp_async.sampling": Row(
-        4, ("conversation", "engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")
+        4,
+        ("conversation", "engines", "pulling", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension"),
     ),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})

@@ -140,6 +140,8 @@ LATER_SETTINGS = {
     "task.template_options": {},
     "task.environment": {},
     "evaluation.every": 0,
+    "learner.transport": "auto",
+    "learner.channel_address": "",
     "model.lora": {},
     "learner.deterministic": False,
 }
