@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
-from rlsp_async.selftest.trials import Observation, TrialSite
+from rlsp_async.selftest.trials import TrialNote, TrialSite
 
 JOIN_S = 60.0
 """Longest time of two processes that exchange tensors."""
@@ -22,34 +22,34 @@ NO_PEER_S = 5.0
 Member = Callable[[int, int, str, Path], None]
 
 
-def gloo(site: TrialSite) -> Iterator[Observation]:
+def gloo(site: TrialSite) -> Iterator[TrialNote]:
     """Two processes: one sends a tensor of the device, the other has it bit for bit."""
     yield from _pair(_gloo_member, site)
 
 
-def nccl_alone(site: TrialSite) -> Iterator[Observation]:
+def nccl_alone(site: TrialSite) -> Iterator[TrialNote]:
     """NCCL with one rank computes; with a second that never comes it gives up at its deadline."""
     yield from _together(_nccl_one, site, 1, "NCCL with one rank")
     begun = time.monotonic()
     failed = [finding for finding in _together(_nccl_lonely, site, 1, "a peer that never came") if not finding.ok]
     seconds = time.monotonic() - begun
-    yield Observation(
+    yield TrialNote(
         text=failed[0].text if failed else f"a peer that never came was given up after {seconds:.1f} s, start included",
         ok=not failed,
         figures={"seconds": seconds},
     )
 
 
-def nccl_pair(site: TrialSite) -> Iterator[Observation]:
+def nccl_pair(site: TrialSite) -> Iterator[TrialNote]:
     """NCCL between two cards."""
     yield from _pair(_nccl_member, site)
 
 
-def _pair(member: Member, site: TrialSite) -> Iterator[Observation]:
+def _pair(member: Member, site: TrialSite) -> Iterator[TrialNote]:
     yield from _together(member, site, 2, "a pair")
 
 
-def _together(member: Member, site: TrialSite, world: int, what: str) -> Iterator[Observation]:
+def _together(member: Member, site: TrialSite, world: int, what: str) -> Iterator[TrialNote]:
     """Runs the members of a group as processes; each writes its sentence into a file of its own."""
     port, spawn = _free_port(), multiprocessing.get_context("spawn")
     written = [site.directory / f"{member.__name__}-{rank}.txt" for rank in range(world)]
@@ -66,9 +66,9 @@ def _together(member: Member, site: TrialSite, world: int, what: str) -> Iterato
         if process.exitcode != 0:
             said = "did not end" if process.exitcode is None else f"ended with {process.exitcode}"
             process.kill()
-            yield Observation(text=f"{what}: rank {rank} {said}", ok=False)
+            yield TrialNote(text=f"{what}: rank {rank} {said}", ok=False)
         elif written[rank].exists():
-            yield Observation(text=written[rank].read_text(encoding="utf-8"))
+            yield TrialNote(text=written[rank].read_text(encoding="utf-8"))
 
 
 def _free_port() -> int:
