@@ -89,8 +89,10 @@ ROWS = {
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),
+    "rlsp_async.environments": Row(4, ("fork_server", "pool"), TORCH | frozenset({"zmq"})),
     "rlsp_async.sampling": Row(
-        4, ("engines", "pulling", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")
+        4,
+        ("conversation", "engines", "pulling", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension"),
     ),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})

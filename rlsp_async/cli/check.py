@@ -156,6 +156,7 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
             "estimate: weights twice while loading, KV cache on the CPU; on a GPU sampler.memory is its share",
         ),
         Fact("one version", bytes_text(estimate.version_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
+        Fact("way of weights", cfg.learner.transport, _WAYS[cfg.learner.transport]),
         Fact(
             "one checkpoint",
             bytes_text(estimate.checkpoint_bytes(cfg, shape, extra)),
@@ -163,6 +164,14 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
         ),
         Fact("disk", bytes_text(estimate.disk_bytes(cfg, shape, extra)), "estimate, at its largest"),
     ]
+
+
+_WAYS = {
+    "auto": "the file where a sampler can read it (this machine, a shared disk), else a channel: nccl or gloo",
+    "file": "the file alone: samplers on other machines need learner.weights_dir on a disk that both see",
+    "channel": "a channel first, nccl between GPUs that differ, else gloo; the file when that fails",
+}
+"""How weights reach the samplers, by learner.transport."""
 
 
 def _adapter_facts(cfg: RunConfig, shape: ModelInfo) -> list[Fact]:

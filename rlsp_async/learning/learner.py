@@ -14,6 +14,8 @@ CPU makes the same bits. A restart begins at the newest complete checkpoint, and
 
 `StepOrder` trains steps in increasing order even when their jobs arrive out of order: a lost job is sent again later,
 and then arrives after the job that follows it.
+
+This file is long because what follows from a step (copies, reports, files, orders to other ranks) is read in one place.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import structlog
 import torch
 
@@ -210,7 +213,7 @@ class Learner:
         if order.job is not None:
             self._next(order.job.batch)
         elif order.kind == "take":
-            self._take()
+            self._take_part()
         elif order.kind == "save":
             assert self._stage is not None
             self._save(self._copied(self._stage))
@@ -286,7 +289,9 @@ class Learner:
         publishes = batch.last_of_stage or self.cfg.publishes_after(batch.stage, batch.stage_step)
         every = self.cfg.learner.checkpoint_every
         saves = batch.last_of_stage or (every > 0 and batch.step % every == 0)
-        taken = self._take() if publishes else None
+        taken = self._take() if publishes and self.ranks.is_first else None
+        if publishes and not self.ranks.is_first:
+            self._take_part()
         report = StepReport(step=batch.step, metrics=metrics, incarnation=self.incarnation)
         published = self._outbox.put("weights", partial(self._publish, report, taken))
         self._remember(batch.step, published)
@@ -343,20 +348,20 @@ class Learner:
         self._remember(step, answer)
         return answer
 
-    def _take(self) -> _Taken | None:
-        """Copies the present weights, and computes their probe: all that a version costs the thread that trains.
-
-        None on other ranks than 0, which take part.
-        """
+    def _take(self) -> _Taken:
+        """Copies the present weights, and computes their probe: all that a version costs the thread that trains."""
         model_config = self.policy.model.config
         longest = longest_sequence(model_config.to_dict()) or publish.PROBE_TOKENS
         ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
         probe = publish.make_probe(self.policy, ids)
-        tensors = publish.published_tensors(self.policy)
-        if not self.ranks.is_first:
-            return None
         self._fence.check()
+        tensors = publish.published_tensors(self.policy)
         return _Taken(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
+
+    def _take_part(self) -> None:
+        """Takes part, as another rank than 0, in the pass and in the gathering of `_take`."""
+        publish.make_probe(self.policy, np.zeros(2, np.int32))
+        publish.published_tensors(self.policy)
 
     # --- beside training ---------------------------------------------------------------------------------------------
 
