@@ -157,7 +157,7 @@ def kind(row: dict[str, Any]) -> str:
 
 def words(lines: list[dict[str, Any]]) -> set[tuple[str, str]]:
     """(kind and stage, key) of lines, without the keys of a certain lag or reference answer, and of what need not happen."""
-    chance = re.compile(r"lag_\d+|_lag_|verification\.|^why$")
+    chance = re.compile(r"lag_\d+|_lag_|verification\.|^why$|prompt_propensity_")
     return {(kind(row), key) for row in lines for key in row if not chance.search(key)}
 
 
