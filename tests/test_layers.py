@@ -88,7 +88,9 @@ ROWS = {
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),
-    "rlsp_async.sampling": Row(4, ("engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")),
+    "rlsp_async.sampling": Row(
+        4, ("check", "engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")
+    ),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
     ),

@@ -32,6 +32,7 @@ import msgspec
 import structlog
 import torch
 
+from rlsp_async.columns import Ids, ints
 from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights, load_lora
 from rlsp_async.config.flatten import settings
 from rlsp_async.contents import find_guilty
@@ -44,6 +45,7 @@ from rlsp_async.learning.policy import Policy, load_model
 from rlsp_async.messages import Batch, Probe, Prompt, StepReport, TrainJob
 from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
+from rlsp_async.weights.probe import read_initial_probe
 from rlsp_async.weights.snapshot import Snapshot
 from rlsp_async.weights.transport import WeightTransport
 
@@ -301,12 +303,18 @@ class Learner:
         self._remember(step, answer)
         return answer
 
-    def _take(self) -> _Taken:
-        """Copies the present weights, and computes their probe: all that a version costs the thread that trains."""
+    def _probe_ids(self) -> Ids:
+        """The sequence of the run's initial probe, with which engines were measured; where there is none, another."""
+        initial = read_initial_probe(self.run_dir)
+        if initial is not None:
+            return ints(initial.ids)
         model_config = self.policy.model.config
         longest = longest_sequence(model_config.to_dict()) or publish.PROBE_TOKENS
-        ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
-        probe = publish.make_probe(self.policy, ids)
+        return publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
+
+    def _take(self) -> _Taken:
+        """Copies the present weights, and computes their probe: all that a version costs the thread that trains."""
+        probe = publish.make_probe(self.policy, self._probe_ids())
         self._fence.check()
         tensors = publish.published_tensors(self.policy)
         return _Taken(self._transport.take(tensors.items(), self._step, self.incarnation), probe)

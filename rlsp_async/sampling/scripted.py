@@ -96,6 +96,10 @@ class ScriptedEngine:
         """Remembers the probe's own values as the scores of its ids, because there is no model to compute them with."""
         self._probe_scores[tuple(ints(ref.probe.ids).tolist())] = floats(ref.probe.logprobs)
 
+    async def live_total(self) -> int | None:
+        """None: there are no parameters."""
+        return None
+
     async def score(self, ids: Sequence[int]) -> Floats:
         """The probe's log-probs for the probe's ids, -1 for each token of other ids; plus `wrong_by`."""
         self._check()

@@ -169,6 +169,13 @@ class VllmEngine:
     def weights_loaded(self, ref: WeightsRef) -> None:
         """Nothing is to be done: the model computes the probe."""
 
+    async def live_total(self) -> int | None:
+        """The total of the worker's parameters; None with adapters, or where several workers share the model."""
+        if self._lora:
+            return None
+        totals = await self._alive().collective_rpc("live_total")
+        return int(totals[0]) if len(totals) == 1 else None
+
     async def score(self, ids: Sequence[int]) -> Floats:
         """Log-probs [N-1] at temperature 1, from the raw logits, of ids [N]. N must be below the window."""
         from vllm import SamplingParams
