@@ -13,7 +13,8 @@ import numpy as np
 
 from rlsp_async.columns import Ids, floats, ints
 from rlsp_async.errors import DataError, MessageError
-from rlsp_async.messages import Prompt, RolloutGroup, VerifiedGroup
+from rlsp_async.messages import Prompt, Rollout, RolloutGroup, VerifiedGroup
+from rlsp_async.observations import OBSERVED, has_observations, num_sampled, sampled_logprobs, sampled_versions
 
 LOGPROB_LEAST = -100.0
 """A token with a smaller log-prob is never sampled: its probability is below the smallest float32."""
@@ -26,6 +27,10 @@ TEXT_CHARACTERS = 4_194_304
 """Longest text that a person or a model wrote, in one field of a message."""
 PART_MOST = 1e9
 """Largest absolute value of a reward part."""
+TOKENS_MOST = 4_194_304
+"""Most tokens of one rollout, observations included; the model's window is smaller."""
+TRANSCRIPT_BYTES = 65_536
+"""Largest transcript of one rollout."""
 least, greatest = np.minimum.reduce, np.maximum.reduce
 """The bare reductions: the hub calls them for every group, and an array's own methods cost twice as much."""
 
@@ -99,17 +104,51 @@ def check_columns(group: RolloutGroup, max_tokens: int = 0, may_be_empty: bool =
         where = f"group {group.group_id}, rollout {rollout.index}"
         if num % 4 or len(rollout.logprobs) != num or len(rollout.versions) != num:
             raise DataError(f"{where}: its columns differ in length")
-        if not num and not may_be_empty:
-            raise DataError(f"{where}: it has no token")
-        if max_tokens and num > 4 * max_tokens:
-            raise DataError(f"{where}: {num // 4} tokens, at most {max_tokens} were asked for")
+        if num > 4 * TOKENS_MOST:
+            raise DataError(f"{where}: {num // 4:,} tokens; at most {TOKENS_MOST:,}")
         if rollout.step_offsets:
-            _check_offsets(group.group_id, rollout.index, rollout.step_offsets, num // 4)
+            _check_offsets(f"{where}: step_offsets", rollout.step_offsets, num // 4)
+        if rollout.turns:
+            check_turns(where, rollout)
+        _check_said(where, rollout)
+        num_own = num_sampled(rollout)
+        if not num_own and not may_be_empty:
+            raise DataError(f"{where}: it has no token")
+        if max_tokens and num_own > max_tokens:
+            raise DataError(f"{where}: {num_own} tokens, at most {max_tokens} were asked for")
 
 
-def _check_offsets(group_id: int, index: int, column: bytes, num_tokens: int) -> None:
-    """Steps begin within the response, one after the other."""
-    where = f"group {group_id}, rollout {index}: step_offsets"
+def check_turns(where: str, rollout: Rollout) -> None:
+    """Checks that each turn begins with a sampled token, and that no sampled token stands outside of a turn.
+
+    Raises DataError that begins with `where`.
+    """
+    _check_offsets(f"{where}: turns", rollout.turns, len(rollout.token_ids) // 4)
+    is_sampled = ints(rollout.versions) != OBSERVED
+    turns = ints(rollout.turns)
+    if not is_sampled[turns].all():
+        raise DataError(f"{where}: a turn begins with a token that nobody sampled")
+    follows_observation = np.concatenate([[True], ~is_sampled[:-1]])
+    begins = np.flatnonzero(is_sampled & follows_observation)
+    if not np.isin(begins, turns).all():
+        raise DataError(f"{where}: a sampled token follows an observation, and no turn begins there")
+
+
+def _check_said(where: str, rollout: Rollout) -> None:
+    """What an environment claims is finite and bounded, and what people may read of it is short."""
+    if len(rollout.claim) > PARTS_KEPT or any(len(name) > PART_CHARACTERS for name in rollout.claim):
+        raise DataError(
+            f"{where}: a claim of {len(rollout.claim)} parts; at most {PARTS_KEPT}, with names of at most "
+            f"{PART_CHARACTERS} characters"
+        )
+    if not all(abs(part) <= PART_MOST for part in rollout.claim.values()):  # also false for NaN
+        raise DataError(f"{where}: a part of its claim is not a finite number below {PART_MOST:g}")
+    if len(rollout.transcript) > TRANSCRIPT_BYTES:
+        raise DataError(f"{where}: a transcript of {len(rollout.transcript):,} bytes; at most {TRANSCRIPT_BYTES:,}")
+
+
+def _check_offsets(where: str, column: bytes, num_tokens: int) -> None:
+    """Steps and turns begin within the response, one after the other."""
     if len(column) % 4:
         raise DataError(f"{where} of {len(column)} bytes are no numbers")
     offsets = ints(column)
@@ -117,17 +156,22 @@ def _check_offsets(group_id: int, index: int, column: bytes, num_tokens: int) ->
         raise DataError(f"{where} do not rise within the {num_tokens} tokens of the response")
 
 
-def check_rollouts(group: RolloutGroup, vocabulary: int, newest: int, max_tokens: int = 0) -> tuple[int, int]:
+def check_rollouts(
+    group: RolloutGroup, vocabulary: int, newest: int, max_tokens: int = 0, max_turns: int = 0
+) -> tuple[int, int]:
     """Checks everything that a learner will read of sampled rollouts.
+
+    Log-probs and versions are checked where the policy sampled; an observation has version -1 and any log-prob.
 
     Args:
         group: the rollouts, as many as were asked for.
         vocabulary: number of token ids of the run's model; 0: unknown, any id that is not negative.
         newest: newest version that can have sampled a token.
-        max_tokens: most tokens of one response; 0: any number.
+        max_tokens: most sampled tokens of one response; 0: any number.
+        max_turns: most turns of one response; 0: the run has no environment, and a response has no observations.
 
     Returns:
-        Oldest and newest version of its tokens.
+        Oldest and newest version of its sampled tokens.
 
     Raises:
         DataError: something cannot be true; the message names it.
@@ -141,8 +185,10 @@ def check_rollouts(group: RolloutGroup, vocabulary: int, newest: int, max_tokens
             raise DataError(f"group {group.group_id}, rollout {index}: a sampler cannot replay a rollout")
         num = len(rollout.token_ids)
         is_plain = num == len(rollout.logprobs) == len(rollout.versions) and not rollout.step_offsets
+        is_plain = is_plain and not (rollout.turns or rollout.claim or rollout.ended or rollout.transcript)
         if not is_plain or not num or num % 4 or num > most:
             check_columns(group, max_tokens, may_be_empty=False)
+            _check_environment(group, max_turns)
     if not group.prompt_ids or len(group.prompt_ids) % 4:
         check_columns(group)
     ids = ints(b"".join([group.prompt_ids, *[rollout.token_ids for rollout in rollouts]]))
@@ -151,15 +197,30 @@ def check_rollouts(group: RolloutGroup, vocabulary: int, newest: int, max_tokens
         raise DataError(
             f"group {group.group_id}: token id {odd} is not in the model's vocabulary of {vocabulary or 'any size'}"
         )
-    logprobs = floats(b"".join([rollout.logprobs for rollout in rollouts]))
+    if has_observations(group):
+        logprobs = np.concatenate([sampled_logprobs(rollout) for rollout in rollouts])
+        versions = np.concatenate([sampled_versions(rollout) for rollout in rollouts])
+    else:
+        logprobs = floats(b"".join([rollout.logprobs for rollout in rollouts]))
+        versions = ints(b"".join([rollout.versions for rollout in rollouts]))
     if not (least(logprobs) >= LOGPROB_LEAST and greatest(logprobs) <= LOGPROB_MOST):  # also false for NaN
         raise DataError(_odd_logprob(group))
-    versions = ints(b"".join([rollout.versions for rollout in rollouts]))
     oldest, last = int(least(versions)), int(greatest(versions))
     if oldest < 0 or last > newest:
         odd = oldest if oldest < 0 else last
         raise DataError(f"group {group.group_id}: tokens of version {odd}, the newest step is {newest}")
     return oldest, last
+
+
+def _check_environment(group: RolloutGroup, max_turns: int) -> None:
+    """Only a run with an environment has rollouts that an environment took part in; their turns are bounded."""
+    for rollout in group.rollouts:
+        where = f"group {group.group_id}, rollout {rollout.index}"
+        num = len(rollout.turns) // 4
+        if not max_turns and (num or rollout.claim or rollout.ended or rollout.transcript):
+            raise DataError(f"{where}: an environment took part in it, and this run has none (task.environment)")
+        if max_turns and num > max_turns:
+            raise DataError(f"{where}: {num} turns, at most {max_turns} were asked for")
 
 
 def _odd_id(ids: Ids, vocabulary: int) -> int:
@@ -168,7 +229,7 @@ def _odd_id(ids: Ids, vocabulary: int) -> int:
 
 def _odd_logprob(group: RolloutGroup) -> str:
     for rollout in group.rollouts:
-        values = floats(rollout.logprobs)
+        values = sampled_logprobs(rollout)
         where = f"group {group.group_id}, rollout {rollout.index}"
         if not np.isfinite(values).all():
             return f"{where}: a log-prob is not finite"
@@ -198,7 +259,7 @@ def find_guilty(
         wrong = _why_not(verified, vocabulary, encode)
         if wrong:
             guilty[verified.group.group_id] = wrong
-    if not any(rollout.token_ids for verified in groups for rollout in verified.group.rollouts):
+    if not any(num_sampled(rollout) for verified in groups for rollout in verified.group.rollouts):
         return {v.group.group_id: f"group {v.group.group_id}: it has no token" for v in groups} | guilty
     return guilty
 
@@ -214,7 +275,7 @@ def _why_not(verified: VerifiedGroup, vocabulary: int, encode: Callable[[Prompt]
                 f"group {group.group_id}: token id {_odd_id(ids, vocabulary)} is not in the model's vocabulary of "
                 f"{vocabulary}"
             )
-        logprobs = floats(b"".join([rollout.logprobs for rollout in tokens]))
+        logprobs = np.concatenate([sampled_logprobs(rollout) for rollout in tokens] or [np.zeros(0, np.float32)])
         if len(logprobs) and not (logprobs.min() >= LOGPROB_LEAST and logprobs.max() <= LOGPROB_MOST):
             raise DataError(_odd_logprob(group))
         if encode is not None and group.provenance == "rollout":

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import msgspec
 
 from rlsp_async import blocking, config
-from rlsp_async.columns import num_values
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DivergedError, MachineError, RlspError, first_error
 from rlsp_async.files import replace_file
@@ -40,6 +39,7 @@ from rlsp_async.messages import (
     VerifyJob,
 )
 from rlsp_async.model import check_model, check_window
+from rlsp_async.observations import num_sampled
 from rlsp_async.tasks.base import load_task
 
 Sample = Callable[[SampleJob], Awaitable[RolloutGroup]]
@@ -180,7 +180,7 @@ def response_rows(groups: list[VerifiedGroup]) -> Iterator[dict[str, Any]]:
                 "extracted": verdict.extracted,
                 "detail": verdict.detail,
                 "finish": rollout.finish,
-                "num_tokens": num_values(rollout.token_ids),
+                "num_tokens": num_sampled(rollout),
             }
 
 

@@ -28,6 +28,7 @@ Provenance = Literal["rollout", "demonstration"]
 Purpose = Literal["train", "evaluate"]
 Finish = Literal["stop", "length", "abort"]
 VerdictStatus = Literal["correct", "wrong", "unparsable", "timeout", "error"]
+Ended = Literal["", "done", "max_turns", "max_tokens", "timeout", "environment_error"]
 
 
 class Noun(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,13 +93,14 @@ class Rollout(Noun, frozen=True, kw_only=True):
     index: int
     """Place within its group, 0..G-1."""
     token_ids: IntColumn
-    """[T] sampled ids; they are never recomputed from the text."""
+    """[T] sampled ids, and between turns those of what the environment said; never recomputed from the text."""
     logprobs: FloatColumn
-    """[T] behaviour log-probs at the sampling temperature. Zeros for a demonstration, which no policy sampled."""
+    """[T] behaviour log-probs at the sampling temperature. 0 for what was not sampled: demonstrations, observations."""
     versions: IntColumn
-    """[T] policy version that sampled each token; -1 for a demonstration."""
+    """[T] policy version that sampled each token; -1 for a demonstration, and for an observation of an environment."""
     text: str
-    """The response as text, without end-of-sequence token and padding; the verifier reads this."""
+    """The response as text, without end-of-sequence token and padding; the verifier reads this. Of several turns, the
+    last one."""
     finish: Finish = "stop"
     parent: str = ""
     """Rollout that this one was spawned from, "group/index"; empty for a root."""
@@ -117,6 +119,14 @@ class Rollout(Noun, frozen=True, kw_only=True):
     """Name of the worker that sampled it."""
     seconds: float = 0.0
     """Wall seconds from submission to the last token."""
+    turns: IntColumn = b""
+    """Token offsets at which sampled turns begin. Empty: one turn, and all tokens count (`observations.py`)."""
+    claim: dict[str, float] = {}
+    """Named parts that the environment gave at the end; a verifier decides what they are worth. Empty: none."""
+    ended: Ended = ""
+    """Why an environment's rollout ended; empty: there was no environment."""
+    transcript: bytes = b""
+    """What was said turn by turn, for people: a msgpack list of [who, text], texts shortened. Empty: one turn."""
 
 
 class RolloutGroup(Noun, frozen=True, kw_only=True):

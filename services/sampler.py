@@ -5,6 +5,7 @@ import asyncio
 from rlsp_async.config import RunConfig
 from rlsp_async.processes import kill_children
 from rlsp_async.service import Service, serve
+from rlsp_async.wire.relayed import RelayedMessages
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
@@ -23,6 +24,8 @@ async def main(cfg: RunConfig, service: Service) -> None:
         kill_children()  # an engine that starts listens to nobody, for half a minute on a busy machine
         return
     starting.result()
+    relayed = RelayedMessages(sampler.heard)
+    sampler.connect(relayed.send)
     try:
         await service.work(
             sampler.sample,
@@ -30,6 +33,7 @@ async def main(cfg: RunConfig, service: Service) -> None:
             on_weights=sampler.load,
             metrics=sampler.metrics,
             info=sampler.info,
+            relayed=relayed,
         )
     finally:
         await sampler.__aexit__(None, None, None)

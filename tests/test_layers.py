@@ -67,6 +67,7 @@ ROWS = {
     "rlsp_async.answers": Row(1, (), TORCH),
     "rlsp_async.messages": Row(2, (), TORCH),
     "rlsp_async.config": Row(2, (), TORCH),
+    "rlsp_async.observations": Row(3, (), TORCH),
     "rlsp_async.contents": Row(3, (), TORCH),
     "rlsp_async.starts": Row(3, ("*",), TORCH),
     "rlsp_async.pulse": Row(3, ("*",), TORCH),
@@ -84,12 +85,12 @@ ROWS = {
     # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
-    "rlsp_async.weights": Row(4, ("file", "gloo", "snapshot", "transport")),
+    "rlsp_async.weights": Row(4, ("file", "gloo", "kinds", "nccl", "receive", "serve", "snapshot", "transport")),
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),
     "rlsp_async.sampling": Row(
-        4, ("check", "engines", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")
+        4, ("check", "engines", "pulling", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")
     ),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from rlsp_async.audit.acknowledged import find_lost
 from rlsp_async.audit.history import Finding, GroupRow, History, Violations, decoded
-from rlsp_async.columns import ints, num_values
 from rlsp_async.messages import RolloutGroup, Verdict
+from rlsp_async.observations import num_sampled, sampled_versions
 from rlsp_async.replay.sql import body_digest
 
 TRUE = ("correct", "wrong", "unparsable")
@@ -157,10 +157,10 @@ class GroupChecks:
                 f"{len(body.rollouts)} rollouts are stored, it had {row.num_rollouts} of {body.sampling.rollouts}",
                 group=row.group_id,
             )
-        if sum(num_values(rollout.token_ids) for rollout in body.rollouts) != row.num_tokens:
+        if sum(num_sampled(rollout) for rollout in body.rollouts) != row.num_tokens:
             self._g1.add("its number of tokens is not the one that was counted", group=row.group_id)
         if row.is_rollouts:
-            versions = {int(v) for rollout in body.rollouts for v in set(ints(rollout.versions).tolist())}
+            versions = {int(v) for rollout in body.rollouts for v in set(sampled_versions(rollout).tolist())}
             for version in sorted(versions - self._published):
                 self._g12.add(f"a token of version {version}, which was never published", group=row.group_id)
             if versions and min(versions) != row.oldest:

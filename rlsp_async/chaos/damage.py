@@ -66,7 +66,8 @@ def newest_weights(run: Path) -> Path | None:
     except (DataError, msgspec.DecodeError):
         return None
     refs = [report.weights for report in reports if report.weights is not None]
-    paths = [Path(unquote(urlsplit(ref.uri).path)) for ref in refs]
+    files = [urlsplit(uri) for ref in refs for uri in (ref.uri, *ref.also)]
+    paths = [Path(unquote(uri.path)) for uri in files if uri.scheme == "file"]
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -125,6 +125,8 @@ LATER_SETTINGS = {
     "task.max_unreadable": 0.02,
     "task.template_options": {},
     "evaluation.every": 0,
+    "learner.transport": "auto",
+    "learner.channel_address": "",
     "model.lora": {},
     "learner.deterministic": False,
 }

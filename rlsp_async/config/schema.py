@@ -186,8 +186,8 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tensor_parallel: Annotated[int, Range(ge=1, le=64)] = 1
     """GPUs that one vLLM engine is spread over."""
     probe_tolerance: Annotated[float, Range(ge=0, le=100)] = 0.0
-    """Largest allowed difference of the probe's log-probs after weights were loaded. 0: 1e-3 for float32, 0.5 for
-    bfloat16."""
+    """Largest allowed difference of the probe's log-probs after weights were loaded. 0: 1e-3 for float32 on the CPU, else
+    three times the engine's own difference on the initial model."""
 
 
 class VerifierConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -224,6 +224,12 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Directory below which each run publishes weights into its own. Empty: shared memory, else the run directory."""
     keep_weights: Annotated[int, Range(ge=2, le=1_000)] = 3
     """Number of published versions that stay there; a sampler may still be loading one."""
+    transport: Literal["auto", "file", "channel"] = "auto"
+    """How weights reach a sampler. auto: by the file where it can be read, else over a channel between the processes.
+    file: only by the file. channel: over a channel first, also on one machine."""
+    channel_address: FieldName = ""
+    """Address, or ADDRESS:PORT, of the learner's machine at which samplers on others reach it for channels. Empty: the
+    one that leads to the hub, and a free port."""
     deterministic: bool = False
     """On a GPU: computes with deterministic kernels only, which are slower, so that the same batches give the same bits
     on the same card. torch ends the run with the name of an operation that has none. A CPU needs no such setting."""

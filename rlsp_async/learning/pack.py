@@ -3,6 +3,9 @@
     sequences   [p p p r r] [p p r r r r] [p r]      p prompt token, r response token
     packed      [p p r r r r | p p p r r | p r]      one row of T tokens, longest sequence first
 
+What an environment said stands in a response, but its tokens are no response tokens: they are packed as they were read,
+and they are no targets. N and R count the other tokens alone, so that nothing behind this module can take them in.
+
 Shapes: B sequences of a batch, one for each rollout; N their response tokens end to end; T packed tokens of one
 micro-batch, R response tokens among them, Q sequences among them. Pure: arrays in, arrays out.
 """
@@ -29,7 +32,7 @@ class Sequences:
     prompts: list[Ids]
     """B prompts, token ids."""
     responses: list[Ids]
-    """B responses, token ids, none of them empty."""
+    """B responses, token ids, none of them empty; what an environment said between the turns is in them."""
     behaviour_N: Floats
     """Log-probs under the policy that sampled, response after response."""
     versions_N: Ids
@@ -40,15 +43,24 @@ class Sequences:
     """Index of each rollout within its group."""
     temperature_B: Floats | None = None
     """Temperature at which each rollout was drawn, when they differ; None: the caller knows the one of the batch."""
+    at: list[Longs] | None = None
+    """Offsets within each of the `responses` of its response tokens; None: all of them, no environment took part."""
+
+    @property
+    def targets(self) -> list[Ids]:
+        """B responses without what an environment said, token ids."""
+        if self.at is None:
+            return self.responses
+        return [ids[at] for ids, at in zip(self.responses, self.at, strict=True)]
 
     @property
     def length_B(self) -> Longs:
         """Response tokens of each rollout."""
-        return np.array([len(r) for r in self.responses], dtype=np.int64)
+        return np.array([len(at) for at in (self.responses if self.at is None else self.at)], dtype=np.int64)
 
     @property
     def total_B(self) -> Longs:
-        """Prompt and response tokens of each rollout."""
+        """Prompt and response tokens of each rollout, and what an environment said."""
         return np.array([len(p) + len(r) for p, r in zip(self.prompts, self.responses, strict=True)], dtype=np.int64)
 
     @property
@@ -69,7 +81,7 @@ class PackedBatch:
     cu_seqlens: Ids
     """[Q + 1] cumulative lengths: sequence q is tokens cu_seqlens[q] .. cu_seqlens[q + 1]."""
     response_T: Bools
-    """Whether the token belongs to a response."""
+    """Whether the token is a response token."""
     source_R: Longs
     """Index into T of the token whose output predicts each response token."""
     target_R: Longs
@@ -158,21 +170,27 @@ def pack_sequences(sequences: Sequences, members: Sequence[int]) -> PackedBatch:
     prompts = [sequences.prompts[m] for m in members]
     responses = [sequences.responses[m] for m in members]
     prompt_Q = np.array([len(p) for p in prompts], dtype=np.int64)
-    length_Q = np.array([len(r) for r in responses], dtype=np.int64)
+    at = np.asarray(members, dtype=np.int64)
+    length_Q = sequences.length_B[at]
     if len(members) == 0 or int(prompt_Q.min()) == 0 or int(length_Q.min()) == 0:
         raise ValueError("every packed sequence needs a prompt token and a response token")
-    total_Q = prompt_Q + length_Q
+    total_Q = prompt_Q + np.array([len(r) for r in responses], dtype=np.int64)
     begin_Q = np.cumsum(total_Q) - total_Q
-    response_T = np.ones(int(total_Q.sum()), dtype=np.bool_)
-    response_T[_spans(begin_Q, prompt_Q)] = False
-    at = np.asarray(members, dtype=np.int64)
+    first_Q = begin_Q + prompt_Q
+    if sequences.at is None:
+        place_R = _spans(first_Q, length_Q)
+    else:
+        place_R = np.repeat(first_Q, length_Q) + np.concatenate([sequences.at[m] for m in members])
+    response_T = np.zeros(int(total_Q.sum()), dtype=np.bool_)
+    response_T[place_R] = True
+    ids_T = np.concatenate([part for pair in zip(prompts, responses, strict=True) for part in pair]).astype(np.int64)
     return PackedBatch(
-        ids_T=np.concatenate([part for pair in zip(prompts, responses, strict=True) for part in pair]).astype(np.int64),
+        ids_T=ids_T,
         position_ids_T=_spans(np.zeros_like(total_Q), total_Q),
         cu_seqlens=np.concatenate([[0], np.cumsum(total_Q)]).astype(np.int32),
         response_T=response_T,
-        source_R=_spans(begin_Q + prompt_Q - 1, length_Q),
-        target_R=np.concatenate(responses).astype(np.int64),
+        source_R=place_R - 1,
+        target_R=ids_T[place_R],
         sequence_R=np.repeat(np.arange(len(at)), length_Q),
         flat_R=_spans(sequences.start_B[at], length_Q),
         temperature_R=None if sequences.temperature_B is None else np.repeat(sequences.temperature_B[at], length_Q),

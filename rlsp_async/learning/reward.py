@@ -54,7 +54,7 @@ def compute_reward(
     else:
         explore_B, explore_metrics = _explore(rows, section.explore, length_B, scale)
         composed = compose.compose(correct_B, explore_B, alpha, section.clip)
-    faults = penalties.find_faults(section.penalties, rows.sequences.responses, rows.texts, rows.cut_B)
+    faults = penalties.find_faults(section.penalties, rows.sequences.targets, rows.texts, rows.cut_B)
     fault_B = penalties.has_fault(faults, len(length_B))
     composed = _penalised(composed, fault_B)
     if algorithm.reward_form == "eq1":
@@ -103,7 +103,7 @@ def _explore(rows: BatchRows, form: str, length_B: Reals, scale: float) -> tuple
     if form == "judge":
         return explore.judge(rows.judge_B, group_B), {"judge_missing": float(np.isnan(rows.judge_B).sum())}
     if form == "novelty":
-        explore_B = novelty(rows.sequences.responses, group_B)
+        explore_B = novelty(rows.sequences.targets, group_B)
         return explore_B, {"novelty": float(explore_B.mean())}
     steps_B = rows.parts.get("search_steps", np.zeros_like(length_B))
     return compose.exploration(form, length_B, steps_B, scale), {}

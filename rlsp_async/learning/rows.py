@@ -1,5 +1,7 @@
 """A batch of messages as arrays: here the messages end and the mathematics begins.
 
+What an environment said is context from here on: N leaves it out (`observations.py`, `pack.Sequences.at`).
+
 Shapes: B rollouts of all groups, in manifest order; N their response tokens end to end.
 """
 
@@ -9,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlsp_async.columns import Floats, floats, ints
+from rlsp_async.columns import Floats, Ids, ints
 from rlsp_async.errors import MessageError
 from rlsp_async.learning.pack import Bools, Sequences
 from rlsp_async.messages import Batch, Rollout, Verdict, VerifiedGroup
+from rlsp_async.observations import num_sampled, sampled_logprobs, sampled_tokens, sampled_versions
 from rlsp_async.rewards.explore import Reals, judge_score
 
 _BOX = "\\boxed"
@@ -57,7 +60,7 @@ def read_rows(batch: Batch) -> BatchRows:
     """
     rollouts: list[tuple[int, VerifiedGroup, Rollout, Verdict | None]] = []
     for number, group in enumerate(batch.groups):
-        rollouts += [(number, group, r, v) for r, v in _with_verdicts(group) if r.token_ids]
+        rollouts += [(number, group, r, v) for r, v in _with_verdicts(group) if num_sampled(r)]
     if not rollouts:
         raise MessageError(f"batch of step {batch.step} holds no token to train on")
     verdicts = [v for _, _, _, v in rollouts if v is not None]
@@ -129,12 +132,21 @@ def _sequences(rollouts: list[tuple[int, VerifiedGroup, Rollout]]) -> Sequences:
     return Sequences(
         prompts=[ints(g.group.prompt_ids) for _, g, _ in rollouts],
         responses=[ints(r.token_ids) for _, _, r in rollouts],
-        behaviour_N=np.concatenate([floats(r.logprobs) for _, _, r in rollouts]),
-        versions_N=np.concatenate([ints(r.versions) for _, _, r in rollouts]),
+        behaviour_N=np.concatenate([sampled_logprobs(r) for _, _, r in rollouts]),
+        versions_N=np.concatenate([_versions(g, r) for _, g, r in rollouts]),
         group_B=np.array([n for n, _, _ in rollouts], dtype=np.int64),
         rollout_B=np.array([r.index for _, _, r in rollouts], dtype=np.int64),
         temperature_B=_mixed(np.array([_temperature(g) for _, g, _ in rollouts], dtype=np.float32)),
+        at=[np.flatnonzero(sampled_tokens(r)) for _, _, r in rollouts]
+        if any(r.turns for _, _, r in rollouts)
+        else None,
     )
+
+
+def _versions(group: VerifiedGroup, rollout: Rollout) -> Ids:
+    """Versions of the tokens that count; -1 where no policy sampled, as in a demonstration of several turns."""
+    versions = sampled_versions(rollout)
+    return np.full_like(versions, -1) if group.group.provenance == "demonstration" else versions
 
 
 def _mixed(temperature_B: Floats) -> Floats | None:

@@ -175,7 +175,7 @@ def collect_columns(
         mask_N=torch.isfinite(behaviour_N),
         lag_N=_lags(sequences, schedule),
         prompt_B=torch.from_numpy(pack.number_equal(sequences.prompts)),
-        text_B=torch.from_numpy(pack.number_equal(sequences.prompts, sequences.responses)),
+        text_B=torch.from_numpy(pack.number_equal(sequences.prompts, sequences.targets)),
     )
     if needs & {"values", "reference", "energy"}:
         request = ForwardRequest(values="values" in needs, mean="mean" in needs, energy="energy" in needs)

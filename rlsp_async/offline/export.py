@@ -23,6 +23,7 @@ from rlsp_async.audit.history import GroupRow, History, decoded
 from rlsp_async.columns import floats, ints
 from rlsp_async.errors import DataError, MachineError, unwritable
 from rlsp_async.messages import Rollout, RolloutGroup, Verdict
+from rlsp_async.observations import num_turns
 
 
 def export_rows(
@@ -172,6 +173,7 @@ def _rollout_fields(group: RolloutGroup, rollout: Rollout, verdict: Verdict) -> 
         "rollout": rollout.index,
         "stage": group.stage,
         "finish": rollout.finish,
+        **_environment_fields(rollout),
         "temperature": group.sampling.temperature,
         "propensity": group.prompt.propensity,
         **parent,
@@ -184,4 +186,13 @@ def _token_columns(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
         "token_ids": ints(rollout.token_ids).tolist(),
         "logprobs": floats(rollout.logprobs).tolist(),
         "versions": ints(rollout.versions).tolist(),
+        **({"turns": ints(rollout.turns).tolist()} if rollout.turns else {}),
     }
+
+
+def _environment_fields(rollout: Rollout) -> dict[str, Any]:
+    """How an environment's rollout went; nothing for others."""
+    if not rollout.ended:
+        return {}
+    claim = {"claim": rollout.claim} if rollout.claim else {}
+    return {"num_turns": num_turns(rollout), "ended": rollout.ended, **claim}

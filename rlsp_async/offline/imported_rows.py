@@ -11,14 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
 
 from rlsp_async import tokens
 from rlsp_async.answers import join_answers
+from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import RunConfig
+from rlsp_async.contents import check_turns
 from rlsp_async.errors import DataError
-from rlsp_async.messages import Prompt, Verdict, VerdictStatus
+from rlsp_async.messages import Prompt, Rollout, Verdict, VerdictStatus
 from rlsp_async.model import planned_model
+from rlsp_async.observations import OBSERVED
 from rlsp_async.replay.sources import ImportedGroup, ImportedRollout
 from rlsp_async.tasks.conversation import is_conversation, read_conversation, read_response
 from rlsp_async.tasks.readers import Row, read_rows, text_field, text_fields, value_field
@@ -74,6 +79,7 @@ def encode_rows(
         else:
             prompt_ids = tokens.encode_prompt(tokenizer, prompt, cfg.task.template_options).tolist()
             token_ids = tokens.encode_response(tokenizer, response).tolist()
+        turns, observed = _turns(row, len(token_ids), where)
         if logprobs and len(logprobs) != len(token_ids):
             raise DataError(f"{where}: {len(logprobs)} logprobs for {len(token_ids)} token_ids")
         if shape and len(prompt_ids) + len(token_ids) > shape.context:
@@ -90,7 +96,12 @@ def encode_rows(
             prompt=prompt,
             prompt_ids=prompt_ids,
             rollout=ImportedRollout(
-                response=response, token_ids=token_ids, logprobs=logprobs, verdict=read_verdict(row, where)
+                response=response,
+                token_ids=token_ids,
+                logprobs=logprobs,
+                verdict=read_verdict(row, where),
+                turns=turns,
+                observed=observed,
             ),
         )
 
@@ -197,6 +208,33 @@ def _logprobs(row: Row, where: str) -> list[float]:
     if not isinstance(row["logprobs"], list):
         raise DataError(f"{where}: logprobs must be a list of numbers")
     return [_number(value, f"{where}: logprobs") for value in row["logprobs"]]
+
+
+def _turns(row: Row, num_tokens: int, where: str) -> tuple[list[int], list[int]]:
+    """Where turns begin, and which tokens an environment said (version -1), of a row that has several turns."""
+    turns, versions = row.get("turns"), row.get("versions")
+    if not turns and row.get("num_turns", 1) == 1:
+        return [], []
+    if "token_ids" not in row or not _are_ints(turns) or not _are_ints(versions) or len(versions) != num_tokens:
+        raise DataError(
+            f"{where}: a response of several turns needs token_ids, turns and versions, as `rlsp export --tokens` "
+            "writes them: else what its environment said would be trained"
+        )
+    observed = [at for at, version in enumerate(versions) if version == OBSERVED]
+    marks = Rollout(
+        index=0,
+        token_ids=pack_ints(np.zeros(num_tokens)),
+        logprobs=pack_floats(np.zeros(num_tokens)),
+        versions=pack_ints(versions),
+        text="",
+        turns=pack_ints(turns),
+    )
+    check_turns(where, marks)
+    return turns, observed
+
+
+def _are_ints(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and bool(value) and all(type(x) is int and abs(x) < 2**31 for x in value)
 
 
 def _ids(row: Row, field: str, vocabulary: int, where: str) -> list[int]:

@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.columns import num_values
 from rlsp_async.messages import RolloutGroup, Verdict
+from rlsp_async.observations import num_sampled
 from rlsp_async.replay.metrics import MetricRow, evaluation_rows
 from rlsp_async.replay.records import Evaluated, GroupRecord
 from rlsp_async.replay.state import HubState
@@ -124,7 +124,7 @@ def score_prompt(group: RolloutGroup, verdicts: list[Verdict]) -> PromptScore:
     """What the summary needs of one verified group."""
     return PromptScore(
         correct=[float(verdict.status == "correct") for verdict in verdicts],
-        lengths=[num_values(rollout.token_ids) for rollout in group.rollouts],
+        lengths=[num_sampled(rollout) for rollout in group.rollouts],
         truncated=[float(rollout.finish == "length") for rollout in group.rollouts],
         steps=[verdict.parts["search_steps"] for verdict in verdicts if "search_steps" in verdict.parts],
     )

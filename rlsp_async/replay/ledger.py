@@ -34,11 +34,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from rlsp_async.columns import ints, num_values
+from rlsp_async.columns import ints
 from rlsp_async.contents import check_columns
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
+from rlsp_async.observations import has_observations, num_sampled, sampled_versions
 from rlsp_async.replay.records import DEAD, Cursor, GroupRecord, Put, Reason, State, Total
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
@@ -428,8 +430,8 @@ class Counters(dict[str, int]):
 
 
 def count_tokens(group: RolloutGroup) -> int:
-    """Number of response tokens of all rollouts of a group."""
-    return sum(num_values(rollout.token_ids) for rollout in group.rollouts)
+    """Number of response tokens of all rollouts of a group, without what an environment said."""
+    return sum(num_sampled(rollout) for rollout in group.rollouts)
 
 
 def check_whole(group: RolloutGroup) -> None:
@@ -449,10 +451,15 @@ def check_whole(group: RolloutGroup) -> None:
 
 
 def versions_of(group: RolloutGroup) -> tuple[int, int]:
-    """Oldest and newest version of a group's tokens, (-1, -1) for a group without tokens.
+    """Oldest and newest version of a group's sampled tokens, (-1, -1) for a group without any.
 
     All columns are joined first, so that a group costs one call of numpy instead of one for each rollout.
     """
+    if group.provenance == "demonstration":
+        return -1, -1
+    if has_observations(group):
+        column = np.concatenate([sampled_versions(rollout) for rollout in group.rollouts])
+        return (int(column.min()), int(column.max())) if len(column) else (-1, -1)
     column = ints(b"".join(rollout.versions for rollout in group.rollouts))
     return (int(column.min()), int(column.max())) if len(column) else (-1, -1)
 

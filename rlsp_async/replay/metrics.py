@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from rlsp_async.columns import ints, num_values
 from rlsp_async.errors import unwritable
 from rlsp_async.jsonl import JsonlWriter
 from rlsp_async.messages import Rollout, RolloutGroup, StepReport, Verdict
+from rlsp_async.observations import num_sampled, num_turns, sampled_versions
 from rlsp_async.replay.ledger import lag
 from rlsp_async.replay.records import GroupRecord, Manifest
 from rlsp_async.replay.state import HubState
@@ -115,7 +115,7 @@ def evaluation_rows(state: HubState, key: str, records: list[GroupRecord], now: 
 
 def _batch_figures(state: HubState, records: list[GroupRecord], step: int, now: float) -> dict[str, float]:
     bodies = [state.ledger.bodies[record.group_id] for record in records]
-    lengths = [num_values(rollout.token_ids) for group in bodies for rollout in group.rollouts]
+    lengths = [num_sampled(rollout) for group in bodies for rollout in group.rollouts]
     cut = [float(rollout.finish == "length") for group in bodies for rollout in group.rollouts]
     lags = [lag(record, step) for record in records]
     verdicts = [v for record in records for v in state.ledger.verdicts.get(record.group_id, [])]
@@ -180,7 +180,8 @@ def _rollout_rows(state: HubState, records: list[GroupRecord], about: dict[str, 
 
 
 def _rollout_row(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
-    versions = ints(rollout.versions)
+    versions = sampled_versions(rollout)
+    turns = {"turns": num_turns(rollout), "ended": rollout.ended, "claim": rollout.claim} if rollout.ended else {}
     return {
         "group": group.group_id,
         "rollout": rollout.index,
@@ -194,6 +195,7 @@ def _rollout_row(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
         "sampler": rollout.sampler,
         "oldest_version": int(versions.min()) if len(versions) else -1,
         "newest_version": int(versions.max()) if len(versions) else -1,
+        **turns,
     }
 
 

@@ -61,7 +61,7 @@ def may_sample(state: HubState, worker: Worker) -> bool:
         return False
     if worker.version == state.version:
         return True
-    if stage is None or state.phase is None or state.phase.kind == "evaluate" or worker.state != "loading":
+    if stage is None or worker.state != "loading":  # no stage: an evaluation
         return False
     return worker.version >= 0 and 0 < state.version - worker.version <= stage.target_lag - 1
 

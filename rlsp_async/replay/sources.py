@@ -92,6 +92,10 @@ class ImportedRollout(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: list[float] = []
     """Behaviour log-probs at temperature 1; empty: unknown, which a loss with ratios must not be given."""
     verdict: Verdict | None = None
+    turns: list[int] = []
+    """Offsets at which the turns of a rollout in an environment begin; empty: one turn."""
+    observed: list[int] = []
+    """Offsets of the tokens that the environment said."""
 
 
 class ImportedGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,13 +148,16 @@ class Imported:
 
 def _rollout(index: int, one: ImportedRollout) -> Rollout:
     num = len(one.token_ids)
+    versions = np.full(num, 0 if one.turns else VERSION)
+    versions[one.observed] = VERSION
     return Rollout(
         index=index,
         token_ids=pack_ints(one.token_ids),
         text=one.response,
         sampler="imported",
         logprobs=pack_floats(np.array(one.logprobs) if one.logprobs else np.zeros(num)),
-        versions=pack_ints(np.full(num, VERSION)),
+        versions=pack_ints(versions),
+        turns=pack_ints(one.turns),
     )
 
 

@@ -25,10 +25,10 @@ from typing import Any
 
 import msgspec
 
-from rlsp_async.columns import ints
 from rlsp_async.config import RunConfig, SuccessReplayConfig, load_success_replay
 from rlsp_async.errors import InvariantError, MachineError
 from rlsp_async.messages import Verdict, VerifiedGroup
+from rlsp_async.observations import sampled_versions
 from rlsp_async.replay.ledger import Ledger
 from rlsp_async.replay.policies import BatchChange, ReplayPolicy
 from rlsp_async.replay.records import GroupRecord, Judged, Manifest, Record, Remember, Replayed, RolloutKey, Success
@@ -85,7 +85,7 @@ class SuccessReplay(ReplayPolicy):
         if not self._options[manifest.stage].capacity:
             return {}
         sources = [self.memory.body(one.source).rollout for one in manifest.replayed]
-        ages = [manifest.step - 1 - int(ints(rollout.versions).min()) for rollout in sources]
+        ages = [manifest.step - 1 - int(sampled_versions(rollout).min()) for rollout in sources]
         records = [ledger.records[group_id] for group_id in manifest.groups]
         return {
             "replayed": len(ages) / sum(record.num_rollouts for record in records),
@@ -140,7 +140,7 @@ class SuccessReplay(ReplayPolicy):
                     rollout=rollout.index,
                     stage=record.stage,
                     index=record.index,
-                    oldest=int(ints(rollout.versions).min()),
+                    oldest=int(sampled_versions(rollout).min()),
                     since=step,
                     order=order,
                 )

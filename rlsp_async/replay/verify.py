@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import msgspec
 
-from rlsp_async.columns import num_values
 from rlsp_async.config import RewardConfig
 from rlsp_async.contents import PART_CHARACTERS, PART_MOST
 from rlsp_async.messages import RolloutGroup, Verdict, VerdictSet, VerifyItem, VerifyJob
+from rlsp_async.observations import num_sampled
 from rlsp_async.replay.ledger import is_stale
 from rlsp_async.replay.records import GroupRecord, Learnt
 from rlsp_async.replay.state import HubState
@@ -144,7 +144,7 @@ def has_signal(group: RolloutGroup, verdicts: list[Verdict], reward: RewardConfi
     if reward.explore == "none" and not reward.penalties:
         return len({verdict.parts.get("correct", 0.0) for verdict in verdicts}) > 1
     earned = {
-        (rollout.text, num_values(rollout.token_ids), rollout.finish, *sorted(verdict.parts.items()))
+        (rollout.text, num_sampled(rollout), rollout.finish, *sorted(verdict.parts.items()))
         for rollout, verdict in zip(group.rollouts, verdicts, strict=True)
     }
     return len(earned) > 1

@@ -4,6 +4,7 @@ sampler.py          Sampler: encodes a prompt, samples its rollouts, loads and c
 engine.py           the interface of an engine: completions, weights, scores
 engines.py          which engine a run takes
 check.py            does an engine compute with the weights that were published: sums of its parameters, and the probe
+pulling.py          how a version reaches it: a file, or a transfer over a channel
 meter.py            counts of what a sampler did since its last heartbeat
 torch_engine.py     the torch engine: one thread that decodes, for small models and machines without vLLM
 torch_apart.py      its groups that decode apart, so that a run is the same bits each time

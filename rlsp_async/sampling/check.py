@@ -24,7 +24,7 @@ from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import DataError, WeightsError
 from rlsp_async.messages import Probe, WeightsRef
 from rlsp_async.model.weights import weight_files
-from rlsp_async.sampling.engine import Engine
+from rlsp_async.sampling.engine import Engine, Staged
 from rlsp_async.weights import sums
 from rlsp_async.weights.probe import Errors, errors, make_probe, tolerance
 from rlsp_async.weights.snapshot import read_plan
@@ -81,12 +81,12 @@ class LoadCheck:
             )
         return own
 
-    async def check(self, ref: WeightsRef, path: Path) -> float:
+    async def check(self, ref: WeightsRef, source: Path | Staged) -> float:
         """Checks the version that the engine has just loaded.
 
         Args:
             ref: the version.
-            path: the file that it was loaded from.
+            source: what it was loaded from: a file, or what the engine received.
 
         Returns:
             The largest error of its probe.
@@ -99,7 +99,8 @@ class LoadCheck:
         """
         if self._sums_hold:
             live = await self._engine.live_total()
-            published = sums.total(await asyncio.to_thread(read_plan, path))
+            plan = source.plan if isinstance(source, Staged) else await asyncio.to_thread(read_plan, source)
+            published = sums.total(plan)
             if live != published:
                 await self._engine.close()  # which of its layers are old is not known: it is started again
                 raise WeightsError(

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rlsp_async.columns import Floats, Ids
-from rlsp_async.messages import Finish, WeightsRef
+from rlsp_async.messages import Finish, Invite, WeightsRef
+from rlsp_async.weights.receive import Progress
+from rlsp_async.weights.sums import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,15 @@ class Completion:
                 f"a completion of {self.token_ids.shape} ids has {self.logprobs.shape} log-probs and "
                 f"{self.versions.shape} versions"
             )
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A version that an engine has received and not loaded yet."""
+
+    ticket: str
+    """Of the invitation with which it came."""
+    plan: Plan
 
 
 class Engine(Protocol):
@@ -99,17 +110,37 @@ class Engine(Protocol):
         """
         ...
 
-    async def load_weights(self, path: Path, version: int) -> None:
+    async def load_weights(self, source: Path | Staged, version: int) -> None:
         """Swaps the weights between two decode steps; running completions go on with their old KV cache.
 
         Args:
-            path: safetensors file with every tensor of the model under its checkpoint name.
+            source: safetensors file with every tensor of the model under its checkpoint name, or what was received.
             version: policy version of these weights.
 
         Raises:
-            WeightsError: the file does not fit the model; the old weights stay.
+            WeightsError: the tensors do not fit the model; the old weights stay.
+            WeightsDelayed: what was received is not there any more; the old weights stay.
             EngineError: the engine died.
         """
+        ...
+
+    async def receive_begin(self, invite: Invite) -> None:
+        """Begins to receive a version over a channel, and returns; completions go on. One that is under way is ended.
+
+        Args:
+            invite: what the learner sent.
+
+        Raises:
+            EngineError: the engine died.
+        """
+        ...
+
+    async def receive_poll(self) -> list[Progress]:
+        """How far that is, for each process that receives. Raises EngineError."""
+        ...
+
+    async def receive_stop(self) -> None:
+        """Ends what is being received, with its channel. Raises EngineError."""
         ...
 
     def weights_loaded(self, ref: WeightsRef) -> None:

@@ -1,11 +1,13 @@
 """The sampler: prompts become groups of rollouts; new weights are swapped in and checked before they count.
 
     SampleJob --> encode --> G completions at once in one engine --> texts --> RolloutGroup
-    WeightsRef -> fetch (digest) -> engine.load_weights -> live sums, probe (`check.py`) -> serve, or refuse
+    WeightsRef -> a file, or a transfer (`pulling.py`) -> engine.load_weights -> live sums, probe (`check.py`)
+                                                                               -> serve, or refuse
 
 Promises:
   * a group is returned only when every version that sampled its tokens has passed the probe: a group that ends while a
     version is being checked waits for the result, and groups in flight when a version is refused fail (EngineError);
+  * a version that does not arrive changes nothing (WeightsDelayed);
   * after a refusal nothing is served until a good version comes;
   * an engine that died is started again (at most `RESTARTS` times) and has loaded the newest good weights before the
     next request is admitted.
@@ -26,15 +28,16 @@ import structlog
 
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import RunConfig
-from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsError, first_error
-from rlsp_async.messages import Probe, Rollout, RolloutGroup, SampleJob, WeightsRef
+from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsDelayed, WeightsError, first_error
+from rlsp_async.messages import Probe, Relayed, Rollout, RolloutGroup, SampleJob, WeightsRef
 from rlsp_async.model.info import read_model_info
 from rlsp_async.sampling.check import LoadCheck
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
 from rlsp_async.sampling.engines import choose_engine, make_engine
 from rlsp_async.sampling.meter import Meter
+from rlsp_async.sampling.pulling import Puller, Source
 from rlsp_async.tokens import Codec, TokenizerCodec
-from rlsp_async.weights.transport import transport_for
+from rlsp_async.weights.kinds import host_id
 
 RESTARTS = 3
 """An engine that dies more often has a fault that a restart does not repair."""
@@ -68,6 +71,7 @@ class Sampler:
         self._engine = engine or self._chosen_engine()
         self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids, cfg.task.template_options)
         self._check = LoadCheck(cfg, self._engine, model_dir)
+        self._puller = Puller(worker, self._engine, host_id())
         self._meter = Meter(clock)
         self._changing = asyncio.Lock()
         self._in_flight: set[_Flight] = set()
@@ -106,6 +110,14 @@ class Sampler:
     def info(self) -> dict[str, str]:
         """Shown to people, in `Hello.info`."""
         return {"engine": self._engine.name, "engine_reason": self._why_engine, "window": str(self._engine.window)}
+
+    def connect(self, send: Callable[[Relayed], None]) -> None:
+        """Says how a message reaches the learner; its answers are given to `heard`."""
+        self._puller.connect(send)
+
+    def heard(self, message: Relayed) -> None:
+        """The learner answers a request for weights."""
+        self._puller.heard(message)
 
     def metrics(self) -> dict[str, float]:
         """Figures since the last call: tokens, rollouts, groups, seconds busy, seconds loading; and all restarts."""
@@ -155,35 +167,56 @@ class Sampler:
 
         Raises:
             WeightsError: the version is refused, and nothing is served until a good one comes.
+            WeightsDelayed: it has not arrived; what was served is served on.
         """
-        async with self._changing:
-            newest = self._newest
-            if newest and (newest.version, newest.digest) == (ref.version, ref.digest) and self._is_well():
-                return self._newest_error
-            if self._engine.errored:
-                await self._restart()
-            with self._meter.loading():
-                try:
-                    return await self._load(ref)
-                except EngineError as e:
-                    log.warning("engine died while it loaded weights", version=ref.version, error=str(e))
-                    return await self._load_after_death(ref)
+        newest = self._newest
+        if newest and (newest.version, newest.digest) == (ref.version, ref.digest) and self._is_well():
+            return self._newest_error
+        with self._meter.loading():
+            num_restarts = self._num_restarts
+            try:
+                if self._engine.errored:
+                    raise EngineError("it was dead before")
+                source = await self._bring(ref)  # meanwhile groups end, and others begin
+                async with self._changing:
+                    return await self._load(ref, source)
+            except EngineError as e:
+                log.warning("engine died while it loaded weights", version=ref.version, error=str(e))
+            async with self._changing:
+                return await self._load_after_death(ref, num_restarts)
 
-    async def _load_after_death(self, ref: WeightsRef) -> float:
-        await self._restart()
+    async def _bring(self, ref: WeightsRef) -> Source:
         try:
-            return await self._load(ref)
+            return await self._puller.bring(ref)
+        except WeightsError as e:
+            self._refuse(str(e))
+            raise
+
+    async def _load_after_death(self, ref: WeightsRef, num_restarts: int) -> float:
+        """Starts the engine again, unless somebody has done so since there were `num_restarts`, and loads once more."""
+        if self._engine.errored or self._num_restarts == num_restarts:
+            await self._restart()
+        try:
+            return await self._load_again(ref)
         except EngineError as e:
             self._refuse(f"version {ref.version}: the {self._engine.name} engine died of it twice: {e}")
             raise WeightsError(self._refused) from e
 
-    async def _load(self, ref: WeightsRef) -> float:
+    async def _load_again(self, ref: WeightsRef) -> float:
+        """Brings and loads a version into an engine that was started again, and has only the initial weights."""
+        try:
+            return await self._load(ref, await self._bring(ref))
+        except WeightsDelayed as e:
+            self._refuse(str(e))
+            raise WeightsError(str(e)) from e
+
+    async def _load(self, ref: WeightsRef, source: Source) -> float:
+        """Loads what has arrived, and checks it."""
         started = self._meter.now()
         try:
-            path = await asyncio.to_thread(transport_for(ref).fetch, ref)
-            await self._engine.load_weights(path, ref.version)
+            await self._engine.load_weights(source, ref.version)
             self._engine.weights_loaded(ref)
-            error = await self._check.check(ref, path)
+            error = await self._check.check(ref, source)
         except WeightsError as e:
             self._refuse(str(e))
             raise
@@ -209,13 +242,13 @@ class Sampler:
             if self._engine.errored:
                 await self._restart()
                 if self._newest:
-                    await self._load_again(self._newest)
+                    await self._restore(self._newest)
             if self._refused:
                 raise EngineError(f"{self.worker} serves nothing until good weights come: {self._refused}")
 
-    async def _load_again(self, ref: WeightsRef) -> None:
+    async def _restore(self, ref: WeightsRef) -> None:
         try:
-            await self._load(ref)
+            await self._load_again(ref)
         except WeightsError as e:  # deleted meanwhile: a newer version is on its way
             raise EngineError(f"{self.worker}: after a restart: {e}") from e
 

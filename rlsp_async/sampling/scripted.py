@@ -19,8 +19,9 @@ import numpy as np
 
 from rlsp_async.columns import Floats, floats, ints
 from rlsp_async.errors import EngineError
-from rlsp_async.messages import WeightsRef
-from rlsp_async.sampling.engine import Completion, GenerateSettings
+from rlsp_async.messages import Invite, WeightsRef
+from rlsp_async.sampling.engine import Completion, GenerateSettings, Staged
+from rlsp_async.weights.receive import Progress, Receiver
 
 Script = Callable[[Sequence[int]], Sequence[int]]
 
@@ -45,7 +46,8 @@ class ScriptedEngine:
         self.wrong_by = 0.0
         self.fail_next = False
         self.num_starts = 0
-        self.loaded: list[tuple[Path, int]] = []
+        self.loaded: list[tuple[Path | Staged, int]] = []
+        self._receiver = Receiver()
         self._probe_scores: dict[tuple[int, ...], Floats] = {}
         self._script = script
         self._random = random.Random(seed)
@@ -86,10 +88,12 @@ class ScriptedEngine:
             finish="stop" if finish else "length",
         )
 
-    async def load_weights(self, path: Path, version: int) -> None:
+    async def load_weights(self, source: Path | Staged, version: int) -> None:
         """Records the load; no file is read."""
         self._check()
-        self.loaded.append((path, version))
+        if isinstance(source, Staged):
+            self._receiver.take(source.ticket)
+        self.loaded.append((source, version))
         self._version = version
 
     def weights_loaded(self, ref: WeightsRef) -> None:
@@ -100,6 +104,20 @@ class ScriptedEngine:
         """None: there are no parameters."""
         return None
 
+    async def receive_begin(self, invite: Invite) -> None:
+        """Receives for real, in a thread."""
+        self._check()
+        await asyncio.to_thread(self._receiver.begin, invite)
+
+    async def receive_poll(self) -> list[Progress]:
+        """How far that is."""
+        self._check()
+        return [self._receiver.poll()]
+
+    async def receive_stop(self) -> None:
+        """Ends it."""
+        await asyncio.to_thread(self._receiver.stop)
+
     async def score(self, ids: Sequence[int]) -> Floats:
         """The probe's log-probs for the probe's ids, -1 for each token of other ids; plus `wrong_by`."""
         self._check()
@@ -108,8 +126,9 @@ class ScriptedEngine:
         return scores + np.float32(self.wrong_by)
 
     async def close(self) -> None:
-        """Ends the engine, as `kill` does."""
+        """Ends the engine, as `kill` does, and what it receives."""
         self._errored = True
+        await asyncio.to_thread(self._receiver.close)
 
     def kill(self) -> None:
         """Makes every further call raise EngineError, as when the process of an engine dies."""

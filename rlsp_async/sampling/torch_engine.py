@@ -23,12 +23,13 @@ from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig, load_lora
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DataError, EngineError, RlspError
-from rlsp_async.messages import WeightsRef
+from rlsp_async.messages import Invite, WeightsRef
 from rlsp_async.model.info import ModelInfo, read_model_info
-from rlsp_async.sampling.engine import Completion, GenerateSettings
+from rlsp_async.sampling.engine import Completion, GenerateSettings, Staged
 from rlsp_async.sampling.torch_apart import GroupsApart
 from rlsp_async.sampling.torch_batch import DecodeBatch, DecodeRow
 from rlsp_async.sampling.torch_model import TorchModel
+from rlsp_async.weights.receive import Progress, Receiver
 from rlsp_async.weights.sums import live_total
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class TorchEngine:
         self._max_rows = _num_rows(cfg, info, self._device)
         self._mailbox: queue.SimpleQueue[DecodeRow | _Call | _CloseRequest] = queue.SimpleQueue()
         self._waiting: deque[DecodeRow] = deque()
+        self._receiver = Receiver(device=self._device)
         self._batch: DecodeBatch | None = None
         self._apart: GroupsApart | None = None
         self._thread: threading.Thread | None = None
@@ -105,9 +107,9 @@ class TorchEngine:
         await row.ticket
         return _completion(row)
 
-    async def load_weights(self, path: Path, version: int) -> None:
+    async def load_weights(self, source: Path | Staged, version: int) -> None:
         """Swaps all tensors, or all adapters, between two steps, or none of them and raises WeightsError."""
-        await self._call(lambda: self._load(path, version))
+        await self._call(lambda: self._load(source, version))
 
     def weights_loaded(self, ref: WeightsRef) -> None:
         """Nothing is to be done: the model computes the probe."""
@@ -115,6 +117,18 @@ class TorchEngine:
     async def live_total(self) -> int | None:
         """The total of the fused weights, between two steps; None with adapters, whose sums are made here."""
         return None if self._lora else await self._call(lambda: live_total(self._model.tensors()))
+
+    async def receive_begin(self, invite: Invite) -> None:
+        """Receives in a thread of its own, in this process."""
+        await asyncio.to_thread(self._receiver.begin, invite)
+
+    async def receive_poll(self) -> list[Progress]:
+        """How far that is."""
+        return [self._receiver.poll()]
+
+    async def receive_stop(self) -> None:
+        """Ends it."""
+        await asyncio.to_thread(self._receiver.stop)
 
     async def score(self, ids: Sequence[int]) -> Floats:
         """Log-probs [N-1] at temperature 1 of ids [N]. Raises DataError when the ids exceed the window."""
@@ -130,6 +144,7 @@ class TorchEngine:
             return
         self._errored = True
         self._mailbox.put(_CloseRequest())
+        await asyncio.to_thread(self._receiver.close)
         await asyncio.to_thread(thread.join)
         self._batch = self._apart = None
 
@@ -211,9 +226,12 @@ class TorchEngine:
         self._apart = GroupsApart(lambda num_rows: DecodeBatch(model, num_rows, self._seed), self._max_rows)
         self._model = model
 
-    def _load(self, path: Path, version: int) -> None:
+    def _load(self, source: Path | Staged, version: int) -> None:
         rows = self._opened()
-        self._model.load(path)
+        if isinstance(source, Path):
+            self._model.load(source)
+        else:
+            self._model.load_tensors(dict(self._receiver.take(source.ticket)), f"version {version}")
         rows.version = version
 
     def _opened(self) -> DecodeBatch:

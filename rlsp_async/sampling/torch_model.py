@@ -96,19 +96,23 @@ class TorchModel:
 
         Of a model with adapters the file holds those, and the weights are the sums.
         """
-        tensors, parts = load_file(path, device=self.device), self._parts
+        self.load_tensors(load_file(path, device=self.device), str(path))
+
+    def load_tensors(self, tensors: dict[str, Tensor], what: str) -> None:
+        """The same for tensors that came another way; `what` begins an error."""
+        parts = self._parts
         if self._lora:
-            tensors, parts = self._sums(path, tensors, self._lora), self._adapted
+            tensors, parts = self._sums(what, tensors, self._lora), self._adapted
         elif self._tied:
             tensors.pop("lm_head.weight", None)
         wanted = {name for names in parts.values() for name in names}
         if wanted != set(tensors):
-            raise WeightsError(f"{path}: tensors differ from the model's, e.g. {sorted(wanted ^ set(tensors))[:3]}")
+            raise WeightsError(f"{what}: tensors differ from the model's, e.g. {sorted(wanted ^ set(tensors))[:3]}")
         fused = {part: _fuse(tensors, names) for part, names in parts.items()}
         for part in parts:
             if fused[part].shape != self._weights[part].shape:
                 raise WeightsError(
-                    f"{path}: {parts[part]} has shape {tuple(fused[part].shape)}, the model "
+                    f"{what}: {parts[part]} has shape {tuple(fused[part].shape)}, the model "
                     f"{tuple(self._weights[part].shape)}"
                 )
         for part in parts:
@@ -118,7 +122,7 @@ class TorchModel:
         """The weights that are computed with; fused, and a tied head once."""
         return list(self._weights.values())
 
-    def _sums(self, path: Path, tensors: Mapping[str, Tensor], lora: LoraConfig) -> dict[str, Tensor]:
+    def _sums(self, what: str, tensors: Mapping[str, Tensor], lora: LoraConfig) -> dict[str, Tensor]:
         """W + (alpha / rank) B A of every layer that shares a fused weight with an adapted one. Raises WeightsError."""
         try:
             pairs = read_pairs(tensors)
@@ -128,7 +132,7 @@ class TorchModel:
             scale = lora.alpha / lora.rank
             sums = {f"{n}.weight": add_pair(self._base[f"{n}.weight"], pair, scale) for n, pair in pairs.items()}
         except (ValueError, RuntimeError) as e:  # RuntimeError: shapes that cannot be added
-            raise WeightsError(f"{path}: {e}") from e
+            raise WeightsError(f"{what}: {e}") from e
         return {name: weight.float() for name, weight in self._base.items()} | sums
 
     def hidden(self, ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import structlog
 
@@ -28,10 +29,10 @@ from rlsp_async.columns import Floats
 from rlsp_async.config import RunConfig, load_lora
 from rlsp_async.cuda import has_cuda, is_shared_card
 from rlsp_async.errors import DataError, EngineError, MachineError
-from rlsp_async.messages import WeightsRef
+from rlsp_async.messages import Invite, WeightsRef
 from rlsp_async.model.adapter import choose_layers, empty_model
 from rlsp_async.model.info import read_model_info
-from rlsp_async.sampling.engine import Completion, GenerateSettings
+from rlsp_async.sampling.engine import Completion, GenerateSettings, Staged
 from rlsp_async.sampling.vllm_settings import (
     LOWEST_TEMPERATURE,
     engine_arguments,
@@ -39,9 +40,12 @@ from rlsp_async.sampling.vllm_settings import (
     lora_arguments,
     set_environment,
 )
+from rlsp_async.weights.receive import Progress
 
 BACKEND = "rlsp-file"
 EXTENSION = "rlsp_async.sampling.vllm_extension.Extension"
+ASK_S = 60.0
+"""How long a worker may take to answer: it answers between two steps of the model."""
 CLOSE_S = 10.0
 """How long the end waits for requests that are aborted."""
 
@@ -143,7 +147,7 @@ class VllmEngine:
             finish=output.finish_reason,
         )
 
-    async def load_weights(self, path: Path, version: int) -> None:
+    async def load_weights(self, source: Path | Staged, version: int) -> None:
         """Swaps under a pause. After a failure in the middle the weights are mixed, and the engine counts as dead."""
         llm = self._alive()
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
@@ -152,12 +156,12 @@ class VllmEngine:
         try:
             await llm.pause_generation(mode="keep", clear_cache=False)
             if self._adapter:
-                self._adapter.point_to(path)
+                self._adapter.point_to(await self._as_file(source, self._adapter.received))
                 await llm.add_lora(self._adapter.loading())
                 await llm.update_weight_version(str(version))
             else:
                 await llm.start_weight_update()
-                await llm.update_weights(WeightTransferUpdateRequest(update_info={"path": str(path)}))
+                await llm.update_weights(WeightTransferUpdateRequest(update_info=_update(source)))
                 await llm.finish_weight_update(str(version))
             self._version = version
             self._new_salt()
@@ -173,8 +177,36 @@ class VllmEngine:
         """The total of the worker's parameters; None with adapters, or where several workers share the model."""
         if self._lora:
             return None
-        totals = await self._alive().collective_rpc("live_total")
+        totals = await self._ask("live_total")
         return int(totals[0]) if len(totals) == 1 else None
+
+    async def _as_file(self, source: Path | Staged, path: Path) -> Path:
+        """The file of a version. What a worker has received is written to `path` by it."""
+        if isinstance(source, Staged):
+            await self._alive().collective_rpc("receive_write", args=(source.ticket, str(path)))
+            return path
+        return source
+
+    async def receive_begin(self, invite: Invite) -> None:
+        """Each worker receives in a thread of its own."""
+        await self._ask("receive_begin", msgspec.msgpack.encode(invite))
+
+    async def receive_poll(self) -> list[Progress]:
+        """How far each worker is."""
+        return [Progress(*found) for found in await self._ask("receive_poll")]
+
+    async def receive_stop(self) -> None:
+        """Ends it in each worker."""
+        await self._ask("receive_stop")
+
+    async def _ask(self, method: str, *arguments: Any) -> list[Any]:
+        """Calls a method of `vllm_extension.Extension` in each worker, which must not block: generation waits."""
+        llm = self._alive()
+        try:
+            found: list[Any] = await llm.collective_rpc(method, timeout=ASK_S, args=arguments)
+        except Exception as e:  # whatever vLLM raises: its worker does not answer
+            raise EngineError(f"vLLM does not answer {method}: {e}") from e
+        return found
 
     async def score(self, ids: Sequence[int]) -> Floats:
         """Log-probs [N-1] at temperature 1, from the raw logits, of ids [N]. N must be below the window."""
@@ -276,6 +308,11 @@ class VllmEngine:
 def _seed_of(settings: GenerateSettings) -> int:
     """The seed of one request. It fixes the random numbers; the logits still depend on what decodes beside it."""
     return int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _update(source: Path | Staged) -> dict[str, str]:
+    """What `vllm_extension.FileUpdate` is made of."""
+    return {"path": str(source)} if isinstance(source, Path) else {"ticket": source.ticket}
 
 
 def _deaths() -> tuple[type[Exception], ...]:

@@ -21,8 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -32,9 +34,11 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 
+from rlsp_async.messages import Invite
 from rlsp_async.processes import kill_with_parent
 from rlsp_async.sampling.vllm_lora import use_one_adapter
 from rlsp_async.sampling.vllm_settings import FRONT_PID
+from rlsp_async.weights.receive import Receiver
 from rlsp_async.weights.sums import live_total
 
 BACKEND = "rlsp-file"
@@ -113,6 +117,8 @@ class FileUpdate(WeightTransferUpdateInfo):  # type: ignore[misc]
     """One safetensors file with every tensor of the model under its checkpoint name."""
 
     path: str = ""
+    ticket: str = ""
+    """Without a path: what came over a channel with this ticket."""
 
 
 class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):  # type: ignore[misc]
@@ -132,8 +138,9 @@ class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):  # type: ignore[m
             initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: FileUpdate) -> None:
-        """Copies (CPU) or loads (GPU) every tensor of the file."""
-        self.model.load_weights(_tensors(update_info.path))
+        """Copies (CPU) or loads (GPU) every tensor of the file, or of what was received."""
+        path, ticket = update_info.path, update_info.ticket
+        self.model.load_weights(_tensors(path) if path else _receivers[0].take(ticket))
 
     def finish_weight_update(self) -> None:
         """The layers derive what they need from the new weights."""
@@ -146,10 +153,17 @@ class FileWeights(WeightTransferEngine[FileInit, FileUpdate]):  # type: ignore[m
         """Does nothing: nothing is held open."""
 
 
+_receivers: list[Receiver] = []
+"""The receiver of this process, once there is one: the extension fills it, and the weight update empties it."""
+
+
 class Extension:
     """Methods that the sampler calls in the worker (`collective_rpc`)."""
 
+    rank: int
+    device: Any
     model_runner: Any
+    """Of vLLM's worker, which this class is mixed into."""
 
     def live_total(self) -> int:
         """The sum of all sums over the parameters of this worker (`weights.sums`)."""
@@ -166,6 +180,30 @@ class Extension:
         if not kill_with_parent(front):  # tensor parallelism: vLLM's engine process stands between
             threading.Thread(target=_watch, args=(front,), name="watch-sampler", daemon=True).start()
         return os.getpid()
+
+    def receive_begin(self, invite: bytes) -> None:
+        """Begins to receive a version over a channel, in a thread: the worker's own thread goes on with the model."""
+        self._receiver().begin(msgspec.msgpack.decode(invite, type=Invite))
+
+    def receive_poll(self) -> tuple[str, ...]:
+        """How far that is, as the fields of `Progress`."""
+        return tuple(self._receiver().poll())
+
+    def receive_stop(self) -> None:
+        """Ends it, with its channel."""
+        self._receiver().stop()
+
+    def receive_write(self, ticket: str, path: str) -> None:
+        """Writes what was received to a file, once: for adapters, which vLLM loads from a file."""
+        tensors = dict(self._receiver().take(ticket))
+        if self.rank == 0:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+
+    def _receiver(self) -> Receiver:
+        """That of this process; rank 0 of a channel is the learner."""
+        if not _receivers:
+            _receivers.append(Receiver(1 + self.rank, "cpu" if current_platform.is_cpu() else str(self.device)))
+        return _receivers[0]
 
 
 def end_with_front(environment: Mapping[str, str]) -> bool:

@@ -55,6 +55,11 @@ class AdapterDirectory:
         link.symlink_to(path.resolve())
         link.replace(self._path / WEIGHTS)
 
+    @property
+    def received(self) -> Path:
+        """Where the worker writes a version that came over a channel."""
+        return self._path / "received.safetensors"
+
     def loading(self) -> LoRARequest:
         """What `add_lora` is called with: the file is read although an adapter of this name is loaded."""
         return LoRARequest(NAME, NUMBER, str(self._path), load_inplace=True)

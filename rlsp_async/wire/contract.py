@@ -83,8 +83,8 @@ SAMPLING = Sampling(temperature=0.75, max_new_tokens=96, rollouts=1, seed=11)
 ROLLOUT = Rollout(
     index=0,
     token_ids=pack_ints([5, 7, 2]),
-    logprobs=pack_floats([-0.5, -1.25, -0.0625]),
-    versions=pack_ints([41, 41, 42]),
+    logprobs=pack_floats([-0.5, 0.0, -0.0625]),
+    versions=pack_ints([41, -1, 42]),
     text="3 + 4",
     finish="stop",
     parent="12/3",
@@ -94,6 +94,10 @@ ROLLOUT = Rollout(
     replayed_from="8/3",
     sampler="sampler-0",
     seconds=0.5,
+    turns=pack_ints([0, 2]),
+    claim={"correct": 1.0},
+    ended="done",
+    transcript=b"\x91\x92\xa5model\xa53 + 4",
 )
 GROUP = RolloutGroup(
     group_id=1234567890123,
@@ -177,7 +181,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         made_by=3,
         seq=4,
     ),
-    "done_groups_2": Done(lease=7, groups=[GROUP]),
+    "done_groups_3": Done(lease=7, groups=[GROUP]),
     "done_verdicts": Done(lease=8, verdicts=[VerdictSet(group_id=12, verdicts=[VERDICT])]),
     "done_steps_2": Done(lease=9, steps=[StepReport(step=42, metrics={"loss": 0.125}, weights=WEIGHTS, checkpoint=32)]),
     "failed_2": Failed(lease=9, kind="data", error="ContentError: group 12: it has no token", groups=[12]),
@@ -200,7 +204,7 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
             group_id=12, task="ops", items=[VerifyItem(prompt="1 1 3 4 -> 7 <think>", response="3 + 4", answer="7")]
         ),
     ),
-    "work_train_2": Work(
+    "work_train_3": Work(
         lease=9,
         deadline_s=60.0,
         job=TrainJob(

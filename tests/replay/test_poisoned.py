@@ -51,6 +51,12 @@ POISON = [
     {"step_offsets": pack_ints([2, 1])},
     {"step_offsets": pack_ints([1, 1])},
     {"step_offsets": pack_ints([-1, 1])},
+    # a run without an environment has no turns, no claims and no observations
+    {"turns": pack_ints([0])},
+    {"turns": pack_ints([0, 2]), "versions": pack_ints([0, -1, 0])},
+    {"claim": {"correct": 1.0}},
+    {"ended": "done"},
+    {"transcript": b"x"},
 ]
 
 
