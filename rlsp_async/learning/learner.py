@@ -46,7 +46,7 @@ from rlsp_async.messages import Batch, Probe, Prompt, StepReport, TrainJob
 from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
 from rlsp_async.weights.probe import read_initial_probe
-from rlsp_async.weights.snapshot import Snapshot
+from rlsp_async.weights.snapshot import Snapshot, infos_of
 from rlsp_async.weights.transport import WeightTransport
 
 REPORTS_KEPT = 4
@@ -111,7 +111,7 @@ class Learner:
         self._outbox = Outbox()
         self._reports: dict[int, Future[StepReport]] = {}
         """Reports of the newest steps, by step: a hub that was killed may not have received them, and asks again."""
-        self._republish = False
+        self._republish = self._is_prepared = False
         self._training, self._whole = threading.Lock(), True
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
         self._restore()
@@ -187,6 +187,11 @@ class Learner:
     def _next(self, batch: Batch) -> Future[StepReport]:
         """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
+        if not self._is_prepared:
+            # The first version of this process finds its pages there. They come in while the step is trained.
+            infos = infos_of(publish.published_tensors(self.policy).items())
+            self._outbox.add("weights", partial(self._transport.prepare, infos, self.incarnation))
+            self._is_prepared = True
         if self._stage is None or self._stage.name != batch.stage:
             if self._stage is not None:
                 self._stage.updater.close()
