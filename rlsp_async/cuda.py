@@ -25,6 +25,15 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def card_memory_gib() -> float | None:
+    """Memory of the first CUDA device; None without one. Makes a CUDA context."""
+    if not has_cuda():
+        return None
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory) / 2**30
+
+
 def use_deterministic_kernels() -> None:
     """Lets torch compute with deterministic kernels only, in this process. Call before the first product on a GPU.
 

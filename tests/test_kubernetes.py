@@ -88,6 +88,56 @@ def test_gpu_patches_meet_what_they_change():
             assert change["op"] == "add" or last in at
 
 
+def on_gpus() -> dict[tuple[str, str], dict[str, Any]]:
+    """The fleet as fleet-gpu patches it, by kind and name."""
+    made = {(each["kind"], each["metadata"]["name"]): copy.deepcopy(each) for each in documents("fleet")}
+    for patch in yaml.safe_load((FOLDER / "fleet-gpu/kustomization.yaml").read_text())["patches"]:
+        for change in yaml.safe_load(patch["patch"]):
+            at: Any = made[patch["target"]["kind"], patch["target"]["name"]]
+            *parents, last = (step.replace("~1", "/") for step in change["path"].strip("/").split("/"))
+            for step in parents:
+                at = at[int(step)] if isinstance(at, list) else at[step]
+            if last == "-":
+                at.append(change["value"])
+            else:
+                at[last] = change["value"]
+    return made
+
+
+def test_the_patched_fleet_is_valid_and_a_gpu_pod_has_what_a_gpu_needs():
+    made = on_gpus()
+    for document in made.values():
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    for role in ("sampler", "learner"):
+        pod = made["Job", f"rlsp-{role}"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+        (shm,) = [volume for volume in pod["volumes"] if volume["name"] == "shm"]
+        assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+        assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+        assert pod["tolerations"] and pod["nodeSelector"]
+    grace = {r: made["Job", f"rlsp-{r}"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] for r in WORKERS}
+    assert grace == {"verifier": 120, "sampler": 180, "learner": 600}, "a checkpoint takes its time"
+
+
+def test_the_run_of_the_gpu_fleet_is_accepted_and_gives_its_samplers_work(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(on_gpus()["ConfigMap", "rlsp-run"]["data"]["run.toml"])
+    cfg = load(file)
+    assert (cfg.learner.device, cfg.sampler.engine, cfg.model.dtype) == ("cuda", "vllm", "bfloat16")
+    parallel = fleet()["sampler"]["spec"]["parallelism"]
+    assert parallel * cfg.sampler.groups_in_flight <= cfg.stages["rlsp"].capacity
+    assert cfg.sampler.groups_in_flight * cfg.sampling.rollouts <= cfg.sampler.max_sequences
+
+
+def test_weights_travel_between_learner_and_samplers_only():
+    (channel,) = [document["spec"] for document in documents("fleet-gpu") if document["kind"] == "NetworkPolicy"]
+    ((who,),) = [peers["from"] for peers in channel["ingress"]]
+    assert channel["podSelector"] == who["podSelector"] == channel["egress"][0]["to"][0]["podSelector"]
+    (rule,) = who["podSelector"]["matchExpressions"]
+    assert rule["values"] == ["learner", "sampler"]
+
+
 def test_the_configured_run_is_accepted(tmp_path):
     (config,) = [document for document in documents("fleet") if document["kind"] == "ConfigMap"]
     file = tmp_path / "run.toml"

@@ -192,8 +192,8 @@ def test_local_help_installs_nothing(box):
     assert box.called() == []
 
 
-TWO = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 -m not (flow or vllm or gpu)"
-ALONE = "python -m pytest --durations=15 -m flow or vllm or gpu"
+TWO = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 -m not (alone or vllm or gpu)"
+ALONE = "python -m pytest --durations=15 -m alone or vllm or gpu"
 
 
 def test_all_tests_are_two_calls_that_share_them_out(box):
@@ -203,7 +203,7 @@ def test_all_tests_are_two_calls_that_share_them_out(box):
     assert done.stdout.splitlines()[-1] == "test: 3 passed then 3 passed"
 
 
-@pytest.mark.parametrize("which", ["-n 2", "-m flow"])
+@pytest.mark.parametrize("which", ["-n 2", "-m alone"])
 def test_a_failure_of_either_call_is_a_failure_and_is_shown_at_the_end(box, which):
     done = box("test.sh", FAILS=which)
     assert done.returncode == 1

@@ -109,6 +109,7 @@ ROWS = {
     ),
     "rlsp_async.runner": Row(7, ("resume", "run", "supervise", "terminal"), TORCH),
     "rlsp_async.offline": Row(8, ("importing",), TORCH | frozenset({"zmq"})),
+    "rlsp_async.selftest": Row(8, ("basics", "engines", "learners", "links", "run_trials", "whole")),
     "rlsp_async.cli": Row(9, ("*",), TORCH | frozenset({"zmq"})),
     "rlsp_async.api": Row(9, (), TORCH),
     "rlsp_async.__main__": Row(9, (), TORCH),

@@ -6,6 +6,7 @@ Kinds: kill (SIGKILL of one process), stop (SIGSTOP, later SIGCONT), restart-all
 included), enospc (the disk is filled, later freed); and time windows in which the proxy affects messages: drop,
 duplicate, reorder (a share of the messages) and slow (all of them late). clock sets the wall clock of one process or of
 all (clocks.py), corrupt damages files (damage.py), byzantine has a peer lie to the hub (liar.py).
+transfer kills or stops one process while weights are on their way over a channel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rlsp_async.errors import ConfigError
 WIRE_KINDS = ("slow", "drop", "duplicate", "reorder")
 ALWAYS = ("kill", "stop", *WIRE_KINDS, "clock", "corrupt", "byzantine")
 """The default: what every machine lets us do, and what every run must pass."""
-KINDS = (*ALWAYS, "enospc", "restart-all")
+KINDS = (*ALWAYS, "enospc", "restart-all", "transfer")
 WEIGHTS = {
     "kill": 8.0,
     "stop": 3.0,
@@ -32,6 +33,7 @@ WEIGHTS = {
     "clock": 1.0,
     "corrupt": 1.0,
     "byzantine": 1.0,
+    "transfer": 8.0,
 }
 """Relative rates."""
 TARGETS = {"replay-0": 2.0, "learner-0": 2.0, "sampler-0": 3.0, "verifier-0": 3.0, "supervisor": 0.5}
@@ -43,6 +45,8 @@ OFFSETS_S = {"1 h back": -3600.0, "1 h ahead": 3600.0, "1 d back": -86400.0, "1 
 CORRUPTED = {"weights": 1.0, "checkpoint": 1.0, "notes": 1.0, "journal": 1.0}
 """Relative rates of what is damaged (damage.py)."""
 HOW = ("flip", "cut", "empty", "remove")
+TRANSFERS = {"learner-0": 1.0, "sampler-0": 1.0, "replay-0": 1.0}
+"""Relative rates of the processes that are killed or stopped during a transfer."""
 LIES = ("work", "leases", "names", "frames")
 """What a lying peer does (liar.py)."""
 
@@ -58,7 +62,8 @@ class ScheduledFault(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """How long it lasts, for stop, enospc, byzantine and the windows of the proxy."""
     what: str = ""
-    """clock: one of OFFSETS_S; corrupt: one of CORRUPTED, a blank, one of HOW; byzantine: one of LIES."""
+    """clock: one of OFFSETS_S; corrupt: one of CORRUPTED, a blank, one of HOW; byzantine: one of LIES; transfer: kill,
+    stop."""
     is_fatal: bool = False
     """clock: the process is killed after it, so that it starts with the new time."""
 
@@ -127,6 +132,11 @@ def _fault(random: Random, kind: str, at_s: float, timeout_s: float) -> Schedule
         case "stop":
             seconds = random.uniform(0.3, 2.5) * timeout_s
             return ScheduledFault(at_s=at_s, kind=kind, target=_target(random, tuple(TARGETS)[:-1]), seconds=seconds)
+        case "transfer":
+            target = random.choices(tuple(TRANSFERS), tuple(TRANSFERS.values()))[0]
+            what, seconds = random.choice(("kill", "stop")), random.uniform(0.3, 2.5) * timeout_s
+            seconds = seconds if what == "stop" else 0.0
+            return ScheduledFault(at_s=at_s, kind=kind, target=target, seconds=seconds, what=what)
         case "restart-all":
             return ScheduledFault(at_s=at_s, kind=kind)
         case "clock":

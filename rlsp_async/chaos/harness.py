@@ -42,6 +42,12 @@ GONE_S = 10.0
 SHOW_EVERY_S = 5.0
 RESTART_S = 0.3
 """Pause before `rlsp run` is started again."""
+TRANSFER_S = 30.0
+"""How long a fault waits for a transfer of weights."""
+SENDING = b"weights are being sent"
+"""What the learner logs then (`weights/serve.py`)."""
+SLOW_CHANNEL = {"RLSP_SLOW_CHANNEL": "0.2:16384"}
+"""A pause before every 16 KiB on a channel: a transfer of a small model lasts long enough to be broken."""
 JOURNAL_S = 0.2
 """How long a locked journal may delay the harness."""
 
@@ -113,6 +119,8 @@ class Harness:
         place = Path(tempfile.mkdtemp(prefix="rlsp-clocks-"))
         self._clocks = Clocks(place)
         env = {**self._clocks.environment(os.environ), "RLSP_HUB_ADDRESS": proxy.bind(), "RLSP_LOG_ACKS": "1"}
+        if any(fault.kind == "transfer" for fault in self._faults):
+            env |= SLOW_CHANNEL
         self._may_start.set()
         tasks = [asyncio.create_task(work) for work in (proxy.run(), self._keep(env), self._inject(), self._show())]
         for task in tasks:
@@ -253,6 +261,8 @@ class Harness:
                 return self._kill_named(fault.target)
             case "stop":
                 return self._stop(fault)
+            case "transfer":
+                return await self._break_transfer(fault)
             case "restart-all":
                 for pid in self._services().values():
                     machine.send_signal(pid, signal.SIGKILL)
@@ -298,6 +308,17 @@ class Harness:
             return "skipped: it was not running"
         asyncio.get_running_loop().call_later(fault.seconds, machine.send_signal, pid, signal.SIGCONT)
         return "done"
+
+    async def _break_transfer(self, fault: ScheduledFault) -> str:
+        """Waits until weights are on their way, and kills or stops a process then."""
+        path = self._cfg.directory / "logs" / "learner-0.jsonl"
+        begin = path.stat().st_size if path.exists() else 0
+        deadline = time.monotonic() + TRANSFER_S
+        while not (path.exists() and SENDING in path.read_bytes()[begin:]):
+            if time.monotonic() > deadline:
+                return f"skipped: no weights were sent for {TRANSFER_S:.0f} s"
+            await asyncio.sleep(0.02)
+        return self._kill(fault.target) if fault.what == "kill" else self._stop(fault)
 
     async def _fill_disk(self, seconds: float) -> str:
         place = Path(self._cfg.runs_dir)

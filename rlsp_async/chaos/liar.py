@@ -27,6 +27,7 @@ import zmq.asyncio
 from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.errors import MessageError
 from rlsp_async.messages import (
+    Abandon,
     Done,
     Failed,
     FromHub,
@@ -35,6 +36,7 @@ from rlsp_async.messages import (
     Loaded,
     NewWeights,
     Ping,
+    Pull,
     Rejected,
     Rollout,
     RolloutGroup,
@@ -301,3 +303,5 @@ def answers_without_a_lease(lease: int, key: int) -> Iterator[FromWorker]:
     yield Failed(lease=lease, kind="returned", error="no")
     yield Loaded(version=key + 10_000, seconds=0.0, probe_error=0.0)
     yield Rejected(version=key, reason="no")
+    yield Pull(ticket="sampler-0/1", version=key, made_by=1, worker="sampler-0", kinds=["gloo", "x" * 900])
+    yield Abandon(ticket="sampler-0/1", worker="sampler-0", reason="\x1b[2J")

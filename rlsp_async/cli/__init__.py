@@ -15,6 +15,7 @@
     tasks.py      rlsp tasks, rlsp demos
     offline.py    rlsp import, rlsp export
     clean.py      rlsp clean
+    selftest.py   rlsp selftest
 
 Each command module has `add_parser(commands)`, which names the function that carries the command out.
 """

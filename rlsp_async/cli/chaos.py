@@ -34,7 +34,7 @@ def add_parser(commands: Commands) -> None:
         "--faults",
         default=",".join(ALWAYS),
         metavar="KINDS",
-        help=f"comma separated, of {', '.join(KINDS)} (default: all but the last two)",
+        help=f"comma separated, of {', '.join(KINDS)} (default: all but the last three)",
     )
     parser.add_argument("--rate", type=float, default=12.0, metavar="X", help="faults a minute (default: 12)")
     parser.add_argument(
@@ -58,9 +58,11 @@ def chaos_command(arguments: argparse.Namespace) -> int:
     """
     if arguments.minutes <= 0 or arguments.rate <= 0:
         raise ConfigError("--minutes and --rate must be above 0")
-    overrides = [*arguments.overrides, f"sampler.engine={arguments.engine}"]
-    cfg = load(arguments.config, overrides)
     kinds = parse_kinds(arguments.faults)
+    overrides = [*arguments.overrides, f"sampler.engine={arguments.engine}"]
+    if "transfer" in kinds:
+        overrides.append("learner.transport=channel")
+    cfg = load(arguments.config, overrides)
     faults = schedule(arguments.seed, arguments.minutes, kinds, arguments.rate, cfg.replay.timeout_s)
     if arguments.dry_run:
         for fault in faults:

@@ -2,12 +2,14 @@
 
 Starts nothing and needs no GPU. A model directory is loaded once, as the learner does, and its log-probs are compared
 with those of the model's own forward pass; with `--quick` only config.json and the headers of its weights are read. A
-directory that is not on this machine is a warning here (`rlsp run` refuses it).
+directory that is not on this machine is a warning here (`rlsp run` refuses it). With `--gpus` the settings are checked
+for a machine with that many GPUs, instead of this one.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -17,8 +19,10 @@ import msgspec
 from rlsp_async.cli.arguments import Commands, add_config_command
 from rlsp_async.config import RunConfig, StageConfig, load, load_lora
 from rlsp_async.config.flatten import settings, toml_text
+from rlsp_async.cuda import card_memory_gib
+from rlsp_async.errors import ConfigError
 from rlsp_async.model import ModelInfo, planned_model
-from rlsp_async.preflight import estimate, inputs, references
+from rlsp_async.preflight import cards, estimate, inputs, references
 from rlsp_async.preflight.settings import (
     describe_condition,
     is_released,
@@ -27,7 +31,10 @@ from rlsp_async.preflight.settings import (
     stage_warnings,
 )
 from rlsp_async.report.text import bytes_text, count_text, gib_text
+from rlsp_async.runner.gpus import assign_gpus, fill_count, idle_gpus, visible_gpus
 
+CARD_GIB = 80.0
+"""Memory of a card unless `--gpu-memory` says otherwise."""
 FOLDED = 90
 """A list that is longer than this has a line for each of its items."""
 
@@ -45,28 +52,50 @@ def add_parser(commands: Commands) -> None:
     text = "resolved settings and what follows from them; needs no GPU and starts nothing"
     parser = add_config_command(commands, "check", text)
     parser.add_argument("--quick", action="store_true", help="load no model and judge no reference answer")
+    parser.add_argument("--gpus", type=int, metavar="N", help="check for a machine with N GPUs (default: this machine)")
+    parser.add_argument(
+        "--gpu-memory", type=float, metavar="GIB", help="memory of each (default: that of this machine's, else 80)"
+    )
     parser.set_defaults(function=check_command)
 
 
 def check_command(arguments: argparse.Namespace) -> int:
     """Prints everything; exit code 0, warnings included. Raises UserError for what cannot work."""
-    return check(arguments.config, arguments.overrides, quick=arguments.quick)
+    if (arguments.gpus is not None and arguments.gpus < 0) or (arguments.gpu_memory or 1.0) <= 0:
+        raise ConfigError("--gpus must be at least 0, and --gpu-memory above 0")
+    return check(
+        arguments.config,
+        arguments.overrides,
+        quick=arguments.quick,
+        gpus=None if arguments.gpus is None else [str(number) for number in range(arguments.gpus)],
+        card_gib=arguments.gpu_memory,
+    )
 
 
-def check(path: str, overrides: list[str], out: TextIO | None = None, *, quick: bool = False) -> int:
+def check(
+    path: str,
+    overrides: list[str],
+    out: TextIO | None = None,
+    *,
+    quick: bool = False,
+    gpus: list[str] | None = None,
+    card_gib: float | None = None,
+) -> int:
     """Prints what was found, then what follows from the settings, then the settings; returns 0.
 
-    `quick`: the model is not loaded.
+    `quick`: the model is not loaded. `gpus` and `card_gib`: the GPUs of the machine that the run is meant for, and the
+    memory of each; None: those of this machine.
 
     Raises UserError for settings that cannot work, and for data or a model that cannot be read.
     """
     from rlsp_async.verifying.base import check_verifier
 
     out = out or sys.stdout
-    cfg = load(path, overrides)
+    elsewhere, gpus = gpus is not None, visible_gpus(os.environ) if gpus is None else gpus
+    cfg = fill_count(load(path, overrides), gpus)
     shape = planned_model(cfg)
     refuse(cfg, shape)
-    if shape is not None:
+    if shape is not None and not elsewhere:
         inputs.require_memory(cfg, shape)
     check_verifier(cfg)
     warnings = inputs.key_warnings(cfg) + inputs.model_warnings(cfg)
@@ -76,6 +105,8 @@ def check(path: str, overrides: list[str], out: TextIO | None = None, *, quick: 
             "is estimated, and `rlsp run` refuses to start"
         )
     facts = {"the machine": machine_facts(cfg, shape)}
+    if card_facts := gpu_facts(cfg, shape, gpus, card_gib, warnings):
+        facts["the GPUs"] = card_facts
     for name, stage in cfg.stages.items():
         facts[f"stage {name}"] = stage_facts(cfg, stage)
         warnings += stage_warnings(cfg, name, stage)
@@ -121,6 +152,7 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
             "estimate: weights twice while loading, KV cache on the CPU; on a GPU sampler.memory is its share",
         ),
         Fact("one version", bytes_text(estimate.version_bytes(cfg, shape)), f"{cfg.learner.keep_weights} are kept"),
+        Fact("way of weights", cfg.learner.transport, _WAYS[cfg.learner.transport]),
         Fact(
             "one checkpoint",
             bytes_text(estimate.checkpoint_bytes(cfg, shape, extra)),
@@ -128,6 +160,14 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
         ),
         Fact("disk", bytes_text(estimate.disk_bytes(cfg, shape, extra)), "estimate, at its largest"),
     ]
+
+
+_WAYS = {
+    "auto": "the file where a sampler can read it (this machine, a shared disk), else a channel: nccl or gloo",
+    "file": "the file alone: samplers on other machines need learner.weights_dir on a disk that both see",
+    "channel": "a channel first, nccl between GPUs that differ, else gloo; the file when that fails",
+}
+"""How weights reach the samplers, by learner.transport."""
 
 
 def _adapter_facts(cfg: RunConfig, shape: ModelInfo) -> list[Fact]:
@@ -139,6 +179,36 @@ def _adapter_facts(cfg: RunConfig, shape: ModelInfo) -> list[Fact]:
         f"float32; {bytes_text(16 * values)} with gradients and moments; the {cfg.model.dtype} weights stay as they are"
     )
     return [Fact("adapters (LoRA)", f"{count_text(values)} values, rank {lora.rank}", state)]
+
+
+def gpu_facts(
+    cfg: RunConfig, shape: ModelInfo | None, gpus: list[str], card_gib: float | None, warnings: list[str]
+) -> list[Fact]:
+    """Which process gets which GPU, and what each GPU holds; adds to the warnings.
+
+    A model that is not here has the sizes of the released one that its directory is named after, if there is one.
+
+    Raises:
+        ConfigError: the processes want more GPUs than there are, or more memory than the GPUs have.
+    """
+    assigned = assign_gpus(gpus, cfg)
+    if not assigned:
+        return []
+    if idle := idle_gpus(gpus, assigned):
+        warnings.append(
+            f"{len(idle)} of {len(gpus)} GPUs ({', '.join(idle)}) stay idle: raise sampler.count (0: all that fit) or "
+            "sampler.tensor_parallel"
+        )
+    released = cards.released_shape(cfg.model.path) if shape is None else None
+    shape = released[1] if released else shape
+    if shape is None:
+        return [Fact(name, f"GPU {', '.join(mine)}") for name, mine in assigned.items()]
+    facts = [Fact("sizes", released[0], "of the released model of this name")] if released else []
+    uses = cards.plan_cards(cfg, shape, assigned, card_gib or card_memory_gib() or CARD_GIB, inputs.extra_models(cfg))
+    for use in uses:
+        facts.append(Fact(f"GPU {use.card}", ", ".join(use.processes), "; ".join(use.texts)))
+        warnings += use.warnings
+    return facts
 
 
 def _learner_state(extra: estimate.ExtraModels) -> str:

@@ -25,13 +25,29 @@ from rlsp_async.cli import (
     offline,
     report,
     run,
+    selftest,
     service,
     tasks,
 )
 from rlsp_async.contents import printable_lines
 from rlsp_async.errors import DivergedError, MachineError, UserError, disk_is_full
 
-COMMANDS = (run, check, service, evaluate, export_model, keys, grade, report, audit, chaos, tasks, offline, clean)
+COMMANDS = (
+    run,
+    check,
+    service,
+    evaluate,
+    export_model,
+    keys,
+    grade,
+    report,
+    audit,
+    chaos,
+    tasks,
+    offline,
+    clean,
+    selftest,
+)
 """In the order of `rlsp --help`."""
 
 EXAMPLES = """\
@@ -46,6 +62,7 @@ examples:
   rlsp eval  runs/ops_cpu/final --task ops -n 8       held-out pass@1 and pass@8 of any model directory
   rlsp export-model runs/ops_cpu --step 1016          a checkpoint as a model directory, also while the run goes on
   rlsp demos ops -n 3                                 what the task looks like
+  rlsp selftest                                       does it work here? one line a step; --gpu on a GPU
   rlsp clean runs                                     what runs that are over left in memory; --yes removes it
   rlsp tasks jsonl path_train=mine.jsonl --report     your own file: sizes, an example, rows that both splits have
 

@@ -17,12 +17,13 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 import structlog
 
 from rlsp_async.errors import WeightsDelayed, WeightsError
+from rlsp_async.files import SHARED_MEMORY
 from rlsp_async.messages import Abandon, Invite, Pull, Relayed, WeightsRef
 from rlsp_async.sampling.engine import Engine, Staged
 from rlsp_async.weights import kinds, sums
@@ -102,6 +103,8 @@ class Puller:
     async def _by(self, uri: str, ref: WeightsRef) -> tuple[Source, str]:
         """Tries one way; what it brought, and how that is called."""
         if urlsplit(uri).scheme != "channel":
+            if why := self._why_elsewhere(uri, ref):
+                raise WeightsError(f"version {ref.version}: {why}")
             here = msgspec.structs.replace(ref, uri=uri)
             path = await asyncio.to_thread(transport_for(here).fetch, here)
             return path, "file"
@@ -109,6 +112,15 @@ class Puller:
             raise WeightsError(f"version {ref.version}: no way to the learner for {uri}")
         invite = await self._pull(ref, self._send)
         return Staged(invite.ticket, sums.decode(invite.plan)), f"channel of kind {invite.kind}"
+
+    def _why_elsewhere(self, uri: str, ref: WeightsRef) -> str:
+        """Why a file cannot be that of the learner, whatever lies here under its name; empty when it can be."""
+        ways = [urlsplit(way) for way in (ref.uri, *ref.also)]
+        hosts = {host for way in ways if way.scheme == "channel" for host in parse_qs(way.query).get("host", [])}
+        path = Path(unquote(urlsplit(uri).path))
+        if path.is_relative_to(SHARED_MEMORY) and hosts and self._host not in hosts:
+            return f"{path} lies in the shared memory of another machine"
+        return ""
 
     def _tell(self, way: Way, ref: WeightsRef) -> None:
         """One line when versions come another way than before."""

@@ -42,6 +42,8 @@ from rlsp_async.wire.relayed import RelayedMessages
 NUM_AT_ONCE = 4
 BUCKET_BYTES = 32 * 2**20
 SCHEME = "channel"
+SENDING = "weights are being sent"
+"""The line of the log when a transfer begins."""
 DEADLINE_TIMEOUTS = 3.0
 """The deadline of a channel, in multiples of replay.timeout_s."""
 
@@ -91,6 +93,8 @@ class OfferSettings(msgspec.Struct, frozen=True, kw_only=True):
     bucket_bytes: int = BUCKET_BYTES
     device: str = ""
     """UUID of its card; empty on a CPU."""
+    host: str = ""
+    """What its machine is called (`kinds.host_id`)."""
     pause_s: float = 0.0
     """A pause before each bucket, of a test harness: transfers of small models are too short to be broken."""
 
@@ -136,8 +140,9 @@ class WeightsServer:
             return ref
         with self._lock:
             self._newest = ref
-        own = f"{SCHEME}://{self._settings.learner}/{self._settings.incarnation}"
-        if self._settings.transport == "channel":
+        settings = self._settings
+        own = f"{SCHEME}://{settings.learner}/{settings.incarnation}?host={settings.host}"
+        if settings.transport == "channel":
             return msgspec.structs.replace(ref, uri=own, also=[ref.uri])
         return msgspec.structs.replace(ref, also=[own])
 
@@ -239,6 +244,7 @@ class WeightsServer:
             self._invite(peer, invite)
         channel = peer.channel
         assert channel is not None
+        log.info(SENDING, sampler=peer.name, version=ref.version)
         send_version(channel, stream, source.contents, settings.deadline_s, lambda: self._why_stop(peer, ref))
         log.info("weights sent", sampler=peer.name, version=ref.version, bytes=stream.num_bytes, kind=kind)
 
@@ -407,6 +413,7 @@ def make_server(
         transport=cfg.learner.transport,
         deadline_s=deadline_s,
         device="".join(kinds.own_devices(1)),
+        host=kinds.host_id(),
     )
 
     def meet() -> MeetingPoint:

@@ -2,7 +2,18 @@
 
 import pytest
 
-from rlsp_async.chaos.faults import CORRUPTED, HOW, KINDS, LIES, OFFSETS_S, TARGETS, parse_kinds, schedule
+from rlsp_async.chaos.faults import (
+    ALWAYS,
+    CORRUPTED,
+    HOW,
+    KINDS,
+    LIES,
+    OFFSETS_S,
+    TARGETS,
+    TRANSFERS,
+    parse_kinds,
+    schedule,
+)
 from rlsp_async.errors import ConfigError
 
 
@@ -73,3 +84,11 @@ def test_clocks_damage_and_lies_come_in_all_their_forms():
     assert damaged == {f"{what} {how}" for what in CORRUPTED for how in HOW}
     lies = make(minutes=600.0, kinds=("byzantine",))
     assert {fault.what for fault in lies} == set(LIES) and all(2.0 <= fault.seconds <= 8.0 for fault in lies)
+
+
+def test_transfers_are_broken_only_where_weights_go_over_channels():
+    assert "transfer" not in ALWAYS
+    faults = schedule(1, 20.0, ("transfer",), 12.0, 10.0)
+    assert {fault.target for fault in faults} == set(TRANSFERS) == {"learner-0", "sampler-0", "replay-0"}
+    assert {(fault.what, fault.seconds > 0) for fault in faults} == {("kill", False), ("stop", True)}
+    assert max(fault.seconds for fault in faults) <= 25.0

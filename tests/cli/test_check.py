@@ -13,9 +13,9 @@ from rlsp_async.preflight import estimate
 CONFIGS = Path(__file__).parents[2] / "launch" / "configs"
 
 
-def output(path: Path, *overrides: str) -> str:
+def output(path: Path, *overrides: str, quick: bool = False) -> str:
     out = io.StringIO()
-    assert check(str(path), list(overrides), out) == 0
+    assert check(str(path), list(overrides), out, quick=quick) == 0
     return out.getvalue()
 
 
@@ -39,7 +39,7 @@ def test_the_main_job_in_figures() -> None:
 
 
 def test_missing_model_is_a_warning_here() -> None:
-    text = output(CONFIGS / "gsm8k_qwen2.5-1.5b_2gpu.toml")
+    text = output(CONFIGS / "gsm8k_qwen2.5-1.5b_2gpu.toml", quick=True)
     assert "warning: model.path: models/Qwen2.5-1.5B-Instruct: not on this machine" in text
 
 

@@ -1,6 +1,7 @@
 """Evaluations during a stage, and one seed: a run that is killed in the middle of an evaluation, and has other batches in
-its engine, ends with the bits of one that is not."""
+its engine, and loses its published weights, ends with the bits of one that is not."""
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def test_a_run_killed_in_an_evaluation_has_the_evaluations_and_bits_of_another_o
         process.kill()
         for pid in find_services(killed / "config.toml").values():
             send_signal(pid, signal.SIGKILL)
+    shutil.rmtree(tmp_path / "killed" / "weights")  # what a reboot does to shared memory: they are published again
     assert stub.rows(killed, "SELECT key FROM evaluations") == [("during rl 3",)]
     assert stub.last_step(killed) == 6, "a batch was trained while a step was evaluated"
     done = stub.resumed(killed)

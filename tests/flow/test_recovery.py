@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from rlsp_async.errors import FencedError
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "launch" / "configs" / "ops_cpu_smoke.toml"
-SHORT = ["stages.sft.steps=40", "stages.rlsp.steps=30", "evaluation.prompts=0", "learner.checkpoint_every=8"]
+SHORT = ["stages.sft.steps=24", "stages.rlsp.steps=18", "evaluation.prompts=0", "learner.checkpoint_every=8"]
 
 
 def recovery() -> ModuleType:
@@ -34,12 +33,12 @@ def started(bench: Any, directory: Path, *overrides: str) -> Any:
 
 
 @pytest.mark.flow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_learner_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     bench, rng = recovery(), random.Random(3)
     run = started(bench, tmp_path)
     try:
-        for point in (20, 45, 60):
+        for point in (12, 30, 37):
             assert run.wait(point)
             time.sleep(0.3 * rng.random())
             run.kill("learner")
@@ -48,41 +47,14 @@ def test_a_learner_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Pa
         run.end()
     straight, final = bench.retrain(run.directory, tmp_path / "straight")
     figures = bench.compare(run.directory, straight)
-    assert (figures["steps"], figures["different"]) == (70, 0)
-    # The last step of sft and all 30 of rlsp; one more when the first kill came after a checkpoint and before its report,
+    assert (figures["steps"], figures["different"]) == (42, 0)
+    # The last step of sft and all 18 of rlsp; one more when the first kill came after a checkpoint and before its report,
     # because the learner that restarts publishes the weights of that checkpoint.
-    assert figures["published"] in (31, 32)
+    assert figures["published"] in (19, 20)
     assert figures["learners"] >= 3
     assert bench.files(run.directory / "final") == final
     assert len(final) == 1
-    assert bench.compare(run.directory, dict.fromkeys(straight, "sha256:0"))["different"] >= 31
-
-
-@pytest.mark.flow
-@pytest.mark.timeout(240)
-def test_a_reboot_takes_the_published_weights_and_the_run_goes_on(tmp_path: Path) -> None:
-    """Stopped in the stage of rollouts, then shared memory is empty: the learner publishes its weights again."""
-    bench = recovery()
-    weights = tmp_path / "memory"
-    slow = ["task.verifier=tests.flow.slow_ops", "verifier.count=1", "verifier.processes=1"]
-    run = started(bench, tmp_path, f"learner.weights_dir={weights}", "sampler.groups_in_flight=2", *slow)
-    assert run.wait(50)
-    run.end()  # the last 20 steps need 320 verdicts, one after the other: more than 6 seconds
-    assert run.supervisor.returncode == 130
-    assert run.step() < 70
-    shutil.rmtree(weights)
-    command = [sys.executable, "-m", "rlsp_async.cli", "run", "--resume", str(run.directory)]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert run.step() == 70
+    assert bench.compare(run.directory, dict.fromkeys(straight, "sha256:0"))["different"] >= 19
 
 
 LEARNER = """

@@ -57,7 +57,6 @@ def test_a_sampler_and_a_verifier_join_with_their_keys_and_one_without_is_not_he
         "replay.keys=keys",
         "sampler.count=0",
         "verifier.count=0",
-        f"learner.weights_dir={tmp_path}/weights",
     )
     others = []
     try:
@@ -78,6 +77,11 @@ def test_a_sampler_and_a_verifier_join_with_their_keys_and_one_without_is_not_he
             process.wait()
     said = [json.loads(line) for line in (second / "runs/ops_cpu_smoke/logs/stranger-0.jsonl").read_text().splitlines()]
     assert "welcome" not in {line["event"] for line in said}
+    lines = (second / "runs/ops_cpu_smoke/logs/sampler-9.jsonl").read_text().splitlines()
+    [way] = [line for line in map(json.loads, lines) if line["event"] == "weights come"]
+    assert way["how"] == "channel of kind gloo" and "in the shared memory of another machine" in way["reason"]
+    met = [json.loads(line) for line in (first / "runs/ops_cpu_smoke/logs/learner-0.jsonl").read_text().splitlines()]
+    assert [line["address"] for line in met if line["event"] == "channels meet"] == [host]
     status = json.loads((first / "runs/ops_cpu_smoke/status.json").read_text())
     assert {worker["worker"] for worker in status["workers"]} <= {"learner-0", "sampler-9", "verifier-9"}
     logs = b"".join(
@@ -91,10 +95,12 @@ def test_a_sampler_and_a_verifier_join_with_their_keys_and_one_without_is_not_he
 
 def start(directory: Path, *words: str) -> subprocess.Popen[bytes]:
     with open(directory / "out.txt", "ab") as out:
-        return subprocess.Popen([*RLSP, *words], cwd=directory, env=ENVIRONMENT, stdout=out, stderr=out)
+        env = ENVIRONMENT | {"RLSP_HOST_ID": directory.name}
+        return subprocess.Popen([*RLSP, *words], cwd=directory, env=env, stdout=out, stderr=out)
 
 
 def join(directory: Path, role: str, worker: str, keys: str) -> subprocess.Popen[bytes]:
+    """A worker of the second machine, which sees no file of the first one."""
     return start(directory, role, "config.toml", "runs_dir=runs", keys, "--worker", worker)
 
 

@@ -13,7 +13,7 @@ import pytest
 from rlsp_async.messages import RolloutGroup, Verdict
 from tests.flow import stub
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.flow, pytest.mark.alone, pytest.mark.timeout(300)]
 
 STEPS = 160
 NAMES = [f"verifier-{i}" for i in range(4)]

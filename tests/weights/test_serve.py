@@ -41,7 +41,9 @@ class Line:
         self.engines: dict[str, ScriptedEngine] = {}
         self.told: list[Relayed] = []
         self.lost: Callable[[Relayed], bool] = lambda message: False
-        settings = OfferSettings(learner="learner-0", incarnation=1, transport=transport, deadline_s=DEADLINE_S)
+        settings = OfferSettings(
+            learner="learner-0", incarnation=1, transport=transport, deadline_s=DEADLINE_S, host="first"
+        )
         self.server = WeightsServer(
             slowed(settings, slow),
             lambda: meeting_point("127.0.0.1", 0, DEADLINE_S),
@@ -95,7 +97,7 @@ async def test_versions_come_over_one_channel_that_stays_open(line: Line, tmp_pa
     puller = await line.sampler()
     for version in (1, 2, 3):
         ref = line.server.announce(publish(tmp_path, version))
-        assert ref.uri == "channel://learner-0/1" and ref.also[0].startswith("file://")
+        assert ref.uri == "channel://learner-0/1?host=first" and ref.also[0].startswith("file://")
         source = await puller.bring(ref)
         assert isinstance(source, Staged) and {entry.name for entry in source.plan} == {"a", "b"}
         arrived = tensors(line, source)
@@ -199,6 +201,12 @@ async def test_in_auto_the_file_is_first_and_the_channel_where_it_cannot_be_read
         assert isinstance(await puller.bring(elsewhere), Staged)
         unknown = msgspec.structs.replace(ref, uri="s3://bucket/v1", also=["ib://x", ref.uri])
         assert await puller.bring(unknown) == tmp_path / "x" / "v000001-1.safetensors"
+        shared = msgspec.structs.replace(ref, uri="file:///dev/shm/rlsp-x/v000001-1.safetensors")
+        assert isinstance(await puller.bring(shared), Staged)
+        with pytest.raises(WeightsError, match="v000001-1.safetensors lies in the shared memory of another machine"):
+            await puller._by(shared.uri, shared)
+        with pytest.raises(WeightsError, match="cannot be read"):
+            await puller._by(shared.uri, msgspec.structs.replace(shared, also=["channel://learner-0/1?host=host"]))
         with pytest.raises(WeightsError, match="no transport for 's3://bucket/v1'"):
             await puller.bring(msgspec.structs.replace(unknown, also=[]))
         line.server._settings = msgspec.structs.replace(line.server._settings, transport="file")
