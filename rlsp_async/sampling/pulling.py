@@ -37,6 +37,9 @@ INVITE_S = 300.0
 POLL_S = 0.05
 """Between two looks at a transfer."""
 
+END_S = 1.0
+"""How long the end of a stream is waited for that the learner gave up."""
+
 log = structlog.get_logger(__name__)
 
 Source = Path | Staged
@@ -190,8 +193,17 @@ class Puller:
             except TimeoutError:
                 continue
             if isinstance(answer, Abandon):
-                await self._engine.receive_stop()
+                await self._end()
                 raise WeightsDelayed(answer.reason)
+
+    async def _end(self) -> None:
+        """Ends a transfer that the learner gave up. The stream's own end comes first if it is on its way: the channel
+        stays open then."""
+        for _ in range(round(END_S / POLL_S)):
+            if state_of(await self._engine.receive_poll()).state != "running":
+                return
+            await asyncio.sleep(POLL_S)
+        await self._engine.receive_stop()
 
 
 def check_invitation(invite: Invite, ref: WeightsRef) -> None:

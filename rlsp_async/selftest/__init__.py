@@ -7,7 +7,7 @@ made.py       random models and random batches for the trials
 basics.py     trials for every machine: a message, the sandbox, a learner's step, an engine
 engines.py    trials of vLLM: its start, its log-probs, versions that change while it samples, its death
 learners.py   trials of the learner: attention, resume, equal bits, seconds of a step and of a version
-links.py      trials of process groups: gloo, NCCL
+links.py      trials of the channels that carry weights: gloo, NCCL
 whole.py      one short run with all services
 
 A trial is a function from `trials.TrialSite` to `trials.Observation`s. benchmarks/gpu.sh and tests/gpu call the same

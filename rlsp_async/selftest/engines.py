@@ -29,6 +29,8 @@ MEAN_ERROR = {"float32": 1e-4, "bfloat16": 0.05}
 """Largest mean difference of log-probs between vLLM and the learner."""
 NOISE = 0.02
 """Standard deviation of what is added to each weight for the second version."""
+NOTICED_S = 60.0
+"""Longest time until the completions of a killed engine have ended."""
 BEGUN_S = 0.3
 """Completions are decoded for this long before the second version is loaded."""
 
@@ -162,12 +164,14 @@ async def _shared_card(site: TrialSite) -> AsyncIterator[Observation]:
         learner = await asyncio.to_thread(Learner, cfg, model, cfg.directory)
         await asyncio.to_thread(learner.train, made.train_job(1, sizes.vocabulary))
         yield Observation(text="a step was trained beside the sampler")
+        settings = GenerateSettings(max_new_tokens=tokens, temperature=1.0)
+        running = [asyncio.ensure_future(engine.generate(PROMPT, settings)) for _ in range(4)]
+        await asyncio.sleep(BEGUN_S)
         os.kill(engine.core_pid, signal.SIGKILL)
-        try:
-            await _sampled(engine, 4, 16)
-            yield Observation(text="a killed engine went on", ok=False)
-        except EngineError:
-            yield Observation(text="a killed engine is noticed")
+        async with asyncio.timeout(NOTICED_S):
+            ends = await asyncio.gather(*running, return_exceptions=True)
+        noticed = sum(isinstance(end, EngineError) for end in ends)
+        yield Observation(text=f"{noticed} of 4 completions of a killed engine ended with an error", ok=noticed == 4)
         begun = time.monotonic()
         await engine.close()
         await engine.start()

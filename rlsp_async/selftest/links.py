@@ -1,135 +1,147 @@
-"""Trials of process groups: gloo, NCCL with one rank, NCCL with a peer that never comes, NCCL in a pair."""
+"""Trials of the channels that carry weights: gloo, NCCL between two cards, and a peer that never comes or dies.
+
+Each end is a process of its own. What arrives lies on the device, and its sums are checked there as in a sampler.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
-import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
 
+from rlsp_async.errors import WeightsDelayed
 from rlsp_async.selftest.trials import Observation, TrialSite
+from rlsp_async.weights import gloo, kinds, nccl
+from rlsp_async.weights.channel import Channel, Stream, receive_version, send_version
+from rlsp_async.weights.sums import make_plan
 
-JOIN_S = 60.0
-"""Longest time of two processes that exchange tensors."""
-NO_PEER_S = 5.0
-"""Deadline of a group whose other member never comes."""
-Member = Callable[[int, int, str, Path], None]
+JOIN_S = 75.0
+"""Longest time of the two ends together, their start included."""
+OPEN_S = 45.0
+"""Longest time until both ends are there."""
+SILENT_S = 5.0
+"""Deadline for an end that never comes, or that died."""
+End = Callable[..., None]
 
 
-def gloo(site: TrialSite) -> Iterator[Observation]:
-    """Two processes: one sends a tensor of the device, the other has it bit for bit."""
-    yield from _pair(_gloo_member, site)
+def gloo_channel(site: TrialSite) -> Iterator[Observation]:
+    """A version over gloo to the device; a sampler that dies costs its own channel."""
+    yield from _version(site, gloo.KIND, 0)
+    yield from _lonely(site, gloo.KIND)
 
 
 def nccl_alone(site: TrialSite) -> Iterator[Observation]:
-    """NCCL with one rank computes; with a second that never comes it gives up at its deadline."""
-    yield from _together(_nccl_one, site, 1, "NCCL with one rank")
-    begun = time.monotonic()
-    failed = [finding for finding in _together(_nccl_lonely, site, 1, "a peer that never came") if not finding.ok]
-    seconds = time.monotonic() - begun
-    yield Observation(
-        text=failed[0].text if failed else f"a peer that never came was given up after {seconds:.1f} s, start included",
-        ok=not failed,
-        figures={"seconds": seconds},
-    )
+    """NCCL with a peer that never comes: the opening ends at its deadline, and the process goes on."""
+    yield Observation(text=f"NCCL {nccl.version()}", ok=nccl.is_available())
+    yield from _lonely(site, nccl.KIND)
 
 
 def nccl_pair(site: TrialSite) -> Iterator[Observation]:
-    """NCCL between two cards."""
-    yield from _pair(_nccl_member, site)
+    """A version from one card to another."""
+    yield from _version(site, nccl.KIND, 1)
 
 
-def _pair(member: Member, site: TrialSite) -> Iterator[Observation]:
-    yield from _together(member, site, 2, "a pair")
+def contents(num_bytes: int) -> dict[str, torch.Tensor]:
+    """Tensors of three types with about this many bytes in all, on the host."""
+    each = num_bytes // 8
+    made = torch.Generator().manual_seed(0)
+    return {
+        "half": torch.randn(each * 2, generator=made).to(torch.bfloat16).reshape(2, -1),
+        "single": torch.randn(each, generator=made),
+        "scalar": torch.tensor(1.5),
+    }
 
 
-def _together(member: Member, site: TrialSite, world: int, what: str) -> Iterator[Observation]:
-    """Runs the members of a group as processes; each writes its sentence into a file of its own."""
-    port, spawn = _free_port(), multiprocessing.get_context("spawn")
-    written = [site.directory / f"{member.__name__}-{rank}.txt" for rank in range(world)]
-    processes = [
-        spawn.Process(target=member, args=(rank, port, site.device, written[rank]), daemon=True)
-        for rank in range(world)
-    ]
-    for process in processes:
-        process.start()
-    end = time.monotonic() + JOIN_S
-    for process in processes:
-        process.join(max(0.1, end - time.monotonic()))
-    for rank, process in enumerate(processes):
-        if process.exitcode != 0:
-            said = "did not end" if process.exitcode is None else f"ended with {process.exitcode}"
-            process.kill()
-            yield Observation(text=f"{what}: rank {rank} {said}", ok=False)
-        elif written[rank].exists():
-            yield Observation(text=written[rank].read_text(encoding="utf-8"))
+def _version(site: TrialSite, kind: str, card: int) -> Iterator[Observation]:
+    """Sends a version to another process, whose own card is number `card`."""
+    host = gloo.GlooHost("127.0.0.1", 0, OPEN_S)
+    num_bytes = (1 << 30) if site.is_gpu else (1 << 22)
+    written = [site.directory / f"{kind}-{rank}.txt" for rank in range(2)]
+    try:
+        where, spawn = host.where(), multiprocessing.get_context("spawn")
+        ends = [
+            spawn.Process(target=target, args=(kind, where, site.device, at, num_bytes, written[rank]), daemon=True)
+            for rank, (target, at) in enumerate(((_send, 0), (_receive, card)))
+        ]
+        yield from _ended(ends, written)
+    finally:
+        host.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _ended(ends: list[Any], written: list[Path]) -> Iterator[Observation]:
+    """Starts processes; what the last one has written, or which of them failed."""
+    for end in ends:
+        end.start()
+    until = time.monotonic() + JOIN_S
+    for end in ends:
+        end.join(max(0.1, until - time.monotonic()))
+    failed = [rank for rank, end in enumerate(ends) if end.exitcode != 0]
+    for rank in failed:
+        said = "did not end in time" if ends[rank].exitcode is None else f"ended with {ends[rank].exitcode}"
+        ends[rank].kill()
+        yield Observation(text=f"end {rank} {said}", ok=False)
+    if not failed:
+        yield Observation(text=written[-1].read_text(encoding="utf-8"))
 
 
-def _join(backend: str, rank: int, world: int, port: int, timeout_s: float = JOIN_S / 2) -> None:
-    store = TCPStore("127.0.0.1", port, world, rank == 0, timedelta(seconds=timeout_s), wait_for_workers=False)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout_s))
+def _send(kind: str, where: bytes, device: str, card: int, num_bytes: int, written: Path) -> None:
+    """The learner's end."""
+    _use(device, card)
+    channel, tensors = kinds.open_channel(kind, "selftest", where, 0, 2, OPEN_S), contents(num_bytes)
+    stream = Stream(make_plan(tensors.items()), 64 << 20)
+    flat = {name: tensor.reshape(-1).view(torch.uint8) for name, tensor in tensors.items()}
+    send_version(channel, stream, flat, OPEN_S, lambda: "")
+    _close(channel)
 
 
-def _exchange(rank: int, device: str, num: int) -> str:
-    """Broadcasts a tensor from rank 0; returns what was seen. Raises ValueError when it is not what was sent."""
-    sent = torch.arange(num, dtype=torch.int32)
-    buffer = (sent if rank == 0 else torch.zeros_like(sent)).to(device)
+def _receive(kind: str, where: bytes, device: str, card: int, num_bytes: int, written: Path) -> None:
+    """The sampler's end: checks the sums of what arrives. Raises WeightsDelayed."""
+    _use(device, card)
+    stream = Stream(make_plan(contents(num_bytes).items()), 64 << 20)
+    staging = torch.zeros(stream.num_bytes, dtype=torch.uint8, device=device)
+    channel = kinds.open_channel(kind, "selftest", where, 1, 2, OPEN_S)
     begun = time.monotonic()
-    dist.broadcast(buffer, 0)
-    received = buffer.cpu()
+    receive_version(channel, stream, staging, OPEN_S)
     seconds = time.monotonic() - begun
-    if not torch.equal(received, sent):
-        raise ValueError("the tensor that arrived is not the one that was sent")
-    return f"{num * 4 / 2**20:.0f} MiB of {device} in {seconds:.2f} s, {num * 4 / seconds / 1e9:.2f} GB/s"
+    written.write_text(
+        f"{kind}: {stream.num_bytes / 2**20:.0f} MiB to {device} in {seconds:.2f} s, sums right, "
+        f"{stream.num_bytes / seconds / 1e9:.2f} GB/s",
+        encoding="utf-8",
+    )
+    _close(channel)
 
 
-def _gloo_member(rank: int, port: int, device: str, written: Path) -> None:
-    _join("gloo", rank, 2, port)
-    text = _exchange(rank, device, 1 << 24 if device == "cuda" else 1 << 20)
-    if rank == 1:
-        written.write_text(f"gloo: {text}", encoding="utf-8")
-    dist.destroy_process_group()
+def _close(channel: Channel) -> None:
+    """Closes a channel and waits for its threads: a process that ends in the middle of that aborts."""
+    channel.close()
+    for thread in threading.enumerate():
+        if thread.daemon and thread is not threading.current_thread():
+            thread.join(SILENT_S)
 
 
-def _nccl_one(rank: int, port: int, device: str, written: Path) -> None:
-    torch.cuda.set_device(0)
-    _join("nccl", 0, 1, port)
-    written.write_text(f"NCCL with one rank: {_exchange(0, 'cuda', 1 << 20)}", encoding="utf-8")
-    dist.destroy_process_group()
+def _use(device: str, card: int) -> None:
+    if device == "cuda":
+        torch.cuda.set_device(card)
 
 
-def _nccl_lonely(rank: int, port: int, device: str, written: Path) -> None:
-    """Ends with exit code 0 when the group gives up by itself."""
-    torch.cuda.set_device(0)
+def _lonely(site: TrialSite, kind: str) -> Iterator[Observation]:
+    """Opens a channel whose other end never comes."""
+    host = gloo.GlooHost("127.0.0.1", 0, SILENT_S)
     begun = time.monotonic()
     try:
-        _join("nccl", 0, 2, port, NO_PEER_S)
-        dist.broadcast(torch.zeros(1, device="cuda"), 0)
-        torch.cuda.synchronize()
-    except RuntimeError as e:
-        words = f"{time.monotonic() - begun:.1f} s: {str(e)[:120]}"
-        written.write_text(words, encoding="utf-8")
-        return
-    raise ValueError("a broadcast to nobody succeeded")
-
-
-def _nccl_member(rank: int, port: int, device: str, written: Path) -> None:
-    torch.cuda.set_device(rank)
-    _join("nccl", rank, 2, port)
-    _exchange(rank, f"cuda:{rank}", 1 << 20)  # the first one opens the connection
-    text = _exchange(rank, f"cuda:{rank}", 1 << 28)
-    if rank == 1:
-        written.write_text(f"NCCL: {text}", encoding="utf-8")
-    dist.destroy_process_group()
+        kinds.open_channel(kind, "lonely", host.where(), 0, 2, SILENT_S).close()
+        yield Observation(text=f"{kind}: a channel to nobody was opened", ok=False)
+    except WeightsDelayed as e:
+        seconds = time.monotonic() - begun
+        yield Observation(
+            text=f"{kind}: a peer that never came was given up after {seconds:.1f} s ({str(e)[:80]})",
+            ok=seconds < 3 * SILENT_S,
+            figures={"given_up_seconds": seconds},
+        )
+    finally:
+        host.close()

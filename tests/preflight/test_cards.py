@@ -16,7 +16,7 @@ from rlsp_async.runner.gpus import assign_gpus, fill_count
 
 FOLDER = Path(__file__).parents[2] / "launch/configs"
 SHIPPED = sorted(FOLDER.glob("*gpu*.toml"))
-MACHINES = {"1gpu": 1, "2gpu": 2, "8gpu": 8, "2box": 8}
+MACHINES = {"1gpu": 1, "2gpu": 2, "8gpu": 8, "2box": 1}
 """GPUs of the machine that a shipped file is for, by the end of its name."""
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -20,7 +22,7 @@ from rlsp_async.columns import ints
 from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.config import SamplerConfig as SamplerSection
 from rlsp_async.errors import DataError, EngineError, WeightsError
-from rlsp_async.messages import Prompt, SampleJob, Sampling, WeightsRef
+from rlsp_async.messages import Prompt, Pull, SampleJob, Sampling, WeightsRef
 from rlsp_async.sampling.check import directory_totals
 from rlsp_async.sampling.engine import Completion, GenerateSettings
 from rlsp_async.sampling.engines import has_vllm
@@ -246,3 +248,48 @@ async def test_spans_must_cover_every_token() -> None:
     assert versions_of(spans, 3).tolist() == [3, 3, 4]
     with pytest.raises(EngineError, match="3 of 4"):
         versions_of(spans, 4)
+
+
+async def test_a_worker_receives_in_a_thread_and_loads_what_it_received(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    with warnings.catch_warnings():  # deprecations inside vLLM
+        warnings.simplefilter("ignore")
+        from rlsp_async.sampling.vllm_extension import Extension, FileUpdate, FileWeights
+    from rlsp_async.weights.receive import Progress, state_of
+    from rlsp_async.weights.serve import OfferSettings, WeightsServer, meeting_point
+
+    loop = asyncio.get_running_loop()
+    invited: asyncio.Queue[Any] = asyncio.Queue()
+    settings = OfferSettings(learner="learner-0", incarnation=1, transport="channel", deadline_s=20.0)
+    server = WeightsServer(
+        settings,
+        lambda: meeting_point("127.0.0.1", 0, 20.0),
+        lambda message: loop.call_soon_threadsafe(invited.put_nowait, message),
+    )
+    worker = Extension()
+    worker.rank, worker.device = 0, "cpu"
+    transport = FileTransport(tmp_path)
+    probe = make_probe(PROBE_IDS, [-1.0] * (len(PROBE_IDS) - 1))
+    server.announce(transport.publish(transport.take([("w", torch.arange(6.0).reshape(2, 3))], 1, 1), probe))
+    try:
+        server.heard(Pull(ticket="sampler-0/1", version=1, made_by=1, worker="sampler-0", kinds=["gloo"]))
+        async with asyncio.timeout(30):
+            worker.receive_begin(msgspec.msgpack.encode(await invited.get()))
+            while (progress := state_of([Progress(*worker.receive_poll())])).state == "running":
+                await asyncio.sleep(0.02)
+        assert progress.state == "done", progress
+        loaded: dict[str, torch.Tensor] = {}
+        weights = SimpleNamespace(model=SimpleNamespace(load_weights=lambda pairs: loaded.update(pairs)))
+        FileWeights.receive_weights(weights, FileUpdate(ticket="sampler-0/1"))
+        assert torch.equal(loaded["w"], torch.arange(6.0).reshape(2, 3))
+        server.heard(Pull(ticket="sampler-0/2", version=1, made_by=1, worker="sampler-0", kinds=["gloo"]))
+        async with asyncio.timeout(30):
+            worker.receive_begin(msgspec.msgpack.encode(await invited.get()))
+            while Progress(*worker.receive_poll()).state == "running":
+                await asyncio.sleep(0.02)
+        worker.receive_write("sampler-0/2", str(tmp_path / "adapter.safetensors"))
+        assert torch.equal(load_file(tmp_path / "adapter.safetensors")["w"], torch.arange(6.0).reshape(2, 3))
+    finally:
+        worker.receive_stop()
+        server.close()

@@ -149,6 +149,7 @@ async def test_a_superseded_version_ends_between_two_buckets_and_the_channel_ser
             await bringing
         source = await puller.bring(second)
         assert torch.equal(tensors(line, source)["a"], torch.ones(3, 5) / 2)
+        assert [invite.channel for invite in line.heard(Invite)] == ["sampler-0.1.1", "sampler-0.1.1"]
     finally:
         await line.close()
 
