@@ -3,6 +3,7 @@
     python -m benchmarks.families                    # all of tests/model/families.py; minutes, vLLM on the CPU
     python -m benchmarks.families gemma3 mixtral     # some of them
     python -m benchmarks.families --engine torch
+    python -m benchmarks.families --lora             # through adapters of rank 8 in all linear layers of the blocks
 
 Each family is a tiny random model. The engine samples rollouts at temperature 0.7, the learner computes their log-probs
 and makes an update, the new weights are published as the learner publishes them, and the engine loads them. Printed:
@@ -23,9 +24,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from rlsp_async.config import RunConfig, SamplerConfig, SamplingConfig, StageConfig
+from rlsp_async.config import ModelConfig, RunConfig, SamplerConfig, SamplingConfig, StageConfig, load_lora
 from rlsp_async.errors import EngineError, UserError
-from rlsp_async.learning import pack, policy, publish
+from rlsp_async.learning import lora, pack, policy, publish
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
 from rlsp_async.sampling.engines import check_engine, make_engine
 from tests.model.families import BASE, FAMILIES, make_model
@@ -36,23 +37,30 @@ PROMPTS = [IDS[:5], IDS[7:30], IDS[31:40], IDS[2:50]]
 """One of them is longer than most tiny windows."""
 
 
-def run_config(engine: str) -> RunConfig:
-    """Settings for one engine."""
+LORA = {"rank": 8, "alpha": 16.0}
+
+
+def run_config(engine: str, adapters: dict[str, Any] | None = None) -> RunConfig:
+    """Settings for one engine, with `model.lora` if adapters are trained."""
     return RunConfig(
         name="families",
+        model=ModelConfig(lora=adapters or {}),
         stages={"only": StageConfig()},
         sampler=SamplerConfig(engine=engine, memory=0.1, max_sequences=8),  # type: ignore[arg-type]
         sampling=SamplingConfig(max_new_tokens=20),
     )
 
 
-async def three_steps(model_dir: Path, engine_name: str, scratch: Path) -> float:
+async def three_steps(
+    model_dir: Path, engine_name: str, scratch: Path, adapters: dict[str, Any] | None = None
+) -> float:
     """Trains a model for three steps on what an engine samples, and publishes each version to the engine.
 
     Args:
         model_dir: a Hugging Face directory.
         engine_name: vllm or torch.
         scratch: where published versions are written.
+        adapters: `model.lora`; None: every weight is trained.
 
     Returns:
         the largest difference between a log-prob of the engine and that of the learner.
@@ -61,11 +69,13 @@ async def three_steps(model_dir: Path, engine_name: str, scratch: Path) -> float
         UserError: learner or engine refuses the model.
         EngineError: the engine died.
     """
-    cfg = run_config(engine_name)
+    cfg = run_config(engine_name, adapters)
     model = policy.load_model(model_dir)
     publish.try_export(model, model_dir)
+    if options := load_lora(cfg.model):
+        lora.add_adapters(model, options, 0, str(model_dir))
     made = policy.Policy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW([p for _, p in made.policy_parameters()], lr=3e-2 if adapters else 3e-3)
     check_engine(cfg, model_dir, max(map(len, PROMPTS)))
     engine = make_engine(engine_name, cfg, model_dir, 1, max(map(len, PROMPTS)))
     await engine.start()
@@ -83,7 +93,7 @@ async def three_steps(model_dir: Path, engine_name: str, scratch: Path) -> float
             optimizer.zero_grad()
             (-(advantage_R * out.logp_R).mean()).backward()
             optimizer.step()
-            await engine.load_weights(write_version(model, scratch, step), step)
+            await engine.load_weights(write_version(made, scratch, step), step)
             worst = max(worst, await _difference_of_scores(engine, made))
     finally:
         await engine.close()
@@ -105,10 +115,10 @@ def packed(drawn: list[Completion]) -> tuple[pack.PackedBatch, torch.Tensor]:
     return row, torch.from_numpy(sequences.behaviour_N[row.flat_R])
 
 
-def write_version(model: Any, directory: Path, version: int) -> Path:
-    """The model's weights as a published version: names and shapes of the checkpoint."""
+def write_version(made: policy.Policy, directory: Path, version: int) -> Path:
+    """The weights, or the adapters, as a published version."""
     path = directory / f"v{version}.safetensors"
-    tensors = publish.checkpoint_tensors(model)
+    tensors = publish.published_tensors(made)
     save_file({name: t.detach().contiguous().clone() for name, t in tensors.items()}, path, metadata={"format": "pt"})
     return path
 
@@ -118,12 +128,12 @@ async def _difference_of_scores(engine: Engine, made: policy.Policy) -> float:
     return float(np.abs(await engine.score(IDS.tolist()) - expected).max())
 
 
-async def _try(name: str, engine: str) -> str:
+async def _try(name: str, engine: str, adapters: dict[str, Any] | None) -> str:
     """One cell of the table."""
     with tempfile.TemporaryDirectory() as directory:
         model_dir = make_model(name, Path(directory) / "model")
         try:
-            worst = await three_steps(model_dir, engine, Path(directory))
+            worst = await three_steps(model_dir, engine, Path(directory), adapters)
         except UserError as e:
             return f"refused: {str(e).replace(str(model_dir), 'MODEL')}"
         except (EngineError, AssertionError, RuntimeError, ValueError, TypeError) as e:  # and on with the next family
@@ -136,11 +146,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="every family of models, three steps with each engine")
     parser.add_argument("names", nargs="*", help="families; all of them when none is named")
     parser.add_argument("--engine", choices=("vllm", "torch"), action="append", help="one engine; both by default")
+    parser.add_argument("--lora", action="store_true", help="train adapters")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     for name in arguments.names or FAMILIES:
         for engine in arguments.engine or ("torch", "vllm"):
-            print(f"{name:<22} {engine:<6} {asyncio.run(_try(name, engine))}", flush=True)
+            print(
+                f"{name:<22} {engine:<6} {asyncio.run(_try(name, engine, LORA if arguments.lora else None))}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from rlsp_async.messages import (
     VerifyJob,
 )
 from rlsp_async.model import check_model, check_window
+from rlsp_async.model.adapter import WEIGHTS, is_adapter, read_adapter
 from rlsp_async.observations import num_sampled
 from rlsp_async.tasks.base import load_task
 
@@ -104,7 +105,7 @@ def evaluate(
     """Samples and judges the first held-out prompts of a task. Blocks until done.
 
     Args:
-        model: a Hugging Face directory.
+        model: a Hugging Face directory, or that of an adapter (peft), which names its base model.
         task: where the prompts come from, and their verifier.
         rollouts: rollouts of each prompt.
         prompts: number of held-out prompts, at most.
@@ -119,7 +120,9 @@ def evaluate(
         DivergedError when no group was judged.
     """
     settings = {"temperature": temperature, "max_new_tokens": max_new_tokens, "rollouts": rollouts}
-    dtype = "bfloat16" if _dtype(check_model(model)) in ("bfloat16", "float16") else "float32"
+    base, lora = read_adapter(model) if is_adapter(model) else (model, None)
+    dtype = "bfloat16" if _dtype(check_model(base)) in ("bfloat16", "float16") else "float32"
+    adapters = msgspec.to_builtins(lora) if lora else {}
     cfg = config.RunConfig(
         name="eval",
         seed=seed,
@@ -127,12 +130,13 @@ def evaluate(
         stages={"eval": config.StageConfig()},
         sampler=msgspec.structs.replace(sampler or sole_sampler(has_cuda()), engine=engine),
         sampling=config.convert(settings, config.SamplingConfig, "rlsp eval"),
-        model=config.convert({"path": str(model), "dtype": dtype}, config.ModelConfig, "rlsp eval"),
+        model=config.convert({"path": str(base), "dtype": dtype, "lora": adapters}, config.ModelConfig, "rlsp eval"),
     )
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: the directory of this file does not exist; make it first")
     with _logs_to_stderr():
-        groups, result = blocking.run(_evaluate(cfg, model, prompts))
+        groups, result = blocking.run(_evaluate(cfg, base, prompts, model / WEIGHTS if lora else None))
+    result = msgspec.structs.replace(result, model=str(model))
     if out is not None:
         rows = b"".join(msgspec.json.encode(row) + b"\n" for row in response_rows(groups))
         try:
@@ -194,7 +198,7 @@ def summarize_groups(groups: list[VerifiedGroup]) -> tuple[dict[str, dict[str, f
 
 
 async def _evaluate(
-    cfg: config.RunConfig, model: Path, num_prompts: int
+    cfg: config.RunConfig, model: Path, num_prompts: int, adapter: Path | None
 ) -> tuple[list[VerifiedGroup], EvaluationResult]:
     from rlsp_async.sampling.sampler import Sampler
     from rlsp_async.tokens import load_tokenizer
@@ -213,6 +217,8 @@ async def _evaluate(
         seed=cfg.seed,
     )
     async with VerifierPool(cfg) as pool, Sampler(cfg, model, "eval", longest_prompt=longest) as sampler:
+        if adapter:
+            await sampler.adopt(adapter)
         groups = await judge_prompts(prompts, sampling, sampler.sample, pool.verify, cfg.sampler.groups_in_flight)
         engine = sampler.info["engine"]
     return groups, _result(cfg, groups, engine, time.monotonic() - start)

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlsp_async import config
 from rlsp_async.cli.evaluate import engine_settings
@@ -19,6 +20,9 @@ from rlsp_async.evaluate import (
     sole_sampler,
     summarize_groups,
 )
+from rlsp_async.learning import lora
+from rlsp_async.learning.policy import load_model
+from rlsp_async.learning.publish import write_model
 from rlsp_async.messages import (
     Prompt,
     Rollout,
@@ -192,3 +196,21 @@ def test_an_evaluation_has_the_whole_gpu_unless_it_is_told_otherwise() -> None:
         engine_settings(None, ["seed=3"])
     with pytest.raises(ConfigError, match=r"sampler\.tensor_parallel = 0"):
         engine_settings(None, ["sampler.tensor_parallel=0"])
+
+
+def test_an_adapter_is_evaluated_as_its_sum_with_the_model(tmp_path: Path) -> None:
+    task = config.TaskConfig(name="ops")
+    prepare_model(config.RunConfig(name="x", task=task, stages={"a": config.StageConfig()}), tmp_path / "model")
+    options, model = config.LoraConfig(rank=2), load_model(tmp_path / "model")
+    lora.add_adapters(model, options, 0, "model")
+    for number, parameter in enumerate(lora.adapter_parameters(model).values()):
+        parameter.data.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(number))
+    (tmp_path / "whole").mkdir()
+    write_model(model, tmp_path / "model", tmp_path / "whole", adapters=options)
+    rows = []
+    for name in ("whole", "whole/adapter", "model"):
+        out = tmp_path / "rows.jsonl"
+        made = evaluate(tmp_path / name, task, rollouts=2, prompts=2, engine="torch", max_new_tokens=20, out=out)
+        assert made.model == str(tmp_path / name)
+        rows.append(out.read_text())
+    assert rows[0] == rows[1] != rows[2]

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlsp_async.config import LoraConfig
+from rlsp_async.config import LoraConfig, convert
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.model.info import ModelInfo
+from rlsp_async.model.info import ModelInfo, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,6 +30,14 @@ LLAMA_TARGETS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_pro
 """The linear layers of a block of Llama, Qwen2, Qwen3 and Mistral."""
 ROUTERS = ("gate", "router", "shared_expert_gate")
 """Linear layers that choose or weigh experts; they get an adapter only when `targets` names them."""
+
+
+_UNSUPPORTED = (
+    *("use_dora", "use_rslora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern"),
+    *("layer_replication", "fan_in_fan_out", "target_parameters", "trainable_token_indices"),
+)
+_PLAIN = {"peft_type": "LORA", "bias": "none"}
+"""What peft can do beside B A: settings that must be empty, and settings that must have these values."""
 
 
 class Pair(NamedTuple):
@@ -144,6 +152,50 @@ def adapter_config(lora: LoraConfig, layers: list[str], base: str = "") -> dict[
 def tensor_names(layers: list[str]) -> list[str]:
     """The names of the tensors of these layers' adapters."""
     return [f"{PREFIX}{layer}.{factor}" for layer in layers for factor in FACTORS]
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether a directory holds an adapter, and no model."""
+    return (directory / CONFIG).is_file() and not (directory / "config.json").is_file()
+
+
+def read_adapter(directory: Path) -> tuple[Path, LoraConfig]:
+    """The base model of an adapter's directory, and the adapter's rank, alpha and targets.
+
+    Args:
+        directory: as peft writes it.
+
+    Raises:
+        DataError: the base is not on this machine, or the adapter is more than B A in linear layers.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = directory / CONFIG
+    settings = read_json(path)
+    odd = [key for key in _UNSUPPORTED if settings.get(key)]
+    odd += [key for key, plain in _PLAIN.items() if settings.get(key, plain) != plain]
+    if odd:
+        raise DataError(f"{path}: {', '.join(odd)} is not computed here; merge the adapter into its model with peft")
+    base = Path(str(settings.get("base_model_name_or_path") or ""))
+    if not (base / "config.json").is_file():
+        raise DataError(
+            f"{path}: base_model_name_or_path is {str(base)!r}, and no model directory on this machine; put the "
+            "directory of the adapter's base model there"
+        )
+    try:
+        with safe_open(directory / WEIGHTS, "pt") as file:
+            layers = {name.rpartition(".lora_")[0] for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as e:
+        raise DataError(f"{directory / WEIGHTS}: cannot be read: {e}") from e
+    options = {
+        "rank": settings.get("r"),
+        "alpha": settings.get("lora_alpha"),
+        "targets": sorted({name.rpartition(".")[2] for name in layers}),
+    }
+    try:
+        return base, convert(options, LoraConfig, str(path))
+    except ConfigError as e:
+        raise DataError(str(e)) from None
 
 
 def read_pairs(tensors: Mapping[str, Tensor]) -> dict[str, Pair]:

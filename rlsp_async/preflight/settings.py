@@ -151,6 +151,11 @@ def run_warnings(cfg: RunConfig) -> list[str]:
                 f"{role}.count = 0: the run waits until a {role} joins from elsewhere, "
                 f"and stops after replay.stall_s = {cfg.replay.stall_s:g} s"
             )
+    if cfg.model.lora and not cfg.model.path:
+        texts.append(
+            "model.lora: the weights of a model that is built from model.scratch are random and would stay so; train "
+            "every weight, or name a trained model in model.path"
+        )
     longest = cfg.sampling.max_new_tokens
     if longest > cfg.learner.tokens_per_microbatch:
         texts.append(

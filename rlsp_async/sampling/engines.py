@@ -9,7 +9,7 @@ from rlsp_async.config import RunConfig, load_lora
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, DataError, MachineError
 from rlsp_async.model import count_parameters, read_config, read_model_info, transformers_config
-from rlsp_async.model.adapter import LLAMA_TARGETS, check_targets
+from rlsp_async.model.adapter import LLAMA_TARGETS, check_targets, choose_layers, empty_model
 from rlsp_async.sampling.engine import Engine
 
 VLLM_FROM_PARAMETERS = 5_000_000
@@ -57,12 +57,22 @@ def check_engine(cfg: RunConfig, model_dir: Path, longest_prompt: int) -> tuple[
     if name == "torch" and (lora := load_lora(cfg.model)):
         check_targets(lora.targets, set(LLAMA_TARGETS), str(model_dir))
     if name == "vllm":
-        from rlsp_async.sampling.vllm_settings import why_refused, window
+        from rlsp_async.sampling.vllm_settings import why_no_adapters, why_refused, window
 
         if reason := why_refused(read_config(model_dir), info, not has_cuda()):
             raise DataError(f"{model_dir}: {reason}, and the torch engine does not compute it either")
+        targets = _targets(cfg, model_dir)
+        if targets and (reason := why_no_adapters(read_config(model_dir), targets, not has_cuda())):
+            raise DataError(f"{model_dir}: {reason}")
         return name, window(cfg, info, not has_cuda(), longest_prompt)
     return name, info.context
+
+
+def _targets(cfg: RunConfig, model_dir: Path) -> set[str]:
+    """The last parts of the names of the adapted layers; empty without adapters. Raises ConfigError."""
+    lora = load_lora(cfg.model)
+    layers = choose_layers(empty_model(model_dir), lora.targets, str(model_dir)) if lora else []
+    return {name.rpartition(".")[2] for name in layers}
 
 
 def _unknown_to_torch(model_dir: Path) -> str:

@@ -185,6 +185,20 @@ class Sampler:
             async with self._changing:
                 return await self._load_after_death(ref, num_restarts)
 
+    async def adopt(self, path: Path) -> None:
+        """Serves the adapter in a file that no learner published, as version 1 and without a probe.
+
+        To be called before the first group is sampled.
+
+        Args:
+            path: safetensors file under peft's names.
+
+        Raises:
+            WeightsError: it does not fit the model.
+            EngineError: the engine died of it.
+        """
+        await self._engine.load_weights(path, 1)
+
     async def _bring(self, ref: WeightsRef) -> Source:
         try:
             return await self._puller.bring(ref)

@@ -5,8 +5,9 @@ version the adapter is zero: a request that carried none would go on without one
 
 vLLM's code for adapters on a CPU copies A and B once for every token, and its adapter of the output head cannot compute
 log-probs of a prompt while others decode. Here the adapted layers are named, so that the head is not one of them, and
-on a CPU `OneAdapter` multiplies with the one adapter that there is. Measured with 64 requests of 64 tokens on a tiny
-Llama, float32, one core, other work running: 1.0 s without adapters, 1.9 s with vLLM's code (docs/lora.md).
+on a CPU `OneAdapter` multiplies with the one adapter that there is. Seconds for 64 requests of 128 tokens, a Llama of
+0.2 M parameters, rank 8, one core, the best of four rounds beside other work: 1.5 without adapters, 2.3 with
+`OneAdapter`, 5.6 with vLLM's code.
 """
 
 from __future__ import annotations

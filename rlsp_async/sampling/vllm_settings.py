@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlsp_async.config import LoraConfig, RunConfig, load_lora
 from rlsp_async.errors import ConfigError
@@ -135,27 +135,51 @@ def refuse_no_share(cfg: RunConfig) -> None:
         )
 
 
+class CardNeeds(NamedTuple):
+    """Bytes of one card that vLLM needs beside the KV cache, and those of the KV cache of one sequence."""
+
+    weights: int
+    """Weights, and the room for an adapter."""
+    logits: int
+    """Logits and log-probs of a step: three float32 copies of [max_sequences, vocabulary]."""
+    engine: int
+    sequence: int
+    """KV cache of `sampling.max_new_tokens`."""
+
+
+def card_needs(cfg: RunConfig, info: ModelInfo) -> CardNeeds:
+    """What vLLM needs of one card.
+
+    Args:
+        cfg: the run.
+        info: its model.
+    """
+    ranks, value_bytes = cfg.sampler.tensor_parallel, 4 if cfg.model.dtype == "float32" else 2
+    lora = load_lora(cfg.model)
+    adapters = num_values(info, lora, room_for_rank(lora.rank)) if lora else 0  # vLLM splits half of them over ranks
+    return CardNeeds(
+        weights=info.num_parameters * value_bytes // ranks + adapters * value_bytes,
+        logits=3 * 4 * cfg.sampler.max_sequences * info.vocabulary,
+        engine=int(ENGINE_GIB * 2**30),
+        sequence=cfg.sampling.max_new_tokens * info.kv_values_per_token * value_bytes // min(ranks, info.kv_heads),
+    )
+
+
 def card_cache_bytes(cfg: RunConfig, info: ModelInfo, card_bytes: int) -> int:
     """Bytes of the KV cache on one card: the sampler's share less weights, adapters, engine and logits.
-
-    Logits and log-probs of a step are three float32 copies of [max_sequences, vocabulary].
 
     Raises:
         ConfigError: nothing is left for one sequence of `sampling.max_new_tokens`.
     """
-    ranks, value_bytes = cfg.sampler.tensor_parallel, 4 if cfg.model.dtype == "float32" else 2
-    lora = load_lora(cfg.model)
-    adapters = num_values(info, lora, room_for_rank(lora.rank)) if lora else 0  # vLLM splits half of them
-    weights = info.num_parameters * value_bytes // ranks + adapters * value_bytes
-    logits = 3 * 4 * cfg.sampler.max_sequences * info.vocabulary
-    room = int(cfg.sampler.memory * card_bytes) - weights - logits - int(ENGINE_GIB * 2**30)
-    needed = cfg.sampling.max_new_tokens * info.kv_values_per_token * value_bytes // min(ranks, info.kv_heads)
-    if room < needed:
+    needs = card_needs(cfg, info)
+    room = int(cfg.sampler.memory * card_bytes) - needs.weights - needs.logits - needs.engine
+    if room < needs.sequence:
         raise ConfigError(
             f"sampler.memory = {cfg.sampler.memory:g} of a card of {card_bytes / 2**30:.0f} GiB leaves "
-            f"{room / 2**30:.1f} GiB for the KV cache after weights ({weights / 2**30:.1f}), logits "
-            f"({logits / 2**30:.1f}) and engine ({ENGINE_GIB:g}), one sequence needs {needed / 2**30:.2f}: raise "
-            f"sampler.memory or sampler.tensor_parallel, or lower sampler.max_sequences"
+            f"{room / 2**30:.1f} GiB for the KV cache after weights ({needs.weights / 2**30:.1f}), logits "
+            f"({needs.logits / 2**30:.1f}) and engine ({ENGINE_GIB:g}), one sequence needs "
+            f"{needs.sequence / 2**30:.2f}: raise sampler.memory or sampler.tensor_parallel, or lower "
+            "sampler.max_sequences"
         )
     return room
 
@@ -182,6 +206,25 @@ def why_refused(config: dict[str, Any], info: ModelInfo, cpu: bool) -> str:
     is_partial = type(windowed_from) is int and 0 < windowed_from < layers
     if info.kind.startswith("qwen2") and is_windowed and config.get("use_sliding_window") and is_partial:
         return f"vLLM computes no {info.kind!r} whose sliding windows begin at layer {windowed_from} of {layers}"
+    return ""
+
+
+def why_no_adapters(config: dict[str, Any], targets: set[str], cpu: bool) -> str:
+    """Why vLLM does not compute adapters of a family as the learner does; empty where nothing is known against it.
+
+    Args:
+        config: the content of config.json.
+        targets: the last parts of the names of the adapted layers.
+        cpu: whether vLLM runs on the CPU.
+    """
+    kind = str(config.get("model_type"))
+    experts = [key for key, value in config.items() if "experts" in key and isinstance(value, int) and value > 1]
+    if cpu and experts:
+        return f"vLLM on a CPU does not compute a mixture of experts ({experts[0]} in config.json) beside an adapter"
+    unknown = targets.intersection({"glm4": {"gate_up_proj"}, "gpt_bigcode": {"c_attn"}}.get(kind, ()))
+    if unknown:
+        rest = ", ".join(f'"{name}"' for name in sorted(targets - unknown))
+        return f"vLLM has no adapter for {min(unknown)} of {kind!r}: set model.lora.targets = [{rest}]"
     return ""
 
 

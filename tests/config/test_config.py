@@ -29,6 +29,7 @@ def test_there_are_six_of_them() -> None:
         "ops_cpu_smoke",
         "gsm8k_cpu_smoke",
         "gsm8k_qwen2.5-1.5b_1gpu",
+        "gsm8k_qwen2.5-7b_lora_1gpu",
         "gsm8k_qwen2.5-1.5b_2gpu",
     }
 

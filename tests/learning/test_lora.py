@@ -13,6 +13,7 @@ from rlsp_async import config
 from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.learning import export, lora, policy, publish, stage
 from rlsp_async.learning.learner import Learner
+from rlsp_async.model import adapter
 from tests.learning.small import Shelf, digest, job, jobs, run_config
 from tests.learning.test_policy import batch
 
@@ -190,8 +191,8 @@ def test_the_last_step_leaves_the_sum_and_the_adapter_and_so_does_export_model(t
     for directory in (made.run_dir / "final", exported):
         whole = policy.Policy(policy.load_model(directory)).outputs(row, 1.0).logp_R
         torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-5)
-        adapter = json.loads((directory / "adapter" / "adapter_config.json").read_text())
-        assert (adapter["r"], adapter["lora_alpha"]) == (3, 6) and "q_proj" in adapter["target_modules"]
+        written = json.loads((directory / "adapter" / "adapter_config.json").read_text())
+        assert (written["r"], written["lora_alpha"]) == (3, 6) and "q_proj" in written["target_modules"]
         ids = torch.from_numpy(row.ids_T[: row.cu_seqlens[1]].astype(np.int64))[None]
         with torch.no_grad():
             logits = [
@@ -219,3 +220,24 @@ def test_adapters_of_another_base_are_refused(tmp_path, model_dir):
 
 def test_published_tensors_of_a_plain_policy_are_all_weights(model_dir):
     assert len(publish.published_tensors(policy.Policy(policy.load_model(model_dir)))) == 2 * 9 + 2
+
+
+def test_an_adapters_directory_names_its_base_and_what_is_not_computed_here(tmp_path, model_dir):
+    made = adapted(model_dir, targets=["v_proj", "q_proj"])
+    lora.write_adapter(tmp_path / "a", made.adapters, config.LoraConfig(**LORA), model_dir)
+    assert adapter.is_adapter(tmp_path / "a") and not adapter.is_adapter(model_dir)
+    assert adapter.read_adapter(tmp_path / "a") == (
+        model_dir,
+        config.LoraConfig(rank=3, alpha=6.0, targets=["q_proj", "v_proj"]),
+    )
+    path = tmp_path / "a" / "adapter_config.json"
+    whole = json.loads(path.read_text())
+    for changes, sentence in (
+        ({"use_dora": True}, "use_dora is not computed here"),
+        ({"bias": "all"}, "bias is not computed here"),
+        ({"base_model_name_or_path": "somebody/model"}, "base_model_name_or_path is 'somebody/model', and no model"),
+        ({"r": 0}, r"rank = 0: must be a whole number at least 1"),
+    ):
+        path.write_text(json.dumps({**whole, **changes}))
+        with pytest.raises(DataError, match=sentence):
+            adapter.read_adapter(tmp_path / "a")

@@ -58,6 +58,7 @@ _GPT2 = {
 }
 """The names that GPT-2 and its relatives have for their sizes."""
 _LATENT_IN_VLLM = "multi-head latent attention"
+_MIXTURE = "does not compute a mixture of experts"
 _NOT_EXCHANGEABLE = "its attention cannot be exchanged"
 
 
@@ -72,6 +73,8 @@ class Family(NamedTuple):
     """A part of the sentence with which the learner refuses the model; empty when it trains."""
     not_in_vllm: str = ""
     """A part of the sentence with which vLLM on a CPU is refused; empty when it computes the model."""
+    no_adapters: str = ""
+    """A part of the sentence with which `model.lora` is refused with vLLM on a CPU; empty when adapters are trained."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -111,7 +114,9 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "granitemoe": Family(
-        "granitemoe", {"head_dim": None, "num_local_experts": 4, "num_experts_per_tok": 2, "logits_scaling": 6.0}
+        "granitemoe",
+        {"head_dim": None, "num_local_experts": 4, "num_experts_per_tok": 2, "logits_scaling": 6.0},
+        no_adapters=_MIXTURE,
     ),
     "cohere": Family("cohere", {"head_dim": None, "logit_scale": 0.25}),
     "cohere2": Family(
@@ -128,14 +133,24 @@ FAMILIES: dict[str, Family] = {
         "gpt_neox", {"head_dim": None, "num_key_value_heads": None, "hidden_dropout": 0.2, "attention_dropout": 0.2}
     ),
     "exaone4": Family("exaone4", {"sliding_window": 9, "layer_types": _WINDOWED}),
-    "glm4": Family("glm4", {}),
-    "qwen2_moe": Family("qwen2_moe", {"head_dim": None, **_EXPERTS, "shared_expert_intermediate_size": 32}),
-    "qwen3_moe": Family("qwen3_moe", _EXPERTS),
-    "mixtral": Family(
-        "mixtral", {"num_local_experts": 4, "router_jitter_noise": 0.5, "sliding_window": 9, "intermediate_size": 64}
+    "glm4": Family("glm4", {}, no_adapters="has no adapter for gate_up_proj"),
+    "qwen2_moe": Family(
+        "qwen2_moe", {"head_dim": None, **_EXPERTS, "shared_expert_intermediate_size": 32}, no_adapters=_MIXTURE
     ),
-    "olmoe": Family("olmoe", {"head_dim": None, "num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64}),
-    "gpt_oss": Family("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 9}),
+    "qwen3_moe": Family("qwen3_moe", _EXPERTS, no_adapters=_MIXTURE),
+    "mixtral": Family(
+        "mixtral",
+        {"num_local_experts": 4, "router_jitter_noise": 0.5, "sliding_window": 9, "intermediate_size": 64},
+        no_adapters=_MIXTURE,
+    ),
+    "olmoe": Family(
+        "olmoe",
+        {"head_dim": None, "num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64},
+        no_adapters=_MIXTURE,
+    ),
+    "gpt_oss": Family(
+        "gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 9}, no_adapters=_MIXTURE
+    ),
     "opt": Family(
         "opt",
         {
@@ -147,8 +162,8 @@ FAMILIES: dict[str, Family] = {
     "helium": Family("helium", {}),
     "arcee": Family("arcee", {}),
     "ernie4_5": Family("ernie4_5", {}),
-    "gpt2": Family("gpt2", {**_GPT2, "resid_pdrop": 0.2}),
-    "gpt_bigcode": Family("gpt_bigcode", {**_GPT2, "attn_pdrop": 0.2}),
+    "gpt2": Family("gpt2", {**_GPT2, "resid_pdrop": 0.2}, no_adapters="have no linear layer"),
+    "gpt_bigcode": Family("gpt_bigcode", {**_GPT2, "attn_pdrop": 0.2}, no_adapters="has no adapter for c_attn"),
     "deepseek_v2": Family("deepseek_v2", _LATENT, not_in_vllm=_LATENT_IN_VLLM),
     "deepseek_v3": Family("deepseek_v3", _LATENT, not_in_vllm=_LATENT_IN_VLLM),
     "minicpm3": Family("minicpm3", {**_LATENT, "scale_depth": 1.4, "dim_model_base": 16}, not_in_vllm=_LATENT_IN_VLLM),

@@ -8,12 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from rlsp_async.cli.check import machine_facts
 from rlsp_async.config import RunConfig, convert, load
+from rlsp_async.errors import ConfigError
 from rlsp_async.learning import policy
 from rlsp_async.model import ModelInfo, planned_model
 from rlsp_async.preflight import estimate
+from rlsp_async.preflight.cards import plan_cards
 from rlsp_async.preflight.inputs import extra_models
-from tests.model.shapes import QWEN_1_5B
+from tests.model.shapes import QWEN_1_5B, QWEN_7B
 
 
 def settings(**sections: Any) -> RunConfig:
@@ -47,6 +50,26 @@ def test_the_learner_of_the_shipped_gpu_configurations(name: str, learner_gb: fl
     extra = extra_models(cfg)
     assert estimate.learner_gib(cfg, QWEN_1_5B, extra) * estimate.GIB / 1e9 == pytest.approx(learner_gb, rel=0.15)
     assert estimate.checkpoint_bytes(cfg, QWEN_1_5B, extra) / 1e9 == pytest.approx(checkpoint_gb, rel=0.01)
+
+
+def test_adapters_of_the_shipped_configuration_fit_one_card_of_80_gb() -> None:
+    """By hand for Qwen2.5-7B at rank 32: 28 layers x 32 x (2 x (3584 + 3584) + 2 x (3584 + 512) + 3 x (3584 + 18944))
+    values, 16 bytes each while they are trained, 4 for the reference, beside 7.6e9 weights of 2 bytes."""
+    cfg = load("launch/configs/gsm8k_qwen2.5-7b_lora_1gpu.toml")
+    extra, values = extra_models(cfg), 28 * 32 * 90112
+    assert estimate.adapter_values(cfg, QWEN_7B) == values == 80_740_352
+    assert estimate.version_bytes(cfg, QWEN_7B) == 4 * values
+    assert estimate.checkpoint_bytes(cfg, QWEN_7B, extra) == 12 * values
+    learner_gb = estimate.learner_gib(cfg, QWEN_7B, extra) * estimate.GIB / 1e9
+    activations_gb = 16384 * (28 * 2 * 3584 + 2 * (14 * 3584 + 4 * 18944) + 4 * (6 * 3584 + 18944)) / 1e9
+    assert learner_gb == pytest.approx(15.23 + 20 * values / 1e9 + activations_gb + 12 * 2**27 / 1e9 + 0.54, rel=0.01)
+    (use,) = plan_cards(cfg, QWEN_7B, {"learner-0": ["0"], "sampler-0": ["0"]}, 79.0, extra)
+    assert use.texts[0] == "learner 26.6 of 41.1 GiB" and use.warnings == []
+    facts = {fact.name: fact for fact in machine_facts(cfg, QWEN_7B)}
+    assert "rank 32" in facts["adapters (LoRA)"].value
+    whole = convert({**msgspec.to_builtins(cfg), "model": {"path": "x", "dtype": "bfloat16"}}, RunConfig, "x")
+    with pytest.raises(ConfigError, match="the learner needs about 150.3 GiB of card 0, and 41.1 of its 79 are left"):
+        plan_cards(whole, QWEN_7B, {"learner-0": ["0"], "sampler-0": ["0"]}, 79.0, extra)
 
 
 def test_the_chunk_of_logits_is_the_learners() -> None:

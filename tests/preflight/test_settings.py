@@ -156,3 +156,11 @@ def test_samplers_that_ask_for_more_groups_than_the_stage_has_slots():
     for sampler in (SamplerConfig(count=7, groups_in_flight=27), SamplerConfig(count=1, groups_in_flight=999)):
         cfg = RunConfig(name="x", stages={"s": stage}, sampler=sampler)
         assert not [text for text in run_warnings(cfg) if "slots" in text]
+
+
+def test_adapters_on_random_weights_are_warned_of() -> None:
+    run = {"name": "x", "stages": {"s": {}}, "model": {"lora": {"rank": 4}}}
+    text = "model.lora: the weights of a model that is built from model.scratch are random"
+    assert any(text in warning for warning in run_warnings(convert(run, RunConfig, "x")))
+    run["model"] = {"lora": {"rank": 4}, "path": "somewhere"}
+    assert not any("model.lora" in warning for warning in run_warnings(convert(run, RunConfig, "x")))

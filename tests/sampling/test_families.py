@@ -9,14 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.families import three_steps
-from rlsp_async.config import RunConfig, SamplerConfig, SamplingConfig, StageConfig
-from rlsp_async.errors import DataError
+from rlsp_async.config import ModelConfig, RunConfig, SamplerConfig, SamplingConfig, StageConfig
+from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.model import read_config, read_model_info
 from rlsp_async.sampling.engine import GenerateSettings
 from rlsp_async.sampling.engines import check_engine, choose_engine, has_vllm
@@ -68,12 +69,14 @@ async def test_the_torch_engine_computes_a_family_or_refuses_it_before_it_starts
 @pytest.mark.skipif(not has_vllm() or torch.cuda.is_available(), reason="vllm on a CPU")
 @pytest.mark.parametrize("name", TRAINED)
 def test_families_that_vllm_does_not_compute_are_refused_before_it_starts(name: str, tmp_path: Path) -> None:
-    model, reason = make_model(name, tmp_path), FAMILIES[name].not_in_vllm
-    if not reason:
-        assert check_engine(run("vllm"), model, 20)[0] == "vllm"
-        return
-    with pytest.raises(DataError, match=reason):
-        check_engine(run("vllm"), model, 20)
+    model, reason, no_adapters = make_model(name, tmp_path), FAMILIES[name].not_in_vllm, FAMILIES[name].no_adapters
+    adapted = msgspec.structs.replace(run("vllm"), model=ModelConfig(lora={"rank": 2}))
+    for cfg, refused in ((run("vllm"), reason), (adapted, reason or no_adapters)):
+        if not refused:
+            assert check_engine(cfg, model, 20)[0] == "vllm"
+            continue
+        with pytest.raises((DataError, ConfigError), match=refused):
+            check_engine(cfg, model, 20)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +95,16 @@ def test_what_is_not_effective_is_not_refused(name: str, changes: dict[str, Any]
 def test_the_page_of_models_says_of_each_family_what_the_tests_say() -> None:
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
     table = page.partition("## Families")[2].partition("\n## ")[0]
-    said: dict[str, str] = {}
+    said: dict[str, list[str]] = {}
     for line in (line for line in table.splitlines() if line.startswith("| `")):
-        names, _, engine = (cell.strip() for cell in line.strip("|").split("|"))
-        said |= dict.fromkeys((name.strip().strip("`") for name in names.split(",")), engine)
+        names, _, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        said |= dict.fromkeys((name.strip().strip("`") for name in names.split(",")), cells)
     assert said.keys() == set(TRAINED)
-    for name, engine in said.items():
-        assert engine == ("yes" if not FAMILIES[name].not_in_vllm else f"refused: {FAMILIES[name].not_in_vllm}"), name
+    for name, (engine, adapters) in said.items():
+        family = FAMILIES[name]
+        assert engine == (f"refused: {family.not_in_vllm}" if family.not_in_vllm else "yes"), name
+        expected = f"refused: {family.no_adapters}" if family.no_adapters else "yes"
+        assert adapters == ("as without" if family.not_in_vllm else expected), name
 
 
 async def test_a_head_that_is_not_the_embedding_is_used_whatever_the_config_says(
