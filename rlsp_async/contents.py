@@ -219,6 +219,8 @@ def _check_environment(group: RolloutGroup, max_turns: int) -> None:
         num = len(rollout.turns) // 4
         if not max_turns and (num or rollout.claim or rollout.ended or rollout.transcript):
             raise DataError(f"{where}: an environment took part in it, and this run has none (task.environment)")
+        if rollout.ended in ("timeout", "environment_error"):
+            raise DataError(f"{where}: its environment failed ({rollout.ended}), which never becomes a reward")
         if max_turns and num > max_turns:
             raise DataError(f"{where}: {num} turns, at most {max_turns} were asked for")
 

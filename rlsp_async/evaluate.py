@@ -234,7 +234,10 @@ async def _work(
     """One worker: takes prompts until none are left, waits for sampler and verifiers, stores verified groups."""
     for i, prompt in waiting:
         group = await sample(SampleJob(group_id=i, prompt=prompt, sampling=sampling, purpose="evaluate", stage="eval"))
-        items = [VerifyItem(prompt=prompt.text, response=r.text, answer=prompt.answer) for r in group.rollouts]
+        items = [
+            VerifyItem(prompt=prompt.text, response=r.text, answer=prompt.answer, claim=r.claim, ended=r.ended)
+            for r in group.rollouts
+        ]
         verdicts = await verify(VerifyJob(group_id=i, task=prompt.task, items=items))
         results[i] = VerifiedGroup(group=group, verdicts=verdicts.verdicts)
 

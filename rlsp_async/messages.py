@@ -244,11 +244,15 @@ class SampleJob(Noun, frozen=True, kw_only=True, tag="sample"):
 
 
 class VerifyItem(Noun, frozen=True, kw_only=True):
-    """One response to be verified."""
+    """One response to be verified: what a policy said last, and what its environment claims."""
 
     prompt: str
     response: str
     answer: str
+    claim: dict[str, float] = {}
+    """`Rollout.claim`."""
+    ended: Ended = ""
+    """`Rollout.ended`."""
 
 
 class VerifyJob(Noun, frozen=True, kw_only=True, tag="verify"):

@@ -47,6 +47,10 @@ class Codec(Protocol):
         """[P] ids of a prompt, chat template applied. Raises DataError."""
         ...
 
+    def encode_observation(self, prompt: Prompt, text: str) -> list[int]:
+        """Ids of what an environment says after a turn. Raises DataError."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """A response as text, without the marks of the conversation (`silent_ids`)."""
         ...
@@ -67,6 +71,10 @@ class TokenizerCodec:
     def encode(self, prompt: Prompt) -> list[int]:
         """[P] ids of a prompt."""
         return [int(token) for token in encode_prompt(self._tokenizer, prompt, self._options)]
+
+    def encode_observation(self, prompt: Prompt, text: str) -> list[int]:
+        """Ids of what an environment says after a turn."""
+        return encode_observation(self._tokenizer, prompt, text, self._options)
 
     def decode(self, ids: Sequence[int]) -> str:
         """A response as text."""
@@ -163,6 +171,118 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
     """
     ids, end = _following_ids(tokenizer, text), end_token(tokenizer)
     return np.asarray(ids if ids[-1:] == [end] else [*ids, end], dtype=np.int32)
+
+
+def encode_observation(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str, template_options: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Encodes what an environment says after a turn of the policy, which ended with an end token.
+
+    A prompt with `chat` is a conversation: the text becomes a message of the role "tool", or "user" where the template
+    knows no such role, with what the template writes behind the policy's message and before its next one. Otherwise
+    it is the text alone. It is never encoded as special tokens, whatever it spells.
+
+    Args:
+        tokenizer: the run's tokenizer.
+        prompt: the prompt of the conversation.
+        text: what the environment says.
+        template_options: variables for the chat template.
+
+    Returns:
+        Ids; none for a text of which the tokenizer makes nothing.
+
+    Raises:
+        DataError: the chat template writes neither a tool's nor another user's message behind an answer.
+    """
+    if not prompt.chat:
+        return _letter_ids(tokenizer, text)
+    before, after = _around_observation(tokenizer, prompt, template_options or {})
+    return [*_following_ids(tokenizer, before), *_letter_ids(tokenizer, text), *_following_ids(tokenizer, after)]
+
+
+def _letter_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that comes from outside: special tokens that it spells are letters, or left out."""
+    special = {token for token, one in tokenizer.added_tokens_decoder.items() if one.special}
+    special.discard(tokenizer.unk_token_id)
+    ids: list[int] = tokenizer(text, add_special_tokens=False, **_LETTERS)["input_ids"]
+    return [token for token in ids if token not in special]  # some tokenizers know no other way to write them
+
+
+def _around_observation(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, options: Mapping[str, Any]
+) -> tuple[str, str]:
+    """What the chat template writes between the policy's message and an observation, and after that one."""
+    if not tokenizer.chat_template:
+        raise DataError(f"prompt {prompt.prompt_id}: chat = true, but the tokenizer has no chat template")
+    from jinja2 import TemplateError
+
+    said, seen = "\ue000", "\ue001"
+    for role in ("tool", "user"):
+        messages = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": said},
+            {"role": role, "content": seen},
+        ]
+        try:
+            with bounded(f"prompt {prompt.prompt_id}"):
+                text = str(
+                    tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+                )
+        except DataError:
+            raise
+        except (TemplateError, TypeError, ValueError, OverflowError, RecursionError):
+            continue
+        if text.count(said) == text.count(seen) == 1 and text.index(said) < text.index(seen):
+            before, after = text[text.index(said) + 1 :].split(seen)
+            return before.removeprefix(str(tokenizer.eos_token)), after  # the turn has brought its end token
+    raise DataError(
+        f"prompt {prompt.prompt_id}: the chat template writes no message of a tool or a user behind an answer, so that "
+        "an environment cannot answer; set task.options.chat = false or use another model"
+    )
+
+
+class EncodedTurns(NamedTuple):
+    """The response of a demonstration: T tokens."""
+
+    ids: Ids
+    """[T] ids."""
+    versions: Ids
+    """[T] -1 for what is not imitated, and for all tokens of a demonstration of one turn (`observations.py`)."""
+    turns: list[int]
+    """Offsets at which turns begin; empty: one turn."""
+
+
+def encode_demonstration(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    said: Sequence[tuple[str, str]],
+    template_options: Mapping[str, Any] | None = None,
+) -> EncodedTurns:
+    """Encodes a demonstration as its rollout would be sampled.
+
+    Args:
+        tokenizer: the run's tokenizer.
+        prompt: the prompt.
+        said: ("model", text) and ("environment", text) in turn.
+        template_options: variables for the chat template.
+
+    Returns:
+        The columns. Raises DataError as `encode_observation`.
+    """
+    ids: list[int] = []
+    versions: list[int] = []
+    turns: list[int] = []
+    for who, text in said:
+        if who == "model":
+            turns.append(len(ids))
+            more, version = encode_response(tokenizer, text).tolist(), 0
+        else:
+            more, version = encode_observation(tokenizer, prompt, text, template_options), -1
+        ids += more
+        versions += [version] * len(more)
+    if len(said) == 1:
+        turns, versions = [], [-1] * len(ids)
+    return EncodedTurns(np.asarray(ids, dtype=np.int32), np.asarray(versions, dtype=np.int32), turns)
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Any, silent: Collection[int] | None = None) -> str:

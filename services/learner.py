@@ -1,13 +1,18 @@
 """Learner process: model, optimizer and checkpoints; one batch at a time on one named thread.
 
+With `learner.ranks` above 1 it is rank 0, which starts the others (learning/follower.py); as another rank of those that
+somebody else has started it obeys rank 0 and meets no hub.
+
 With a credit of 2 the next batch has already arrived when one is done, if the lag allows it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable
 from concurrent.futures import Future
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rlsp_async.config import RunConfig
@@ -15,10 +20,16 @@ from rlsp_async.messages import StepReport, TrainJob
 from rlsp_async.service import Service, hub_address, in_thread, keep_settings, serve
 
 if TYPE_CHECKING:
+    from rlsp_async.learning.follower import Followers
     from rlsp_async.learning.learner import Learner
 
 
 async def main(cfg: RunConfig, service: Service) -> None:
+    if os.environ.get("RANK", "0") != "0":  # somebody else has started the ranks, and this is not the first
+        from rlsp_async.learning.follower import follow
+
+        await in_thread(follow, name="learner")(cfg)
+        return
     if not await service.has_work():
         return
     if not service.is_supervised:
@@ -26,7 +37,8 @@ async def main(cfg: RunConfig, service: Service) -> None:
     # One thread builds and trains: torch's number of threads is a setting of the thread, and other numbers of threads
     # add up in another order.
     work = in_thread(lambda act: act(), name="learner")
-    building = asyncio.ensure_future(work(lambda: _build(cfg, service.incarnation)))
+    followers: Followers = await work(lambda: import_module("rlsp_async.learning.follower").start(cfg, service.worker))
+    building = asyncio.ensure_future(followers.until_lost(work(lambda: followers.lead(cfg, service.incarnation))))
     stopping = asyncio.ensure_future(service.stopping.wait())
     await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not building.done():
@@ -57,21 +69,11 @@ async def main(cfg: RunConfig, service: Service) -> None:
         relayed=server.relayed,
     )
     try:
-        await until_failed(working, learner.failed)
+        await followers.until_lost(until_failed(working, learner.failed))
     finally:
         server.close()
-        learner.on_stop()
-
-
-def _build(cfg: RunConfig, incarnation: int) -> Learner:
-    from rlsp_async.learning.learner import Learner  # torch takes seconds to import
-    from rlsp_async.tokens import TokenizerCodec
-
-    model_dir = cfg.directory / "model"
-    codec = TokenizerCodec(model_dir, eos_ids=())
-    return Learner(
-        cfg, model_dir=model_dir, run_dir=cfg.directory, incarnation=incarnation, encode=codec.encode, claims=False
-    )
+        if not followers.lost.done():
+            learner.on_stop()
 
 
 if __name__ == "__main__":

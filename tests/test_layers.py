@@ -89,14 +89,26 @@ ROWS = {
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),
+    "rlsp_async.environments": Row(4, ("fork_server", "pool"), TORCH | frozenset({"zmq"})),
     "rlsp_async.sampling": Row(
-        4, ("check", "engines", "pulling", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension")
+        4,
+        (
+            "check",
+            "conversation",
+            "engines",
+            "pulling",
+            "sampler",
+            "scripted",
+            "torch_engine",
+            "vllm_engine",
+            "vllm_extension",
+        ),
     ),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
     ),
     "rlsp_async.replay": Row(4, ("integrity", "journal", "server"), frozenset({"torch", "vllm"})),
-    "rlsp_async.learning": Row(4, ("checkpoint", "export", "fence", "learner", "outbox", "publish")),
+    "rlsp_async.learning": Row(4, ("checkpoint", "export", "fence", "follower", "learner", "outbox", "publish")),
     "rlsp_async.report": Row(4, (), TORCH | frozenset({"zmq"})),
     # 5 to 9: what every process shares, what checks and starts them, and the command
     "rlsp_async.audit": Row(5, ("*",), TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),

@@ -57,6 +57,10 @@ ALLOWED = {
         "rlsp_async.replay.server",
         "_feed",
     ): "until the hub moves; cancelled when the run is over; the watchdog bounds it",
+    (
+        "rlsp_async.learning.follower",
+        "until_lost",
+    ): "the life of a learner, or its building, which has bounds of its own",
     ("rlsp_async.learning.learner", "until_failed"): "the life of a learner: ends with its work or with a failure, and "
     "is cancelled KILL_S after the first signal",
     ("rlsp_async.service", "_supervise"): "the life of the process: cancelled KILL_S after the first signal",

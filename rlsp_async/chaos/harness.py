@@ -258,7 +258,7 @@ class Harness:
             return "done"
         match fault.kind:
             case "kill":
-                return self._kill_named(fault.target)
+                return self._kill_named(self._rank_of(fault))
             case "stop":
                 return self._stop(fault)
             case "transfer":
@@ -279,6 +279,11 @@ class Harness:
 
     def _services(self) -> dict[str, int]:
         return machine.find_services(self._cfg.directory / "config.toml")
+
+    def _rank_of(self, fault: ScheduledFault) -> str:
+        """The process that a fault meets: one of the ranks when its target is a learner of several."""
+        names = machine.ranks_of(fault.target, self._services())
+        return names[int(1000 * fault.at_s) % len(names)]
 
     def _kill_named(self, name: str) -> str:
         return self._kill_run() if name == "supervisor" else self._kill(name)
@@ -303,7 +308,7 @@ class Harness:
         return "done" if machine.send_signal(self._run.pid, signal.SIGKILL) else "skipped: it was not running"
 
     def _stop(self, fault: ScheduledFault) -> str:
-        pid = self._services().get(fault.target)
+        pid = self._services().get(self._rank_of(fault))
         if pid is None or not machine.send_signal(pid, signal.SIGSTOP):
             return "skipped: it was not running"
         asyncio.get_running_loop().call_later(fault.seconds, machine.send_signal, pid, signal.SIGCONT)

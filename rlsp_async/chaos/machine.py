@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from rlsp_async.errors import MachineError
@@ -16,6 +17,7 @@ from rlsp_async.errors import MachineError
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _MNT_DETACH = 2
+_MODULES = {"rlsp_async.cli", "rlsp_async.learning.follower"}
 FILL_TRIES = 1000
 """Attempts to allocate what is left of the disk."""
 
@@ -24,15 +26,24 @@ FILL_TRIES = 1000
 
 
 def find_services(config: Path) -> dict[str, int]:
-    """The pids of a run's living services by name, found by their command lines. Example: {"sampler-0": 4711}."""
-    wanted, pids = str(config), {}
+    """The pids of a run's living services by name, found by their command lines. Example: {"sampler-0": 4711}.
+
+    The other ranks of a learner are among them, as learner-0.rank1.
+    """
+    wanted = {str(config), *map(str, (config.parent / "logs").glob("*.ranks.toml"))}
+    pids = {}
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit():
             continue
         words = _words(directory)
-        if wanted in words and "--worker" in words and "rlsp_async.cli" in words:
+        if wanted & set(words) and "--worker" in words and _MODULES & set(words):
             pids[words[words.index("--worker") + 1]] = int(directory.name)
     return pids
+
+
+def ranks_of(name: str, services: Iterable[str]) -> list[str]:
+    """The names of all ranks of a learner, the first one first; of another service its own name."""
+    return [name, *sorted(one for one in services if one.startswith(f"{name}.rank"))]
 
 
 def _words(directory: Path) -> list[str]:
@@ -44,9 +55,9 @@ def _words(directory: Path) -> list[str]:
 
 
 def send_signal(pid: int, signum: signal.Signals) -> bool:
-    """Sends a signal to a process and its group (each service leads its own). False: the process has ended."""
+    """Sends a signal to a process, and to the group that it leads, as each service does. False: it has ended."""
     try:
-        os.killpg(pid, signum)
+        (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signum)
     except ProcessLookupError:
         return False
     return True

@@ -145,7 +145,11 @@ def machine_facts(cfg: RunConfig, shape: ModelInfo | None) -> list[Fact]:
             f"{shape.layers} layers, hidden {shape.hidden}, window {shape.context}, {cfg.model.dtype}",
         ),
         *_adapter_facts(cfg, shape),
-        Fact("memory, learner", gib_text(estimate.learner_gib(cfg, shape, extra)), _learner_state(extra)),
+        Fact(
+            "memory, learner" if cfg.learner.ranks == 1 else "memory, each learner rank",
+            gib_text(estimate.learner_gib(cfg, shape, extra)),
+            _learner_state(extra),
+        ),
         Fact(
             "memory, each sampler",
             gib_text(estimate.sampler_gib(cfg, shape, vllm=vllm)),

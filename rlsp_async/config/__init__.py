@@ -16,6 +16,7 @@ from rlsp_async.config.loader import (
     convert,
     decides_the_weights,
     load,
+    load_environment,
     load_lora,
     load_success_replay,
     num_settings,
@@ -25,6 +26,7 @@ from rlsp_async.config.loader import (
 )
 from rlsp_async.config.schema import (
     AlgorithmChoice,
+    EnvironmentConfig,
     EvaluationConfig,
     LearnerConfig,
     LoraConfig,
@@ -48,6 +50,7 @@ from rlsp_async.config.schema import (
 __all__ = [
     "LATER_SETTINGS",
     "AlgorithmChoice",
+    "EnvironmentConfig",
     "EvaluationConfig",
     "LearnerConfig",
     "LoraConfig",
@@ -69,6 +72,7 @@ __all__ = [
     "convert",
     "decides_the_weights",
     "load",
+    "load_environment",
     "load_lora",
     "load_success_replay",
     "num_settings",

@@ -17,7 +17,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from rlsp_async.config.ranges import SettingError, rules_of, short
-from rlsp_async.config.schema import LoraConfig, ModelConfig, RunConfig, Section, StageConfig, SuccessReplayConfig
+from rlsp_async.config.schema import (
+    EnvironmentConfig,
+    LoraConfig,
+    ModelConfig,
+    RunConfig,
+    Section,
+    StageConfig,
+    SuccessReplayConfig,
+    TaskConfig,
+)
 from rlsp_async.errors import ConfigError
 
 T = TypeVar("T")
@@ -26,7 +35,7 @@ _FREE = ("runs_dir", "replay.", "sampler.", "verifier.", "learner.", "task.max_u
 """Sections and settings that may change when a run is resumed ..."""
 _PYTHON_NUMBER = r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?"
 """A number as Python and most tools write it: TOML refuses ".001" and "1.e-4"."""
-_FIXED = ("learner.tokens_per_microbatch",)
+_FIXED = ("learner.tokens_per_microbatch", "learner.ranks")
 """... except for these."""
 
 
@@ -86,6 +95,11 @@ def convert(table: dict[str, Any], kind: type[T], where: str, path: str = "") ->
         raise ConfigError(f"{where}: lists or tables are nested too deep") from None
 
 
+def load_environment(task: TaskConfig) -> EnvironmentConfig | None:
+    """Decodes `task.environment`; None when the run has none. Raises ConfigError for unknown options."""
+    return convert(task.environment, EnvironmentConfig, "task.environment") if task.environment else None
+
+
 def load_success_replay(name: str, stage: StageConfig) -> SuccessReplayConfig:
     """Decodes `success_replay` of a stage; without it, a config of capacity 0.
 
@@ -124,11 +138,14 @@ LATER_SETTINGS = {
     "task.too_long": "refuse",
     "task.max_unreadable": 0.02,
     "task.template_options": {},
+    "task.environment": {},
     "evaluation.every": 0,
     "learner.transport": "auto",
     "learner.channel_address": "",
     "model.lora": {},
     "learner.deterministic": False,
+    "learner.ranks": 1,
+    "learner.other_ranks": False,
 }
 """Settings that did not exist in version 0.1.0, with their defaults. Journals and checkpoints keep them only when they
 have another value, so that a run that began before goes on."""

@@ -84,6 +84,12 @@ def render(without: frozenset[str] = frozenset()) -> str:
         _wrapped(success.text),
         _list(success.settings),
     ]
+    environment = groups["EnvironmentConfig"]
+    parts += [
+        "## Options of environments: `task.environment`",
+        _wrapped(environment.text),
+        _list(environment.settings),
+    ]
     spawn = read_groups((PACKAGE / "replay" / "spawn.py").read_text(encoding="utf-8"))["SpawnConfig"]
     parts += ["## Options of spawning: `stages.NAME.spawn`", _list(spawn.settings)]
     return "\n".join(part.strip("\n") + "\n" for part in parts)

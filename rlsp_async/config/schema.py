@@ -99,6 +99,21 @@ class ModelConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     Empty: every weight is trained."""
 
 
+class EnvironmentConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The environment that answers the policy within a rollout: `task.environment`; docs/environments.md."""
+
+    name: PluginName
+    """A module of rlsp_async.environments, a dotted module, or a file ending with .py."""
+    options: dict[str, Any] = {}
+    """Options of the environment, which its `make` decodes."""
+    max_turns: Annotated[int, Range(ge=1, le=10_000)] = 8
+    """Most turns of the policy in one rollout. `sampling.max_new_tokens` bounds all its turns together."""
+    turn_s: Annotated[float, Range(gt=0, le=86_400)] = 10.0
+    """Seconds for one answer of the environment. One that takes longer is killed, and its group is sampled again."""
+    episode_s: Annotated[float, Range(gt=0, le=86_400)] = 60.0
+    """Seconds that the environment may take in one rollout, all answers together."""
+
+
 class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where prompts, reference answers and demonstrations come from."""
 
@@ -117,6 +132,9 @@ class TaskConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     environment variable that the verifier may read."""
     template_options: dict[str, Any] = {}
     """Variables for the model's chat template, for all prompts with chat, e.g. { enable_thinking = false }."""
+    environment: dict[str, Any] = {}
+    """An environment answers the policy, in rollouts of several turns, e.g. { name = "calculator", max_turns = 4 }.
+    Empty: a rollout is one response."""
     max_unreadable: Annotated[float, Range(ge=0, le=1)] = 0.02
     """Largest share of reference answers that may not be correct against themselves, as the verifier judges. A run with
     more does not start; 1: any share."""
@@ -211,7 +229,13 @@ class LearnerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is a GPU, else cpu."""
     threads: Annotated[int, Range(ge=1, le=1_024)] = 1
-    """CPU threads of the learner."""
+    """CPU threads of the learner; each rank has as many."""
+    ranks: Annotated[int, Range(ge=1, le=1_024)] = 1
+    """Processes that train together, each with a part of weights, gradients and optimizer state; on GPUs one for each
+    card. It decides the order of sums, and with it the last digits."""
+    other_ranks: bool = False
+    """Lets a run that is resumed have another number of ranks than before: from then on its last digits differ from
+    those of an undisturbed run."""
     tokens_per_microbatch: Annotated[int, Range(ge=1, le=2**26)] = 8192
     """Packed tokens in one forward and backward pass; a sequence that is longer gets a pass of its own."""
     gradient_checkpointing: bool = False

@@ -7,6 +7,8 @@ In the order in which a batch meets them:
     rows.py         a batch of messages as arrays
     reward.py       rewards from the parts of verdicts, and their metrics
     update.py       epochs, minibatches and micro-batches: from rewards to gradients
+    ranks.py        one of the processes of a learner: what it holds, and what it exchanges with the others
+    follower.py     the processes of ranks 1 to N - 1: how they start, and what they obey
     pack.py         sequences end to end in one row, without padding (pure)
     policy.py       the model: log-probs, entropy and values of a packed row
     lora.py         adapters: what is trained in the place of all weights, and its sum with them

@@ -57,7 +57,7 @@ def export_model(run: Path, step: int | None = None, stage: str = "", out: Path 
     if adapters:
         lora.add_adapters(model, adapters, cfg.seed, str(run / "model"))
         lora.require_base(saved.state.get("base", {}), lora.describe_base(run / "model"), run)
-    tensors = {name.removeprefix(MODEL): t for name, t in saved.tensors.items() if name.startswith(MODEL)}
+    tensors = checkpoint.Prefixed(saved.tensors, MODEL)
     copy_into(dict(Policy(model).policy_parameters()), tensors, str(source))
     return _write(target, lambda place: publish.write_model(model, run / "model", place, adapters=adapters))
 

@@ -14,6 +14,8 @@ CPU makes the same bits. A restart begins at the newest complete checkpoint, and
 
 `StepOrder` trains steps in increasing order even when their jobs arrive out of order: a lost job is sent again later,
 and then arrives after the job that follows it.
+
+This file is long because what follows from a step (copies, reports, files, orders to other ranks) is read in one place.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import structlog
 import torch
 
@@ -42,6 +45,7 @@ from rlsp_async.learning import checkpoint, lora, publish, reward, rows, stage, 
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.outbox import WORK_S, Outbox
 from rlsp_async.learning.policy import Policy, load_model
+from rlsp_async.learning.ranks import Ranks
 from rlsp_async.messages import Batch, Probe, Prompt, StepReport, TrainJob
 from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
@@ -53,6 +57,14 @@ REPORTS_KEPT = 4
 """Number of reports that a learner keeps; more than the steps it can have trained and not yet reported (its credit)."""
 
 log = structlog.get_logger()
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What rank 0 has the other ranks of its learner do: the same as it does itself at that moment."""
+
+    kind: Literal["train", "take", "save", "idle", "stop"]
+    job: TrainJob | None = None
+    """The batch, for "train"."""
 
 
 class Learner:
@@ -67,6 +79,7 @@ class Learner:
         incarnation: int = 0,
         encode: Callable[[Prompt], list[int]] | None = None,
         claims: bool = True,
+        ranks: Ranks = Ranks.single(),  # noqa: B008
     ) -> None:
         """Claims the run's files, loads the model and the newest checkpoint.
 
@@ -77,8 +90,8 @@ class Learner:
             transport: how weights leave; None: files in the run's weights directory.
             incarnation: start number of this process.
             encode: encodes a prompt; None: the prompt ids of rollouts are not compared with those of their prompts.
-
             claims: claim the files at once; False: `claim` is called before the first step.
+            ranks: the ranks of this learner. Rank 0 is used as a learner of one rank is; the others `obey` it.
 
         Raises:
             FencedError: a newer start has claimed the run.
@@ -92,18 +105,21 @@ class Learner:
         self.cfg, self.model_dir, self.run_dir = cfg, model_dir, run_dir
         self._encode = encode
         self._fence = WriteFence(run_dir / "checkpoints", incarnation)
-        self.incarnation, self.device = incarnation, _device(cfg.learner.device)
+        self.incarnation, self.device = incarnation, find_device(cfg.learner.device)
+        self.ranks = ranks
         if self.device == "cuda" and is_shared_card(os.environ):
             torch.cuda.set_per_process_memory_fraction(learner_share(cfg.sampler.count * cfg.sampler.memory))
         if claims:
             self.claim()
-        model = load_model(model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing)
-        publish.try_export(model, model_dir)
+        build = partial(load_model, model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing)
+        model = build()
+        if ranks.is_first:
+            publish.try_export(model, model_dir)
         self._lora, self._base = load_lora(cfg.model), dict[str, str]()
         if self._lora:
             lora.add_adapters(model, self._lora, cfg.seed, str(model_dir))
             self._base = lora.describe_base(model_dir)
-        self.policy = Policy(model)
+        self.policy = Policy(model).shard(ranks, build)
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._transport = transport or FileTransport(choose_directory(cfg, num_bytes), run_dir)
         self._step, self._checkpoint = 0, 0
@@ -172,10 +188,37 @@ class Learner:
             if job.batch.step != self._step + 1:
                 raise MessageError(f"step {job.batch.step} cannot follow step {self._step} of these weights")
             self._check_content(job.batch)
+            self._tell(Order("train", job))
             self._whole = False
             report = self._next(job.batch)
             self._whole = True
             return report
+
+    # --- several ranks -----------------------------------------------------------------------------------------------
+
+    def _tell(self, order: Order) -> None:
+        """Has the other ranks do what this one is about to do."""
+        if self.ranks.size > 1:
+            self.ranks.broadcast_bytes(msgspec.msgpack.encode(order))
+
+    def order_idle(self) -> None:
+        """Tells the other ranks that there is nothing to do, if nothing is trained: they wait for an order so long."""
+        if self._training.acquire(blocking=False):
+            try:
+                self._tell(Order("idle"))
+            finally:
+                self._training.release()
+
+    def obey(self, order: Order) -> None:
+        """Does, as another rank than 0, what rank 0 does. Raises what `begin` raises."""
+        self._outbox.check()
+        if order.job is not None:
+            self._next(order.job.batch)
+        elif order.kind == "take":
+            self._take_part()
+        elif order.kind == "save":
+            assert self._stage is not None
+            self._save(self._copied(self._stage))
 
     def _check_content(self, batch: Batch) -> None:
         """Raises ContentError, which names every group of a batch that cannot be trained on."""
@@ -218,7 +261,9 @@ class Learner:
             self._outbox.settle()
             if self._step > self._checkpoint and not self._outbox.has_failed:
                 assert self._stage is not None
+                self._tell(Order("save"))
                 self._save(self._copied(self._stage))
+            self._tell(Order("stop"))
         self._transport.close()
 
     def _train(self, current: stage.StageState, batch: Batch) -> dict[str, float]:
@@ -251,7 +296,9 @@ class Learner:
         publishes = batch.last_of_stage or self.cfg.publishes_after(batch.stage, batch.stage_step)
         every = self.cfg.learner.checkpoint_every
         saves = batch.last_of_stage or (every > 0 and batch.step % every == 0)
-        taken = self._take() if publishes else None
+        taken = self._take() if publishes and self.ranks.is_first else None
+        if publishes and not self.ranks.is_first:
+            self._take_part()
         report = StepReport(step=batch.step, metrics=metrics, incarnation=self.incarnation)
         published = self._outbox.put("weights", partial(self._publish, report, taken))
         self._remember(batch.step, published)
@@ -260,8 +307,7 @@ class Learner:
                 taken.snapshot.hold()
             self._outbox.add("weights", partial(self._make_room, taken.snapshot))
         copied = self._copied(current) if saves else None
-        if batch.last_of_stage:
-            assert taken is not None
+        if batch.last_of_stage and taken is not None:
             assert copied is not None
             return self._end_stage(batch, taken.snapshot, copied, published)
         if copied is not None:
@@ -303,6 +349,7 @@ class Learner:
                 # Published weights may lie in shared memory and be gone after a reboot; the same weights have the same
                 # digest. If the newest published version was an older one, it cannot be made again; this one replaces
                 # it.
+                self._tell(Order("take"))
                 answer = self._outbox.put("weights", partial(self._publish, report, self._take()))
             self._republish = False
         self._remember(step, answer)
@@ -323,6 +370,11 @@ class Learner:
         self._fence.check()
         tensors = publish.published_tensors(self.policy)
         return _Taken(self._transport.take(tensors.items(), self._step, self.incarnation), probe)
+
+    def _take_part(self) -> None:
+        """Takes part, as another rank than 0, in the pass and in the gathering of `_take`."""
+        publish.make_probe(self.policy, np.zeros(2, np.int32))
+        publish.published_tensors(self.policy)
 
     # --- beside training ---------------------------------------------------------------------------------------------
 
@@ -372,12 +424,14 @@ class Learner:
         """Copies what a checkpoint of the newest step holds. At most one such copy exists: it waits for the one before
         to be written."""
         self._outbox.settle("files")
-        tensors: dict[str, torch.Tensor] = {f"model/{n}": p for n, p in self.policy.policy_parameters()}
-        tensors |= {f"critic/{n}": p for n, p in self.policy.critic_parameters()}
-        tensors |= {f"optimizer/{n}": t for n, t in current.updater.state().items()}
+        policy, updater = self.policy, current.updater
+        held = {f"model/{n}": (t, is_sharded) for n, t, is_sharded in policy.held(policy.policy_parameters())}
+        held |= {f"critic/{n}": (t, is_sharded) for n, t, is_sharded in policy.held(policy.critic_parameters())}
+        held |= {f"optimizer/{n}": (t, updater.is_split(n)) for n, t in updater.state().items()}
         if current.average is not None:
-            tensors |= {f"reference/{n}": t for n, t in current.average.state().items()}
-        tensors["rng"] = torch.get_rng_state()
+            held |= {f"reference/{n}": (t, self.ranks.size > 1) for n, t in current.average.state().items()}
+        held["rng"] = torch.get_rng_state(), False
+        tensors = {name: t for name, (t, is_split) in held.items() if is_split or self.ranks.is_first}
         state = {
             "stage": current.name,
             "updates": current.updater.num_done,
@@ -395,23 +449,24 @@ class Learner:
             msgspec.structs.replace(report, checkpoint=step) if report.step == step else report for report in reports
         ]
         copied.checkpoint.state["reports"] = [msgspec.to_builtins(report) for report in reports]
-        checkpoint.save(self.run_dir / "checkpoints", copied.checkpoint, self.cfg.learner.keep_checkpoints, self._fence)
+        keep, ranks = self.cfg.learner.keep_checkpoints, self.ranks.aside or self.ranks
+        checkpoint.save(self.run_dir / "checkpoints", copied.checkpoint, keep, self._fence, ranks)
         self._checkpoint = step
 
     def _restore(self) -> None:
         """Goes back to the newest checkpoint, if there is one."""
-        newest = checkpoint.load_newest(self.run_dir / "checkpoints")
+        newest = checkpoint.load_newest(self.run_dir / "checkpoints", self.ranks)
         if newest is None:
             return
         require_same_settings(newest, self.cfg, self.run_dir)
         lora.require_base(newest.state.get("base", {}), self._base, self.run_dir)
         self._stage = stage.begin_stage(self.cfg, newest.state["stage"], self.policy, self.run_dir, resumed=True)
         where = f"checkpoint of step {newest.step}"
-        stage.copy_into(dict(self.policy.policy_parameters()), _below(newest.tensors, "model/"), where)
-        stage.copy_into(dict(self.policy.critic_parameters()), _below(newest.tensors, "critic/"), where)
-        self._stage.updater.restore(_below(newest.tensors, "optimizer/"), int(newest.state["updates"]))
+        stage.copy_into(dict(self.policy.policy_parameters()), checkpoint.Prefixed(newest.tensors, "model/"), where)
+        stage.copy_into(dict(self.policy.critic_parameters()), checkpoint.Prefixed(newest.tensors, "critic/"), where)
+        self._stage.updater.restore(checkpoint.Prefixed(newest.tensors, "optimizer/"), int(newest.state["updates"]))
         if self._stage.average is not None:
-            self._stage.average.restore(_below(newest.tensors, "reference/"))
+            self._stage.average.restore(checkpoint.Prefixed(newest.tensors, "reference/"))
         torch.set_rng_state(newest.tensors["rng"])
         for report in msgspec.convert(newest.state["reports"], list[StepReport]):
             self._remember(report.step, _done(report))
@@ -464,7 +519,10 @@ def require_same_settings(saved: checkpoint.Checkpoint, cfg: RunConfig, run_dir:
     Raises:
         ConfigError: a setting that decides the weights differs; the sentence names up to four of them.
     """
-    then, now = saved.state["settings"], deciding_settings(cfg)
+    then, now = dict(saved.state["settings"]), deciding_settings(cfg)
+    if cfg.learner.other_ranks and then.get("learner.ranks", 1) != cfg.learner.ranks:
+        log.warning("other ranks: last bits differ from here on", step=saved.step, ranks=cfg.learner.ranks)
+        now["learner.ranks"] = then["learner.ranks"] = cfg.learner.ranks
     changed = [
         f"{key} was {then.get(key)!r} and is {now.get(key)!r} now"
         for key in sorted({**then, **now})
@@ -478,13 +536,8 @@ def require_same_settings(saved: checkpoint.Checkpoint, cfg: RunConfig, run_dir:
         )
 
 
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _device(setting: str) -> str:
-    """The device that `learner.device` means on this machine."""
+def find_device(setting: str) -> str:
+    """The device that `learner.device` means on this machine. Raises MachineError when it is not there."""
     if setting == "auto":
         return "cuda" if has_cuda() else "cpu"
     if setting == "cuda" and not has_cuda():

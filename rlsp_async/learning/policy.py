@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,13 +19,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from rlsp_async.errors import DataError
-from rlsp_async.learning import attention, fidelity, lora
+from rlsp_async.learning import attention, fidelity, lora, pack
 from rlsp_async.learning.head import Head, logits_head
 from rlsp_async.learning.pack import PackedBatch
+from rlsp_async.learning.ranks import Ranks, is_sharded, local, release
 from rlsp_async.model.create import reason
 from rlsp_async.model.info import longest_sequence, longrope_limit
 
@@ -74,6 +77,9 @@ class Policy(nn.Module):
     reference policy shares its model with the policy that is trained.
     """
 
+    ranks: Ranks
+    """The ranks that compute every pass together; parameters are sharded over them, adapters are not."""
+
     def __init__(
         self, model: Any, critic: Critic = "none", num_values: int = 1, holds: Mapping[str, Tensor] | None = None
     ) -> None:
@@ -85,6 +91,8 @@ class Policy(nn.Module):
         self.value_head: nn.Linear | None = None
         self.critic: Any = None
         self.num_values = num_values
+        self.ranks, self.dtype = Ranks.single(), model.dtype  # of a sharded model: in which it computes
+        self._build: Callable[[], Any] | None = None
         self._longest = longrope_limit(model.config.get_text_config().to_dict())
         self._head = (logits_head(model),)  # in a tuple: its parameters are the model's, and belong there
         self.add_critic(critic, num_values)
@@ -99,7 +107,68 @@ class Policy(nn.Module):
         nn.init.zeros_(head.bias)
         self.value_head = head.to(self.device)
         if critic == "separate":
-            self.critic = copy.deepcopy(self.model.get_decoder())
+            self.critic = self.copy_model(lambda model: model.get_decoder())
+
+    def shard(self, ranks: Ranks, build: Callable[[], Any]) -> Policy:
+        """Shards the parameters over ranks; nothing changes for a single rank.
+
+        A model with adapters is not sharded: each rank holds it whole, and only the adapters' gradients are added up.
+
+        Args:
+            ranks: the ranks, each of which calls this with the same model.
+            build: loads the model again, unsharded: a sharded one cannot be copied.
+
+        Returns:
+            the policy itself.
+        """
+        if ranks.size == 1:
+            return self
+        if self.critic is not None:
+            raise ValueError("a policy is sharded before it has a critic")
+        self.ranks = ranks
+        if self.adapters:
+            return self
+        self._build = build
+        _shard(self, self.model, ranks, self.dtype)
+        register_fsdp_forward_method(self, "outputs")
+        row = pack.pack_sequences(_TWO_TOKENS, [0])
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing changes outputs in place
+        with torch.no_grad():  # the first pass decides which module is the root: not a critic's, which comes and goes
+            self.outputs(row, 1.0, ForwardRequest(values=False))
+        self.release()
+        return self
+
+    def copy_model(self, part: Callable[[Any], Any]) -> Any:
+        """Returns a copy of a part of the language model, with its present weights; sharded where the model is.
+
+        Args:
+            part: gives the part, of a model of transformers.
+        """
+        if self._build is None:
+            return copy.deepcopy(part(self.model))
+        made = part(self._build())
+        _shard(made, made, self.ranks, self.dtype)
+        _copy_rows(part(self.model), made)
+        return made
+
+    def copy(self) -> Policy:
+        """A policy of its own with the same weights, without critic."""
+        if self._build is None:
+            return Policy(copy.deepcopy(self.model))
+        made = Policy(self._build()).shard(self.ranks, self._build)
+        _copy_rows(self.model, made.model)
+        return made
+
+    def holding(self, adapters: Mapping[str, Tensor]) -> Policy:
+        """A policy on the same model whose adapters have other values while it computes."""
+        made = Policy(self.model, holds=adapters)
+        made.ranks = self.ranks
+        return made
+
+    def release(self) -> None:
+        """Lets go of the parameters of other ranks, after passes; does nothing for a single rank."""
+        if self._build is not None:
+            release(self)
 
     @torch.no_grad()
     def center_values(self, *means: float) -> None:
@@ -187,6 +256,20 @@ class Policy(nn.Module):
         logp_R, entropy_R, mean_R, energy_R = (torch.cat(column) for column in zip(*parts, strict=True))
         return logp_R, entropy_R, mean_R, energy_R
 
+    def whole_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and values of `policy_parameters` in the model's type, whole. Every rank iterates over all of them."""
+        for name, parameter in self.policy_parameters():
+            if is_sharded(parameter):
+                yield name, self.ranks.whole(local(parameter).to(self.dtype), parameter.shape[0])
+            else:
+                yield name, parameter.detach()
+
+    def held(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, Tensor, bool]]:
+        """Names, the rows that this rank holds in the type in which they are kept, and whether those are not all."""
+        for name, parameter in parameters:
+            split = is_sharded(parameter)
+            yield name, local(parameter).to(self.dtype) if split else parameter, split
+
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the language model that are trained and published: those of its adapters, or all.
 
@@ -199,6 +282,36 @@ class Policy(nn.Module):
         for prefix, module in (("value_head", self.value_head), ("critic", self.critic)):
             if module is not None:
                 yield from module.named_parameters(prefix)
+
+
+_TWO_TOKENS = pack.Sequences(
+    [np.zeros(1, np.int32)],
+    [np.zeros(1, np.int32)],
+    np.zeros(1, np.float32),
+    np.zeros(1, np.int32),
+    np.zeros(1, np.int64),
+    np.zeros(1, np.int64),
+)
+"""The shortest batch that a model computes."""
+
+
+def _shard(root: nn.Module, model: Any, ranks: Ranks, dtype: torch.dtype) -> None:
+    """Shards the float32 masters of a model, or of its decoder, which computes in `dtype`.
+
+    The parameters move to the host first, so that a card never holds more than the shards and one whole layer.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to("cpu", torch.float32)
+    num = model.config.get_text_config().num_hidden_layers
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == num)
+    ranks.shard(root, next(lists, ()), dtype)
+
+
+@torch.no_grad()
+def _copy_rows(source: nn.Module, target: nn.Module) -> None:
+    """Copies this rank's rows of all parameters from one sharded module to another of the same kind."""
+    for (_, here), (_, there) in zip(source.named_parameters(), target.named_parameters(), strict=True):
+        local(there).copy_(local(here))
 
 
 def run_trunk(decoder: Any, ids_T: Tensor, positions_T: Tensor, spans: attention.Spans) -> Tensor:

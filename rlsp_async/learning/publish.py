@@ -89,24 +89,30 @@ def make_probe(policy: Policy, ids: Ids) -> Probe:
         np.zeros(1, np.int64),
     )
     logp_R = policy.outputs(pack.pack_sequences(sequence, [0]), 1.0, ForwardRequest(values=False)).logp_R
+    policy.release()
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logp_R.float().cpu().numpy()))
 
 
 def published_tensors(policy: Policy) -> dict[str, torch.Tensor]:
     """What a version consists of: the adapters, or all weights of the model (`checkpoint_tensors`).
 
+    Every rank of a sharded model calls this; the weights are then copies in the memory of the host.
+
     Args:
         policy: the model.
 
     Returns:
-        tensors by name.
+        tensors by name; none on other ranks than 0.
     """
     if policy.adapters:
         return {name: parameter.detach() for name, parameter in policy.adapters.items()}
-    return checkpoint_tensors(policy.model)
+    if policy.ranks.size == 1:
+        return checkpoint_tensors(policy.model)
+    whole = {name: value.cpu() if policy.ranks.is_first else value[:0] for name, value in policy.whole_parameters()}
+    return checkpoint_tensors(policy.model, whole) if policy.ranks.is_first else {}
 
 
-def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
+def checkpoint_tensors(model: Any, parameters: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """The model's weights under the names, and in the shapes, of its checkpoint; tied weights once.
 
     They differ from those of the parameters where transformers packs several tensors into one, as the experts of
@@ -114,13 +120,14 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
 
     Args:
         model: a model of transformers.
+        parameters: the values of its parameters by name; None: its own.
 
     Returns:
         tensors by name.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    tensors: dict[str, torch.Tensor] = {name: p.detach() for name, p in model.named_parameters()}
+    tensors = dict(parameters or {name: p.detach() for name, p in model.named_parameters()})
     saved = model.state_dict()
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}  # DeepSeek's router bias
     reverted: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(tensors))

@@ -9,7 +9,6 @@ theirs, and the reference shares its model with the policy.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,12 @@ from torch import Tensor
 
 from rlsp_async import config
 from rlsp_async.algos.base import Algorithm, AlgorithmConfig, load_algorithm
-from rlsp_async.errors import ConfigError, DataError, MachineError
+from rlsp_async.errors import ConfigError, DataError
 from rlsp_async.files import rename
 from rlsp_async.learning import lora
 from rlsp_async.learning.optim import PolicyAverage, Updater
 from rlsp_async.learning.policy import Policy
+from rlsp_async.learning.ranks import fill
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,22 @@ def _path(run_dir: Path, name: str) -> Path:
 
 
 def _write(path: Path, policy: Policy) -> None:
-    """Writes the language model's weights whole, durably."""
-    tensors = {n: p.detach().cpu().contiguous() for n, p in policy.policy_parameters()}
+    """Writes the language model's weights whole, durably. Returns on every rank when the file is there."""
+    tensors = {n: p.cpu().contiguous() for n, p in policy.whole_parameters()}
+    trouble = _try_write(path, tensors) if policy.ranks.is_first else ""
+    policy.ranks.agree(trouble)
+
+
+def _try_write(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Writes the file; returns in a sentence why that failed, or nothing."""
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary)
         rename(temporary, path, durable=True)
     except (OSError, SafetensorError) as e:
-        raise MachineError(f"{path}: the reference policy cannot be written: {e}; free some space") from e
+        return f"{path}: the reference policy cannot be written: {e}; free some space"
+    return ""
 
 
 def _read(path: Path, policy: Policy) -> Policy:
@@ -117,8 +124,8 @@ def _read(path: Path, policy: Policy) -> Policy:
     if policy.adapters:
         held = {n: torch.empty_like(p, requires_grad=False) for n, p in policy.adapters.items()}
         copy_into(held, _load(path), str(path))
-        return Policy(policy.model, holds=held)
-    reference = Policy(copy.deepcopy(policy.model))
+        return policy.holding(held)
+    reference = policy.copy()
     copy_into(dict(reference.policy_parameters()), _load(path), str(path))
     return reference.requires_grad_(False)
 
@@ -135,7 +142,7 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def copy_into(parameters: Mapping[str, Tensor], tensors: dict[str, Tensor], where: str) -> None:
+def copy_into(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
     """Copies tensors into parameters by name.
 
     Args:
@@ -152,4 +159,4 @@ def copy_into(parameters: Mapping[str, Tensor], tensors: dict[str, Tensor], wher
     for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
             raise DataError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, not {tuple(parameter.shape)}")
-        parameter.copy_(tensors[name])
+        fill(parameter, tensors[name])

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from rlsp_async.errors import ConfigError, DivergedError
 from rlsp_async.learning import pack
 from rlsp_async.learning.optim import Updater
 from rlsp_async.learning.policy import ForwardOutputs, ForwardRequest, Policy
+from rlsp_async.learning.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -260,22 +262,34 @@ def score(
     values = torch.zeros(num if heads == 1 else (num, heads)) if request.values else None
     mean_N, energy_N = (torch.zeros(num) if wanted else None for wanted in (request.mean, request.energy))
     scores = Scores(torch.zeros(num), values, mean_N, energy_N)
-    for numbers in _micro_batches(sequences, members, schedule):
+    for numbers, counts in _micro_batches(policy.ranks, sequences, members, schedule):
         packed = pack.pack_sequences(sequences, numbers)
         out = policy.outputs(packed, schedule.temperature, request)
         for column, part in zip(scores, (out.logp_R, out.values_R, out.mean_R, out.energy_R), strict=True):
-            if column is not None and part is not None:
+            if counts and column is not None and part is not None:
                 column[packed.flat_R] = part.cpu()
+    policy.release()
+    for column in scores:
+        if column is not None:
+            policy.ranks.sum(column)  # each element is one rank's: the sum is exact
     return scores
 
 
 def _micro_batches(
-    sequences: pack.Sequences, members: pack.Longs, schedule: UpdateSchedule, pair_B: Tensor | None = None
-) -> list[list[int]]:
-    """Numbers of the rollouts of each micro-batch."""
+    ranks: Ranks, sequences: pack.Sequences, members: pack.Longs, schedule: UpdateSchedule, pair_B: Tensor | None = None
+) -> list[tuple[list[int], bool]]:
+    """Numbers of the rollouts of each micro-batch of this rank, and whether it counts.
+
+    All ranks plan the same micro-batches and take every N-th. Each computes as many of them as the others, because a
+    pass gathers parameters from all: one that has none left computes the last, which is the smallest or nearly so,
+    once more, and it does not count.
+    """
     together = None if pair_B is None else pair_B.numpy()[members]
     bins = pack.plan_micro_batches(sequences.total_B[members], schedule.capacity_tokens, together)
-    return [[int(members[i]) for i in numbers] for numbers in bins]
+    planned = [[int(members[i]) for i in numbers] for numbers in bins]
+    missing = -len(planned) % ranks.size
+    counted = [(numbers, True) for numbers in planned] + [(planned[-1], False)] * missing if planned else []
+    return counted[ranks.rank :: ranks.size]
 
 
 def accumulate_gradients(
@@ -299,19 +313,37 @@ def accumulate_gradients(
     request = ForwardRequest(mean="mean" in needs, entropy="entropy" in needs)
     share_B = _shares(sequences.length_B, members, context.cfg)
     loss_sum, stats, num_tokens = 0.0, Stats(), 0
-    for numbers in _micro_batches(sequences, members, schedule, batch.adv.pair_B):
+    for numbers, counts in _micro_batches(context.policy.ranks, sequences, members, schedule, batch.adv.pair_B):
         packed = pack.pack_sequences(sequences, numbers)
         out = context.policy.outputs(packed, schedule.temperature, request)
         share_R = share_B[np.repeat(numbers, sequences.length_B[numbers])]
         tokens, correction_stats = _tokens(packed, out, share_R, batch)
         loss, more = context.algorithm.token_loss(context.cfg, tokens)
+        if not counts:
+            (loss * 0.0).backward()  # type: ignore[no-untyped-call]
+            continue
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += float(loss.detach())
         stats = merge_stats(stats, {**more, **correction_stats, **_policy_stats(tokens, out)})
         num_tokens += packed.num_tokens
+    context.policy.release()
+    loss_sum, stats, num_tokens = _of_all_ranks(context.policy.ranks, loss_sum, stats, num_tokens)
     if not math.isfinite(loss_sum):
         raise DivergedError(f"{schedule.where}: the loss is {loss_sum}; lower the learning rate")
     return loss_sum, stats, num_tokens
+
+
+def _of_all_ranks(ranks: Ranks, loss: float, stats: Stats, num_tokens: int) -> tuple[float, Stats, int]:
+    """Loss, stats and trained tokens of an update, added up over the ranks in their order."""
+    if ranks.size == 1:
+        return loss, stats, num_tokens
+    mine = {name: [float(value) for value in pair] for name, pair in stats.items()}
+    parts = ranks.gather_bytes(msgspec.msgpack.encode([loss, mine, num_tokens]))
+    told = [msgspec.msgpack.decode(part) for part in parts]
+    total = Stats()
+    for _, pairs, _ in told:
+        total = merge_stats(total, {name: torch.tensor(pair, dtype=torch.float32) for name, pair in pairs.items()})
+    return sum(part[0] for part in told), total, sum(part[2] for part in told)
 
 
 def _shares(length_B: pack.Longs, members: pack.Longs, cfg: AlgorithmConfig) -> Floats:

@@ -145,13 +145,15 @@ def disk_bytes(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_M
 
 
 def learner_gib(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_MODELS) -> float:
-    """Estimate of the learner's memory in GiB.
+    """Estimate of the memory of one rank of the learner in GiB.
 
     Counts, of the policy and of a critic's trunk: weights, gradients and two moments, below float32 also float32
     masters, which have the gradients then; a reference's weights. And of one micro-batch: the hidden states of every
     layer (with gradient checkpointing only the inputs of the layers, and one layer in full), and three times the logits
     of a chunk. With adapters: the weights once, weights, gradients and moments of the adapters in float32, a copy for
-    a reference; and below float32 the inputs of the adapted layers once more in float32.
+    a reference; and below float32 the inputs of the adapted layers once more in float32. With several ranks: of the
+    float32 masters, their gradients and moments, and of a reference, one part each; one whole layer, and embedding and
+    output head, in the type in which the model computes; adapters, and the weights below them, are not shared out.
     """
     value_bytes, adapters = 4 if cfg.model.dtype == "float32" else 2, adapter_values(cfg, shape)
     trained = 16 if value_bytes == 4 else 18
@@ -162,6 +164,10 @@ def learner_gib(cfg: RunConfig, shape: ModelInfo, extra: ExtraModels = NO_EXTRA_
         state = shape.num_parameters * value_bytes + adapters * (16 + 4 * extra.frozen)
         if value_bytes == 2:
             layer += tokens * 4 * (6 * shape.hidden + shape.intermediate)
+    elif (ranks := cfg.learner.ranks) > 1:
+        state = shape.num_parameters * (16 * (1 + extra.trained) + 4 * extra.frozen) // ranks
+        whole = (1 if shape.tied else 2) * shape.vocabulary * shape.hidden
+        state += value_bytes * (whole + (shape.num_parameters - whole) // shape.layers)
     kept = tokens * value_bytes * shape.hidden if cfg.learner.gradient_checkpointing else layer
     activations = shape.layers * kept * (1 + extra.trained) + layer
     chunk = CHUNK_LOGITS["cuda" if cfg.learner.device == "cuda" else "cpu"]

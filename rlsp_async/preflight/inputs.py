@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from rlsp_async import config
 from rlsp_async.config import RunConfig, load_lora, load_success_replay
 from rlsp_async.cuda import has_cuda
 from rlsp_async.errors import ConfigError, MachineError
@@ -46,6 +47,7 @@ def check_modules(cfg: RunConfig) -> None:
 
     task = load_task(cfg.task, cfg.seed)
     check_verifier(cfg)
+    _check_environment(cfg)
     if cfg.model.lora:
         _check_adapters(cfg)
     for name, stage in cfg.stages.items():
@@ -99,6 +101,22 @@ def _load_algorithm(name: str, stage: StageConfig) -> tuple[Algorithm, Algorithm
         return load_algorithm(stage.algorithm)
     except ConfigError as e:
         raise ConfigError(f"stages.{name}: {e}") from None
+
+
+def _check_environment(cfg: RunConfig) -> None:
+    """An environment exists and takes its options, and no stage asks the policy something that it would answer."""
+    from rlsp_async.environments.base import load_environment
+
+    environment = config.load_environment(cfg.task)
+    if environment is None:
+        return
+    load_environment(environment)
+    for name, stage in cfg.stages.items():
+        if stage.spawn:
+            raise ConfigError(
+                f"stages.{name}.spawn asks the policy to verify a response, and the environment {environment.name!r} "
+                "would answer instead of the verifier: take one of the two out"
+            )
 
 
 def _check_spawn(cfg: RunConfig, stage: StageConfig, task: Task) -> None:

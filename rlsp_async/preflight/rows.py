@@ -20,9 +20,9 @@ from rlsp_async.contents import check_prompt
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
 from rlsp_async.model import context_tokens
-from rlsp_async.tasks.base import Split, Task
+from rlsp_async.tasks.base import Split, Task, demonstrated
 from rlsp_async.tasks.fitted import RowChanges
-from rlsp_async.tokens import check_template_options, encode_prompt, encode_response
+from rlsp_async.tokens import check_template_options, encode_demonstration, encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -132,13 +132,14 @@ class _Measuring:
         too_long: list[_TooLong] = []
         seen: set[str] = set()
         for index in self._counted(num, "demonstrations"):
-            prompt, response = self._task.demonstration(index)
-            check_prompt(prompt, response)
+            prompt, said = demonstrated(self._task, index, bool(self._cfg.task.environment))
+            check_prompt(prompt, "".join(one.text for one in said))
             if size is not None and prompt.prompt_id in seen:
                 break  # a task with fewer demonstrations than rows begins again
             seen.add(prompt.prompt_id)
             prompt = self._as_cut(prompt)
-            lengths = self._num_tokens(prompt), len(encode_response(self._tokenizer, response))
+            response = encode_demonstration(self._tokenizer, prompt, said, self._cfg.task.template_options)
+            lengths = self._num_tokens(prompt), len(response.ids)
             if sum(lengths) > self._window:
                 text = (
                     f"demonstration {_name(prompt)}: {lengths[0]} tokens of the prompt and {lengths[1]} of the response"

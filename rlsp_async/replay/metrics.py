@@ -38,7 +38,7 @@ GROUPS_SHOWN = 2
 PROMPTS_SHOWN = 8
 ROLLOUTS_SHOWN = 2
 
-STATUS_METRICS = ("lag_mean", "lag_max", "tokens_per_s", "response_tokens", "loss", "reward")
+STATUS_METRICS = ("lag_mean", "lag_max", "tokens_per_s", "response_tokens", "loss", "reward", "turns")
 """Figures of a metrics row that observers see, besides the reward parts."""
 
 
@@ -133,7 +133,17 @@ def _batch_figures(state: HubState, records: list[GroupRecord], step: int, now: 
         "verify_s": _mean(record.ready_s - record.sampled_s for record in records),
         "ready_s": _mean(now - record.ready_s for record in records),
     }
-    return {**figures, **_parts(verdicts)}
+    return {**figures, **turn_figures(bodies), **_parts(verdicts)}
+
+
+def turn_figures(groups: list[RolloutGroup]) -> dict[str, float]:
+    """Turns of a rollout, and the share of rollouts by how they ended; empty for groups without an environment."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts if rollout.ended]
+    ended = [rollout.ended for rollout in rollouts]
+    if not rollouts:
+        return {}
+    shares = {f"ended_{how}": ended.count(how) / len(ended) for how in sorted(set(ended))}
+    return {"turns": _mean(num_turns(rollout) for rollout in rollouts), **shares}
 
 
 def _propensities(manifest: Manifest, records: list[GroupRecord]) -> dict[str, float]:
@@ -181,6 +191,7 @@ def _rollout_rows(state: HubState, records: list[GroupRecord], about: dict[str, 
 
 def _rollout_row(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
     versions = sampled_versions(rollout)
+    is_sampled = group.provenance == "rollout" and len(versions) > 0
     turns = {"turns": num_turns(rollout), "ended": rollout.ended, "claim": rollout.claim} if rollout.ended else {}
     return {
         "group": group.group_id,
@@ -193,8 +204,8 @@ def _rollout_row(group: RolloutGroup, rollout: Rollout) -> dict[str, Any]:
         "finish": rollout.finish,
         "tokens": len(versions),
         "sampler": rollout.sampler,
-        "oldest_version": int(versions.min()) if len(versions) else -1,
-        "newest_version": int(versions.max()) if len(versions) else -1,
+        "oldest_version": int(versions.min()) if is_sampled else -1,
+        "newest_version": int(versions.max()) if is_sampled else -1,
         **turns,
     }
 

@@ -238,4 +238,4 @@ def _check_answer(state: HubState, record: GroupRecord, group: RolloutGroup) -> 
     # A version above the newest step would have a lag below 0: the journal knows no such weights. A hub without a model
     # directory has made-up workers, whose responses may be of any length.
     max_tokens = issued.sampling.max_new_tokens if state.vocabulary else 0
-    return check_rollouts(group, state.vocabulary, state.step, max_tokens)
+    return check_rollouts(group, state.vocabulary, state.step, max_tokens, state.max_turns)

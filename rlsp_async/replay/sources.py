@@ -22,13 +22,10 @@ from rlsp_async.config import RunConfig
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling, Verdict, VerifiedGroup
 from rlsp_async.prompts.uniform import pick
-from rlsp_async.tasks.base import Task
+from rlsp_async.tasks.base import Said, Task, demonstrated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-DEMONSTRATION_VERSION = -1
 
 
 class Demonstrations:
@@ -49,17 +46,19 @@ class Demonstrations:
 
     def _group(self, cursor: int) -> RolloutGroup:
         index, visit = pick(self._cfg.seed, self._size, cursor)
-        prompt, text = self._task.demonstration(index)
-        prompt_ids, response_ids = self._encoded(prompt, text)
+        prompt, said = demonstrated(self._task, index, bool(self._cfg.task.environment))
+        prompt_ids, encoded = self._encoded(prompt, said)
+        num = len(encoded.ids)
         rollout = Rollout(
             index=0,
-            token_ids=pack_ints(response_ids),
-            logprobs=pack_floats(np.zeros(len(response_ids))),
-            text=text,
-            versions=pack_ints(np.full(len(response_ids), DEMONSTRATION_VERSION)),
+            token_ids=pack_ints(encoded.ids),
+            logprobs=pack_floats(np.zeros(num)),
+            text=said[-1].text,
+            versions=pack_ints(encoded.versions),
+            turns=pack_ints(encoded.turns),
             sampler="demonstration",
         )
-        sampling = Sampling(temperature=self._cfg.sampling.temperature, max_new_tokens=len(response_ids), rollouts=1)
+        sampling = Sampling(temperature=self._cfg.sampling.temperature, max_new_tokens=num, rollouts=1)
         prompt = msgspec.structs.replace(prompt, index=index, visit=visit)
         return RolloutGroup(
             group_id=0,
@@ -70,14 +69,14 @@ class Demonstrations:
             provenance="demonstration",
         )
 
-    def _encoded(self, prompt: Prompt, text: str) -> tuple[Ids, Ids]:
+    def _encoded(self, prompt: Prompt, said: list[Said]) -> tuple[Ids, tokens.EncodedTurns]:
         if self._tokenizer is None:
             self._tokenizer = tokens.load_tokenizer(self._cfg.directory / "model")
         prompt_ids = tokens.encode_prompt(self._tokenizer, prompt, self._cfg.task.template_options)
-        response_ids = tokens.encode_response(self._tokenizer, text)
-        if not len(response_ids):
+        encoded = tokens.encode_demonstration(self._tokenizer, prompt, said, self._cfg.task.template_options)
+        if not len(encoded.ids):
             raise DataError(f"demonstration of prompt {prompt.prompt_id}: empty after tokenization")
-        return prompt_ids, response_ids
+        return prompt_ids, encoded
 
 
 FILE = "imported.jsonl"

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from rlsp_async.config import RunConfig, StageConfig
+from rlsp_async.config import RunConfig, StageConfig, load_environment
 from rlsp_async.contents import KNOWN_PARTS, PART_CHARACTERS, PARTS_KEPT
 from rlsp_async.messages import Prompt, Role, SampleJob
 from rlsp_async.prompts.base import load_selector
@@ -418,6 +418,9 @@ class HubState:
         self.cfg, self.task = cfg, task
         self.vocabulary = vocabulary
         """Number of token ids of the run's model; 0: unknown."""
+        environment = load_environment(cfg.task)
+        self.max_turns = environment.max_turns if environment else 0
+        """Most turns of a rollout; 0: the run has no environment."""
         self.jobs: dict[int, SampleJob] = {}
         """The newest jobs of issued groups, against which their rollouts are checked."""
         self.part_names: set[str] = set(KNOWN_PARTS)

@@ -55,7 +55,13 @@ def next_job(turn: Turn, worker: Worker) -> VerifyJob | None:
 def _job(group: RolloutGroup) -> VerifyJob:
     """The texts of one group, in rollout order."""
     items = [
-        VerifyItem(prompt=group.prompt.text, response=rollout.text, answer=group.prompt.answer)
+        VerifyItem(
+            prompt=group.prompt.text,
+            response=rollout.text,
+            answer=group.prompt.answer,
+            claim=rollout.claim,
+            ended=rollout.ended,
+        )
         for rollout in group.rollouts
     ]
     return VerifyJob(group_id=group.group_id, task=group.prompt.task, items=items)

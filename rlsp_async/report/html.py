@@ -31,6 +31,8 @@ STYLE = Path(__file__).with_name("report.css")
 CHARTS: list[tuple[str, list[str]]] = [
     ("loss", ["loss", "policy_loss", "value_loss"]),
     ("response length, tokens", ["response_tokens"]),
+    ("turns of a rollout with an environment", ["turns"]),
+    ("share of rollouts by how their environment ended them", ["ended_done", "ended_max_turns", "ended_max_tokens"]),
     ("search steps", ["part_search_steps", "part_backtracks", "part_checks", "part_alternatives"]),
     ("verifying beside solving, share right", ["verification_balanced", "verification_accuracy", "solved"]),
     ("share of pairs in which the wrong answer is paid more", ["inverted_fraction"]),

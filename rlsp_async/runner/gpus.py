@@ -2,7 +2,8 @@
 
     assign_gpus(["0", "1", "2"], cfg) == {"learner-0": ["0"], "sampler-0": ["1"], "sampler-1": ["2"]}
 
-The learner gets the first GPU, every sampler its own among the others. A single GPU is shared by all processes.
+The ranks of the learner get the first GPUs, one each, every sampler its own among the others. A single GPU is shared by
+all processes.
 """
 
 from __future__ import annotations
@@ -58,16 +59,22 @@ def assign_gpus(gpus: list[str], cfg: RunConfig) -> dict[str, list[str]]:
         ConfigError: the samplers want more GPUs than there are, or more of the only one than it has.
     """
     learner = ["learner-0"] if cfg.learner.device != "cpu" else []
+    ranks = cfg.learner.ranks if learner else 0
     samplers = [f"sampler-{i}" for i in range(cfg.sampler.count)] if cfg.sampler.engine != "scripted" else []
     each = cfg.sampler.tensor_parallel
     if not gpus or not (learner or samplers):
         return {}
     if samplers and cfg.sampler.engine != "torch":
         refuse_no_share(cfg)
+    if ranks > len(gpus):
+        raise ConfigError(
+            f"learner.ranks = {ranks} needs {ranks} GPUs, and this machine has {len(gpus)} ({', '.join(gpus)}): set "
+            f"learner.ranks = {len(gpus)}"
+        )
     if len(gpus) == 1 and learner:
         _check_single(cfg, len(samplers))
         return {name: list(gpus) for name in (*learner, *samplers)}
-    rest = gpus[len(learner) :]
+    rest = gpus[ranks:]
     if len(samplers) * each > len(rest):
         beside = " beside the learner's" if learner else ""
         raise ConfigError(
@@ -75,7 +82,7 @@ def assign_gpus(gpus: list[str], cfg: RunConfig) -> dict[str, list[str]]:
             f"GPUs{beside}, and this machine has {len(rest)} ({', '.join(rest)}): set sampler.count = "
             f"{len(rest) // each}" + ("" if each <= len(rest) else f" and sampler.tensor_parallel = {len(rest)}")
         )
-    assigned = dict.fromkeys(learner, gpus[:1])
+    assigned = dict.fromkeys(learner, gpus[:ranks])
     return assigned | {name: rest[i * each : (i + 1) * each] for i, name in enumerate(samplers)}
 
 

@@ -104,7 +104,8 @@ def require_same(cfg: RunConfig, directory: Path) -> list[str]:
     new = settings(cfg)
     keys = [key for key in {**old, **new} if key != "runs_dir" and old.get(key) != new.get(key)]
     changed = {key: f"{key} was {old.get(key)!r} and is {new.get(key)!r} now" for key in keys}
-    fixed = [changed[key] for key in keys if config.decides_the_weights(key)]
+    may_change = {"learner.ranks"} if cfg.learner.other_ranks else set()
+    fixed = [changed[key] for key in keys if config.decides_the_weights(key) and key not in may_change]
     if fixed:
         more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
         raise ConfigError(
@@ -127,6 +128,11 @@ def _other_ways(keys: set[str], directory: Path) -> str:
             "; learner.tokens_per_microbatch decides the order of sums, and with it the last digits: a sequence that "
             "is longer gets a pass of its own, and learner.gradient_checkpointing=true, which needs less memory, may "
             "be changed"
+        )
+    if "learner.ranks" in keys:
+        ways += (
+            "; the number of ranks decides the last digits: learner.other_ranks=true resumes with another one all the "
+            "same"
         )
     return ways
 

@@ -143,6 +143,7 @@ def figures(status: Status) -> list[tuple[str, str]]:
         ("kl_behaviour", "KL"),
         ("entropy", "entropy"),
         ("response_tokens", "length"),
+        ("turns", "turns"),
     ):
         if name in m:
             shown.append((label, f"{m[name]:.3g}"))

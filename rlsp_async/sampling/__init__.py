@@ -1,5 +1,6 @@
 """The sampler process: prompts become groups of rollouts, while the weights of its engine are swapped.
 
+conversation.py     rollouts with an environment: a request a turn, observations appended
 sampler.py          Sampler: encodes a prompt, samples its rollouts, loads and checks weights, restarts a dead engine
 engine.py           the interface of an engine: completions, weights, scores
 engines.py          which engine a run takes

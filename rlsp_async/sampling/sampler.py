@@ -27,11 +27,14 @@ import numpy as np
 import structlog
 
 from rlsp_async.columns import pack_floats, pack_ints
-from rlsp_async.config import RunConfig
+from rlsp_async.config import RunConfig, load_environment
+from rlsp_async.environments.pool import EnvironmentPool
 from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsDelayed, WeightsError, first_error
 from rlsp_async.messages import Probe, Relayed, Rollout, RolloutGroup, SampleJob, WeightsRef
 from rlsp_async.model.info import read_model_info
+from rlsp_async.observations import num_sampled
 from rlsp_async.sampling.check import LoadCheck
+from rlsp_async.sampling.conversation import Conversations, sample_conversations
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
 from rlsp_async.sampling.engines import choose_engine, make_engine
 from rlsp_async.sampling.meter import Meter
@@ -79,6 +82,8 @@ class Sampler:
         self._newest_error = 0.0
         self._refused = ""
         self._num_restarts = 0
+        environment = load_environment(cfg.task)
+        self._environments = EnvironmentPool(environment, cfg.verifier.memory_mb) if environment else None
 
     async def __aenter__(self) -> Self:
         started = self._meter.now()
@@ -86,6 +91,8 @@ class Sampler:
         log.info("engine started", engine=self._engine.name, seconds=round(self._meter.now() - started, 2))
         try:
             await self._check.calibrate(self._initial_probe)
+            if self._environments:
+                await self._environments.__aenter__()
         except BaseException:
             await self._engine.close()
             raise
@@ -94,6 +101,8 @@ class Sampler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._environments:
+            await self._environments.__aexit__(kind, error, trace)
         await self._engine.close()
 
     @property
@@ -143,7 +152,7 @@ class Sampler:
                     flight.check()
         finally:
             self._in_flight.discard(flight)
-        self._meter.add_group(len(rollouts), sum(len(rollout.token_ids) // 4 for rollout in rollouts))
+        self._meter.add_group(len(rollouts), sum(num_sampled(rollout) for rollout in rollouts))
         return RolloutGroup(
             group_id=job.group_id,
             prompt=job.prompt,
@@ -275,6 +284,19 @@ class Sampler:
         await self._engine.start()
 
     async def _rollouts(self, prompt_ids: list[int], settings: GenerateSettings, job: SampleJob) -> list[Rollout]:
+        if self._environments:
+            given = Conversations(
+                engine=self._engine,
+                codec=self._codec,
+                environments=self._environments,
+                job=job,
+                prompt_ids=prompt_ids,
+                settings=settings,
+                to_text=self._text,
+                worker=self.worker,
+                clock=self._meter.now,
+            )
+            return await sample_conversations(given)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

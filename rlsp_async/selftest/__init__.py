@@ -10,6 +10,6 @@ learners.py   trials of the learner: attention, resume, equal bits, seconds of a
 links.py      trials of the channels that carry weights: gloo, NCCL
 whole.py      one short run with all services
 
-A trial is a function from `trials.TrialSite` to `trials.Observation`s. benchmarks/gpu.sh and tests/gpu call the same
+A trial is a function from `trials.TrialSite` to `trials.TrialNote`s. benchmarks/gpu.sh and tests/gpu call the same
 functions.
 """

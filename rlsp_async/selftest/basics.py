@@ -15,7 +15,7 @@ from rlsp_async.config import RunConfig, StageConfig, TaskConfig
 from rlsp_async.messages import VerifyItem, VerifyJob
 from rlsp_async.sampling.engine import Engine, GenerateSettings
 from rlsp_async.selftest import made
-from rlsp_async.selftest.trials import Observation, TrialSite
+from rlsp_async.selftest.trials import TrialNote, TrialSite
 
 if TYPE_CHECKING:
     from rlsp_async.wire.router import Router
@@ -24,7 +24,7 @@ LIBRARIES = ("torch", "vllm", "transformers", "peft", "numpy", "pyzmq", "safeten
 ANSWER_S = 20.0
 
 
-def facts(site: TrialSite) -> Iterator[Observation]:
+def facts(site: TrialSite) -> Iterator[TrialNote]:
     """Versions of libraries, cards, driver, how the cards are connected."""
     found = []
     for name in LIBRARIES:
@@ -32,7 +32,7 @@ def facts(site: TrialSite) -> Iterator[Observation]:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    yield Observation(text=f"Python {platform.python_version()}, {', '.join(found)}")
+    yield TrialNote(text=f"Python {platform.python_version()}, {', '.join(found)}")
     if not site.is_gpu:
         return
     import torch
@@ -40,13 +40,13 @@ def facts(site: TrialSite) -> Iterator[Observation]:
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         figures = {"memory_gib": card.total_memory / 2**30, "capability": card.major + card.minor / 10}
-        yield Observation(
+        yield TrialNote(
             text=f"card {number}: {card.name}, {figures['memory_gib']:.0f} GiB, capability {card.major}.{card.minor}",
             figures=figures,
         )
-    yield Observation(text=f"CUDA {torch.version.cuda} of torch, NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")  # type: ignore[no-untyped-call]
+    yield TrialNote(text=f"CUDA {torch.version.cuda} of torch, NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")  # type: ignore[no-untyped-call]
     for arguments in (("--query-gpu=driver_version,pcie.link.gen.max", "--format=csv,noheader"), ("topo", "-m")):
-        yield Observation(text=_nvidia(*arguments))
+        yield TrialNote(text=_nvidia(*arguments))
 
 
 def _nvidia(*arguments: str) -> str:
@@ -57,12 +57,12 @@ def _nvidia(*arguments: str) -> str:
     return " / ".join(line.strip() for line in done.stdout.splitlines()[:3])
 
 
-def message(site: TrialSite) -> Iterator[Observation]:
+def message(site: TrialSite) -> Iterator[TrialNote]:
     """A hub's socket on this machine, and a worker that asks it whether its run goes on."""
     begun = time.monotonic()
     answer = asyncio.run(_asked())
     milliseconds = 1000 * (time.monotonic() - begun)
-    yield Observation(
+    yield TrialNote(
         text=f"a hub answered over tcp in {milliseconds:.0f} ms",
         ok=answer == "",
         figures={"milliseconds": milliseconds},
@@ -90,12 +90,12 @@ async def _read(router: Router) -> None:
             await router.receive()
 
 
-def sandbox(site: TrialSite) -> Iterator[Observation]:
+def sandbox(site: TrialSite) -> Iterator[TrialNote]:
     """Verifiers judge a right and a wrong program; what graded code cannot do on this machine, as tried out."""
     yield from asyncio.run(_judged())
 
 
-async def _judged() -> list[Observation]:
+async def _judged() -> list[TrialNote]:
     from rlsp_async.verifying.pool import VerifierPool
 
     cfg = RunConfig(name="selftest", stages={"s": StageConfig()}, task=TaskConfig(name="humaneval"))
@@ -111,14 +111,14 @@ async def _judged() -> list[Observation]:
     open_ = sorted(name.removeprefix("no ") for name, holds in held.items() if not holds)
     shown = f"; this machine does not keep it from: {', '.join(open_)}" if open_ else ""
     return [
-        Observation(
+        TrialNote(
             text=f"programs, right and wrong: {', '.join(statuses)}; graded code has {', '.join(sorted(held))}{shown}",
             ok=statuses == ["correct", "wrong"],
         )
     ]
 
 
-def learner(site: TrialSite) -> Iterator[Observation]:
+def learner(site: TrialSite) -> Iterator[TrialNote]:
     """A tiny model trains four times on one batch; its loss is finite and its weights move."""
     import torch
 
@@ -138,7 +138,7 @@ def learner(site: TrialSite) -> Iterator[Observation]:
         for (_, now), then in zip(trained.policy.policy_parameters(), before, strict=True)
     )
     finite = bool(torch.isfinite(torch.tensor(list(report.metrics.values()))).all())
-    yield Observation(
+    yield TrialNote(
         text=f"one step of {report.metrics['tokens']:.0f} tokens on {site.device} in {seconds:.2f} s, weights moved "
         f"by up to {moved:.1e}, version {report.weights.version if report.weights else 'not'} published",
         ok=finite and moved > 0 and report.weights is not None,
@@ -146,7 +146,7 @@ def learner(site: TrialSite) -> Iterator[Observation]:
     )
 
 
-def torch_engine(site: TrialSite) -> Iterator[Observation]:
+def torch_engine(site: TrialSite) -> Iterator[TrialNote]:
     """The package's own engine samples from a tiny model."""
     from rlsp_async.sampling.torch_engine import TorchEngine
 
@@ -155,7 +155,7 @@ def torch_engine(site: TrialSite) -> Iterator[Observation]:
     yield asyncio.run(_sampled(TorchEngine(cfg, model, 0), 64))
 
 
-def vllm_engine(site: TrialSite) -> Iterator[Observation]:
+def vllm_engine(site: TrialSite) -> Iterator[TrialNote]:
     """vLLM starts and samples from a tiny model."""
     from rlsp_async.sampling.vllm_engine import VllmEngine
 
@@ -164,7 +164,7 @@ def vllm_engine(site: TrialSite) -> Iterator[Observation]:
     yield asyncio.run(_sampled(VllmEngine(cfg, model, 0, 16), 64))
 
 
-async def _sampled(engine: Engine, tokens: int) -> Observation:
+async def _sampled(engine: Engine, tokens: int) -> TrialNote:
     begun = time.monotonic()
     await engine.start()
     try:
@@ -175,7 +175,7 @@ async def _sampled(engine: Engine, tokens: int) -> Observation:
     finally:
         await engine.close()
     count = sum(len(completion.token_ids) for completion in done)
-    return Observation(
+    return TrialNote(
         text=f"the {engine.name} engine started in {started - begun:.1f} s, {count} tokens in {seconds:.2f} s",
         ok=count == 8 * tokens and len({tuple(completion.token_ids) for completion in done}) > 1,
         figures={"start_seconds": started - begun, "tokens_per_s": count / max(seconds, 1e-9)},

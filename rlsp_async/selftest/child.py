@@ -17,13 +17,13 @@ import msgspec
 
 from rlsp_async.contents import printable
 from rlsp_async.processes import kill_with_parent
-from rlsp_async.selftest.trials import Observation, TrialSite, find_step
+from rlsp_async.selftest.trials import TrialNote, TrialSite, find_step
 
 
-def function_of(name: str) -> Callable[[TrialSite], Iterator[Observation]]:
+def function_of(name: str) -> Callable[[TrialSite], Iterator[TrialNote]]:
     """The function of a step."""
     module, _, function = find_step(name).function.partition(":")
-    found: Callable[[TrialSite], Iterator[Observation]] = getattr(
+    found: Callable[[TrialSite], Iterator[TrialNote]] = getattr(
         importlib.import_module(f"rlsp_async.selftest.{module}"), function
     )
     return found
@@ -36,14 +36,14 @@ def main(name: str, device: str, directory: str, findings: str) -> None:
             file.write(msgspec.json.encode(finding) + b"\n")
 
 
-def guarded(function: Callable[[TrialSite], Iterator[Observation]], site: TrialSite) -> Iterator[Observation]:
+def guarded(function: Callable[[TrialSite], Iterator[TrialNote]], site: TrialSite) -> Iterator[TrialNote]:
     """The findings of a trial; an error that ends it is the last one."""
     try:
         yield from function(site)
     except Exception as e:  # noqa: BLE001  reported: a trial looks for faults of any kind
         traceback.print_exc()
         words = str(e).strip().split("\n")[0] or "no message"
-        yield Observation(text=printable(f"{type(e).__name__}: {words}"), ok=False)
+        yield TrialNote(text=printable(f"{type(e).__name__}: {words}"), ok=False)
 
 
 if __name__ == "__main__":

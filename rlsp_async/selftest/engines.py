@@ -22,7 +22,7 @@ from rlsp_async.cuda import SHARED_CARD
 from rlsp_async.errors import EngineError
 from rlsp_async.sampling.engine import Completion, GenerateSettings
 from rlsp_async.selftest import made
-from rlsp_async.selftest.trials import Observation, TrialSite
+from rlsp_async.selftest.trials import TrialNote, TrialSite
 
 PROMPT = [5, 6, 7, 8]
 MEAN_ERROR = {"float32": 1e-4, "bfloat16": 0.05}
@@ -48,25 +48,25 @@ def work_of(site: TrialSite) -> Amount:
     return Amount(made.SMALL, 64, 400) if site.is_gpu else Amount(made.TINY, 8, 300)
 
 
-def vllm(site: TrialSite) -> Iterator[Observation]:
+def vllm(site: TrialSite) -> Iterator[TrialNote]:
     """Starts vLLM, compares its log-probs with the learner's, loads a second version while it samples."""
     yield from drained(_vllm(site))
 
 
-def shared_card(site: TrialSite) -> Iterator[Observation]:
+def shared_card(site: TrialSite) -> Iterator[TrialNote]:
     """Sampler and learner on one card; the engine is killed with SIGKILL and starts again beside the learner."""
     os.environ[SHARED_CARD] = "1"
     yield from drained(_shared_card(site))
 
 
-def drained(findings: AsyncIterator[Observation]) -> Iterator[Observation]:
+def drained(findings: AsyncIterator[TrialNote]) -> Iterator[TrialNote]:
     """The findings of an asynchronous trial, each as soon as it is there."""
     with asyncio.Runner() as runner:
         while (finding := runner.run(_next(findings))) is not None:
             yield finding
 
 
-async def _next(findings: AsyncIterator[Observation]) -> Observation | None:
+async def _next(findings: AsyncIterator[TrialNote]) -> TrialNote | None:
     return await anext(findings, None)
 
 
@@ -81,7 +81,7 @@ def _settings(site: TrialSite, tokens: int) -> RunConfig:
     )
 
 
-async def _vllm(site: TrialSite) -> AsyncIterator[Observation]:
+async def _vllm(site: TrialSite) -> AsyncIterator[TrialNote]:
     from rlsp_async.sampling.vllm_engine import VllmEngine
 
     sizes, count, tokens = work_of(site)
@@ -92,7 +92,7 @@ async def _vllm(site: TrialSite) -> AsyncIterator[Observation]:
     try:
         seconds = time.monotonic() - begun
         method = os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "")
-        yield Observation(
+        yield TrialNote(
             text=f"vLLM started in {seconds:.1f} s, its engine by {method}", figures={"start_seconds": seconds}
         )
         policy = LearnersView(site, model)
@@ -105,19 +105,19 @@ async def _vllm(site: TrialSite) -> AsyncIterator[Observation]:
         await engine.close()
 
 
-async def _sampled(engine: Any, count: int, tokens: int) -> tuple[list[Completion], Observation]:
+async def _sampled(engine: Any, count: int, tokens: int) -> tuple[list[Completion], TrialNote]:
     settings = GenerateSettings(max_new_tokens=tokens, temperature=1.0)
     begun = time.monotonic()
     done = await asyncio.gather(*(engine.generate(PROMPT, settings) for _ in range(count)))
     rate = sum(len(each.token_ids) for each in done) / (time.monotonic() - begun)
-    return list(done), Observation(
+    return list(done), TrialNote(
         text=f"{count} completions of {tokens} tokens at {rate:,.0f} tokens/s", figures={"tokens_per_s": rate}
     )
 
 
 async def _second_version(
     site: TrialSite, engine: Any, policy: LearnersView, completions: list[Completion]
-) -> AsyncIterator[Observation]:
+) -> AsyncIterator[TrialNote]:
     """Loads perturbed weights while completions run; looks at their labels and at what is computed afterwards."""
     ids = [*PROMPT, *completions[0].token_ids.tolist()[:60]]
     before = policy.scored_whole(ids)
@@ -131,14 +131,14 @@ async def _second_version(
     done = await asyncio.gather(*running)
     mixed = sum(len(set(each.versions.tolist())) == 2 for each in done)
     ordered = all((np.diff(each.versions) >= 0).all() and each.versions[-1] <= 1 for each in done)
-    yield Observation(
+    yield TrialNote(
         text=f"a version loaded in {seconds:.2f} s while 16 completions ran; {mixed} of them have tokens of both",
         ok=mixed > 0 and ordered,
         figures={"load_seconds": seconds},
     )
     now = np.asarray(await engine.score(ids))
     right, old = (np.abs(now - scores) for scores in (policy.scored_whole(ids), before))
-    yield Observation(
+    yield TrialNote(
         text=f"the probe's log-probs: off by {right.mean():.2g} on average and {right.max():.2g} at most; with the "
         f"weights of the version before it would be {old.mean():.2g} and {old.max():.2g}",
         ok=bool(right.mean() < MEAN_ERROR[site.dtype] and 3 * right.mean() < old.mean()),
@@ -151,7 +151,7 @@ async def _second_version(
     )
 
 
-async def _shared_card(site: TrialSite) -> AsyncIterator[Observation]:
+async def _shared_card(site: TrialSite) -> AsyncIterator[TrialNote]:
     from rlsp_async.learning.learner import Learner
     from rlsp_async.sampling.vllm_engine import VllmEngine
 
@@ -163,7 +163,7 @@ async def _shared_card(site: TrialSite) -> AsyncIterator[Observation]:
     try:
         learner = await asyncio.to_thread(Learner, cfg, model, cfg.directory)
         await asyncio.to_thread(learner.train, made.train_job(1, sizes.vocabulary))
-        yield Observation(text="a step was trained beside the sampler")
+        yield TrialNote(text="a step was trained beside the sampler")
         settings = GenerateSettings(max_new_tokens=tokens, temperature=1.0)
         running = [asyncio.ensure_future(engine.generate(PROMPT, settings)) for _ in range(4)]
         await asyncio.sleep(BEGUN_S)
@@ -171,7 +171,7 @@ async def _shared_card(site: TrialSite) -> AsyncIterator[Observation]:
         async with asyncio.timeout(NOTICED_S):
             ends = await asyncio.gather(*running, return_exceptions=True)
         noticed = sum(isinstance(end, EngineError) for end in ends)
-        yield Observation(text=f"{noticed} of 4 completions of a killed engine ended with an error", ok=noticed == 4)
+        yield TrialNote(text=f"{noticed} of 4 completions of a killed engine ended with an error", ok=noticed == 4)
         begun = time.monotonic()
         await engine.close()
         await engine.start()
@@ -179,7 +179,7 @@ async def _shared_card(site: TrialSite) -> AsyncIterator[Observation]:
         await _sampled(engine, 4, 16)
         await asyncio.to_thread(learner.train, made.train_job(2, sizes.vocabulary))
         await asyncio.to_thread(learner.on_stop)
-        yield Observation(
+        yield TrialNote(
             text=f"it came back in {seconds:.1f} s beside the learner, and both went on",
             figures={"restart_seconds": seconds},
         )
@@ -196,12 +196,12 @@ class LearnersView:
         self._place = site
         self._policy = Policy(load_model(model, site.dtype, site.device))
 
-    def compared(self, completions: list[Completion]) -> Observation:
+    def compared(self, completions: list[Completion]) -> TrialNote:
         """How far the log-probs that the engine reported are from the learner's."""
         theirs = np.concatenate([each.logprobs for each in completions])
         error = np.abs(theirs - self._scored([PROMPT] * len(completions), [each.token_ids for each in completions]))
         mean, largest, most = float(error.mean()), float(error.max()), float(np.quantile(error, 0.99))
-        return Observation(
+        return TrialNote(
             text=f"log-probs of {len(theirs):,} tokens against the learner's: mean {mean:.2g}, 99 % below {most:.2g}, "
             f"at most {largest:.2g}",
             ok=mean < MEAN_ERROR[self._place.dtype],

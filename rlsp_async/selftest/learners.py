@@ -17,7 +17,7 @@ import torch
 
 from rlsp_async.preflight.estimate import learner_gib
 from rlsp_async.selftest import made
-from rlsp_async.selftest.trials import Observation, TrialSite
+from rlsp_async.selftest.trials import TrialNote, TrialSite
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
 """Largest difference from exact attention, as a share of the largest value."""
@@ -26,7 +26,7 @@ TRAIN_S = 200.0
 """Longest time of one process that trains a few steps."""
 
 
-def packed_attention(site: TrialSite) -> Iterator[Observation]:
+def packed_attention(site: TrialSite) -> Iterator[TrialNote]:
     """Attention over a packed row, its output and gradients, against each sequence by itself in float32."""
     from rlsp_async.learning.attention import Spans
     from rlsp_async.learning.attention import packed_attention as packed
@@ -44,7 +44,7 @@ def packed_attention(site: TrialSite) -> Iterator[Observation]:
         exact = _one_by_one(q, k, v, ends.tolist(), window)
         theirs = (exact, *(g.float() for g in torch.autograd.grad(exact, (q, k, v), seed.to(exact.dtype))))
         errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True)]
-        yield Observation(
+        yield TrialNote(
             text=f"{len(lengths)} sequences{f', window {window}' if window else ''}: output off by {errors[0]:.2g}, "
             f"gradients of q, k, v by {errors[1]:.2g}, {errors[2]:.2g}, {errors[3]:.2g} of their largest value",
             ok=max(errors) < TOLERANCE[site.dtype],
@@ -65,7 +65,7 @@ def _one_by_one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ends: list[in
     return torch.cat(outs, dim=2).transpose(1, 2)
 
 
-def resume(site: TrialSite) -> Iterator[Observation]:
+def resume(site: TrialSite) -> Iterator[TrialNote]:
     """Two steps, a checkpoint, a new process, two more steps: the weights of four steps in one go."""
     sizes = made.SMALL if site.is_gpu else made.TINY
     model = made.write_model(site.directory / "model", sizes, site.dtype, device=site.device)
@@ -75,7 +75,7 @@ def resume(site: TrialSite) -> Iterator[Observation]:
     yield _difference(straight, again, "after a resume")
 
 
-def equal_bits(site: TrialSite) -> Iterator[Observation]:
+def equal_bits(site: TrialSite) -> Iterator[TrialNote]:
     """The same two steps twice, in two processes, with learner.deterministic."""
     sizes = made.SMALL if site.is_gpu else made.TINY
     model = made.write_model(site.directory / "model", sizes, site.dtype, device=site.device)
@@ -112,14 +112,14 @@ def _train(site: TrialSite, model: Path, name: str, steps: tuple[int, ...]) -> P
     return path
 
 
-def _difference(one: Path, other: Path, what: str) -> Observation:
+def _difference(one: Path, other: Path, what: str) -> TrialNote:
     """How far two sets of weights are apart; they must be equal to the last bit."""
     from safetensors.torch import load_file
 
     left, right = load_file(one), load_file(other)
     largest = max(float((left[name].float() - right[name].float()).abs().max()) for name in left)
     differ = sum(not torch.equal(left[name], right[name]) for name in left)
-    return Observation(
+    return TrialNote(
         text=f"the weights {what} are the same bits"
         if not differ
         else f"{differ} of {len(left)} tensors {what} differ, by up to {largest:.2g}",
@@ -128,7 +128,7 @@ def _difference(one: Path, other: Path, what: str) -> Observation:
     )
 
 
-def copies(site: TrialSite) -> Iterator[Observation]:
+def copies(site: TrialSite) -> Iterator[TrialNote]:
     """Bytes a second between card and host: pageable memory, pinned memory, a registered file in shared memory."""
     num = (1 << 30) if site.is_gpu else (1 << 24)
     there = torch.ones(num, dtype=torch.uint8, device=site.device)
@@ -147,7 +147,7 @@ def copies(site: TrialSite) -> Iterator[Observation]:
             del host
 
 
-def _copied(what: str, there: torch.Tensor, host: torch.Tensor) -> Observation:
+def _copied(what: str, there: torch.Tensor, host: torch.Tensor) -> TrialNote:
     """The better of three copies each way."""
 
     def seconds(target: torch.Tensor, source: torch.Tensor) -> float:
@@ -161,12 +161,12 @@ def _copied(what: str, there: torch.Tensor, host: torch.Tensor) -> Observation:
         return best
 
     down, up = (there.numel() / seconds(*pair) / 1e9 for pair in ((host, there), (there, host)))
-    return Observation(
+    return TrialNote(
         text=f"{what}: {down:.1f} GB/s to the host, {up:.1f} GB/s back", figures={"down_gb_s": down, "up_gb_s": up}
     )
 
 
-def step_seconds(site: TrialSite) -> Iterator[Observation]:
+def step_seconds(site: TrialSite) -> Iterator[TrialNote]:
     """Seconds of two steps with their versions, and of a checkpoint; the card's memory beside its estimate."""
     from rlsp_async.learning.learner import Learner
     from rlsp_async.model.info import read_model_info
@@ -190,14 +190,14 @@ def step_seconds(site: TrialSite) -> Iterator[Observation]:
         begun = time.monotonic()
         report = learner.train(made.train_job(step, sizes.vocabulary, groups, 8, tokens))
         whole, rate = time.monotonic() - begun, report.metrics["tokens_per_s"]
-        yield Observation(
+        yield TrialNote(
             text=f"step {step}: {report.metrics['tokens']:,.0f} tokens in {report.metrics['seconds']:.1f} s, "
             f"{rate:,.0f} tokens/s; {whole - report.metrics['seconds']:.2f} s until its version was reported",
             figures={"tokens_per_s": rate, "version_seconds": whole - report.metrics["seconds"]},
         )
     if site.is_gpu:
         estimated, used = learner_gib(cfg, read_model_info(model)), torch.cuda.max_memory_allocated() / 2**30
-        yield Observation(
+        yield TrialNote(
             text=f"the learner used up to {used:.1f} GiB of the card; `rlsp check` estimates {estimated:.1f}",
             ok=abs(estimated - used) < 0.25 * used,
             figures={"used_gib": used, "estimated_gib": estimated},
@@ -205,4 +205,4 @@ def step_seconds(site: TrialSite) -> Iterator[Observation]:
     begun = time.monotonic()
     learner.on_stop()
     seconds = time.monotonic() - begun
-    yield Observation(text=f"a checkpoint was written in {seconds:.1f} s", figures={"checkpoint_seconds": seconds})
+    yield TrialNote(text=f"a checkpoint was written in {seconds:.1f} s", figures={"checkpoint_seconds": seconds})

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rlsp_async.errors import WeightsDelayed
-from rlsp_async.selftest.trials import Observation, TrialSite
+from rlsp_async.selftest.trials import TrialNote, TrialSite
 from rlsp_async.weights import gloo, kinds, nccl
 from rlsp_async.weights.channel import Channel, Stream, receive_version, send_version
 from rlsp_async.weights.sums import make_plan
@@ -29,19 +29,19 @@ SILENT_S = 5.0
 End = Callable[..., None]
 
 
-def gloo_channel(site: TrialSite) -> Iterator[Observation]:
+def gloo_channel(site: TrialSite) -> Iterator[TrialNote]:
     """A version over gloo to the device; a sampler that dies costs its own channel."""
     yield from _version(site, gloo.KIND, 0)
     yield from _lonely(site, gloo.KIND)
 
 
-def nccl_alone(site: TrialSite) -> Iterator[Observation]:
+def nccl_alone(site: TrialSite) -> Iterator[TrialNote]:
     """NCCL with a peer that never comes: the opening ends at its deadline, and the process goes on."""
-    yield Observation(text=f"NCCL {nccl.version()}", ok=nccl.is_available())
+    yield TrialNote(text=f"NCCL {nccl.version()}", ok=nccl.is_available())
     yield from _lonely(site, nccl.KIND)
 
 
-def nccl_pair(site: TrialSite) -> Iterator[Observation]:
+def nccl_pair(site: TrialSite) -> Iterator[TrialNote]:
     """A version from one card to another."""
     yield from _version(site, nccl.KIND, 1)
 
@@ -57,7 +57,7 @@ def contents(num_bytes: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _version(site: TrialSite, kind: str, card: int) -> Iterator[Observation]:
+def _version(site: TrialSite, kind: str, card: int) -> Iterator[TrialNote]:
     """Sends a version to another process, whose own card is number `card`."""
     host = gloo.GlooHost("127.0.0.1", 0, OPEN_S)
     num_bytes = (1 << 30) if site.is_gpu else (1 << 22)
@@ -73,7 +73,7 @@ def _version(site: TrialSite, kind: str, card: int) -> Iterator[Observation]:
         host.close()
 
 
-def _ended(ends: list[Any], written: list[Path]) -> Iterator[Observation]:
+def _ended(ends: list[Any], written: list[Path]) -> Iterator[TrialNote]:
     """Starts processes; what the last one has written, or which of them failed."""
     for end in ends:
         end.start()
@@ -84,9 +84,9 @@ def _ended(ends: list[Any], written: list[Path]) -> Iterator[Observation]:
     for rank in failed:
         said = "did not end in time" if ends[rank].exitcode is None else f"ended with {ends[rank].exitcode}"
         ends[rank].kill()
-        yield Observation(text=f"end {rank} {said}", ok=False)
+        yield TrialNote(text=f"end {rank} {said}", ok=False)
     if not failed:
-        yield Observation(text=written[-1].read_text(encoding="utf-8"))
+        yield TrialNote(text=written[-1].read_text(encoding="utf-8"))
 
 
 def _send(kind: str, where: bytes, device: str, card: int, num_bytes: int, written: Path) -> None:
@@ -129,16 +129,16 @@ def _use(device: str, card: int) -> None:
         torch.cuda.set_device(card)
 
 
-def _lonely(site: TrialSite, kind: str) -> Iterator[Observation]:
+def _lonely(site: TrialSite, kind: str) -> Iterator[TrialNote]:
     """Opens a channel whose other end never comes."""
     host = gloo.GlooHost("127.0.0.1", 0, SILENT_S)
     begun = time.monotonic()
     try:
         kinds.open_channel(kind, "lonely", host.where(), 0, 2, SILENT_S).close()
-        yield Observation(text=f"{kind}: a channel to nobody was opened", ok=False)
+        yield TrialNote(text=f"{kind}: a channel to nobody was opened", ok=False)
     except WeightsDelayed as e:
         seconds = time.monotonic() - begun
-        yield Observation(
+        yield TrialNote(
             text=f"{kind}: a peer that never came was given up after {seconds:.1f} s ({str(e)[:80]})",
             ok=seconds < 3 * SILENT_S,
             figures={"given_up_seconds": seconds},

@@ -25,7 +25,7 @@ from rlsp_async.errors import MachineError
 from rlsp_async.files import replace_file
 from rlsp_async.runner.supervise import exit_text, kill_group
 from rlsp_async.sampling.engines import has_vllm
-from rlsp_async.selftest.trials import Observation, Outcome, Trial, lacking
+from rlsp_async.selftest.trials import Outcome, Trial, TrialNote, lacking
 
 END_S = 10.0
 """Longest time until a killed process has ended."""
@@ -114,7 +114,7 @@ def run_trial(step: Trial, device: str, directory: Path, deadline_s: float) -> O
             process.wait(END_S)
     findings = read_findings(found)
     if why:
-        findings.append(Observation(text=why, ok=False))
+        findings.append(TrialNote(text=why, ok=False))
     ok = bool(findings) and all(finding.ok for finding in findings)
     return Outcome(
         step=step.name, status="passed" if ok else "failed", seconds=time.monotonic() - begun, findings=findings
@@ -130,12 +130,12 @@ def trial_environment(base: Mapping[str, str], device: str) -> dict[str, str]:
     return {**base, **NVML_CHECK, **quiet, **hidden, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def read_findings(path: Path) -> list[Observation]:
+def read_findings(path: Path) -> list[TrialNote]:
     """What a trial has written, line by line; a last line that is cut is left out."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    return [msgspec.json.decode(line, type=Observation) for line in lines[:-1]]
+    return [msgspec.json.decode(line, type=TrialNote) for line in lines[:-1]]
 
 
 def write_outcomes(outcomes: list[Outcome], device: str, path: Path) -> None:
@@ -148,4 +148,4 @@ def write_outcomes(outcomes: list[Outcome], device: str, path: Path) -> None:
 
 
 def _skipped(step: Trial, why: str) -> Outcome:
-    return Outcome(step=step.name, status="skipped", findings=[Observation(text=printable(why))])
+    return Outcome(step=step.name, status="skipped", findings=[TrialNote(text=printable(why))])

@@ -1,6 +1,6 @@
 """The trials of `rlsp selftest` by name: what each shows, how long it may take, and what it needs.
 
-A trial is a function of a `TrialSite` that yields `Observation`s, one for each thing that it has looked at. A thing
+A trial is a function of a `TrialSite` that yields `TrialNote`s, one for each thing that it has looked at. A thing
 that is wrong is one with `ok=False`, and an error that ends the trial is one, too: the other trials go on.
 """
 
@@ -33,7 +33,7 @@ class TrialSite(msgspec.Struct, frozen=True, kw_only=True):
         return "bfloat16" if self.is_gpu else "float32"
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class TrialNote(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a trial has looked at."""
 
     text: str
@@ -50,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     """passed, failed or skipped."""
     seconds: float = 0.0
-    findings: list[Observation] = []
+    findings: list[TrialNote] = []
 
     @property
     def text(self) -> str:

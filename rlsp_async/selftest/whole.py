@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 
 from rlsp_async.selftest import made
-from rlsp_async.selftest.trials import Observation, TrialSite
+from rlsp_async.selftest.trials import TrialNote, TrialSite
 
 RUN_S = 220.0
 
 
-def run(site: TrialSite) -> Iterator[Observation]:
+def run(site: TrialSite) -> Iterator[TrialNote]:
     """On a GPU two steps of a random 0.5B model on gsm8k with the settings for one card; on a CPU the smoke test."""
     name = f"runs_dir={site.directory}"
     if site.is_gpu:
@@ -42,7 +42,7 @@ def short_run(model: str) -> list[str]:
     ]
 
 
-def _called(words: list[str], what: str, begun: float) -> Observation:
+def _called(words: list[str], what: str, begun: float) -> TrialNote:
     done = subprocess.run(
         [sys.executable, "-m", "rlsp_async", *words], capture_output=True, text=True, timeout=RUN_S, check=False
     )
@@ -50,4 +50,4 @@ def _called(words: list[str], what: str, begun: float) -> Observation:
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     seconds = time.monotonic() - begun
     said = "" if done.returncode == 0 else f", exit code {done.returncode}: {lines[-1] if lines else 'no output'}"
-    return Observation(text=f"{what}: {seconds:.0f} s{said}", ok=done.returncode == 0, figures={"seconds": seconds})
+    return TrialNote(text=f"{what}: {seconds:.0f} s{said}", ok=done.returncode == 0, figures={"seconds": seconds})

@@ -8,7 +8,7 @@ fitted            a task without the rows that are too long for the run's model,
 overlap           training rows that repeat held-out rows
 word_tokenizer    the tokenizer of the generated puzzles
 
-generated:        ops, addition, reasoning_gym
+generated:        ops, addition, sums, reasoning_gym
 shipped:          gsm8k, svamp, countdown, mbpp, humaneval (files in rlsp_async/data)
 the user's files: dataset (also named jsonl, parquet, hf), hendrycks_math, aime, amc; `competition` is what the last
                   three share

@@ -12,7 +12,7 @@ A task is a pure function of (seed, split, index): prompts are computed whenever
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from rlsp_async import config
 from rlsp_async.errors import DataError
@@ -80,6 +80,28 @@ class Task(Protocol):
         ...
 
 
+class Said(NamedTuple):
+    """One text of a demonstration with several turns."""
+
+    who: Literal["model", "environment"]
+    text: str
+
+
+class Conversing(Protocol):
+    """What a task offers in addition when its demonstrations have several turns, for runs with an environment."""
+
+    def conversation(self, index: int) -> tuple[Prompt, list[Said]]:
+        """A training prompt, and what is said in turn; the last text is the model's.
+
+        Args:
+            index: number of the demonstration, from 0.
+
+        Returns:
+            The prompt and the texts. Those of the model are imitated.
+        """
+        ...
+
+
 class Verification(Protocol):
     """What a task offers in addition when the model can be asked to verify its own responses (`stages.NAME.spawn`)."""
 
@@ -99,6 +121,22 @@ class Verification(Protocol):
             this response cannot be verified.
         """
         ...
+
+
+def demonstrated(task: Task, index: int, has_environment: bool) -> tuple[Prompt, list[Said]]:
+    """The demonstration of a run: with its turns where there is an environment and the task has such demonstrations.
+
+    Args:
+        task: the task.
+        index: number of the demonstration, from 0.
+        has_environment: whether the run has one.
+    """
+    conversation = getattr(task, "conversation", None)
+    if has_environment and conversation is not None:
+        prompt, said = conversation(index)
+        return prompt, list(said)
+    prompt, text = task.demonstration(index)
+    return prompt, [Said("model", text)]
 
 
 def load_task(section: config.TaskConfig, seed: int) -> Task:

@@ -63,7 +63,8 @@ class FittedTask:
         self._kept: dict[Split, list[int] | None] = {"train": self._rows_left("train"), "test": self._rows_left("test")}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
+        found = getattr(self.task, name)
+        return self._conversation if name == "conversation" else found
 
     def size(self, split: Split) -> int | None:
         """Number of rows that are left in a split."""
@@ -85,6 +86,14 @@ class FittedTask:
             raise no_demonstration(self.name)
         prompt, response = self.task.demonstration(index if left is None else left[index % len(left)])
         return self._cut("train", prompt.index, prompt), response
+
+    def _conversation(self, index: int) -> tuple[Prompt, Any]:
+        """Demonstration `index` of those that are left, with its turns."""
+        left = self.rows.demonstrations
+        if left is not None and not left:
+            raise no_demonstration(self.name)
+        prompt, said = getattr(self.task, "conversation")(index if left is None else left[index % len(left)])  # noqa: B009
+        return self._cut("train", prompt.index, prompt), said
 
     def tokenizer(self) -> Any:
         """The tokenizer of the task itself."""

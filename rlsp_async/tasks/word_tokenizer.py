@@ -34,18 +34,20 @@ WORDS = (
     "redo",
     "answer",
 )
+TOOL_WORDS = ("<call>", "</call>", "<result>", "</result>")
+"""Marks of a tool's calls and results (environments/calls.py), for tasks with an environment."""
 VOCABULARY = (*SPECIALS, *WORDS, *(str(n) for n in range(100)))
 
 
-def word_tokenizer(max_tokens: int = 512) -> PreTrainedTokenizerFast:
-    """The tokenizer. Encoding adds `<bos>` in front, and an unknown word becomes `<unk>`."""
+def word_tokenizer(max_tokens: int = 512, more: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """The tokenizer, with `more` words behind its own. Encoding adds `<bos>`, and an unknown word becomes `<unk>`."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer(WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate((*VOCABULARY, *more))}, unk_token="<unk>"))
     core.pre_tokenizer = WhitespaceSplit()
     core.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", VOCABULARY.index("<bos>"))])
     return PreTrainedTokenizerFast(

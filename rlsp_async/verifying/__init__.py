@@ -29,5 +29,5 @@ and the others are one file each:
     choice        multiple choice                   addition        column addition
     format        tags and patterns                 reasoning_gym   the tasks of reasoning-gym
     length        number of words or characters     executable      a program of the user's own
-    abstain       credit for "I don't know"
+    abstain       credit for "I don't know"       claim           what the run's environment claims
 """

@@ -47,7 +47,7 @@ import msgspec
 from rlsp_async.answers import split_answers
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, DataError
-from rlsp_async.messages import Verdict
+from rlsp_async.messages import Verdict, VerifyItem
 from rlsp_async.plugins import PluginFamily
 from rlsp_async.tasks.base import load_task
 
@@ -133,6 +133,20 @@ class Verifier(msgspec.Struct, frozen=True, kw_only=True):
             raise unreadable
         return max(verdicts, key=lambda v: (not v.is_true, v.status == "wrong", v.parts.get("score", 0.0)))
 
+    def judge_item(self, item: VerifyItem) -> Verdict:
+        """Returns the verdict on a rollout: on its claim, if the verifier reads claims, else on its text.
+
+        The parts that the environment claims stand beside those of a verdict on the text, which come first.
+
+        Raises:
+            Exception: as `judge`.
+        """
+        score_claim = getattr(self.scorer, "score_claim", None)
+        if score_claim is not None:
+            return as_verdict(score_claim(item.claim, item.ended))
+        verdict = self.judge(item.prompt, item.response, item.answer)
+        return msgspec.structs.replace(verdict, parts={**item.claim, **verdict.parts}) if item.claim else verdict
+
     def reference_response(self, answer: str, demonstration: str) -> str:
         """A response that gives a reference answer; "": none is known, or the verifier is exempt.
 
@@ -205,7 +219,7 @@ def check_verifier(cfg: RunConfig) -> None:
     Raises:
         ConfigError: there is no such verifier or option, or `verifier.deadline_s` is not above its `needs_s`.
     """
-    verifier = load_verifier(verifier_name(cfg), cfg.task.verifier_options)
+    verifier = load_verifier(verifier_name(cfg), verifier_options(cfg))
     needs_s = float(getattr(verifier.scorer, "needs_s", 0.0))
     if needs_s >= cfg.verifier.deadline_s:
         raise ConfigError(
@@ -217,6 +231,14 @@ def check_verifier(cfg: RunConfig) -> None:
 def verifier_name(cfg: RunConfig) -> str:
     """Returns the name of a run's verifier: the one that the run names, else that of its task."""
     return cfg.task.verifier or load_task(cfg.task, cfg.seed).verifier
+
+
+def verifier_options(cfg: RunConfig) -> dict[str, Any]:
+    """Returns the options of a run's verifier; `claim` is told the run's environment, where its options name none."""
+    environment = cfg.task.environment.get("name", "")
+    if verifier_name(cfg) == "claim" and environment:
+        return {"environment": environment, **cfg.task.verifier_options}
+    return cfg.task.verifier_options
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------

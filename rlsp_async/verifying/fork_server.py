@@ -23,6 +23,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -80,7 +81,7 @@ def main() -> None:
     control.sendall(encode_frame(ReadySignal(pid=os.getpid(), lane=verifier.lane, restrictions=restrictions)))
     gc.collect()
     gc.freeze()  # a collection in a forked process would write to, and so copy, what it shares with this one
-    _take_orders(control, verifier, verifier.name, limits)
+    take_orders(control, lambda channel: _become_checker(channel, verifier, verifier.name, limits))
 
 
 def _enforce_restrictions(verifier: Verifier) -> dict[str, bool]:
@@ -97,8 +98,11 @@ def encode_frame(message: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def _take_orders(control: socket.socket, verifier: Verifier, name: str, limits: CheckerLimits) -> None:
-    """Takes orders until the control socket closes, then kills the remaining checkers."""
+def take_orders(control: socket.socket, become: Callable[[socket.socket], None]) -> None:
+    """Takes orders until the control socket closes, then kills the remaining children.
+
+    `become` runs a forked child, which serves a channel, from its start to its end; it never returns.
+    """
     children: set[int] = set()
     while order := _next_order(control):
         message, descriptors = order
@@ -109,7 +113,7 @@ def _take_orders(control: socket.socket, verifier: Verifier, name: str, limits: 
             pid = os.fork()
             if pid == 0:
                 control.close()
-                _become_checker(socket.socket(fileno=descriptor), verifier, name, limits)
+                become(socket.socket(fileno=descriptor))
             os.close(descriptor)
             children.add(pid)
     for pid in children - _reap():
@@ -186,7 +190,7 @@ def judge_item(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
     """Returns the verdict on one item, with the verifier's name, the time it took and the counts of search steps."""
     start = time.perf_counter()
     try:
-        verdict = verifier.judge(item.prompt, item.response, item.answer)
+        verdict = verifier.judge_item(item)
     except MemoryError:
         verdict = Verdict(status="error", detail="out of memory")
     except Exception as e:  # noqa: BLE001  any fault of a verifier becomes a verdict with the status error
@@ -194,7 +198,7 @@ def judge_item(verifier: Verifier, name: str, item: VerifyItem) -> Verdict:
     return msgspec.structs.replace(
         verdict,
         parts=with_counts(name, item.prompt, item.response, item.answer, verdict.parts),
-        verifier=name,
+        verifier=verdict.verifier or name,
         milliseconds=(time.perf_counter() - start) * 1e3,
         extracted=verdict.extracted[:MAX_TEXT_CHARS],
         detail=verdict.detail[:MAX_TEXT_CHARS],

@@ -26,11 +26,10 @@ from typing import Any, Protocol, Self, cast
 import msgspec
 import structlog
 
-from rlsp_async import config
 from rlsp_async.config import RunConfig
 from rlsp_async.errors import ConfigError, EngineError, MachineError
 from rlsp_async.messages import Verdict, VerdictSet, VerifyItem, VerifyJob
-from rlsp_async.verifying.base import verifier_name
+from rlsp_async.verifying.base import verifier_name, verifier_options
 from rlsp_async.verifying.fork_server import LENGTH, CheckerLimits, ForkOrder, ReadySignal, encode_frame
 
 LOAD_S = 120.0
@@ -51,7 +50,8 @@ class VerifierPool:
     """A fixed number of checker processes; a caller waits until one of them is idle."""
 
     def __init__(self, cfg: RunConfig) -> None:
-        self.fork_server = ForkServer(verifier_name(cfg), cfg.task.verifier_options, cfg.verifier)
+        limits = CheckerLimits(memory_mb=cfg.verifier.memory_mb, cpu_s=math.ceil(cfg.verifier.deadline_s) + 1)
+        self.fork_server = ForkServer(verifier_name(cfg), verifier_options(cfg), limits)
         self._checkers = [Checker(self.fork_server, cfg.verifier.deadline_s) for _ in range(cfg.verifier.processes)]
         self._idle: asyncio.Queue[Checker] = asyncio.Queue()
         self._counts: Counter[str] = Counter()
@@ -201,35 +201,48 @@ class Checker:
         if self._channel is not None and (self._num_served >= limit or self._channel.is_closed):
             self.stop()
         if self._channel is None:
-            self._channel, self._pid = await self._start()
+            self._channel, self._pid = await start_child(self._forker, "checker")
             self._num_served = 0
             self.num_starts += 1
         return self._channel
 
-    async def _start(self) -> tuple[CheckerChannel, int]:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        channel = CheckerChannel()
-        try:
-            with theirs:
-                self._forker.fork(theirs)
-            await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
-            async with asyncio.timeout(START_S):
-                body = await channel.frame()
-            if body is None:
-                raise EngineError("a checker process died before it was ready")
-            return channel, msgspec.msgpack.decode(body, type=ReadySignal).pid
-        except TimeoutError:
-            channel.close()
-            raise EngineError(f"a checker process was not ready within {START_S:g} s") from None
-        except BaseException:
-            channel.close()  # the process ends by itself when its channel closes
-            ours.close()
-            raise
+
+async def start_child(forker: CheckerForker, noun: str) -> tuple[CheckerChannel, int]:
+    """Orders a process and waits until it is ready.
+
+    Args:
+        forker: forks it.
+        noun: what the process is called in errors: "checker", "environment".
+
+    Returns:
+        Its channel and its process id.
+
+    Raises:
+        EngineError: it cannot be started.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    channel = CheckerChannel()
+    try:
+        with theirs:
+            forker.fork(theirs)
+        await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+        async with asyncio.timeout(START_S):
+            body = await channel.frame()
+        if body is None:
+            raise EngineError(f"a process of the {noun} died before it was ready")
+        return channel, msgspec.msgpack.decode(body, type=ReadySignal).pid
+    except TimeoutError:
+        channel.close()
+        raise EngineError(f"a process of the {noun} was not ready within {START_S:g} s") from None
+    except BaseException:
+        channel.close()  # the process ends by itself when its channel closes
+        ours.close()
+        raise
 
 
 class CheckerChannel(asyncio.Protocol):
-    """Frames from one checker process. `exchange` is the only reader."""
+    """Frames to and from one child of a fork server, which has one reader."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -276,6 +289,11 @@ class CheckerChannel(asyncio.Protocol):
             await self._news.wait()
         return self._frames.popleft() if self._frames else None
 
+    def send(self, message: object) -> None:
+        """Writes one frame."""
+        assert self._transport is not None
+        self._transport.write(encode_frame(message))
+
     async def exchange(self, items: list[VerifyItem], deadline_s: float) -> tuple[list[Verdict], Verdict | None]:
         """Sends a batch and reads its verdicts.
 
@@ -283,8 +301,7 @@ class CheckerChannel(asyncio.Protocol):
             The verdicts of the first items and, when the batch was not finished, the verdict (timeout or error) on the
             item at which it stopped.
         """
-        assert self._transport is not None
-        self._transport.write(encode_frame(items))
+        self.send(items)
         verdicts: list[Verdict] = []
         while len(verdicts) < len(items):
             try:
@@ -307,13 +324,20 @@ class CheckerChannel(asyncio.Protocol):
 
 
 class ForkServer:
-    """The fork server process as seen from the service. `fork` and `kill` never wait for it."""
+    """A fork server process as seen from its service. `fork` and `kill` never wait for it."""
 
-    def __init__(self, verifier: str, options: dict[str, Any], section: config.VerifierConfig) -> None:
-        self._verifier = verifier
+    def __init__(
+        self,
+        plugin: str,
+        options: dict[str, Any],
+        limits: CheckerLimits,
+        program: str = "rlsp_async.verifying.fork_server",
+        noun: str = "verifier",
+    ) -> None:
+        """`program` is the module that is run; it loads `plugin`, a verifier or an environment, with its options."""
+        self._plugin, self._program, self._noun = plugin, program, noun
         self._variables = [str(name) for key, name in options.items() if key.endswith("_env")]
         self._options = msgspec.json.encode(options).decode()
-        limits = CheckerLimits(memory_mb=section.memory_mb, cpu_s=math.ceil(section.deadline_s) + 1)
         self._limits = msgspec.json.encode(limits).decode()
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -343,8 +367,8 @@ class ForkServer:
         """Starts the process unless it runs.
 
         Raises:
-            ConfigError: there is no such verifier or option.
-            MachineError: loading the verifier crashed or took longer than LOAD_S.
+            ConfigError: there is no such plugin or option.
+            MachineError: loading it crashed or took longer than LOAD_S.
         """
         async with self._starting:
             if self.is_alive:
@@ -356,9 +380,9 @@ class ForkServer:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "rlsp_async.verifying.fork_server",
+                    self._program,
                     str(theirs.fileno()),
-                    self._verifier,
+                    self._plugin,
                     self._options,
                     self._limits,
                     pass_fds=[theirs.fileno()],
@@ -398,11 +422,11 @@ class ForkServer:
 
     def _send(self, order: ForkOrder, descriptors: list[int]) -> None:
         if self._control is None:
-            raise EngineError("the verifier's fork server process is not running")
+            raise EngineError(f"the {self._noun}'s fork server process is not running")
         try:
             socket.send_fds(self._control, [msgspec.msgpack.encode(order)], descriptors)
         except OSError as e:
-            raise EngineError(f"the verifier's fork server process takes no order: {e}") from None
+            raise EngineError(f"the {self._noun}'s fork server process takes no order: {e}") from None
 
     async def _receive_ready(self) -> None:
         assert self._control is not None
@@ -413,7 +437,7 @@ class ForkServer:
             data = b""
         if not data:
             await self.stop()
-            raise MachineError(f"verifier {self._verifier!r} could not be loaded; its traceback is above")
+            raise MachineError(f"{self._noun} {self._plugin!r} could not be loaded; its traceback is above")
         ready = msgspec.msgpack.decode(data[LENGTH.size :], type=ReadySignal)
         if ready.error:
             await self.stop()

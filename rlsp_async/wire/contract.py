@@ -197,11 +197,17 @@ EXAMPLES: dict[str, FromWorker | FromHub] = {
         deadline_s=60.0,
         job=SampleJob(group_id=12, prompt=PROMPT, sampling=SAMPLING, purpose="evaluate", stage="rlsp"),
     ),
-    "work_verify": Work(
+    "work_verify_2": Work(
         lease=8,
         deadline_s=60.0,
         job=VerifyJob(
-            group_id=12, task="ops", items=[VerifyItem(prompt="1 1 3 4 -> 7 <think>", response="3 + 4", answer="7")]
+            group_id=12,
+            task="ops",
+            items=[
+                VerifyItem(
+                    prompt="1 1 3 4 -> 7 <think>", response="3 + 4", answer="7", claim={"correct": 1.0}, ended="done"
+                )
+            ],
         ),
     ),
     "work_train_3": Work(

@@ -34,7 +34,7 @@ def test_the_committed_files_agree_with_messages_py():
 def test_every_message_has_a_vector_and_every_job_and_result():
     assert {type(message) for message in EXAMPLES.values()} == {*FromWorker.__args__, *FromHub.__args__}
     assert set(EXAMPLES) <= set(NAMES)
-    assert {"work_sample_2", "work_verify", "work_train_3", "done_groups_3", "done_verdicts", "done_steps_2"} <= set(
+    assert {"work_sample_2", "work_verify_2", "work_train_3", "done_groups_3", "done_verdicts", "done_steps_2"} <= set(
         EXAMPLES
     )
 

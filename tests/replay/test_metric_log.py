@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.jsonl import read_jsonl
+from rlsp_async.messages import Prompt, Rollout, RolloutGroup, Sampling
 from rlsp_async.replay import metrics
 from rlsp_async.replay.metrics import MetricLog, MetricRow
 
@@ -34,3 +36,25 @@ def test_tokens_a_second_do_not_fall_to_0_when_two_steps_share_a_round_of_sampli
         seen.append(pace.tokens_per_s(generated, 10.0 * step))
         pace.stepped(generated, 10.0 * step)
     assert seen == [100.0, 50.0, pytest.approx(200 / 3), 50.0, 60.0]
+
+
+def test_turns_and_how_rollouts_ended_are_figures_of_a_batch_with_an_environment():
+    def group(*ended):
+        rollouts = [
+            Rollout(
+                index=index,
+                token_ids=pack_ints([5, 6]),
+                logprobs=pack_floats([0.0, 0.0]),
+                versions=pack_ints([0, 0]),
+                text="",
+                turns=pack_ints(list(range(num))),
+                ended=how,
+            )
+            for index, (how, num) in enumerate(ended)
+        ]
+        prompt = Prompt(prompt_id="p", task="t", text="q", answer="a")
+        return RolloutGroup(group_id=1, prompt=prompt, prompt_ids=b"", sampling=Sampling(), rollouts=rollouts)
+
+    groups = [group(("done", 2), ("max_turns", 2)), group(("done", 1), ("done", 1))]
+    assert metrics.turn_figures(groups) == {"turns": 1.5, "ended_done": 0.75, "ended_max_turns": 0.25}
+    assert metrics.turn_figures([group(("", 0))]) == {}

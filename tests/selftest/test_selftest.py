@@ -14,7 +14,7 @@ from rlsp_async.cli.command import main
 from rlsp_async.errors import ConfigError
 from rlsp_async.selftest import child, trials
 from rlsp_async.selftest.run_trials import read_findings, run_trial, run_trials, trial_environment
-from rlsp_async.selftest.trials import Observation, Outcome, Trial, TrialSite, chosen, lacking, table
+from rlsp_async.selftest.trials import Outcome, Trial, TrialNote, TrialSite, chosen, lacking, table
 
 ALL = (*trials.BASICS, *trials.GPU)
 HAS = {"cuda": False, "cards": False, "vllm": True, "labels": True}
@@ -45,8 +45,8 @@ def test_what_is_missing_is_said_in_words() -> None:
 
 
 def test_an_error_is_the_last_finding_of_a_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def trial(site: TrialSite) -> Iterator[Observation]:
-        yield Observation(text="this works")
+    def trial(site: TrialSite) -> Iterator[TrialNote]:
+        yield TrialNote(text="this works")
         raise RuntimeError("no kernel image\nis available")
 
     found = list(child.guarded(trial, TrialSite(device="cpu", directory=tmp_path)))
@@ -67,7 +67,7 @@ def test_a_trial_that_does_not_end_costs_itself_alone(tmp_path: Path) -> None:
 def test_what_a_trial_had_found_before_it_died_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"text":"first"}\n{"text":"sec')
-    assert read_findings(path) == [Observation(text="first")]
+    assert read_findings(path) == [TrialNote(text="first")]
     assert read_findings(tmp_path / "none") == []
 
 
@@ -85,7 +85,7 @@ def test_a_step_that_fails_ends_no_other_and_the_budget_holds(tmp_path: Path) ->
 
 
 def test_the_table_says_what_failed_or_else_what_was_found() -> None:
-    good, bad = Observation(text="fine"), Observation(text="wrong by 3", ok=False)
+    good, bad = TrialNote(text="fine"), TrialNote(text="wrong by 3", ok=False)
     rows = table(
         [
             Outcome(step="a", status="passed", seconds=1.0, findings=[good, good]),
@@ -125,7 +125,7 @@ def test_without_a_gpu_the_command_says_so_in_one_line(
 
 
 def test_a_failed_step_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = Outcome(step="message", status="failed", findings=[Observation(text="no answer", ok=False)])
+    bad = Outcome(step="message", status="failed", findings=[TrialNote(text="no answer", ok=False)])
     monkeypatch.setattr("rlsp_async.selftest.run_trials.run_trials", lambda *_: [bad])
     assert main(["selftest", "--steps", "message"]) == 2
     assert "1 of 1 steps failed: message; --dir DIR keeps their logs" in capsys.readouterr().out

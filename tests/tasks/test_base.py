@@ -28,6 +28,7 @@ def test_tasks_that_ship() -> None:
         "ops",
         "parquet",
         "reasoning_gym",
+        "sums",
         "svamp",
     ]
 

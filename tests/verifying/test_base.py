@@ -26,7 +26,7 @@ GOLD = {
     "addition": ("1 + 2 <think>", "</think> 3", "3"),
 }
 OPTIONS = {"length": {"least": 1}}
-OWN_TESTS = {"executable", "judge", "reasoning_gym"}
+OWN_TESTS = {"claim", "executable", "judge", "reasoning_gym"}
 """Verifiers that need options or another process; they are tested in files of their own."""
 
 
