@@ -92,7 +92,17 @@ ROWS = {
     "rlsp_async.environments": Row(4, ("fork_server", "pool"), TORCH | frozenset({"zmq"})),
     "rlsp_async.sampling": Row(
         4,
-        ("conversation", "engines", "pulling", "sampler", "scripted", "torch_engine", "vllm_engine", "vllm_extension"),
+        (
+            "check",
+            "conversation",
+            "engines",
+            "pulling",
+            "sampler",
+            "scripted",
+            "torch_engine",
+            "vllm_engine",
+            "vllm_extension",
+        ),
     ),
     "rlsp_async.verifying": Row(
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})

@@ -204,8 +204,8 @@ class SamplerConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tensor_parallel: Annotated[int, Range(ge=1, le=64)] = 1
     """GPUs that one vLLM engine is spread over."""
     probe_tolerance: Annotated[float, Range(ge=0, le=100)] = 0.0
-    """Largest allowed difference of the probe's log-probs after weights were loaded. 0: 1e-3 for float32, 0.5 for
-    bfloat16."""
+    """Largest allowed difference of the probe's log-probs after weights were loaded. 0: 1e-3 for float32 on the CPU,
+    else three times the engine's own difference on the initial model."""
 
 
 class VerifierConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -35,6 +35,7 @@ import numpy as np
 import structlog
 import torch
 
+from rlsp_async.columns import Ids, ints
 from rlsp_async.config import LATER_SETTINGS, RunConfig, decides_the_weights, load_lora
 from rlsp_async.config.flatten import settings
 from rlsp_async.contents import find_guilty
@@ -48,7 +49,8 @@ from rlsp_async.learning.ranks import Ranks
 from rlsp_async.messages import Batch, Probe, Prompt, StepReport, TrainJob
 from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
-from rlsp_async.weights.snapshot import Snapshot
+from rlsp_async.weights.probe import read_initial_probe
+from rlsp_async.weights.snapshot import Snapshot, infos_of
 from rlsp_async.weights.transport import WeightTransport
 
 REPORTS_KEPT = 4
@@ -125,7 +127,7 @@ class Learner:
         self._outbox = Outbox()
         self._reports: dict[int, Future[StepReport]] = {}
         """Reports of the newest steps, by step: a hub that was killed may not have received them, and asks again."""
-        self._republish = False
+        self._republish = self._is_prepared = False
         self._training, self._whole = threading.Lock(), True
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
         self._restore()
@@ -228,6 +230,11 @@ class Learner:
     def _next(self, batch: Batch) -> Future[StepReport]:
         """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
+        if not self._is_prepared:
+            # The first version of this process finds its pages there. They come in while the step is trained.
+            infos = infos_of(publish.published_tensors(self.policy).items())
+            self._outbox.add("weights", partial(self._transport.prepare, infos, self.incarnation))
+            self._is_prepared = True
         if self._stage is None or self._stage.name != batch.stage:
             if self._stage is not None:
                 self._stage.updater.close()
@@ -348,12 +355,18 @@ class Learner:
         self._remember(step, answer)
         return answer
 
-    def _take(self) -> _Taken:
-        """Copies the present weights, and computes their probe: all that a version costs the thread that trains."""
+    def _probe_ids(self) -> Ids:
+        """The sequence of the run's initial probe, with which engines were measured; where there is none, another."""
+        initial = read_initial_probe(self.run_dir)
+        if initial is not None:
+            return ints(initial.ids)
         model_config = self.policy.model.config
         longest = longest_sequence(model_config.to_dict()) or publish.PROBE_TOKENS
-        ids = publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
-        probe = publish.make_probe(self.policy, ids)
+        return publish.probe_ids(self.cfg.seed, model_config.vocab_size, longest)
+
+    def _take(self) -> _Taken:
+        """Copies the present weights, and computes their probe: all that a version costs the thread that trains."""
+        probe = publish.make_probe(self.policy, self._probe_ids())
         self._fence.check()
         tensors = publish.published_tensors(self.policy)
         return _Taken(self._transport.take(tensors.items(), self._step, self.incarnation), probe)

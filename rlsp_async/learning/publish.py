@@ -5,8 +5,10 @@ The weights themselves travel by a transport (`rlsp_async.weights`).
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from rlsp_async.weights.snapshot import Snapshot
 
 GENERATION = "generation_config.json"
 PROBE_TOKENS = 48
+TEXT_TOKENS = 64
 _WEIGHTS = (".safetensors", ".bin", ".index.json", ".gguf", ".pt", ".pth")
 
 
@@ -42,6 +45,27 @@ def probe_ids(seed: int, num_vocabulary: int, context_tokens: int) -> Ids:
     """
     length = max(2, min(PROBE_TOKENS, context_tokens))
     return np.random.default_rng((seed, length)).integers(0, num_vocabulary, length).astype(np.int32)
+
+
+def text_probe_ids(prompts: Iterable[list[int]], num_vocabulary: int, context_tokens: int) -> Ids | None:
+    """The probe's sequence of real text: log-probs of random ids are where bfloat16 is least exact.
+
+    Args:
+        prompts: encoded prompts; the first ones are taken, end to end, and again where they are too short.
+        num_vocabulary: number of token ids of the model.
+        context_tokens: longest sequence of the model.
+
+    Returns:
+        2 to 64 token ids; None: there is no text that the model can read.
+    """
+    length, ids = max(2, min(TEXT_TOKENS, context_tokens)), list[int]()
+    for prompt in itertools.islice(prompts, TEXT_TOKENS):
+        ids += prompt
+        if len(ids) >= length:
+            break
+    if not ids or min(ids) < 0 or max(ids) >= num_vocabulary:
+        return None
+    return np.resize(np.asarray(ids, dtype=np.int32), length)
 
 
 @torch.no_grad()

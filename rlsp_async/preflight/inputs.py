@@ -5,8 +5,9 @@ Everything raises a UserError with one sentence that names the setting. Nothing 
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -295,7 +296,7 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> LoadedMod
 
     from rlsp_async.learning.lora import add_adapters
     from rlsp_async.learning.policy import Policy, load_model
-    from rlsp_async.learning.publish import make_probe, probe_ids, try_export
+    from rlsp_async.learning.publish import make_probe, probe_ids, text_probe_ids, try_export
     from rlsp_async.model import read_model_info
     from rlsp_async.sampling.engines import check_engine
 
@@ -310,10 +311,24 @@ def check_loading(cfg: RunConfig, model: Path, longest_prompt: int) -> LoadedMod
         if options := load_lora(cfg.model):
             add_adapters(loaded, options, cfg.seed, cfg.model.path)
         info = read_model_info(model)
-        probe = make_probe(Policy(loaded), probe_ids(cfg.seed, info.vocabulary, info.context))
+        text = text_probe_ids(_test_prompts(cfg, model), info.vocabulary, info.context)
+        ids = probe_ids(cfg.seed, info.vocabulary, info.context) if text is None else text
+        probe = make_probe(Policy(loaded), ids)
     finally:
         torch.set_num_threads(threads)
     return LoadedModel(*engine, probe)
+
+
+def _test_prompts(cfg: RunConfig, model: Path) -> Iterator[list[int]]:
+    """The encoded prompts of the task's test split, in order; none where the task has no such split."""
+    from rlsp_async.tasks.base import load_task
+    from rlsp_async.tokens import TokenizerCodec
+
+    task = load_task(cfg.task, cfg.seed)
+    codec = TokenizerCodec(model, (), cfg.task.template_options)
+    size = task.size("test")
+    for index in itertools.count() if size is None else range(size):
+        yield codec.encode(task.prompt("test", index))
 
 
 def _check_spawned_prompts(cfg: RunConfig, stage: StageConfig, task: Task, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -49,13 +49,21 @@ def next_job(turn: Turn, worker: Worker) -> SampleJob | None:
 
 
 def may_sample(state: HubState, worker: Worker) -> bool:
-    """Whether new rollouts may be started on this sampler: only the newest published version samples.
+    """Whether new rollouts may be started on this sampler: one that serves the newest published version.
 
     With as many slots as one batch (`target_lag` 0) every token is then of the version that the batch trains, which is
-    synchronous reinforcement learning.
+    synchronous reinforcement learning. With a `target_lag` of 2 and more, a sampler that is loading a version goes on
+    with an older one, at most `target_lag` - 1 behind: it need not idle while the weights come. Its tokens carry their
+    version, so that `max_lag` holds. An evaluation is of one version.
     """
-    trains_on_rollouts = state.stage is not None and state.stage.source == "rollouts"
-    return worker.version == state.version and (state.stage is None or trains_on_rollouts)
+    stage = state.stage
+    if stage is not None and stage.source != "rollouts":
+        return False
+    if worker.version == state.version:
+        return True
+    if stage is None or worker.state != "loading":  # no stage: an evaluation
+        return False
+    return worker.version >= 0 and 0 < state.version - worker.version <= stage.target_lag - 1
 
 
 def room(state: HubState) -> int:

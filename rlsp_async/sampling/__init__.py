@@ -4,6 +4,7 @@ conversation.py     rollouts with an environment: a request a turn, observations
 sampler.py          Sampler: encodes a prompt, samples its rollouts, loads and checks weights, restarts a dead engine
 engine.py           the interface of an engine: completions, weights, scores
 engines.py          which engine a run takes
+check.py            does an engine compute with the weights that were published: sums of its parameters, and the probe
 pulling.py          how a version reaches it: a file, or a transfer over a channel
 meter.py            counts of what a sampler did since its last heartbeat
 torch_engine.py     the torch engine: one thread that decodes, for small models and machines without vLLM

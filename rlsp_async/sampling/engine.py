@@ -153,6 +153,17 @@ class Engine(Protocol):
         """
         ...
 
+    async def live_total(self) -> int | None:
+        """Adds up the sums of the parameters that the engine computes with, as `weights.sums.live_total` does.
+
+        Returns:
+            The total; None: this engine has no parameters that could be summed.
+
+        Raises:
+            EngineError: the engine died.
+        """
+        ...
+
     async def score(self, ids: Sequence[int]) -> Floats:
         """Computes the log-probs of a sequence.
 

@@ -1,7 +1,8 @@
 """The sampler: prompts become groups of rollouts; new weights are swapped in and checked before they count.
 
     SampleJob --> encode --> G completions at once in one engine --> texts --> RolloutGroup
-    WeightsRef -> a file, or a transfer (`pulling.py`) -> engine.load_weights -> score the probe -> serve, or refuse
+    WeightsRef -> a file, or a transfer (`pulling.py`) -> engine.load_weights -> live sums, probe (`check.py`)
+                                                                               -> serve, or refuse
 
 Promises:
   * a group is returned only when every version that sampled its tokens has passed the probe: a group that ends while a
@@ -25,13 +26,14 @@ from typing import Self
 import numpy as np
 import structlog
 
-from rlsp_async.columns import floats, ints, pack_floats, pack_ints
+from rlsp_async.columns import pack_floats, pack_ints
 from rlsp_async.config import RunConfig, load_environment
 from rlsp_async.environments.pool import EnvironmentPool
 from rlsp_async.errors import DataError, DivergedError, EngineError, WeightsDelayed, WeightsError, first_error
 from rlsp_async.messages import Probe, Relayed, Rollout, RolloutGroup, SampleJob, WeightsRef
 from rlsp_async.model.info import read_model_info
 from rlsp_async.observations import num_sampled
+from rlsp_async.sampling.check import LoadCheck
 from rlsp_async.sampling.conversation import Conversations, sample_conversations
 from rlsp_async.sampling.engine import Completion, Engine, GenerateSettings
 from rlsp_async.sampling.engines import choose_engine, make_engine
@@ -39,7 +41,6 @@ from rlsp_async.sampling.meter import Meter
 from rlsp_async.sampling.pulling import Puller, Source
 from rlsp_async.tokens import Codec, TokenizerCodec
 from rlsp_async.weights.kinds import host_id
-from rlsp_async.weights.probe import largest_error, make_probe, probe_tolerance
 
 RESTARTS = 3
 """An engine that dies more often has a fault that a restart does not repair."""
@@ -72,7 +73,7 @@ class Sampler:
         self._why_engine = "given"
         self._engine = engine or self._chosen_engine()
         self._codec = codec or TokenizerCodec(model_dir, read_model_info(model_dir).eos_ids, cfg.task.template_options)
-        self._tolerance = probe_tolerance(cfg.sampler.probe_tolerance, cfg.model.dtype)
+        self._check = LoadCheck(cfg, self._engine, model_dir)
         self._puller = Puller(worker, self._engine, host_id())
         self._meter = Meter(clock)
         self._changing = asyncio.Lock()
@@ -89,7 +90,7 @@ class Sampler:
         await self._engine.start()
         log.info("engine started", engine=self._engine.name, seconds=round(self._meter.now() - started, 2))
         try:
-            await self._check_initial()
+            await self._check.calibrate(self._initial_probe)
             if self._environments:
                 await self._environments.__aenter__()
         except BaseException:
@@ -238,12 +239,7 @@ class Sampler:
         try:
             await self._engine.load_weights(source, ref.version)
             self._engine.weights_loaded(ref)
-            error = largest_error(ref.probe, await self._engine.score(ints(ref.probe.ids).tolist()))
-            if error > self._tolerance:
-                raise WeightsError(
-                    f"version {ref.version}: the probe's log-probs are off by {error:.3g}, tolerance "
-                    f"{self._tolerance:.3g}; the {self._engine.name} engine computes with other weights"
-                )
+            error = await self._check.check(ref, source)
         except WeightsError as e:
             self._refuse(str(e))
             raise
@@ -260,20 +256,6 @@ class Sampler:
 
     def _is_well(self) -> bool:
         return not self._engine.errored and not self._refused
-
-    async def _check_initial(self) -> None:
-        """Raises DataError when the engine computes another model from the run's directory than the learner."""
-        if self._initial_probe is None:
-            return
-        ids, logprobs = ints(self._initial_probe.ids).tolist(), floats(self._initial_probe.logprobs)
-        ids = ids[: max(2, self._engine.window - 1)]
-        error = largest_error(make_probe(ids, logprobs[: len(ids) - 1]), await self._engine.score(ids))
-        if error > self._tolerance:
-            raise DataError(
-                f"{self._model_dir}: the {self._engine.name} engine computes another model than the learner: log-probs "
-                f"of the initial weights are off by {error:.3g}, tolerance {self._tolerance:.3g}; choose another "
-                "sampler.engine or another model"
-            )
 
     async def _ready(self) -> None:
         """Waits until the engine lives and serves a version that passed its probe. Raises EngineError."""

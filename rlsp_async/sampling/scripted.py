@@ -100,6 +100,10 @@ class ScriptedEngine:
         """Remembers the probe's own values as the scores of its ids, because there is no model to compute them with."""
         self._probe_scores[tuple(ints(ref.probe.ids).tolist())] = floats(ref.probe.logprobs)
 
+    async def live_total(self) -> int | None:
+        """None: there are no parameters."""
+        return None
+
     async def receive_begin(self, invite: Invite) -> None:
         """Receives for real, in a thread."""
         self._check()

@@ -30,6 +30,7 @@ from rlsp_async.sampling.torch_apart import GroupsApart
 from rlsp_async.sampling.torch_batch import DecodeBatch, DecodeRow
 from rlsp_async.sampling.torch_model import TorchModel
 from rlsp_async.weights.receive import Progress, Receiver
+from rlsp_async.weights.sums import live_total
 
 T = TypeVar("T")
 
@@ -112,6 +113,10 @@ class TorchEngine:
 
     def weights_loaded(self, ref: WeightsRef) -> None:
         """Nothing is to be done: the model computes the probe."""
+
+    async def live_total(self) -> int | None:
+        """The total of the fused weights, between two steps; None with adapters, whose sums are made here."""
+        return None if self._lora else await self._call(lambda: live_total(self._model.tensors()))
 
     async def receive_begin(self, invite: Invite) -> None:
         """Receives in a thread of its own, in this process."""

@@ -118,6 +118,10 @@ class TorchModel:
         for part in parts:
             self._weights[part].copy_(fused[part])
 
+    def tensors(self) -> list[Tensor]:
+        """The weights that are computed with; fused, and a tied head once."""
+        return list(self._weights.values())
+
     def _sums(self, what: str, tensors: Mapping[str, Tensor], lora: LoraConfig) -> dict[str, Tensor]:
         """W + (alpha / rank) B A of every layer that shares a fused weight with an adapted one. Raises WeightsError."""
         try:

@@ -173,6 +173,13 @@ class VllmEngine:
     def weights_loaded(self, ref: WeightsRef) -> None:
         """Nothing is to be done: the model computes the probe."""
 
+    async def live_total(self) -> int | None:
+        """The total of the worker's parameters; None with adapters, or where several workers share the model."""
+        if self._lora:
+            return None
+        totals = await self._ask("live_total")
+        return int(totals[0]) if len(totals) == 1 else None
+
     async def _as_file(self, source: Path | Staged, path: Path) -> Path:
         """The file of a version. What a worker has received is written to `path` by it."""
         if isinstance(source, Staged):

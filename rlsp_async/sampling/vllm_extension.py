@@ -39,6 +39,7 @@ from rlsp_async.processes import kill_with_parent
 from rlsp_async.sampling.vllm_lora import use_one_adapter
 from rlsp_async.sampling.vllm_settings import FRONT_PID
 from rlsp_async.weights.receive import Receiver
+from rlsp_async.weights.sums import live_total
 
 BACKEND = "rlsp-file"
 _PLAIN = "rlsp_plain_experts"
@@ -161,7 +162,12 @@ class Extension:
 
     rank: int
     device: Any
+    model_runner: Any
     """Of vLLM's worker, which this class is mixed into."""
+
+    def live_total(self) -> int:
+        """The sum of all sums over the parameters of this worker (`weights.sums`)."""
+        return live_total(self.model_runner.get_model().parameters())
 
     def die_with(self, front: int) -> int:
         """Ends the engine when the sampler's process `front` ends in any way; returns the id of this process.

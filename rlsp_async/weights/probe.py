@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,33 @@ from rlsp_async.messages import Probe
 
 INITIAL = "probe.json"
 """The file in RUN with the probe of the initial model."""
-DEFAULT_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.5}
+EXACT = 1e-3
+"""Tolerance of float32 on the CPU, on the largest error."""
+UNKNOWN = {"float32": 2e-2, "bfloat16": 0.5}
+"""Tolerances on the largest error where the engine's own error is not known; float32 may be TF32 on a GPU."""
+FACTOR = 3.0
+"""How many times the error of the initial model is accepted: log-probs spread as a model is trained."""
+
+
+class Errors(NamedTuple):
+    """How far log-probs are off, or may be."""
+
+    largest: float
+    mean: float
+
+    def is_within(self, bound: Errors) -> bool:
+        """Whether neither is above its bound."""
+        return self.largest <= bound.largest and self.mean <= bound.mean
+
+    def words(self, bound: Errors) -> str:
+        """What is too large. Example: "0.5, tolerance 0.001"."""
+        if self.largest > bound.largest:
+            return f"{self.largest:.3g}, tolerance {bound.largest:.3g}"
+        return f"{self.mean:.3g} in the mean, tolerance {bound.mean:.3g}"
+
+
+FLOORS = {"float32": Errors(2e-3, 5e-4), "bfloat16": Errors(0.1, 0.03)}
+"""The smallest tolerances that are derived from an engine's own error: a model with flat log-probs has none."""
 
 
 def make_probe(ids: Sequence[int] | npt.NDArray[Any], logprobs: Sequence[float] | npt.NDArray[Any]) -> Probe:
@@ -62,7 +88,7 @@ def read_initial_probe(directory: Path) -> Probe | None:
         raise DataError(f"{path}: holds no probe: {e!r}; remove it to go without") from None
 
 
-def largest_error(probe: Probe, scores: Sequence[float] | npt.NDArray[Any]) -> float:
+def errors(probe: Probe, scores: Sequence[float] | npt.NDArray[Any]) -> Errors:
     """Compares what an engine computes with what was published.
 
     Args:
@@ -70,19 +96,31 @@ def largest_error(probe: Probe, scores: Sequence[float] | npt.NDArray[Any]) -> f
         scores: [N-1] log-probs that the engine gives the probe's ids.
 
     Returns:
-        max |score - published|; infinity when a score is missing or not finite.
+        max and mean of |score - published|; infinity when a score is missing or not finite.
     """
     if len(scores) != num_values(probe.logprobs):
-        return float("inf")
-    error = float(np.abs(np.asarray(scores, dtype=np.float64) - floats(probe.logprobs)).max())
-    return error if np.isfinite(error) else float("inf")
+        return Errors(float("inf"), float("inf"))
+    error = np.abs(np.asarray(scores, dtype=np.float64) - floats(probe.logprobs))
+    if not np.isfinite(error).all():
+        return Errors(float("inf"), float("inf"))
+    return Errors(float(error.max()), float(error.mean()))
 
 
-def probe_tolerance(setting: float, dtype: str) -> float:
-    """Returns the largest accepted error.
+def tolerance(setting: float, dtype: str, on_gpu: bool, own: Errors | None) -> Errors:
+    """Returns the largest accepted errors.
 
     Args:
-        setting: `sampler.probe_tolerance`; 0 takes the default.
+        setting: `sampler.probe_tolerance`, on the largest error; 0: it is derived.
         dtype: type of the weights, "float32" or "bfloat16".
+        on_gpu: whether the engine computes on a GPU.
+        own: the errors of the initial model, whose weights are right; None: not known.
     """
-    return setting or DEFAULT_TOLERANCES[dtype]
+    anything = float("inf")
+    if setting:
+        return Errors(setting, anything)
+    if dtype == "float32" and not on_gpu:
+        return Errors(EXACT, anything)
+    if own is None:
+        return Errors(UNKNOWN[dtype], anything)
+    floor = FLOORS[dtype]
+    return Errors(max(FACTOR * own.largest, floor.largest), max(FACTOR * own.mean, floor.mean))

@@ -35,6 +35,7 @@ MAX_NAME = 1024
 MAX_DIMENSIONS = 16
 MAX_ELEMENTS = 2**48
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WEIGHTS = np.arange(1, PERIOD + 1, dtype=np.int64)
 DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -117,15 +118,17 @@ def _integers(tensor: torch.Tensor) -> torch.Tensor:
 def sums_of_integers(x: npt.NDArray[np.signedinteger[Any]]) -> tuple[int, int]:
     """(s, w) of a flat array of integers, which may be a view of a file."""
     full = len(x) // PERIOD * PERIOD
+    if not full:
+        return sums_of_columns(x.astype(np.int64))
     columns = x[:full].reshape(-1, PERIOD).sum(0, dtype=np.int64)
     columns[: len(x) - full] += x[full:]
     return sums_of_columns(columns)
 
 
 def sums_of_columns(columns: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """(s, w) from the sum of each column, PERIOD of them."""
+    """(s, w) from the sum of each column, at most PERIOD of them."""
     with np.errstate(over="ignore"):
-        weighted = columns * np.arange(1, PERIOD + 1, dtype=np.int64)
+        weighted = columns * _WEIGHTS[: len(columns)]
         return int(columns.sum()), int(weighted.sum())
 
 

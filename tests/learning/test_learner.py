@@ -13,6 +13,7 @@ from rlsp_async.errors import ConfigError, ContentError, FencedError, MachineErr
 from rlsp_async.learning import checkpoint, publish, update
 from rlsp_async.learning.learner import Learner, deciding_settings
 from rlsp_async.messages import Batch, Sampling, StepReport, TrainJob
+from rlsp_async.weights.file import FileTransport
 from tests.learning.small import Shelf, digest, job, jobs, rolled, run_config
 
 PPO = {"name": "ppo", "options": {"critic": "head"}}
@@ -311,6 +312,15 @@ def test_a_checkpoint_that_fails_beside_training_ends_the_learner_and_nothing_is
     monkeypatch.undo()
     made.on_stop()
     assert learner(tmp_path, model_dir).step == 2
+
+
+def test_the_first_version_finds_its_pages_there(tmp_path, model_dir):
+    cfg = run_config(tmp_path)
+    made = Learner(cfg, model_dir, cfg.directory, FileTransport(tmp_path / "weights"))
+    made.train(jobs()[0])
+    spare = made._transport._spare
+    assert made.train(jobs()[1]).weights is not None
+    assert made._transport._published[tmp_path / "weights" / "v000002-0.safetensors"].buffer is spare
 
 
 def test_a_stop_waits_for_what_is_being_written(tmp_path, model_dir, monkeypatch):

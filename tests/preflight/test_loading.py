@@ -16,6 +16,7 @@ from rlsp_async.config import ModelConfig, RunConfig, StageConfig, TaskConfig
 from rlsp_async.errors import DataError
 from rlsp_async.model import read_longest_prompt, tiny_qwen2
 from rlsp_async.runner.prepare import prepare
+from rlsp_async.tokens import TokenizerCodec
 from rlsp_async.weights.probe import read_initial_probe
 
 
@@ -59,7 +60,8 @@ def test_a_model_that_loads_is_prepared_and_its_window_kept(run: RunConfig, tmp_
     assert 20 < longest < 200
     probe = read_initial_probe(run.directory)
     assert probe is not None
-    assert len(ints(probe.ids)) == 48
+    assert TokenizerCodec(run.directory / "model", ()).decode(ints(probe.ids).tolist())[:8] == "What is "
+    assert len(ints(probe.ids)) == 64
 
 
 def test_a_missing_tensor_is_one_line_and_nothing_is_left(

@@ -33,6 +33,7 @@ from rlsp_async.messages import (
 from rlsp_async.replay import health
 from rlsp_async.replay.plan import Phase
 from rlsp_async.replay.records import Evaluated, Manifest, Put, Stepped
+from rlsp_async.replay.sample import may_sample
 from tests.replay.line import (
     Bench,
     answer,
@@ -92,6 +93,35 @@ def test_synchronous_sampling_waits_for_the_new_version_to_be_loaded():
     assert [type(m) for m in bench.inbox[b"s"]] == [NewWeights]  # announced, but no work before it is loaded
     sent = bench.say(b"s", Loaded(version=1, seconds=0.1, probe_error=0.0))
     assert len(jobs(sent, SampleJob)) == 2
+
+
+@pytest.mark.parametrize(
+    ("target_lag", "served", "newest", "state", "may"),
+    [
+        (0, 4, 5, "loading", False),
+        (1, 4, 5, "loading", False),
+        (2, 4, 5, "loading", True),
+        (2, 4, 5, "working", False),
+        (2, 3, 5, "loading", False),
+        (3, 3, 5, "loading", True),
+        (3, -1, 1, "loading", False),
+        (3, 6, 5, "loading", False),
+        (0, 5, 5, "working", True),
+    ],
+)
+def test_a_sampler_that_loads_goes_on_with_an_older_version_within_the_lag(target_lag, served, newest, state, may):
+    hub = crewed(stage={"target_lag": target_lag}).hub
+    worker = next(worker for worker in hub.state.table.workers.values() if worker.role == "sampler")
+    worker.version, worker.state, hub.state.training.version = served, state, newest
+    assert may_sample(hub.state, worker) is may
+
+
+def test_an_evaluation_is_of_one_version_whatever_the_lag():
+    bench = crewed(stage={"target_lag": 3}, evaluation=EvaluationConfig(prompts=2, before=["rlsp"]))
+    worker = next(worker for worker in bench.hub.state.table.workers.values() if worker.role == "sampler")
+    assert bench.hub.state.phase.kind == "evaluate"
+    worker.version, worker.state, bench.hub.state.training.version = 4, "loading", 5
+    assert not may_sample(bench.hub.state, worker)
 
 
 def test_manifest_is_recorded_in_the_event_that_sends_the_batch():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlsp_async.config import RunConfig, SamplerConfig, StageConfig
+from rlsp_async.config import ModelConfig, RunConfig, SamplerConfig, StageConfig
 from rlsp_async.messages import Prompt, SampleJob, Sampling
 
 VOCAB = 61
@@ -72,8 +72,13 @@ def reference() -> Callable[..., torch.Tensor]:
 def make_config() -> Callable[..., RunConfig]:
     """make_config(max_sequences=3) -> settings with one stage; keywords go to the sampler's section."""
 
-    def make(**sampler: Any) -> RunConfig:
-        return RunConfig(name="test", stages={"only": StageConfig()}, sampler=SamplerConfig(**sampler))
+    def make(model_dtype: Any = "float32", **sampler: Any) -> RunConfig:
+        return RunConfig(
+            name="test",
+            stages={"only": StageConfig()},
+            sampler=SamplerConfig(**sampler),
+            model=ModelConfig(dtype=model_dtype),
+        )
 
     return make
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rlsp_async.columns import ints
@@ -23,12 +23,15 @@ from rlsp_async.config import RunConfig, StageConfig
 from rlsp_async.config import SamplerConfig as SamplerSection
 from rlsp_async.errors import DataError, EngineError, WeightsError
 from rlsp_async.messages import Prompt, Pull, SampleJob, Sampling, WeightsRef
+from rlsp_async.sampling.check import directory_totals
 from rlsp_async.sampling.engine import Completion, GenerateSettings
 from rlsp_async.sampling.engines import has_vllm
 from rlsp_async.sampling.sampler import Sampler
 from rlsp_async.sampling.vllm_engine import VllmEngine, versions_of
 from rlsp_async.weights.file import FileTransport
 from rlsp_async.weights.probe import make_probe
+from rlsp_async.weights.snapshot import read_plan
+from rlsp_async.weights.sums import total
 
 pytestmark = [
     pytest.mark.vllm,
@@ -134,6 +137,21 @@ async def test_logprobs_are_those_of_the_hf_model_at_the_temperature(engine: Vll
             assert set(completion.versions.tolist()) == {0}
             assert (completion.finish == "stop") == (ids[-1] == 2)
     np.testing.assert_allclose(await engine.score(PROBE_IDS), reference(models[0], PROBE_IDS), atol=1e-3)
+
+
+async def test_the_sum_of_what_the_worker_holds_is_that_of_the_files_and_misses_a_tensor_that_is_left_out(
+    engine: VllmEngine, models: list[Path], tmp_path: Path
+) -> None:
+    assert await engine.live_total() in directory_totals(models[0], torch.float32)
+    tensors = load_file(models[1] / "model.safetensors")
+    left_out = sorted(name for name in tensors if "down_proj" in name)[0]
+    save_file({name: tensor for name, tensor in tensors.items() if name != left_out}, tmp_path / "part")
+    await engine.load_weights(tmp_path / "part", 1)
+    published = total(read_plan(models[1] / "model.safetensors"))
+    assert await engine.live_total() != published
+    await engine.load_weights(models[1] / "model.safetensors", 1)
+    assert await engine.live_total() == published
+    await engine.load_weights(models[0] / "model.safetensors", 0)
 
 
 async def test_prompts_that_fill_the_window_are_bad_data(engine: VllmEngine, sampler: Sampler) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rlsp_async.errors import MachineError, WeightsError
 from rlsp_async.messages import WeightsRef
 from rlsp_async.weights.file import FileTransport
-from rlsp_async.weights.probe import largest_error, make_probe, probe_tolerance
+from rlsp_async.weights.probe import Errors, errors, make_probe, tolerance
 from rlsp_async.weights.snapshot import Snapshot
 from rlsp_async.weights.transport import transport_for
 
@@ -142,15 +142,37 @@ def test_of_a_version_made_many_times_two_stay(tmp_path: Path) -> None:
 
 
 def test_probe_errors() -> None:
-    assert largest_error(PROBE, [-0.5, -1.5]) == 0.0
-    assert largest_error(PROBE, np.array([-0.5, -1.25])) == 0.25
-    assert largest_error(PROBE, [-0.5]) == float("inf")
-    assert largest_error(PROBE, [-0.5, float("nan")]) == float("inf")
-    assert (probe_tolerance(0.0, "float32"), probe_tolerance(0.0, "bfloat16"), probe_tolerance(0.2, "float32")) == (
-        1e-3,
-        0.5,
-        0.2,
-    )
+    assert errors(PROBE, [-0.5, -1.5]) == (0.0, 0.0)
+    assert errors(PROBE, np.array([-0.5, -1.25])) == (0.25, 0.125)
+    assert errors(PROBE, [-0.5]) == (float("inf"), float("inf"))
+    assert errors(PROBE, [-0.5, float("nan")]) == (float("inf"), float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype", "on_gpu", "own", "largest", "mean"),
+    [
+        (0.0, "float32", False, Errors(0.4, 0.2), 1e-3, float("inf")),
+        (0.0, "float32", True, None, 2e-2, float("inf")),
+        (0.0, "float32", True, Errors(0.004, 0.001), 0.012, 0.003),
+        (0.0, "bfloat16", True, None, 0.5, float("inf")),
+        (0.0, "bfloat16", False, Errors(0.125, 0.0625), 0.375, 0.1875),
+        (0.0, "bfloat16", False, Errors(0.0, 0.0), 0.1, 0.03),
+        (0.2, "bfloat16", True, Errors(0.125, 0.0625), 0.2, float("inf")),
+        (0.2, "float32", False, None, 0.2, float("inf")),
+    ],
+)
+def test_tolerances(setting: float, dtype: str, on_gpu: bool, own: Errors | None, largest: float, mean: float) -> None:
+    bound = tolerance(setting, dtype, on_gpu, own)
+    assert bound == (largest, mean)
+    assert Errors(largest, min(mean, largest)).is_within(bound)
+    assert not Errors(largest * 1.01, 0.0).is_within(bound)
+    assert mean == float("inf") or not Errors(largest, mean * 1.01).is_within(bound)
+
+
+def test_what_is_too_large_is_said() -> None:
+    bound = Errors(0.5, 0.1)
+    assert Errors(0.75, 0.2).words(bound) == "0.75, tolerance 0.5"
+    assert Errors(0.25, 0.2).words(bound) == "0.2 in the mean, tolerance 0.1"
 
 
 @pytest.mark.parametrize(("ids", "logprobs"), [([1], []), ([1, 2], [-1.0, -1.0]), ([1, 2], [float("nan")])])
