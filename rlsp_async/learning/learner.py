@@ -233,7 +233,8 @@ class Learner:
         if not self._is_prepared:
             # The first version of this process finds its pages there. They come in while the step is trained.
             infos = infos_of(publish.published_tensors(self.policy).items())
-            self._outbox.add("weights", partial(self._transport.prepare, infos, self.incarnation))
+            if self.ranks.is_first:
+                self._outbox.add("weights", partial(self._transport.prepare, infos, self.incarnation))
             self._is_prepared = True
         if self._stage is None or self._stage.name != batch.stage:
             if self._stage is not None:
