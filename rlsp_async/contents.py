@@ -14,7 +14,14 @@ import numpy as np
 from rlsp_async.columns import Ids, floats, ints
 from rlsp_async.errors import DataError, MessageError
 from rlsp_async.messages import Prompt, Rollout, RolloutGroup, VerifiedGroup
-from rlsp_async.observations import OBSERVED, has_observations, num_sampled, sampled_logprobs, sampled_versions
+from rlsp_async.observations import (
+    OBSERVED,
+    has_observations,
+    joined_logprobs,
+    joined_versions,
+    num_sampled,
+    sampled_logprobs,
+)
 
 LOGPROB_LEAST = -100.0
 """A token with a smaller log-prob is never sampled: its probability is below the smallest float32."""
@@ -198,8 +205,8 @@ def check_rollouts(
             f"group {group.group_id}: token id {odd} is not in the model's vocabulary of {vocabulary or 'any size'}"
         )
     if has_observations(group):
-        logprobs = np.concatenate([sampled_logprobs(rollout) for rollout in rollouts])
-        versions = np.concatenate([sampled_versions(rollout) for rollout in rollouts])
+        logprobs = joined_logprobs(rollouts)
+        versions = joined_versions(rollouts)
     else:
         logprobs = floats(b"".join([rollout.logprobs for rollout in rollouts]))
         versions = ints(b"".join([rollout.versions for rollout in rollouts]))
@@ -277,7 +284,7 @@ def _why_not(verified: VerifiedGroup, vocabulary: int, encode: Callable[[Prompt]
                 f"group {group.group_id}: token id {_odd_id(ids, vocabulary)} is not in the model's vocabulary of "
                 f"{vocabulary}"
             )
-        logprobs = np.concatenate([sampled_logprobs(rollout) for rollout in tokens] or [np.zeros(0, np.float32)])
+        logprobs = joined_logprobs(tokens)
         if len(logprobs) and not (logprobs.min() >= LOGPROB_LEAST and logprobs.max() <= LOGPROB_MOST):
             raise DataError(_odd_logprob(group))
         if encode is not None and group.provenance == "rollout":

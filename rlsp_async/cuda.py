@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
 
 SHARED_CARD = "RLSP_SHARED_CARD"
 """Variable that is "1" in services that share a card with services of another role."""
@@ -53,3 +57,8 @@ def is_shared_card(environment: Mapping[str, str]) -> bool:
 def learner_share(sampler_memory: float) -> float:
     """The share of a card that the learner may take beside samplers that have `sampler_memory` of it."""
     return 1.0 - sampler_memory - CONTEXT_SHARE
+
+
+def to_device(tensor: Tensor, where: device) -> Tensor:
+    """A tensor of the host on a device. To a GPU it is copied from pinned memory, and nothing waits for the copy."""
+    return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)

@@ -12,6 +12,7 @@
     +-- WeightsError     weights that arrived are not the weights that were published
     +-- WeightsDelayed   weights have not arrived; those that are served are as good as before
     +-- EngineError      an inference engine died or cannot do what was requested
+    +-- RankLost         a rank of the learner died; all start again from the newest checkpoint
     +-- InvariantError   a record would break a guarantee; it was not stored (exit 1: a bug, found in time)
 
 Any other exception is a bug: traceback, exit 1.
@@ -78,6 +79,10 @@ class WeightsDelayed(RlspError):
 
 class EngineError(RlspError):
     """An inference engine died, or cannot do what was requested."""
+
+
+class RankLost(RlspError):
+    """Another rank of the learner has died; all of them start again from the newest checkpoint."""
 
 
 class InvariantError(RlspError):

@@ -14,6 +14,8 @@ Shapes: T tokens of a rollout behind its prompt, S of them that count.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -54,6 +56,16 @@ def sampled_logprobs(rollout: Rollout) -> Floats:
     """[S] behaviour log-probs of the tokens that count."""
     logprobs = floats(rollout.logprobs)
     return logprobs[sampled_tokens(rollout)] if rollout.turns else logprobs
+
+
+def joined_versions(rollouts: Iterable[Rollout]) -> Ids:
+    """Versions of the tokens that count of several rollouts, one after the other; there may be none."""
+    return np.concatenate([np.zeros(0, np.int32), *map(sampled_versions, rollouts)])
+
+
+def joined_logprobs(rollouts: Iterable[Rollout]) -> Floats:
+    """Behaviour log-probs of the tokens that count of several rollouts, one after the other; there may be none."""
+    return np.concatenate([np.zeros(0, np.float32), *map(sampled_logprobs, rollouts)])
 
 
 def num_turns(rollout: Rollout) -> int:

@@ -27,7 +27,16 @@ import structlog
 
 from rlsp_async import config
 from rlsp_async.contents import is_worker_name, printable
-from rlsp_async.errors import ConfigError, DivergedError, FencedError, MachineError, UserError, disk_is_full, unwritable
+from rlsp_async.errors import (
+    ConfigError,
+    DivergedError,
+    FencedError,
+    MachineError,
+    RankLost,
+    UserError,
+    disk_is_full,
+    unwritable,
+)
 from rlsp_async.files import replace_file
 from rlsp_async.logs import open_log
 from rlsp_async.messages import Status
@@ -460,6 +469,9 @@ def exit_code_of(error: BaseException | None, directory: Path) -> int:
             log.info("finished")
             return 0
         case UserError() | DivergedError():
+            log.error(str(error), kind=type(error).__name__)
+            return error.exit_code
+        case RankLost():  # no bug of this process
             log.error(str(error), kind=type(error).__name__)
             return error.exit_code
         case SystemExit(code=code):

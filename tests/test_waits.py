@@ -69,6 +69,8 @@ ALLOWED = {
     ("rlsp_async.verifying.pool", "start"): "the lock is held for one start, bounded by LOAD_S",
     ("rlsp_async.verifying.pool", "stop"): "of a process that was sent SIGKILL",
     ("rlsp_async.verifying.pool", "frame"): "both callers stand in a timeout: START_S and the verifier's deadline",
+    ("rlsp_async.sampling.vllm_engine", "_while_core_lives"): "a request takes as long as its tokens; it ends with the "
+    "engine's process",
     ("rlsp_async.sampling.sampler", "sample"): "the lock is held for one load of weights, bounded by loading.LOAD_S",
     ("rlsp_async.sampling.sampler", "load"): "bounded by its caller, loading.LOAD_S",
     ("rlsp_async.learning.learner", "__call__"): "the condition is held only while its waiters are woken",

@@ -32,7 +32,7 @@ import torch
 from torch import distributed as dist
 
 from rlsp_async.config import RunConfig, load, to_toml
-from rlsp_async.errors import ConfigError, ContentError, DivergedError, MachineError, MessageError, UserError
+from rlsp_async.errors import ConfigError, ContentError, DivergedError, MachineError, MessageError, RankLost, UserError
 from rlsp_async.files import replace_file
 from rlsp_async.learning.learner import Learner, Order, find_device
 from rlsp_async.learning.outbox import WORK_S
@@ -153,10 +153,6 @@ def error_of(rank: int, code: int, said: str) -> Exception:
     text = f"rank {rank} of the learner ended with {_exit_text(code)}" + (f": {said}" if said else "")
     kinds: dict[int, type[Exception]] = {UserError.exit_code: MachineError, DivergedError.exit_code: DivergedError}
     return kinds.get(code, RankLost)(text)
-
-
-class RankLost(Exception):
-    """Another rank of the learner has died; all start again from the newest checkpoint."""
 
 
 def _exit_text(code: int) -> str:

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from rlsp_async.cuda import to_device
 from rlsp_async.errors import DataError
 from rlsp_async.learning import attention, fidelity, lora, pack
 from rlsp_async.learning.head import Head, logits_head
@@ -64,6 +65,8 @@ class ForwardRequest(NamedTuple):
     """Let the entropy carry gradient."""
     energy: bool = False
     """The squared norm of the gradient by the logits."""
+    has_entropy: bool = True
+    """Compute the entropy at all; without it it is 0."""
 
 
 class Policy(nn.Module):
@@ -213,11 +216,14 @@ class Policy(nn.Module):
         device = self.device
         self._require_room(batch)
         ids_T, positions_T, source_R, target_R = (
-            torch.from_numpy(a).to(device) for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R)
+            to_device(torch.from_numpy(a), device)
+            for a in (batch.ids_T, batch.position_ids_T, batch.source_R, batch.target_R)
         )
         spans = attention.Spans.of(batch.cu_seqlens, device)
         hidden_RE = run_trunk(self.model.get_decoder(), ids_T, positions_T, spans)[source_R]
-        divisor = temperature if batch.temperature_R is None else torch.from_numpy(batch.temperature_R).to(device)
+        divisor: float | Tensor = temperature
+        if batch.temperature_R is not None:
+            divisor = to_device(torch.from_numpy(batch.temperature_R), device)
         logp_R, entropy_R, mean_R, energy_R = self._log_probs(hidden_RE, target_R, divisor, request)
         values_R = None
         if request.values and self.value_head is not None:
@@ -341,8 +347,11 @@ def _chunk(
     elif temperature != 1.0:
         logits_RV = logits_RV / temperature
     logp_RV = F.log_softmax(logits_RV, dim=-1)
-    with torch.set_grad_enabled(request.entropy and torch.is_grad_enabled()):
-        entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
+    if request.has_entropy:
+        with torch.set_grad_enabled(request.entropy and torch.is_grad_enabled()):
+            entropy_R = -(logp_RV.exp() * logp_RV).sum(-1)
+    else:
+        entropy_R = torch.zeros_like(logp_RV[:, 0])
     with torch.no_grad():
         mean_R = logp_RV.mean(-1) if request.mean else torch.zeros_like(entropy_R)
         energy_R = torch.zeros_like(entropy_R)

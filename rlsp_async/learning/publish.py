@@ -88,7 +88,9 @@ def make_probe(policy: Policy, ids: Ids) -> Probe:
         np.zeros(1, np.int64),
         np.zeros(1, np.int64),
     )
-    logp_R = policy.outputs(pack.pack_sequences(sequence, [0]), 1.0, ForwardRequest(values=False)).logp_R
+    logp_R = policy.outputs(
+        pack.pack_sequences(sequence, [0]), 1.0, ForwardRequest(values=False, has_entropy=False)
+    ).logp_R
     policy.release()
     return Probe(ids=pack_ints(ids), logprobs=pack_floats(logp_R.float().cpu().numpy()))
 

@@ -15,7 +15,7 @@ from rlsp_async.columns import Floats, Ids, ints
 from rlsp_async.errors import MessageError
 from rlsp_async.learning.pack import Bools, Sequences
 from rlsp_async.messages import Batch, Rollout, Verdict, VerifiedGroup
-from rlsp_async.observations import num_sampled, sampled_logprobs, sampled_tokens, sampled_versions
+from rlsp_async.observations import joined_logprobs, num_sampled, sampled_tokens, sampled_versions
 from rlsp_async.rewards.explore import Reals, judge_score
 
 _BOX = "\\boxed"
@@ -132,7 +132,7 @@ def _sequences(rollouts: list[tuple[int, VerifiedGroup, Rollout]]) -> Sequences:
     return Sequences(
         prompts=[ints(g.group.prompt_ids) for _, g, _ in rollouts],
         responses=[ints(r.token_ids) for _, _, r in rollouts],
-        behaviour_N=np.concatenate([sampled_logprobs(r) for _, _, r in rollouts]),
+        behaviour_N=joined_logprobs(r for _, _, r in rollouts),
         versions_N=np.concatenate([_versions(g, r) for _, g, r in rollouts]),
         group_B=np.array([n for n, _, _ in rollouts], dtype=np.int64),
         rollout_B=np.array([r.index for _, _, r in rollouts], dtype=np.int64),

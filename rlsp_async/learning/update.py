@@ -22,6 +22,7 @@ from rlsp_async.algos.base import Advantages, Algorithm, AlgorithmConfig, Rollou
 from rlsp_async.algos.corrections import CorrectionsConfig, correct, measure_limit, step_factor, token_view
 from rlsp_async.algos.stats import effective_fraction, merge_stats, summarise
 from rlsp_async.columns import Floats
+from rlsp_async.cuda import to_device
 from rlsp_async.errors import ConfigError, DivergedError
 from rlsp_async.learning import pack
 from rlsp_async.learning.optim import Updater
@@ -262,6 +263,7 @@ def score(
     values = torch.zeros(num if heads == 1 else (num, heads)) if request.values else None
     mean_N, energy_N = (torch.zeros(num) if wanted else None for wanted in (request.mean, request.energy))
     scores = Scores(torch.zeros(num), values, mean_N, energy_N)
+    request = request._replace(has_entropy=False)
     for numbers, counts in _micro_batches(policy.ranks, sequences, members, schedule):
         packed = pack.pack_sequences(sequences, numbers)
         out = policy.outputs(packed, schedule.temperature, request)
@@ -312,7 +314,7 @@ def accumulate_gradients(
     sequences, needs = batch.sequences, context.algorithm.needs(context.cfg)
     request = ForwardRequest(mean="mean" in needs, entropy="entropy" in needs)
     share_B = _shares(sequences.length_B, members, context.cfg)
-    loss_sum, stats, num_tokens = 0.0, Stats(), 0
+    losses, stats, num_tokens = list[Tensor](), Stats(), 0
     for numbers, counts in _micro_batches(context.policy.ranks, sequences, members, schedule, batch.adv.pair_B):
         packed = pack.pack_sequences(sequences, numbers)
         out = context.policy.outputs(packed, schedule.temperature, request)
@@ -323,10 +325,11 @@ def accumulate_gradients(
             (loss * 0.0).backward()  # type: ignore[no-untyped-call]
             continue
         loss.backward()  # type: ignore[no-untyped-call]
-        loss_sum += float(loss.detach())
+        losses.append(loss.detach())
         stats = merge_stats(stats, {**more, **correction_stats, **_policy_stats(tokens, out)})
         num_tokens += packed.num_tokens
     context.policy.release()
+    loss_sum = sum(torch.stack(losses).tolist()) if losses else 0.0  # one wait for the device
     loss_sum, stats, num_tokens = _of_all_ranks(context.policy.ranks, loss_sum, stats, num_tokens)
     if not math.isfinite(loss_sum):
         raise DivergedError(f"{schedule.where}: the loss is {loss_sum}; lower the learning rate")
@@ -367,14 +370,14 @@ def _tokens(
     rollouts, adv = batch.rollouts, batch.adv
 
     def pick(x_N: Tensor | None) -> Tensor | None:
-        return None if x_N is None else x_N[at].to(device)
+        return None if x_N is None else to_device(x_N[at], device)
 
-    behaviour, mask = rollouts.behaviour_N[at].to(device), rollouts.mask_N[at].to(device)
-    adv_R, lag = adv.adv_N[at].to(device), pick(rollouts.lag_N)
-    rollout = torch.from_numpy(packed.sequence_R).to(device)
+    behaviour, mask = to_device(rollouts.behaviour_N[at], device), to_device(rollouts.mask_N[at], device)
+    adv_R, lag = to_device(adv.adv_N[at], device), pick(rollouts.lag_N)
+    rollout = to_device(torch.from_numpy(packed.sequence_R), device)
     old, old_mean = pick(rollouts.old_N), pick(rollouts.old_mean_N)
     old = out.logp_R.detach() if old is None else old
-    share = before = torch.from_numpy(share_R).to(device)
+    share = before = to_device(torch.from_numpy(share_R), device)
     stats: Stats = {}
     if lag is not None:
         new = old if batch.stages.cfg.policy == "old" else out.logp_R

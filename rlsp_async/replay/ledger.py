@@ -34,13 +34,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from rlsp_async.columns import ints
 from rlsp_async.contents import check_columns
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.observations import has_observations, num_sampled, sampled_versions
+from rlsp_async.observations import has_observations, joined_versions, num_sampled
 from rlsp_async.replay.records import DEAD, Cursor, GroupRecord, Put, Reason, State, Total
 
 SINKS = ("trained", "stale", "truncated", "aborted", "quarantined", "evaluated", "no_signal", "waiting", "in_flight")
@@ -458,7 +457,7 @@ def versions_of(group: RolloutGroup) -> tuple[int, int]:
     if group.provenance == "demonstration":
         return -1, -1
     if has_observations(group):
-        column = np.concatenate([sampled_versions(rollout) for rollout in group.rollouts])
+        column = joined_versions(group.rollouts)
         return (int(column.min()), int(column.max())) if len(column) else (-1, -1)
     column = ints(b"".join(rollout.versions for rollout in group.rollouts))
     return (int(column.min()), int(column.max())) if len(column) else (-1, -1)

@@ -16,10 +16,10 @@ import gc
 import itertools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -48,6 +48,10 @@ ASK_S = 60.0
 """How long a worker may take to answer: it answers between two steps of the model."""
 CLOSE_S = 10.0
 """How long the end waits for requests that are aborted."""
+DEATH_S = 5.0
+"""How long vLLM may take to fail what it was asked after its process has ended."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +83,7 @@ class VllmEngine:
         self._salt = ""
         self._request_ids = itertools.count()
         self._half_loaded = False
+        self._core: _CoreEnd | None = None
 
     @property
     def version(self) -> int:
@@ -88,6 +93,8 @@ class VllmEngine:
     @property
     def errored(self) -> bool:
         """Whether the engine is not started, died, or failed in the middle of a load."""
+        if self._core is not None and self._core.ended.done():
+            return True
         return self._llm is None or self._half_loaded or self._llm.errored
 
     async def start(self) -> None:
@@ -105,6 +112,7 @@ class VllmEngine:
 
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
             self.core_pid = (await self._llm.collective_rpc("die_with", args=(os.getpid(),)))[0]
+            self._core = _CoreEnd(self.core_pid)
             if self._lora:
                 from rlsp_async.sampling.vllm_lora import AdapterDirectory
 
@@ -149,26 +157,33 @@ class VllmEngine:
 
     async def load_weights(self, source: Path | Staged, version: int) -> None:
         """Swaps under a pause. After a failure in the middle the weights are mixed, and the engine counts as dead."""
-        llm = self._alive()
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
+        self._alive()
         self._half_loaded = True
         try:
-            await llm.pause_generation(mode="keep", clear_cache=False)
-            if self._adapter:
-                self._adapter.point_to(await self._as_file(source, self._adapter.received))
-                await llm.add_lora(self._adapter.loading())
-                await llm.update_weight_version(str(version))
-            else:
-                await llm.start_weight_update()
-                await llm.update_weights(WeightTransferUpdateRequest(update_info=_update(source)))
-                await llm.finish_weight_update(str(version))
-            self._version = version
-            self._new_salt()
-            await llm.resume_generation()
+            await self._while_core_lives(self._swap(source, version))
+        except EngineError:
+            raise
         except Exception as e:
             raise EngineError(f"vLLM failed while it loaded version {version}: {e}") from e
         self._half_loaded = False
+
+    async def _swap(self, source: Path | Staged, version: int) -> None:
+        """Pauses, loads and resumes. Raises whatever vLLM raises."""
+        llm = self._alive()
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await llm.pause_generation(mode="keep", clear_cache=False)
+        if self._adapter:
+            self._adapter.point_to(await self._as_file(source, self._adapter.received))
+            await llm.add_lora(self._adapter.loading())
+            await llm.update_weight_version(str(version))
+        else:
+            await llm.start_weight_update()
+            await llm.update_weights(WeightTransferUpdateRequest(update_info=_update(source)))
+            await llm.finish_weight_update(str(version))
+        self._version = version
+        self._new_salt()
+        await llm.resume_generation()
 
     def weights_loaded(self, ref: WeightsRef) -> None:
         """Nothing is to be done: the model computes the probe."""
@@ -203,7 +218,9 @@ class VllmEngine:
         """Calls a method of `vllm_extension.Extension` in each worker, which must not block: generation waits."""
         llm = self._alive()
         try:
-            found: list[Any] = await llm.collective_rpc(method, timeout=ASK_S, args=arguments)
+            found: list[Any] = await self._while_core_lives(llm.collective_rpc(method, timeout=ASK_S, args=arguments))
+        except EngineError:
+            raise
         except Exception as e:  # whatever vLLM raises: its worker does not answer
             raise EngineError(f"vLLM does not answer {method}: {e}") from e
         return found
@@ -218,11 +235,15 @@ class VllmEngine:
     async def close(self) -> None:
         """Aborts running completions, ends the child, then the thread."""
         llm, self._llm = self._llm, None
+        has_died = self._core is not None and self._core.ended.done()
+        if self._core is not None:
+            self._core.forget()
+            self._core = None
         if self._thread is None:
             return
         loop = asyncio.get_running_loop()
         try:
-            if llm is not None and not llm.errored:
+            if llm is not None and not llm.errored and not has_died:
                 await _abort_all(llm)
         finally:
             if llm is not None:
@@ -237,6 +258,29 @@ class VllmEngine:
             self._thread = None
 
     async def _request(self, ids: Sequence[int], params: Any) -> Any:
+        """The final output of one request. Raises EngineError, DataError."""
+        return await self._while_core_lives(self._final(ids, params))
+
+    async def _while_core_lives(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of what the engine's process is asked. Raises EngineError when that process ends first.
+
+        vLLM fails what runs when its process dies, but a request that comes right after the death of an idle one waits
+        for ever.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            if self._core is not None:
+                both: set[asyncio.Future[Any]] = {task, self._core.ended}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    await asyncio.wait({task}, timeout=DEATH_S)
+                    if not task.done():
+                        raise EngineError("the vLLM engine died: its process has ended")
+            return await task
+        finally:
+            task.cancel()
+
+    async def _final(self, ids: Sequence[int], params: Any) -> Any:
         """The final output of one request. Turns vLLM's errors into EngineError and DataError."""
         llm = self._alive()
         from vllm import TokensPrompt
@@ -303,6 +347,32 @@ class VllmEngine:
 
         card_bytes = current_platform.get_device_total_memory()
         return gpu_arguments(self._cfg, self._info, card_bytes, shared=is_shared_card(os.environ))
+
+
+class _CoreEnd:
+    """The end of the engine's process, as a future of the loop that makes it."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises EngineError when the process has ended already."""
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise EngineError("the vLLM engine died as it started") from None
+        self._loop.add_reader(self._descriptor, self._end)
+
+    def forget(self) -> None:
+        """Stops watching."""
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _end(self) -> None:
+        self.forget()
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 def _seed_of(settings: GenerateSettings) -> int:

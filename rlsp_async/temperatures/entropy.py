@@ -15,13 +15,11 @@ import struct
 from collections.abc import Sequence
 from typing import Annotated
 
-import numpy as np
-
 from rlsp_async.config import Section
 from rlsp_async.config.ranges import Range
 from rlsp_async.errors import DataError
 from rlsp_async.messages import RolloutGroup, Verdict
-from rlsp_async.observations import sampled_logprobs
+from rlsp_async.observations import joined_logprobs
 
 _ROW = struct.Struct("<ddI")
 
@@ -63,7 +61,7 @@ class Entropy:
 
     def observe(self, group: RolloutGroup, verdicts: Sequence[Verdict]) -> bytes:
         """Moves the temperature by the entropy of one group; whether the answers are right does not matter."""
-        logprobs_N = np.concatenate([sampled_logprobs(rollout) for rollout in group.rollouts])
+        logprobs_N = joined_logprobs(group.rollouts)
         if not len(logprobs_N):
             return b""
         entropy = -float(logprobs_N.mean(dtype="float64"))

@@ -16,10 +16,12 @@ itself helps; docs/operations.md says how.
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import socket
 import threading
 import time
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -31,6 +33,8 @@ from rlsp_async.errors import MachineError, WeightsDelayed
 KIND = "gloo"
 TOKEN_BYTES = 16
 BACKLOG = 1024
+CLOSE_S = 5.0
+"""How long the end of the interpreter waits for groups that end."""
 SILENT = "was silent"
 _DIST: Any = torch.distributed
 """Its types are not exported."""
@@ -112,6 +116,18 @@ def open_channel(name: str, where: bytes, rank: int, world: int, deadline_s: flo
     return GlooChannel(name, group, store)
 
 
+_CLOSING: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Threads in which groups end."""
+
+
+@atexit.register
+def _end_groups() -> None:
+    """An interpreter that ends while a group does would be aborted by gloo."""
+    until = time.monotonic() + CLOSE_S
+    for thread in list(_CLOSING):
+        thread.join(max(0.0, until - time.monotonic()))
+
+
 class GlooChannel:
     """Satisfies `channel.Channel`."""
 
@@ -183,7 +199,9 @@ class GlooChannel:
             held = [self._group, self._store, self._queued]
             self._group, self._store, self._queued = None, None, []
         if held[0] is not None:  # `held` alone refers to them, so that the thread is the last one to let go
-            threading.Thread(target=held.clear, name="gloo-close", daemon=True).start()
+            closing = threading.Thread(target=held.clear, name="gloo-close", daemon=True)
+            closing.start()
+            _CLOSING.add(closing)
 
 
 class _Transfer:

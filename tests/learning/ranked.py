@@ -3,6 +3,7 @@
     python -m tests.learning.ranked MODEL_DIR DIRECTORY SIZE:CASE,CASE ...
 
 writes DIRECTORY/SIZE.safetensors for each SIZE. The ranks are forks of one process, which has imported torch once.
+CASE@OTHER is a case with the model of another directory.
 
 What is recorded: AdamW's first moment after the first update, which is a tenth of the gradient; parameters that Muon
 trains, as they are after it; and the metrics of the step.
@@ -42,6 +43,8 @@ CASES = {
 def record(model_dir, case, ranks=None):
     """Tensors of one step; the metrics are its tensor `metrics`, with their names in its key."""
     ranks = ranks or Ranks.single()
+    case, _, other = case.partition("@")
+    model_dir = other or model_dir
     name, preset, options, changes = CASES[case]
     asked = dict.fromkeys(getattr(ALGORITHMS.find(name), "ASKED", {}).get(preset, ()), 0.01)
     algorithm, cfg = load_algorithm(config.AlgorithmChoice(name=name, preset=preset, options={**asked, **options}))

@@ -80,6 +80,13 @@ def test_the_entropys_gradient_is_there_when_it_is_asked_for(model_dir, monkeypa
     assert float(grads[0].abs().sum()) > 0
 
 
+def test_the_entropy_is_left_out_where_nobody_reads_it(model_dir):
+    made, row = policy.Policy(policy.load_model(model_dir)), batch()
+    without = made.outputs(row, 0.8, policy.ForwardRequest(has_entropy=False))
+    assert not bool(without.entropy_R.any())
+    torch.testing.assert_close(without.logp_R, made.outputs(row, 0.8).logp_R, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("kind", "reaches_trunk"), [("head", True), ("head_detached", False), ("separate", False)])
 def test_the_critic_starts_at_zero_and_its_gradient_stays_where_it_belongs(model_dir, kind, reaches_trunk):
     made = policy.Policy(policy.load_model(model_dir), kind)

@@ -32,6 +32,20 @@ def data(step=1):
     return made.sequences, torch.from_numpy(made.parts["correct"]).float()
 
 
+def test_a_pass_for_scores_computes_no_entropy(model_dir, monkeypatch):
+    parts, asked = learning(model_dir, "sft"), []
+    outputs = parts.policy.outputs
+
+    def spied(row, temperature, request):
+        asked.append(request.has_entropy)
+        return outputs(row, temperature, request)
+
+    monkeypatch.setattr(parts.policy, "outputs", spied)
+    update.score(parts.policy, data()[0], np.arange(16), plan())
+    assert asked
+    assert not any(asked)
+
+
 @pytest.mark.parametrize(
     ("aggregation", "weigh"),
     [

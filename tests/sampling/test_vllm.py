@@ -241,6 +241,14 @@ async def test_a_killed_engine_fails_what_runs_and_is_started_again_with_the_new
     np.testing.assert_allclose(np.frombuffer(rollout.logprobs, "<f4"), reference(models[1], ids)[2:], atol=1e-3)
 
 
+async def test_a_request_right_after_the_death_of_an_idle_engine_ends(engine: VllmEngine) -> None:
+    os.kill(engine.core_pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        with pytest.raises(EngineError):
+            await engine.generate([1, 5, 6], GenerateSettings(max_new_tokens=8))
+    assert engine.errored
+
+
 async def test_spans_must_cover_every_token() -> None:
     from types import SimpleNamespace as Span
 

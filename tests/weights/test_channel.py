@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +35,28 @@ LARGE = sums.make_plan([("large", ZEROS)])
 
 def flat(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.reshape(-1).view(torch.uint8) for name, tensor in tensors.items()}
+
+
+ENDS_AT_ONCE = """
+import threading
+from rlsp_async.weights.gloo import GlooHost, open_channel
+host = GlooHost("127.0.0.1", 0, 10)
+where, ends = host.where(), {}
+def come(rank):
+    ends[rank] = open_channel("c", where, rank, 2, 10)
+threads = [threading.Thread(target=come, args=(rank,)) for rank in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(30)
+for end in ends.values():
+    end.close()
+"""
+
+
+def test_an_interpreter_may_end_right_after_a_channel() -> None:
+    found = subprocess.run([sys.executable, "-c", ENDS_AT_ONCE], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 class Recorded:
