@@ -69,7 +69,7 @@ class Addition:
         if split == "train":
             return self._as_prompt(split, index, self._draw(index)[0])
         if index >= TEST_SIZE:
-            raise DataError(f"addition: test prompt {index} asked for, there are {TEST_SIZE}; lower evaluation.prompts")
+            raise DataError(f"{self.name}: no test prompt {index}, there are {TEST_SIZE}; lower evaluation.prompts")
         self._tests = self._tests or heldout_problems(self._cfg)
         return self._as_prompt(split, index, self._tests[index])
 
@@ -86,16 +86,16 @@ class Addition:
 
     def _as_prompt(self, split: Split, index: int, numbers: tuple[int, ...]) -> Prompt:
         return Prompt(
-            prompt_id=f"addition/{split}/{index}",
+            prompt_id=f"{self.name}/{split}/{index}",
             task=self.name,
             text=f"{problem_text(numbers)} <think>",
             answer=str(sum(numbers)),
             index=index,
-            source="addition generator",
+            source=f"{self.name} generator",
         )
 
     def _draw(self, index: int) -> tuple[tuple[int, ...], random.Random]:
-        rng = random.Random(f"addition/{self._seed}/{index}")
+        rng = random.Random(f"{self.name}/{self._seed}/{index}")
         while True:
             numbers = draw_numbers(self._cfg, rng)
             if not is_heldout(problem_text(numbers), self._cfg.heldout_share):

@@ -11,15 +11,13 @@ and held-out problems are those of `addition`, as is the verifier.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Annotated
 
 from rlsp_async.config import Section
 from rlsp_async.config.ranges import Range
-from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
-from rlsp_async.tasks.addition import TEST_SIZE, AdditionConfig, draw_numbers, heldout_problems, problem_text
-from rlsp_async.tasks.base import Said, Split, is_heldout
+from rlsp_async.tasks.addition import Addition, AdditionConfig, problem_text
+from rlsp_async.tasks.base import Said
 from rlsp_async.tasks.word_tokenizer import TOOL_WORDS, word_tokenizer
 
 if TYPE_CHECKING:
@@ -44,30 +42,14 @@ class SumsConfig(Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
 Config = SumsConfig
 
 
-class Sums:
-    """The task: an endless training split and TEST_SIZE distinct held-out problems, the same for every seed."""
+class Sums(Addition):
+    """The task: the problems of `addition`, of another size and with another teacher."""
 
     name = "sums"
-    verifier = "addition"
 
     def __init__(self, cfg: SumsConfig, seed: int) -> None:
-        self._cfg = cfg
-        self._problems = AdditionConfig(numbers=cfg.numbers, digits=cfg.digits, heldout_share=cfg.heldout_share)
-        self._seed = seed
-        self._tests: list[tuple[int, ...]] = []
-
-    def size(self, split: Split) -> int | None:
-        """None for "train", TEST_SIZE for "test"."""
-        return None if split == "train" else TEST_SIZE
-
-    def prompt(self, split: Split, index: int) -> Prompt:
-        """Prompt number `index` of a split. Raises DataError beyond the end of "test"."""
-        if split == "train":
-            return self._as_prompt(split, index, self._draw(index)[0])
-        if index >= TEST_SIZE:
-            raise DataError(f"sums: test prompt {index} asked for, there are {TEST_SIZE}; lower evaluation.prompts")
-        self._tests = self._tests or heldout_problems(self._problems)
-        return self._as_prompt(split, index, self._tests[index])
+        super().__init__(AdditionConfig(numbers=cfg.numbers, digits=cfg.digits, heldout_share=cfg.heldout_share), seed)
+        self._teacher = cfg
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """Training prompt `index` and the last turn of the teacher, for what reads one response."""
@@ -78,33 +60,16 @@ class Sums:
         """Training prompt `index`, and the teacher's turns with what the tool says between them."""
         numbers, rng = self._draw(index)
         prompt, result = self._as_prompt("train", index, numbers), str(sum(numbers))
-        if rng.random() < self._cfg.p_call:
+        if rng.random() < self._teacher.p_call:
             call = Said("model", f"<call> {problem_text(numbers)} </call>")
             seen = Said("environment", f"<result> {' '.join(result)} </result>")
             return prompt, [call, seen, Said("model", f"</think> {' '.join(result)}")]
-        digits = [rng.choice("0123456789") if rng.random() < self._cfg.p_slip else digit for digit in result]
+        digits = [rng.choice("0123456789") if rng.random() < self._teacher.p_slip else digit for digit in result]
         return prompt, [Said("model", f"</think> {' '.join(digits)}")]
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
         """The word-level tokenizer, with the marks of calls and results."""
         return word_tokenizer(more=TOOL_WORDS)
-
-    def _as_prompt(self, split: Split, index: int, numbers: tuple[int, ...]) -> Prompt:
-        return Prompt(
-            prompt_id=f"sums/{split}/{index}",
-            task=self.name,
-            text=f"{problem_text(numbers)} <think>",
-            answer=str(sum(numbers)),
-            index=index,
-            source="sums generator",
-        )
-
-    def _draw(self, index: int) -> tuple[tuple[int, ...], random.Random]:
-        rng = random.Random(f"sums/{self._seed}/{index}")
-        while True:
-            numbers = draw_numbers(self._problems, rng)
-            if not is_heldout(problem_text(numbers), self._cfg.heldout_share):
-                return numbers, rng
 
 
 def load(cfg: SumsConfig, seed: int) -> Sums:
