@@ -82,7 +82,7 @@ class LoadCheck:
         return own
 
     async def check(self, ref: WeightsRef, source: Path | Staged) -> float:
-        """Checks the version that the engine has just loaded.
+        """Checks the version that the engine has just loaded. An engine whose sums differ is ended.
 
         Args:
             ref: the version.
@@ -94,8 +94,6 @@ class LoadCheck:
         Raises:
             WeightsError: the engine computes with other weights.
             EngineError: the engine died.
-
-        An engine whose sums differ is ended: a further load would not tell which of its layers are old.
         """
         if self._sums_hold:
             live = await self._engine.live_total()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -68,11 +68,11 @@ async def sample_conversations(given: Conversations) -> list[Rollout]:
     return [conversation.rollout() for conversation in conversations]
 
 
-async def _all(calls: object) -> None:
+async def _all(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Runs coroutines at once; the first EngineError or DataError cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
-            for call in calls:  # type: ignore[attr-defined]
+            for call in calls:
                 group.create_task(call)
     except* (EngineError, DataError) as failures:
         raise first_error(failures) from failures

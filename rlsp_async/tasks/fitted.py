@@ -11,13 +11,13 @@ are left.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from rlsp_async.errors import DataError
 from rlsp_async.messages import Prompt
-from rlsp_async.tasks.base import Split, Task, no_demonstration
+from rlsp_async.tasks.base import Conversing, Said, Split, Task, no_demonstration
 
 FILE = "rows.json"
 
@@ -81,19 +81,20 @@ class FittedTask:
 
     def demonstration(self, index: int) -> tuple[Prompt, str]:
         """Demonstration `index` of those that are left; after the last the first follows again. Raises DataError."""
-        left = self.rows.demonstrations
-        if left is not None and not left:
-            raise no_demonstration(self.name)
-        prompt, response = self.task.demonstration(index if left is None else left[index % len(left)])
+        prompt, response = self.task.demonstration(self._demonstration_left(index))
         return self._cut("train", prompt.index, prompt), response
 
-    def _conversation(self, index: int) -> tuple[Prompt, Any]:
-        """Demonstration `index` of those that are left, with its turns."""
+    def _conversation(self, index: int) -> tuple[Prompt, list[Said]]:
+        """Demonstration `index` of those that are left, with its turns. Raises DataError."""
+        prompt, said = cast(Conversing, self.task).conversation(self._demonstration_left(index))
+        return self._cut("train", prompt.index, prompt), said
+
+    def _demonstration_left(self, index: int) -> int:
+        """The number in the task of demonstration `index` of those that are left. Raises DataError when none is."""
         left = self.rows.demonstrations
         if left is not None and not left:
             raise no_demonstration(self.name)
-        prompt, said = getattr(self.task, "conversation")(index if left is None else left[index % len(left)])  # noqa: B009
-        return self._cut("train", prompt.index, prompt), said
+        return index if left is None else left[index % len(left)]
 
     def tokenizer(self) -> Any:
         """The tokenizer of the task itself."""

@@ -245,7 +245,7 @@ class WeightsServer:
         channel = peer.channel
         assert channel is not None
         log.info(SENDING, sampler=peer.name, version=ref.version)
-        send_version(channel, stream, source.contents, settings.deadline_s, lambda: self._why_stop(peer, ref))
+        send_version(channel, stream, source.contents, settings.deadline_s, lambda: self._before_bucket(peer, ref))
         log.info("weights sent", sampler=peer.name, version=ref.version, bytes=stream.num_bytes, kind=kind)
 
     def _open(self, peer: _Peer, invite: Invite, why: str) -> Invite:
@@ -286,8 +286,8 @@ class WeightsServer:
             )
         return sent[1]
 
-    def _why_stop(self, peer: _Peer, ref: WeightsRef) -> str:
-        """Why a transfer is to end before its next bucket; empty while it is not."""
+    def _before_bucket(self, peer: _Peer, ref: WeightsRef) -> str:
+        """Makes the pause of a test harness; says why a transfer is to end before its next bucket, or nothing."""
         if self._settings.pause_s:
             time.sleep(self._settings.pause_s)
         newest = self._newest
