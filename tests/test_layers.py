@@ -85,7 +85,9 @@ ROWS = {
     # 4: the rooms of the line, and what they stand on; each has its shells
     "rlsp_async.tokens": Row(4),
     "rlsp_async.model": Row(4),
-    "rlsp_async.weights": Row(4, ("file", "gloo", "kinds", "nccl", "receive", "serve", "snapshot", "transport")),
+    "rlsp_async.weights": Row(
+        4, ("file", "gloo", "group_channel", "kinds", "nccl", "receive", "serve", "snapshot", "transport")
+    ),
     "rlsp_async.wire": Row(
         4, ("auth", "jobs", "keyring", "knock", "link", "loading", "router", "session", "sockets"), TORCH
     ),

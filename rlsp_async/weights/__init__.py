@@ -5,6 +5,7 @@ sums.py        sums of tensors: a plan of what was published, compared with what
 snapshot.py    one version as the bytes of a safetensors file: copied once, read by everybody else
 file.py        the transport of `file://`: safetensors files in a directory
 channel.py     the Protocol of a channel between the learner and one sampler; the loops that send and receive a version
+group_channel.py  what channels over a process group of torch have in common
 gloo.py        the channel of kind "gloo": TCP between hosts
 nccl.py        the channel of kind "nccl": from card to card
 kinds.py       which kinds there are, and which one a learner and a sampler take

@@ -16,12 +16,10 @@ itself helps; docs/operations.md says how.
 
 from __future__ import annotations
 
-import atexit
 import secrets
 import socket
 import threading
 import time
-import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -29,17 +27,13 @@ import torch
 import torch.distributed
 
 from rlsp_async.errors import MachineError, WeightsDelayed
+from rlsp_async.weights.group_channel import GroupChannel, meet, read_where, short
 
 KIND = "gloo"
 TOKEN_BYTES = 16
 BACKLOG = 1024
-CLOSE_S = 5.0
-"""How long the end of the interpreter waits for groups that end."""
-SILENT = "was silent"
 _DIST: Any = torch.distributed
 """Its types are not exported."""
-_SHORT = 160
-"""Characters of a library's error that are kept."""
 
 
 class GlooHost:
@@ -99,45 +93,26 @@ def open_channel(name: str, where: bytes, rank: int, world: int, deadline_s: flo
         WeightsDelayed: another end did not come in time.
     """
     try:
-        address, token = where.decode().split(" ")
-        host, _, port = address.rpartition(":")
+        host, port, _ = read_where(where)
         begun_s = time.monotonic()
-        with socket.create_connection((host, int(port)), timeout=deadline_s) as trial:
+        with socket.create_connection((host, port), timeout=deadline_s) as trial:
             own = trial.getsockname()[0]
-        limit = timedelta(seconds=max(0.1, deadline_s - (time.monotonic() - begun_s)))
-        store = _DIST.TCPStore(host, int(port), None, False, limit, wait_for_workers=False)
+        left_s = max(0.1, deadline_s - (time.monotonic() - begun_s))
+        store = meet(name, where, left_s)
         options = _DIST.ProcessGroupGloo._Options()
         options._devices = [_DIST.ProcessGroupGloo.create_device(hostname=own)]
-        options._timeout = limit
-        group = _DIST.ProcessGroupGloo(_DIST.PrefixStore(f"{name}/{token}", store), rank, world, options)
+        options._timeout = timedelta(seconds=left_s)
+        group = _DIST.ProcessGroupGloo(store, rank, world, options)
     except (OSError, RuntimeError, ValueError) as e:
         what = f"rank {rank} of {world} found no peer within {deadline_s:g} s"
         raise WeightsDelayed(f"channel {name} was not opened: {what}: {short(e)}") from None
     return GlooChannel(name, group, store)
 
 
-_CLOSING: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-"""Threads in which groups end."""
-
-
-@atexit.register
-def _end_groups() -> None:
-    """An interpreter that ends while a group does would be aborted by gloo."""
-    until = time.monotonic() + CLOSE_S
-    for thread in list(_CLOSING):
-        thread.join(max(0.0, until - time.monotonic()))
-
-
-class GlooChannel:
+class GlooChannel(GroupChannel):
     """Satisfies `channel.Channel`."""
 
-    def __init__(self, name: str, group: Any, store: Any) -> None:
-        """Takes an open process group, and the store that it was opened with."""
-        self.name = name
-        self._group, self._store = group, store
-        self._queued: list[_Transfer] = []
-        self._closed = threading.Event()
-        self._lock = threading.Lock()
+    kind = KIND
 
     def send(self, bucket: torch.Tensor) -> None:
         """Queues a broadcast from rank 0, which this end is."""
@@ -148,64 +123,15 @@ class GlooChannel:
         on_host = bucket.device.type == "cpu"
         self._queue(bucket if on_host else torch.empty_like(bucket, device="cpu"), None if on_host else bucket)
 
-    def _queue(self, host: torch.Tensor, card: torch.Tensor | None) -> None:
-        options = _DIST.BroadcastOptions()
-        options.rootRank = 0
-        with self._lock:
-            if self._group is None:
-                raise WeightsDelayed(f"channel {self.name} is closed")
-            try:
-                work = self._group.broadcast([host], options)
-            except RuntimeError as e:
-                raise WeightsDelayed(f"channel {self.name} broke: {short(e)}") from None
-            self._queued.append(_Transfer(work, host, card))
+    def _transfer(self, work: Any, tensor: torch.Tensor, target: torch.Tensor | None) -> _GlooTransfer:
+        return _GlooTransfer(work, tensor, target)
 
-    def finish(self, deadline_s: float) -> None:
-        """Waits for each transfer in its order. After an error the channel is closed."""
-        until = time.monotonic() + deadline_s
-        while True:
-            with self._lock:
-                transfer = self._queued[0] if self._queued else None
-            if transfer is None:
-                break
-            why = self._finish(transfer, until - time.monotonic())
-            if why:
-                self.close()
-                raise WeightsDelayed(f"channel {self.name} {why}{f' for {deadline_s:g} s' if why == SILENT else ''}")
-            with self._lock:
-                del self._queued[:1]
-        if self._closed.is_set():
-            raise WeightsDelayed(f"channel {self.name} was closed")
-
-    def _finish(self, transfer: _Transfer, seconds: float) -> str:
-        """Ends one transfer; what went wrong, or nothing."""
-        is_over = transfer.wait(seconds)
-        if self._closed.is_set():
-            return "was closed"
-        if not is_over:
-            return SILENT
-        try:
-            transfer.finish()
-        except RuntimeError as e:
-            return f"broke: {short(e)}"
-        return ""
-
-    def close(self) -> None:
-        """Ends what waits. The group itself waits for what it has begun, at most its own time-out: in a thread."""
-        with self._lock:
-            self._closed.set()
-            for transfer in self._queued:
-                transfer.wake()
-            held = [self._group, self._store, self._queued]
-            self._group, self._store, self._queued = None, None, []
-        if held[0] is not None:  # `held` alone refers to them, so that the thread is the last one to let go
-            closing = threading.Thread(target=held.clear, name="gloo-close", daemon=True)
-            closing.start()
-            _CLOSING.add(closing)
+    def _end(self, group: Any) -> None:
+        """The group ends with its last reference, and waits at most its own time-out for what it has begun."""
 
 
-class _Transfer:
-    """One broadcast under way."""
+class _GlooTransfer:
+    """One broadcast under way. Satisfies `group_channel.Transfer`."""
 
     def __init__(self, work: Any, host: torch.Tensor, card: torch.Tensor | None) -> None:
         self._work, self._host, self._card = work, host, card
@@ -214,7 +140,7 @@ class _Transfer:
 
     def wait(self, seconds: float) -> bool:
         """Whether it is over, in good or in bad order, within these seconds."""
-        return self._over.wait(max(0.0, seconds))
+        return self._over.wait(seconds)
 
     def wake(self) -> None:
         """Ends the wait."""
@@ -225,8 +151,3 @@ class _Transfer:
         self._work.wait()
         if self._card is not None:
             self._card.copy_(self._host)
-
-
-def short(error: BaseException) -> str:
-    """The first words of an error of torch."""
-    return " ".join(str(error).split())[:_SHORT]

@@ -29,7 +29,7 @@ import torch
 import torch.distributed
 
 from rlsp_async.errors import WeightsDelayed
-from rlsp_async.weights.gloo import short
+from rlsp_async.weights.group_channel import GroupChannel, meet, short
 
 KIND = "nccl"
 POLL_S = 0.001
@@ -71,11 +71,8 @@ def open_channel(name: str, where: bytes, rank: int, world: int, deadline_s: flo
     """
     until = time.monotonic() + deadline_s
     try:
-        address, token = where.decode().split(" ")
-        host, _, port = address.rpartition(":")
-        limit = timedelta(seconds=deadline_s)
-        store = _DIST.TCPStore(host, int(port), None, False, limit, wait_for_workers=False)
-        group = make_group(_DIST.PrefixStore(f"{name}/{token}", store), rank, world, deadline_s)
+        store = meet(name, where, deadline_s)
+        group = make_group(store, rank, world, deadline_s)
     except (OSError, RuntimeError, ValueError) as e:
         raise WeightsDelayed(f"channel {name} was not opened: {short(e)}") from None
     channel = NcclChannel(name, group, torch.device("cuda", torch.cuda.current_device()), store)
@@ -108,18 +105,16 @@ def changed_environment(changes: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class NcclChannel:
+class NcclChannel(GroupChannel):
     """Satisfies `channel.Channel`."""
 
+    kind = KIND
+
     def __init__(self, name: str, group: Any, device: torch.device, store: Any = None) -> None:
-        """Takes a process group, and what it was opened with."""
-        self.name = name
-        self._group, self._device, self._store = group, device, store
+        """Takes a process group, the card, and what the group was opened with."""
+        super().__init__(name, group, store)
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._queued: list[tuple[Any, torch.Tensor, torch.Tensor | None]] = []
-        """(work, its tensor on the card, the tensor on the host that it is for)."""
-        self._closed = threading.Event()
-        self._lock = threading.Lock()
 
     def connect(self, seconds: float) -> None:
         """Makes the communicator, which meets the other ends, within a time. Raises WeightsDelayed."""
@@ -156,65 +151,43 @@ class NcclChannel:
     def _on_stream(self) -> contextlib.AbstractContextManager[object]:
         return torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext()
 
-    def _queue(self, card: torch.Tensor, host: torch.Tensor | None) -> None:
-        options = _DIST.BroadcastOptions()
-        options.rootRank = 0
-        with self._lock:
-            if self._group is None:
-                raise WeightsDelayed(f"channel {self.name} is closed")
-            try:
-                self._queued.append((self._group.broadcast([card], options), card, host))
-            except RuntimeError as e:
-                raise WeightsDelayed(f"channel {self.name} broke: {short(e)}") from None
+    def _transfer(self, work: Any, tensor: torch.Tensor, target: torch.Tensor | None) -> _NcclTransfer:
+        return _NcclTransfer(work, tensor, target, self._on_stream)
 
-    def finish(self, deadline_s: float) -> None:
-        """Looks at each transfer in its order until it is done. After an error the channel is aborted."""
-        until = time.monotonic() + deadline_s
-        while True:
-            with self._lock:
-                first = self._queued[0] if self._queued else None
-            if first is None:
-                break
-            why = self._finish(*first, until, deadline_s)
-            if why:
-                self.close()
-                raise WeightsDelayed(f"channel {self.name} {why}")
-            with self._lock:
-                del self._queued[:1]
-        if self._closed.is_set():
-            raise WeightsDelayed(f"channel {self.name} was closed")
-
-    def _finish(self, work: Any, card: torch.Tensor, host: torch.Tensor | None, until: float, deadline_s: float) -> str:
-        """Ends one transfer; what went wrong, or nothing."""
-        try:
-            while not work.is_completed():
-                if self._closed.wait(POLL_S):
-                    return "was closed"
-                if time.monotonic() > until:
-                    return f"was silent for {deadline_s:g} s"
-            if self._closed.is_set():
-                return "was closed"
-            work.wait()  # raises what went wrong
-            if host is not None:
-                with self._on_stream():
-                    host.copy_(card)
-        except RuntimeError as e:
-            return f"broke: {short(e)}"
-        return ""
-
-    def close(self) -> None:
-        """Aborts the communicator, in a thread: an abort may wait for the card."""
-        with self._lock:
-            self._closed.set()
-            group, self._group = self._group, None
-            held = [self._store, self._queued]
-            self._store, self._queued = None, []
-        if group is not None:
-            threading.Thread(target=_abort, args=(group.abort, held), name="nccl-close", daemon=True).start()
+    def _end(self, group: Any) -> None:
+        """Aborts the communicator: an abort may wait for the card."""
+        with contextlib.suppress(RuntimeError):  # it is broken already
+            group.abort()
 
 
-def _abort(abort: Callable[[], None], held: list[Any]) -> None:
-    """Ends what a group has begun, then lets the tensors go."""
-    with contextlib.suppress(RuntimeError):  # it is broken already
-        abort()
-    held.clear()
+class _NcclTransfer:
+    """One broadcast under way, which is looked at until it is done. Satisfies `group_channel.Transfer`."""
+
+    def __init__(
+        self,
+        work: Any,
+        card: torch.Tensor,
+        host: torch.Tensor | None,
+        on_stream: Callable[[], contextlib.AbstractContextManager[object]],
+    ) -> None:
+        self._work, self._card, self._host, self._on_stream = work, card, host, on_stream
+        self._woken = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is over, in good or in bad order, within these seconds."""
+        until = time.monotonic() + seconds
+        while not self._work.is_completed():
+            if self._woken.wait(POLL_S) or time.monotonic() > until:
+                return False
+        return True
+
+    def wake(self) -> None:
+        """Ends the wait."""
+        self._woken.set()
+
+    def finish(self) -> None:
+        """Puts what came where it belongs. Raises RuntimeError when the broadcast failed."""
+        self._work.wait()
+        if self._host is not None:
+            with self._on_stream():
+                self._host.copy_(self._card)
