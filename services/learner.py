@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rlsp_async.config import RunConfig
+from rlsp_async.learning.step_order import StepOrder, until_failed
 from rlsp_async.messages import StepReport, TrainJob
 from rlsp_async.service import Service, hub_address, in_thread, keep_settings, serve
 
@@ -44,7 +45,6 @@ async def main(cfg: RunConfig, service: Service) -> None:
     if not building.done():
         return  # stopped before it was there: nothing was trained
     learner: Learner = building.result()
-    from rlsp_async.learning.learner import StepOrder, until_failed  # loaded by now, where the learner was built
     from rlsp_async.weights.serve import make_server
 
     server = make_server(cfg, service.worker, service.incarnation, lambda: hub_address(cfg))

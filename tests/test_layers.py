@@ -110,7 +110,9 @@ ROWS = {
         4, ("attempts", "code", "executable", "fork_server", "judge", "pool", "sandbox"), TORCH | frozenset({"zmq"})
     ),
     "rlsp_async.replay": Row(4, ("integrity", "journal", "server"), frozenset({"torch", "vllm"})),
-    "rlsp_async.learning": Row(4, ("checkpoint", "export", "fence", "follower", "learner", "outbox", "publish")),
+    "rlsp_async.learning": Row(
+        4, ("checkpoint", "export", "fence", "follower", "learner", "outbox", "publish", "step_order")
+    ),
     "rlsp_async.report": Row(4, (), TORCH | frozenset({"zmq"})),
     # 5 to 9: what every process shares, what checks and starts them, and the command
     "rlsp_async.audit": Row(5, ("*",), TORCH | frozenset({"zmq", "rlsp_async.replay.hub", "rlsp_async.replay.ledger"})),

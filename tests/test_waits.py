@@ -61,8 +61,10 @@ ALLOWED = {
         "rlsp_async.learning.follower",
         "until_lost",
     ): "the life of a learner, or its building, which has bounds of its own",
-    ("rlsp_async.learning.learner", "until_failed"): "the life of a learner: ends with its work or with a failure, and "
-    "is cancelled KILL_S after the first signal",
+    (
+        "rlsp_async.learning.step_order",
+        "until_failed",
+    ): "the life of a learner: ends with its work or with a failure, and is cancelled KILL_S after the first signal",
     ("rlsp_async.service", "_supervise"): "the life of the process: cancelled KILL_S after the first signal",
     ("rlsp_async.runner.supervise", "_keep"): "the life of a process: stopped with SIGTERM, then SIGKILL after KILL_S",
     ("rlsp_async.verifying.pool", "verify"): "a checker comes back from `check`, which kills at its deadline",
@@ -73,7 +75,7 @@ ALLOWED = {
     "engine's process",
     ("rlsp_async.sampling.sampler", "sample"): "the lock is held for one load of weights, bounded by loading.LOAD_S",
     ("rlsp_async.sampling.sampler", "load"): "bounded by its caller, loading.LOAD_S",
-    ("rlsp_async.learning.learner", "__call__"): "the condition is held only while its waiters are woken",
+    ("rlsp_async.learning.step_order", "__call__"): "the condition is held only while its waiters are woken",
     ("rlsp_async.wire.auth", "_serve"): "the authenticator may hear nobody; cancelled when the router closes",
     ("rlsp_async.chaos.harness", "_keep"): "the life of `rlsp run`, which the harness kills when its time is up",
     ("rlsp_async.chaos.proxy", "run"): "the proxy may hear nobody; cancelled by the harness",

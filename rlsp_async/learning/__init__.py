@@ -2,7 +2,8 @@
 
 In the order in which a batch meets them:
 
-    learner.py      trains step after step, publishes, saves; answers repeats; `StepOrder` puts steps in their order
+    learner.py      trains step after step, publishes, saves; answers repeats
+    step_order.py   how the service calls it: steps in their order, until something fails
     stage.py        what a stage has of its own: algorithm, optimizers, critic, reference, the weights it starts from
     rows.py         a batch of messages as arrays
     reward.py       rewards from the parts of verdicts, and their metrics

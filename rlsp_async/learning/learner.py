@@ -11,20 +11,14 @@ complete then. Only the report of a stage's last step waits for export and check
 Promises: step s is trained once, on the weights of step s - 1 (the first step of a stage that starts from the base: on
 those of the base). A repeat of step s is answered from memory or checkpoint. From one checkpoint and the same batches a
 CPU makes the same bits. A restart begins at the newest complete checkpoint, and the hub sends the steps after it again.
-
-`StepOrder` trains steps in increasing order even when their jobs arrive out of order: a lost job is sent again later,
-and then arrives after the job that follows it.
-
-This file is long because what follows from a step (copies, reports, files, orders to other ranks) is read in one place.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -50,7 +44,7 @@ from rlsp_async.messages import Batch, Probe, Prompt, StepReport, TrainJob
 from rlsp_async.model.info import longest_sequence
 from rlsp_async.weights.file import FileTransport, choose_directory
 from rlsp_async.weights.probe import read_initial_probe
-from rlsp_async.weights.snapshot import Snapshot, infos_of
+from rlsp_async.weights.snapshot import Snapshot
 from rlsp_async.weights.transport import WeightTransport
 
 REPORTS_KEPT = 4
@@ -111,15 +105,8 @@ class Learner:
             torch.cuda.set_per_process_memory_fraction(learner_share(cfg.sampler.count * cfg.sampler.memory))
         if claims:
             self.claim()
-        build = partial(load_model, model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing)
-        model = build()
-        if ranks.is_first:
-            publish.try_export(model, model_dir)
         self._lora, self._base = load_lora(cfg.model), dict[str, str]()
-        if self._lora:
-            lora.add_adapters(model, self._lora, cfg.seed, str(model_dir))
-            self._base = lora.describe_base(model_dir)
-        self.policy = Policy(model).shard(ranks, build)
+        self.policy = self._load_policy()
         num_bytes = sum(p.numel() * p.element_size() for _, p in self.policy.policy_parameters())
         self._transport = transport or FileTransport(choose_directory(cfg, num_bytes), run_dir)
         self._step, self._checkpoint = 0, 0
@@ -131,6 +118,18 @@ class Learner:
         self._training, self._whole = threading.Lock(), True
         self._busy = {"steps": 0.0, "tokens": 0.0, "seconds": 0.0}
         self._restore()
+
+    def _load_policy(self) -> Policy:
+        """The model that the first stage starts from, with its adapters, sharded over the ranks."""
+        cfg, model_dir = self.cfg, self.model_dir
+        build = partial(load_model, model_dir, cfg.model.dtype, self.device, cfg.learner.gradient_checkpointing)
+        model = build()
+        if self.ranks.is_first:
+            publish.try_export(model, model_dir)
+        if self._lora:
+            lora.add_adapters(model, self._lora, cfg.seed, str(model_dir))
+            self._base = lora.describe_base(model_dir)
+        return Policy(model).shard(self.ranks, build)
 
     def claim(self, alone: bool = False) -> None:
         """Claims the run's files for this start and removes what older ones left half written (`WriteFence.claim`)."""
@@ -230,11 +229,10 @@ class Learner:
     def _next(self, batch: Batch) -> Future[StepReport]:
         """Trains the next step; begins its stage if that is new."""
         begun_s = time.monotonic()
-        if not self._is_prepared:
+        if self.ranks.is_first and not self._is_prepared:
             # The first version of this process finds its pages there. They come in while the step is trained.
-            infos = infos_of(publish.published_tensors(self.policy).items())
-            if self.ranks.is_first:
-                self._outbox.add("weights", partial(self._transport.prepare, infos, self.incarnation))
+            infos = publish.published_infos(self.policy)
+            self._outbox.add("weights", partial(self._transport.prepare, infos, self.incarnation))
             self._is_prepared = True
         if self._stage is None or self._stage.name != batch.stage:
             if self._stage is not None:
@@ -544,65 +542,3 @@ def find_device(setting: str) -> str:
     if setting == "cuda" and not has_cuda():
         raise MachineError("learner.device is cuda and this machine has no CUDA device; set it to cpu")
     return setting
-
-
-class StepOrder:
-    """A handler that starts a step only when the step before it is in the weights."""
-
-    def __init__(
-        self, begin: Callable[[TrainJob], Awaitable[Awaitable[StepReport]]], step: Callable[[], int], bound_s: float
-    ) -> None:
-        """Takes what trains a job and gives its report later, the newest step in the weights, and the longest wait for
-        the step before."""
-        self._begin, self._step, self._bound_s = begin, step, bound_s
-        self._changed = asyncio.Condition()
-
-    async def __call__(self, job: TrainJob) -> StepReport:
-        """Trains one batch when it is its step's turn; the next one may begin before the report is there.
-
-        Ends early when it is cancelled (its lease was revoked).
-
-        Args:
-            job: the batch of a step.
-
-        Returns:
-            the report of the step.
-
-        Raises:
-            MessageError: the step before did not come in time. No worker is charged for that; the hub sends both again.
-        """
-        await self._wait_for_turn(job.batch.step)
-        try:
-            report = await self._begin(job)
-        finally:
-            async with self._changed:
-                self._changed.notify_all()
-        return await report
-
-    async def _wait_for_turn(self, step: int) -> None:
-        try:
-            async with asyncio.timeout(self._bound_s), self._changed:
-                await self._changed.wait_for(lambda: step <= self._step() + 1)
-        except TimeoutError:
-            raise MessageError(
-                f"step {step} waited {self._bound_s:.0f} s for step {self._step() + 1}, which never came"
-            ) from None
-
-
-async def until_failed(work: Coroutine[None, None, None], failed: Future[None]) -> None:
-    """Works until the work ends, or until what is written beside training fails (`Learner.failed`).
-
-    Args:
-        work: the work; cancelled, and waited for, when it has not ended.
-        failed: done with the error.
-
-    Raises:
-        What the work raises, or the error.
-    """
-    working, failing = asyncio.ensure_future(work), asyncio.wrap_future(failed)
-    try:
-        await asyncio.wait({working, failing}, return_when=asyncio.FIRST_COMPLETED)
-        (failing if failing.done() else working).result()
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)

@@ -23,8 +23,9 @@ from rlsp_async.learning import lora, pack
 from rlsp_async.learning.checkpoint import replace_directory
 from rlsp_async.learning.fence import WriteFence
 from rlsp_async.learning.policy import ForwardRequest, Policy
+from rlsp_async.learning.ranks import is_sharded
 from rlsp_async.messages import Probe
-from rlsp_async.weights.snapshot import Snapshot
+from rlsp_async.weights.snapshot import Snapshot, TensorInfo, infos_of
 
 GENERATION = "generation_config.json"
 PROBE_TOKENS = 48
@@ -112,6 +113,21 @@ def published_tensors(policy: Policy) -> dict[str, torch.Tensor]:
         return checkpoint_tensors(policy.model)
     whole = {name: value.cpu() if policy.ranks.is_first else value[:0] for name, value in policy.whole_parameters()}
     return checkpoint_tensors(policy.model, whole) if policy.ranks.is_first else {}
+
+
+def published_infos(policy: Policy) -> list[TensorInfo]:
+    """Names, types and shapes of the tensors of `published_tensors`; nothing is gathered or copied.
+
+    Args:
+        policy: the model; a sharded one may be asked on one rank alone.
+    """
+    if policy.adapters:
+        return infos_of(policy.adapters.items())
+    empty = {
+        name: torch.empty(p.shape, dtype=policy.dtype if is_sharded(p) else p.dtype, device="meta")
+        for name, p in policy.policy_parameters()
+    }
+    return infos_of(checkpoint_tensors(policy.model, empty).items())
 
 
 def checkpoint_tensors(model: Any, parameters: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from rlsp_async.errors import DataError
 from rlsp_async.learning import fidelity, pack, policy, publish
 from rlsp_async.learning.fence import WriteFence
+from rlsp_async.weights.snapshot import infos_of
 from tests.model.families import BASE, FAMILIES, make_model
 
 TRAINED = [name for name, family in FAMILIES.items() if not family.refused]
@@ -62,6 +63,7 @@ def test_a_family_is_trained_published_and_exported_as_the_model_that_it_is(name
     assert bool(again.mean() > out.logp_R.mean())
     published = publish.checkpoint_tensors(model)
     assert {key: tuple(tensor.shape) for key, tensor in published.items()} == names
+    assert set(publish.published_infos(made)) == set(infos_of(published.items()))
     fence = WriteFence(tmp_path / "checkpoints", 0)
     fence.claim()
     publish.export_hf(model, directory, tmp_path / "final", fence)

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from rlsp_async.errors import MachineError, MessageError
-from rlsp_async.learning.learner import StepOrder, until_failed
+from rlsp_async.learning.step_order import StepOrder, until_failed
 from rlsp_async.messages import Batch, StepReport, TrainJob
 
 
